@@ -1,0 +1,191 @@
+# minivault. `make help` lists the targets.
+
+.DEFAULT_GOAL := build
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+PREFIX ?= /usr/local
+RUN_FLAGS ?=
+# Bash has a SECONDS of its own, so only what make was given counts.
+SECONDS := 60
+
+CC := gcc
+CLANG := clang
+JOBS := $(shell nproc)
+
+GIT_TAG := $(shell git describe --tags --match 'v*' --dirty 2>/dev/null)
+GIT_COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
+VERSION := $(or $(patsubst v%,%,$(GIT_TAG)),0.1.0$(addprefix +,$(GIT_COMMIT)))
+
+CPPFLAGS := -D_GNU_SOURCE -Isrc -Iinclude
+WARNINGS := -Wall -Wextra -Werror
+CFLAGS_ALL := -std=gnu11 $(WARNINGS) -pthread
+LIBRARIES := -luring -lzstd -lisal -lsodium -pthread
+
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FUZZ_SANITIZE := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+
+# ---- sources ----
+
+find_c = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
+
+SRC := $(call find_c,src)
+SRC_SIM := $(filter src/io/io_sim%,$(SRC))
+SRC_URING := $(filter src/io/io_uring%,$(SRC))
+SRC_COMMON := $(filter-out src/main.c $(SRC_SIM) $(SRC_URING),$(SRC))
+SRC_REAL := $(SRC_COMMON) $(SRC_URING)
+SRC_SIMULATED := $(SRC_COMMON) $(SRC_SIM)
+
+UNIT := $(call find_c,tests/unit)
+IO := $(call find_c,tests/io)
+IO_REAL := $(filter-out tests/io/world_sim.c tests/io/sim_%.c %_sim.c,$(IO))
+IO_SIMULATED := $(filter-out tests/io/world_uring.c tests/io/uring_%.c %_uring.c,$(IO))
+SIM := $(call find_c,tests/sim)
+FUZZ := $(call find_c,tests/fuzz)
+FUZZ_HELPERS := $(filter-out %_fuzz.c,$(FUZZ))
+FUZZ_TARGETS := $(patsubst tests/fuzz/%_fuzz.c,%,$(filter %_fuzz.c,$(FUZZ)))
+PERF_COMMON := $(call find_c,perf/common)
+PERF_PROGRAMS := mvload bound micro
+PERF := $(PERF_COMMON) $(call find_c,$(addprefix perf/,$(PERF_PROGRAMS)))
+PLANTS := ack_before_sync reuse_buffer skip_directory_sync replay_stale
+
+ALL_C := $(SRC) $(UNIT) $(IO) $(SIM) $(FUZZ) $(PERF)
+ALL_H := $(sort $(shell find src include tests perf -name '*.h' 2>/dev/null))
+# Only these see the version, so that a commit does not rebuild the rest.
+VERSIONED := $(shell grep -lw MINIVAULT_VERSION $(SRC) /dev/null)
+
+# ---- variants: build/NAME holds the objects of one set of flags ----
+
+# $(1) name, $(2) compiler, $(3) flags for compiling and linking
+define variant
+build/$(1)/%.o: %.c Makefile
+	@mkdir -p $$(@D)
+	$(2) $$(CFLAGS_ALL) $$(CPPFLAGS) $(3) $$(DEFINE_VERSION) -MMD -MP -c -o $$@ $$<
+$$(VERSIONED:%.c=build/$(1)/%.o): DEFINE_VERSION = -DMINIVAULT_VERSION='"$$(VERSION)"'
+$$(VERSIONED:%.c=build/$(1)/%.o): build/version
+LINK_$(1) = $(2) $(3) -o $$@ $$(filter %.o,$$^)
+VARIANTS += $(1)
+endef
+
+# $(1) variant, $(2) sources
+objects = $(patsubst %.c,build/$(1)/%.o,$(2))
+
+MACHINE := $(shell uname -m)
+OPTIMIZED := -O3 -flto=auto $(if $(filter x86_64,$(MACHINE)),-march=x86-64-v2)
+
+$(eval $(call variant,release,$(CC),-O2 -g))
+$(eval $(call variant,optimized,$(CC),$(OPTIMIZED)))
+$(eval $(call variant,asan,$(CC),-O1 -g $(SANITIZE)))
+$(eval $(call variant,clang,$(CLANG),-O1))
+$(eval $(call variant,fuzz,$(CLANG),-O1 -g $(FUZZ_SANITIZE)))
+$(foreach plant,$(PLANTS),$(eval $(call variant,plant-$(plant),$(CC),\
+    -O2 -g -DPLANT_$(shell echo $(plant) | tr a-z A-Z))))
+
+# ---- programs ----
+
+./minivault: $(call objects,release,$(SRC_REAL) src/main.c)
+	$(LINK_release) $(LIBRARIES)
+
+./minivault-optimized: $(call objects,optimized,$(SRC_REAL) src/main.c)
+	$(LINK_optimized) -s $(LIBRARIES)
+
+build/asan/minivault: $(call objects,asan,$(SRC_REAL) src/main.c)
+	$(LINK_asan) $(LIBRARIES)
+
+# $(1) variant
+define test_programs
+build/$(1)/tests/unit: $$(call objects,$(1),$$(UNIT) $$(SRC_REAL))
+	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
+build/$(1)/tests/io_uring: $$(call objects,$(1),$$(IO_REAL) $$(SRC_REAL))
+	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
+build/$(1)/tests/io_sim: $$(call objects,$(1),$$(IO_SIMULATED) $$(SRC_SIMULATED))
+	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
+endef
+$(foreach name,release asan,$(eval $(call test_programs,$(name))))
+
+define sim_program
+build/$(1)/sim: $$(call objects,$(1),$$(SIM) $$(SRC_SIMULATED))
+	$$(LINK_$(1)) $$(LIBRARIES)
+endef
+$(foreach name,release asan $(PLANTS:%=plant-%),$(eval $(call sim_program,$(name))))
+
+# $(1) target
+define fuzz_program
+build/fuzz/$(1): $$(call objects,fuzz,tests/fuzz/$(1)_fuzz.c $$(FUZZ_HELPERS) $$(SRC_REAL))
+	$$(LINK_fuzz) $$(LIBRARIES)
+endef
+$(foreach name,$(FUZZ_TARGETS),$(eval $(call fuzz_program,$(name))))
+
+# $(1) program
+define perf_program
+build/release/perf/$(1): $$(call objects,release,$$(call find_c,perf/$(1)) $(2))
+	$$(LINK_release) $$(LIBRARIES) -lm
+endef
+$(eval $(call perf_program,mvload,$(PERF_COMMON)))
+$(eval $(call perf_program,bound,$(PERF_COMMON)))
+$(eval $(call perf_program,micro,$(SRC_REAL)))
+
+# Changes only when the version does.
+build/version: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+
+# Every source, also through the other compiler.
+build/compiled-gcc: $(call objects,release,$(ALL_C))
+	@touch $@
+build/compiled-clang: $(call objects,clang,$(ALL_C))
+	@touch $@
+
+# ---- what a person asks for ----
+
+.PHONY: build build-optimized run deps test test-programs perf sim fuzz bench lint format install \
+    clean help FORCE
+
+build: ./minivault ## builds ./minivault (the default)
+
+build-optimized: ./minivault-optimized ## builds ./minivault-optimized: LTO, stripped
+
+deps: ## installs what building needs and is missing
+	@.ci/deps build
+
+run: deps ## deps, build, then a server on port 3000 with ./data; RUN_FLAGS="..." adds flags
+	@$(MAKE) --no-print-directory -j $(JOBS) build
+	exec ./minivault -port 3000 -data ./data $(RUN_FLAGS)
+
+test: ## everything that has to pass before a change lands; TEST_FLAGS="..." for .ci/test
+	@.ci/deps build test
+	@.ci/test $(TEST_FLAGS)
+
+sim: build/release/sim ## simulates crashes for SECONDS=60 on all cores; SEED=n replays one
+	$< $(if $(SEED),--seed $(SEED),--seconds $(SECONDS) --jobs $(JOBS))
+
+fuzz: $(patsubst %,build/fuzz/%,$(or $(TARGET),$(FUZZ_TARGETS))) ## fuzzes each target, or TARGET=name, for SECONDS=60
+	@.ci/fuzz $(SECONDS) $(or $(TARGET),$(FUZZ_TARGETS))
+
+perf: $(PERF_PROGRAMS:%=build/release/perf/%) ## builds the load generator and what it compares with
+
+bench: build perf ## compares with Redis, memcached and the bounds
+	perf/compare
+
+lint: ## clang-format, clang-tidy and cppcheck
+	@.ci/deps build test lint
+	@.ci/lint $(ALL_C) $(ALL_H)
+
+format: ## formats every source in place
+	clang-format -i $(ALL_C) $(ALL_H)
+
+install: build ## installs into DESTDIR and PREFIX=/usr/local
+	install -D -m 755 minivault $(DESTDIR)$(PREFIX)/bin/minivault
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include/minivault include/minivault/*.h
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/minivault README.md LICENSE
+
+clean: ## removes what was built (never ./data)
+	rm -rf build minivault minivault-optimized
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
+
+FORCE:
+
+-include $(foreach name,$(VARIANTS),$(patsubst %.c,build/$(name)/%.d,$(ALL_C)))

@@ -1,0 +1,55 @@
+/* What the command line asks for. */
+#ifndef PERF_MVLOAD_CONFIG_H
+#define PERF_MVLOAD_CONFIG_H
+
+#include "keys.h"
+#include "protocol.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct config {
+    int protocol_kind; /* enum protocol_kind */
+    bool is_http_json;
+    const char *host;
+    uint64_t port; /* 0: the protocol's usual one */
+    const char *auth;
+
+    uint64_t connections;
+    uint64_t depth;
+    uint64_t threads;
+    bool is_busy_poll;
+
+    uint64_t keys;
+    uint64_t key_size;
+    int distribution; /* 0 uniform, 1 Zipf */
+    uint64_t value_size;
+    double reads;
+    int op; /* 0 by `reads`, 1 get, 2 set */
+    uint64_t seed;
+
+    bool is_prefill;
+    double warmup_seconds;
+    double seconds;
+    double rate;
+
+    bool is_allow_misses;
+    bool is_json;
+
+    /* Derived. */
+    const struct protocol *protocol;
+    struct key_space key_space;
+    struct traffic traffic;
+    uint32_t request_size_max;
+    uint32_t read_threshold; /* a request is a GET when 32 random bits are below: share times 2^32, less one */
+    bool is_all_reads;
+};
+
+/* Defaults, then the command line, then what follows from it.
+ *
+ * Errors: -ECANCELED after --help; -EINVAL (said on stderr); -ENOMEM. */
+int config_init(struct config *config, int argc, char **argv);
+
+void config_deinit(struct config *config);
+
+#endif

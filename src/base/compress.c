@@ -1,0 +1,242 @@
+#include "base/compress.h"
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/units.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+/* Magic number, descriptor, and one byte of window or content size. */
+#define FRAME_HEADER_SIZE_MIN 6
+#define FRAME_DESCRIPTOR_OFFSET 4
+#define FRAME_WINDOW_OFFSET 5
+#define FRAME_SINGLE_SEGMENT 0x20
+
+/* zstd's default: fast, and its window stays below ours. */
+#define COMPRESS_LEVEL 3
+
+/*   created, failed, done --begin--> begun --step: header good--> decoding --step--> done
+ *   begun, decoding --step: error--> failed (the output is freed)
+ *   begun, decoding, done --begin--> begun (the output is freed)
+ *   done --take--> created */
+enum state { CREATED, BEGUN, DECODING, DONE, FAILED };
+
+struct decompressor {
+    ZSTD_DCtx *context;
+    enum state state;
+    bool limit_declared; /* `limit` is the frame's own content size */
+    const uint8_t *frame;
+    size_t frame_size;
+    size_t frame_position;
+    uint8_t *output;
+    size_t output_size; /* decoded so far */
+    size_t output_capacity;
+    size_t limit; /* of output_size */
+};
+
+int decompressor_create(struct decompressor **ret_decompressor)
+{
+    struct decompressor *decompressor = calloc(1, sizeof *decompressor);
+    if (decompressor == NULL)
+        return -ENOMEM;
+    decompressor->context = ZSTD_createDCtx();
+    if (decompressor->context == NULL) {
+        free(decompressor);
+        return -ENOMEM;
+    }
+    size_t result = ZSTD_DCtx_setParameter(decompressor->context, ZSTD_d_windowLogMax,
+                                           DECOMPRESS_WINDOW_LOG_MAX);
+    assert(!ZSTD_isError(result));
+    *ret_decompressor = decompressor;
+    return 0;
+}
+
+static void output_free(struct decompressor *decompressor)
+{
+    free(decompressor->output);
+    decompressor->output = NULL;
+    decompressor->output_size = 0;
+    decompressor->output_capacity = 0;
+}
+
+void decompressor_free(struct decompressor *decompressor)
+{
+    if (decompressor == NULL)
+        return;
+    output_free(decompressor);
+    (void)ZSTD_freeDCtx(decompressor->context);
+    free(decompressor);
+}
+
+void decompressor_begin(struct decompressor *decompressor, const uint8_t *frame, size_t size,
+                        uint64_t decoded_size_max)
+{
+    assert(decoded_size_max < PTRDIFF_MAX);
+    output_free(decompressor);
+    size_t result = ZSTD_DCtx_reset(decompressor->context, ZSTD_reset_session_only);
+    assert(!ZSTD_isError(result));
+    decompressor->state = BEGUN;
+    decompressor->limit_declared = false;
+    decompressor->frame = frame;
+    decompressor->frame_size = size;
+    decompressor->frame_position = 0;
+    decompressor->limit = decoded_size_max;
+}
+
+/* RFC 8878, 3.1.1.1.2: an exponent of five bits and a mantissa of three. */
+static uint64_t window_size(uint8_t window_descriptor)
+{
+    uint64_t base = (uint64_t)1 << (10 + (window_descriptor >> 3));
+    return base + base / 8 * (window_descriptor & 7);
+}
+
+/* Judges what the header says before anything is decoded. The magic number is checked here because
+ * zstd would also take skippable frames and those of its old formats, the window because zstd looks
+ * at it only when it needs one. */
+static int frame_judge(struct decompressor *decompressor)
+{
+    const uint8_t *frame = decompressor->frame;
+    if (decompressor->frame_size < FRAME_HEADER_SIZE_MIN || load_u32(frame) != ZSTD_MAGICNUMBER)
+        return -EBADMSG;
+    unsigned long long declared = ZSTD_getFrameContentSize(frame, decompressor->frame_size);
+    if (declared == ZSTD_CONTENTSIZE_ERROR)
+        return -EBADMSG;
+    if (declared != ZSTD_CONTENTSIZE_UNKNOWN) {
+        if (declared > decompressor->limit)
+            return -EFBIG;
+        decompressor->limit = declared;
+        decompressor->limit_declared = true;
+    }
+    /* The window of a frame that is a single segment is its whole content, whose size it tells. */
+    bool is_single = (frame[FRAME_DESCRIPTOR_OFFSET] & FRAME_SINGLE_SEGMENT) != 0;
+    uint64_t window = is_single ? declared : window_size(frame[FRAME_WINDOW_OFFSET]);
+    if (window > (uint64_t)1 << DECOMPRESS_WINDOW_LOG_MAX)
+        return -EBADMSG;
+    return 0;
+}
+
+/* Doubles the output, once it is full. It may hold one byte more than the limit: that byte shows
+ * that there is too much. */
+static int output_grow(struct decompressor *decompressor)
+{
+    assert(decompressor->output_size == decompressor->output_capacity);
+    assert(decompressor->output_capacity <= decompressor->limit);
+    size_t capacity = max_u64(2 * decompressor->output_capacity, DECOMPRESS_OUTPUT_FIRST);
+    capacity = min_u64(capacity, decompressor->limit + 1);
+    uint8_t *output = realloc(decompressor->output, capacity);
+    if (output == NULL)
+        return -ENOMEM;
+    decompressor->output = output;
+    decompressor->output_capacity = capacity;
+    return 0;
+}
+
+/* Goes on with the frame's bytes up to `frame_end`, into the room that there is up to `output_end`.
+ * Returns 0: the frame goes on, 1: it ended. Errors: as decompressor_step. */
+static int frame_decode(struct decompressor *decompressor, size_t frame_end, size_t output_end)
+{
+    ZSTD_inBuffer in = { decompressor->frame, frame_end, decompressor->frame_position };
+    ZSTD_outBuffer out = { decompressor->output,
+                           min_u64(decompressor->output_capacity, output_end),
+                           decompressor->output_size };
+    size_t result = ZSTD_decompressStream(decompressor->context, &out, &in);
+    decompressor->frame_position = in.pos;
+    decompressor->output_size = out.pos;
+    if (ZSTD_isError(result)) {
+        bool no_memory = ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation;
+        return no_memory ? -ENOMEM : -EBADMSG;
+    }
+    if (out.pos > decompressor->limit)
+        return decompressor->limit_declared ? -EBADMSG : -EFBIG;
+    if (result > 0)
+        return 0;
+    return in.pos == decompressor->frame_size ? 1 : -EBADMSG;
+}
+
+/* One slice. The first call of zstd finds no room for output: so it never takes its shortcut for a
+ * frame that fits as a whole, which is laxer about distances beyond the window, and what a frame
+ * decodes to does not depend on the slices. Every turn but that one moves at least a byte. */
+static int slice_decode(struct decompressor *decompressor, size_t slice_size)
+{
+    size_t frame_size = decompressor->frame_size;
+    size_t frame_left = frame_size - decompressor->frame_position;
+    size_t frame_end = decompressor->frame_position + min_u64(frame_left, slice_size);
+    size_t output_end = decompressor->output_size + slice_size;
+    for (;;) {
+        int result = frame_decode(decompressor, frame_end, output_end);
+        if (result != 0)
+            return result;
+        if (decompressor->output_size == output_end)
+            return 0;
+        bool is_full = decompressor->output_size == decompressor->output_capacity;
+        if (decompressor->frame_position == frame_end && frame_end < frame_size)
+            return 0;
+        if (decompressor->frame_position == frame_end && !is_full)
+            return -EBADMSG;
+        if (is_full)
+            result = output_grow(decompressor);
+        if (result != 0)
+            return result;
+    }
+}
+
+int decompressor_step(struct decompressor *decompressor, size_t slice_size)
+{
+    assert(decompressor->state == BEGUN || decompressor->state == DECODING);
+    assert(slice_size > 0 && slice_size < PTRDIFF_MAX);
+    int result = decompressor->state == BEGUN ? frame_judge(decompressor) : 0;
+    if (result == 0) {
+        decompressor->state = DECODING;
+        result = slice_decode(decompressor, slice_size);
+    }
+    if (result < 0) {
+        output_free(decompressor);
+        decompressor->state = FAILED;
+    } else if (result > 0) {
+        decompressor->state = DONE;
+    }
+    return result;
+}
+
+uint8_t *decompressor_take(struct decompressor *decompressor, size_t *ret_size)
+{
+    assert(decompressor->state == DONE);
+    size_t size = decompressor->output_size;
+    uint8_t *output = decompressor->output;
+    if (size == 0) {
+        free(output);
+        output = NULL;
+    } else if (size < decompressor->output_capacity) {
+        /* Up to half of it is spare; when shrinking fails it is merely kept. */
+        uint8_t *shrunk = realloc(output, size);
+        output = shrunk != NULL ? shrunk : output;
+    }
+    decompressor->output = NULL;
+    decompressor->output_size = 0;
+    decompressor->output_capacity = 0;
+    decompressor->state = CREATED;
+    *ret_size = size;
+    return output;
+}
+
+size_t decompressor_memory(const struct decompressor *decompressor)
+{
+    return decompressor->output_capacity;
+}
+
+int64_t compress_frame(uint8_t *target, size_t target_size, const uint8_t *source,
+                       size_t source_size)
+{
+    size_t result = ZSTD_compress(target, target_size, source, source_size, COMPRESS_LEVEL);
+    if (!ZSTD_isError(result))
+        return (int64_t)result;
+    return ZSTD_getErrorCode(result) == ZSTD_error_dstSize_tooSmall ? -ENOSPC : -ENOMEM;
+}
+
+size_t compress_bound(size_t source_size)
+{
+    return ZSTD_compressBound(source_size);
+}

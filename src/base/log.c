@@ -1,0 +1,161 @@
+#include "base/log.h"
+
+#include "base/units.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char CUT_MARK[] = "...";
+#define CUT_MARK_SIZE (sizeof CUT_MARK - 1)
+
+/* What a line may have before its newline. */
+#define LINE_SIZE_MAX (LOG_LINE_MAX - 1)
+
+struct line {
+    char bytes[LOG_LINE_MAX];
+    uint32_t size;
+};
+
+/* systemd.exec(5): JOURNAL_STREAM is "device:inode" in decimal; only when stderr is that very file
+ * does it go to the journal, as it may have been redirected since. */
+static bool stderr_is_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    struct stat status;
+    if (stream == NULL || fstat(STDERR_FILENO, &status) != 0)
+        return false;
+    char expected[64];
+    (void)snprintf(expected, sizeof expected, "%" PRIu64 ":%" PRIu64, (uint64_t)status.st_dev,
+                   (uint64_t)status.st_ino);
+    return strcmp(stream, expected) == 0;
+}
+
+void log_init_stderr(struct log *log, enum log_level level_min)
+{
+    *log = (struct log){ .level_min = level_min, .journal = stderr_is_journal() };
+}
+
+static void write_stderr(const char *bytes, uint32_t size)
+{
+    ssize_t result;
+    do
+        result = write(STDERR_FILENO, bytes, size);
+    while (result < 0 && errno == EINTR);
+    /* A line that stderr does not take is lost: there is nowhere else to say so. */
+}
+
+static void append_prefix(struct line *line, const struct log *log, enum log_level level)
+{
+    /* Of syslog(3): debug 7, info 6, warning 4, error 3. */
+    static const char *const priorities[] = { "<7>", "<6>", "<4>", "<3>" };
+    static const char *const names[] = { "DEBUG ", "INFO ", "WARN ", "ERROR " };
+    if (log->journal) {
+        line->size = (uint32_t)snprintf(line->bytes, LOG_LINE_MAX, "%s", priorities[level]);
+        return;
+    }
+    if (log->wall_ms != NULL) {
+        uint64_t now_ms = log->wall_ms(log->context);
+        time_t seconds = (time_t)(now_ms / 1000);
+        struct tm utc;
+        if (gmtime_r(&seconds, &utc) != NULL)
+            line->size = (uint32_t)snprintf(
+                line->bytes, LOG_LINE_MAX, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ ",
+                utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
+                utc.tm_sec, (int)(now_ms % 1000));
+    }
+    line->size += (uint32_t)snprintf(line->bytes + line->size, LOG_LINE_MAX - line->size, "%s",
+                                     names[level]);
+}
+
+/* The size of the well-formed UTF-8 character that begins at `text` (Unicode, table 3-7), or 0.
+ * The zero byte at the end of the text belongs to none, so that nothing behind it is read. */
+static uint32_t character_size(const uint8_t *text)
+{
+    uint8_t first = text[0];
+    if (first < 0x80)
+        return 1;
+    uint8_t second_min = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
+    uint8_t second_max = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
+    uint32_t size = first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
+    if (size == 0 || text[1] < second_min || text[1] > second_max)
+        return 0;
+    for (uint32_t i = 2; i < size; i++)
+        if ((text[i] & 0xC0) != 0x80)
+            return 0;
+    return size;
+}
+
+/* C0, DEL, and C1, which in UTF-8 is C2 80 to C2 9F. */
+static bool is_control(const uint8_t *text)
+{
+    return text[0] < 0x20 || text[0] == 0x7F || (text[0] == 0xC2 && text[1] < 0xA0);
+}
+
+/* Writes one character of the message, or the escapes that stand for it, to `target` (at least 8
+ * bytes). Returns how many bytes of the message that was. */
+static uint32_t escape_character(char *target, const uint8_t *text, uint32_t *ret_size)
+{
+    uint32_t size = character_size(text);
+    if (size > 0 && !is_control(text)) {
+        memcpy(target, text, size);
+        *ret_size = size;
+        return size;
+    }
+    static const char digits[] = "0123456789abcdef";
+    uint32_t count = size == 0 ? 1 : size;
+    for (uint32_t i = 0; i < count; i++) {
+        target[4 * i] = '\\';
+        target[4 * i + 1] = 'x';
+        target[4 * i + 2] = digits[text[i] >> 4];
+        target[4 * i + 3] = digits[text[i] & 15];
+    }
+    *ret_size = 4 * count;
+    return count;
+}
+
+static void append_message(struct line *line, const uint8_t *text)
+{
+    uint32_t cut = line->size; /* where the mark still fits behind whole characters */
+    while (*text != 0) {
+        char piece[8];
+        uint32_t piece_size = 0;
+        text += escape_character(piece, text, &piece_size);
+        if (line->size + piece_size > LINE_SIZE_MAX) {
+            memcpy(line->bytes + cut, CUT_MARK, CUT_MARK_SIZE);
+            line->size = cut + CUT_MARK_SIZE;
+            return;
+        }
+        memcpy(line->bytes + line->size, piece, piece_size);
+        line->size += piece_size;
+        if (line->size + CUT_MARK_SIZE <= LINE_SIZE_MAX)
+            cut = line->size;
+    }
+}
+
+void log_event(const struct log *log, enum log_level level, const char *format, ...)
+{
+    if (level < log->level_min)
+        return;
+    /* A message that does not fit here does not fit into the line either: the line's end comes
+     * first, so a character that is torn at the end of this buffer is never looked at. */
+    char message[LOG_LINE_MAX + 1];
+    va_list arguments;
+    va_start(arguments, format);
+    int result = vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    struct line line;
+    line.size = 0;
+    append_prefix(&line, log, level);
+    append_message(&line, (const uint8_t *)(result < 0 ? format : message));
+    line.bytes[line.size++] = '\n';
+    if (log->write != NULL)
+        log->write(log->context, line.bytes, line.size);
+    else
+        write_stderr(line.bytes, line.size);
+}

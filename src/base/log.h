@@ -1,0 +1,43 @@
+/* Messages for the operator: one line an event, to stderr.
+ *
+ * Under systemd (JOURNAL_STREAM names stderr) a line begins with the journal's priority "<6>" and
+ * carries no time of its own; elsewhere it begins with an RFC 3339 UTC time and the level. Control
+ * characters and invalid UTF-8 in the message are escaped as \xNN, so that nothing a client sent
+ * can forge a line. Not the write-ahead log: that is store/wal.h. */
+#ifndef MINIVAULT_BASE_LOG_H
+#define MINIVAULT_BASE_LOG_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+
+/* Takes one finished line, with its newline, `size` bytes. */
+typedef void log_write(void *context, const char *line, uint32_t size);
+
+struct log {
+    enum log_level level_min;
+    bool journal;                       /* prefix "<n>" instead of time and level */
+    uint64_t (*wall_ms)(void *context); /* Unix time; NULL: no time is printed */
+    log_write *write;                   /* NULL: to stderr, one write(2) a line */
+    void *context;                      /* for both */
+};
+
+/* Logs to stderr from `level_min` on; finds out about the journal by itself. Without a time: the
+ * caller, who has a clock, sets wall_ms and context afterwards. */
+void log_init_stderr(struct log *log, enum log_level level_min);
+
+/* One event. The message is a sentence without newline that says what happened and, where there is
+ * something, what to do about it. A line, prefix and newline included, that would be longer than
+ * LOG_LINE_MAX bytes is cut between two characters and ends in "...". */
+#define LOG_LINE_MAX 2048
+__attribute__((format(printf, 3, 4))) void log_event(const struct log *log, enum log_level level,
+                                                     const char *format, ...);
+
+#define log_debug(log, ...) log_event((log), LOG_DEBUG, __VA_ARGS__)
+#define log_info(log, ...) log_event((log), LOG_INFO, __VA_ARGS__)
+#define log_warn(log, ...) log_event((log), LOG_WARN, __VA_ARGS__)
+#define log_error(log, ...) log_event((log), LOG_ERROR, __VA_ARGS__)
+
+#endif

@@ -1,0 +1,108 @@
+#include "base/pool.h"
+
+#include "base/assert.h"
+#include "base/units.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define POOL_POISONS 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define POOL_POISONS 1
+#endif
+
+#ifdef POOL_POISONS
+#include <sanitizer/asan_interface.h>
+#endif
+
+/* Every free object is poisoned as a whole, its link too; pool_get lifts that before it reads the
+ * link. */
+static void object_poison(void *object, size_t size)
+{
+#ifdef POOL_POISONS
+    assert(!__asan_address_is_poisoned(object)); /* it was free already */
+    __asan_poison_memory_region(object, size);
+#else
+    (void)object;
+    (void)size;
+#endif
+}
+
+static void object_unpoison(void *object, size_t size)
+{
+#ifdef POOL_POISONS
+    __asan_unpoison_memory_region(object, size);
+#else
+    (void)object;
+    (void)size;
+#endif
+}
+
+int pool_init(struct pool *pool, size_t object_size, uint32_t count_max)
+{
+    assert(object_size > 0);
+    size_t rounded = 0;
+    size_t region_size = 0;
+    if (__builtin_add_overflow(object_size, 15, &rounded))
+        return -ENOMEM;
+    rounded &= ~(size_t)15;
+    if (__builtin_mul_overflow(rounded, count_max, &region_size))
+        return -ENOMEM;
+    uint8_t *base = NULL;
+    if (region_size > 0) {
+        base = mmap(NULL, region_size, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (base == MAP_FAILED)
+            return -ENOMEM;
+        object_poison(base, region_size);
+    }
+    *pool = (struct pool){ .base = base, .object_size = rounded, .count_max = count_max };
+    return 0;
+}
+
+void pool_deinit(struct pool *pool)
+{
+    size_t region_size = pool->object_size * pool->count_max;
+    if (region_size > 0) {
+        object_unpoison(pool->base, region_size);
+        int result = munmap(pool->base, region_size);
+        assert(result == 0);
+    }
+    memset(pool, 0, sizeof *pool);
+}
+
+void *pool_get(struct pool *pool)
+{
+    void *object = pool->free_first;
+    if (object != NULL) {
+        object_unpoison(object, pool->object_size);
+        memcpy(&pool->free_first, object, sizeof pool->free_first);
+    } else {
+        if (pool->count_touched == pool->count_max)
+            return NULL;
+        object = pool->base + pool->object_size * pool->count_touched;
+        object_unpoison(object, pool->object_size);
+        pool->count_touched++;
+    }
+    pool->count_used++;
+    assert(pool->count_used <= pool->count_touched);
+    return object;
+}
+
+void pool_put(struct pool *pool, void *object)
+{
+    uint8_t *bytes = object;
+    assert(bytes >= pool->base);
+    size_t offset = (size_t)(bytes - pool->base);
+    assert(offset < pool->object_size * pool->count_touched);
+    assert(offset % pool->object_size == 0);
+    assert(pool->count_used > 0);
+    memcpy(object, &pool->free_first, sizeof pool->free_first);
+    object_poison(object, pool->object_size);
+    pool->free_first = object;
+    pool->count_used--;
+}

@@ -1,0 +1,23 @@
+/* The command line: both -x and --x, "-x value" and "-x=value". */
+#ifndef MINIVAULT_FLAGS_H
+#define MINIVAULT_FLAGS_H
+
+#include "net/config.h"
+
+#define FLAGS_ERROR_SIZE 512
+
+enum flags_result {
+    FLAGS_RUN,
+    FLAGS_HELP,    /* print flags_help and exit 0 */
+    FLAGS_VERSION, /* print the version and exit 0 */
+    FLAGS_BAD,     /* print ret_error and exit 2 */
+};
+
+/* Fills *config (config_init_defaults was called) from the arguments; strings stay argv's. On FLAGS_BAD `ret_error`
+ * (FLAGS_ERROR_SIZE bytes) says what is wrong and what would be right. */
+enum flags_result flags_parse(int argc, char **argv, struct config *config, char *ret_error);
+
+/* The text of --help. */
+const char *flags_help(void);
+
+#endif

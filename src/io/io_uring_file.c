@@ -1,0 +1,323 @@
+/* Files: opened in the process's table (for flock and fstat), used through the ring's registered
+ * one.
+ *
+ * A handle is the index in the registered table: files follow the sockets. Reads and writes hide
+ * what the kernel cuts short; see transfer_finish. */
+#include "io/io_uring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Everything that we store is ours alone. */
+#define FILE_MODE 0600
+
+static uint32_t slot_of(const struct io *io, int file)
+{
+    assert(file >= 0 && (uint32_t)file >= io->sockets_max);
+    uint32_t slot = (uint32_t)file - io->sockets_max;
+    assert(slot < io->files_max);
+    return slot;
+}
+
+static struct io_file *file_of(struct io *io, int file)
+{
+    struct io_file *found = &io->files[slot_of(io, file)];
+    assert(found->fd >= 0);
+    return found;
+}
+
+void files_close(struct io *io)
+{
+    for (uint32_t slot = 0; slot < io->files_max; slot++) {
+        if (io->files[slot].fd >= 0)
+            (void)close(io->files[slot].fd);
+        io->files[slot].fd = -1;
+    }
+}
+
+/* ---- open: `size` holds the flags ---- */
+
+static int open_flags(uint32_t flags)
+{
+    int result = O_CLOEXEC | ((flags & IO_OPEN_WRITE) != 0 ? O_RDWR : O_RDONLY);
+    if ((flags & IO_OPEN_CREATE) != 0)
+        result |= O_CREAT;
+    if ((flags & IO_OPEN_EXCLUSIVE) != 0)
+        result |= O_EXCL;
+    if ((flags & IO_OPEN_DIRECT) != 0)
+        result |= O_DIRECT;
+    if ((flags & IO_OPEN_DIRECTORY) != 0)
+        result |= O_DIRECTORY;
+    return result;
+}
+
+static void open_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    io_uring_prep_openat(sqe, AT_FDCWD, op->buffer, open_flags(op->size), FILE_MODE);
+    io->files_opening++;
+}
+
+/* Returns the handle, or -errno; then `fd` is still the caller's. */
+static int register_file(struct io *io, int fd, const struct io_file *file)
+{
+    if (io->files_free_count == 0)
+        return -ENFILE;
+    uint32_t slot = io->files_free[io->files_free_count - 1];
+    int count = io_uring_register_files_update(&io->ring, io->sockets_max + slot, &fd, 1);
+    if (count < 0)
+        return count;
+    io->files_free_count--;
+    io->files[slot] = *file;
+    return (int)(io->sockets_max + slot);
+}
+
+/* time[0] remembers what was asked when O_DIRECT had to be given up. */
+static void open_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+{
+    (void)cqe_flags;
+    io->files_opening--;
+    if (retry_transient(io, op, result))
+        return;
+    if (result == -EINVAL && (op->size & IO_OPEN_DIRECT) != 0) {
+        /* The file system has no O_DIRECT. It may have created the file before it said so: with
+         * IO_OPEN_EXCLUSIVE a file that was there before would have been -EEXIST. */
+        op->size &= ~(uint32_t)(IO_OPEN_DIRECT | IO_OPEN_EXCLUSIVE);
+        ring_resubmit(io, op);
+        return;
+    }
+    if (result < 0) {
+        ring_complete(io, op, result);
+        return;
+    }
+    struct io_file file = {.fd = result,
+                           .wants_direct = (op->time[0] & IO_OPEN_DIRECT) != 0,
+                           .is_direct = (op->size & IO_OPEN_DIRECT) != 0,
+                           .is_directory = (op->size & IO_OPEN_DIRECTORY) != 0};
+    int handle = register_file(io, result, &file);
+    if (handle < 0)
+        (void)close(result);
+    ring_complete(io, op, handle);
+}
+
+const struct kind kind_open = {open_prepare, open_finish};
+
+void io_open_file(struct io *io, struct io_op *op, const char *path, uint32_t flags)
+{
+    assert((flags & IO_OPEN_CREATE) == 0 || (flags & IO_OPEN_WRITE) != 0);
+    assert((flags & IO_OPEN_EXCLUSIVE) == 0 || (flags & IO_OPEN_CREATE) != 0);
+    op_begin(op, KIND_OPEN);
+    op->buffer = (void *)(uintptr_t)path;
+    op->size = flags;
+    op->time[0] = flags;
+    if (io->files_free_count <= io->files_opening)
+        ring_ready(io, op, -ENFILE);
+    else
+        ring_submit(io, op);
+}
+
+/* ---- close: first the registered slot, then the descriptor ---- */
+
+enum close_stage { CLOSE_SLOT, CLOSE_DESCRIPTOR };
+
+static void close_file_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    if (op->size == CLOSE_SLOT) {
+        io_uring_prep_close_direct(sqe, (unsigned)op->handle);
+        return;
+    }
+    struct io_file *file = file_of(io, op->handle);
+    /* The last reference may be dropped after the completion: a lock must not outlive it. */
+    if (file->is_locked)
+        (void)flock(file->fd, LOCK_UN);
+    io_uring_prep_close(sqe, file->fd);
+    /* Closing an unlinked file frees its blocks, which takes long: not on this thread. */
+    io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
+}
+
+static void close_file_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+{
+    (void)cqe_flags;
+    if (op->size == CLOSE_SLOT) {
+        op->size = CLOSE_DESCRIPTOR;
+        ring_resubmit(io, op);
+        return;
+    }
+    uint32_t slot = slot_of(io, op->handle);
+    if (result == -ECANCELED) {
+        /* Only io_close cancels it, and closes the descriptor itself. */
+        ring_complete(io, op, result);
+        return;
+    }
+    io->files[slot].fd = -1;
+    io->files_free[io->files_free_count++] = slot;
+    ring_complete(io, op, result == -EINTR ? 0 : result);
+}
+
+const struct kind kind_close_file = {close_file_prepare, close_file_finish};
+
+void io_close_file(struct io *io, struct io_op *op, int file)
+{
+    (void)file_of(io, file);
+    op_begin(op, KIND_CLOSE_FILE);
+    op->handle = file;
+    op->size = CLOSE_SLOT;
+    ring_submit(io, op);
+}
+
+/* ---- read and write: time[0] counts the bytes that are done ---- */
+
+static bool is_in_region(const struct io *io, const void *buffer, uint32_t size)
+{
+    uintptr_t offset = (uintptr_t)buffer - (uintptr_t)io->region;
+    return io->region_registered && offset < io->region_size && size <= io->region_size - offset;
+}
+
+static void read_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    uint8_t *at = (uint8_t *)op->buffer + op->time[0];
+    uint32_t left = op->size - (uint32_t)op->time[0];
+    if (is_in_region(io, at, left))
+        io_uring_prep_read_fixed(sqe, op->handle, at, left, op->offset + op->time[0], 0);
+    else
+        io_uring_prep_read(sqe, op->handle, at, left, op->offset + op->time[0]);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+static void write_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    uint8_t *at = (uint8_t *)op->buffer + op->time[0];
+    uint32_t left = op->size - (uint32_t)op->time[0];
+    if (is_in_region(io, at, left))
+        io_uring_prep_write_fixed(sqe, op->handle, at, left, op->offset + op->time[0], 0);
+    else
+        io_uring_prep_write(sqe, op->handle, at, left, op->offset + op->time[0]);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+    if ((op->flags & OP_DSYNC) != 0)
+        sqe->rw_flags = RWF_DSYNC;
+}
+
+/* After a short transfer: whether the file ends here, so that asking again is of no use (for
+ * O_DIRECT not even allowed, since the rest is not aligned). */
+static bool is_at_end(struct io *io, const struct io_op *op, int32_t result)
+{
+    return result == 0 ||
+           (file_of(io, op->handle)->is_direct && op->time[0] % DISK_BLOCK_SIZE != 0);
+}
+
+static void transfer_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+{
+    (void)cqe_flags;
+    if (retry_transient(io, op, result))
+        return;
+    if (result < 0) {
+        ring_complete(io, op, result);
+        return;
+    }
+    op->time[0] += (uint64_t)result;
+    assert(op->time[0] <= op->size);
+    if (op->time[0] == op->size)
+        ring_complete(io, op, (int32_t)op->size);
+    else if (is_at_end(io, op, result))
+        /* A write has no end of the file to stop at: the device failed. */
+        ring_complete(io, op, op->kind == KIND_READ ? (int32_t)op->time[0] : -EIO);
+    else
+        ring_resubmit(io, op);
+}
+
+const struct kind kind_read = {read_prepare, transfer_finish};
+const struct kind kind_write = {write_prepare, transfer_finish};
+
+static void transfer(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
+                     uint64_t offset)
+{
+    assert(size > 0 && size <= INT32_MAX);
+    if (file_of(io, file)->wants_direct)
+        assert(((uintptr_t)buffer | size | offset) % DISK_BLOCK_SIZE == 0);
+    op->handle = file;
+    op->buffer = buffer;
+    op->size = size;
+    op->offset = offset;
+    ring_submit(io, op);
+}
+
+void io_read(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
+             uint64_t offset)
+{
+    op_begin(op, KIND_READ);
+    transfer(io, op, file, buffer, size, offset);
+}
+
+void io_write(struct io *io, struct io_op *op, int file, const void *buffer, uint32_t size,
+              uint64_t offset, uint32_t flags)
+{
+    op_begin(op, KIND_WRITE);
+    if ((flags & IO_WRITE_DSYNC) != 0)
+        op->flags |= OP_DSYNC;
+    transfer(io, op, file, (void *)(uintptr_t)buffer, size, offset);
+}
+
+/* ---- sync and allocate ---- */
+
+static void sync_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    bool is_directory = file_of(io, op->handle)->is_directory;
+    io_uring_prep_fsync(sqe, op->handle, is_directory ? 0 : IORING_FSYNC_DATASYNC);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+const struct kind kind_sync = {sync_prepare, finish_plain};
+
+void io_sync(struct io *io, struct io_op *op, int file)
+{
+    (void)file_of(io, file);
+    op_begin(op, KIND_SYNC);
+    op->handle = file;
+    ring_submit(io, op);
+}
+
+static void allocate_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    io_uring_prep_fallocate(sqe, op->handle, 0, 0, op->offset);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+const struct kind kind_allocate = {allocate_prepare, finish_plain};
+
+void io_allocate(struct io *io, struct io_op *op, int file, uint64_t size)
+{
+    (void)file_of(io, file);
+    assert(size > 0 && size <= INT64_MAX);
+    op_begin(op, KIND_ALLOCATE);
+    op->handle = file;
+    op->offset = size;
+    ring_submit(io, op);
+}
+
+/* ---- immediate ---- */
+
+int64_t io_file_size(struct io *io, int file)
+{
+    struct stat status;
+    if (fstat(file_of(io, file)->fd, &status) < 0)
+        return -errno;
+    return status.st_size;
+}
+
+bool io_file_is_direct(struct io *io, int file)
+{
+    return file_of(io, file)->is_direct;
+}
+
+int io_lock_file(struct io *io, int file)
+{
+    struct io_file *locked = file_of(io, file);
+    if (flock(locked->fd, LOCK_EX | LOCK_NB) < 0)
+        return -errno;
+    locked->is_locked = true;
+    return 0;
+}

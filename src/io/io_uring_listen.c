@@ -1,0 +1,152 @@
+/* Listening sockets. Opened in the ordinary way, then moved into the ring's table: immediate, since
+ * start-up wants the port at once. */
+#include "io/io_uring.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* A dead client is noticed after two minutes. */
+#define KEEPALIVE_IDLE_S 60
+#define KEEPALIVE_INTERVAL_S 15
+#define KEEPALIVE_PROBES 4
+
+struct address {
+    struct sockaddr_storage storage;
+    socklen_t size;
+};
+
+/* Errors: -EINVAL: not a numeric address. */
+static int address_parse(const char *host, uint16_t port, struct address *ret_address)
+{
+    char service[8];
+    (void)snprintf(service, sizeof service, "%u", (unsigned)port);
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+                             .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    if (getaddrinfo(host, service, &hints, &found) != 0)
+        return -EINVAL;
+    memcpy(&ret_address->storage, found->ai_addr, found->ai_addrlen);
+    ret_address->size = found->ai_addrlen;
+    freeaddrinfo(found);
+    return 0;
+}
+
+static int set_option(int fd, int level, int name, int value)
+{
+    return setsockopt(fd, level, name, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+/* What a listener has, the connections that it accepts inherit. */
+static int set_options(int fd, int family)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {SOL_SOCKET, SO_REUSEADDR, 1},
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
+        {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
+        {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
+        {IPPROTO_TCP, TCP_NODELAY, 1},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        int error = set_option(fd, options[i].level, options[i].name, options[i].value);
+        if (error < 0)
+            return error;
+    }
+    return family == AF_INET6 ? set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) : 0;
+}
+
+static int bind_and_listen(int fd, const struct address *address, int backlog, uint16_t *ret_port)
+{
+    if (bind(fd, (const struct sockaddr *)&address->storage, address->size) < 0)
+        return -errno;
+    if (listen(fd, backlog) < 0)
+        return -errno;
+    struct address bound = {.size = sizeof bound.storage};
+    if (getsockname(fd, (struct sockaddr *)&bound.storage, &bound.size) < 0)
+        return -errno;
+    /* The port is at the same place in both families. */
+    *ret_port = ntohs(((struct sockaddr_in *)&bound.storage)->sin_port);
+    return 0;
+}
+
+/* Returns the descriptor of a listening socket. */
+static int open_listener(const struct address *address, int backlog, uint16_t *ret_port)
+{
+    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    int error = set_options(fd, address->storage.ss_family);
+    if (error == 0)
+        error = bind_and_listen(fd, address, backlog, ret_port);
+    if (error < 0) {
+        (void)close(fd);
+        return error;
+    }
+    return fd;
+}
+
+/* Looks for the completion of the installation without taking it: the loop takes and ignores it
+ * later. */
+static int find_installed(struct io *io, const int *slot)
+{
+    unsigned head;
+    struct io_uring_cqe *cqe;
+    io_uring_for_each_cqe(&io->ring, head, cqe)
+    {
+        if (cqe->user_data == RING_TAG_INSTALL) {
+            cqe->user_data = RING_TAG_NONE;
+            return cqe->res < 0 ? cqe->res : *slot;
+        }
+    }
+    return -EBUSY;
+}
+
+/* Lets the kernel choose a slot of the table's socket range, as it does for accept. It does so
+ * while submitting. */
+static int install(struct io *io, int fd)
+{
+    struct io_uring_sqe *sqe = ring_entry(io);
+    if (sqe == NULL)
+        return -EAGAIN;
+    int slot = fd;
+    io_uring_prep_files_update(sqe, &slot, 1, (int)IORING_FILE_INDEX_ALLOC);
+    io_uring_sqe_set_data64(sqe, RING_TAG_INSTALL);
+    int submitted = io_uring_submit(&io->ring);
+    if (submitted < 0)
+        return submitted;
+    return find_installed(io, &slot);
+}
+
+int io_listen(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
+              uint16_t *ret_port)
+{
+    struct address address;
+    int error = address_parse(host == NULL ? "::" : host, port, &address);
+    if (error < 0)
+        return error;
+    uint16_t bound_port = 0;
+    int fd = open_listener(&address, backlog, &bound_port);
+    if (host == NULL && (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL)) {
+        /* IPv6 is off on this host. */
+        error = address_parse("0.0.0.0", port, &address);
+        assert(error == 0);
+        fd = open_listener(&address, backlog, &bound_port);
+    }
+    if (fd < 0)
+        return fd;
+    int listener = install(io, fd);
+    (void)close(fd); /* the table keeps the socket */
+    if (listener < 0)
+        return listener;
+    *ret_listener = listener;
+    *ret_port = bound_port;
+    return 0;
+}

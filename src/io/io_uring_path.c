@@ -1,0 +1,147 @@
+/* What works on paths: truncate, rename, unlink, and the immediate calls of start-up. */
+#include "io/io_uring.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define DIRECTORY_MODE 0700
+
+/* ---- truncate: open, cut, close; `size` is the stage, `handle` the descriptor, `offset` the new
+ * size ---- */
+
+enum truncate_stage { TRUNCATE_OPEN, TRUNCATE_CUT };
+
+static void truncate_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    if (op->size == TRUNCATE_OPEN)
+        io_uring_prep_openat(sqe, AT_FDCWD, op->buffer, O_WRONLY | O_CLOEXEC, 0);
+    else
+        io_uring_prep_ftruncate(sqe, op->handle, (loff_t)op->offset);
+}
+
+static void truncate_cut(struct io *io, struct io_op *op)
+{
+    op->size = TRUNCATE_CUT;
+    if (io->has_ftruncate && !io->is_closing) {
+        ring_resubmit(io, op);
+        return;
+    }
+    /* Linux before 6.9 cuts no file through a ring. */
+    int error = io->is_closing || ftruncate(op->handle, (off_t)op->offset) == 0 ? 0 : -errno;
+    (void)close(op->handle);
+    ring_complete(io, op, error);
+}
+
+static void truncate_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+{
+    (void)cqe_flags;
+    if (!io->is_closing && retry_transient(io, op, result))
+        return;
+    if (op->size == TRUNCATE_OPEN && result >= 0) {
+        op->handle = result;
+        truncate_cut(io, op);
+        return;
+    }
+    if (op->size == TRUNCATE_CUT)
+        (void)close(op->handle);
+    ring_complete(io, op, result);
+}
+
+const struct kind kind_truncate = {truncate_prepare, truncate_finish};
+
+void io_truncate(struct io *io, struct io_op *op, const char *path, uint64_t size)
+{
+    assert(size <= INT64_MAX);
+    op_begin(op, KIND_TRUNCATE);
+    op->buffer = (void *)(uintptr_t)path;
+    op->offset = size;
+    op->size = TRUNCATE_OPEN;
+    ring_submit(io, op);
+}
+
+/* ---- rename and unlink ---- */
+
+static void rename_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    io_uring_prep_renameat(sqe, AT_FDCWD, op->buffer, AT_FDCWD, (const char *)op->offset, 0);
+}
+
+const struct kind kind_rename = {rename_prepare, finish_plain};
+
+void io_rename(struct io *io, struct io_op *op, const char *from, const char *to)
+{
+    op_begin(op, KIND_RENAME);
+    op->buffer = (void *)(uintptr_t)from;
+    op->offset = (uintptr_t)to;
+    ring_submit(io, op);
+}
+
+static void unlink_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    io_uring_prep_unlinkat(sqe, AT_FDCWD, op->buffer, 0);
+}
+
+const struct kind kind_unlink = {unlink_prepare, finish_plain};
+
+void io_unlink(struct io *io, struct io_op *op, const char *path)
+{
+    op_begin(op, KIND_UNLINK);
+    op->buffer = (void *)(uintptr_t)path;
+    ring_submit(io, op);
+}
+
+/* ---- immediate ---- */
+
+int io_make_directory(struct io *io, const char *path)
+{
+    (void)io;
+    if (mkdir(path, DIRECTORY_MODE) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return -errno;
+    struct stat status;
+    if (stat(path, &status) < 0)
+        return -errno;
+    return S_ISDIR(status.st_mode) ? 0 : -ENOTDIR;
+}
+
+int io_list_directory(struct io *io, const char *path, io_list_each *each, void *context)
+{
+    (void)io;
+    DIR *directory = opendir(path);
+    if (directory == NULL)
+        return -errno;
+    int result = 0;
+    while (result == 0) {
+        errno = 0;
+        const struct dirent *entry = readdir(directory);
+        if (entry == NULL) {
+            result = -errno;
+            break;
+        }
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            result = each(context, entry->d_name);
+    }
+    (void)closedir(directory);
+    return result;
+}
+
+int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t *ret_total)
+{
+    (void)io;
+    struct statvfs status;
+    if (statvfs(path, &status) < 0)
+        return -errno;
+    *ret_free = (uint64_t)status.f_bavail * status.f_frsize;
+    *ret_total = (uint64_t)status.f_blocks * status.f_frsize;
+    return 0;
+}

@@ -1,0 +1,335 @@
+/* Sockets: direct descriptors, multishot accept and receive, leased receive buffers, whole sends.
+ *
+ * A connection never has a descriptor of the process's table: the kernel puts it into the ring's
+ * registered table, and a handle is its index there. */
+#include "io/io_uring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define HAS_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAS_ASAN 1
+#endif
+#endif
+#ifdef HAS_ASAN
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
+#define BUFFER_GROUP 0
+
+static_assert(sizeof(struct msghdr) <= sizeof(((struct io_send *)0)->message),
+              "io_send has room for the kernel's struct");
+
+static void assert_socket(const struct io *io, int socket)
+{
+    assert(socket >= 0);
+    assert((uint32_t)socket < io->sockets_max);
+}
+
+/* ---- accept ---- */
+
+static void accept_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    io_uring_prep_multishot_accept_direct(sqe, op->handle, NULL, NULL, 0);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+static void accept_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+{
+    if ((cqe_flags & IORING_CQE_F_MORE) != 0) {
+        ring_deliver(io, op, result);
+        return;
+    }
+    if (retry_transient(io, op, result))
+        return;
+    if (result < 0) {
+        ring_complete(io, op, result);
+        return;
+    }
+    op->state = OP_REARM;
+    ring_deliver(io, op, result);
+    ring_resubmit(io, op);
+}
+
+const struct kind kind_accept = {accept_prepare, accept_finish};
+
+void io_accept(struct io *io, struct io_op *op, int listener)
+{
+    assert_socket(io, listener);
+    assert(op->done != NULL);
+    op_begin(op, KIND_ACCEPT);
+    op->handle = listener;
+    ring_submit(io, op);
+}
+
+/* ---- leased buffers ---- */
+
+static uint8_t *buffer_at(struct io *io, uint32_t id)
+{
+    assert(id < io->buffer_count);
+    return io->buffer_memory + (size_t)id * io->buffer_size;
+}
+
+/* The kernel sees it at the next buffers_publish. */
+static void buffer_put(struct io *io, uint32_t id)
+{
+    uint8_t *buffer = buffer_at(io, id);
+    ASAN_POISON_MEMORY_REGION(buffer, io->buffer_size);
+    io_uring_buf_ring_add(io->buffer_ring, buffer, io->buffer_size, (unsigned short)id,
+                          io_uring_buf_ring_mask(io->buffer_count), io->buffers_unpublished);
+    io->buffers_unpublished++;
+}
+
+void buffers_publish(struct io *io)
+{
+    if (io->buffers_unpublished > 0) {
+        io_uring_buf_ring_advance(io->buffer_ring, io->buffers_unpublished);
+        io->buffers_unpublished = 0;
+    }
+    /* A receive that is armed may find no byte and take no buffer, so nobody else's completion
+     * would arm the next: as long as some are starved, every pass arms a ring full of them and does
+     * not sleep. */
+    for (uint32_t i = 0; i < io->buffer_count; i++) {
+        struct list_node *node = list_pop_front(&io->starved);
+        if (node == NULL)
+            return;
+        ring_resubmit(io, container_of(node, struct io_op, node));
+    }
+}
+
+int buffers_open(struct io *io, uint32_t size, uint32_t count)
+{
+    assert(size > 0 && (size & (size - 1)) == 0);
+    assert(count > 0 && count <= 32768 && (count & (count - 1)) == 0);
+    void *memory = mmap(NULL, (size_t)size * count, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    int error = 0;
+    io->buffer_ring = io_uring_setup_buf_ring(&io->ring, count, BUFFER_GROUP, 0, &error);
+    if (io->buffer_ring == NULL) {
+        (void)munmap(memory, (size_t)size * count);
+        return error;
+    }
+    io->buffer_memory = memory;
+    io->buffer_size = size;
+    io->buffer_count = count;
+    for (uint32_t id = 0; id < count; id++)
+        buffer_put(io, id);
+    buffers_publish(io);
+    return 0;
+}
+
+void buffers_close(struct io *io)
+{
+    size_t size = (size_t)io->buffer_size * io->buffer_count;
+    ASAN_UNPOISON_MEMORY_REGION(io->buffer_memory, size);
+    (void)io_uring_free_buf_ring(&io->ring, io->buffer_ring, io->buffer_count, BUFFER_GROUP);
+    (void)munmap(io->buffer_memory, size);
+}
+
+/* ---- receive ---- */
+
+static void receive_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    if (io->receive_multishot)
+        io_uring_prep_recv_multishot(sqe, op->handle, NULL, 0, 0);
+    else
+        io_uring_prep_recv(sqe, op->handle, NULL, io->buffer_size, 0);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT);
+    io_uring_sqe_set_buf_group(sqe, BUFFER_GROUP);
+}
+
+static void starve(struct io *io, struct io_op *op)
+{
+    if (io->is_closing || (op->flags & OP_CANCELLED) != 0) {
+        ring_resubmit(io, op);
+        return;
+    }
+    op->state = OP_STARVED;
+    list_push_back(&io->starved, &op->node);
+}
+
+static void receive_ends(struct io *io, struct io_op *op, int32_t result)
+{
+    if (result == -ENOBUFS)
+        starve(io, op);
+    else if (!retry_transient(io, op, result))
+        ring_complete(io, op, result);
+}
+
+static void receive_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+{
+    uint32_t id = cqe_flags >> IORING_CQE_BUFFER_SHIFT;
+    bool has_buffer = (cqe_flags & IORING_CQE_F_BUFFER) != 0;
+    if (result <= 0) {
+        if (has_buffer)
+            buffer_put(io, id);
+        receive_ends(io, op, result);
+        return;
+    }
+    assert(has_buffer);
+    bool goes_on = (cqe_flags & IORING_CQE_F_MORE) != 0;
+    if (!goes_on)
+        op->state = OP_REARM;
+    uint8_t *data = buffer_at(io, id);
+    ASAN_UNPOISON_MEMORY_REGION(data, (size_t)result);
+    op->data = data;
+    op->spare = 0;
+    ring_deliver(io, op, result);
+    buffer_put(io, id);
+    if (!goes_on)
+        ring_resubmit(io, op);
+}
+
+const struct kind kind_receive = {receive_prepare, receive_finish};
+
+void io_receive(struct io *io, struct io_op *op, int socket)
+{
+    assert_socket(io, socket);
+    assert(op->done != NULL);
+    op_begin(op, KIND_RECEIVE);
+    op->handle = socket;
+    ring_submit(io, op);
+}
+
+static void receive_into_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    io_uring_prep_recv(sqe, op->handle, op->buffer, op->size, 0);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+const struct kind kind_receive_into = {receive_into_prepare, finish_plain};
+
+void io_receive_into(struct io *io, struct io_op *op, int socket, void *buffer, uint32_t size)
+{
+    assert_socket(io, socket);
+    assert(size > 0 && size <= INT32_MAX);
+    op_begin(op, KIND_RECEIVE_INTO);
+    op->handle = socket;
+    op->buffer = buffer;
+    op->size = size;
+    ring_submit(io, op);
+}
+
+/* ---- send: `size` counts the slices that are left, `offset` is all bytes, time[0] those that went
+ * ---- */
+
+static struct io_send *send_of(struct io_op *op)
+{
+    return container_of(op, struct io_send, op);
+}
+
+static void send_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    struct io_send *send = send_of(op);
+    int flags = MSG_NOSIGNAL | MSG_WAITALL; /* the kernel itself goes on after a short one */
+    if (op->size == 1) {
+        io_uring_prep_send(sqe, op->handle, send->slices[0].iov_base, send->slices[0].iov_len,
+                           flags);
+    } else {
+        struct msghdr message = {.msg_iov = send->slices, .msg_iovlen = op->size};
+        memcpy(send->message, &message, sizeof message);
+        io_uring_prep_sendmsg(sqe, op->handle, (struct msghdr *)send->message, (unsigned)flags);
+    }
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+/* Takes `count` bytes that went off the front of the slices. */
+static void send_advance(struct io_send *send, size_t count)
+{
+    uint32_t first = 0;
+    while (first < send->op.size && count >= send->slices[first].iov_len)
+        count -= send->slices[first++].iov_len;
+    assert(first < send->op.size);
+    send->op.size -= first;
+    memmove(send->slices, send->slices + first, send->op.size * sizeof send->slices[0]);
+    send->slices[0].iov_base = (uint8_t *)send->slices[0].iov_base + count;
+    send->slices[0].iov_len -= count;
+}
+
+static void send_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+{
+    (void)cqe_flags;
+    if (retry_transient(io, op, result))
+        return;
+    if (result < 0) {
+        ring_complete(io, op, result);
+        return;
+    }
+    op->time[0] += (uint64_t)result;
+    if (op->time[0] == op->offset) {
+        ring_complete(io, op, (int32_t)op->offset);
+        return;
+    }
+    if (result == 0) {
+        ring_complete(io, op, -EPIPE);
+        return;
+    }
+    send_advance(send_of(op), (size_t)result);
+    ring_resubmit(io, op);
+}
+
+const struct kind kind_send = {send_prepare, send_finish};
+
+void io_send(struct io *io, struct io_send *send, int socket, uint32_t count)
+{
+    assert_socket(io, socket);
+    assert(count > 0 && count <= IO_SLICES_MAX);
+    op_begin(&send->op, KIND_SEND);
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < count; i++)
+        total += send->slices[i].iov_len;
+    assert(total > 0 && total <= INT32_MAX);
+    send->op.handle = socket;
+    send->op.size = count;
+    send->op.offset = total;
+    ring_submit(io, &send->op);
+}
+
+/* ---- the end of a connection ---- */
+
+static void shutdown_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    io_uring_prep_shutdown(sqe, op->handle, SHUT_WR);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+}
+
+const struct kind kind_shutdown = {shutdown_prepare, finish_plain};
+
+void io_shutdown(struct io *io, struct io_op *op, int socket)
+{
+    assert_socket(io, socket);
+    op_begin(op, KIND_SHUTDOWN);
+    op->handle = socket;
+    ring_submit(io, op);
+}
+
+static void close_socket_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    (void)io;
+    io_uring_prep_close_direct(sqe, (unsigned)op->handle);
+}
+
+const struct kind kind_close_socket = {close_socket_prepare, finish_plain};
+
+void io_close_socket(struct io *io, struct io_op *op, int socket)
+{
+    assert_socket(io, socket);
+    op_begin(op, KIND_CLOSE_SOCKET);
+    op->handle = socket;
+    ring_submit(io, op);
+}

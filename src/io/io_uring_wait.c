@@ -1,0 +1,216 @@
+/* One enter a pass: it submits, runs the kernel's deferred work and waits. And, where it pays, a
+ * little spinning before the sleep.
+ *
+ * A sleep costs its wake-up, 10 to 20 us on a virtual machine; a spin looks at the ring's flags in
+ * shared memory and costs no system call, but the core. So we spin only while the recent past says
+ * that work comes within busy_poll_ns:
+ *
+ * - asleep: each sleep that work ended sooner than busy_poll_ns counts; `near_needed` in a row arm
+ * the spin;
+ * - armed: we spin before each sleep; one spin that finds nothing disarms and doubles
+ * `near_needed`, so that a server whose clients need its own core (they run when we sleep, never
+ * while we spin) loses one spin in a thousand sleeps;
+ * - a spin that was preempted had no core to spare: it counts as one that found nothing;
+ * - spins that find work halve `near_needed` again.
+ *
+ * An idle server has no near sleeps, so it does not spin at all. */
+#include "io/io_uring.h"
+
+#include <errno.h>
+#include <time.h>
+
+#define SPIN_NEAR_NEEDED_MIN 4
+#define SPIN_NEAR_NEEDED_MAX 1024
+#define SPIN_HITS_TO_FORGIVE 64
+#define SPIN_LOOKS_PER_CLOCK 16
+#define SPIN_PREEMPTED_NS (20 * NS_PER_US)
+
+/* The kernel runs about 20 deferred items an enter. More enters make larger batches, within these
+ * bounds. */
+#define COLLECT_ENTERS_MAX 16
+#define COLLECT_READY_MAX 256
+
+void wait_init(struct io *io, uint64_t busy_poll_ns)
+{
+    io->spin = (struct spin){.limit_ns = busy_poll_ns, .near_needed = SPIN_NEAR_NEEDED_MIN};
+}
+
+static uint64_t clock_ns(void)
+{
+    struct timespec time;
+    (void)clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * NS_PER_S + (uint64_t)time.tv_nsec;
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
+/* Deferred work or overflown completions: an enter would bring something. */
+static bool ring_has_deferred(const struct io *io)
+{
+    unsigned flags = __atomic_load_n(io->ring.sq.kflags, __ATOMIC_RELAXED);
+    return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+}
+
+static bool is_wake_asked(struct io *io)
+{
+    return atomic_load_explicit(&io->wake_state, memory_order_relaxed) == WAKE_ASKED;
+}
+
+/* What a pass gets over: it is tried again by the next one. */
+static int ignore_transient(int result)
+{
+    if (result == -EINTR || result == -ETIME || result == -EAGAIN || result == -EBUSY)
+        return 0;
+    return result < 0 ? result : 0;
+}
+
+static int enter_without_waiting(struct io *io)
+{
+    if (io_uring_sq_ready(&io->ring) == 0 && !ring_has_deferred(io))
+        return 0;
+    return ignore_transient(io_uring_submit_and_get_events(&io->ring));
+}
+
+static int collect_more(struct io *io)
+{
+    for (uint32_t i = 0; i < COLLECT_ENTERS_MAX; i++) {
+        if (!ring_has_deferred(io) || io_uring_cq_ready(&io->ring) >= COLLECT_READY_MAX)
+            return 0;
+        int error = ignore_transient(io_uring_get_events(&io->ring));
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+/* ---- spinning ---- */
+
+static void spin_found_nothing(struct spin *spin)
+{
+    spin->is_armed = false;
+    spin->near_count = 0;
+    spin->hit_count = 0;
+    if (spin->near_needed < SPIN_NEAR_NEEDED_MAX)
+        spin->near_needed *= 2;
+}
+
+static void spin_found_work(struct spin *spin)
+{
+    if (++spin->hit_count < SPIN_HITS_TO_FORGIVE)
+        return;
+    spin->hit_count = 0;
+    if (spin->near_needed > SPIN_NEAR_NEEDED_MIN)
+        spin->near_needed /= 2;
+}
+
+static void spin_learn_from_sleep(struct spin *spin, uint64_t slept_ns, bool has_work)
+{
+    if (!has_work || slept_ns >= spin->limit_ns) {
+        spin->near_count = 0;
+        return;
+    }
+    if (++spin->near_count >= spin->near_needed) {
+        spin->near_count = 0;
+        spin->is_armed = true;
+    }
+}
+
+/* Looks until work is there or `limit_ns` are over. */
+static bool spin_until_work(struct io *io, uint64_t start_ns, uint64_t limit_ns)
+{
+    uint64_t last_ns = start_ns;
+    for (;;) {
+        for (uint32_t i = 0; i < SPIN_LOOKS_PER_CLOCK; i++) {
+            if (ring_has_deferred(io) || is_wake_asked(io))
+                return true;
+            relax();
+        }
+        uint64_t now_ns = clock_ns();
+        if (now_ns - start_ns >= limit_ns || now_ns - last_ns > SPIN_PREEMPTED_NS)
+            return false;
+        last_ns = now_ns;
+    }
+}
+
+/* Returns 1 when there is something to reap or to look at, 0 when it is time to sleep, or -errno.
+ */
+static int spin(struct io *io, uint64_t wait_ns)
+{
+    int error = enter_without_waiting(io);
+    if (error < 0)
+        return error;
+    if (io_uring_cq_ready(&io->ring) > 0)
+        return 1;
+    uint64_t limit_ns = min_u64(wait_ns, io->spin.limit_ns);
+    if (spin_until_work(io, clock_ns(), limit_ns)) {
+        spin_found_work(&io->spin);
+        error = enter_without_waiting(io);
+        return error < 0 ? error : 1;
+    }
+    if (limit_ns == io->spin.limit_ns)
+        spin_found_nothing(&io->spin);
+    return 0;
+}
+
+/* ---- sleeping ---- */
+
+static int enter_and_wait(struct io *io, uint64_t wait_ns)
+{
+    if (wait_ns == UINT64_MAX)
+        return ignore_transient(io_uring_submit_and_wait(&io->ring, 1));
+    struct __kernel_timespec time = {.tv_sec = (int64_t)(wait_ns / NS_PER_S),
+                                     .tv_nsec = (int64_t)(wait_ns % NS_PER_S)};
+    struct io_uring_cqe *cqe;
+    return ignore_transient(io_uring_submit_and_wait_timeout(&io->ring, &cqe, 1, &time, NULL));
+}
+
+static int sleep_for_work(struct io *io, uint64_t wait_ns)
+{
+    uint32_t expected = WAKE_AWAKE;
+    if (!atomic_compare_exchange_strong(&io->wake_state, &expected, WAKE_ASLEEP))
+        return enter_without_waiting(io);
+    uint64_t start_ns = io->spin.limit_ns > 0 ? clock_ns() : 0;
+    int error = enter_and_wait(io, wait_ns);
+    if (error == 0 && io->spin.limit_ns > 0)
+        spin_learn_from_sleep(&io->spin, clock_ns() - start_ns, io_uring_cq_ready(&io->ring) > 0);
+    if (atomic_load_explicit(&io->wake_state, memory_order_relaxed) == WAKE_ASLEEP) {
+        expected = WAKE_ASLEEP;
+        (void)atomic_compare_exchange_strong(&io->wake_state, &expected, WAKE_AWAKE);
+    }
+    return error;
+}
+
+static int spin_or_sleep(struct io *io, uint64_t wait_ns)
+{
+    if (io->spin.is_armed) {
+        int found = spin(io, wait_ns);
+        if (found != 0)
+            return found < 0 ? found : 0;
+    }
+    return sleep_for_work(io, wait_ns);
+}
+
+int wait_for_work(struct io *io, uint64_t wait_ns)
+{
+    if (wait_ns != 0 && timers_next_ns(&io->timers) != UINT64_MAX) {
+        uint64_t now_ns = clock_ns();
+        uint64_t next_ns = timers_next_ns(&io->timers);
+        wait_ns = min_u64(wait_ns, next_ns > now_ns ? next_ns - now_ns : 0);
+    }
+    bool sleeps = wait_ns != 0 && io_uring_cq_ready(&io->ring) == 0;
+    int error = sleeps ? spin_or_sleep(io, wait_ns) : enter_without_waiting(io);
+    if (error == 0)
+        error = collect_more(io);
+    /* Whoever asked wrote what we are to see before it asked. */
+    if (is_wake_asked(io))
+        (void)atomic_exchange(&io->wake_state, WAKE_AWAKE);
+    ring_read_clocks(io);
+    return error;
+}

@@ -1,0 +1,19 @@
+#include "net/config.h"
+
+void config_init_defaults(struct config *config)
+{
+    *config = (struct config){
+        .port = 3000,
+        .data_path = "/data",
+        .secret = "",
+        .auth_mode = AUTH_NONE,
+        .cache_size = 512 * MIB,
+        .workers = 50,
+        .durability = WAL_COMMIT,
+        .busy_poll_ns = 50 * NS_PER_US,
+        .log_level = LOG_INFO,
+        .connections_max = CONFIG_CONNECTIONS_MAX,
+        .segment_size = 64 * MIB,
+        .lock_wait_ns = 10 * NS_PER_S,
+    };
+}

@@ -1,0 +1,363 @@
+/* One client: bytes in, answers out, and its end. The states stand in server_internal.h. */
+#include "net/server_internal.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* While a connection is blocked, no more than this is received for it (and what was already on its way). */
+#define BLOCKED_INPUT_MAX CONFIG_RECEIVE_SIZE
+
+static void connection_set_state(struct connection *connection, enum connection_state state)
+{
+    switch (state) {
+    case CONNECTION_OPEN:
+        assert(false);
+        break;
+    case CONNECTION_FINISHING:
+        assert(connection->state == CONNECTION_OPEN);
+        break;
+    case CONNECTION_LINGERING:
+        assert(connection->state == CONNECTION_FINISHING);
+        break;
+    case CONNECTION_CLOSING:
+        assert(connection->state != CONNECTION_CLOSING);
+        break;
+    }
+    connection->state = state;
+}
+
+void connection_touch(struct connection *connection)
+{
+    if (!list_node_is_linked(&connection->dirty_node))
+        list_push_back(&connection->server->dirty, &connection->dirty_node);
+}
+
+static void unlink_node(struct list_node *node)
+{
+    if (list_node_is_linked(node))
+        list_remove(node);
+}
+
+/* ---- receiving ---- */
+
+static void receive_done(struct io_op *op, int32_t result);
+
+/* Receives when there is somebody to take it: not while a request waits, but also after the last request, so that what
+ * a client still sends is taken off the wire and cannot turn our FIN into a reset. */
+static void arm_receive(struct connection *connection)
+{
+    bool wanted = !connection->stream_ended && connection->state != CONNECTION_CLOSING &&
+                  (connection->state != CONNECTION_OPEN ||
+                   (!connection->blocked && connection->slow_set == NULL));
+    if (!wanted || io_op_is_active(&connection->receive))
+        return;
+    connection->receive.done = receive_done;
+    io_receive(connection->server->io, &connection->receive, connection->socket);
+}
+
+static void begin_request_clock(struct connection *connection)
+{
+    bool is_partial = input_size(&connection->input) > 0 || connection->skip.left > 0;
+    if (!is_partial)
+        connection->begun_ns = 0;
+    else if (connection->begun_ns == 0 || connection->requests_begun != connection->requests) {
+        connection->requests_begun = connection->requests;
+        connection->begun_ns = io_now_ns(connection->server->io);
+        connection->arrived = 0;
+    }
+}
+
+/* The unfinished request does not fit into what all of them together may have: it is thrown away and refused. */
+static void overflow(struct connection *connection, uint64_t more)
+{
+    struct server *server = connection->server;
+    struct input *input = &connection->input;
+    struct binary_request request;
+    uint64_t frame_size = 0;
+    enum binary_result result = BINARY_UNKNOWN_OP;
+    if (input_size(input) > 0)
+        result = binary_parse(input->data + input->begin, input_size(input), connection->typed, &request,
+                              &frame_size);
+    if (connection->blocked || result != BINARY_PARTIAL || frame_size < input_size(input) + more) {
+        log_warn(server->log, "a connection is closed: unfinished requests use all of their %d MiB",
+                 (int)(CONFIG_INPUT_BYTES_MAX / MIB));
+        connection_abort(connection);
+        return;
+    }
+    connection->skip = (struct skip){.left = frame_size - input_size(input),
+                                     .status = MINIVAULT_OVERLOADED};
+    input_clear(input, &server->input_bytes);
+    uint64_t skipped = request_take_all(connection, NULL, more);
+    assert(skipped == more);
+}
+
+static void keep(struct connection *connection, const uint8_t *data, uint64_t size)
+{
+    struct server *server = connection->server;
+    if (size == 0 || connection->state != CONNECTION_OPEN)
+        return;
+    if (input_append(&connection->input, data, size, &server->input_bytes, CONFIG_INPUT_BYTES_MAX) < 0)
+        overflow(connection, size);
+}
+
+/* How many more bytes the partial request at the front of the input wants before it is worth another look. */
+static uint64_t missing(const struct connection *connection)
+{
+    const struct input *input = &connection->input;
+    struct binary_request request;
+    uint64_t frame_size;
+    enum binary_result result = binary_parse(input->data + input->begin, input_size(input), connection->typed,
+                                             &request, &frame_size);
+    if (result == BINARY_PARTIAL && frame_size > input_size(input))
+        return frame_size - input_size(input);
+    return 256;
+}
+
+static void take_from_input(struct connection *connection)
+{
+    struct input *input = &connection->input;
+    uint64_t used = request_take_all(connection, input->data + input->begin, input_size(input));
+    input_consume(input, used, &connection->server->input_bytes);
+}
+
+/* Only what completes the partial request is copied; the rest is parsed where it lies. */
+static void take_bytes(struct connection *connection, const uint8_t *data, uint64_t size)
+{
+    while (size > 0 && input_size(&connection->input) > 0 && connection->state == CONNECTION_OPEN) {
+        bool waits = connection->blocked || connection->slow_set != NULL;
+        uint64_t part = waits ? size : min_u64(size, missing(connection));
+        keep(connection, data, part);
+        data += part;
+        size -= part;
+        if (!waits)
+            take_from_input(connection);
+    }
+    uint64_t used = request_take_all(connection, data, size);
+    keep(connection, data + used, size - used);
+}
+
+static void receive_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection = container_of(op, struct connection, receive);
+    connection_touch(connection);
+    if (result > 0) {
+        connection->arrived += (uint64_t)result;
+        if (connection->state == CONNECTION_OPEN)
+            take_bytes(connection, op->data, (uint64_t)result);
+        begin_request_clock(connection);
+        bool waits = connection->blocked || connection->slow_set != NULL;
+        if (waits && connection->state == CONNECTION_OPEN && input_size(&connection->input) >= BLOCKED_INPUT_MAX)
+            io_cancel(connection->server->io, op);
+        return;
+    }
+    if (result == -ECANCELED)
+        return;
+    connection->stream_ended = true;
+    connection->broken = connection->broken || result < 0;
+}
+
+void connection_run(struct connection *connection)
+{
+    if (connection->state == CONNECTION_OPEN && request_retry_slow_set(connection)) {
+        connection->blocked = false;
+        if (input_size(&connection->input) > 0)
+            take_from_input(connection);
+        begin_request_clock(connection);
+    }
+    connection_touch(connection);
+}
+
+/* ---- sending ---- */
+
+static void send_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection =
+        container_of(container_of(op, struct io_send, op), struct connection, output.send);
+    struct server *server = connection->server;
+    output_sent(&connection->output, &server->outputs);
+    if (result < 0)
+        connection->broken = true;
+    if (connection->blocked && result >= 0)
+        connection_run(connection);
+    if (server->outputs.starved) {
+        server->outputs.starved = false;
+        server->has_room = true;
+    }
+    connection_touch(connection);
+}
+
+static void send_ready(struct connection *connection)
+{
+    struct server *server = connection->server;
+    if (connection->broken || connection->state > CONNECTION_FINISHING)
+        return;
+    uint32_t count = output_gather(&connection->output, &server->outputs);
+    if (count > 0) {
+        connection->output.send.op.done = send_done;
+        io_send(server->io, &connection->output.send, connection->socket, count);
+    } else if (output_gate(&connection->output, &server->outputs) > 0 &&
+               !list_node_is_linked(&connection->waiting_node)) {
+        list_push_back(&server->waiting, &connection->waiting_node);
+    }
+}
+
+/* ---- the end ---- */
+
+void connection_finish(struct connection *connection)
+{
+    if (connection->state != CONNECTION_OPEN)
+        return;
+    connection_set_state(connection, CONNECTION_FINISHING);
+    connection->blocked = false;
+    connection->arrived = 0;
+    input_clear(&connection->input, &connection->server->input_bytes);
+    connection_touch(connection);
+}
+
+void connection_abort(struct connection *connection)
+{
+    connection->broken = true;
+    connection_touch(connection);
+}
+
+static void control_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection = container_of(op, struct connection, control);
+    (void)result;
+    connection->closed = connection->state == CONNECTION_CLOSING && connection->socket < 0;
+    connection_touch(connection);
+}
+
+static void begin_linger(struct connection *connection)
+{
+    struct server *server = connection->server;
+    connection_set_state(connection, CONNECTION_LINGERING);
+    connection->begun_ns = io_now_ns(server->io);
+    connection->arrived = 0;
+    connection->control.done = control_done;
+    io_shutdown(server->io, &connection->control, connection->socket);
+}
+
+static void begin_closing(struct connection *connection)
+{
+    struct server *server = connection->server;
+    connection_set_state(connection, CONNECTION_CLOSING);
+    if (connection->slow_set != NULL && !connection->slow_set->is_decoded)
+        decode_cancel(store_decodes(server->shard.store), &connection->slow_set->job);
+    if (connection->slow_set != NULL) {
+        connection->slow_set->block->pending = false;
+        request_free_slow_set(connection);
+    }
+    io_cancel(server->io, &connection->receive);
+    io_cancel(server->io, &connection->output.send.op);
+}
+
+static void put_away(struct connection *connection)
+{
+    struct server *server = connection->server;
+    unlink_node(&connection->all_node);
+    unlink_node(&connection->dirty_node);
+    unlink_node(&connection->waiting_node);
+    unlink_node(&connection->parked_node);
+    connection_free(connection);
+    server->connection_count--;
+    pool_put(&server->connections, connection);
+}
+
+void connection_free(struct connection *connection)
+{
+    struct server *server = connection->server;
+    if (connection->slow_set != NULL)
+        request_free_slow_set(connection);
+    input_clear(&connection->input, &server->input_bytes);
+}
+
+/* All operations end, the socket closes, pending replies come back; then the memory goes. */
+static void go_on_closing(struct connection *connection)
+{
+    bool active = io_op_is_active(&connection->receive) || io_op_is_active(&connection->output.send.op) ||
+                  io_op_is_active(&connection->control);
+    if (active)
+        return;
+    if (connection->socket >= 0) {
+        int socket = connection->socket;
+        connection->socket = -1;
+        connection->control.done = control_done;
+        io_close_socket(connection->server->io, &connection->control, socket);
+        return;
+    }
+    bool empty = output_drop(&connection->output, &connection->server->outputs);
+    if (connection->closed && connection->pending_count == 0) {
+        assert(empty);
+        put_away(connection);
+    }
+}
+
+/* Whether the next state is due. */
+static bool is_over(const struct connection *connection)
+{
+    bool owes = !output_is_empty(&connection->output) || connection->slow_set != NULL;
+    switch (connection->state) {
+    case CONNECTION_OPEN:
+        /* A request that ends in the middle will never be whole; one that is blocked will be answered. */
+        return connection->stream_ended && !connection->blocked && !owes;
+    case CONNECTION_FINISHING:
+        return !owes;
+    case CONNECTION_LINGERING:
+        return connection->stream_ended || connection->arrived > CONFIG_LINGER_BYTES;
+    case CONNECTION_CLOSING:
+        return false;
+    }
+    return false;
+}
+
+void connection_advance(struct connection *connection)
+{
+    if (connection->broken && connection->state != CONNECTION_CLOSING)
+        begin_closing(connection);
+    send_ready(connection);
+    if (is_over(connection)) {
+        if (connection->state == CONNECTION_FINISHING && !connection->stream_ended)
+            begin_linger(connection);
+        else
+            begin_closing(connection);
+    }
+    bool waits = connection->state == CONNECTION_OPEN && connection->blocked;
+    if (waits && !list_node_is_linked(&connection->parked_node))
+        list_push_back(&connection->server->parked, &connection->parked_node);
+    if (connection->state == CONNECTION_CLOSING)
+        go_on_closing(connection);
+    else
+        arm_receive(connection);
+}
+
+void connection_tick(struct connection *connection, uint64_t now_ns)
+{
+    if (connection->state == CONNECTION_LINGERING) {
+        if (now_ns - connection->begun_ns > CONFIG_LINGER_NS)
+            connection_abort(connection);
+        return;
+    }
+    bool waits_for_client = connection->state == CONNECTION_OPEN && connection->begun_ns != 0 &&
+                            !connection->blocked && connection->slow_set == NULL;
+    uint64_t allowed =
+        CONFIG_REQUEST_TIMEOUT_NS + connection->arrived / CONFIG_REQUEST_RATE * NS_PER_S;
+    if (waits_for_client && now_ns - connection->begun_ns > allowed) {
+        log_info(connection->server->log, "a connection is closed: its request did not become whole in time");
+        connection_abort(connection);
+    }
+}
+
+void connection_open(struct server *server, int socket)
+{
+    struct connection *connection = pool_get(&server->connections);
+    assert(connection != NULL); /* there are as many as sockets */
+    *connection = (struct connection){.server = server, .socket = socket};
+    output_init(&connection->output);
+    list_push_back(&server->all, &connection->all_node);
+    server->connection_count++;
+    server->connections_accepted++;
+    arm_receive(connection);
+}

@@ -1,0 +1,60 @@
+/* What the server tells of itself, as JSON. */
+#include "net/server_internal.h"
+
+#include "base/assert.h"
+#include "base/units.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#ifndef MINIVAULT_VERSION
+#define MINIVAULT_VERSION "unknown"
+#endif
+
+static const char *health_status(const struct server *server, const struct store_stats *stats)
+{
+    if (server->failed != 0)
+        return "failed";
+    if (server->is_draining)
+        return "draining";
+    return stats->damaged ? "damaged" : "healthy";
+}
+
+/* Clients of the reference decode "goroutines": it is the number of shard threads. */
+uint32_t health_text(struct server *server, char *buffer)
+{
+    struct store_stats stats;
+    store_stats(server->shard.store, &stats);
+    uint64_t memory = stats.cache.memory + stats.index_memory + server->input_bytes +
+                      (uint64_t)server->outputs.blocks.count_touched * OUTPUT_BLOCK_SIZE;
+    int size = snprintf(
+        buffer, HEALTH_TEXT_MAX,
+        "{\"status\":\"%s\",\"uptime_seconds\":%" PRIu64 ",\"cache_items\":%" PRIu64
+        ",\"cache_size_mb\":%" PRIu64 ",\"storage_size_mb\":%" PRIu64
+        ",\"goroutines\":1,\"memory_mb\":%" PRIu64 ",\"version\":\"%s\",\"keys\":%" PRIu64
+        ",\"connections\":%" PRIu64 ",\"gets\":%" PRIu64 ",\"sets\":%" PRIu64 ",\"deletes\":%" PRIu64
+        ",\"requests_refused\":%" PRIu64 ",\"connections_refused\":%" PRIu64 ",\"cache_hits\":%" PRIu64
+        ",\"cache_misses\":%" PRIu64 ",\"cache_evictions\":%" PRIu64 ",\"log_segments\":%" PRIu64
+        ",\"log_batches\":%" PRIu64 ",\"log_bytes_written\":%" PRIu64 ",\"disk_free_mb\":%" PRIu64
+        ",\"disk_total_mb\":%" PRIu64 "}",
+        health_status(server, &stats), (io_now_ns(server->io) - server->started_ns) / NS_PER_S,
+        stats.cache.entries, stats.cache.memory / MIB, stats.wal.size_bytes / MIB, memory / MIB,
+        MINIVAULT_VERSION, stats.keys, server->connection_count, server->shard.gets, server->shard.sets,
+        server->shard.deletes, server->requests_refused, server->connections_refused, stats.cache.hits,
+        stats.cache.misses, stats.cache.evictions, stats.wal.segments, stats.wal.batches,
+        stats.wal.bytes_written, stats.disk_free / MIB, stats.disk_total / MIB);
+    assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
+    return (uint32_t)size;
+}
+
+uint32_t hello_text(const struct server *server, char *buffer)
+{
+    int size = snprintf(buffer, HEALTH_TEXT_MAX,
+                        "{\"server\":\"minivault\",\"version\":\"%s\",\"shards\":1,\"shard\":0,"
+                        "\"limits\":{\"key_bytes\":%u,\"value_bytes\":%u,\"connections\":%u,"
+                        "\"pipeline_bytes\":%u},\"features\":[\"typed-status\",\"zstd\"]}",
+                        MINIVAULT_VERSION, MINIVAULT_KEY_SIZE_MAX, CONFIG_VALUE_SIZE_MAX,
+                        server->config->connections_max, (unsigned)CONFIG_OUTPUT_BYTES_MAX);
+    assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
+    return (uint32_t)size;
+}

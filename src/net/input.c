@@ -1,0 +1,63 @@
+#include "net/input.h"
+
+#include "base/assert.h"
+#include "base/units.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Every connection may have this much whatever the budget says, so that small requests always get through. */
+#define INPUT_FLOOR (4 * KIB)
+
+static int grow(struct input *input, uint64_t needed, uint64_t *budget_used, uint64_t budget_max)
+{
+    uint64_t capacity = max_u64(INPUT_FLOOR, input->capacity);
+    while (capacity < needed)
+        capacity *= 2;
+    uint64_t more = capacity - input->capacity;
+    if (capacity > INPUT_FLOOR && *budget_used + more > budget_max)
+        return -ENOMEM;
+    uint8_t *grown = realloc(input->data, capacity);
+    if (grown == NULL)
+        return -ENOMEM;
+    input->data = grown;
+    input->capacity = capacity;
+    *budget_used += more;
+    return 0;
+}
+
+int input_append(struct input *input, const uint8_t *data, uint64_t size, uint64_t *budget_used,
+                 uint64_t budget_max)
+{
+    if (input->begin > 0) {
+        memmove(input->data, input->data + input->begin, input_size(input));
+        input->end -= input->begin;
+        input->begin = 0;
+    }
+    if (input->end + size > input->capacity && grow(input, input->end + size, budget_used, budget_max) < 0)
+        return -ENOMEM;
+    memcpy(input->data + input->end, data, size);
+    input->end += size;
+    return 0;
+}
+
+void input_consume(struct input *input, uint64_t size, uint64_t *budget_used)
+{
+    assert(size <= input_size(input));
+    input->begin += size;
+    if (input->begin < input->end)
+        return;
+    input->begin = 0;
+    input->end = 0;
+    if (input->capacity > INPUT_FLOOR)
+        input_clear(input, budget_used);
+}
+
+void input_clear(struct input *input, uint64_t *budget_used)
+{
+    assert(*budget_used >= input->capacity);
+    *budget_used -= input->capacity;
+    free(input->data);
+    *input = (struct input){0};
+}

@@ -1,0 +1,237 @@
+#include "net/output.h"
+
+#include "base/assert.h"
+#include "net/config.h"
+#include "proto/binary.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void output_init(struct output *output)
+{
+    memset(output, 0, sizeof *output);
+    list_init(&output->blocks);
+}
+
+bool output_has_room(const struct output *output, struct output_shared *shared)
+{
+    if (output->bytes > CONFIG_OUTPUT_BYTES_MAX)
+        return false;
+    if (output->block_count == 0)
+        return shared->blocks.count_used < shared->blocks.count_max;
+    uint64_t taken = (uint64_t)shared->blocks.count_used + shared->reserve;
+    uint64_t free_count = taken < shared->blocks.count_max ? shared->blocks.count_max - taken : 0;
+    /* An answer takes two blocks at the most: one that is reserved and one that follows it. */
+    if (output->block_count + 2 <= 2 + free_count / 4)
+        return true;
+    shared->starved = true;
+    return false;
+}
+
+static struct output_block *last_block(const struct output *output)
+{
+    return container_of(output->blocks.head.prev, struct output_block, node);
+}
+
+static struct output_block *first_block(const struct output *output)
+{
+    return container_of(output->blocks.head.next, struct output_block, node);
+}
+
+static struct output_block *add_block(struct output *output, struct output_shared *shared)
+{
+    struct output_block *block = pool_get(&shared->blocks);
+    if (block == NULL)
+        return NULL;
+    memset(block, 0, offsetof(struct output_block, bytes));
+    list_push_back(&output->blocks, &block->node);
+    output->block_count++;
+    return block;
+}
+
+/* The block to append to. One that waits for its gate takes replies of its own pass only: a client that keeps writing
+ * would otherwise push the gate ahead of itself for ever. */
+static struct output_block *open_block(struct output *output, struct output_shared *shared, uint32_t need)
+{
+    if (!list_is_empty(&output->blocks)) {
+        struct output_block *block = last_block(output);
+        bool closed = block->sending || block->pending || block->external_size > 0;
+        bool fits = need <= sizeof block->bytes - block->size;
+        if (!closed && fits && (block->pass == shared->pass || block->gate == 0))
+            return block;
+    }
+    return add_block(output, shared);
+}
+
+static void release_external(struct output_shared *shared, struct output_block *block)
+{
+    if (block->entry != NULL)
+        store_unpin(shared->store, block->entry);
+    free(block->memory);
+    block->entry = NULL;
+    block->memory = NULL;
+}
+
+static void remove_block(struct output *output, struct output_shared *shared, struct output_block *block)
+{
+    release_external(shared, block);
+    list_remove(&block->node);
+    assert(output->block_count > 0);
+    output->block_count--;
+    output->bytes -= block->size + block->external_size;
+    pool_put(&shared->blocks, block);
+}
+
+/* Makes a value that is not copied inline outlive the pass. Errors: -ENOMEM. */
+static int attach(struct output_shared *shared, struct output_block *block, const struct shard_answer *answer)
+{
+    if (answer->entry != NULL) {
+        store_pin(shared->store, answer->entry);
+        block->entry = answer->entry;
+        block->external = answer->data;
+    } else {
+        block->memory = malloc(answer->size);
+        if (block->memory == NULL)
+            return -ENOMEM;
+        memcpy(block->memory, answer->data, answer->size);
+        block->external = block->memory;
+    }
+    block->external_size = answer->size;
+    return 0;
+}
+
+/* What goes over the wire: on a plain connection every error is the same five bytes. */
+static struct shard_answer translate(bool typed, const struct shard_answer *answer)
+{
+    struct shard_answer wire = *answer;
+    if (answer->status == MINIVAULT_OK)
+        return wire;
+    wire.entry = NULL;
+    wire.data = NULL;
+    wire.size = 0;
+    if (typed) {
+        wire.data = (const uint8_t *)binary_status_text(answer->status);
+        wire.size = (uint32_t)strlen((const char *)wire.data);
+    } else {
+        wire.status = MINIVAULT_ERROR;
+    }
+    return wire;
+}
+
+/* Writes an answer behind what the block has; there is room for its inline part. Errors: -ENOMEM. */
+static int write_answer(struct output *output, struct output_shared *shared, struct output_block *block,
+                        const struct shard_answer *wire)
+{
+    bool is_inline = wire->size <= OUTPUT_INLINE_MAX;
+    uint8_t *to = block->bytes + block->size;
+    if (!is_inline && attach(shared, block, wire) < 0)
+        return -ENOMEM;
+    binary_answer_header(to, wire->status, wire->size);
+    uint32_t size = MINIVAULT_ANSWER_HEADER_SIZE;
+    if (is_inline && wire->size > 0) {
+        memcpy(to + size, wire->data, wire->size);
+        size += wire->size;
+    }
+    block->size += size;
+    block->gate = block->gate > wire->gate ? block->gate : wire->gate;
+    block->pass = shared->pass;
+    output->bytes += size + block->external_size;
+    return 0;
+}
+
+int output_answer(struct output *output, struct output_shared *shared, bool typed,
+                  const struct shard_answer *answer)
+{
+    struct shard_answer wire = translate(typed, answer);
+    uint32_t need = MINIVAULT_ANSWER_HEADER_SIZE + (wire.size <= OUTPUT_INLINE_MAX ? wire.size : 0);
+    struct output_block *block = open_block(output, shared, need);
+    if (block == NULL)
+        return -ENOMEM;
+    bool is_new = block->size == 0;
+    int result = write_answer(output, shared, block, &wire);
+    if (result < 0 && is_new)
+        remove_block(output, shared, block);
+    return result;
+}
+
+struct output_block *output_reserve(struct output *output, struct output_shared *shared, void *owner)
+{
+    struct output_block *block = add_block(output, shared);
+    if (block == NULL)
+        return NULL;
+    block->pending = true;
+    block->owner = owner;
+    return block;
+}
+
+void output_unreserve(struct output *output, struct output_shared *shared, struct output_block *block)
+{
+    assert(block->pending && block == last_block(output));
+    remove_block(output, shared, block);
+}
+
+void output_fill(struct output *output, struct output_shared *shared, struct output_block *block, bool typed,
+                 const struct shard_answer *answer)
+{
+    assert(block->pending);
+    block->pending = false;
+    struct shard_answer wire = translate(typed, answer);
+    if (write_answer(output, shared, block, &wire) == 0)
+        return;
+    wire = translate(typed, &(struct shard_answer){.status = MINIVAULT_OVERLOADED});
+    int result = write_answer(output, shared, block, &wire);
+    assert(result == 0);
+}
+
+static bool may_leave(const struct output_block *block, uint64_t durable)
+{
+    return !block->pending && block->gate <= durable;
+}
+
+uint32_t output_gather(struct output *output, struct output_shared *shared)
+{
+    if (output->sending_count > 0)
+        return 0;
+    uint64_t durable = store_durable(shared->store);
+    uint32_t count = 0;
+    struct iovec *slices = output->send.slices;
+    struct list_node *node = list_first(&output->blocks);
+    for (; node != NULL && count + 2 <= IO_SLICES_MAX; node = list_next(&output->blocks, node)) {
+        struct output_block *block = container_of(node, struct output_block, node);
+        if (!may_leave(block, durable))
+            break;
+        block->sending = true;
+        output->sending_count++;
+        slices[count++] = (struct iovec){block->bytes, block->size};
+        if (block->external_size > 0)
+            slices[count++] = (struct iovec){(void *)block->external, block->external_size};
+    }
+    return count;
+}
+
+void output_sent(struct output *output, struct output_shared *shared)
+{
+    for (; output->sending_count > 0; output->sending_count--)
+        remove_block(output, shared, first_block(output));
+}
+
+uint64_t output_gate(const struct output *output, const struct output_shared *shared)
+{
+    if (list_is_empty(&output->blocks) || output->sending_count > 0)
+        return 0;
+    const struct output_block *block = first_block(output);
+    return !block->pending && block->gate > store_durable(shared->store) ? block->gate : 0;
+}
+
+bool output_drop(struct output *output, struct output_shared *shared)
+{
+    struct list_node *node = list_first(&output->blocks);
+    while (node != NULL) {
+        struct output_block *block = container_of(node, struct output_block, node);
+        node = list_next(&output->blocks, node);
+        if (!block->pending && !block->sending)
+            remove_block(output, shared, block);
+    }
+    return list_is_empty(&output->blocks);
+}

@@ -1,0 +1,99 @@
+/* A connection's replies, in request order, on their way out.
+ *
+ * A queue of blocks out of a pool that all connections of a shard share. A block has some bytes of its own and, behind
+ * them, at most one larger value that is sent from where it lies (a pinned cache entry, or memory that goes with the
+ * block). A reply that has to wait for the disk reserves its place as a pending block. A block leaves when it is not
+ * pending, everything before it has left, and its gate is durable.
+ *
+ *   head [sending][sending][ready][waits for its gate][pending][ready] tail <- appended here
+ */
+#ifndef MINIVAULT_NET_OUTPUT_H
+#define MINIVAULT_NET_OUTPUT_H
+
+#include "base/list.h"
+#include "base/pool.h"
+#include "io/io.h"
+#include "shard/shard.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define OUTPUT_BLOCK_SIZE 4096u
+
+/* A larger value is sent from where it lies instead of being copied into the block. */
+#define OUTPUT_INLINE_MAX 2048u
+
+struct output_block {
+    struct list_node node;
+    struct shard_waiter waiter; /* of a pending reply */
+    void *owner;                /* the connection, for the waiter */
+    uint64_t gate;
+    uint64_t pass; /* the loop pass that appended last */
+    const uint8_t *external;
+    struct cache_entry *entry; /* external lies in it, pinned; or NULL */
+    void *memory;              /* external lies in it, freed with the block; or NULL */
+    uint32_t external_size;
+    uint32_t size; /* of bytes */
+    bool pending;
+    bool sending;
+    uint8_t bytes[OUTPUT_BLOCK_SIZE - 96];
+};
+
+static_assert(sizeof(struct output_block) == OUTPUT_BLOCK_SIZE, "a block is one page");
+
+/* What the outputs of a shard share. */
+struct output_shared {
+    struct pool blocks;
+    struct store *store; /* for pins and for what is durable */
+    uint64_t pass;
+    uint32_t reserve; /* blocks that only a connection without one may take: one a connection */
+    bool starved;     /* somebody found no block: tell them when one comes back */
+};
+
+struct output {
+    struct list blocks;
+    uint64_t bytes; /* queued, external ones too */
+    uint32_t block_count;
+    uint32_t sending_count; /* blocks of the active send */
+    struct io_send send;
+};
+
+void output_init(struct output *output);
+
+/* Whether another reply may be queued: the connection's own budget and its fair share of the pool allow it. A
+ * connection may take up to a quarter of the free blocks, so that many slow readers cannot starve the others. */
+bool output_has_room(const struct output *output, struct output_shared *shared);
+
+/* Queues a reply of a plain or, `typed`, HELLO connection. output_has_room was true since the last one.
+ * Errors: -ENOMEM (memory for a large value that is in no cache; nothing was queued). */
+int output_answer(struct output *output, struct output_shared *shared, bool typed,
+                  const struct shard_answer *answer);
+
+/* Reserves the place of a reply that is not known yet. */
+struct output_block *output_reserve(struct output *output, struct output_shared *shared, void *owner);
+
+/* Fills a reserved place. */
+void output_fill(struct output *output, struct output_shared *shared, struct output_block *block, bool typed,
+                 const struct shard_answer *answer);
+
+/* Gives up the reserved place of the newest reply: the request was not accepted after all. */
+void output_unreserve(struct output *output, struct output_shared *shared, struct output_block *block);
+
+/* Prepares output->send with what may leave now. Returns the count of slices, 0: nothing, or a send is active. */
+uint32_t output_gather(struct output *output, struct output_shared *shared);
+
+/* The send that output_gather prepared has completed: its blocks go back. */
+void output_sent(struct output *output, struct output_shared *shared);
+
+/* The gate that the first block waits for, or 0: it waits for no gate. */
+uint64_t output_gate(const struct output *output, const struct output_shared *shared);
+
+/* Drops everything that is not being sent or pending. Returns whether the queue is empty now. */
+bool output_drop(struct output *output, struct output_shared *shared);
+
+static inline bool output_is_empty(const struct output *output)
+{
+    return list_is_empty(&output->blocks);
+}
+
+#endif

@@ -1,0 +1,352 @@
+/* One request: from a parsed frame to an answer in the connection's output.
+ *
+ * A request is refused (too large, not allowed) only after it was consumed: what has not arrived yet is skipped as it
+ * comes, without being kept, and then answered, so that value bytes are never read as a command. */
+#include "net/server_internal.h"
+
+#include "base/assert.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum taken {
+    TAKEN,   /* answered, or its answer is on its way */
+    BLOCKED, /* nothing was done: try again later */
+};
+
+static enum taken answer(struct connection *connection, const struct shard_answer *shard_answer)
+{
+    struct server *server = connection->server;
+    if (output_answer(&connection->output, &server->outputs, connection->typed, shard_answer) == 0)
+        return TAKEN;
+    /* Not even memory for the reply: this one client loses its connection, nobody else anything. */
+    connection_abort(connection);
+    return TAKEN;
+}
+
+static enum taken answer_status(struct connection *connection, uint8_t status)
+{
+    return answer(connection, &(struct shard_answer){.status = status});
+}
+
+static enum taken answer_text(struct connection *connection, const char *text, uint32_t size)
+{
+    return answer(connection, &(struct shard_answer){
+                                  .status = MINIVAULT_OK, .data = (const uint8_t *)text, .size = size});
+}
+
+/* ---- refusals ---- */
+
+static bool needs_secret(const struct connection *connection, uint8_t op)
+{
+    if (connection->authenticated)
+        return false;
+    switch (op) {
+    case MINIVAULT_SET:
+    case MINIVAULT_DELETE:
+        return connection->server->config->auth_mode != AUTH_NONE;
+    case MINIVAULT_HEALTH:
+    case MINIVAULT_AUTH:
+    case MINIVAULT_HELLO:
+        return false;
+    default:
+        return connection->server->config->auth_mode == AUTH_ALL;
+    }
+}
+
+/* Why a request is refused whatever its value says: judged as soon as its header is there. Returns OK: it is not.
+ * *ret_close: the connection ends with the answer. *ret_consume: the frame is consumed first. */
+static uint8_t refusal(const struct connection *connection, const struct binary_request *request,
+                       bool *ret_close, bool *ret_consume)
+{
+    *ret_close = false;
+    *ret_consume = true;
+    if (request->value.size > MINIVAULT_VALUE_SIZE_MAX) {
+        *ret_close = true;
+        *ret_consume = false;
+        return MINIVAULT_TOO_LARGE;
+    }
+    if (needs_secret(connection, request->op)) {
+        *ret_close = true;
+        return MINIVAULT_AUTH_REQUIRED;
+    }
+    if (request->op >= MINIVAULT_TYPED)
+        return MINIVAULT_UNSUPPORTED;
+    if (request->op == MINIVAULT_SET && request->value.size > CONFIG_VALUE_SIZE_MAX)
+        return MINIVAULT_TOO_LARGE;
+    if (request->op == MINIVAULT_SET && request->compressed > 1)
+        return MINIVAULT_BAD_REQUEST;
+    bool needs_key = request->op != MINIVAULT_HEALTH && request->op != MINIVAULT_AUTH;
+    if (needs_key && request->key.size == 0)
+        return MINIVAULT_BAD_REQUEST;
+    return MINIVAULT_OK;
+}
+
+static void refuse(struct connection *connection, uint8_t status, bool close)
+{
+    connection->server->requests_refused++;
+    (void)answer_status(connection, status);
+    if (close)
+        connection_finish(connection);
+}
+
+/* ---- operations ---- */
+
+static void get_done(struct shard_waiter *waiter, const struct shard_answer *shard_answer)
+{
+    struct output_block *block = container_of(waiter, struct output_block, waiter);
+    struct connection *connection = block->owner;
+    output_fill(&connection->output, &connection->server->outputs, block, connection->typed, shard_answer);
+    assert(connection->pending_count > 0);
+    connection->pending_count--;
+    connection_touch(connection);
+}
+
+static enum taken get_from_disk(struct connection *connection, struct slice key)
+{
+    struct server *server = connection->server;
+    struct output_block *block = output_reserve(&connection->output, &server->outputs, connection);
+    if (block == NULL)
+        return BLOCKED;
+    block->waiter.done = get_done;
+    struct shard_answer shard_answer;
+    switch (shard_get(&server->shard, key, &block->waiter, &shard_answer)) {
+    case SHARD_PENDING:
+        connection->pending_count++;
+        return TAKEN;
+    case SHARD_ANSWERED:
+        output_fill(&connection->output, &server->outputs, block, connection->typed, &shard_answer);
+        return TAKEN;
+    default:
+        output_unreserve(&connection->output, &server->outputs, block);
+        return BLOCKED;
+    }
+}
+
+static enum taken get(struct connection *connection, struct slice key)
+{
+    struct shard_answer shard_answer;
+    if (shard_get_cached(&connection->server->shard, key, &shard_answer))
+        return answer(connection, &shard_answer);
+    return get_from_disk(connection, key);
+}
+
+static void slow_set_decoded(struct decode_job *job, int result, uint8_t *data, size_t size)
+{
+    struct slow_set *slow_set = container_of(job, struct slow_set, job);
+    struct connection *connection = slow_set->connection;
+    if (result == 0) {
+        slow_set->decoded = data;
+        slow_set->decoded_size = size;
+        slow_set->is_decoded = true;
+    } else {
+        struct shard_answer shard_answer = {.status = shard_decode_status(result)};
+        output_fill(&connection->output, &connection->server->outputs, slow_set->block, connection->typed,
+                    &shard_answer);
+        request_free_slow_set(connection);
+    }
+    /* connection_run goes on from here. */
+    connection->server->has_room = true;
+    connection_touch(connection);
+}
+
+static enum taken begin_slow_set(struct connection *connection, const struct binary_request *request)
+{
+    struct server *server = connection->server;
+    uint64_t size = sizeof(struct slow_set) + request->key.size + request->value.size;
+    struct slow_set *slow_set =
+        server->input_bytes + size <= CONFIG_INPUT_BYTES_MAX ? malloc(size) : NULL;
+    if (slow_set == NULL)
+        return answer_status(connection, MINIVAULT_OVERLOADED);
+    struct output_block *block = output_reserve(&connection->output, &server->outputs, connection);
+    if (block == NULL) {
+        free(slow_set);
+        return BLOCKED;
+    }
+    server->input_bytes += size;
+    *slow_set = (struct slow_set){.connection = connection, .block = block};
+    memcpy(slow_set->bytes, request->key.data, request->key.size);
+    memcpy(slow_set->bytes + request->key.size, request->value.data, request->value.size);
+    slow_set->key = (struct slice){slow_set->bytes, request->key.size};
+    slow_set->frame = (struct slice){slow_set->bytes + request->key.size, request->value.size};
+    slow_set->job = (struct decode_job){.done = slow_set_decoded,
+                                        .frame = slow_set->frame.data,
+                                        .frame_size = slow_set->frame.size,
+                                        .decoded_size_max = CONFIG_VALUE_SIZE_MAX};
+    connection->slow_set = slow_set;
+    decode_submit(store_decodes(server->shard.store), &slow_set->job);
+    return TAKEN;
+}
+
+void request_free_slow_set(struct connection *connection)
+{
+    struct slow_set *slow_set = connection->slow_set;
+    connection->server->input_bytes -= sizeof *slow_set + slow_set->key.size + slow_set->frame.size;
+    free(slow_set->decoded);
+    free(slow_set);
+    connection->slow_set = NULL;
+}
+
+bool request_retry_slow_set(struct connection *connection)
+{
+    struct slow_set *slow_set = connection->slow_set;
+    struct server *server = connection->server;
+    if (slow_set == NULL)
+        return true;
+    if (!slow_set->is_decoded)
+        return false;
+    struct slice decoded = {slow_set->decoded, (uint32_t)slow_set->decoded_size};
+    struct shard_answer shard_answer;
+    if (shard_set_decoded(&server->shard, slow_set->key, slow_set->frame, decoded, &shard_answer) ==
+        SHARD_BUSY)
+        return false;
+    output_fill(&connection->output, &server->outputs, slow_set->block, connection->typed, &shard_answer);
+    request_free_slow_set(connection);
+    return true;
+}
+
+static enum taken set(struct connection *connection, const struct binary_request *request)
+{
+    struct shard_answer shard_answer;
+    switch (shard_set(&connection->server->shard, request->key, request->value, request->compressed == 1,
+                      &shard_answer)) {
+    case SHARD_ANSWERED:
+        return answer(connection, &shard_answer);
+    case SHARD_DECODE:
+        return begin_slow_set(connection, request);
+    default:
+        return BLOCKED;
+    }
+}
+
+static enum taken delete(struct connection *connection, struct slice key)
+{
+    struct shard_answer shard_answer;
+    if (shard_delete(&connection->server->shard, key, &shard_answer) == SHARD_BUSY)
+        return BLOCKED;
+    return answer(connection, &shard_answer);
+}
+
+static enum taken health(struct connection *connection)
+{
+    char text[HEALTH_TEXT_MAX];
+    return answer_text(connection, text, health_text(connection->server, text));
+}
+
+static enum taken authenticate(struct connection *connection, struct slice secret)
+{
+    if (!auth_check(&connection->server->auth, secret))
+        return answer_status(connection, MINIVAULT_AUTH_REQUIRED);
+    connection->authenticated = true;
+    return answer_status(connection, MINIVAULT_OK);
+}
+
+static enum taken hello(struct connection *connection, struct slice name)
+{
+    static const char expected[] = MINIVAULT_HELLO_NAME;
+    if (!slice_equal(name, (struct slice){(const uint8_t *)expected, sizeof expected - 1}))
+        return answer_status(connection, MINIVAULT_UNSUPPORTED);
+    char text[HEALTH_TEXT_MAX];
+    uint32_t size = hello_text(connection->server, text);
+    connection->typed = true;
+    return answer_text(connection, text, size);
+}
+
+static enum taken execute(struct connection *connection, const struct binary_request *request)
+{
+    switch (request->op) {
+    case MINIVAULT_GET:
+        return get(connection, request->key);
+    case MINIVAULT_SET:
+        return set(connection, request);
+    case MINIVAULT_DELETE:
+        return delete(connection, request->key);
+    case MINIVAULT_HEALTH:
+        return health(connection);
+    case MINIVAULT_AUTH:
+        return authenticate(connection, request->key);
+    case MINIVAULT_HELLO:
+        return hello(connection, request->key);
+    default:
+        return answer_status(connection, MINIVAULT_UNSUPPORTED);
+    }
+}
+
+/* ---- the stream ---- */
+
+static enum taken take_whole(struct connection *connection, const struct binary_request *request)
+{
+    if (!output_has_room(&connection->output, &connection->server->outputs))
+        return BLOCKED;
+    bool close, consume;
+    uint8_t status = refusal(connection, request, &close, &consume);
+    if (status == MINIVAULT_OK)
+        return execute(connection, request);
+    refuse(connection, status, close);
+    return TAKEN;
+}
+
+/* A frame whose rest is still to come. Returns whether its bytes are used up: it is refused and being skipped. */
+static bool take_partial(struct connection *connection, const struct binary_request *request,
+                         uint64_t frame_size, uint64_t size)
+{
+    bool close, consume;
+    uint8_t status = refusal(connection, request, &close, &consume);
+    if (status == MINIVAULT_OK)
+        return false;
+    if (!consume) {
+        refuse(connection, status, close);
+        return true;
+    }
+    connection->skip = (struct skip){.left = frame_size - size, .status = status, .close = close};
+    return true;
+}
+
+static uint64_t take_skipped(struct connection *connection, uint64_t size)
+{
+    struct skip *skip = &connection->skip;
+    uint64_t taken = size < skip->left ? size : skip->left;
+    skip->left -= taken;
+    if (skip->left > 0)
+        return taken;
+    connection->requests++;
+    refuse(connection, skip->status, skip->close);
+    connection->blocked = !output_has_room(&connection->output, &connection->server->outputs);
+    return taken;
+}
+
+static bool may_take(const struct connection *connection)
+{
+    return connection->state == CONNECTION_OPEN && !connection->blocked && connection->slow_set == NULL;
+}
+
+uint64_t request_take_all(struct connection *connection, const uint8_t *data, uint64_t size)
+{
+    uint64_t used = 0;
+    while (used < size && may_take(connection)) {
+        if (connection->skip.left > 0) {
+            used += take_skipped(connection, size - used);
+            continue;
+        }
+        struct binary_request request;
+        uint64_t frame_size;
+        switch (binary_parse(data + used, size - used, connection->typed, &request, &frame_size)) {
+        case BINARY_DONE:
+            connection->blocked = take_whole(connection, &request) == BLOCKED;
+            if (connection->blocked)
+                return used;
+            connection->requests++;
+            used += frame_size;
+            break;
+        case BINARY_PARTIAL:
+            if (frame_size == 0 || !take_partial(connection, &request, frame_size, size - used))
+                return used;
+            used = size;
+            break;
+        case BINARY_UNKNOWN_OP:
+            refuse(connection, MINIVAULT_UNSUPPORTED, true);
+            break;
+        }
+    }
+    return used;
+}

@@ -1,0 +1,374 @@
+/* The cache's policy: look-up, SIEVE, and how the budget is shared.
+ *
+ * The queue holds every linked entry, newest first. The hand moves from old to new, clears the
+ * visited bit where it is set and evicts where it is not; so one hit saves an entry for one round.
+ *
+ * Memory, invariants:
+ *   M1  table_size_max + the arena's bytes = the budget
+ *   M2  buckets and overflow buckets take at most table_size_max
+ *   M3  an entry is in the table, in the queue and `linked`, or it is pinned and none of the three
+ */
+#include "store/cache.h"
+
+#include "base/assert.h"
+#include "base/units.h"
+#include "store/cache_arena.h"
+#include "store/cache_table.h"
+
+#include <errno.h>
+#include <sanitizer/asan_interface.h>
+#include <stdlib.h>
+
+/* The table's share at the start: enough for entries of 400 bytes and more, others take from the
+ * arena. */
+#define TABLE_SHARE 32
+#define TABLE_SIZE_MIN ((uint64_t)1024)
+/* What the table takes from the arena at a time: 1,280 entries' worth. */
+#define TABLE_STEP (16 * KIB)
+/* How many visited entries the hand passes before it takes one anyway: bounds a put's time when
+ * everything is hot. */
+#define HAND_STEPS_MAX 64
+/* How many places in memory a put tries to clear before it gives up. */
+#define CLEAR_TRIES_MAX 16
+
+struct cache {
+    struct cache_table table;
+    struct cache_arena arena;
+    uint64_t entries;
+    uint64_t hits;
+    uint64_t misses;
+    uint64_t evictions;
+    uint64_t budget;
+    uint64_t table_size_max;
+    uint32_t newest;
+    uint32_t oldest;
+    uint32_t hand; /* 0: begins at the oldest */
+};
+
+int cache_create(uint64_t budget, struct cache **ret_cache)
+{
+    struct cache *cache = calloc(1, sizeof *cache);
+    if (cache == NULL)
+        return -ENOMEM;
+    cache->budget = budget;
+    cache->table_size_max = max_u64(round_up(budget / TABLE_SHARE, 64), TABLE_SIZE_MIN);
+    uint64_t arena_size = budget > cache->table_size_max ? budget - cache->table_size_max : 0;
+    int result = cache_arena_init(&cache->arena, arena_size);
+    if (result != 0)
+        goto free_cache;
+    /* Entries of the smallest size want a sixth of the budget as buckets, and some overflow. */
+    result = cache_table_init(&cache->table, budget / 4 + TABLE_STEP);
+    if (result != 0)
+        goto deinit_arena;
+    *ret_cache = cache;
+    return 0;
+
+deinit_arena:
+    cache_arena_deinit(&cache->arena);
+free_cache:
+    free(cache);
+    return result;
+}
+
+void cache_free(struct cache *cache)
+{
+    if (cache == NULL)
+        return;
+    cache_table_deinit(&cache->table);
+    cache_arena_deinit(&cache->arena);
+    free(cache);
+}
+
+/* ---- look-up ---- */
+
+static bool entry_is(const struct cache_entry *entry, uint64_t hash, struct slice key)
+{
+    return entry->hash == hash && entry->key_size == key.size &&
+           memcmp(entry->bytes, key.data, key.size) == 0;
+}
+
+static struct cache_entry *find(const struct cache *cache, uint64_t hash, struct slice key)
+{
+    const struct cache_bucket *bucket = cache_table_bucket(&cache->table, hash);
+    uint16_t tag = cache_table_tag(hash);
+    while (bucket != NULL) {
+        for (uint64_t match = cache_bucket_match(bucket, tag); match != 0; match &= match - 1) {
+            uint32_t offset = bucket->entries[cache_bucket_slot(match)];
+            struct cache_entry *entry = cache_arena_at(&cache->arena, offset);
+            /* Where the value lies depends on the header: without this it were a third miss. */
+            __builtin_prefetch((const uint8_t *)entry + 64);
+            __builtin_prefetch((const uint8_t *)entry + 128);
+            if (entry_is(entry, hash, key))
+                return entry;
+        }
+        bucket = cache_table_next(&cache->table, bucket);
+    }
+    return NULL;
+}
+
+struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice key)
+{
+    struct cache_entry *entry = find(cache, hash, key);
+    if (entry == NULL) {
+        cache->misses++;
+        return NULL;
+    }
+    cache->hits++;
+    if (!entry->visited) /* so that a hit on a visited entry writes nothing */
+        entry->visited = true;
+    return entry;
+}
+
+void cache_prefetch(const struct cache *cache, uint64_t hash)
+{
+    __builtin_prefetch(cache_table_bucket(&cache->table, hash));
+}
+
+void cache_prefetch_entry(const struct cache *cache, uint64_t hash)
+{
+    const struct cache_bucket *bucket = cache_table_bucket(&cache->table, hash);
+    uint64_t match = cache_bucket_match(bucket, cache_table_tag(hash));
+    if (match == 0)
+        return;
+    uint32_t offset = bucket->entries[cache_bucket_slot(match)];
+    const uint8_t *entry = (const uint8_t *)cache_arena_at(&cache->arena, offset);
+    __builtin_prefetch(entry);
+    __builtin_prefetch(entry + 64);
+    __builtin_prefetch(entry + 128);
+}
+
+/* ---- the queue ---- */
+
+static void queue_insert(struct cache *cache, struct cache_entry *entry)
+{
+    uint32_t offset = cache_arena_offset(&cache->arena, entry);
+    entry->newer = 0;
+    entry->older = cache->newest;
+    if (cache->newest != 0)
+        cache_arena_at(&cache->arena, cache->newest)->newer = offset;
+    else
+        cache->oldest = offset;
+    cache->newest = offset;
+}
+
+static void queue_remove(struct cache *cache, struct cache_entry *entry)
+{
+    if (cache->hand == cache_arena_offset(&cache->arena, entry))
+        cache->hand = entry->newer;
+    if (entry->newer != 0)
+        cache_arena_at(&cache->arena, entry->newer)->older = entry->older;
+    else
+        cache->newest = entry->older;
+    if (entry->older != 0)
+        cache_arena_at(&cache->arena, entry->older)->newer = entry->newer;
+    else
+        cache->oldest = entry->newer;
+}
+
+/* The entry to evict next, or NULL when all are pinned. */
+static struct cache_entry *hand_find(struct cache *cache)
+{
+    uint32_t steps = 0;
+    for (uint64_t passed = 0; passed < 2 * cache->entries; passed++) {
+        uint32_t offset = cache->hand != 0 ? cache->hand : cache->oldest;
+        struct cache_entry *entry = cache_arena_at(&cache->arena, offset);
+        if (entry->pins == 0 && (!entry->visited || steps++ >= HAND_STEPS_MAX))
+            return entry;
+        entry->visited = false;
+        cache->hand = entry->newer;
+    }
+    return NULL;
+}
+
+/* ---- memory ---- */
+
+/* Out of the table and the queue. */
+static void unlink_entry(struct cache *cache, struct cache_entry *entry)
+{
+    assert(entry->linked);
+    queue_remove(cache, entry);
+    cache_table_remove(&cache->table, entry->hash, cache_arena_offset(&cache->arena, entry));
+    entry->linked = false;
+    cache->entries--;
+}
+
+static bool is_evictable(const struct cache_entry *entry)
+{
+    return entry->linked && entry->pins == 0;
+}
+
+/* Returns the free block that the entry is part of now. */
+static struct cache_entry *evict(struct cache *cache, struct cache_entry *entry)
+{
+    assert(is_evictable(entry));
+    unlink_entry(cache, entry);
+    cache->evictions++;
+    return cache_arena_give(&cache->arena, entry);
+}
+
+/* Evicts what lies beside a free block until it has `units` or pinned entries stand in the way. */
+static struct cache_entry *clear_place(struct cache *cache, struct cache_entry *block,
+                                       uint32_t units)
+{
+    while (block->block_units < units) {
+        struct cache_entry *beside = cache_arena_after(&cache->arena, block);
+        if (!is_evictable(beside))
+            beside = cache_arena_before(&cache->arena, block);
+        if (!is_evictable(beside))
+            break;
+        block = evict(cache, beside);
+    }
+    return block;
+}
+
+/* The coldest go first; when as much as is needed went twice, but nowhere in one piece, their
+ * neighbours do. */
+static struct cache_entry *allocate(struct cache *cache, uint32_t units)
+{
+    struct cache_entry *entry = cache_arena_take(&cache->arena, units);
+    uint64_t units_evicted = 0;
+    uint32_t tries = 0;
+    while (entry == NULL && tries < CLEAR_TRIES_MAX) {
+        struct cache_entry *victim = hand_find(cache);
+        if (victim == NULL)
+            return NULL;
+        units_evicted += victim->block_units;
+        struct cache_entry *block = evict(cache, victim);
+        if (units_evicted >= 2 * (uint64_t)units) {
+            tries++;
+            block = clear_place(cache, block, units);
+        }
+        if (block->block_units >= units)
+            entry = cache_arena_take_block(&cache->arena, block, units);
+    }
+    return entry;
+}
+
+/* Takes a step's bytes from the end of the arena for the table. Returns whether that was possible:
+ * pinned entries may stand there. */
+static bool table_enlarge(struct cache *cache)
+{
+    uint32_t units = TABLE_STEP / CACHE_UNIT_SIZE;
+    if (cache->arena.base == NULL)
+        return false;
+    while (!cache_arena_cut(&cache->arena, units)) {
+        struct cache_entry *wall = cache_arena_at(&cache->arena, cache->arena.wall);
+        struct cache_entry *last = cache_arena_before(&cache->arena, wall);
+        if (last->is_free)
+            last = cache_arena_before(&cache->arena, last);
+        if (!is_evictable(last))
+            return false;
+        (void)evict(cache, last);
+    }
+    cache->table_size_max += TABLE_STEP;
+    return true;
+}
+
+/* Prepares the table for one more entry: splits a bucket when it is time, and tells whether there is
+ * room for an insert. Without room to grow the table only gets slower. */
+static bool table_prepare(struct cache *cache)
+{
+    struct cache_table *table = &cache->table;
+    bool has_room = cache_table_has_room(table, cache->table_size_max, 3);
+    if (!has_room && table_enlarge(cache))
+        has_room = cache_table_has_room(table, cache->table_size_max, 3);
+    if (has_room && cache->entries >= (uint64_t)table->count * CACHE_BUCKET_LOAD)
+        cache_table_split(table, &cache->arena);
+    return cache_table_has_room(table, cache->table_size_max, 1);
+}
+
+/* ---- put and remove ---- */
+
+static void entry_fill(struct cache_entry *entry, struct slice value, bool tombstone,
+                       struct version version, uint64_t position, uint64_t location)
+{
+    if (value.size > 0)
+        memcpy(entry->bytes + entry->key_size, value.data, value.size);
+    entry->value_size = value.size;
+    entry->tombstone = tombstone;
+    entry->version = version;
+    entry->position = position;
+    entry->location = location;
+}
+
+static struct cache_entry *entry_create(struct cache *cache, uint64_t hash, struct slice key,
+                                        uint64_t units)
+{
+    if (units * CACHE_UNIT_SIZE > cache->budget / 8 || !table_prepare(cache))
+        return NULL;
+    struct cache_entry *entry = allocate(cache, (uint32_t)units);
+    if (entry == NULL)
+        return NULL;
+    memcpy(entry->bytes, key.data, key.size);
+    entry->hash = hash;
+    entry->key_size = (uint16_t)key.size;
+    entry->pins = 0;
+    entry->linked = true;
+    queue_insert(cache, entry);
+    cache_table_insert(&cache->table, hash, cache_arena_offset(&cache->arena, entry));
+    cache->entries++;
+    return entry;
+}
+
+/* Whether a block of `units` would be this very block again. */
+static bool has_room_for(const struct cache_entry *entry, uint64_t units)
+{
+    return units <= entry->block_units && entry->block_units - units < CACHE_BLOCK_UNITS_MIN;
+}
+
+struct cache_entry *cache_put(struct cache *cache, uint64_t hash, struct slice key,
+                              struct slice value, bool tombstone, struct version version,
+                              uint64_t position, uint64_t location)
+{
+    assert(key.size > 0 && key.size <= UINT16_MAX);
+    uint64_t size = sizeof(struct cache_entry) + (uint64_t)key.size + value.size;
+    uint64_t units = cache_arena_units(size);
+    struct cache_entry *entry = find(cache, hash, key);
+    bool is_known = entry != NULL;
+    bool unproved = is_known && entry->unproved;
+    if (is_known && (entry->pins > 0 || !has_room_for(entry, units))) {
+        cache_remove(cache, entry);
+        entry = NULL;
+    }
+    if (entry == NULL) {
+        entry = entry_create(cache, hash, key, units);
+        if (entry == NULL)
+            return NULL;
+    }
+    entry_fill(entry, value, tombstone, version, position, location);
+    entry->visited = is_known; /* a write is a use, but the first one proves nothing */
+    entry->unproved = unproved;
+    return entry;
+}
+
+void cache_remove(struct cache *cache, struct cache_entry *entry)
+{
+    unlink_entry(cache, entry);
+    if (entry->pins == 0)
+        (void)cache_arena_give(&cache->arena, entry);
+}
+
+void cache_pin(struct cache_entry *entry)
+{
+    assert(entry->pins < UINT32_MAX);
+    entry->pins++;
+}
+
+void cache_unpin(struct cache *cache, struct cache_entry *entry)
+{
+    assert(entry->pins > 0);
+    entry->pins--;
+    if (entry->pins == 0 && !entry->linked)
+        (void)cache_arena_give(&cache->arena, entry);
+}
+
+void cache_stats(const struct cache *cache, struct cache_stats *ret_stats)
+{
+    *ret_stats = (struct cache_stats){
+        .entries = cache->entries,
+        .memory = cache_table_size(&cache->table) + cache->arena.units_used * CACHE_UNIT_SIZE,
+        .hits = cache->hits,
+        .misses = cache->misses,
+        .evictions = cache->evictions,
+    };
+}

@@ -1,0 +1,94 @@
+/* The cache: newest values in memory, under a byte budget.
+ *
+ * A hash table under the keyed hash: a bucket is one cache line of tagged offsets, so that a hit
+ * costs two dependent cache misses: the bucket and the entry. An entry is one allocation: header,
+ * key, value, so that key compare and value are in the lines that follow. Either the newest version
+ * of a key is here or nothing of it. Eviction is SIEVE (Zhang et al., NSDI 2024): a visited bit and
+ * a hand, no list moves on a hit.
+ *
+ * A pinned entry stays valid, and its memory counts, until it is unpinned, even when it was
+ * replaced or removed meanwhile.
+ *
+ * Table and entries (cache_table.h, cache_arena.h) share one budget: what the table takes as it
+ * grows, the arena of the entries gives up at its end. */
+#ifndef MINIVAULT_STORE_CACHE_H
+#define MINIVAULT_STORE_CACHE_H
+
+#include "base/bytes.h"
+#include "base/version.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cache;
+
+struct cache_entry {
+    uint64_t hash;     /* hash_keyed */
+    uint64_t position; /* the log position of the record */
+    uint64_t location; /* and where it lies */
+    struct version version;
+    uint32_t value_size; /* decoded */
+    uint32_t pins;
+    uint16_t key_size;
+    bool tombstone; /* the key is known to be deleted */
+    bool visited;
+    bool linked;   /* still in the table: false once replaced or removed while pinned */
+    bool unproved; /* the store's: an older slot of this hash is not proved to be this key yet */
+    /* From here to bytes: the cache's own, in units of cache_arena.h. */
+    bool is_free;
+    uint32_t newer; /* links of the SIEVE queue, or of a free list; 0: none */
+    uint32_t older;
+    uint32_t block_units;  /* this block's size */
+    uint32_t before_units; /* and that of the block before it in memory */
+    uint8_t bytes[];       /* key, value */
+};
+
+static inline struct slice cache_entry_key(const struct cache_entry *entry)
+{
+    return (struct slice){entry->bytes, entry->key_size};
+}
+static inline struct slice cache_entry_value(const struct cache_entry *entry)
+{
+    return (struct slice){entry->bytes + entry->key_size, entry->value_size};
+}
+
+/* `budget`: bytes of entries and table together; memory is touched only as it is used. More than
+ * 64 GiB of entries are not used. Errors: -ENOMEM. */
+int cache_create(uint64_t budget, struct cache **ret_cache);
+void cache_free(struct cache *cache);
+
+/* The entry of this key, or NULL. Marks it visited. Valid until the next cache_put or cache_remove,
+ * longer when pinned. */
+struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice key);
+
+/* Hints that cache_find for this hash comes soon. */
+void cache_prefetch(const struct cache *cache, uint64_t hash);
+
+/* The second half of the hint, for batches: once the bucket has come, fetches the entry. */
+void cache_prefetch_entry(const struct cache *cache, uint64_t hash);
+
+/* Puts a key's newest state, replacing what is there: key and value are copied and must not lie in
+ * the cache. Returns the entry (its `unproved` is that of the entry it replaced, or false), or NULL
+ * when it does not fit (larger than an eighth of the budget, or too much else is pinned): then the
+ * key is not in the cache, neither old nor new.
+ *
+ * An unpinned entry that has the room is overwritten in place: its bytes change under whoever kept
+ * a pointer without a pin. */
+struct cache_entry *cache_put(struct cache *cache, uint64_t hash, struct slice key,
+                              struct slice value, bool tombstone, struct version version,
+                              uint64_t position, uint64_t location);
+
+/* Takes a linked entry out of the table. Its memory is free now, or once it is unpinned. */
+void cache_remove(struct cache *cache, struct cache_entry *entry);
+
+void cache_pin(struct cache_entry *entry);
+void cache_unpin(struct cache *cache, struct cache_entry *entry);
+
+struct cache_stats {
+    uint64_t entries; /* in the table, tombstones too */
+    uint64_t memory;  /* bytes counted against the budget, pinned leftovers too */
+    uint64_t hits, misses, evictions;
+};
+void cache_stats(const struct cache *cache, struct cache_stats *ret_stats);
+
+#endif

@@ -1,0 +1,103 @@
+#include "store/decode.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int decode_queue_init(struct decode_queue *queue)
+{
+    *queue = (struct decode_queue){.context_count = 0};
+    list_init(&queue->waiting);
+    list_init(&queue->running);
+    for (uint32_t i = 0; i < DECODE_CONTEXTS; i++) {
+        int result = decompressor_create(&queue->contexts[i]);
+        if (result < 0) {
+            decode_queue_deinit(queue);
+            return result;
+        }
+        queue->context_count++;
+    }
+    return 0;
+}
+
+void decode_queue_deinit(struct decode_queue *queue)
+{
+    for (struct list_node *node; (node = list_pop_front(&queue->running)) != NULL;)
+        decompressor_free(container_of(node, struct decode_job, node)->context);
+    while (list_pop_front(&queue->waiting) != NULL)
+        ;
+    for (uint32_t i = 0; i < queue->context_count; i++)
+        decompressor_free(queue->contexts[i]);
+    queue->context_count = 0;
+}
+
+static void start_waiting(struct decode_queue *queue)
+{
+    while (queue->context_count > 0 && !list_is_empty(&queue->waiting)) {
+        struct decode_job *job = container_of(list_pop_front(&queue->waiting), struct decode_job, node);
+        job->context = queue->contexts[--queue->context_count];
+        decompressor_begin(job->context, job->frame, job->frame_size, job->decoded_size_max);
+        list_push_back(&queue->running, &job->node);
+    }
+}
+
+static void give_back(struct decode_queue *queue, struct decompressor *context)
+{
+    assert(queue->context_count < DECODE_CONTEXTS);
+    queue->contexts[queue->context_count++] = context;
+}
+
+void decode_submit(struct decode_queue *queue, struct decode_job *job)
+{
+    job->context = NULL;
+    list_push_back(&queue->waiting, &job->node);
+    start_waiting(queue);
+}
+
+void decode_cancel(struct decode_queue *queue, struct decode_job *job)
+{
+    list_remove(&job->node);
+    if (job->context != NULL)
+        give_back(queue, job->context);
+    job->context = NULL;
+}
+
+static void finish(struct decode_queue *queue, struct decode_job *job, int result)
+{
+    struct decompressor *context = job->context;
+    size_t size = 0;
+    uint8_t *data = result == 1 ? decompressor_take(context, &size) : NULL;
+    list_remove(&job->node);
+    job->context = NULL;
+    give_back(queue, context);
+    job->done(job, result == 1 ? 0 : result, data, size);
+}
+
+bool decode_step(struct decode_queue *queue)
+{
+    /* A job may cancel another from its done, so the list is walked by count, from its front to its back. */
+    for (uint32_t i = 0; i < DECODE_CONTEXTS && !list_is_empty(&queue->running); i++) {
+        struct list_node *node = list_pop_front(&queue->running);
+        list_push_back(&queue->running, node);
+        struct decode_job *job = container_of(node, struct decode_job, node);
+        int result = decompressor_step(job->context, DECODE_SLICE_SIZE);
+        if (result != 0)
+            finish(queue, job, result);
+    }
+    start_waiting(queue);
+    return !list_is_empty(&queue->running);
+}
+
+int decode_small(struct decode_queue *queue, const uint8_t *frame, size_t frame_size, uint64_t decoded_size_max,
+                 uint8_t **ret_data, size_t *ret_size)
+{
+    if (queue->context_count == 0)
+        return 0;
+    struct decompressor *context = queue->contexts[queue->context_count - 1];
+    decompressor_begin(context, frame, frame_size, decoded_size_max);
+    int result = decompressor_step(context, DECODE_SLICE_SIZE);
+    if (result == 1)
+        *ret_data = decompressor_take(context, ret_size);
+    return result;
+}

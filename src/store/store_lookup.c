@@ -1,0 +1,176 @@
+/* A get that the cache could not answer: candidates from the index, newest first, until the key is equal. */
+#include "store/store_internal.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void lookup_put(struct lookup *lookup)
+{
+    struct store *store = lookup->store;
+    fetch_release(&lookup->fetch);
+    kept_key_clear(&lookup->key);
+    list_push_front(&store->lookups_free, &lookup->node);
+    assert(store->lookups_active > 0);
+    store->lookups_active--;
+    store_made_room(store);
+}
+
+/* Only what is the newest version now may go into the cache: a write may have come while the disk was read. */
+static bool is_newest(const struct store *store, const struct lookup *lookup)
+{
+    struct index_entry newest;
+    uint32_t count = index_find(store->index, lookup->place.partition, lookup->place.hash, &newest, 1);
+    return count > 0 && newest.location == lookup->candidates[lookup->candidate].location;
+}
+
+static void show(struct lookup *lookup, const struct record *record, struct slice value,
+                 struct store_value *ret_value)
+{
+    struct store *store = lookup->store;
+    bool tombstone = record->flags & RECORD_TOMBSTONE;
+    struct cache_entry *entry = NULL;
+    if (is_newest(store, lookup) && cache_find(store->cache, lookup->place.hash, record->key) == NULL)
+        entry = cache_put(store->cache, lookup->place.hash, record->key, value, tombstone, record->version,
+                          record->position, lookup->candidates[lookup->candidate].location);
+    *ret_value = (struct store_value){.data = value.data,
+                                      .size = value.size,
+                                      .gate = wal_gate(store->wal, record->position)};
+    if (entry != NULL && !tombstone) {
+        ret_value->data = cache_entry_value(entry).data;
+        ret_value->entry = entry;
+    }
+}
+
+static void decode_finished(struct decode_job *job, int result, uint8_t *data, size_t size)
+{
+    struct lookup *lookup = container_of(job, struct lookup, decode);
+    struct store_waiter *waiter = lookup->waiter;
+    struct store_value value = {0};
+    if (result == 0)
+        show(lookup, &lookup->fetch.record, (struct slice){data, (uint32_t)size}, &value);
+    else
+        log_error(lookup->store->log, "a stored zstd value does not decode: answered as CORRUPT");
+    waiter->done(waiter, result == 0 ? STORE_OK : STORE_CORRUPT, &value);
+    free(data);
+    lookup_put(lookup);
+}
+
+/* The record with the right key is there. */
+static enum store_status answer(struct lookup *lookup, struct store_value *ret_value)
+{
+    struct store *store = lookup->store;
+    const struct record *record = &lookup->fetch.record;
+    if (store_is_damaged_at(store, record->position))
+        return STORE_CORRUPT;
+    if (!(record->flags & RECORD_ZSTD)) {
+        show(lookup, record, record->value, ret_value);
+        return record->flags & RECORD_TOMBSTONE ? STORE_NOT_FOUND : STORE_OK;
+    }
+    if (fetch_keep(&lookup->fetch) < 0)
+        return STORE_BUSY;
+    lookup->decode = (struct decode_job){.done = decode_finished,
+                                         .frame = record->value.data,
+                                         .frame_size = record->value.size,
+                                         .decoded_size_max = record->decoded_size};
+    decode_submit(&store->decodes, &lookup->decode);
+    return STORE_PENDING;
+}
+
+static void fetched(struct fetch *fetch, int result);
+
+/* Writes may have come while a candidate was read: then what is left of the list may be stale (its segment recycled), or
+ * the key may have moved. Returns whether the list changed. */
+static bool reload(struct lookup *lookup)
+{
+    struct index_entry fresh[CANDIDATES_MAX];
+    uint32_t count = index_find(lookup->store->index, lookup->place.partition, lookup->place.hash, fresh,
+                                CANDIDATES_MAX);
+    count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
+    bool same = count == lookup->candidate_count;
+    for (uint32_t i = 0; i < count; i++) {
+        same = same && fresh[i].location == lookup->candidates[i].location;
+        lookup->candidates[i] = fresh[i];
+    }
+    lookup->candidate_count = count;
+    return !same;
+}
+
+/* Walks the candidates from lookup->candidate on. */
+static enum store_status walk(struct lookup *lookup, struct store_value *ret_value)
+{
+    struct store *store = lookup->store;
+    for (; lookup->candidate < lookup->candidate_count; lookup->candidate++) {
+        int result = fetch_start(&store->fetcher, &lookup->fetch, &lookup->candidates[lookup->candidate],
+                                 fetched);
+        if (result == 0)
+            return STORE_PENDING;
+        if (result < 0)
+            return STORE_CORRUPT;
+        if (slice_equal(lookup->fetch.record.key, lookup->key.slice))
+            return answer(lookup, ret_value);
+        fetch_release(&lookup->fetch);
+    }
+    return store->damage_last != 0 ? STORE_CORRUPT : STORE_NOT_FOUND;
+}
+
+/* The candidate that was read is another key's. */
+static enum store_status go_on(struct lookup *lookup, struct store_value *ret_value)
+{
+    lookup->candidate++;
+    if (!reload(lookup))
+        return walk(lookup, ret_value);
+    if (++lookup->reloads > LOOKUP_RELOADS_MAX)
+        return STORE_BUSY;
+    lookup->candidate = 0;
+    struct cache_entry *entry = cache_find(lookup->store->cache, lookup->place.hash, lookup->key.slice);
+    return entry != NULL ? store_show_entry(lookup->store, entry, ret_value) : walk(lookup, ret_value);
+}
+
+static void fetched(struct fetch *fetch, int result)
+{
+    struct lookup *lookup = container_of(fetch, struct lookup, fetch);
+    struct store_value value = {0};
+    enum store_status status = STORE_CORRUPT;
+    if (result == 0 && slice_equal(fetch->record.key, lookup->key.slice)) {
+        status = answer(lookup, &value);
+    } else if (result == 0) {
+        fetch_release(fetch);
+        status = go_on(lookup, &value);
+    }
+    if (status == STORE_PENDING)
+        return;
+    lookup->waiter->done(lookup->waiter, status, &value);
+    lookup_put(lookup);
+}
+
+enum store_status lookup_start(struct store *store, struct slice key, struct place place,
+                               struct store_waiter *waiter, struct store_value *ret_value)
+{
+    struct index_entry candidates[CANDIDATES_MAX];
+    uint32_t count = index_find(store->index, place.partition, place.hash, candidates, CANDIDATES_MAX);
+    if (count == 0)
+        return store->damage_last != 0 ? STORE_CORRUPT : STORE_NOT_FOUND;
+    if (list_is_empty(&store->lookups_free) || count > CANDIDATES_MAX ||
+        !fetch_has_room(&store->fetcher, candidates[0].read_size)) {
+        store->starved = true;
+        return STORE_BUSY;
+    }
+    struct lookup *lookup = container_of(list_pop_front(&store->lookups_free), struct lookup, node);
+    store->lookups_active++;
+    lookup->store = store;
+    lookup->waiter = waiter;
+    lookup->place = place;
+    lookup->candidate = 0;
+    lookup->reloads = 0;
+    lookup->candidate_count = count;
+    for (uint32_t i = 0; i < count; i++)
+        lookup->candidates[i] = candidates[i];
+    enum store_status status = STORE_BUSY;
+    if (kept_key_set(&lookup->key, key) == 0)
+        status = walk(lookup, ret_value);
+    if (status != STORE_PENDING)
+        lookup_put(lookup);
+    return status;
+}

@@ -1,0 +1,114 @@
+/* Proving identity: a key was written while an older slot of its hash was not in memory. The old record is read; if its
+ * key is the same, the old slot goes and its record is dead. */
+#include "store/store_internal.h"
+
+#include "base/assert.h"
+
+struct proof *proof_get(struct store *store)
+{
+    struct list_node *node = list_pop_front(&store->proofs_free);
+    if (node == NULL)
+        return NULL;
+    struct proof *proof = container_of(node, struct proof, node);
+    store->proofs_active++;
+    proof->store = store;
+    proof->candidate = 0;
+    proof->candidate_count = 0;
+    proof->key_known = true;
+    return proof;
+}
+
+void proof_put(struct store *store, struct proof *proof)
+{
+    fetch_release(&proof->fetch);
+    kept_key_clear(&proof->key);
+    list_push_front(&store->proofs_free, &proof->node);
+    assert(store->proofs_active > 0);
+    store->proofs_active--;
+    store_made_room(store);
+}
+
+/* The slot may have gone meanwhile, and its segment with it. */
+static bool is_in_index(const struct proof *proof, const struct index_entry *candidate)
+{
+    struct index_entry found[CANDIDATES_MAX];
+    uint32_t count = index_find(proof->store->index, proof->place.partition, proof->place.hash, found,
+                                CANDIDATES_MAX);
+    for (uint32_t i = 0; i < count && i < CANDIDATES_MAX; i++)
+        if (found[i].location == candidate->location)
+            return true;
+    return false;
+}
+
+/* The current candidate's record is there. Returns whether to go on. */
+static bool judge(struct proof *proof)
+{
+    struct store *store = proof->store;
+    const struct record *record = &proof->fetch.record;
+    if (!proof->key_known) {
+        proof->key_known = true;
+        proof->killer_position = record->position;
+        return kept_key_set(&proof->key, record->key) == 0;
+    }
+    if (!slice_equal(record->key, proof->key.slice))
+        return true;
+    wal_location location = proof->candidates[proof->candidate].location;
+    if (index_remove(store->index, proof->place.partition, proof->place.hash, location) == 0)
+        wal_record_dead(store->wal, location, proof->killer_position);
+    return true;
+}
+
+static void fetched(struct fetch *fetch, int result);
+
+/* Goes through the candidates from proof->candidate on, until one has to be waited for. A record that cannot be read
+ * keeps its slot: it stays hidden behind the newer version, and answers CORRUPT should that ever not be so. */
+static void walk(struct proof *proof)
+{
+    struct store *store = proof->store;
+    for (; proof->candidate < proof->candidate_count; proof->candidate++) {
+        const struct index_entry *candidate = &proof->candidates[proof->candidate];
+        if (!is_in_index(proof, candidate))
+            continue;
+        int result = fetch_start(&store->fetcher, &proof->fetch, candidate, fetched);
+        if (result == 0)
+            return;
+        if (result == 1 && !judge(proof))
+            break;
+        fetch_release(&proof->fetch);
+    }
+    proof_put(store, proof);
+}
+
+static void fetched(struct fetch *fetch, int result)
+{
+    struct proof *proof = container_of(fetch, struct proof, fetch);
+    bool go_on = result == 0 && judge(proof);
+    fetch_release(fetch);
+    /* Without the newest record's key there is nothing to compare with. */
+    if (!go_on && (result == 0 || !proof->key_known)) {
+        proof_put(proof->store, proof);
+        return;
+    }
+    proof->candidate++;
+    walk(proof);
+}
+
+void proof_start(struct proof *proof)
+{
+    walk(proof);
+}
+
+void proof_work_off_suspects(struct store *store)
+{
+    while (store->suspect_count > 0) {
+        struct proof *proof = proof_get(store);
+        if (proof == NULL)
+            return;
+        proof->place = store->suspects[--store->suspect_count].place;
+        uint32_t count = index_find(store->index, proof->place.partition, proof->place.hash,
+                                    proof->candidates, CANDIDATES_MAX);
+        proof->candidate_count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
+        proof->key_known = false;
+        proof_start(proof);
+    }
+}

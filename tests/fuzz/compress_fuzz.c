@@ -1,0 +1,187 @@
+/* The bounded decoder under libFuzzer, held against zstd's own one-shot decoder.
+ *
+ * Input: one byte of options, two bytes of limit (in units of 16 bytes), then what a client says is
+ * a frame. Or, with OPTION_TEXT, a text: repeated up to the limit and compressed it must come back,
+ * and with OPTION_DAMAGE one byte of its frame is changed first. What must hold:
+ *
+ * 1. Whatever the input: the output's memory stays within what was decoded and within the limit,
+ *    the steps come to an end, and the result does not depend on the slice.
+ * 2. What is decoded is what ZSTD_decompress makes of it. What is refused, ZSTD_decompress refuses
+ *    too, or it is not one plain frame with a window of at most 8 MiB and a value within the limit.
+ *
+ * One exception to 2: a frame whose content is larger than its window may refer to bytes beyond the
+ * window, which RFC 8878 forbids, the one-shot decoder does not notice and a streaming one cannot
+ * keep. There the two may differ. */
+#define ZSTD_STATIC_LINKING_ONLY
+#include "base/bytes.h"
+#include "base/compress.h"
+#include "base/units.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <zstd.h>
+
+#define OPTION_SLICE 0x07 /* which of slice_sizes */
+#define OPTION_CHECKSUM 0x08
+#define OPTION_SMALL_WINDOW 0x10
+#define OPTION_NO_SIZE 0x20
+#define OPTION_DAMAGE 0x40
+#define OPTION_TEXT 0x80
+
+#define TEXT_SIZE_MAX ((uint64_t)300 * 1024) /* three blocks */
+
+/* Unlike assert, there is nothing that could switch it off. */
+#define REQUIRE(condition) ((condition) ? (void)0 : abort())
+
+struct outcome {
+    int result; /* decompressor_step's last */
+    uint8_t *value;
+    size_t size;
+};
+
+/* Rule 1, for one slice size. */
+static struct outcome decode(const uint8_t *frame, size_t frame_size, uint64_t size_max,
+                             size_t slice_size)
+{
+    struct decompressor *decompressor = NULL;
+    REQUIRE(decompressor_create(&decompressor) == 0);
+    decompressor_begin(decompressor, frame, frame_size, size_max);
+    struct outcome outcome = { 0 };
+    uint64_t step_count = 0;
+    while (outcome.result == 0) {
+        outcome.result = decompressor_step(decompressor, slice_size);
+        step_count++;
+        uint64_t memory = decompressor_memory(decompressor);
+        REQUIRE(memory <= size_max + 1);
+        REQUIRE(memory <= max_u64(DECOMPRESS_OUTPUT_FIRST, 2 * step_count * slice_size));
+        /* Each step but two uses up its slice of the frame or of the value. */
+        REQUIRE(step_count <= (frame_size + size_max + 1) / slice_size + 3);
+    }
+    if (outcome.result == 1) {
+        outcome.value = decompressor_take(decompressor, &outcome.size);
+        REQUIRE(outcome.size <= size_max);
+        REQUIRE(outcome.value != NULL || outcome.size == 0);
+    } else {
+        REQUIRE(outcome.result == -EBADMSG || outcome.result == -EFBIG);
+        REQUIRE(decompressor_memory(decompressor) == 0);
+    }
+    decompressor_free(decompressor);
+    return outcome;
+}
+
+static void require_same_outcome(const struct outcome *first, const struct outcome *second)
+{
+    REQUIRE(first->result == second->result);
+    REQUIRE(first->size == second->size);
+    REQUIRE(first->size == 0 || memcmp(first->value, second->value, first->size) == 0);
+}
+
+/* Whether it is one plain frame that we take, as far as its header and its extent tell. */
+static bool is_plain_frame(const uint8_t *frame, size_t frame_size, ZSTD_frameHeader *ret_header)
+{
+    if (frame_size < 4 || load_u32(frame) != ZSTD_MAGICNUMBER)
+        return false;
+    if (ZSTD_getFrameHeader(ret_header, frame, frame_size) != 0)
+        return false;
+    if (ret_header->windowSize > (uint64_t)1 << DECOMPRESS_WINDOW_LOG_MAX)
+        return false;
+    return ret_header->dictID == 0 && ZSTD_findFrameCompressedSize(frame, frame_size) == frame_size;
+}
+
+/* Rule 2. */
+static void require_reference(const uint8_t *frame, size_t frame_size, uint64_t size_max,
+                              const struct outcome *outcome)
+{
+    ZSTD_frameHeader header;
+    if (!is_plain_frame(frame, frame_size, &header)) {
+        REQUIRE(outcome->result != 1);
+        return;
+    }
+    uint8_t *value = malloc(size_max + 1);
+    REQUIRE(value != NULL);
+    size_t size = ZSTD_decompress(value, size_max, frame, frame_size);
+    bool is_accepted = !ZSTD_isError(size);
+    bool is_beyond_window = (is_accepted ? size : size_max) > header.windowSize;
+    if (outcome->result == 1) {
+        REQUIRE(is_accepted && outcome->size == size);
+        REQUIRE(is_beyond_window || size == 0 || memcmp(outcome->value, value, size) == 0);
+    } else {
+        REQUIRE(!is_accepted || is_beyond_window);
+    }
+    free(value);
+}
+
+static void fuzz_frame(const uint8_t *frame, size_t frame_size, uint64_t size_max,
+                       size_t slice_size)
+{
+    struct outcome outcome = decode(frame, frame_size, size_max, slice_size);
+    struct outcome other = decode(frame, frame_size, size_max, 256 * KIB);
+    require_same_outcome(&outcome, &other);
+    require_reference(frame, frame_size, size_max, &outcome);
+    free(other.value);
+    free(outcome.value);
+}
+
+static uint8_t *text_create(const uint8_t *piece, size_t piece_size, size_t size)
+{
+    uint8_t *text = calloc(1, size + 1);
+    REQUIRE(text != NULL);
+    for (size_t i = 0; i < size && piece_size > 0; i += piece_size)
+        memcpy(text + i, piece, min_u64(piece_size, size - i));
+    return text;
+}
+
+static size_t encode(uint8_t *frame, size_t capacity, const uint8_t *text, size_t size,
+                     uint8_t options)
+{
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    REQUIRE(context != NULL);
+    (void)ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, (options & OPTION_CHECKSUM) != 0);
+    (void)ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, (options & OPTION_NO_SIZE) == 0);
+    if ((options & OPTION_SMALL_WINDOW) != 0)
+        (void)ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, ZSTD_WINDOWLOG_MIN);
+    size_t frame_size = ZSTD_compress2(context, frame, capacity, text, size);
+    REQUIRE(!ZSTD_isError(frame_size));
+    (void)ZSTD_freeCCtx(context);
+    return frame_size;
+}
+
+static void fuzz_text(const uint8_t *piece, size_t piece_size, uint64_t size, size_t slice_size,
+                      uint8_t options)
+{
+    uint8_t *text = text_create(piece, piece_size, size);
+    size_t bound = ZSTD_COMPRESSBOUND(size) + ZSTD_FRAMEHEADERSIZE_MAX + size / 100;
+    uint8_t *frame = malloc(bound);
+    REQUIRE(frame != NULL);
+    size_t frame_size = encode(frame, bound, text, size, options);
+    if ((options & OPTION_DAMAGE) != 0 && piece_size >= 5) {
+        frame[load_u32(piece) % frame_size] ^= piece[4];
+        fuzz_frame(frame, frame_size, size, slice_size);
+    } else {
+        struct outcome outcome = decode(frame, frame_size, size, slice_size);
+        REQUIRE(outcome.result == 1 && outcome.size == size);
+        REQUIRE(size == 0 || memcmp(outcome.value, text, size) == 0);
+        free(outcome.value);
+        if (size > 0)
+            REQUIRE(decode(frame, frame_size, size - 1, slice_size).result == -EFBIG);
+    }
+    free(frame);
+    free(text);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const size_t slice_sizes[] = { 1, 2, 3, 17, 100, 1000, 4096, 65536 };
+    if (size < 3)
+        return 0;
+    uint8_t options = data[0];
+    size_t slice_size = slice_sizes[options & OPTION_SLICE];
+    uint64_t limit = min_u64(16 * (uint64_t)load_u16(data + 1), 2048 * slice_size);
+    if ((options & OPTION_TEXT) != 0)
+        fuzz_text(data + 3, size - 3, min_u64(limit, TEXT_SIZE_MAX), slice_size, options);
+    else
+        fuzz_frame(data + 3, size - 3, limit, slice_size);
+    return 0;
+}

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Checks the shape of the tree: who may include whom, who may use which library, how long things are.
+
+    check.py [--root DIR] [--objects DIR]
+
+base <- io <- {proto, store, cluster} <- shard <- net <- main, and nothing else. `--objects` names a
+build's objects (build/release/src): they show mutable state at file scope, which is forbidden.
+`self_test.py` plants a violation of each rule and asserts that it is found.
+"""
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+
+FILE_LINES_MAX = 600
+FUNCTION_LINES_MAX = 70
+
+# layer: the layers it may include, besides its own
+LAYERS = {
+    "base": set(),
+    "io": {"base"},
+    "proto": {"base", "io", "minivault"},
+    "store": {"base", "io", "minivault"},
+    "cluster": {"base", "io", "minivault"},
+    "shard": {"base", "io", "minivault", "proto", "store", "cluster"},
+    "net": {"base", "io", "minivault", "proto", "store", "cluster", "shard"},
+    "main.c": {"base", "io", "minivault", "proto", "store", "cluster", "shard", "net"},
+    "minivault": set(),
+}
+
+# library header: the files that may include it; of them, and of all of src, one does
+LIBRARIES = {
+    r"liburing(\.h|/.*)": r"src/io/io_uring\w*\.[ch]",
+    r"linux/io_uring\.h": r"src/io/io_uring\w*\.[ch]",
+    r"zstd(_\w+)?\.h": r"src/base/compress\.c",
+    r"sodium(\.h|/.*)": r"src/\w+/\w+\.c",
+    r"bpf/.*|linux/bpf\.h": r"src/net/steer\.c",
+    r"xxhash\.h": r"src/base/\w+\.[ch]",
+    r"isa-l(\.h|/.*)": r"src/base/\w+\.c",
+    r"llhttp\.h": r"src/proto/\w+\.c",
+    r"yyjson\.h": r"src/proto/\w+\.c",
+}
+
+# What only src/io may call: sockets, disk, clocks and chance go through io.h. main.c is the edge.
+WORLD_CALLS = (
+    "socket|bind|listen|accept4?|connect|recv|recvfrom|recvmsg|send|sendto|sendmsg|epoll_\\w+|poll|"
+    "select|open|openat|creat|fopen|pread|pwrite|preadv2?|pwritev2?|fsync|fdatasync|fallocate|"
+    "ftruncate|rename|renameat2?|unlink|unlinkat|mkdir|opendir|readdir|clock_gettime|gettimeofday|"
+    "time|usleep|nanosleep|sleep|getrandom|getentropy|rand|random|srand|arc4random|randombytes_\\w+"
+)
+WORLD_CALL = re.compile(rf"(?<![\w.>])(?:{WORLD_CALLS})\(")
+WORLD_EXEMPT = {
+    "src/main.c",      # the edge
+    "src/base/log.c",  # a line to stderr, with the wall clock's time
+    "src/net/steer.c", # loads a program into the kernel
+}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
+COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+
+
+def blank(match):
+    """As many lines as before, and nothing that looks like code."""
+    return "\n" * match.group(0).count("\n")
+
+
+def sources(root, *folders):
+    for folder in folders:
+        for suffix in ("*.c", "*.h"):
+            yield from sorted((root / folder).rglob(suffix))
+
+
+def layer_of(path):
+    if path.parts[0] == "include":
+        return "minivault"
+    return path.parts[1]
+
+
+def check_includes(path, text):
+    layer = layer_of(path)
+    if layer not in LAYERS:
+        yield f"{path}: no layer is called '{layer}'"
+        return
+    allowed = LAYERS[layer] | {layer}
+    for number, line in enumerate(text.splitlines(), 1):
+        match = INCLUDE.match(line)
+        if not match:
+            continue
+        kind, name = match.groups()
+        if kind == '"' and "/" not in name:
+            yield f'{path}:{number}: "{name}" is not written from src/ or include/'
+        elif kind == '"' and name.split("/")[0] not in allowed:
+            yield f"{path}:{number}: {layer} must not include {name}"
+        elif name.endswith(".c"):
+            yield f"{path}:{number}: includes the source {name}"
+
+
+def check_libraries(files):
+    """files: (path, text) pairs of src."""
+    for header, allowed in LIBRARIES.items():
+        users = []
+        for path, text in files:
+            names = [m.group(2) for m in map(INCLUDE.match, text.splitlines()) if m]
+            if any(re.fullmatch(header, name) for name in names):
+                users.append(str(path))
+        for user in users:
+            if not re.fullmatch(allowed, user):
+                yield f"{user}: must not include the library header {header}"
+        if len(users) > 1:
+            yield f"{', '.join(users)}: only one file may include {header}"
+
+
+def check_world(path, code):
+    if path.parts[:2] == ("src", "io") or str(path) in WORLD_EXEMPT:
+        return
+    for number, line in enumerate(code.splitlines(), 1):
+        match = WORLD_CALL.search(line)
+        if match and not line.startswith(("static ", "int ", "void ")):
+            yield f"{path}:{number}: {match.group(0)}) goes around io.h"
+
+
+def check_sizes(path, text):
+    lines = text.splitlines()
+    if len(lines) > FILE_LINES_MAX:
+        yield f"{path}: {len(lines)} lines, more than {FILE_LINES_MAX}"
+    start = None
+    for number, line in enumerate(lines, 1):
+        if line.startswith("{"):
+            start = number
+        elif line.startswith("}") and start:
+            if number - start + 1 > FUNCTION_LINES_MAX:
+                yield (f"{path}:{start}: a function of {number - start + 1} lines, "
+                       f"more than {FUNCTION_LINES_MAX}")
+            start = None
+
+
+def check_state(objects):
+    """Mutable state shows as a symbol in .data, .bss, .tdata, .tbss or COMMON."""
+    for path in sorted(objects.rglob("*.o")):
+        table = subprocess.run(["objdump", "-t", str(path)], capture_output=True, text=True,
+                               check=True).stdout
+        for line in table.splitlines():
+            match = re.match(r"[0-9a-f]{16} .{7} (\S+)\s+([0-9a-f]{16})\s+(.*)", line)
+            if not match or int(match.group(2), 16) == 0:
+                continue
+            section, _, name = match.groups()
+            mutable = re.match(r"\.t?(data|bss)(\.|$)|\*COM\*", section)
+            if mutable and not section.startswith(".data.rel.ro"):
+                yield f"{path}: mutable state at file scope: {name}"
+
+
+def check(root, objects):
+    problems = []
+    files = []
+    for path in sources(root, "src", "include"):
+        text = path.read_text()
+        short = path.relative_to(root)
+        if short.parts[0] == "src":
+            files.append((short, text))
+            problems += check_world(short, COMMENT_OR_STRING.sub(blank, text))
+        problems += check_includes(short, text)
+    problems += check_libraries(files)
+    for path in sources(root, "src", "include", "bpf", "tests", "perf"):
+        problems += check_sizes(path.relative_to(root), path.read_text())
+    if objects:
+        problems += check_state(objects)
+    return problems
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path(__file__).parents[2])
+    parser.add_argument("--objects", type=pathlib.Path)
+    arguments = parser.parse_args()
+    problems = check(arguments.root, arguments.objects)
+    for problem in problems:
+        print(problem)
+    print(f"layers: {0 if problems else 1} passed, {len(problems)} failed")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Runs the system tests: run.py [--binary PATH] [--list] [NAME...]
+
+A NAME selects the tests whose names contain it. Each test has its own server and directory, under
+build/system; the directory of a failed test is kept.
+"""
+import argparse
+import pathlib
+import random
+import signal
+import sys
+import time
+import traceback
+
+import harness
+
+
+class TimeIsUp(BaseException):
+    """Not an Exception, so that no test takes it for an answer."""
+
+
+def on_alarm(*_):
+    raise TimeIsUp
+
+
+def run(name, function, seconds, options):
+    """'passed', 'failed' or 'skipped'."""
+    context = harness.Context(name, options)
+    random.seed(options.seed)
+    begin = time.monotonic()
+    outcome, detail = "passed", ""
+    signal.alarm(seconds * (4 if "asan" in str(options.binary) else 1))
+    try:
+        function(context)
+        context.finish()
+    except harness.Skip as reason:
+        outcome, detail = "skipped", f": {reason}"
+    except (Exception, TimeIsUp):  # whatever a test raises is its failure
+        outcome = "failed"
+        traceback.print_exc(file=sys.stdout)
+        for server in context.servers:
+            print(f"--- the log of {server.directory}:\n{server.log()}")
+    signal.alarm(0)
+    context.clean(keep=outcome == "failed")
+    print(f"{outcome:8}{name} ({time.monotonic() - begin:.1f} s){detail}", flush=True)
+    return outcome
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", type=pathlib.Path, default=harness.ROOT / "minivault")
+    parser.add_argument("--rounds", type=int, default=20, help="of kill -9 (default 20)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="leave the slow ones out")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    options.binary = options.binary.resolve()
+
+    import basic, hostile, crash, lifecycle  # noqa: E401, F401: they register their tests
+    tests = [t for t in harness.TESTS
+             if (not options.names or any(name in t[0] for name in options.names))
+             and not (options.quick and t[2])]
+    if options.list:
+        print("\n".join(name for name, *_ in tests))
+        return 0
+    harness.raise_file_limit()
+    signal.signal(signal.SIGALRM, on_alarm)
+    outcomes = [run(name, function, seconds, options) for name, function, _, seconds in tests]
+    count = outcomes.count
+    skipped = f", {count('skipped')} skipped" if count("skipped") else ""
+    print(f"system: {count('passed')} passed, {count('failed')} failed{skipped}")
+    return 1 if count("failed") or not count("passed") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
