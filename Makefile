@@ -6,6 +6,8 @@ MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 
 PREFIX ?= /usr/local
+# `make V=1` shows the whole commands.
+Q := $(if $(V),,@)
 RUN_FLAGS ?=
 # Bash has a SECONDS of its own, so only what make was given counts.
 SECONDS := 60
@@ -61,10 +63,11 @@ VERSIONED := $(shell grep -lw MINIVAULT_VERSION $(SRC) /dev/null)
 define variant
 build/$(1)/%.o: %.c Makefile
 	@mkdir -p $$(@D)
-	$(2) $$(CFLAGS_ALL) $$(CPPFLAGS) $(3) $$(DEFINE_VERSION) -MMD -MP -c -o $$@ $$<
+	$(if $(V),,@echo "  $(2) $$@")
+	$(Q)$(2) $$(CFLAGS_ALL) $$(CPPFLAGS) $(3) $$(DEFINE_VERSION) -MMD -MP -c -o $$@ $$<
 $$(VERSIONED:%.c=build/$(1)/%.o): DEFINE_VERSION = -DMINIVAULT_VERSION='"$$(VERSION)"'
 $$(VERSIONED:%.c=build/$(1)/%.o): build/version
-LINK_$(1) = $(2) $(3) -o $$@ $$(filter %.o,$$^)
+LINK_$(1) = $(if $(V),,@echo "  link $$@" &&) $(2) $(3) -o $$@ $$(filter %.o,$$^)
 VARIANTS += $(1)
 endef
 

@@ -19,7 +19,8 @@ void connection_open(struct connection *connection)
     uint64_t batch_waited = connection->batch_waited;
     memset(connection, 0, offsetof(struct connection, input));
     connection->is_open = true;
-    connection->output.data = output.data; /* the memory of the slot's former connection serves again */
+    connection->output.data =
+        output.data; /* the memory of the slot's former connection serves again */
     connection->output.capacity = output.capacity;
     connection->batch_waited = batch_waited;
 }
@@ -74,8 +75,8 @@ static void output_account(struct connection *connection, uint32_t index, struct
         connection->output.sendable_size += size;
         return;
     }
-    uint32_t last = (connection->mark_first + connection->mark_count + LOG_BATCHES_MAX - 1) %
-                    LOG_BATCHES_MAX;
+    uint32_t last =
+        (connection->mark_first + connection->mark_count + LOG_BATCHES_MAX - 1) % LOG_BATCHES_MAX;
     bool has_mark = connection->mark_count > 0;
     if (has_mark && (!is_logged || connection->marks[last].batch == log->filling)) {
         connection->marks[last].size += size;
@@ -111,8 +112,8 @@ static int answer(struct connection *connection, uint32_t index, const struct an
     return 0;
 }
 
-/* The size of the frame's header, which is all but a SET's value, and the size of that value. A header size of 0 means
- * that more bytes are needed. */
+/* The size of the frame's header, which is all but a SET's value, and the size of that value. A
+ * header size of 0 means that more bytes are needed. */
 static int header_parse(const uint8_t *data, uint32_t size, uint32_t *ret_header_size,
                         uint32_t *ret_value_size)
 {
@@ -157,8 +158,9 @@ static int header_complete(struct connection *connection, const uint8_t *data, u
 }
 
 /* Takes bytes of the value that is being skipped, and answers when it is complete. */
-static int value_receive(struct connection *connection, uint32_t index, const struct answers *answers,
-                         struct log *log, const uint8_t *data, uint32_t size)
+static int value_receive(struct connection *connection, uint32_t index,
+                         const struct answers *answers, struct log *log, const uint8_t *data,
+                         uint32_t size)
 {
     if (log != NULL)
         log_append(log, data, size);
@@ -186,8 +188,9 @@ int connection_receive(struct connection *connection, uint32_t index, const stru
         uint32_t header_size = 0;
         uint32_t value_size = 0;
         bool is_held = connection->input_size > 0;
-        int error = is_held ? header_complete(connection, data, size, &header_size, &value_size, &used)
-                            : header_parse(data, size, &header_size, &value_size);
+        int error = is_held
+                        ? header_complete(connection, data, size, &header_size, &value_size, &used)
+                        : header_parse(data, size, &header_size, &value_size);
         if (error < 0)
             return error;
         if (header_size == 0) {
@@ -219,7 +222,8 @@ int connection_receive(struct connection *connection, uint32_t index, const stru
 
 void connection_release(struct connection *connection, uint64_t durable)
 {
-    while (connection->mark_count > 0 && connection->marks[connection->mark_first].batch <= durable) {
+    while (connection->mark_count > 0 &&
+           connection->marks[connection->mark_first].batch <= durable) {
         connection->output.sendable_size += connection->marks[connection->mark_first].size;
         connection->mark_first = (connection->mark_first + 1) % LOG_BATCHES_MAX;
         connection->mark_count--;

@@ -1,8 +1,9 @@
-/* One client connection of bound: what came in and is not yet a frame, and the answers that have not left.
+/* One client connection of bound: what came in and is not yet a frame, and the answers that have
+ * not left.
  *
- * Answers are bytes in one queue. The first `sendable_size` may leave; behind them, in the durable mode, stand the
- * bytes that wait for a batch of the log, one mark a batch, in order. An answer to a GET behind a SET waits with it, so
- * that answers keep the order of the requests. */
+ * Answers are bytes in one queue. The first `sendable_size` may leave; behind them, in the durable
+ * mode, stand the bytes that wait for a batch of the log, one mark a batch, in order. An answer to
+ * a GET behind a SET waits with it, so that answers keep the order of the requests. */
 #ifndef PERF_BOUND_CONNECTION_H
 #define PERF_BOUND_CONNECTION_H
 
@@ -41,9 +42,10 @@ struct mark {
 struct connection {
     bool is_open;
     bool is_receiving;
+    bool is_parked; /* to receive again when there are buffers */
     bool is_sending;
-    bool is_dirty;   /* in the server's list of connections that may have something to send */
-    bool is_failed;  /* the stream is out of step or the peer is gone: close when the kernel lets go */
+    bool is_dirty;    /* in the server's list of connections that may have something to send */
+    bool is_failed;   /* out of step, or the peer is gone: close when the kernel lets go */
     uint8_t input_op; /* of the frame whose value is being skipped */
     uint32_t input_skip_size; /* bytes of a value that are still to come */
     uint32_t input_size;
@@ -60,10 +62,11 @@ void connection_open(struct connection *connection);
 
 void connection_close(struct connection *connection);
 
-/* Parses received bytes and queues the answers. `log` is NULL outside the durable mode; otherwise it has room for
- * `size` + HEADER_SIZE_MAX bytes.
+/* Parses received bytes and queues the answers. `log` is NULL outside the durable mode; otherwise
+ * it has room for `size` + HEADER_SIZE_MAX bytes.
  *
- * Errors: -EBADMSG for an op or a key that bound does not take; -ENOBUFS when the client does not read its answers. */
+ * Errors: -EBADMSG for an op or a key that bound does not take; -ENOBUFS when the client does not
+ * read its answers. */
 int connection_receive(struct connection *connection, uint32_t index, const struct answers *answers,
                        struct log *log, const uint8_t *data, uint32_t size);
 

@@ -1,10 +1,6 @@
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* O_DIRECT */
-#endif
-
 #include "log.h"
 
-#include "common/ring.h"
+#include "../common/ring.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,7 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Writes zeroes to the whole file: a write into extents that are unwritten would go to a worker thread. */
+/* Writes zeroes to the whole file: a write into extents that are unwritten would go to a worker
+ * thread. */
 static int zero_file(struct log *log)
 {
     memset(log->memory, 0, LOG_BATCH_SIZE);
@@ -48,8 +45,8 @@ static int open_file(struct log *log, const char *folder)
 static int allocate_batches(struct log *log, uint32_t waiter_count_max)
 {
     size_t size = (size_t)log->batch_count * LOG_BATCH_SIZE;
-    log->memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
-                       -1, 0);
+    log->memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (log->memory == MAP_FAILED)
         return -errno;
     log->waiter_memory = calloc((size_t)log->batch_count * waiter_count_max, sizeof(uint32_t));

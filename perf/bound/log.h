@@ -1,13 +1,14 @@
-/* The durable mode's log: bytes in, and word when they are on stable media. No index, no checksum, no recovery.
+/* The durable mode's log: bytes in, and word when they are on stable media. No index, no checksum,
+ * no recovery.
  *
- * A zeroed, preallocated file is overwritten from its start to its end and again, in batches: 4 KiB-aligned registered
- * buffers, each written with O_DIRECT and RWF_DSYNC. Group commit without a timer: while fewer than `write_count_max`
- * writes are in flight, what was appended in this loop is written at once; otherwise it gathers in the next batch until
- * a write completes.
+ * A zeroed, preallocated file is overwritten from its start to its end and again, in batches: 4
+ * KiB-aligned registered buffers, each written with O_DIRECT and RWF_DSYNC. Group commit without a
+ * timer: while fewer than `write_count_max` writes are in flight, what was appended in this loop is
+ * written at once; otherwise it gathers in the next batch until a write completes.
  *
- * Batches are numbered from 1. durable <= submitted <= filling always: up to `durable` all are on media, up to
- * `submitted` they were given to the disk, `filling` is the one that takes bytes. A batch lives in slot number modulo
- * batch_count, so filling - durable <= batch_count. */
+ * Batches are numbered from 1. durable <= submitted <= filling always: up to `durable` all are on
+ * media, up to `submitted` they were given to the disk, `filling` is the one that takes bytes. A
+ * batch lives in slot number modulo batch_count, so filling - durable <= batch_count. */
 #ifndef PERF_BOUND_LOG_H
 #define PERF_BOUND_LOG_H
 
@@ -81,8 +82,8 @@ static inline bool log_is_writing(const struct log *log)
 /* Queues the writes that may start now. */
 void log_submit(struct log *log);
 
-/* Takes the completion of a write. The caller then tells the waiters of the batches from the old `durable` + 1 to the
- * new one.
+/* Takes the completion of a write. The caller then tells the waiters of the batches from the old
+ * `durable` + 1 to the new one.
  *
  * Errors: the -errno of the write; -EIO when it was short. */
 int log_complete(struct log *log, uint64_t batch_slot, int result);

@@ -1,7 +1,8 @@
-/* bound: the server that does nothing but answer. What it reaches bounds what a server with a store can reach. */
+/* bound: the server that does nothing but answer. What it reaches bounds what a server with a store
+ * can reach. */
 #include "server.h"
 
-#include "common/options.h"
+#include "../common/options.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,7 +23,8 @@ static int parse(struct command_line *line, int argc, char **argv)
     const struct option_spec specs[] = {
         {"host", OPTION_STRING, &line->host, "ADDRESS", 0, 0, "IPv4 address to listen on"},
         {"port", OPTION_U64, &line->port, "N", 1, 65535, "TCP port"},
-        {"connections", OPTION_U64, &line->connections, "N", 1, 65536, "most connections at a time"},
+        {"connections", OPTION_U64, &line->connections, "N", 1, 65536,
+         "most connections at a time"},
         {"value-size", OPTION_U64, &line->value_size, "BYTES", 0, 16 << 20,
          "size of the value that answers every GET"},
         {"busy-poll", OPTION_U64, &line->busy_poll_us, "MICROSECONDS", 0, 1000000,
@@ -35,7 +37,8 @@ static int parse(struct command_line *line, int argc, char **argv)
          "size of the zeroed log under --durable; it is overwritten in a circle"},
     };
     const struct option_table table = {
-        .usage = "bound: answers GET, SET, DELETE, HEALTH and AUTH of the binary protocol with canned bytes.",
+        .usage = "bound: answers GET, SET, DELETE, HEALTH and AUTH of the binary protocol with "
+                 "canned bytes.",
         .specs = specs,
         .spec_count = sizeof specs / sizeof specs[0],
     };

@@ -1,11 +1,12 @@
-/* bound's loop: accept, receive, answer, and in the durable mode write. One thread, one ring, one enter a loop. */
+/* bound's loop: accept, receive, answer, and in the durable mode write. One thread, one ring, one
+ * enter a loop. */
 #ifndef PERF_BOUND_SERVER_H
 #define PERF_BOUND_SERVER_H
 
 #include "connection.h"
 #include "log.h"
 
-#include "common/ring.h"
+#include "../common/ring.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "common/options.h"
+#include "options.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -30,7 +30,8 @@ static void print_help(const struct option_table *table)
     for (size_t i = 0; i < table->spec_count; i++) {
         const struct option_spec *spec = &table->specs[i];
         char left[80];
-        (void)snprintf(left, sizeof left, "--%s%s%s", spec->name, spec->kind == OPTION_FLAG ? "" : " ",
+        (void)snprintf(left, sizeof left, "--%s%s%s", spec->name,
+                       spec->kind == OPTION_FLAG ? "" : " ",
                        spec->kind == OPTION_FLAG ? "" : spec->choices);
         printf("  %-34s %s", left, spec->help);
         print_default(spec);

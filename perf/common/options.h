@@ -19,7 +19,7 @@ enum option_kind {
 struct option_spec {
     const char *name; /* without dashes */
     enum option_kind kind;
-    void *target; /* holds the default until the option is given */
+    void *target;        /* holds the default until the option is given */
     const char *choices; /* OPTION_CHOICE: "one|two|three"; otherwise what the value is called */
     double minimum;
     double maximum;
@@ -32,7 +32,8 @@ struct option_table {
     size_t spec_count;
 };
 
-/* Stores what the command line says; says on stderr what is wrong with it, and answers --help on stdout.
+/* Stores what the command line says; says on stderr what is wrong with it, and answers --help on
+ * stdout.
  *
  * Errors: -EINVAL; -ECANCELED after --help: the program is done, successfully. */
 int options_parse(const struct option_table *table, int argc, char **argv);

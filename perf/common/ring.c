@@ -1,12 +1,13 @@
-#include "common/ring.h"
+#include "ring.h"
 
-#include "common/clock.h"
+#include "clock.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
-/* A completion queue this much larger than the submission queue does not overflow under multishot receives. */
+/* A completion queue this much larger than the submission queue does not overflow under multishot
+ * receives. */
 #define COMPLETIONS_PER_ENTRY 4
 
 int ring_open(struct io_uring *ring, unsigned entry_count)
@@ -14,8 +15,8 @@ int ring_open(struct io_uring *ring, unsigned entry_count)
     struct io_uring_params params;
     memset(&params, 0, sizeof params);
     params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                   IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
-                   IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE;
+                   IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL |
+                   IORING_SETUP_CQSIZE;
     params.cq_entries = entry_count * COMPLETIONS_PER_ENTRY;
     int error = io_uring_queue_init_params(entry_count, ring, &params);
     if (error < 0)
@@ -29,7 +30,8 @@ const char *ring_explain(int error)
 {
     switch (-error) {
     case EPERM:
-        return "io_uring is refused: set kernel.io_uring_disabled=0, and in Docker use a seccomp profile "
+        return "io_uring is refused: set kernel.io_uring_disabled=0, and in Docker use a seccomp "
+               "profile "
                "that allows io_uring";
     case ENOSYS:
         return "this kernel has no io_uring: use Linux 6.1 or later";
@@ -70,10 +72,12 @@ int ring_turn(struct io_uring *ring, uint64_t spin_ns)
     if (spin_ns == 0) {
         error = io_uring_submit_and_wait(ring, 1);
     } else {
-        /* Sends go out before we spin; the task work that the spin saw is run by the second enter. */
+        /* Sends go out before we spin; the task work that the spin saw is run by the second enter.
+         */
         error = io_uring_submit_and_get_events(ring);
         if (error >= 0 && io_uring_cq_ready(ring) == 0)
-            error = spin(ring, spin_ns) ? io_uring_get_events(ring) : io_uring_submit_and_wait(ring, 1);
+            error =
+                spin(ring, spin_ns) ? io_uring_get_events(ring) : io_uring_submit_and_wait(ring, 1);
     }
     return error == -EINTR ? 0 : error;
 }

@@ -1,7 +1,8 @@
 /* One thread's io_uring as both tools use it, and its pool of provided receive buffers.
  *
- * The set-up is that of the server under test (SINGLE_ISSUER | DEFER_TASKRUN | COOP_TASKRUN | TASKRUN_FLAG |
- * SUBMIT_ALL, registered ring descriptor): one enter a loop submits, runs task work and waits. */
+ * The set-up is that of the server under test (SINGLE_ISSUER | DEFER_TASKRUN | COOP_TASKRUN |
+ * TASKRUN_FLAG | SUBMIT_ALL, registered ring descriptor): one enter a loop submits, runs task work
+ * and waits. */
 #ifndef PERF_COMMON_RING_H
 #define PERF_COMMON_RING_H
 
@@ -46,7 +47,8 @@ static inline bool ring_has_work(struct io_uring *ring)
     return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
-/* Submits, then waits for work at most `spin_ns` awake and after that asleep. 0: sleep at once; UINT64_MAX: never.
+/* Submits, then waits for work at most `spin_ns` awake and after that asleep. 0: sleep at once;
+ * UINT64_MAX: never.
  *
  * Errors: -errno of io_uring_enter, except -EINTR, which is a turn without work. */
 int ring_turn(struct io_uring *ring, uint64_t spin_ns);

@@ -1,6 +1,6 @@
 #include "config.h"
 
-#include "common/options.h"
+#include "../common/options.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,12 +17,16 @@ static int parse(struct config *config, int argc, char **argv)
         {"http-json", OPTION_FLAG, &config->is_http_json, NULL, 0, 0,
          "with http: PUT and GET /KEY with JSON bodies instead of /v1/kv/KEY"},
         {"host", OPTION_STRING, &config->host, "ADDRESS", 0, 0, "the server's IPv4 address"},
-        {"port", OPTION_U64, &config->port, "N", 0, 65535, "its TCP port; 0: the protocol's usual one"},
+        {"port", OPTION_U64, &config->port, "N", 0, 65535,
+         "its TCP port; 0: the protocol's usual one"},
         {"auth", OPTION_STRING, &config->auth, "SECRET", 0, 0, "log in (not with memcached)"},
-        {"connections", OPTION_U64, &config->connections, "N", 1, 65536, "connections, over all threads"},
-        {"depth", OPTION_U64, &config->depth, "N", 1, 65536, "requests in flight per connection, at most"},
+        {"connections", OPTION_U64, &config->connections, "N", 1, 65536,
+         "connections, over all threads"},
+        {"depth", OPTION_U64, &config->depth, "N", 1, 65536,
+         "requests in flight per connection, at most"},
         {"threads", OPTION_U64, &config->threads, "N", 1, 256, "client threads, each with a ring"},
-        {"busy-poll", OPTION_FLAG, &config->is_busy_poll, NULL, 0, 0, "spin for replies, never sleep"},
+        {"busy-poll", OPTION_FLAG, &config->is_busy_poll, NULL, 0, 0,
+         "spin for replies, never sleep"},
         {"keys", OPTION_U64, &config->keys, "N", 1, 1e12, "size of the key space"},
         {"key-size", OPTION_U64, &config->key_size, "BYTES", KEY_SIZE_MIN, KEY_SIZE_MAX,
          "keys are key:000000012345, zeroes filling up"},
@@ -35,16 +39,21 @@ static int parse(struct config *config, int argc, char **argv)
         {"seed", OPTION_U64, &config->seed, "N", 0, 1e18, "of the draws"},
         {"prefill", OPTION_FLAG, &config->is_prefill, NULL, 0, 0,
          "first SET every key once; an error ends the run"},
-        {"warmup", OPTION_DOUBLE, &config->warmup_seconds, "SECONDS", 0, 1e6, "load before the measurement"},
+        {"warmup", OPTION_DOUBLE, &config->warmup_seconds, "SECONDS", 0, 1e6,
+         "load before the measurement"},
         {"seconds", OPTION_DOUBLE, &config->seconds, "SECONDS", 0, 1e6,
          "length of the measurement; 0: only prefill"},
         {"rate", OPTION_DOUBLE, &config->rate, "N", 0, 1e9,
-         "open loop: requests a second, evenly spaced, latency from the intended time; 0: closed loop"},
-        {"allow-misses", OPTION_FLAG, &config->is_allow_misses, NULL, 0, 0, "misses are no failure"},
-        {"json", OPTION_FLAG, &config->is_json, NULL, 0, 0, "the result as one JSON object on stdout"},
+         "open loop: requests a second, evenly spaced, latency from the intended time; 0: closed "
+         "loop"},
+        {"allow-misses", OPTION_FLAG, &config->is_allow_misses, NULL, 0, 0,
+         "misses are no failure"},
+        {"json", OPTION_FLAG, &config->is_json, NULL, 0, 0,
+         "the result as one JSON object on stdout"},
     };
     const struct option_table table = {
-        .usage = "mvload: loads a key-value server and measures it. Exit code: 0; 1 when a request failed or\n"
+        .usage = "mvload: loads a key-value server and measures it. Exit code: 0; 1 when a request "
+                 "failed or\n"
                  "missed; 2 for a bad command line. First of several choices is the default.",
         .specs = specs,
         .spec_count = sizeof specs / sizeof specs[0],
@@ -116,8 +125,9 @@ static int derive(struct config *config)
                                        .auth = config->auth,
                                        .host = config->host};
     size_t auth_size = config->auth == NULL ? 0 : strlen(config->auth);
-    config->request_size_max = (uint32_t)(config->key_size + config->value_size + auth_size +
-                                          strlen(config->host) + config->protocol->request_overhead);
+    config->request_size_max =
+        (uint32_t)(config->key_size + config->value_size + auth_size + strlen(config->host) +
+                   config->protocol->request_overhead);
     return 0;
 }
 

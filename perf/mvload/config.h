@@ -41,7 +41,8 @@ struct config {
     struct key_space key_space;
     struct traffic traffic;
     uint32_t request_size_max;
-    uint32_t read_threshold; /* a request is a GET when 32 random bits are below: share times 2^32, less one */
+    uint32_t read_threshold; /* a request is a GET when 32 random bits are below: share times 2^32,
+                                less one */
     bool is_all_reads;
 };
 

@@ -60,7 +60,8 @@ static int allocate(struct connection *connection, const struct config *config, 
 {
     uint64_t wanted = (uint64_t)depth_max * config->request_size_max;
     if (wanted > OUTPUT_SIZE_MAX)
-        wanted = config->request_size_max > OUTPUT_SIZE_MAX ? config->request_size_max : OUTPUT_SIZE_MAX;
+        wanted =
+            config->request_size_max > OUTPUT_SIZE_MAX ? config->request_size_max : OUTPUT_SIZE_MAX;
     uint32_t pending_capacity = 1;
     while (pending_capacity < depth_max)
         pending_capacity *= 2;
@@ -106,8 +107,8 @@ static int finish(struct connection *connection, struct finished *ret_finished)
 }
 
 /* Reads a head that began in an earlier buffer; `*ret_used` bytes of data belong to it. */
-static int read_held_head(struct connection *connection, const struct protocol *protocol, bool is_get,
-                          const uint8_t *data, uint32_t size, uint32_t *ret_used)
+static int read_held_head(struct connection *connection, const struct protocol *protocol,
+                          bool is_get, const uint8_t *data, uint32_t size, uint32_t *ret_used)
 {
     uint32_t held = connection->head_size;
     uint32_t taken = REPLY_HEAD_SIZE_MAX - held < size ? REPLY_HEAD_SIZE_MAX - held : size;
@@ -159,7 +160,8 @@ int connection_next_reply(struct connection *connection, const struct protocol *
             connection->is_in_body = result == 1;
             connection->body_rest_size = connection->reply.body_size;
         } else {
-            used = connection->body_rest_size < *size ? (uint32_t)connection->body_rest_size : *size;
+            used =
+                connection->body_rest_size < *size ? (uint32_t)connection->body_rest_size : *size;
             connection->body_rest_size -= used;
         }
         *data += used;

@@ -1,6 +1,8 @@
-/* One connection of the client: requests that are being sent, requests that wait for a reply, the reply that is coming.
+/* One connection of the client: requests that are being sent, requests that wait for a reply, the
+ * reply that is coming.
  *
- * One send is in flight at a time, with as many requests in it as fit; new requests are written when it is done. */
+ * One send is in flight at a time, with as many requests in it as fit; new requests are written
+ * when it is done. */
 #ifndef PERF_MVLOAD_CONNECTION_H
 #define PERF_MVLOAD_CONNECTION_H
 
@@ -15,7 +17,6 @@ struct connection {
     bool is_open;
     bool is_sending;
     bool is_dirty;
-    bool is_parked;
 
     uint8_t *output;
     uint32_t output_capacity;
@@ -59,7 +60,8 @@ static inline uint8_t *connection_output_end(struct connection *connection)
 static inline void connection_add(struct connection *connection, size_t size, bool is_get,
                                   uint64_t intended_ns)
 {
-    uint32_t last = (connection->pending_first + connection->pending_count) & connection->pending_mask;
+    uint32_t last =
+        (connection->pending_first + connection->pending_count) & connection->pending_mask;
     connection->pending[last] = intended_ns << 1 | is_get;
     connection->pending_count++;
     connection->output_size += (uint32_t)size;
@@ -71,7 +73,8 @@ struct finished {
     bool is_get;
 };
 
-/* Uses up received bytes until a reply is complete or none are left. 1: *ret_finished; 0: no bytes are left.
+/* Uses up received bytes until a reply is complete or none are left. 1: *ret_finished; 0: no bytes
+ * are left.
  *
  * Errors: -EBADMSG: the server's bytes are no reply, or there was no request. */
 int connection_next_reply(struct connection *connection, const struct protocol *protocol,

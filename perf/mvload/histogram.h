@@ -1,7 +1,9 @@
-/* Latencies with bounded relative error (after Gil Tene's HdrHistogram): buckets are linear within a power of two.
+/* Latencies with bounded relative error (after Gil Tene's HdrHistogram): buckets are linear within
+ * a power of two.
  *
- * 128 buckets a power of two: a bucket is at most 1/128 of its value wide, and its middle is reported, so the error is
- * at most 0.4 %. Values below 128 ns are exact; those above 2^40 ns (18 minutes) count as that. */
+ * 128 buckets a power of two: a bucket is at most 1/128 of its value wide, and its middle is
+ * reported, so the error is at most 0.4 %. Values below 128 ns are exact; those above 2^40 ns (18
+ * minutes) count as that. */
 #ifndef PERF_MVLOAD_HISTOGRAM_H
 #define PERF_MVLOAD_HISTOGRAM_H
 
@@ -9,7 +11,7 @@
 
 #define HISTOGRAM_LINEAR_BITS 7
 #define HISTOGRAM_VALUE_BITS 40
-#define HISTOGRAM_BUCKET_COUNT \
+#define HISTOGRAM_BUCKET_COUNT                                                                     \
     ((HISTOGRAM_VALUE_BITS - HISTOGRAM_LINEAR_BITS + 1) << HISTOGRAM_LINEAR_BITS)
 
 struct histogram {

@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Beyond this rank the sum of the Zipf weights is taken from its integral (Euler and Maclaurin): exact to 1e-9. */
+/* Beyond this rank the sum of the Zipf weights is taken from its integral (Euler and Maclaurin):
+ * exact to 1e-9. */
 #define ZETA_EXACT_MAX 1000000u
 
 static double zeta(uint64_t count)
@@ -17,8 +18,8 @@ static double zeta(uint64_t count)
         return sum;
     double first = (double)exact;
     double last = (double)count;
-    double integral = (pow(last, 1 - ZIPF_EXPONENT) - pow(first, 1 - ZIPF_EXPONENT)) /
-                      (1 - ZIPF_EXPONENT);
+    double integral =
+        (pow(last, 1 - ZIPF_EXPONENT) - pow(first, 1 - ZIPF_EXPONENT)) / (1 - ZIPF_EXPONENT);
     return sum + integral + (pow(last, -ZIPF_EXPONENT) - pow(first, -ZIPF_EXPONENT)) / 2;
 }
 
@@ -51,8 +52,8 @@ int key_space_init(struct key_space *space, uint64_t key_count, uint32_t key_siz
     double two = 1 + pow(0.5, ZIPF_EXPONENT);
     space->zipf_zeta = zeta(key_count);
     space->zipf_second = two;
-    space->zipf_eta = (1 - pow(2.0 / (double)key_count, 1 - ZIPF_EXPONENT)) /
-                      (1 - two / space->zipf_zeta);
+    space->zipf_eta =
+        (1 - pow(2.0 / (double)key_count, 1 - ZIPF_EXPONENT)) / (1 - two / space->zipf_zeta);
     return 0;
 }
 

@@ -1,7 +1,8 @@
 /* Which key comes next, and its text: "key:" and the number, padded with zeroes to the key size.
  *
- * Zipf draws follow Gray et al., "Quickly generating billion-record synthetic databases", 1994 (as YCSB does); ranks are
- * spread over the key space by a multiplication that is a bijection, so that hot keys are no neighbours. */
+ * Zipf draws follow Gray et al., "Quickly generating billion-record synthetic databases", 1994 (as
+ * YCSB does); ranks are spread over the key space by a multiplication that is a bijection, so that
+ * hot keys are no neighbours. */
 #ifndef PERF_MVLOAD_KEYS_H
 #define PERF_MVLOAD_KEYS_H
 

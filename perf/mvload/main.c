@@ -1,4 +1,5 @@
-/* mvload: a load generator. Threads do the work (worker.h); this one starts them, shows progress and reports. */
+/* mvload: a load generator. Threads do the work (worker.h); this one starts them, shows progress
+ * and reports. */
 #include "config.h"
 #include "report.h"
 #include "worker.h"

@@ -1,6 +1,7 @@
 /* The dialects of the servers that mvload drives: bytes of a request, and the head of a reply.
  *
- * Nothing here does I/O or keeps state. A reply's body is skipped by the caller, which only needs its size. */
+ * Nothing here does I/O or keeps state. A reply's body is skipped by the caller, which only needs
+ * its size. */
 #ifndef PERF_MVLOAD_PROTOCOL_H
 #define PERF_MVLOAD_PROTOCOL_H
 
@@ -44,11 +45,13 @@ struct protocol {
     size_t (*write_get)(uint8_t *target, const struct traffic *traffic, const uint8_t *key);
     size_t (*write_set)(uint8_t *target, const struct traffic *traffic, const uint8_t *key);
 
-    /* Writes the log-in that opens a connection; NULL when the dialect has none, or sends it in every request. */
+    /* Writes the log-in that opens a connection; NULL when the dialect has none, or sends it in
+     * every request. */
     size_t (*write_auth)(uint8_t *target, const struct traffic *traffic);
     bool is_auth_in_request;
 
-    /* Reads the head of a reply to a GET, or to anything else. 1: *ret_reply is there; 0: more bytes are needed.
+    /* Reads the head of a reply to a GET, or to anything else. 1: *ret_reply is there; 0: more
+     * bytes are needed.
      *
      * Errors: -EBADMSG: this is no reply of this protocol. */
     int (*read_reply)(const uint8_t *data, size_t size, bool is_get, struct reply *ret_reply);

@@ -31,7 +31,8 @@ static size_t write_set(uint8_t *target, const struct traffic *traffic, const ui
 
 static size_t write_auth(uint8_t *target, const struct traffic *traffic)
 {
-    return (size_t)(write_head(target, OP_AUTH, traffic->auth, (uint16_t)strlen(traffic->auth)) - target);
+    return (size_t)(write_head(target, OP_AUTH, traffic->auth, (uint16_t)strlen(traffic->auth)) -
+                    target);
 }
 
 static int read_reply(const uint8_t *data, size_t size, bool is_get, struct reply *ret_reply)

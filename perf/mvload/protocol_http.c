@@ -8,8 +8,8 @@
 /* What stands around the value in the answer of the JSON route to a GET. */
 #define JSON_ANSWER_OVERHEAD (sizeof "{\"success\":true,\"data\":\"\"}" - 1)
 
-static uint8_t *write_request_head(uint8_t *at, const struct traffic *traffic, const char *method_and_path,
-                                   const uint8_t *key)
+static uint8_t *write_request_head(uint8_t *at, const struct traffic *traffic,
+                                   const char *method_and_path, const uint8_t *key)
 {
     at = text_append_string(at, method_and_path);
     at = text_append(at, key, traffic->key_size);
@@ -59,7 +59,8 @@ static int read_header(const uint8_t *line, size_t line_size, struct reply *repl
 {
     static const char length[] = "content-length:";
     static const char encoding[] = "transfer-encoding:";
-    if (line_size > sizeof encoding && strncasecmp((const char *)line, encoding, sizeof encoding - 1) == 0)
+    if (line_size > sizeof encoding &&
+        strncasecmp((const char *)line, encoding, sizeof encoding - 1) == 0)
         return -EBADMSG;
     size_t at = sizeof length - 1;
     if (line_size < at || strncasecmp((const char *)line, length, at) != 0)

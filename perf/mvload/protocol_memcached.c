@@ -42,8 +42,10 @@ static int read_reply(const uint8_t *data, size_t size, bool is_get, struct repl
     if (line_size == 0)
         return 0;
     *ret_reply = (struct reply){.head_size = (uint32_t)line_size};
-    if (text_starts_with(data, line_size, "ERROR") || text_starts_with(data, line_size, "SERVER_ERROR") ||
-        text_starts_with(data, line_size, "CLIENT_ERROR") || text_starts_with(data, line_size, "NOT_STORED")) {
+    if (text_starts_with(data, line_size, "ERROR") ||
+        text_starts_with(data, line_size, "SERVER_ERROR") ||
+        text_starts_with(data, line_size, "CLIENT_ERROR") ||
+        text_starts_with(data, line_size, "NOT_STORED")) {
         ret_reply->outcome = REPLY_ERROR;
         return 1;
     }

@@ -42,7 +42,8 @@ static double minimum_us(const struct histogram *latency)
     return latency->count == 0 ? 0 : (double)latency->minimum / 1e3;
 }
 
-/* Of the threads' CPUs: near 1, the client may be what is measured (always so when it busy-polls). */
+/* Of the threads' CPUs: near 1, the client may be what is measured (always so when it busy-polls).
+ */
 static double client_cpu_share(const struct config *config, const struct tally *total)
 {
     double available = (double)total->duration_ns * (double)config->threads;
@@ -53,14 +54,15 @@ void report_text(const struct config *config, const struct tally *total)
 {
     printf("%s %s:%llu, %llu connections x %llu, %.0f %% GET, %s keys, %llu-byte values%s\n",
            config->protocol->name, config->host, (unsigned long long)config->port,
-           (unsigned long long)config->connections, (unsigned long long)config->depth, config->reads * 100,
-           config->key_space.is_zipf ? "Zipf" : "uniform", (unsigned long long)config->value_size,
-           config->is_busy_poll ? ", busy-polling" : "");
+           (unsigned long long)config->connections, (unsigned long long)config->depth,
+           config->reads * 100, config->key_space.is_zipf ? "Zipf" : "uniform",
+           (unsigned long long)config->value_size, config->is_busy_poll ? ", busy-polling" : "");
     printf("%.0f requests/s (%llu in %.2f s)", rate_of(total), (unsigned long long)total->replies,
            (double)total->duration_ns / 1e9);
     if (config->rate > 0)
         printf(", intended %.0f/s, latency from the intended time", config->rate);
-    printf("\nlatency us: min %.1f, mean %.1f", minimum_us(&total->latency), mean_us(&total->latency));
+    printf("\nlatency us: min %.1f, mean %.1f", minimum_us(&total->latency),
+           mean_us(&total->latency));
     for (size_t i = 0; i < QUANTILE_COUNT; i++)
         printf(", %s %.1f", quantiles[i].name,
                (double)histogram_quantile(&total->latency, quantiles[i].share) / 1e3);
@@ -73,18 +75,21 @@ void report_text(const struct config *config, const struct tally *total)
 
 void report_json(const struct config *config, const struct tally *total)
 {
-    printf("{\"protocol\":\"%s\",\"connections\":%llu,\"depth\":%llu,\"threads\":%llu,\"reads\":%g,"
-           "\"keys\":%llu,\"distribution\":\"%s\",\"value_size\":%llu,\"busy_poll\":%s,\"rate\":%g,",
-           config->protocol->name, (unsigned long long)config->connections,
-           (unsigned long long)config->depth, (unsigned long long)config->threads, config->reads,
-           (unsigned long long)config->keys, config->key_space.is_zipf ? "zipf" : "uniform",
-           (unsigned long long)config->value_size, config->is_busy_poll ? "true" : "false", config->rate);
-    printf("\"seconds\":%.3f,\"replies\":%llu,\"gets\":%llu,\"ops_per_second\":%.1f,\"misses\":%llu,"
-           "\"errors\":%llu,\"lost\":%llu,\"unsent\":%llu,\"client_cpu\":%.3f,",
-           (double)total->duration_ns / 1e9, (unsigned long long)total->replies,
-           (unsigned long long)total->gets, rate_of(total), (unsigned long long)total->misses,
-           (unsigned long long)total->errors, (unsigned long long)total->lost,
-           (unsigned long long)total->unsent, client_cpu_share(config, total));
+    printf(
+        "{\"protocol\":\"%s\",\"connections\":%llu,\"depth\":%llu,\"threads\":%llu,\"reads\":%g,"
+        "\"keys\":%llu,\"distribution\":\"%s\",\"value_size\":%llu,\"busy_poll\":%s,\"rate\":%g,",
+        config->protocol->name, (unsigned long long)config->connections,
+        (unsigned long long)config->depth, (unsigned long long)config->threads, config->reads,
+        (unsigned long long)config->keys, config->key_space.is_zipf ? "zipf" : "uniform",
+        (unsigned long long)config->value_size, config->is_busy_poll ? "true" : "false",
+        config->rate);
+    printf(
+        "\"seconds\":%.3f,\"replies\":%llu,\"gets\":%llu,\"ops_per_second\":%.1f,\"misses\":%llu,"
+        "\"errors\":%llu,\"lost\":%llu,\"unsent\":%llu,\"client_cpu\":%.3f,",
+        (double)total->duration_ns / 1e9, (unsigned long long)total->replies,
+        (unsigned long long)total->gets, rate_of(total), (unsigned long long)total->misses,
+        (unsigned long long)total->errors, (unsigned long long)total->lost,
+        (unsigned long long)total->unsent, client_cpu_share(config, total));
     printf("\"latency_us\":{\"min\":%.3f,\"mean\":%.3f,", minimum_us(&total->latency),
            mean_us(&total->latency));
     for (size_t i = 0; i < QUANTILE_COUNT; i++)

@@ -1,4 +1,5 @@
-/* Text as the text protocols need it: append a string or a number, find the end of a line, read a number. */
+/* Text as the text protocols need it: append a string or a number, find the end of a line, read a
+ * number. */
 #ifndef PERF_MVLOAD_TEXT_H
 #define PERF_MVLOAD_TEXT_H
 

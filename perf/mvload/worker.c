@@ -1,6 +1,6 @@
 #include "worker.h"
 
-#include "common/clock.h"
+#include "../common/clock.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -39,7 +39,8 @@ static void send_start(struct worker *worker, uint32_t index)
     struct connection *connection = &worker->connections[index];
     struct io_uring_sqe *sqe = ring_get_sqe(&worker->ring);
     io_uring_prep_send(sqe, (int)index, connection->output + connection->output_sent,
-                       connection->output_size - connection->output_sent, MSG_NOSIGNAL | MSG_WAITALL);
+                       connection->output_size - connection->output_sent,
+                       MSG_NOSIGNAL | MSG_WAITALL);
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, ring_tag(OPERATION_SEND, index));
     connection->is_sending = true;
@@ -116,7 +117,8 @@ static void consume(struct worker *worker, uint32_t index, const uint8_t *data, 
     int result = 0;
     for (;;) {
         const uint8_t *reply = data;
-        result = connection_next_reply(connection, worker->config->protocol, &data, &size, &finished);
+        result =
+            connection_next_reply(connection, worker->config->protocol, &data, &size, &finished);
         if (result != 1)
             break;
         count_reply(worker, &finished, reply, (size_t)(data - reply));
@@ -185,7 +187,8 @@ static void completion_dispatch(struct worker *worker, const struct io_uring_cqe
 }
 
 /* Writes the next request into a connection that has room. */
-static void request_write(struct worker *worker, struct connection *connection, uint64_t intended_ns)
+static void request_write(struct worker *worker, struct connection *connection,
+                          uint64_t intended_ns)
 {
     const struct config *config = worker->config;
     bool is_get = false;
@@ -194,9 +197,9 @@ static void request_write(struct worker *worker, struct connection *connection, 
         number = worker->prefill_next++;
     } else {
         number = key_draw(&config->key_space, &worker->prng);
-        is_get = config->is_all_reads ||
-                 (config->read_threshold > 0 &&
-                  (uint32_t)prng_next(&worker->prng) < config->read_threshold);
+        is_get =
+            config->is_all_reads || (config->read_threshold > 0 &&
+                                     (uint32_t)prng_next(&worker->prng) < config->read_threshold);
     }
     key_write(&config->key_space, worker->key, number);
     uint8_t *target = connection_output_end(connection);
@@ -224,9 +227,11 @@ static void refill(struct worker *worker, struct connection *connection)
     }
 }
 
-/* Open loop: what is due goes to the connections in turn. Full connections leave it due, and its latency running. */
+/* Open loop: what is due goes to the connections in turn. Full connections leave it due, and its
+ * latency running. */
 static void issue_due(struct worker *worker)
 {
+    worker->is_blocked = false;
     while (worker->due_ns <= (double)worker->now_ns) {
         uint32_t tried = 0;
         uint32_t index = worker->next_connection;
@@ -234,7 +239,8 @@ static void issue_due(struct worker *worker)
             index = index + 1 < worker->connection_count ? index + 1 : 0;
             tried++;
         }
-        if (tried == worker->connection_count)
+        worker->is_blocked = tried == worker->connection_count;
+        if (worker->is_blocked)
             return;
         request_write(worker, &worker->connections[index], (uint64_t)worker->due_ns);
         mark_dirty(worker, index);
@@ -260,13 +266,15 @@ static void flush(struct worker *worker)
     worker->parked_count = 0;
 }
 
-/* Waits until the next request is due or something completes. */
+/* Waits until the next request can go: until it is due, or something completes. */
 static int wait_until_due(struct worker *worker)
 {
-    double rest_ns = worker->due_ns - (double)clock_now_ns();
-    /* Already due: it waits for a connection to have room, thus for a completion. */
-    if (rest_ns <= 0)
+    /* Room for what is due comes with a completion only. */
+    if (worker->is_blocked)
         return ring_turn(&worker->ring, worker->config->is_busy_poll ? UINT64_MAX : 0);
+    double rest_ns = worker->due_ns - (double)clock_now_ns();
+    if (rest_ns <= 0) /* it became due since we looked */
+        return ring_turn_awake(&worker->ring, 0);
     if (worker->config->is_busy_poll)
         return ring_turn_awake(&worker->ring, (uint64_t)rest_ns);
     struct __kernel_timespec timeout = {
@@ -377,7 +385,8 @@ static int load_for(struct worker *worker, double seconds)
     return 0;
 }
 
-/* Answers to requests of the measurement that came after its end count for latencies and errors, not for the rate. */
+/* Answers to requests of the measurement that came after its end count for latencies and errors,
+ * not for the rate. */
 static int drain(struct worker *worker)
 {
     uint64_t replies = worker->tally.replies;

@@ -6,7 +6,7 @@
 #include "connection.h"
 #include "histogram.h"
 
-#include "common/ring.h"
+#include "../common/ring.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -14,7 +14,8 @@
 
 #define FIRST_ERROR_SIZE 160
 
-/* Prefilling keeps at least so many requests in flight per connection, whatever the depth of the load. */
+/* Prefilling keeps at least so many requests in flight per connection, whatever the depth of the
+ * load. */
 #define PREFILL_DEPTH 64u
 
 /* What the measurement found. */
@@ -23,9 +24,9 @@ struct tally {
     uint64_t replies;         /* within the measurement */
     uint64_t gets;            /* of them */
     uint64_t misses;
-    uint64_t errors;      /* refused, or a value of the wrong size */
-    uint64_t lost;        /* requests without an answer: the connection broke, or the server stalled */
-    uint64_t unsent;      /* open loop: due, but every connection was full until the end */
+    uint64_t errors; /* refused, or a value of the wrong size */
+    uint64_t lost;   /* requests without an answer: the connection broke, or the server stalled */
+    uint64_t unsent; /* open loop: due, but every connection was full until the end */
     uint64_t duration_ns; /* of the measurement */
     uint64_t cpu_ns;      /* this thread's, in that time */
 };
@@ -63,16 +64,18 @@ struct worker {
     uint64_t prefill_end;
     double interval_ns; /* open loop */
     double due_ns;      /* of the next request */
+    bool is_blocked;    /* a request is due, and no connection has room */
     uint32_t next_connection;
 
-    bool is_failed;   /* cannot go on; said on stderr */
+    bool is_failed; /* cannot go on; said on stderr */
     bool is_measuring;
     char first_error[FIRST_ERROR_SIZE]; /* the head of the first reply that was an error, or "" */
     struct tally tally;
     uint64_t progress; /* all replies so far; read by the main thread (atomic) */
 };
 
-/* Takes over `config`, which must outlive the worker; draws, keys and rate are split over the threads by index. */
+/* Takes over `config`, which must outlive the worker; draws, keys and rate are split over the
+ * threads by index. */
 void worker_init(struct worker *worker, const struct config *config, uint32_t index,
                  pthread_barrier_t *barrier);
 

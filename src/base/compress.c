@@ -138,10 +138,9 @@ static int output_grow(struct decompressor *decompressor)
  * Returns 0: the frame goes on, 1: it ended. Errors: as decompressor_step. */
 static int frame_decode(struct decompressor *decompressor, size_t frame_end, size_t output_end)
 {
-    ZSTD_inBuffer in = { decompressor->frame, frame_end, decompressor->frame_position };
-    ZSTD_outBuffer out = { decompressor->output,
-                           min_u64(decompressor->output_capacity, output_end),
-                           decompressor->output_size };
+    ZSTD_inBuffer in = {decompressor->frame, frame_end, decompressor->frame_position};
+    ZSTD_outBuffer out = {decompressor->output, min_u64(decompressor->output_capacity, output_end),
+                          decompressor->output_size};
     size_t result = ZSTD_decompressStream(decompressor->context, &out, &in);
     decompressor->frame_position = in.pos;
     decompressor->output_size = out.pos;

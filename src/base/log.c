@@ -38,7 +38,7 @@ static bool stderr_is_journal(void)
 
 void log_init_stderr(struct log *log, enum log_level level_min)
 {
-    *log = (struct log){ .level_min = level_min, .journal = stderr_is_journal() };
+    *log = (struct log){.level_min = level_min, .journal = stderr_is_journal()};
 }
 
 static void write_stderr(const char *bytes, uint32_t size)
@@ -53,8 +53,8 @@ static void write_stderr(const char *bytes, uint32_t size)
 static void append_prefix(struct line *line, const struct log *log, enum log_level level)
 {
     /* Of syslog(3): debug 7, info 6, warning 4, error 3. */
-    static const char *const priorities[] = { "<7>", "<6>", "<4>", "<3>" };
-    static const char *const names[] = { "DEBUG ", "INFO ", "WARN ", "ERROR " };
+    static const char *const priorities[] = {"<7>", "<6>", "<4>", "<3>"};
+    static const char *const names[] = {"DEBUG ", "INFO ", "WARN ", "ERROR "};
     if (log->journal) {
         line->size = (uint32_t)snprintf(line->bytes, LOG_LINE_MAX, "%s", priorities[level]);
         return;
@@ -69,8 +69,8 @@ static void append_prefix(struct line *line, const struct log *log, enum log_lev
                 utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
                 utc.tm_sec, (int)(now_ms % 1000));
     }
-    line->size += (uint32_t)snprintf(line->bytes + line->size, LOG_LINE_MAX - line->size, "%s",
-                                     names[level]);
+    line->size +=
+        (uint32_t)snprintf(line->bytes + line->size, LOG_LINE_MAX - line->size, "%s", names[level]);
 }
 
 /* The size of the well-formed UTF-8 character that begins at `text` (Unicode, table 3-7), or 0.

@@ -24,7 +24,6 @@
 static void object_poison(void *object, size_t size)
 {
 #ifdef POOL_POISONS
-    assert(!__asan_address_is_poisoned(object)); /* it was free already */
     __asan_poison_memory_region(object, size);
 #else
     (void)object;
@@ -60,7 +59,7 @@ int pool_init(struct pool *pool, size_t object_size, uint32_t count_max)
             return -ENOMEM;
         object_poison(base, region_size);
     }
-    *pool = (struct pool){ .base = base, .object_size = rounded, .count_max = count_max };
+    *pool = (struct pool){.base = base, .object_size = rounded, .count_max = count_max};
     return 0;
 }
 

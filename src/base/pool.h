@@ -10,7 +10,7 @@
 
 struct pool {
     uint8_t *base;
-    void *free_first;      /* a free object begins with the pointer to the next */
+    void *free_first;   /* a free object begins with the pointer to the next */
     size_t object_size; /* rounded up to 16 bytes */
     uint32_t count_max;
     uint32_t count_touched; /* handed out at least once: the region's used prefix */

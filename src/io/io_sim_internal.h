@@ -43,7 +43,8 @@ struct sim_op {
     struct io *io;
     struct io_op *op;
     enum sim_kind kind;
-    uint32_t sum;           /* of what must not change, when strict */
+    bool is_sealed;         /* strict: what must not change has this sum */
+    uint32_t sum;
     uint64_t submitted_ns;
     bool is_cancelled;
     bool is_done;           /* its last completion is queued */
@@ -109,6 +110,7 @@ struct io {
     struct list active; /* operations */
     struct list ready;  /* completions */
     struct sim_socket **sockets; /* by handle */
+    uint32_t sockets_from;       /* no handle below is free */
     struct sim_file **files;     /* by handle */
 };
 
@@ -303,9 +305,12 @@ struct sim_orphan {
 };
 
 void file_execute(struct sim_op *op);
+void file_free(struct sim_file *file);
 
-/* An open that completed for nobody gives its file back. */
-void file_abandon(struct io *io, int handle);
+/* What the operation does to the disk, without its completion. */
+int32_t file_apply(struct sim_op *op);
+
+/* ---- io_sim_disk.c: the end of a process ---- */
 
 /* The host is gone: what was in flight happens in part; locks and files are given back. */
 void files_crash(struct io *io, enum sim_crash crash);
@@ -314,46 +319,69 @@ void orphans_lose_power(struct sim_disk *disk);
 
 /* ---- io_sim_net.c: the host's side of connections ---- */
 
+struct sim_socket {
+    int handle;
+    uint32_t active; /* operations on it */
+    bool is_closing;
+    bool is_listener;
+    uint16_t port;   /* of a listener, as the next three */
+    uint32_t backlog;
+    uint32_t queued_count;
+    struct list queued; /* connections, to be accepted */
+    struct sim_connection *connection;
+    struct sim_op *accept; /* active ones, one of a kind */
+    struct sim_op *receive;
+    struct sim_op *send;
+};
+
+void net_execute(struct sim_op *op);
+
+/* The operation's last completion is handed over. */
+void net_done(struct sim_op *op);
+
+/* Finds a listener of a machine. */
+struct sim_socket *net_listener(const struct sim *sim, const struct sim_disk *disk, uint16_t port,
+                                struct io **ret_io);
+
+/* A connection arrives at a listener. */
+void net_queue(struct io *io, struct sim_socket *listener, struct sim_connection *connection);
+
+/* Something changed for the host: bytes, end or error to receive; room or error for a send. */
+void net_readable(struct sim_connection *connection);
+void net_writable(struct sim_connection *connection);
+
+/* The process ends. */
+void net_crash(struct io *io, enum sim_crash crash);
+
+/* ---- io_sim_wire.c: streams, packets and the clients ---- */
+
 /* One direction of a stream. */
 struct sim_pipe {
     uint8_t *bytes;
     size_t capacity;
-    size_t start;      /* of what was not taken */
-    size_t size;       /* not taken */
-    size_t arrived;    /* of it, what the receiver can see */
-    size_t size_max;   /* a sender is told to wait beyond it */
+    size_t start;        /* of what was not taken */
+    size_t size;         /* not taken */
+    size_t arrived;      /* of it, what the receiver can see */
+    size_t size_max;     /* a sender waits beyond it */
     uint64_t arrival_ns; /* of the last packet */
-    bool is_finished;  /* FIN was sent */
-    bool has_ended;    /* and has arrived */
+    bool is_finished;    /* FIN was sent */
+    bool has_ended;      /* and has arrived */
 };
 
 struct sim_connection {
     struct sim *sim;
-    uint32_t references; /* its two ends, and what is on its way */
-    struct io *io;       /* NULL: the host's end is gone */
-    struct sim_socket *socket;
-    struct sim_peer *peer; /* NULL: the client's end is gone */
-    struct sim_pipe up;    /* to the host */
-    struct sim_pipe down;  /* to the peer */
-    int host_error;        /* what the host's operations get; 0 */
-    int peer_error;
-    struct list_node node; /* of the listener's queue until it is accepted */
-    struct sim_event reset;
-};
-
-struct sim_socket {
-    int handle;
-    uint32_t active; /* operations on it */
-    bool is_listener;
-    bool is_closing;
+    struct sim_disk *disk; /* the machine */
     uint16_t port;
-    int backlog;
-    uint32_t queued_count;
-    struct list queued; /* connections */
-    struct sim_op *accept;
-    struct sim_op *receive;
-    struct sim_op *send;
-    struct sim_connection *connection;
+    uint32_t references;   /* its two ends and what is on its way */
+    struct io *io;         /* NULL: the host's end is not there yet, or gone */
+    bool has_arrived;
+    struct sim_socket *socket; /* once it is accepted */
+    struct sim_peer *peer;     /* NULL: the client's end is gone */
+    struct sim_pipe up;        /* to the host */
+    struct sim_pipe down;      /* to the client */
+    int host_error;            /* what the ends get; 0: nothing is wrong */
+    int peer_error;
+    struct list_node node; /* of the listener's queue */
 };
 
 struct sim_peer {
@@ -365,25 +393,17 @@ struct sim_peer {
     bool wants_room;
 };
 
-void net_execute(struct sim_op *op);
-
-/* A connection that arrived, or something about one, that the host can see now. */
-int net_arrive(struct io *io, uint16_t port, struct sim_connection *connection);
-void net_readable(struct sim_connection *connection);
-void net_writable(struct sim_connection *connection);
-void net_crash(struct io *io, enum sim_crash crash);
-void net_close(struct io *io);
-
-/* ---- io_sim_peer.c: the wire and the client's side ---- */
-
 /* Appends to a stream and sends it on its way. Returns how much was taken. */
 size_t pipe_send(struct sim_connection *connection, struct sim_pipe *pipe, const void *data,
                  size_t size);
 size_t pipe_take(struct sim_pipe *pipe, void *buffer, size_t size);
 void pipe_finish(struct sim_connection *connection, struct sim_pipe *pipe);
 
-/* A reset that `connection`'s host (or its peer) sends, and feels at once; the other end does a little later. */
-void connection_reset_by_host(struct sim_connection *connection);
-void connection_release(struct sim_connection *connection);
+/* The host took bytes: the client may have waited for room. */
+void wire_made_room(struct sim_connection *connection);
+
+/* The host's end goes: orderly (what was not received makes it a reset, as TCP does), or with a reset. `is_cut`: what is
+ * still on the wire may be lost. */
+void wire_close_host(struct sim_connection *connection, bool is_reset, bool is_cut);
 
 #endif

@@ -47,10 +47,12 @@ struct io_uring_sqe *ring_entry(struct io *io)
 
 static void fill_entry(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
-    kinds[op->kind]->prepare(io, op, sqe);
+    const struct kind *kind = kinds[op->kind];
+    kind->prepare(io, op, sqe);
     io_uring_sqe_set_data(sqe, op);
     op->state = OP_KERNEL;
     io->kernel_count++;
+    io->worker_count += kind->uses_workers;
 }
 
 void ring_submit(struct io *io, struct io_op *op)
@@ -218,7 +220,10 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
         (struct io_op *)(uintptr_t)data; /* NOLINT: what io_uring_sqe_set_data took */
     if (is_last && list_node_is_linked(&op->node))
         list_remove(&op->node); /* its cancel is no longer needed */
-    kinds[op->kind]->finish(io, op, result, flags);
+    const struct kind *kind = kinds[op->kind];
+    if (is_last)
+        io->worker_count -= kind->uses_workers;
+    kind->finish(io, op, result, flags);
 }
 
 uint32_t ring_reap(struct io *io)

@@ -106,6 +106,7 @@ struct io {
     uint64_t wall_ms;
     uint64_t wall_read_ns; /* when the wall clock was last read */
     uint32_t kernel_count; /* entries handed to the ring whose last completion is to come */
+    uint32_t worker_count; /* of them, those that workers finish */
     bool is_closing;       /* completions are no longer called, nothing is submitted */
 
     struct list backlog; /* operations without an entry, in order of submission */
@@ -203,6 +204,7 @@ uint32_t timers_run(struct io *io);
  * ---- */
 
 struct kind {
+    bool uses_workers; /* the kernel finishes it in another thread, which wants this core */
     void (*prepare)(struct io *io, struct io_op *op, struct io_uring_sqe *sqe);
     void (*finish)(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags);
 };

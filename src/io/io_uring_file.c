@@ -103,7 +103,8 @@ static void open_finish(struct io *io, struct io_op *op, int32_t result, uint32_
     ring_complete(io, op, handle);
 }
 
-const struct kind kind_open = {open_prepare, open_finish};
+const struct kind kind_open = {
+    .uses_workers = true, .prepare = open_prepare, .finish = open_finish};
 
 void io_open_file(struct io *io, struct io_op *op, const char *path, uint32_t flags)
 {
@@ -157,7 +158,8 @@ static void close_file_finish(struct io *io, struct io_op *op, int32_t result, u
     ring_complete(io, op, result == -EINTR ? 0 : result);
 }
 
-const struct kind kind_close_file = {close_file_prepare, close_file_finish};
+const struct kind kind_close_file = {
+    .uses_workers = true, .prepare = close_file_prepare, .finish = close_file_finish};
 
 void io_close_file(struct io *io, struct io_op *op, int file)
 {
@@ -228,8 +230,9 @@ static void transfer_finish(struct io *io, struct io_op *op, int32_t result, uin
         ring_resubmit(io, op);
 }
 
-const struct kind kind_read = {read_prepare, transfer_finish};
-const struct kind kind_write = {write_prepare, transfer_finish};
+const struct kind kind_read = {.prepare = read_prepare, .finish = transfer_finish};
+const struct kind kind_write = {
+    .uses_workers = true, .prepare = write_prepare, .finish = transfer_finish};
 
 static void transfer(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
                      uint64_t offset)
@@ -269,7 +272,8 @@ static void sync_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *s
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 }
 
-const struct kind kind_sync = {sync_prepare, finish_plain};
+const struct kind kind_sync = {
+    .uses_workers = true, .prepare = sync_prepare, .finish = finish_plain};
 
 void io_sync(struct io *io, struct io_op *op, int file)
 {
@@ -286,7 +290,8 @@ static void allocate_prepare(struct io *io, struct io_op *op, struct io_uring_sq
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 }
 
-const struct kind kind_allocate = {allocate_prepare, finish_plain};
+const struct kind kind_allocate = {
+    .uses_workers = true, .prepare = allocate_prepare, .finish = finish_plain};
 
 void io_allocate(struct io *io, struct io_op *op, int file, uint64_t size)
 {

@@ -54,7 +54,8 @@ static void truncate_finish(struct io *io, struct io_op *op, int32_t result, uin
     ring_complete(io, op, result);
 }
 
-const struct kind kind_truncate = {truncate_prepare, truncate_finish};
+const struct kind kind_truncate = {
+    .uses_workers = true, .prepare = truncate_prepare, .finish = truncate_finish};
 
 void io_truncate(struct io *io, struct io_op *op, const char *path, uint64_t size)
 {
@@ -74,7 +75,8 @@ static void rename_prepare(struct io *io, struct io_op *op, struct io_uring_sqe 
     io_uring_prep_renameat(sqe, AT_FDCWD, op->buffer, AT_FDCWD, (const char *)op->offset, 0);
 }
 
-const struct kind kind_rename = {rename_prepare, finish_plain};
+const struct kind kind_rename = {
+    .uses_workers = true, .prepare = rename_prepare, .finish = finish_plain};
 
 void io_rename(struct io *io, struct io_op *op, const char *from, const char *to)
 {
@@ -90,7 +92,8 @@ static void unlink_prepare(struct io *io, struct io_op *op, struct io_uring_sqe 
     io_uring_prep_unlinkat(sqe, AT_FDCWD, op->buffer, 0);
 }
 
-const struct kind kind_unlink = {unlink_prepare, finish_plain};
+const struct kind kind_unlink = {
+    .uses_workers = true, .prepare = unlink_prepare, .finish = finish_plain};
 
 void io_unlink(struct io *io, struct io_op *op, const char *path)
 {

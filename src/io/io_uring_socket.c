@@ -61,7 +61,7 @@ static void accept_finish(struct io *io, struct io_op *op, int32_t result, uint3
     ring_resubmit(io, op);
 }
 
-const struct kind kind_accept = {accept_prepare, accept_finish};
+const struct kind kind_accept = {.prepare = accept_prepare, .finish = accept_finish};
 
 void io_accept(struct io *io, struct io_op *op, int listener)
 {
@@ -192,7 +192,7 @@ static void receive_finish(struct io *io, struct io_op *op, int32_t result, uint
         ring_resubmit(io, op);
 }
 
-const struct kind kind_receive = {receive_prepare, receive_finish};
+const struct kind kind_receive = {.prepare = receive_prepare, .finish = receive_finish};
 
 void io_receive(struct io *io, struct io_op *op, int socket)
 {
@@ -210,7 +210,7 @@ static void receive_into_prepare(struct io *io, struct io_op *op, struct io_urin
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 }
 
-const struct kind kind_receive_into = {receive_into_prepare, finish_plain};
+const struct kind kind_receive_into = {.prepare = receive_into_prepare, .finish = finish_plain};
 
 void io_receive_into(struct io *io, struct io_op *op, int socket, void *buffer, uint32_t size)
 {
@@ -282,7 +282,7 @@ static void send_finish(struct io *io, struct io_op *op, int32_t result, uint32_
     ring_resubmit(io, op);
 }
 
-const struct kind kind_send = {send_prepare, send_finish};
+const struct kind kind_send = {.prepare = send_prepare, .finish = send_finish};
 
 void io_send(struct io *io, struct io_send *send, int socket, uint32_t count)
 {
@@ -308,7 +308,7 @@ static void shutdown_prepare(struct io *io, struct io_op *op, struct io_uring_sq
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 }
 
-const struct kind kind_shutdown = {shutdown_prepare, finish_plain};
+const struct kind kind_shutdown = {.prepare = shutdown_prepare, .finish = finish_plain};
 
 void io_shutdown(struct io *io, struct io_op *op, int socket)
 {
@@ -324,7 +324,7 @@ static void close_socket_prepare(struct io *io, struct io_op *op, struct io_urin
     io_uring_prep_close_direct(sqe, (unsigned)op->handle);
 }
 
-const struct kind kind_close_socket = {close_socket_prepare, finish_plain};
+const struct kind kind_close_socket = {.prepare = close_socket_prepare, .finish = finish_plain};
 
 void io_close_socket(struct io *io, struct io_op *op, int socket)
 {

@@ -123,10 +123,10 @@ static enum taken get_from_disk(struct connection *connection, struct slice key)
     }
 }
 
-static enum taken get(struct connection *connection, struct slice key)
+static enum taken get(struct connection *connection, struct slice key, struct store_place place)
 {
     struct shard_answer shard_answer;
-    if (shard_get_cached(&connection->server->shard, key, &shard_answer))
+    if (shard_get_cached(&connection->server->shard, key, place, &shard_answer))
         return answer(connection, &shard_answer);
     return get_from_disk(connection, key);
 }
@@ -252,11 +252,12 @@ static enum taken hello(struct connection *connection, struct slice name)
     return answer_text(connection, text, size);
 }
 
-static enum taken execute(struct connection *connection, const struct binary_request *request)
+static enum taken execute(struct connection *connection, const struct binary_request *request,
+                          struct store_place place)
 {
     switch (request->op) {
     case MINIVAULT_GET:
-        return get(connection, request->key);
+        return get(connection, request->key, place);
     case MINIVAULT_SET:
         return set(connection, request);
     case MINIVAULT_DELETE:
@@ -274,14 +275,15 @@ static enum taken execute(struct connection *connection, const struct binary_req
 
 /* ---- the stream ---- */
 
-static enum taken take_whole(struct connection *connection, const struct binary_request *request)
+static enum taken take_whole(struct connection *connection, const struct binary_request *request,
+                             struct store_place place)
 {
     if (!output_has_room(&connection->output, &connection->server->outputs))
         return BLOCKED;
     bool close, consume;
     uint8_t status = refusal(connection, request, &close, &consume);
     if (status == MINIVAULT_OK)
-        return execute(connection, request);
+        return execute(connection, request, place);
     refuse(connection, status, close);
     return TAKEN;
 }
@@ -320,6 +322,62 @@ static bool may_take(const struct connection *connection)
     return connection->state == CONNECTION_OPEN && !connection->blocked && connection->slow_set == NULL;
 }
 
+/* Whole requests that stand one behind the other: parsed first, then located, then executed, so that their cache misses
+ * overlap. */
+#define BATCH_MAX 16
+
+struct batch {
+    uint32_t count;
+    struct batched {
+        struct binary_request request;
+        struct store_place place;
+        uint64_t frame_size;
+    } requests[BATCH_MAX];
+};
+
+/* Fills the batch; what follows a HELLO is parsed by other rules and must wait for it. Returns what ended the batch. */
+static enum binary_result parse_batch(const struct connection *connection, const uint8_t *data, uint64_t size,
+                                      struct batch *ret_batch, struct binary_request *ret_partial,
+                                      uint64_t *ret_frame_size)
+{
+    const struct store *store = connection->server->shard.store;
+    enum binary_result result = BINARY_DONE;
+    ret_batch->count = 0;
+    *ret_frame_size = 0;
+    for (uint64_t at = 0; ret_batch->count < BATCH_MAX && at < size;) {
+        struct batched *next = &ret_batch->requests[ret_batch->count];
+        result = binary_parse(data + at, size - at, connection->typed, &next->request, &next->frame_size);
+        if (result != BINARY_DONE) {
+            *ret_partial = next->request;
+            *ret_frame_size = next->frame_size;
+            break;
+        }
+        next->place = store_prefetch(store, next->request.key);
+        ret_batch->count++;
+        at += next->frame_size;
+        if (next->request.op == MINIVAULT_HELLO)
+            break;
+    }
+    for (uint32_t i = 0; ret_batch->count > 1 && i < ret_batch->count; i++)
+        store_prefetch_entry(store, ret_batch->requests[i].place);
+    return result;
+}
+
+/* Returns the bytes used: less than the batch's when the connection is blocked or finishing. */
+static uint64_t execute_batch(struct connection *connection, const struct batch *batch)
+{
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < batch->count && may_take(connection); i++) {
+        const struct batched *next = &batch->requests[i];
+        connection->blocked = take_whole(connection, &next->request, next->place) == BLOCKED;
+        if (connection->blocked)
+            break;
+        connection->requests++;
+        used += next->frame_size;
+    }
+    return used;
+}
+
 uint64_t request_take_all(struct connection *connection, const uint8_t *data, uint64_t size)
 {
     uint64_t used = 0;
@@ -328,24 +386,20 @@ uint64_t request_take_all(struct connection *connection, const uint8_t *data, ui
             used += take_skipped(connection, size - used);
             continue;
         }
-        struct binary_request request;
+        struct batch batch;
+        struct binary_request partial = {0};
         uint64_t frame_size;
-        switch (binary_parse(data + used, size - used, connection->typed, &request, &frame_size)) {
-        case BINARY_DONE:
-            connection->blocked = take_whole(connection, &request) == BLOCKED;
-            if (connection->blocked)
-                return used;
-            connection->requests++;
-            used += frame_size;
-            break;
-        case BINARY_PARTIAL:
-            if (frame_size == 0 || !take_partial(connection, &request, frame_size, size - used))
+        enum binary_result result =
+            parse_batch(connection, data + used, size - used, &batch, &partial, &frame_size);
+        used += execute_batch(connection, &batch);
+        if (result == BINARY_DONE || !may_take(connection))
+            continue;
+        if (result == BINARY_UNKNOWN_OP) {
+            refuse(connection, MINIVAULT_UNSUPPORTED, true);
+        } else {
+            if (frame_size == 0 || !take_partial(connection, &partial, frame_size, size - used))
                 return used;
             used = size;
-            break;
-        case BINARY_UNKNOWN_OP:
-            refuse(connection, MINIVAULT_UNSUPPORTED, true);
-            break;
         }
     }
     return used;

@@ -1,10 +1,10 @@
 #include "proto/binary.h"
 
-/* Frames, by offset:
+/* Frames, by offset (a number before a field):
  *
- *   GET, DELETE, HEALTH, AUTH, HELLO    0 op · 1 keylen:u16 · 3 key
- *   SET                                 0 op · 1 keylen:u16 · 3 key · vallen:u32 · compressed · value
- *   typed (10 to FF, after HELLO)       0 op · 1 flags · 2 keylen:u16 · 4 bodylen:u32 · 8 key · body
+ *   GET, DELETE, HEALTH, AUTH, HELLO   0 op, 1 keylen:u16, 3 key
+ *   SET                                0 op, 1 keylen:u16, 3 key, vallen:u32, compressed, value
+ *   typed (10 to FF, after HELLO)      0 op, 1 flags, 2 keylen:u16, 4 bodylen:u32, 8 key, body
  *
  * Each function checks that the bytes are there before it looks at them, and in 64 bits, where no
  * sum of lengths overflows. */
@@ -28,8 +28,7 @@ static inline enum binary_result parse_value(const uint8_t *data, size_t size,
 }
 
 static enum binary_result parse_typed(const uint8_t *data, size_t size,
-                                      struct binary_request *ret_request,
-                                      uint64_t *ret_frame_size)
+                                      struct binary_request *ret_request, uint64_t *ret_frame_size)
 {
     *ret_frame_size = 0;
     if (size < TYPED_KEY_OFFSET)
@@ -39,7 +38,7 @@ static enum binary_result parse_typed(const uint8_t *data, size_t size,
         return BINARY_PARTIAL;
     ret_request->op = data[0];
     ret_request->compressed = data[1];
-    ret_request->key = (struct slice){ data + TYPED_KEY_OFFSET, load_u16(data + 2) };
+    ret_request->key = (struct slice){data + TYPED_KEY_OFFSET, load_u16(data + 2)};
     ret_request->value.size = load_u32(data + 4);
     return parse_value(data, size, body_offset, ret_request, ret_frame_size);
 }
@@ -72,14 +71,14 @@ enum binary_result binary_parse(const uint8_t *data, size_t size, bool typed,
     if (op == MINIVAULT_SET && size < key_end + SET_LENGTHS_SIZE)
         return BINARY_PARTIAL;
     ret_request->op = op;
-    ret_request->key = (struct slice){ data + KEY_OFFSET, key_size };
+    ret_request->key = (struct slice){data + KEY_OFFSET, key_size};
     if (op == MINIVAULT_SET) {
         ret_request->value.size = load_u32(data + key_end);
         ret_request->compressed = data[key_end + 4];
         return parse_value(data, size, key_end + SET_LENGTHS_SIZE, ret_request, ret_frame_size);
     }
     ret_request->compressed = 0;
-    ret_request->value = (struct slice){ NULL, 0 };
+    ret_request->value = (struct slice){NULL, 0};
     *ret_frame_size = key_end;
     return BINARY_DONE;
 }

@@ -46,11 +46,12 @@ static void waiter_done(struct store_waiter *store_waiter, enum store_status sta
     waiter->done(waiter, &answer);
 }
 
-bool shard_get_cached(struct shard *shard, struct slice key, struct shard_answer *ret_answer)
+bool shard_get_cached(struct shard *shard, struct slice key, struct store_place place,
+                      struct shard_answer *ret_answer)
 {
     enum store_status status;
     struct store_value value;
-    if (!store_get_cached(shard->store, key, &status, &value))
+    if (!store_get_cached(shard->store, key, place, &status, &value))
         return false;
     shard->gets++;
     fill(ret_answer, status, &value);

@@ -46,7 +46,8 @@ enum shard_outcome shard_get(struct shard *shard, struct slice key, struct shard
                              struct shard_answer *ret_answer);
 
 /* The answer when the key is in memory; false, and nothing done, when it is not. */
-bool shard_get_cached(struct shard *shard, struct slice key, struct shard_answer *ret_answer);
+bool shard_get_cached(struct shard *shard, struct slice key, struct store_place place,
+                      struct shard_answer *ret_answer);
 
 /* ANSWERED or BUSY. */
 enum shard_outcome shard_delete(struct shard *shard, struct slice key, struct shard_answer *ret_answer);

@@ -81,24 +81,15 @@ void cache_free(struct cache *cache)
 
 /* ---- look-up ---- */
 
-static bool entry_is(const struct cache_entry *entry, uint64_t hash, struct slice key)
-{
-    return entry->hash == hash && entry->key_size == key.size &&
-           memcmp(entry->bytes, key.data, key.size) == 0;
-}
-
 static struct cache_entry *find(const struct cache *cache, uint64_t hash, struct slice key)
 {
     const struct cache_bucket *bucket = cache_table_bucket(&cache->table, hash);
     uint16_t tag = cache_table_tag(hash);
     while (bucket != NULL) {
-        for (uint64_t match = cache_bucket_match(bucket, tag); match != 0; match &= match - 1) {
-            uint32_t offset = bucket->entries[cache_bucket_slot(match)];
+        for (uint32_t match = cache_bucket_match(bucket, tag); match != 0; match &= match - 1) {
+            uint32_t offset = bucket->entries[(uint32_t)__builtin_ctz(match)];
             struct cache_entry *entry = cache_arena_at(&cache->arena, offset);
-            /* Where the value lies depends on the header: without this it were a third miss. */
-            __builtin_prefetch((const uint8_t *)entry + 64);
-            __builtin_prefetch((const uint8_t *)entry + 128);
-            if (entry_is(entry, hash, key))
+            if (entry->hash == hash && slice_equal(cache_entry_key(entry), key))
                 return entry;
         }
         bucket = cache_table_next(&cache->table, bucket);
@@ -106,13 +97,60 @@ static struct cache_entry *find(const struct cache *cache, uint64_t hash, struct
     return NULL;
 }
 
-struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice key)
+/* Keys of 8 to 64 bytes, compared without a call. */
+static inline bool is_key_inline(const struct cache_entry *entry, struct slice key)
+{
+    if (entry->key_size != key.size || key.size - 8 > 56)
+        return false;
+    uint32_t tail_at = key.size - 8;
+    uint64_t difference = load_u64(entry->bytes + tail_at) ^ load_u64(key.data + tail_at);
+    for (uint32_t at = 0; at < tail_at; at += 8)
+        difference |= load_u64(entry->bytes + at) ^ load_u64(key.data + at);
+    return difference == 0;
+}
+
+/* The lines after the first that a hit reads. Where the value lies depends on the header: without
+ * this it were a third miss. */
+static inline void prefetch_entry(const struct cache_entry *entry)
+{
+    const uint8_t *first = (const uint8_t *)&entry->position;
+    __builtin_prefetch(first + 64);
+    __builtin_prefetch(first + 128);
+}
+
+/* The ordinary case in few instructions and without a call: how far the processor looks ahead, and
+ * so how many look-ups wait for memory side by side, is a matter of that. Others: NULL. */
+static inline struct cache_entry *find_first(const struct cache *cache, uint64_t hash,
+                                             struct slice key)
+{
+    const struct cache_bucket *bucket = cache_table_bucket(&cache->table, hash);
+    uint32_t match = cache_bucket_match(bucket, cache_table_tag(hash));
+    if (match == 0)
+        return NULL;
+    uint32_t offset = bucket->entries[(uint32_t)__builtin_ctz(match)];
+    struct cache_entry *entry = cache_arena_at(&cache->arena, offset);
+    prefetch_entry(entry);
+    return is_key_inline(entry, key) ? entry : NULL;
+}
+
+static __attribute__((noinline)) struct cache_entry *find_counted(struct cache *cache,
+                                                                  uint64_t hash, struct slice key)
 {
     struct cache_entry *entry = find(cache, hash, key);
     if (entry == NULL) {
         cache->misses++;
         return NULL;
     }
+    cache->hits++;
+    entry->visited = true;
+    return entry;
+}
+
+struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice key)
+{
+    struct cache_entry *entry = find_first(cache, hash, key);
+    if (entry == NULL)
+        return find_counted(cache, hash, key);
     cache->hits++;
     if (!entry->visited) /* so that a hit on a visited entry writes nothing */
         entry->visited = true;
@@ -127,14 +165,13 @@ void cache_prefetch(const struct cache *cache, uint64_t hash)
 void cache_prefetch_entry(const struct cache *cache, uint64_t hash)
 {
     const struct cache_bucket *bucket = cache_table_bucket(&cache->table, hash);
-    uint64_t match = cache_bucket_match(bucket, cache_table_tag(hash));
+    uint32_t match = cache_bucket_match(bucket, cache_table_tag(hash));
     if (match == 0)
         return;
-    uint32_t offset = bucket->entries[cache_bucket_slot(match)];
-    const uint8_t *entry = (const uint8_t *)cache_arena_at(&cache->arena, offset);
-    __builtin_prefetch(entry);
-    __builtin_prefetch(entry + 64);
-    __builtin_prefetch(entry + 128);
+    uint32_t offset = bucket->entries[(uint32_t)__builtin_ctz(match)];
+    const struct cache_entry *entry = cache_arena_at(&cache->arena, offset);
+    __builtin_prefetch(&entry->position);
+    prefetch_entry(entry);
 }
 
 /* ---- the queue ---- */
@@ -249,8 +286,6 @@ static struct cache_entry *allocate(struct cache *cache, uint32_t units)
 static bool table_enlarge(struct cache *cache)
 {
     uint32_t units = TABLE_STEP / CACHE_UNIT_SIZE;
-    if (cache->arena.base == NULL)
-        return false;
     while (!cache_arena_cut(&cache->arena, units)) {
         struct cache_entry *wall = cache_arena_at(&cache->arena, cache->arena.wall);
         struct cache_entry *last = cache_arena_before(&cache->arena, wall);
@@ -264,15 +299,15 @@ static bool table_enlarge(struct cache *cache)
     return true;
 }
 
-/* Prepares the table for one more entry: splits a bucket when it is time, and tells whether there is
- * room for an insert. Without room to grow the table only gets slower. */
+/* Prepares the table for one more entry: splits a bucket when it is time, and tells whether there
+ * is room for an insert. Without room to grow the table only gets slower. */
 static bool table_prepare(struct cache *cache)
 {
     struct cache_table *table = &cache->table;
     bool has_room = cache_table_has_room(table, cache->table_size_max, 3);
     if (!has_room && table_enlarge(cache))
         has_room = cache_table_has_room(table, cache->table_size_max, 3);
-    if (has_room && cache->entries >= (uint64_t)table->count * CACHE_BUCKET_LOAD)
+    if (has_room && cache->entries >= table->count * CACHE_BUCKET_LOAD)
         cache_table_split(table, &cache->arena);
     return cache_table_has_room(table, cache->table_size_max, 1);
 }

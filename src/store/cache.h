@@ -22,25 +22,27 @@
 
 struct cache;
 
+/* What a hit reads stands last, beside the key: a hit touches one line less. */
 struct cache_entry {
+    /* the cache's own, in units of cache_arena.h */
+    uint32_t block_units;  /* this block's size */
+    uint32_t before_units; /* and that of the block before it in memory */
+    uint32_t newer;        /* links of the SIEVE queue, or of a free list; 0: none */
+    uint32_t older;
+
     uint64_t hash;     /* hash_keyed */
-    uint64_t position; /* the log position of the record */
-    uint64_t location; /* and where it lies */
+    uint64_t location; /* where the record lies in the log */
     struct version version;
+    uint64_t position;   /* of the record in the log */
     uint32_t value_size; /* decoded */
     uint32_t pins;
     uint16_t key_size;
     bool tombstone; /* the key is known to be deleted */
     bool visited;
-    bool linked;   /* still in the table: false once replaced or removed while pinned */
-    bool unproved; /* the store's: an older slot of this hash is not proved to be this key yet */
-    /* From here to bytes: the cache's own, in units of cache_arena.h. */
-    bool is_free;
-    uint32_t newer; /* links of the SIEVE queue, or of a free list; 0: none */
-    uint32_t older;
-    uint32_t block_units;  /* this block's size */
-    uint32_t before_units; /* and that of the block before it in memory */
-    uint8_t bytes[];       /* key, value */
+    bool linked;     /* still in the table: false once replaced or removed while pinned */
+    bool unproved;   /* the store's: an older slot of this hash is not proved to be this key yet */
+    bool is_free;    /* the cache's own */
+    uint8_t bytes[]; /* key, value */
 };
 
 static inline struct slice cache_entry_key(const struct cache_entry *entry)

@@ -125,14 +125,14 @@ static void wall_set(struct cache_entry *wall)
     wall->block_units = CACHE_BLOCK_UNITS_MIN;
     wall->linked = false;
     wall->is_free = false;
+    wall->key_size = 0;
 }
 
 int cache_arena_init(struct cache_arena *arena, uint64_t size)
 {
     *arena = (struct cache_arena){.base = NULL};
     uint64_t units = min_u64(size, CACHE_ARENA_SIZE_MAX) / CACHE_UNIT_SIZE;
-    if (units < (uint64_t)3 * CACHE_BLOCK_UNITS_MIN)
-        return 0;
+    units = max_u64(units, (uint64_t)3 * CACHE_BLOCK_UNITS_MIN);
     arena->size_reserved = round_up(units * CACHE_UNIT_SIZE, DISK_BLOCK_SIZE);
     arena->base = cache_memory_map(arena->size_reserved);
     if (arena->base == NULL)
@@ -151,8 +151,6 @@ int cache_arena_init(struct cache_arena *arena, uint64_t size)
 
 void cache_arena_deinit(struct cache_arena *arena)
 {
-    if (arena->base == NULL)
-        return;
     ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size_reserved);
     (void)munmap(arena->base, arena->size_reserved);
     arena->base = NULL;
@@ -210,8 +208,6 @@ struct cache_entry *cache_arena_give(struct cache_arena *arena, struct cache_ent
 
 bool cache_arena_cut(struct cache_arena *arena, uint32_t units)
 {
-    if (arena->base == NULL)
-        return false;
     struct cache_entry *last = cache_arena_before(arena, cache_arena_at(arena, arena->wall));
     if (!last->is_free || last->block_units < units + CACHE_BLOCK_UNITS_MIN)
         return false;

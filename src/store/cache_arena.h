@@ -8,7 +8,8 @@
  *
  * A block is a struct cache_entry, used or free. The first and the last one are walls: used for
  * ever, never linked, so that merging and evicting need no other bounds. Offsets are counted in
- * units of 16 bytes: 32 bits address 64 GiB. Offset 0 is the first wall, and stands for "none". */
+ * units of 16 bytes: 32 bits address 64 GiB. Offset 0 is the first wall and stands for "none"; its
+ * key is empty, so that it is nobody's. */
 #ifndef MINIVAULT_STORE_CACHE_ARENA_H
 #define MINIVAULT_STORE_CACHE_ARENA_H
 
@@ -23,7 +24,7 @@
 #define CACHE_CLASS_COUNT 512
 
 struct cache_arena {
-    uint8_t *base;          /* NULL: an arena that has no room at all */
+    uint8_t *base;
     uint64_t size_reserved; /* of the mapping */
     uint32_t wall;          /* offset of the last block */
     uint64_t units_used;    /* in blocks that are not free, without the walls */

@@ -5,11 +5,22 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+static void set_count(struct cache_table *table, uint64_t count)
+{
+    table->count = count;
+    if (count == 2 * table->half)
+        table->half = count;
+    table->count_bytes = count * sizeof(struct cache_bucket);
+    table->mask = (2 * table->half - 1) * sizeof(struct cache_bucket);
+    table->half_bytes = table->half * sizeof(struct cache_bucket);
+}
+
 int cache_table_init(struct cache_table *table, uint64_t size_reserved)
 {
     uint64_t capacity = min_u64(size_reserved / sizeof(struct cache_bucket), UINT32_MAX / 2);
     assert(capacity >= 8);
-    *table = (struct cache_table){.count = 1, .half = 1, .mask = 1, .capacity = (uint32_t)capacity};
+    *table = (struct cache_table){.half = 1, .capacity = (uint32_t)capacity};
+    set_count(table, 1);
     table->buckets = cache_memory_map(capacity * sizeof(struct cache_bucket));
     return table->buckets == NULL ? -ENOMEM : 0;
 }
@@ -23,13 +34,13 @@ void cache_table_deinit(struct cache_table *table)
 
 uint64_t cache_table_size(const struct cache_table *table)
 {
-    uint64_t count = (uint64_t)table->count + table->overflow_touched;
+    uint64_t count = table->count + table->overflow_touched;
     return count * sizeof(struct cache_bucket);
 }
 
 bool cache_table_has_room(const struct cache_table *table, uint64_t size, uint32_t buckets)
 {
-    uint64_t count = (uint64_t)table->count + table->overflow_touched + buckets;
+    uint64_t count = table->count + table->overflow_touched + buckets;
     return count <= table->capacity && count * sizeof(struct cache_bucket) <= size;
 }
 
@@ -38,7 +49,7 @@ static uint32_t overflow_take(struct cache_table *table)
     uint32_t number = table->overflow_free;
     if (number == 0) {
         number = ++table->overflow_touched;
-        assert((uint64_t)table->count + number <= table->capacity);
+        assert(table->count + number <= table->capacity);
         return number;
     }
     struct cache_bucket *bucket = &table->buckets[table->capacity - number];
@@ -50,7 +61,7 @@ static uint32_t overflow_take(struct cache_table *table)
 static uint32_t slots_used(const struct cache_bucket *bucket)
 {
     uint32_t count = 0;
-    while (count < CACHE_BUCKET_SLOTS && bucket->tags[count] != 0)
+    while (count < CACHE_BUCKET_SLOTS && bucket->entries[count] != 0)
         count++;
     return count;
 }
@@ -85,7 +96,7 @@ static bool slot_remove(struct cache_table *table, struct cache_bucket *first,
     uint32_t last_slot = slots_used(last) - 1;
     bucket->tags[slot] = last->tags[last_slot];
     bucket->entries[slot] = last->entries[last_slot];
-    last->tags[last_slot] = 0;
+    last->entries[last_slot] = 0;
     if (last_slot > 0 || before == NULL)
         return false;
     uint32_t number = before->next;
@@ -101,8 +112,8 @@ void cache_table_remove(struct cache_table *table, uint64_t hash, uint32_t entry
     uint16_t tag = cache_table_tag(hash);
     for (struct cache_bucket *bucket = first; bucket != NULL;
          bucket = cache_table_next(table, bucket)) {
-        for (uint64_t match = cache_bucket_match(bucket, tag); match != 0; match &= match - 1) {
-            uint32_t slot = cache_bucket_slot(match);
+        for (uint32_t match = cache_bucket_match(bucket, tag); match != 0; match &= match - 1) {
+            uint32_t slot = (uint32_t)__builtin_ctz(match);
             if (bucket->entries[slot] == entry) {
                 (void)slot_remove(table, first, bucket, slot);
                 return;
@@ -121,22 +132,17 @@ static void prefetch_hashes(const struct cache_arena *arena, const struct cache_
 
 void cache_table_split(struct cache_table *table, const struct cache_arena *arena)
 {
-    uint32_t target = table->count++;
-    struct cache_bucket *first = &table->buckets[target - table->half];
+    struct cache_bucket *first = &table->buckets[table->count - table->half];
     struct cache_bucket *bucket = first;
-    uint64_t mask = table->mask;
-    if (table->count == 2 * table->half) {
-        table->half *= 2;
-        table->mask = 2 * (uint64_t)table->half - 1;
-    }
+    set_count(table, table->count + 1);
     while (bucket != NULL) {
         prefetch_hashes(arena, bucket);
         bool is_gone = false;
         uint32_t slot = 0;
-        while (!is_gone && slot < CACHE_BUCKET_SLOTS && bucket->tags[slot] != 0) {
+        while (!is_gone && slot < CACHE_BUCKET_SLOTS && bucket->entries[slot] != 0) {
             uint32_t entry = bucket->entries[slot];
             uint64_t hash = cache_arena_at(arena, entry)->hash;
-            if ((hash & mask) == target) {
+            if (cache_table_bucket(table, hash) != first) {
                 is_gone = slot_remove(table, first, bucket, slot);
                 cache_table_insert(table, hash, entry);
             } else {

@@ -65,11 +65,22 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     return lookup_start(store, key, place, waiter, ret_value);
 }
 
-bool store_get_cached(struct store *store, struct slice key, enum store_status *ret_status,
-                      struct store_value *ret_value)
+struct store_place store_prefetch(const struct store *store, struct slice key)
 {
-    uint64_t hash = hash_keyed(store->superblock.now.secret, key.data, key.size);
-    struct cache_entry *entry = cache_find(store->cache, hash, key);
+    struct store_place place = {hash_keyed(store->superblock.now.secret, key.data, key.size)};
+    cache_prefetch(store->cache, place.hash);
+    return place;
+}
+
+void store_prefetch_entry(const struct store *store, struct store_place place)
+{
+    cache_prefetch_entry(store->cache, place.hash);
+}
+
+bool store_get_cached(struct store *store, struct slice key, struct store_place place,
+                      enum store_status *ret_status, struct store_value *ret_value)
+{
+    struct cache_entry *entry = cache_find(store->cache, place.hash, key);
     if (entry == NULL)
         return false;
     *ret_value = (struct store_value){0};

@@ -94,9 +94,19 @@ void store_free(struct store *store);
 enum store_status store_get(struct store *store, struct slice key, struct store_waiter *waiter,
                             struct store_value *ret_value);
 
-/* The same for a key that is in the cache, without a waiter. Returns false, and does nothing, when it is not. */
-bool store_get_cached(struct store *store, struct slice key, enum store_status *ret_status,
-                      struct store_value *ret_value);
+/* A key's place in the store's tables. */
+struct store_place {
+    uint64_t hash; /* keyed */
+};
+
+/* Locates a key and begins to load what a call for it will look at first; store_prefetch_entry, a little later, loads
+ * what lies behind that. Whoever has several requests in hand hides the memory's latency that way. */
+struct store_place store_prefetch(const struct store *store, struct slice key);
+void store_prefetch_entry(const struct store *store, struct store_place place);
+
+/* store_get for a key that is in the cache, without a waiter. Returns false, and does nothing, when it is not. */
+bool store_get_cached(struct store *store, struct slice key, struct store_place place,
+                      enum store_status *ret_status, struct store_value *ret_value);
 
 /* A write. `stored` is what goes to disk, `decoded` what gets show: the same slice, or with `zstd` a frame and what it
  * decodes to. Returns OK, with the gate to be waited for, BUSY, NO_SPACE, TOO_LARGE or FAILED. */

@@ -1,32 +1,20 @@
-#include "store/wal_scan.h"
+#include "store/wal_scan_internal.h"
 
 #include "base/assert.h"
 #include "base/checksum.h"
 
 #include <errno.h>
-#include <inttypes.h>
-
-/* A rotten device must not flood the journal. */
-#define NOTES_MAX 100
 
 enum seen {
     SEEN_BATCH, /* a sound header that belongs here; the records are not verified */
     SEEN_OTHER,
-    SEEN_TORN,  /* not sound, but it names this very segment */
-    SEEN_END,   /* of the file */
+    SEEN_TORN, /* not sound, but it names this very segment */
+    SEEN_END,  /* of the file */
 };
 
 enum verdict { GO_ON = 0, LOG_ENDED = 1 };
 
-static bool may_note(struct wal_scan *scan)
-{
-    if (scan->notes == NOTES_MAX)
-        log_error(scan->log, "the log has more damage than is worth a line each");
-    return scan->notes++ < NOTES_MAX;
-}
-
-static bool belongs(const struct wal_batch_header *batch, const struct wal_segment_header *segment,
-                    uint64_t offset)
+static bool belongs(const struct wal_batch_header *batch, const struct wal_segment_header *segment, uint64_t offset)
 {
 #ifdef PLANT_REPLAY_STALE
     if (batch->directory_id == segment->directory_id)
@@ -37,7 +25,8 @@ static bool belongs(const struct wal_batch_header *batch, const struct wal_segme
            batch->segment == segment->number && batch->offset == offset;
 }
 
-/* What lies at `offset`. The header is set for SEEN_BATCH only. */
+/* What lies at `offset`. The header is set for SEEN_BATCH only. A batch of another format is not ours: the header of its
+ * segment would have said so. */
 static int look(struct wal_scan *scan, uint32_t index, uint64_t offset, struct wal_batch_header *ret_batch)
 {
     const struct wal_scan_segment *segment = &scan->segments[index];
@@ -48,12 +37,9 @@ static int look(struct wal_scan *scan, uint32_t index, uint64_t offset, struct w
     if (error < 0)
         return error;
     struct wal_batch_header batch;
-    int result = wal_batch_header_decode(image + offset, &batch);
-    if (result == -EPROTONOSUPPORT)
-        return result;
-    if (result < 0) {
+    if (wal_batch_header_decode(image + offset, &batch) < 0) {
         memcpy(&batch, image + offset, sizeof batch);
-        return batch.salt == segment->header.salt && batch.salt != 0 ? SEEN_TORN : SEEN_OTHER;
+        return batch.salt != 0 && batch.salt == segment->header.salt ? SEEN_TORN : SEEN_OTHER;
     }
     if (!belongs(&batch, &segment->header, offset) || wal_batch_size(&batch) > segment->size - offset)
         return SEEN_OTHER;
@@ -74,7 +60,7 @@ static int load_payload(struct wal_scan *scan, uint32_t index, uint64_t offset,
     return crc32c(*ret_payload, batch->payload_size) == batch->payload_crc;
 }
 
-/* Adds up what the headers from here to the end of the generation prove, and what they would hold. */
+/* Adds up what the headers from here to the end of the generation prove, and how many bytes they speak for. */
 static int look_ahead(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
     scan->tail_bytes = 0;
@@ -84,7 +70,7 @@ static int look_ahead(struct wal_scan *scan, uint32_t index, uint64_t offset)
         while (offset < segment->size) {
             struct wal_batch_header batch;
             int seen = look(scan, index, offset, &batch);
-            if (seen < 0 && seen != -EPROTONOSUPPORT)
+            if (seen < 0)
                 return seen;
             uint64_t size = seen == SEEN_BATCH ? wal_batch_size(&batch) : WAL_BLOCK_SIZE;
             if (seen == SEEN_BATCH)
@@ -108,131 +94,6 @@ static int prove(struct wal_scan *scan, uint32_t index, uint64_t offset)
     return error;
 }
 
-static void note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto, const char *what)
-{
-    scan->segments[index].is_damaged = true;
-    scan->found.damaged_batches++;
-    if (may_note(scan))
-        log_error(scan->log, "%s: damage from byte %" PRIu64 " to %" PRIu64 ": %s",
-                  scan->segments[index].path, from, upto, what);
-}
-
-/* The positions from scan->expected to `last` are not there, although they were durable. */
-static void note_lost(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t last)
-{
-    if (last < scan->expected)
-        return;
-    scan->found.damaged_last = max_u64(scan->found.damaged_last, last);
-    if (may_note(scan))
-        log_error(scan->log,
-                  "%s: the writes at the log positions %" PRIu64 " to %" PRIu64
-                  " are missing before byte %" PRIu64 ", although they were acknowledged",
-                  scan->segments[index].path, scan->expected, last, offset);
-    if (!scan->segments[index].is_damaged)
-        note_place(scan, index, offset, offset, "batches are missing before it");
-    scan->expected = last + 1;
-}
-
-/* Shows one record. Returns its size with padding; 0: it is not sound. */
-static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offset, const uint8_t *data,
-                           uint64_t size, uint64_t position)
-{
-    struct record record;
-    int64_t result = record_decode(data, size, &record);
-    if (result == -EPROTONOSUPPORT) {
-        log_error(scan->log,
-                  "%s: the record at byte %" PRIu64 " has format %u and flags %02x, which this program does not know: "
-                  "use the version that wrote it, or a newer one",
-                  scan->segments[index].path, offset, data[6], data[7]);
-        return result;
-    }
-    if (result < 0 || record.position != position)
-        return 0;
-    int error = scan->record(scan->context, index, offset, &record);
-    if (error != 0)
-        return error < 0 ? error : -ECANCELED;
-    scan->found.records++;
-    scan->segments[index].position_last = max_u64(scan->segments[index].position_last, position);
-    return (int64_t)round_up((uint64_t)result, WAL_RECORD_ALIGNMENT);
-}
-
-/* A batch whose records are sound as a whole. */
-static int show_batch(struct wal_scan *scan, uint32_t index, uint64_t offset,
-                      const struct wal_batch_header *batch, const uint8_t *payload)
-{
-    uint64_t done = 0;
-    uint32_t i = 0;
-    offset += WAL_BATCH_HEADER_SIZE;
-    for (; i < batch->record_count && done < batch->payload_size; i++) {
-        int64_t size = show_record(scan, index, offset + done, payload + done, batch->payload_size - done,
-                                   batch->position_first + i);
-        if (size < 0)
-            return (int)size;
-        if (size == 0)
-            break;
-        done += (uint64_t)size;
-    }
-    if (i < batch->record_count) {
-        note_place(scan, index, offset + done, offset + batch->payload_size, "a record is not sound");
-        scan->found.damaged_last = max_u64(scan->found.damaged_last, wal_batch_position_last(batch));
-    }
-    scan->expected = batch->position_first + batch->record_count;
-    return 0;
-}
-
-/* The size, with padding, that the unverified header at `data` tells, or 0 when it cannot be. */
-static uint64_t told_size(const uint8_t *data, uint64_t size)
-{
-    if (size < RECORD_HEADER_SIZE)
-        return 0;
-    uint64_t told = round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
-    return told <= size ? told : 0;
-}
-
-/* Whether the sizes that the records tell lead exactly through the batch. If not, a size is wrong, and whatever lies
- * behind it might be a client's bytes that look like a record. */
-static bool sizes_add_up(const struct wal_batch_header *batch, const uint8_t *payload)
-{
-    uint64_t done = 0;
-    for (uint32_t i = 0; i < batch->record_count; i++) {
-        uint64_t size = told_size(payload + done, batch->payload_size - done);
-        if (size == 0)
-            return false;
-        done += size;
-    }
-    return done == batch->payload_size;
-}
-
-/* A damaged batch whose header is sound: shows the records that are sound themselves. */
-static int salvage(struct wal_scan *scan, uint32_t index, uint64_t offset,
-                   const struct wal_batch_header *batch, const uint8_t *payload)
-{
-    bool may_skip = sizes_add_up(batch, payload);
-    uint64_t done = 0;
-    uint32_t shown = 0;
-    for (uint32_t i = 0; i < batch->record_count && done < batch->payload_size; i++) {
-        uint64_t left = batch->payload_size - done;
-        int64_t size = show_record(scan, index, offset + WAL_BATCH_HEADER_SIZE + done, payload + done, left,
-                                   batch->position_first + i);
-        if (size < 0)
-            return (int)size;
-        shown += size > 0;
-        if (size == 0) {
-            scan->found.damaged_last = max_u64(scan->found.damaged_last, batch->position_first + i);
-            if (!may_skip)
-                break;
-            size = (int64_t)told_size(payload + done, left);
-        }
-        done += (uint64_t)size;
-    }
-    if (shown < batch->record_count && !may_skip)
-        scan->found.damaged_last = max_u64(scan->found.damaged_last, wal_batch_position_last(batch));
-    note_place(scan, index, offset, offset + wal_batch_size(batch),
-               shown == 0 ? "no record of the batch is sound" : "only some records of the batch are sound");
-    scan->expected = batch->position_first + batch->record_count;
-    return 0;
-}
-
 /* The next offset at or behind `offset` where a batch lies that belongs there and goes on; the segment's size when
  * there is none. */
 static int find_batch(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t *ret_offset)
@@ -240,7 +101,7 @@ static int find_batch(struct wal_scan *scan, uint32_t index, uint64_t offset, ui
     for (;; offset += WAL_BLOCK_SIZE) {
         struct wal_batch_header batch;
         int seen = look(scan, index, offset, &batch);
-        if (seen < 0 && seen != -EPROTONOSUPPORT)
+        if (seen < 0)
             return seen;
         if (seen == SEEN_END || (seen == SEEN_BATCH && batch.position_first >= scan->expected)) {
             *ret_offset = offset;
@@ -249,38 +110,43 @@ static int find_batch(struct wal_scan *scan, uint32_t index, uint64_t offset, ui
     }
 }
 
-#ifdef PLANT_REPLAY_STALE
-static int replay_stale(struct wal_scan *scan, uint32_t index, uint64_t offset)
-{
-    for (; offset < scan->segments[index].size; offset += WAL_BLOCK_SIZE) {
-        struct wal_batch_header batch;
-        const uint8_t *payload;
-        uint64_t expected = scan->expected;
-        if (look(scan, index, offset, &batch) == SEEN_BATCH &&
-            load_payload(scan, index, offset, &batch, &payload) == 1)
-            (void)show_batch(scan, index, offset, &batch, payload);
-        scan->expected = expected;
-    }
-    return LOG_ENDED;
-}
-#endif
-
+/* Whether this segment is the one right behind the segment before it in the list. */
 static bool follows(const struct wal_scan *scan, uint32_t index)
 {
     return index > 0 && scan->segments[index].header.generation == scan->segments[index - 1].header.generation &&
            scan->segments[index].header.previous == scan->segments[index - 1].header.number;
 }
 
-/* The log ends here, unless only the seal was torn and the next segment goes on. */
-static int end_log(struct wal_scan *scan, uint32_t index, uint64_t offset)
+/* Whether the segment misses nothing but its seal: the next one goes on where it stopped. */
+static bool lacks_seal_only(const struct wal_scan *scan, uint32_t index)
 {
     uint32_t next = index + 1;
-    if (next < scan->generation_end && follows(scan, next) &&
-        scan->segments[next].header.last_before + 1 == scan->expected)
-        return GO_ON;
+    return next < scan->generation_end && follows(scan, next) &&
+           scan->segments[next].header.last_before + 1 == scan->expected;
+}
+
+#ifdef PLANT_REPLAY_STALE
+static int replay_stale(struct wal_scan *scan, uint32_t index, uint64_t offset)
+{
+    uint64_t expected = scan->expected;
+    for (; offset < scan->segments[index].size; offset += WAL_BLOCK_SIZE) {
+        struct wal_batch_header batch;
+        const uint8_t *payload;
+        if (look(scan, index, offset, &batch) == SEEN_BATCH &&
+            load_payload(scan, index, offset, &batch, &payload) == 1)
+            (void)scan_show_batch(scan, index, offset, &batch, payload);
+    }
+    scan->expected = expected;
+    return LOG_ENDED;
+}
+#endif
+
+/* The log ends at `offset`. */
+static int end_log(struct wal_scan *scan, uint32_t index, uint64_t offset)
+{
     const struct wal_scan_segment *segment = &scan->segments[index];
     if (segment->unreadable_last != WAL_READABLE && segment->unreadable_last >= offset) {
-        note_place(scan, index, offset, segment->size, "the device does not give it, so this may not be the end");
+        scan_note_place(scan, index, offset, segment->size, "the device does not give it: this may not be the end");
         scan->found.damaged_last = max_u64(scan->found.damaged_last, scan->expected);
     }
     int error = look_ahead(scan, index, offset);
@@ -299,21 +165,27 @@ static int cross_gap(struct wal_scan *scan, uint32_t index, uint64_t offset, uin
     int error = prove(scan, index, offset);
     if (error < 0)
         return error;
-    note_lost(scan, index, offset, min_u64(first - 1, scan->proof));
-    return scan->expected < first ? end_log(scan, index, offset) : GO_ON;
+    scan_note_lost(scan, index, offset, min_u64(first - 1, scan->proof));
+    return scan->expected < first || first > scan->limit ? end_log(scan, index, offset) : GO_ON;
 }
 
-/* The place at *offset is not as it should be. Moves *offset behind it when that was damage. */
+/* The place at *offset is not as it should be. Moves *offset behind it when that was damage. A batch that is given has a
+ * sound header but not sound records. */
 static int handle_bad(struct wal_scan *scan, uint32_t index, uint64_t *offset,
-                      const struct wal_batch_header *batch, const uint8_t *payload)
+                      const struct wal_batch_header *batch)
 {
+    if (lacks_seal_only(scan, index))
+        return GO_ON;
     int error = prove(scan, index, *offset);
     if (error < 0)
         return error;
     if (scan->expected > scan->proof)
         return end_log(scan, index, *offset);
     if (batch != NULL && wal_batch_position_last(batch) <= scan->proof) {
-        error = salvage(scan, index, *offset, batch, payload);
+        /* Loaded again, since looking ahead may have taken it out of memory. */
+        const uint8_t *payload;
+        int sound = load_payload(scan, index, *offset, batch, &payload);
+        error = sound < 0 ? sound : scan_salvage(scan, index, *offset, batch, payload);
         *offset += wal_batch_size(batch);
         return error;
     }
@@ -321,26 +193,16 @@ static int handle_bad(struct wal_scan *scan, uint32_t index, uint64_t *offset,
     error = find_batch(scan, index, *offset + WAL_BLOCK_SIZE, &next);
     if (error < 0)
         return error;
-    note_place(scan, index, *offset, next, "not the batch that belongs here");
+    scan_note_place(scan, index, *offset, next, "not the batch that belongs here");
     *offset = next;
     return GO_ON;
 }
 
-static int refuse_format(const struct wal_scan *scan, uint32_t index, uint64_t offset)
-{
-    log_error(scan->log,
-              "%s: the batch at byte %" PRIu64 " has a format that this program does not know (it knows %d): use the "
-              "version that wrote it, or a newer one",
-              scan->segments[index].path, offset, WAL_FORMAT);
-    return -EPROTONOSUPPORT;
-}
-
 /* Takes the batch at *offset, whose header is sound, and moves behind it. */
-static int take_batch(struct wal_scan *scan, uint32_t index, uint64_t *offset,
-                      const struct wal_batch_header *batch)
+static int take_batch(struct wal_scan *scan, uint32_t index, uint64_t *offset, const struct wal_batch_header *batch)
 {
     if (batch->position_first < scan->expected)
-        return handle_bad(scan, index, offset, NULL, NULL);
+        return handle_bad(scan, index, offset, NULL);
     if (batch->position_first > scan->expected) {
         int verdict = cross_gap(scan, index, *offset, batch->position_first);
         if (verdict != GO_ON)
@@ -351,9 +213,9 @@ static int take_batch(struct wal_scan *scan, uint32_t index, uint64_t *offset,
     if (sound < 0)
         return sound;
     if (sound == 0)
-        return handle_bad(scan, index, offset, batch, payload);
+        return handle_bad(scan, index, offset, batch);
     scan->proof = max_u64(scan->proof, batch->durable);
-    int error = show_batch(scan, index, *offset, batch, payload);
+    int error = scan_show_batch(scan, index, *offset, batch, payload);
     *offset += wal_batch_size(batch);
     return error;
 }
@@ -369,21 +231,137 @@ static int scan_segment(struct wal_scan *scan, uint32_t index)
             return LOG_ENDED;
         struct wal_batch_header batch;
         int seen = look(scan, index, offset, &batch);
-        if (seen == -EPROTONOSUPPORT)
-            return refuse_format(scan, index, offset);
         if (seen < 0)
             return seen;
         if (seen == SEEN_END)
             return GO_ON;
         uint64_t before = offset;
         int verdict = seen == SEEN_BATCH ? take_batch(scan, index, &offset, &batch)
-                                         : handle_bad(scan, index, &offset, NULL, NULL);
+                                         : handle_bad(scan, index, &offset, NULL);
         if (verdict != GO_ON || offset == before)
             return verdict;
-        if (seen == SEEN_BATCH && (batch.flags & WAL_BATCH_SEAL) != 0 && !segment->is_sealed) {
+        if (seen == SEEN_BATCH && batch.record_count == 0 && batch.position_first == scan->expected) {
             segment->is_sealed = true;
             segment->end = offset;
             return GO_ON;
         }
     }
+}
+
+/* Before a segment of the generation, not the first: what the one before it left open. */
+static int join_segments(struct wal_scan *scan, uint32_t index)
+{
+    const struct wal_scan_segment *before = &scan->segments[index - 1];
+    uint64_t first = scan->segments[index].header.last_before + 1;
+    if (first <= scan->expected)
+        return GO_ON;
+    if (follows(scan, index))
+        return cross_gap(scan, index - 1, before->end, first);
+    /* Those between were recycled: what they held is known to be dead. What the one before lost at its end is not. */
+    if (before->is_damaged && !before->is_sealed) {
+        int verdict = cross_gap(scan, index - 1, before->end, first);
+        if (verdict != GO_ON)
+            return verdict;
+    }
+    scan->expected = first;
+    return GO_ON;
+}
+
+/* Behind the last segment of a generation, whose log did not end in a torn tail. */
+static int close_generation(struct wal_scan *scan, uint32_t last)
+{
+    const struct wal_scan_segment *segment = &scan->segments[last];
+    if (segment->is_sealed)
+        return 0;
+    int error = prove(scan, last, segment->end);
+    if (error < 0)
+        return error;
+    bool is_newest = scan->generation_end == scan->segment_count;
+    /* An older generation's last segment may have been recycled: only damage means that something is missing. */
+    if (is_newest || segment->is_damaged)
+        scan_note_lost(scan, last, segment->end, min_u64(scan->proof, scan->limit));
+    return 0;
+}
+
+static int scan_generation(struct wal_scan *scan, uint32_t first)
+{
+    const struct wal_segment_header *header = &scan->segments[first].header;
+    scan->generation_end = first + 1;
+    while (scan->generation_end < scan->segment_count &&
+           scan->segments[scan->generation_end].header.generation == header->generation)
+        scan->generation_end++;
+    scan->limit = UINT64_MAX;
+    for (uint32_t i = scan->generation_end; i < scan->segment_count; i++)
+        scan->limit = min_u64(scan->limit, scan->segments[i].header.generation_base);
+    scan->is_proved = scan->limit != UINT64_MAX;
+    scan->proof = scan->is_proved ? scan->limit : header->durable;
+    scan->expected = header->last_before + 1;
+#ifdef PLANT_REPLAY_STALE
+    scan->limit = UINT64_MAX;
+#endif
+    uint32_t index = first;
+    int verdict = GO_ON;
+    for (; index < scan->generation_end && verdict == GO_ON; index++) {
+        verdict = index > first ? join_segments(scan, index) : GO_ON;
+        if (verdict == GO_ON)
+            verdict = scan_segment(scan, index);
+    }
+    return verdict == GO_ON ? close_generation(scan, scan->generation_end - 1) : verdict;
+}
+
+int wal_scan_run(struct wal_scan *scan)
+{
+    for (uint32_t i = 0; i < scan->segment_count; i++) {
+        struct wal_scan_segment *segment = &scan->segments[i];
+        assert(i == 0 || segment->header.number > scan->segments[i - 1].header.number);
+        segment->end = min_u64(WAL_DATA_OFFSET, segment->size);
+        scan->found.clock_ceiling = max_u64(scan->found.clock_ceiling, segment->header.clock_ceiling);
+    }
+    for (uint32_t first = 0; first < scan->segment_count; first = scan->generation_end) {
+        int verdict = scan_generation(scan, first);
+        if (verdict < 0)
+            return verdict;
+        scan->found.last_position =
+            max_u64(scan->found.last_position, min_u64(scan->expected - 1, scan->limit));
+    }
+    return 0;
+}
+
+/* ---- a segment without a readable header ---- */
+
+static void infer_header(const struct wal_batch_header *batch, uint64_t size, struct wal_segment_header *ret_header)
+{
+    ret_header->state = WAL_HEADER_ACTIVE;
+    ret_header->generation = batch->generation;
+    ret_header->salt = batch->salt;
+    ret_header->number = batch->segment;
+    ret_header->segment_size = size;
+    ret_header->previous = batch->segment - 1;
+    ret_header->last_before = batch->position_first - 1;
+    ret_header->generation_base = batch->generation_base;
+    ret_header->durable = batch->generation_base;
+    ret_header->clock_ceiling = batch->clock_ceiling;
+}
+
+int wal_scan_infer(struct wal_scan *scan, uint32_t index, uint64_t number_above)
+{
+    struct wal_scan_segment *segment = &scan->segments[index];
+    struct wal_segment_header *header = &segment->header;
+    header->number = number_above;
+    int found = 0;
+    for (uint64_t offset = WAL_DATA_OFFSET; offset < segment->size;) {
+        const uint8_t *image;
+        int error = scan->load(scan->context, index, offset, offset + WAL_BLOCK_SIZE, &image);
+        if (error < 0)
+            return error;
+        struct wal_batch_header batch;
+        bool sound = wal_batch_header_decode(image + offset, &batch) == 0 && batch.offset == offset &&
+                     batch.directory_id == header->directory_id && batch.log_id == header->log_id;
+        if (sound && batch.segment > header->number) {
+            infer_header(&batch, segment->size, header);
+            found = 1;
+        }
+        offset += sound ? wal_batch_size(&batch) : WAL_BLOCK_SIZE;
+    }
+    return found;
 }

@@ -72,8 +72,8 @@ static void require_encoding(const uint8_t *frame, uint64_t frame_size,
     uint8_t *end = bytes;
     bool is_typed = request->op >= MINIVAULT_TYPED;
     bool is_set = request->op == MINIVAULT_SET;
-    REQUIRE(frame_size == 3 + (uint64_t)request->key.size + 5 * (is_typed || is_set) +
-                              request->value.size);
+    REQUIRE(frame_size ==
+            3 + (uint64_t)request->key.size + 5 * (is_typed || is_set) + request->value.size);
     *end++ = request->op;
     if (is_typed)
         *end++ = request->compressed;
@@ -172,8 +172,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     bool typed = (data[0] & 1) != 0;
-    struct prng prng = { data[0] };
-    struct stream stream = { .count = 0 };
+    struct prng prng = {data[0]};
+    struct stream stream = {.count = 0};
     parse_whole(data + 1, size - 1, typed, &prng, &stream);
     require_pieces(data + 1, size - 1, typed, &prng, &stream);
     return 0;

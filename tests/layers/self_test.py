@@ -20,7 +20,8 @@ CLEAN = {
     "src/proto/binary.h": '#include "minivault/protocol.h"\n',
     "src/shard/shard.c": '#include "store/wal.h"\n#include "proto/binary.h"\n',
     "src/net/connection.c": '#include "shard/shard.h"\n',
-    "src/main.c": '#include "net/connection.h"\n',
+    "src/main.c": '#include "net/connection.h"\n#include "flags.h"\n',
+    "src/flags.h": '#include "base/list.h"\n',
     "include/minivault/protocol.h": "enum { A };\n",
 }
 
@@ -35,6 +36,7 @@ PLANTED = [
     ("shard_includes_net", "src/shard/a.c", '#include "net/connection.h"\n', "shard must not"),
     ("public_header_includes_src", "include/minivault/a.h", '#include "base/list.h"\n',
      "minivault must not"),
+    ("net_includes_flags", "src/net/a.c", '#include "flags.h"\n', "not written from src/"),
     ("relative_include", "src/store/a.c", '#include "wal.h"\n', "not written from src/"),
     ("included_source", "src/store/a.c", '#include "store/wal.c"\n', "includes the source"),
     ("unknown_layer", "src/util/a.c", "\n", "no layer is called 'util'"),

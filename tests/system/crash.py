@@ -1,9 +1,8 @@
 """kill -9 under load: nothing that was acknowledged is lost, and every restart succeeds.
 
 A writer remembers each of its writes: when it was sent and when it was acknowledged. After the kill a
-key may hold any write that no acknowledged one is certain to have replaced: one that was sent after
-this one's answer had come. On a key with a single writer that is the last acknowledged write or a
-later one.
+key may hold any write that no acknowledged one is certain to have replaced: a later one of the same
+connection, or one that was sent after this one's answer had come.
 """
 import collections
 import random
@@ -24,10 +23,11 @@ FILLER = random.Random(11).randbytes(2 * MIB)
 
 class Write:
     """value None: a delete."""
-    __slots__ = ("value", "sent", "acknowledged")
+    __slots__ = ("value", "sent", "acknowledged", "writer")
 
-    def __init__(self, value, sent):
-        self.value, self.sent, self.acknowledged = value, sent, None
+    def __init__(self, value, sent, writer):
+        self.value, self.sent, self.writer = value, sent, writer
+        self.acknowledged = None
 
 
 def make_value(key, serial, size):
@@ -65,7 +65,7 @@ class Load:
         requests = []
         for _ in range(BATCH):
             key, value = self.next_write(client.number)
-            write = Write(value, now)
+            write = Write(value, now, client.number)
             self.history.writes[key].append(write)
             client.outstanding.append(write)
             requests.append(delete(key) if value is None else set_(key, value))
@@ -134,11 +134,19 @@ class History:
 
     def allowed(self, key, horizon=float("inf")):
         """The writes that a crash may have left; `horizon`: acknowledgements after it do not count."""
+        last_sent, replaced, allowed = None, set(), []
         writes = self.writes[key]
-        certain = [w.sent for w in writes if w.acknowledged is not None and w.acknowledged < horizon]
-        last = max(certain, default=None)
-        return [w for w in writes
-                if last is None or w.acknowledged is None or w.acknowledged >= last], last is None
+        for write in writes:
+            if write.acknowledged is not None and write.acknowledged < horizon:
+                last_sent = max(last_sent or 0.0, write.sent)
+        for write in reversed(writes):
+            in_time = (last_sent is None or write.acknowledged is None or
+                       write.acknowledged >= last_sent)
+            if in_time and write.writer not in replaced:
+                allowed.append(write)
+            if write.acknowledged is not None and write.acknowledged < horizon:
+                replaced.add(write.writer)
+        return allowed, last_sent is None
 
     def check(self, client, horizon=float("inf")):
         """Reads every key, and begins anew with what is there. Returns what is wrong."""
@@ -153,7 +161,7 @@ class History:
                 allowed, may_be_absent = self.allowed(key, horizon)
                 if not (found is None and may_be_absent) and found not in [w.value for w in allowed]:
                     problems.append(describe(key, found, self.writes[key], allowed))
-                base = Write(found, 0.0)
+                base = Write(found, 0.0, None)
                 base.acknowledged = 0.0
                 self.writes[key] = [base]
         return problems

@@ -19,24 +19,24 @@ static const struct sample {
     const char *value; /* NULL: the operation has none */
     uint32_t value_size;
 } samples[] = {
-    { "get", FRAME("\1\3\0key"), false, MINIVAULT_GET, 0, "key", 3, NULL, 0 },
-    { "get, empty key", FRAME("\1\0\0"), false, MINIVAULT_GET, 0, "", 0, NULL, 0 },
-    { "get, key of commands", FRAME("\1\4\0\1\0\0\2"), false, 1, 0, "\1\0\0\2", 4, NULL, 0 },
-    { "set", FRAME("\2\3\0key\5\0\0\0\0value"), false, 2, 0, "key", 3, "value", 5 },
-    { "set, zstd", FRAME("\2\1\0k\2\0\0\0\1zz"), false, 2, 1, "k", 1, "zz", 2 },
-    { "set, unknown encoding", FRAME("\2\1\0k\1\0\0\0\2z"), false, 2, 2, "k", 1, "z", 1 },
-    { "set, empty value", FRAME("\2\1\0k\0\0\0\0\0"), false, 2, 0, "k", 1, "", 0 },
-    { "set, empty key", FRAME("\2\0\0\1\0\0\0\0v"), false, 2, 0, "", 0, "v", 1 },
-    { "set, all empty", FRAME("\2\0\0\0\0\0\0\0"), false, 2, 0, "", 0, "", 0 },
-    { "delete", FRAME("\3\3\0key"), false, MINIVAULT_DELETE, 0, "key", 3, NULL, 0 },
-    { "health", FRAME("\5\0\0"), false, MINIVAULT_HEALTH, 0, "", 0, NULL, 0 },
-    { "health, ignored key", FRAME("\5\6\0health"), false, 5, 0, "health", 6, NULL, 0 },
-    { "auth", FRAME("\6\6\0secret"), false, MINIVAULT_AUTH, 0, "secret", 6, NULL, 0 },
-    { "hello", FRAME("\7\13\0minivault/2"), false, 7, 0, MINIVAULT_HELLO_NAME, 11, NULL, 0 },
-    { "typed", FRAME("\x10\x81\3\0\4\0\0\0keybody"), true, 0x10, 0x81, "key", 3, "body", 4 },
-    { "typed, no key", FRAME("\x11\0\0\0\4\0\0\0body"), true, 0x11, 0, "", 0, "body", 4 },
-    { "typed, no body", FRAME("\x7F\0\3\0\0\0\0\0key"), true, 0x7F, 0, "key", 3, "", 0 },
-    { "typed, nothing", FRAME("\xFF\xFF\0\0\0\0\0\0"), true, 0xFF, 0xFF, "", 0, "", 0 },
+    {"get", FRAME("\1\3\0key"), false, MINIVAULT_GET, 0, "key", 3, NULL, 0},
+    {"get, empty key", FRAME("\1\0\0"), false, MINIVAULT_GET, 0, "", 0, NULL, 0},
+    {"get, key of commands", FRAME("\1\4\0\1\0\0\2"), false, 1, 0, "\1\0\0\2", 4, NULL, 0},
+    {"set", FRAME("\2\3\0key\5\0\0\0\0value"), false, 2, 0, "key", 3, "value", 5},
+    {"set, zstd", FRAME("\2\1\0k\2\0\0\0\1zz"), false, 2, 1, "k", 1, "zz", 2},
+    {"set, unknown encoding", FRAME("\2\1\0k\1\0\0\0\2z"), false, 2, 2, "k", 1, "z", 1},
+    {"set, empty value", FRAME("\2\1\0k\0\0\0\0\0"), false, 2, 0, "k", 1, "", 0},
+    {"set, empty key", FRAME("\2\0\0\1\0\0\0\0v"), false, 2, 0, "", 0, "v", 1},
+    {"set, all empty", FRAME("\2\0\0\0\0\0\0\0"), false, 2, 0, "", 0, "", 0},
+    {"delete", FRAME("\3\3\0key"), false, MINIVAULT_DELETE, 0, "key", 3, NULL, 0},
+    {"health", FRAME("\5\0\0"), false, MINIVAULT_HEALTH, 0, "", 0, NULL, 0},
+    {"health, ignored key", FRAME("\5\6\0health"), false, 5, 0, "health", 6, NULL, 0},
+    {"auth", FRAME("\6\6\0secret"), false, MINIVAULT_AUTH, 0, "secret", 6, NULL, 0},
+    {"hello", FRAME("\7\13\0minivault/2"), false, 7, 0, MINIVAULT_HELLO_NAME, 11, NULL, 0},
+    {"typed", FRAME("\x10\x81\3\0\4\0\0\0keybody"), true, 0x10, 0x81, "key", 3, "body", 4},
+    {"typed, no key", FRAME("\x11\0\0\0\4\0\0\0body"), true, 0x11, 0, "", 0, "body", 4},
+    {"typed, no body", FRAME("\x7F\0\3\0\0\0\0\0key"), true, 0x7F, 0, "key", 3, "", 0},
+    {"typed, nothing", FRAME("\xFF\xFF\0\0\0\0\0\0"), true, 0xFF, 0xFF, "", 0, "", 0},
 };
 #define SAMPLE_COUNT (sizeof samples / sizeof samples[0])
 
@@ -92,16 +92,16 @@ Test(binary, every_split_of_every_frame_is_partial)
             cr_assert_eq(binary_parse(data, size, true, &request, &frame_size), BINARY_PARTIAL,
                          "%s, %u bytes", sample->name, size);
             if (sample->typed_only || sample->op == MINIVAULT_SET)
-                cr_assert_eq(frame_size, size >= lengths_end ? sample->size : 0,
-                             "%s, %u bytes", sample->name, size);
+                cr_assert_eq(frame_size, size >= lengths_end ? sample->size : 0, "%s, %u bytes",
+                             sample->name, size);
             else
                 cr_assert_eq(frame_size, 0);
             if (frame_size == 0)
                 continue;
             cr_assert_eq(request.op, sample->op);
             cr_assert_eq(request.compressed, sample->compressed);
-            cr_assert(slice_equal(request.key, (struct slice){ (const uint8_t *)sample->key,
-                                                               sample->key_size }));
+            cr_assert(slice_equal(request.key,
+                                  (struct slice){(const uint8_t *)sample->key, sample->key_size}));
             cr_assert_eq(request.value.size, sample->value_size);
             cr_assert_null(request.value.data);
         }
@@ -137,9 +137,8 @@ Test(binary, pipelined_frames_come_in_order)
     for (size_t i = 0; i < SAMPLE_COUNT; i++) {
         struct binary_request request;
         uint64_t frame_size = 0;
-        cr_assert_eq(
-            binary_parse(bytes + position, size - position, true, &request, &frame_size),
-            BINARY_DONE);
+        cr_assert_eq(binary_parse(bytes + position, size - position, true, &request, &frame_size),
+                     BINARY_DONE);
         assert_request(&samples[i], &request, bytes + position, frame_size);
         position += frame_size;
     }
@@ -160,8 +159,8 @@ Test(binary, unknown_operations_are_seen_at_their_first_byte)
     guard_init(&guard, 1);
     for (int typed = 0; typed <= 1; typed++) {
         for (unsigned op = 0; op <= 255; op++) {
-            const uint8_t *data = guard_copy(&guard, &(uint8_t){ (uint8_t)op }, 1);
-            struct binary_request request = { .op = 99 };
+            const uint8_t *data = guard_copy(&guard, &(uint8_t){(uint8_t)op}, 1);
+            struct binary_request request = {.op = 99};
             uint64_t frame_size = 77;
             enum binary_result result = binary_parse(data, 1, typed, &request, &frame_size);
             bool is_plain = op >= 1 && op <= 7 && op != MINIVAULT_SYNC;
@@ -227,7 +226,7 @@ Test(binary, the_longest_value_is_announced_without_overflow)
     cr_assert_eq(frame_size, 9 + (uint64_t)UINT32_MAX);
     cr_assert_eq(request.value.size, UINT32_MAX);
     cr_assert_null(request.value.data);
-    cr_assert(slice_equal(request.key, (struct slice){ (const uint8_t *)"k", 1 }));
+    cr_assert(slice_equal(request.key, (struct slice){(const uint8_t *)"k", 1}));
 }
 
 Test(binary, the_longest_frames_are_announced_without_overflow)

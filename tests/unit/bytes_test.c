@@ -6,11 +6,11 @@ Test(bytes, numbers_are_little_endian)
 {
     uint8_t bytes[8];
     store_u16(bytes, 0x0102);
-    cr_assert_arr_eq(bytes, ((uint8_t[]){ 0x02, 0x01 }), 2);
+    cr_assert_arr_eq(bytes, ((uint8_t[]){0x02, 0x01}), 2);
     store_u32(bytes, 0x01020304);
-    cr_assert_arr_eq(bytes, ((uint8_t[]){ 0x04, 0x03, 0x02, 0x01 }), 4);
+    cr_assert_arr_eq(bytes, ((uint8_t[]){0x04, 0x03, 0x02, 0x01}), 4);
     store_u64(bytes, 0x0102030405060708);
-    cr_assert_arr_eq(bytes, ((uint8_t[]){ 8, 7, 6, 5, 4, 3, 2, 1 }), 8);
+    cr_assert_arr_eq(bytes, ((uint8_t[]){8, 7, 6, 5, 4, 3, 2, 1}), 8);
     cr_assert_eq(load_u16(bytes), 0x0708);
     cr_assert_eq(load_u32(bytes), 0x05060708);
     cr_assert_eq(load_u64(bytes), 0x0102030405060708);
@@ -36,11 +36,11 @@ Test(bytes, every_alignment_works_and_neighbours_stay)
 Test(bytes, slices_are_equal_by_content)
 {
     const uint8_t first[] = "key1 key1 key2 key1\0";
-    struct slice key = { first, 4 };
-    cr_assert(slice_equal(key, (struct slice){ first + 5, 4 }));
-    cr_assert(!slice_equal(key, (struct slice){ first + 10, 4 }));
-    cr_assert(!slice_equal(key, (struct slice){ first, 5 }), "a prefix is not equal");
-    cr_assert(!slice_equal((struct slice){ first + 15, 4 }, (struct slice){ first + 15, 5 }),
+    struct slice key = {first, 4};
+    cr_assert(slice_equal(key, (struct slice){first + 5, 4}));
+    cr_assert(!slice_equal(key, (struct slice){first + 10, 4}));
+    cr_assert(!slice_equal(key, (struct slice){first, 5}), "a prefix is not equal");
+    cr_assert(!slice_equal((struct slice){first + 15, 4}, (struct slice){first + 15, 5}),
               "a zero byte counts");
-    cr_assert(slice_equal((struct slice){ first, 0 }, (struct slice){ first + 3, 0 }));
+    cr_assert(slice_equal((struct slice){first, 0}, (struct slice){first + 3, 0}));
 }

@@ -25,9 +25,8 @@ Test(checksum, known_values_of_rfc_3720)
 Test(checksum, the_scsi_read_command_of_rfc_3720)
 {
     const uint8_t command[48] = {
-        0x01, 0xC0, 0, 0, 0, 0, 0,    0, 0, 0, 0, 0,    0, 0, 0,    0,
-        0x14, 0,    0, 0, 0, 0, 0x04, 0, 0, 0, 0, 0x14, 0, 0, 0,    0x18,
-        0x28, 0,    0, 0, 0, 0, 0,    0, 2, 0, 0, 0,    0, 0, 0,    0,
+        0x01, 0xC0, 0, 0,    0, 0, 0, 0,    0,    0, 0, 0, 0, 0, 0, 0, 0x14, 0, 0, 0, 0, 0, 0x04, 0,
+        0,    0,    0, 0x14, 0, 0, 0, 0x18, 0x28, 0, 0, 0, 0, 0, 0, 0, 2,    0, 0, 0, 0, 0, 0,    0,
     };
     cr_assert_eq(crc32c(command, sizeof command), 0xD9963A56u);
 }
@@ -47,7 +46,7 @@ static uint32_t crc32c_slow(const uint8_t *data, size_t size)
 Test(checksum, every_size_and_alignment_agrees_with_the_definition)
 {
     uint8_t bytes[8 + 600];
-    struct prng prng = { 7 };
+    struct prng prng = {7};
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)prng_next(&prng);
     for (size_t offset = 0; offset < 8; offset++)
@@ -59,11 +58,10 @@ Test(checksum, every_size_and_alignment_agrees_with_the_definition)
 Test(checksum, a_checksum_goes_on_from_any_split)
 {
     uint8_t bytes[500];
-    struct prng prng = { 9 };
+    struct prng prng = {9};
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)prng_next(&prng);
     uint32_t whole = crc32c(bytes, sizeof bytes);
     for (size_t split = 0; split <= sizeof bytes; split++)
-        cr_assert_eq(
-            crc32c_more(crc32c(bytes, split), bytes + split, sizeof bytes - split), whole);
+        cr_assert_eq(crc32c_more(crc32c(bytes, split), bytes + split, sizeof bytes - split), whole);
 }

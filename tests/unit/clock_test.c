@@ -19,7 +19,7 @@ Test(clock, stamps_grow_while_the_wall_clock_stands_or_goes_back)
     struct hybrid_clock clock;
     hybrid_clock_init(&clock, 0);
     uint64_t last = hybrid_clock_stamp(&clock, 5000);
-    const uint64_t times_ms[] = { 5000, 5000, 4999, 0, 5000 };
+    const uint64_t times_ms[] = {5000, 5000, 4999, 0, 5000};
     for (size_t i = 0; i < sizeof times_ms / sizeof times_ms[0]; i++) {
         uint64_t stamp = hybrid_clock_stamp(&clock, times_ms[i]);
         cr_assert_eq(stamp, last + 1);
@@ -81,11 +81,11 @@ Test(clock, a_stamp_at_the_limit_must_not_get_here, .signal = SIGABRT)
 
 Test(clock, versions_order_by_clock_then_origin)
 {
-    struct version first = { 10, 5 };
+    struct version first = {10, 5};
     cr_assert_eq(version_compare(first, first), 0);
-    cr_assert_lt(version_compare(first, (struct version){ 11, 1 }), 0);
-    cr_assert_gt(version_compare(first, (struct version){ 9, UINT32_MAX }), 0);
-    cr_assert_lt(version_compare(first, (struct version){ 10, 6 }), 0);
-    cr_assert_gt(version_compare(first, (struct version){ 10, 4 }), 0);
-    cr_assert_lt(version_compare((struct version){ 0, 0 }, (struct version){ UINT64_MAX, 0 }), 0);
+    cr_assert_lt(version_compare(first, (struct version){11, 1}), 0);
+    cr_assert_gt(version_compare(first, (struct version){9, UINT32_MAX}), 0);
+    cr_assert_lt(version_compare(first, (struct version){10, 6}), 0);
+    cr_assert_gt(version_compare(first, (struct version){10, 4}), 0);
+    cr_assert_lt(version_compare((struct version){0, 0}, (struct version){UINT64_MAX, 0}), 0);
 }

@@ -11,10 +11,11 @@
 #include <stdlib.h>
 
 #define SLICE ((size_t)(256 * KIB))
+#define WINDOW_1_KIB 0
 #define WINDOW_8_MIB (13 << 3)
 #define BLOCK_SIZE_MAX (128 * 1024)
 
-enum { RAW = 0, RLE = 1 };
+enum { RAW = 0, RLE = 1, COMPRESSED = 2 };
 
 /* A frame made by hand (RFC 8878), so that it can say anything. */
 struct frame {
@@ -32,7 +33,7 @@ static void frame_put(struct frame *frame, const void *bytes, size_t size)
 
 static struct frame frame_begin(uint8_t descriptor)
 {
-    struct frame frame = { 0 };
+    struct frame frame = {0};
     frame_put(&frame, "\x28\xB5\x2F\xFD", 4);
     frame_put(&frame, &descriptor, 1);
     return frame;
@@ -127,7 +128,7 @@ static int decode_made(struct frame frame, uint64_t size_max)
 static uint8_t *text_create(size_t size)
 {
     uint8_t *text = malloc(size + 1);
-    struct prng prng = { size };
+    struct prng prng = {size};
     for (size_t i = 0; i < size; i++)
         text[i] = "etaoin shrdlu"[prng_below(&prng, 13)];
     return text;
@@ -161,9 +162,22 @@ Test(compress, what_was_encoded_comes_back)
 {
     struct decompressor *decompressor = NULL;
     cr_assert_eq(decompressor_create(&decompressor), 0);
-    const size_t sizes[] = { 0, 1, 2, 255, 256, 257, 1000, 16383, 16384, 16385, 32768, 32769,
-                             BLOCK_SIZE_MAX, BLOCK_SIZE_MAX + 1, 1000000 };
-    const size_t slices[] = { 1, 7, 4096, SLICE, 100 * MIB };
+    const size_t sizes[] = {0,
+                            1,
+                            2,
+                            255,
+                            256,
+                            257,
+                            1000,
+                            16383,
+                            16384,
+                            16385,
+                            32768,
+                            32769,
+                            BLOCK_SIZE_MAX,
+                            BLOCK_SIZE_MAX + 1,
+                            1000000};
+    const size_t slices[] = {1, 7, 4096, SLICE, 100 * MIB};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (size_t j = 0; j < sizeof slices / sizeof slices[0]; j++)
             assert_round_trip(decompressor, sizes[i], slices[j]);
@@ -174,7 +188,7 @@ Test(compress, what_was_encoded_comes_back)
 Test(compress, a_target_that_is_too_small_is_an_error)
 {
     uint8_t source[100], target[200];
-    struct prng prng = { 3 };
+    struct prng prng = {3};
     for (size_t i = 0; i < sizeof source; i++)
         source[i] = (uint8_t)prng_next(&prng);
     int64_t size = compress_frame(target, sizeof target, source, sizeof source);
@@ -186,7 +200,7 @@ Test(compress, a_target_that_is_too_small_is_an_error)
 
 Test(compress, every_truncation_is_an_error)
 {
-    const size_t sizes[] = { 0, 1, 300, 5000 };
+    const size_t sizes[] = {0, 1, 300, 5000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         uint8_t *text = text_create(sizes[i]);
         uint8_t bytes[6000];
@@ -213,7 +227,7 @@ Test(compress, every_truncation_of_a_frame_of_many_blocks_is_an_error)
 Test(compress, garbage_is_an_error)
 {
     uint8_t bytes[2000];
-    struct prng prng = { 5 };
+    struct prng prng = {5};
     for (int round = 0; round < 2000; round++) {
         size_t size = prng_below(&prng, sizeof bytes);
         for (size_t i = 0; i < size; i++)
@@ -228,7 +242,7 @@ Test(compress, damage_never_exceeds_the_bounds)
     uint8_t bytes[6000];
     int64_t size = compress_frame(bytes, sizeof bytes, text, 5000);
     cr_assert_gt(size, 0);
-    struct prng prng = { 6 };
+    struct prng prng = {6};
     for (int64_t i = 0; i < size; i++) {
         uint8_t kept = bytes[i];
         bytes[i] ^= (uint8_t)(1 + prng_below(&prng, 255));
@@ -243,8 +257,8 @@ Test(compress, damage_never_exceeds_the_bounds)
 Test(compress, other_formats_are_refused)
 {
     cr_assert_eq(decode_frame((const uint8_t *)"", 0, MIB), -EBADMSG);
-    cr_assert_eq(decode_frame((const uint8_t *)"\x1F\x8B\x08\0\0\0\0\0\0\3\3\0", 12, MIB),
-                 -EBADMSG, "gzip");
+    cr_assert_eq(decode_frame((const uint8_t *)"\x1F\x8B\x08\0\0\0\0\0\0\3\3\0", 12, MIB), -EBADMSG,
+                 "gzip");
     for (int i = 0x1E; i < 0x28; i++) {
         struct frame frame = frame_begin_window(WINDOW_8_MIB);
         frame_put_block(&frame, RAW, true, "old", 3);
@@ -281,7 +295,7 @@ Test(compress, a_bomb_of_one_kilobyte_stops_at_the_limit)
 
 Test(compress, a_declared_size_over_the_limit_is_refused_up_front)
 {
-    const uint64_t declared[] = { MIB + 1, GIB, UINT32_MAX, (uint64_t)1 << 62, UINT64_MAX - 2 };
+    const uint64_t declared[] = {MIB + 1, GIB, UINT32_MAX, (uint64_t)1 << 62, UINT64_MAX - 2};
     for (size_t i = 0; i < sizeof declared / sizeof declared[0]; i++) {
         struct frame frame = frame_begin_declared(WINDOW_8_MIB, declared[i]);
         frame_put_block(&frame, RAW, true, "tiny", 4);
@@ -317,6 +331,10 @@ Test(compress, a_declared_size_that_is_not_true_is_refused)
     less = frame_begin_single(4);
     frame_put_block(&less, RAW, true, "12345", 5);
     cr_assert_eq(decode_made(less, 100 * MIB), -EBADMSG);
+    less = frame_begin_declared(WINDOW_1_KIB, 100000);
+    for (int i = 0; i < 200; i++)
+        frame_put_block(&less, RLE, i == 199, "", 1024);
+    cr_assert_eq(decode_made(less, 100 * MIB), -EBADMSG, "it is seen long before the end");
     less = frame_begin_declared(WINDOW_8_MIB, 0);
     frame_put_block(&less, RAW, true, "1", 1);
     cr_assert_eq(decode_made(less, 100 * MIB), -EBADMSG);
@@ -355,6 +373,9 @@ Test(compress, windows_up_to_8_mib_are_allowed)
         frame = frame_begin_declared((uint8_t)window, 5);
         frame_put_block(&frame, RAW, true, "small", 5);
         cr_assert_eq(decode_made(frame, MIB), expected, "window %02x, declared", window);
+        frame = frame_begin_declared((uint8_t)window, 0);
+        frame_put_block(&frame, RAW, true, "", 0);
+        cr_assert_eq(decode_made(frame, MIB), expected, "window %02x, empty", window);
     }
 }
 
@@ -370,7 +391,7 @@ Test(compress, a_single_segment_is_its_own_window)
 
 Test(compress, skippable_frames_are_refused)
 {
-    struct frame frame = { 0 };
+    struct frame frame = {0};
     for (int i = 0; i < 100000; i++)
         frame_put(&frame, "\x50\x2A\x4D\x18\0\0\0\0", 8);
     cr_assert_eq(decode_frame(frame.bytes, frame.size, MIB), -EBADMSG);
@@ -378,7 +399,7 @@ Test(compress, skippable_frames_are_refused)
 
     struct frame value = frame_begin_window(WINDOW_8_MIB);
     frame_put_block(&value, RAW, true, "value", 5);
-    struct frame behind = { 0 };
+    struct frame behind = {0};
     frame_put(&behind, value.bytes, value.size);
     frame_put(&behind, frame.bytes, 8);
     cr_assert_eq(decode_made(behind, MIB), -EBADMSG);
@@ -406,7 +427,7 @@ Test(compress, dictionaries_are_refused)
 {
     for (uint8_t id = 0; id < 2; id++) {
         struct frame frame = frame_begin(0x01);
-        frame_put(&frame, &(uint8_t){ WINDOW_8_MIB }, 1);
+        frame_put(&frame, &(uint8_t){WINDOW_8_MIB}, 1);
         frame_put(&frame, &id, 1);
         frame_put_block(&frame, RAW, true, "value", 5);
         cr_assert_eq(decode_made(frame, MIB), id == 0 ? 1 : -EBADMSG, "0 means none");
@@ -416,7 +437,7 @@ Test(compress, dictionaries_are_refused)
 Test(compress, checksums_and_reserved_bits_are_looked_at)
 {
     struct frame frame = frame_begin(0x04);
-    frame_put(&frame, &(uint8_t){ WINDOW_8_MIB }, 1);
+    frame_put(&frame, &(uint8_t){WINDOW_8_MIB}, 1);
     frame_put_block(&frame, RAW, true, "value", 5);
     uint64_t checksum = hash_key((const uint8_t *)"value", 5);
     frame_put(&frame, &checksum, 4);
@@ -427,7 +448,7 @@ Test(compress, checksums_and_reserved_bits_are_looked_at)
     cr_assert_eq(decode_made(frame, MIB), -EBADMSG);
 
     frame = frame_begin(0x08);
-    frame_put(&frame, &(uint8_t){ WINDOW_8_MIB }, 1);
+    frame_put(&frame, &(uint8_t){WINDOW_8_MIB}, 1);
     frame_put_block(&frame, RAW, true, "value", 5);
     cr_assert_eq(decode_made(frame, MIB), -EBADMSG);
 }
@@ -446,6 +467,47 @@ Test(compress, empty_blocks_are_sliced_too)
     size_t size = 99;
     cr_assert_null(decompressor_take(decompressor, &size));
     cr_assert_eq(size, 0);
+    decompressor_free(decompressor);
+    free(frame.bytes);
+}
+
+/* Its last block is a single match, three bytes from 2,500 bytes back in a window of 1,024: no
+ * literals, one sequence, whose three codes stand for themselves (literals 0, offset 11, match 0);
+ * then eleven bits of offset below a final 1: 2048 + 455 - 3. */
+static struct frame frame_beyond_window(void)
+{
+    struct frame frame = frame_begin_declared(WINDOW_1_KIB, 8 * 1024 + 3);
+    for (int i = 0; i < 8; i++) {
+        uint8_t block[1024];
+        for (size_t j = 0; j < sizeof block; j++)
+            block[j] = (uint8_t)(i * 31 + j);
+        frame_put_block(&frame, RAW, false, block, sizeof block);
+    }
+    const uint8_t match[] = {0x00, 0x01, 0x54, 0, 11, 0, 455 & 0xFF, 0x08 | 455 >> 8};
+    frame_put_block(&frame, COMPRESSED, true, match, sizeof match);
+    return frame;
+}
+
+Test(compress, what_a_malformed_frame_decodes_to_does_not_depend_on_the_slice)
+{
+    struct frame frame = frame_beyond_window();
+    struct decompressor *decompressor = NULL;
+    cr_assert_eq(decompressor_create(&decompressor), 0);
+    const size_t slices[] = {MIB, 1, 7, 1000, 1024, 8 * 1024 + 3};
+    int result_first = 0;
+    uint64_t hash_first = 0;
+    for (size_t i = 0; i < sizeof slices / sizeof slices[0]; i++) {
+        uint64_t step_count = 0;
+        decompressor_begin(decompressor, frame.bytes, frame.size, MIB);
+        int result = decode(decompressor, slices[i], MIB, &step_count);
+        size_t size = 0;
+        uint8_t *value = result == 1 ? decompressor_take(decompressor, &size) : NULL;
+        uint64_t hash = hash_key(value, size);
+        cr_assert(i == 0 || (result == result_first && hash == hash_first), "%zu", slices[i]);
+        result_first = result;
+        hash_first = hash;
+        free(value);
+    }
     decompressor_free(decompressor);
     free(frame.bytes);
 }

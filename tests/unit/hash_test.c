@@ -25,14 +25,14 @@ Test(hash, partition_is_the_top_byte)
 Test(hash, keyed_hash_depends_on_the_secret_at_every_size)
 {
     uint8_t secrets[2][HASH_SECRET_SIZE];
-    struct prng prng = { 1 };
+    struct prng prng = {1};
     for (size_t i = 0; i < HASH_SECRET_SIZE; i++) {
         secrets[0][i] = (uint8_t)prng_next(&prng);
         secrets[1][i] = (uint8_t)prng_next(&prng);
     }
     uint8_t key[300] = "key";
     /* Sizes on both sides of each of XXH3's inner limits: 3, 8, 16, 128, 240. */
-    const size_t sizes[] = { 1, 3, 4, 8, 9, 16, 17, 128, 129, 240, 241, 300 };
+    const size_t sizes[] = {1, 3, 4, 8, 9, 16, 17, 128, 129, 240, 241, 300};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         uint64_t hash = hash_keyed(secrets[0], key, sizes[i]);
         cr_assert_eq(hash, hash_keyed(secrets[0], key, sizes[i]));

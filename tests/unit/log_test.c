@@ -34,7 +34,7 @@ static uint64_t capture_wall_ms(void *context)
 static struct log capture_log(struct capture *capture)
 {
     memset(capture, 0, sizeof *capture);
-    return (struct log){ .journal = true, .write = capture_write, .context = capture };
+    return (struct log){.journal = true, .write = capture_write, .context = capture};
 }
 
 Test(log, a_line_has_time_level_and_message)
@@ -93,23 +93,25 @@ Test(log, nothing_a_client_sent_can_forge_a_line)
         const char *message;
         const char *line;
     } cases[] = {
-        { "key a\n<3>forged", "<6>key a\\x0a<3>forged\n" },
-        { "\r\t\x1B[2J\x7F", "<6>\\x0d\\x09\\x1b[2J\\x7f\n" },
-        { "", "<6>\n" },
-        { "caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80", "<6>caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80\n" },
-        { "\xC2\x85", "<6>\\xc2\\x85\n" },                          /* C1: next line */
-        { "\xC2\xA0", "<6>\xC2\xA0\n" },                            /* the first after C1 */
-        { "\xC3", "<6>\\xc3\n" },                                   /* cut short */
-        { "\xE2\x82", "<6>\\xe2\\x82\n" },                          /* cut short */
-        { "\xF0\x9F\x98", "<6>\\xf0\\x9f\\x98\n" },                 /* cut short */
-        { "\xC0\x8A", "<6>\\xc0\\x8a\n" },                          /* an overlong newline */
-        { "\xE0\x80\x8A", "<6>\\xe0\\x80\\x8a\n" },                 /* an overlong newline */
-        { "\xF0\x80\x80\x8A", "<6>\\xf0\\x80\\x80\\x8a\n" },        /* an overlong newline */
-        { "\xED\xA0\x80", "<6>\\xed\\xa0\\x80\n" },                 /* a surrogate */
-        { "\xF4\x90\x80\x80", "<6>\\xf4\\x90\\x80\\x80\n" },        /* above U+10FFFF */
-        { "\xF4\x8F\xBF\xBF", "<6>\xF4\x8F\xBF\xBF\n" },            /* U+10FFFF */
-        { "\x80 \xFF", "<6>\\x80 \\xff\n" },                        /* never begin anything */
-        { "\xE2\x82\nx", "<6>\\xe2\\x82\\x0ax\n" },                 /* broken off by a newline */
+        {"key a\n<3>forged", "<6>key a\\x0a<3>forged\n"},
+        {"\r\t\x1B[2J\x7F", "<6>\\x0d\\x09\\x1b[2J\\x7f\n"},
+        {"", "<6>\n"},
+        {"caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80",
+         "<6>caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80\n"},
+        {"\xC2\x85", "<6>\\xc2\\x85\n"},                   /* C1: next line */
+        {"\xC2\x9F", "<6>\\xc2\\x9f\n"},                   /* the last of C1 */
+        {"\xC2\xA0", "<6>\xC2\xA0\n"},                     /* the first after C1 */
+        {"\xC3", "<6>\\xc3\n"},                            /* cut short */
+        {"\xE2\x82", "<6>\\xe2\\x82\n"},                   /* cut short */
+        {"\xF0\x9F\x98", "<6>\\xf0\\x9f\\x98\n"},          /* cut short */
+        {"\xC0\x8A", "<6>\\xc0\\x8a\n"},                   /* an overlong newline */
+        {"\xE0\x80\x8A", "<6>\\xe0\\x80\\x8a\n"},          /* an overlong newline */
+        {"\xF0\x80\x80\x8A", "<6>\\xf0\\x80\\x80\\x8a\n"}, /* an overlong newline */
+        {"\xED\xA0\x80", "<6>\\xed\\xa0\\x80\n"},          /* a surrogate */
+        {"\xF4\x90\x80\x80", "<6>\\xf4\\x90\\x80\\x80\n"}, /* above U+10FFFF */
+        {"\xF4\x8F\xBF\xBF", "<6>\xF4\x8F\xBF\xBF\n"},     /* U+10FFFF */
+        {"\x80 \xFF", "<6>\\x80 \\xff\n"},                 /* never begin anything */
+        {"\xE2\x82\nx", "<6>\\xe2\\x82\\x0ax\n"},          /* broken off by a newline */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct capture capture;
@@ -215,7 +217,7 @@ Test(log, stderr_is_not_the_journal_when_it_was_redirected)
     char stream[64];
     int other_end = redirect_stderr(stream, sizeof stream);
     struct log log;
-    const char *others[] = { "0:0", "1:", "", "nonsense", ":" };
+    const char *others[] = {"0:0", "1:", "", "nonsense", ":"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         cr_assert_eq(setenv("JOURNAL_STREAM", others[i], 1), 0);
         log_init_stderr(&log, LOG_INFO);

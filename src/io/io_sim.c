@@ -1,0 +1,215 @@
+/* The simulated world's time, chance and events. */
+#include "io/io_sim_internal.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/units.h"
+
+#define TRACE_LINE_MAX 256
+
+void *sim_allocate(size_t size)
+{
+    void *memory = calloc(1, size > 0 ? size : 1);
+    assert(memory != NULL);
+    return memory;
+}
+
+struct sim *sim_create(uint64_t seed)
+{
+    struct sim *sim = sim_allocate(sizeof *sim);
+    sim->seed = seed;
+    sim->prng.state = seed;
+    sim->now_ns = NS_PER_S;
+    sim->options = (struct sim_options){
+        .strict = true,
+        .pass_ns_max = 10 * NS_PER_US,
+        .pause_ns_max = 5 * NS_PER_MS,
+        .network_ns_max = 200 * NS_PER_US,
+        .network_stall_ns_max = 300 * NS_PER_MS,
+        .split_ppm = MILLION / 4,
+    };
+    list_init(&sim->hosts);
+    list_init(&sim->disks);
+    list_init(&sim->peers);
+    return sim;
+}
+
+void sim_free(struct sim *sim)
+{
+    assert(list_is_empty(&sim->hosts));
+    for (struct list_node *node; (node = list_first(&sim->peers)) != NULL;)
+        sim_peer_close(container_of(node, struct sim_peer, node));
+    /* What is still on its way ends here: each packet holds its connection. */
+    while (sim_step(sim, UINT64_MAX))
+        ;
+    for (struct list_node *node; (node = list_pop_front(&sim->disks)) != NULL;) {
+        struct sim_disk *disk = container_of(node, struct sim_disk, node);
+        tree_free(disk);
+        free(disk);
+    }
+    free(sim->queue);
+    free(sim);
+}
+
+struct sim_options *sim_options(struct sim *sim)
+{
+    return &sim->options;
+}
+
+uint64_t sim_now_ns(const struct sim *sim)
+{
+    return sim->now_ns;
+}
+
+struct prng *sim_prng(struct sim *sim)
+{
+    return &sim->prng;
+}
+
+bool sim_happens(struct sim *sim, uint32_t ppm)
+{
+    return ppm > 0 && prng_below(&sim->prng, MILLION) < ppm;
+}
+
+uint64_t sim_delay(struct sim *sim, uint64_t max_ns)
+{
+    return prng_below(&sim->prng, 1 + prng_below(&sim->prng, max_ns + 1));
+}
+
+/* ---- the trace ---- */
+
+uint64_t sim_trace_hash(const struct sim *sim)
+{
+    return sim->hash;
+}
+
+void sim_set_trace(struct sim *sim, sim_trace *trace, void *context)
+{
+    sim->trace = trace;
+    sim->trace_context = context;
+}
+
+static void mix(struct sim *sim, uint64_t value)
+{
+    sim->hash = (sim->hash ^ value) * 0x9E3779B97F4A7C15u;
+    sim->hash ^= sim->hash >> 29;
+}
+
+void sim_note(struct sim *sim, uint32_t host, const char *what, int64_t a, int64_t b)
+{
+    mix(sim, sim->now_ns);
+    mix(sim, host);
+    mix(sim, (uint64_t)what[0] << 8 ^ (uint64_t)what[1]);
+    mix(sim, (uint64_t)a);
+    mix(sim, (uint64_t)b);
+    if (sim->trace == NULL)
+        return;
+    char line[TRACE_LINE_MAX];
+    (void)snprintf(line, sizeof line, "%10" PRIu64 ".%03" PRIu64 " us host %" PRIu32 ": %s %" PRId64
+                   " %" PRId64,
+                   sim->now_ns / NS_PER_US, sim->now_ns % NS_PER_US, host, what, a, b);
+    sim->trace(sim->trace_context, line);
+}
+
+void sim_breach(const struct io *io, const char *format, ...)
+{
+    char message[TRACE_LINE_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    (void)fprintf(stderr, "io_sim: breach of io.h's contract at %" PRIu64 " us of seed %" PRIu64
+                          ": %s\n",
+                  io->sim->now_ns / NS_PER_US, io->sim->seed, message);
+    abort();
+}
+
+/* ---- the queue of events: a binary heap, places from 1 ---- */
+
+static bool is_before(const struct sim_event *a, const struct sim_event *b)
+{
+    if (a->time_ns != b->time_ns)
+        return a->time_ns < b->time_ns;
+    return a->sequence < b->sequence;
+}
+
+static void place(struct sim *sim, struct sim_event *event, uint32_t at)
+{
+    sim->queue[at] = event;
+    event->place = at;
+}
+
+static void move_up(struct sim *sim, struct sim_event *event, uint32_t at)
+{
+    while (at > 1 && is_before(event, sim->queue[at / 2])) {
+        place(sim, sim->queue[at / 2], at);
+        at /= 2;
+    }
+    place(sim, event, at);
+}
+
+static void move_down(struct sim *sim, struct sim_event *event, uint32_t at)
+{
+    while (2 * at <= sim->queue_count) {
+        uint32_t child = 2 * at;
+        if (child < sim->queue_count && is_before(sim->queue[child + 1], sim->queue[child]))
+            child++;
+        if (!is_before(sim->queue[child], event))
+            break;
+        place(sim, sim->queue[child], at);
+        at = child;
+    }
+    place(sim, event, at);
+}
+
+void sim_unschedule(struct sim *sim, struct sim_event *event)
+{
+    uint32_t at = event->place;
+    if (at == 0)
+        return;
+    assert(sim->queue[at] == event);
+    event->place = 0;
+    struct sim_event *last = sim->queue[sim->queue_count--];
+    if (last == event)
+        return;
+    if (at > 1 && is_before(last, sim->queue[at / 2]))
+        move_up(sim, last, at);
+    else
+        move_down(sim, last, at);
+}
+
+void sim_schedule(struct sim *sim, struct sim_event *event, uint64_t time_ns)
+{
+    assert(event->fire != NULL);
+    sim_unschedule(sim, event);
+    if (sim->queue_count + 2 > sim->queue_capacity) {
+        sim->queue_capacity = 2 * sim->queue_capacity + 64;
+        sim->queue = realloc(sim->queue, sim->queue_capacity * sizeof(struct sim_event *));
+        assert(sim->queue != NULL);
+    }
+    event->time_ns = max_u64(time_ns, sim->now_ns);
+    event->sequence = ++sim->sequence;
+    move_up(sim, event, ++sim->queue_count);
+}
+
+bool sim_step(struct sim *sim, uint64_t until_ns)
+{
+    if (sim->queue_count == 0 || sim->queue[1]->time_ns > max_u64(until_ns, sim->now_ns))
+        return false;
+    struct sim_event *event = sim->queue[1];
+    sim->now_ns = max_u64(sim->now_ns, event->time_ns);
+    sim_unschedule(sim, event);
+    event->fire(event);
+    return true;
+}
+
+void sim_advance(struct sim *sim, uint64_t until_ns)
+{
+    while (sim_step(sim, until_ns))
+        ;
+    sim->now_ns = max_u64(sim->now_ns, until_ns);
+}

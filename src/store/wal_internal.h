@@ -1,0 +1,254 @@
+/* What the log's own files share; nobody else includes this but recovery, which builds the state, and tests.
+ *
+ *   wal.c         opening, shutting, asking
+ *   wal_append.c  records into the open buffer
+ *   wal_write.c   full buffers onto the disk, and what is durable
+ *   wal_segment.c the table of segments, from one segment to the next, who is alive
+ *   wal_keep.c    housekeeping: spare segments made, recycled, removed
+ *   wal_wait.c    waiting for single operations, at start-up and shutdown
+ *
+ * A buffer's way:
+ *
+ *   FREE -> OPEN -> QUEUED -> WRITING -> WRITTEN -> [SYNCING ->] STABLE -> FREE
+ *
+ * OPEN: the one that records are copied into. QUEUED to STABLE: in wal->queue, in log order; a buffer leaves it when
+ * it is STABLE and all before it have left. Seals and segment headers go the same way, in blocks of their own, so that
+ * their order with the batches needs no rule of its own.
+ *
+ * A segment's way:
+ *
+ *   PREPARING -> SPARE -> OPEN -> SEALED -> LEAVING -> SPARE, or removed */
+#ifndef MINIVAULT_STORE_WAL_INTERNAL_H
+#define MINIVAULT_STORE_WAL_INTERNAL_H
+
+#include "base/assert.h"
+#include "base/list.h"
+#include "store/wal.h"
+#include "store/wal_format.h"
+
+#define WAL_SPARES_WANTED 2
+#define WAL_BLOCKS 8                              /* blocks for seals and headers: four changes of segment */
+#define WAL_ZEROS_SIZE ((uint32_t)(256 * KIB))    /* one write when a segment is zeroed */
+#define WAL_RETRY_NS NS_PER_S                     /* between attempts to prepare a segment on a full disk */
+#define WAL_CLOCK_AHEAD_MS 250
+#define WAL_NAME_SIZE sizeof("/wal-12345678")
+
+/* ---- segments ---- */
+
+enum wal_segment_state {
+    WAL_SEGMENT_PREPARING,
+    WAL_SEGMENT_SPARE,
+    WAL_SEGMENT_OPEN,
+    WAL_SEGMENT_SEALED,
+    WAL_SEGMENT_LEAVING,
+};
+
+struct wal_segment {
+    struct list_node node; /* in wal->spares, or in wal->drained */
+    uint32_t file;         /* index in the table */
+    uint32_t serial;       /* in the name */
+    int handle;            /* < 0: not open */
+    uint32_t pins;
+    enum wal_segment_state state;
+    bool is_settled;       /* SEALED: nothing of it is in a buffer any more, all is durable */
+    bool is_damaged;       /* never recycled */
+    bool is_discarded;     /* an unfinished file: never recycled, only removed */
+    uint64_t size;         /* of the file */
+    uint64_t end;          /* where the next batch goes; nothing from here on is the log's */
+    uint64_t live;         /* records */
+    uint64_t killer_last;
+    struct wal_segment_header header;
+    char path[];
+};
+
+struct wal_table {
+    struct wal_segment **segments; /* by file; NULL: no such file */
+    uint32_t capacity;
+    uint32_t count;
+};
+
+struct wal_state {
+    struct wal_table table; /* ascending in segment number */
+    uint64_t generation;
+    uint64_t number;        /* greatest segment number ever */
+    uint64_t last_position;
+    uint64_t clock_ceiling;
+    uint32_t serial;        /* greatest file serial */
+};
+
+/* A segment in a free place of the table. Errors: -ENOMEM, -ENFILE (the locations cannot name more files). */
+int wal_table_add(struct wal_table *table, const char *directory, uint32_t serial, struct wal_segment **ret_segment);
+
+/* Frees the segment, whose file is closed. */
+void wal_table_remove(struct wal_table *table, struct wal_segment *segment);
+
+/* Closes every file that no pin holds, frees everything. */
+void wal_table_deinit(struct wal_table *table, struct io *io);
+
+static inline struct wal_segment *wal_table_find(const struct wal_table *table, uint32_t file)
+{
+    assert(file < table->capacity);
+    struct wal_segment *segment = table->segments[file];
+    assert(segment != NULL);
+    return segment;
+}
+
+/* ---- buffers ---- */
+
+enum wal_buffer_kind { WAL_BUFFER_ORDINARY, WAL_BUFFER_JUMBO, WAL_BUFFER_SEAL, WAL_BUFFER_HEADER };
+
+enum wal_buffer_state {
+    WAL_BUFFER_FREE,
+    WAL_BUFFER_OPEN,
+    WAL_BUFFER_QUEUED,
+    WAL_BUFFER_WRITING,
+    WAL_BUFFER_WRITTEN,
+    WAL_BUFFER_SYNCING,
+    WAL_BUFFER_STABLE,
+};
+
+struct wal_buffer {
+    struct list_node node; /* in a free list, or in the queue */
+    struct io_op op;
+    struct wal *wal;
+    struct wal_segment *segment;
+    uint8_t *data;
+    struct list *home;       /* the free list */
+    enum wal_buffer_kind kind;
+    enum wal_buffer_state state;
+    uint32_t capacity;
+    uint32_t limit;          /* what the segment leaves of the capacity */
+    uint32_t used;           /* bytes, with the batch header */
+    uint32_t record_count;
+    uint64_t offset;         /* in the segment */
+    uint64_t position_first; /* with no records: the next position */
+    uint64_t opened_ns;      /* not in commit mode */
+};
+
+static inline uint64_t wal_buffer_position_last(const struct wal_buffer *buffer)
+{
+    return buffer->position_first + buffer->record_count - 1;
+}
+
+/* ---- the log ---- */
+
+enum wal_task {
+    WAL_TASK_NONE,
+    WAL_TASK_CREATE,
+    WAL_TASK_ALLOCATE,
+    WAL_TASK_ZERO,
+    WAL_TASK_SYNC_ZEROS,
+    WAL_TASK_SYNC_NAME,
+    WAL_TASK_MARK,
+    WAL_TASK_UNLINK,
+    WAL_TASK_SYNC_UNLINK,
+    WAL_TASK_CLOSE,
+};
+
+/* One task at a time, on one segment. */
+struct wal_keeper {
+    struct io_op op;
+    struct io_op timer;      /* the next attempt on a full disk */
+    enum wal_task task;
+    struct wal_segment *segment;
+    bool is_recycling;       /* MARK is of a segment that held records */
+    uint64_t zeroed;
+    uint8_t *mark;           /* one block */
+    uint8_t *zeros;          /* WAL_ZEROS_SIZE */
+};
+
+struct wal {
+    struct io *io;
+    const struct log *log;
+    struct wal_options options;
+    char *directory;
+    int directory_handle;
+
+    struct wal_table table;
+    struct wal_segment *segment; /* the open one */
+    struct list spares;
+    struct list drained;         /* sealed, without live records */
+    uint32_t spare_count;
+    uint64_t generation;
+    uint64_t generation_base;
+    uint64_t number;
+    uint32_t serial;
+
+    uint64_t position_last;
+    uint64_t durable;
+    uint64_t clock_max;          /* greatest record clock, or what makes up the recovered ceiling */
+
+    struct wal_buffer *buffers;
+    uint32_t buffer_count;       /* of all kinds */
+    struct wal_buffer *open;
+    struct list free_ordinary, free_jumbo, free_blocks;
+    struct list queue;
+    uint32_t queued_count;       /* QUEUED ones in the queue */
+    uint32_t in_flight;          /* written or synced right now */
+    struct io_op sync;
+    struct io_op timer;
+
+    bool is_opening;
+    bool is_shutting;
+    bool room_wanted;
+    bool disk_full;
+    bool is_hindered;            /* one of: failed, shutting, disk full. wal_append looks closer */
+    int failed;
+    struct wal_keeper keeper;
+    struct wal_stats stats;
+};
+
+/* wal_append.c */
+
+/* Puts the open buffer into the queue. */
+void wal_close_buffer(struct wal *wal);
+
+/* wal_write.c */
+
+/* Starts the writes that may start. */
+void wal_pump(struct wal *wal);
+
+/* Something took long enough (a timer). */
+void wal_timer_done(struct io_op *op, int32_t result);
+
+/* The log failed: nothing that is not durable now ever will be. */
+void wal_fail(struct wal *wal, int error, const char *what);
+
+/* Tells whoever waits for it that wal_append is worth another try. */
+void wal_tell_room(struct wal *wal);
+
+/* wal_segment.c */
+
+/* Seals the open segment, when there is one, and opens the first spare one; both through the queue. The caller made sure
+ * that there are a spare one and two free blocks. */
+void wal_change_segment(struct wal *wal);
+
+/* Makes a spare segment the open one and fills its header in. */
+void wal_take_spare(struct wal *wal);
+
+/* A block for the queue. */
+struct wal_buffer *wal_take_block(struct wal *wal, enum wal_buffer_kind kind);
+
+/* Queues the seal of the open segment. */
+void wal_seal_segment(struct wal *wal);
+
+/* Whether the segment may go: sealed, durable, nothing alive in it, nobody reads it. */
+bool wal_segment_is_free(const struct wal *wal, const struct wal_segment *segment);
+
+/* Looks whether a sealed segment belongs to the drained ones now. */
+void wal_segment_check(struct wal *wal, struct wal_segment *segment);
+
+/* wal_keep.c */
+
+/* Starts the next piece of housekeeping, if there is any to do and nothing under way. */
+void wal_keep(struct wal *wal);
+
+/* wal_wait.c: each starts one operation and waits for it. Never within a completion. */
+int wal_wait_open(struct io *io, const char *path, uint32_t flags);
+int wal_wait_close(struct io *io, int file);
+int wal_wait_read(struct io *io, int file, void *buffer, uint32_t size, uint64_t offset);
+int wal_wait_write(struct io *io, int file, const void *buffer, uint32_t size, uint64_t offset);
+int wal_wait_sync(struct io *io, int file);
+int wal_wait_truncate(struct io *io, const char *path, uint64_t size);
+
+#endif

@@ -1,0 +1,295 @@
+/* Housekeeping: one task at a time.
+ *
+ *   a new spare       CREATE -> ALLOCATE -> ZERO ... -> SYNC_ZEROS -> SYNC_NAME -> MARK
+ *   a recycled one    MARK
+ *   one too many      UNLINK -> SYNC_UNLINK -> CLOSE
+ *
+ * The mark comes last: a file that has it is zeroed as a whole, or held records once, and can be written without the
+ * file system's journal. A segment counts as gone only once that is durable. */
+#include "store/wal_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void task_done(struct io_op *op, int32_t result);
+
+static void write_mark(struct wal *wal, struct wal_segment *segment)
+{
+    struct wal_segment_header mark = {
+        .state = WAL_HEADER_SPARE,
+        .directory_id = wal->options.directory_id,
+        .log_id = wal->options.log_id,
+        .generation = segment->header.generation,
+        .number = segment->header.number,
+        .segment_size = segment->size,
+    };
+    wal_segment_header_encode(&mark, wal->keeper.mark);
+    io_write(wal->io, &wal->keeper.op, segment->handle, wal->keeper.mark, WAL_BLOCK_SIZE, WAL_MARK_OFFSET,
+             IO_WRITE_DSYNC);
+}
+
+static uint32_t zero_size(const struct wal_keeper *keeper)
+{
+    return (uint32_t)min_u64(WAL_ZEROS_SIZE, keeper->segment->size - keeper->zeroed);
+}
+
+/* Every change of the keeper's task goes through here. */
+static void start_task(struct wal *wal, enum wal_task task)
+{
+    struct wal_keeper *keeper = &wal->keeper;
+    struct wal_segment *segment = keeper->segment;
+    keeper->task = task;
+    keeper->op.done = task_done;
+    switch (task) {
+    case WAL_TASK_NONE:
+        keeper->segment = NULL;
+        break;
+    case WAL_TASK_CREATE:
+        io_open_file(wal->io, &keeper->op, segment->path,
+                     IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_EXCLUSIVE | IO_OPEN_DIRECT);
+        break;
+    case WAL_TASK_ALLOCATE:
+        io_allocate(wal->io, &keeper->op, segment->handle, segment->size);
+        break;
+    case WAL_TASK_ZERO:
+        io_write(wal->io, &keeper->op, segment->handle, keeper->zeros, zero_size(keeper), keeper->zeroed,
+                 IO_WRITE_PLAIN);
+        break;
+    case WAL_TASK_SYNC_ZEROS:
+        io_sync(wal->io, &keeper->op, segment->handle);
+        break;
+    case WAL_TASK_MARK:
+        write_mark(wal, segment);
+        break;
+    case WAL_TASK_UNLINK:
+        io_unlink(wal->io, &keeper->op, segment->path);
+        break;
+    case WAL_TASK_SYNC_NAME:
+    case WAL_TASK_SYNC_UNLINK:
+        io_sync(wal->io, &keeper->op, wal->directory_handle);
+        break;
+    case WAL_TASK_CLOSE:
+        io_close_file(wal->io, &keeper->op, segment->handle);
+        break;
+    }
+}
+
+static void finish_spare(struct wal *wal)
+{
+    struct wal_keeper *keeper = &wal->keeper;
+    struct wal_segment *segment = keeper->segment;
+    wal->stats.recycled += keeper->is_recycling;
+    segment->state = WAL_SEGMENT_SPARE;
+    list_push_back(&wal->spares, &segment->node);
+    wal->spare_count++;
+    start_task(wal, WAL_TASK_NONE);
+    if (wal->disk_full && wal->spare_count >= WAL_SPARES_WANTED) {
+        wal->disk_full = false;
+        wal->is_hindered = wal->failed != 0 || wal->is_shutting;
+        log_info(wal->log, "%s: there is room again: writes are accepted", wal->directory);
+    }
+    wal_keep(wal);
+    wal_tell_room(wal);
+}
+
+static void finish_removed(struct wal *wal)
+{
+    struct wal_segment *segment = wal->keeper.segment;
+    start_task(wal, WAL_TASK_NONE);
+    wal_table_remove(&wal->table, segment);
+    wal_keep(wal);
+}
+
+/* ---- a full disk ---- */
+
+static void retry_done(struct io_op *op, int32_t result)
+{
+    struct wal *wal = container_of(op, struct wal, keeper.timer);
+    if (result == 0)
+        wal_keep(wal);
+}
+
+static void note_full(struct wal *wal, int error)
+{
+    if (!wal->disk_full)
+        log_warn(wal->log,
+                 "%s: no room for another segment of %llu bytes: %s. Deletes and reads go on; writes are refused once "
+                 "the segments at hand are full. Free some space: they go on by themselves",
+                 wal->directory, (unsigned long long)wal->options.segment_size, strerror(-error));
+    wal->disk_full = true;
+    wal->is_hindered = true;
+    if (!io_op_is_active(&wal->keeper.timer)) {
+        wal->keeper.timer.done = retry_done;
+        io_timer(wal->io, &wal->keeper.timer, io_now_ns(wal->io) + WAL_RETRY_NS);
+    }
+    wal_tell_room(wal);
+}
+
+static bool is_full(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE || error == -EFBIG;
+}
+
+/* A try on a full disk would take what is left away from others for a moment. */
+static bool is_known_full(const struct wal *wal)
+{
+    uint64_t free_size;
+    uint64_t total_size;
+    return wal->disk_full && io_disk_space(wal->io, wal->directory, &free_size, &total_size) == 0 &&
+           free_size < wal->options.segment_size;
+}
+
+static void task_failed(struct wal *wal, int error)
+{
+    struct wal_keeper *keeper = &wal->keeper;
+    struct wal_segment *segment = keeper->segment;
+    if (segment->state != WAL_SEGMENT_PREPARING || !is_full(error)) {
+        start_task(wal, WAL_TASK_NONE);
+        wal_fail(wal, error, "keeping segments");
+        return;
+    }
+    if (keeper->task == WAL_TASK_CREATE) {
+        start_task(wal, WAL_TASK_NONE);
+        wal_table_remove(&wal->table, segment);
+    } else {
+        segment->state = WAL_SEGMENT_LEAVING;
+        start_task(wal, WAL_TASK_UNLINK);
+    }
+    note_full(wal, error);
+}
+
+/* ---- the ways ---- */
+
+static void next_task(struct wal *wal, int32_t result)
+{
+    struct wal_keeper *keeper = &wal->keeper;
+    switch (keeper->task) {
+    case WAL_TASK_NONE:
+        assert(false);
+        break;
+    case WAL_TASK_CREATE:
+        keeper->segment->handle = result;
+        start_task(wal, WAL_TASK_ALLOCATE);
+        break;
+    case WAL_TASK_ALLOCATE:
+        start_task(wal, WAL_TASK_ZERO);
+        break;
+    case WAL_TASK_ZERO:
+        keeper->zeroed += zero_size(keeper);
+        start_task(wal, keeper->zeroed < keeper->segment->size ? WAL_TASK_ZERO : WAL_TASK_SYNC_ZEROS);
+        break;
+    case WAL_TASK_SYNC_ZEROS:
+#ifdef PLANT_SKIP_DIRECTORY_SYNC
+        start_task(wal, WAL_TASK_MARK);
+        break;
+#endif
+        start_task(wal, WAL_TASK_SYNC_NAME);
+        break;
+    case WAL_TASK_SYNC_NAME:
+        start_task(wal, WAL_TASK_MARK);
+        break;
+    case WAL_TASK_MARK:
+        finish_spare(wal);
+        break;
+    case WAL_TASK_UNLINK:
+        start_task(wal, WAL_TASK_SYNC_UNLINK);
+        break;
+    case WAL_TASK_SYNC_UNLINK:
+        start_task(wal, WAL_TASK_CLOSE);
+        break;
+    case WAL_TASK_CLOSE:
+        finish_removed(wal);
+        break;
+    }
+}
+
+/* A file system that cannot reserve blocks has them reserved by the zeros. */
+static int32_t judge(const struct wal_keeper *keeper, int32_t result)
+{
+    if (keeper->task == WAL_TASK_ALLOCATE && result == -EOPNOTSUPP)
+        return 0;
+    if (keeper->task == WAL_TASK_UNLINK && result == -ENOENT)
+        return 0;
+    if (keeper->task == WAL_TASK_ZERO && result >= 0 && (uint32_t)result != zero_size(keeper))
+        return -EIO;
+    if (keeper->task == WAL_TASK_MARK && result >= 0 && (uint32_t)result != WAL_BLOCK_SIZE)
+        return -EIO;
+    return result;
+}
+
+static void task_done(struct io_op *op, int32_t result)
+{
+    struct wal *wal = container_of(op, struct wal, keeper.op);
+    int32_t judged = judge(&wal->keeper, result);
+    if (wal->failed != 0 || (wal->is_shutting && wal->keeper.task != WAL_TASK_CREATE)) {
+        /* What is half done, recovery clears away. */
+        start_task(wal, WAL_TASK_NONE);
+        return;
+    }
+    if (judged < 0)
+        task_failed(wal, judged);
+    else
+        next_task(wal, judged);
+}
+
+static void prepare(struct wal *wal)
+{
+    if (io_op_is_active(&wal->keeper.timer))
+        return;
+    if (is_known_full(wal)) {
+        note_full(wal, -ENOSPC);
+        return;
+    }
+    struct wal_segment *segment;
+    int error = wal_table_add(&wal->table, wal->directory, wal->serial + 1, &segment);
+    if (error < 0) {
+        if (is_full(error))
+            note_full(wal, error);
+        else
+            wal_fail(wal, error, "keeping segments");
+        return;
+    }
+    wal->serial++;
+    segment->state = WAL_SEGMENT_PREPARING;
+    segment->size = wal->options.segment_size;
+    wal->keeper.segment = segment;
+    wal->keeper.zeroed = 0;
+    wal->keeper.is_recycling = false;
+    start_task(wal, WAL_TASK_CREATE);
+}
+
+static void leave(struct wal *wal, struct wal_segment *segment)
+{
+    list_remove(&segment->node);
+    bool is_spare = segment->state == WAL_SEGMENT_SPARE;
+    bool is_usable = !is_spare && !segment->is_discarded && segment->size == wal->options.segment_size;
+    wal->spare_count -= is_spare;
+    segment->state = WAL_SEGMENT_LEAVING;
+    wal->keeper.segment = segment;
+    wal->keeper.is_recycling = true;
+    start_task(wal, is_usable && wal->spare_count < WAL_SPARES_WANTED ? WAL_TASK_MARK : WAL_TASK_UNLINK);
+}
+
+static struct wal_segment *find_free(const struct wal *wal)
+{
+    for (struct list_node *node = list_first(&wal->drained); node != NULL; node = list_next(&wal->drained, node)) {
+        struct wal_segment *segment = container_of(node, struct wal_segment, node);
+        if (wal_segment_is_free(wal, segment))
+            return segment;
+    }
+    return NULL;
+}
+
+void wal_keep(struct wal *wal)
+{
+    if (wal->keeper.task != WAL_TASK_NONE || wal->failed != 0 || wal->is_shutting)
+        return;
+    /* Nothing old is touched before the new generation's first header says where the old one ended. */
+    struct wal_segment *segment = wal->is_opening ? NULL : find_free(wal);
+    if (segment == NULL && !wal->is_opening && wal->spare_count > WAL_SPARES_WANTED)
+        segment = container_of(list_last(&wal->spares), struct wal_segment, node);
+    if (segment != NULL)
+        leave(wal, segment);
+    else if (wal->spare_count < WAL_SPARES_WANTED)
+        prepare(wal);
+}

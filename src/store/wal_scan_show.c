@@ -1,0 +1,140 @@
+/* Showing the records of a batch, whole or damaged, and saying what is missing. */
+#include "store/wal_scan_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+/* A rotten device must not flood the journal. */
+#define NOTES_MAX 100
+
+static bool may_note(struct wal_scan *scan)
+{
+    if (scan->notes == NOTES_MAX)
+        log_error(scan->log, "the log has more damage than is worth a line each");
+    return scan->notes++ < NOTES_MAX;
+}
+
+void scan_note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto, const char *what)
+{
+    scan->segments[index].is_damaged = true;
+    scan->found.damaged_batches++;
+    if (may_note(scan))
+        log_error(scan->log, "%s: damage from byte %" PRIu64 " to %" PRIu64 ": %s",
+                  scan->segments[index].path, from, upto, what);
+}
+
+/* The positions from scan->expected to `last` are not there, although they were durable. */
+void scan_note_lost(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t last)
+{
+    if (last < scan->expected)
+        return;
+    scan->found.damaged_last = max_u64(scan->found.damaged_last, last);
+    if (may_note(scan))
+        log_error(scan->log,
+                  "%s: the writes at the log positions %" PRIu64 " to %" PRIu64
+                  " are missing before byte %" PRIu64 ", although they were acknowledged",
+                  scan->segments[index].path, scan->expected, last, offset);
+    if (!scan->segments[index].is_damaged)
+        scan_note_place(scan, index, offset, offset, "batches are missing before it");
+    scan->expected = last + 1;
+}
+
+/* Shows one record. Returns its size with padding; 0: it is not sound. */
+static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offset, const uint8_t *data,
+                           uint64_t size, uint64_t position)
+{
+    struct record record;
+    int64_t result = record_decode(data, size, &record);
+    if (result == -EPROTONOSUPPORT) {
+        log_error(scan->log,
+                  "%s: the record at byte %" PRIu64 " has format %u and flags %02x, which this program does not know: "
+                  "use the version that wrote it, or a newer one",
+                  scan->segments[index].path, offset, data[6], data[7]);
+        return result;
+    }
+    if (result < 0 || record.position != position)
+        return 0;
+    int error = scan->record(scan->context, index, offset, &record);
+    if (error != 0)
+        return error < 0 ? error : -ECANCELED;
+    scan->found.records++;
+    scan->segments[index].position_last = max_u64(scan->segments[index].position_last, position);
+    return (int64_t)round_up((uint64_t)result, WAL_RECORD_ALIGNMENT);
+}
+
+/* A batch whose records are sound as a whole. */
+int scan_show_batch(struct wal_scan *scan, uint32_t index, uint64_t offset,
+                      const struct wal_batch_header *batch, const uint8_t *payload)
+{
+    uint64_t done = 0;
+    uint32_t i = 0;
+    offset += WAL_BATCH_HEADER_SIZE;
+    for (; i < batch->record_count && done < batch->payload_size; i++) {
+        int64_t size = show_record(scan, index, offset + done, payload + done, batch->payload_size - done,
+                                   batch->position_first + i);
+        if (size < 0)
+            return (int)size;
+        if (size == 0)
+            break;
+        done += (uint64_t)size;
+    }
+    if (i < batch->record_count) {
+        scan_note_place(scan, index, offset + done, offset + batch->payload_size, "a record is not sound");
+        scan->found.damaged_last = max_u64(scan->found.damaged_last, wal_batch_position_last(batch));
+    }
+    scan->expected = batch->position_first + batch->record_count;
+    return 0;
+}
+
+/* The size, with padding, that the unverified header at `data` tells, or 0 when it cannot be. */
+static uint64_t told_size(const uint8_t *data, uint64_t size)
+{
+    if (size < RECORD_HEADER_SIZE)
+        return 0;
+    uint64_t told = round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
+    return told <= size ? told : 0;
+}
+
+/* Whether the sizes that the records tell lead exactly through the batch. If not, a size is wrong, and whatever lies
+ * behind it might be a client's bytes that look like a record. */
+static bool sizes_add_up(const struct wal_batch_header *batch, const uint8_t *payload)
+{
+    uint64_t done = 0;
+    for (uint32_t i = 0; i < batch->record_count; i++) {
+        uint64_t size = told_size(payload + done, batch->payload_size - done);
+        if (size == 0)
+            return false;
+        done += size;
+    }
+    return done == batch->payload_size;
+}
+
+/* A damaged batch whose header is sound: shows the records that are sound themselves. */
+int scan_salvage(struct wal_scan *scan, uint32_t index, uint64_t offset,
+                   const struct wal_batch_header *batch, const uint8_t *payload)
+{
+    bool may_skip = sizes_add_up(batch, payload);
+    uint64_t done = 0;
+    uint32_t shown = 0;
+    for (uint32_t i = 0; i < batch->record_count && done < batch->payload_size; i++) {
+        uint64_t left = batch->payload_size - done;
+        int64_t size = show_record(scan, index, offset + WAL_BATCH_HEADER_SIZE + done, payload + done, left,
+                                   batch->position_first + i);
+        if (size < 0)
+            return (int)size;
+        shown += size > 0;
+        if (size == 0) {
+            scan->found.damaged_last = max_u64(scan->found.damaged_last, batch->position_first + i);
+            if (!may_skip)
+                break;
+            size = (int64_t)told_size(payload + done, left);
+        }
+        done += (uint64_t)size;
+    }
+    if (shown < batch->record_count && !may_skip)
+        scan->found.damaged_last = max_u64(scan->found.damaged_last, wal_batch_position_last(batch));
+    scan_note_place(scan, index, offset, offset + wal_batch_size(batch),
+               shown == 0 ? "no record of the batch is sound" : "only some records of the batch are sound");
+    scan->expected = batch->position_first + batch->record_count;
+    return 0;
+}

@@ -1,0 +1,111 @@
+#include "flags.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+static enum flags_result parse(const char *line, struct config *ret_config, char *ret_error)
+{
+    static char words[1024];
+    char *argv[32] = {"minivault"};
+    int argc = 1;
+    (void)snprintf(words, sizeof words, "%s", line);
+    for (char *word = strtok(words, " "); word != NULL; word = strtok(NULL, " "))
+        argv[argc++] = word;
+    config_init_defaults(ret_config);
+    ret_error[0] = '\0';
+    return flags_parse(argc, argv, ret_config, ret_error);
+}
+
+static void accepts(const char *line, struct config *ret_config)
+{
+    char error[FLAGS_ERROR_SIZE];
+    enum flags_result result = parse(line, ret_config, error);
+    cr_assert_eq(result, FLAGS_RUN, "%s: %s", line, error);
+}
+
+static void refuses(const char *line, const char *because)
+{
+    char error[FLAGS_ERROR_SIZE];
+    struct config config;
+    cr_assert_eq(parse(line, &config, error), FLAGS_BAD, "%s was accepted", line);
+    cr_assert_not_null(strstr(error, because), "%s: \"%s\" does not say \"%s\"", line, error, because);
+}
+
+Test(flags, nothing_gives_the_defaults)
+{
+    struct config config;
+    accepts("", &config);
+    cr_assert_eq(config.port, 3000);
+    cr_assert_str_eq(config.data_path, "/data");
+    cr_assert_eq(config.cache_size, 512 * MIB);
+    cr_assert_eq(config.durability, WAL_COMMIT);
+    cr_assert_eq(config.auth_mode, AUTH_NONE);
+}
+
+Test(flags, one_and_two_dashes_and_both_forms_of_value)
+{
+    struct config config;
+    accepts("-port 4000 --cache 64 -data=/x --durability=interval -workers 7 -ratelimit 5", &config);
+    cr_assert_eq(config.port, 4000);
+    cr_assert_eq(config.cache_size, 64 * MIB);
+    cr_assert_str_eq(config.data_path, "/x");
+    cr_assert_eq(config.durability, WAL_INTERVAL);
+    cr_assert_eq(config.workers, 7);
+    cr_assert_eq(config.rate_limit, 5);
+}
+
+Test(flags, the_seeds_flags_are_all_known)
+{
+    struct config config;
+    accepts("-port 3000 -http 8080 -public-url a:3000 -data d -auth s -authmode writes -ratelimit 100000 "
+            "-cache 2048 -workers 100",
+            &config);
+    cr_assert_eq(config.http_port, 8080);
+    cr_assert_str_eq(config.public_url, "a:3000");
+    cr_assert_str_eq(config.secret, "s");
+    cr_assert_eq(config.auth_mode, AUTH_WRITES);
+}
+
+Test(flags, ranges_are_checked)
+{
+    refuses("-port 65536", "0 (any free one) to 65535");
+    refuses("-port -1", "-port wants");
+    refuses("-port 80x", "-port wants");
+    refuses("-port", "-port wants");
+    refuses("-cache 0", "-cache wants");
+    refuses("-cache 99999999999999999999", "-cache wants");
+    refuses("-busypoll 1001", "-busypoll wants");
+    refuses("-durability fsync", "commit, interval or none");
+    refuses("-authmode some", "none, writes or all");
+    refuses("-probe=1", "-probe wants no value");
+}
+
+Test(flags, an_unknown_flag_is_refused_with_a_suggestion)
+{
+    refuses("-prot 3000", "did you mean -port?");
+    refuses("--cach=5", "unknown flag");
+    refuses("-xyzzyxyzzy", "--help lists them all");
+    refuses("3000", "is not a flag");
+    refuses("-", "is not a flag");
+}
+
+Test(flags, a_secret_without_a_mode_is_refused_and_a_mode_without_a_secret)
+{
+    refuses("-auth s", "add -authmode");
+    refuses("-auth-file f", "add -authmode");
+    refuses("-authmode all", "need a secret");
+    refuses("-auth s -auth-file f -authmode all", "two secrets");
+    struct config config;
+    accepts("-auth s -authmode none", &config);
+}
+
+Test(flags, help_and_version)
+{
+    struct config config;
+    char error[FLAGS_ERROR_SIZE];
+    cr_assert_eq(parse("--help", &config, error), FLAGS_HELP);
+    cr_assert_eq(parse("-help", &config, error), FLAGS_HELP);
+    cr_assert_eq(parse("-port 1 --version", &config, error), FLAGS_VERSION);
+    cr_assert_not_null(strstr(flags_help(), "-durability"));
+}

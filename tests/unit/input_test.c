@@ -1,0 +1,59 @@
+#include "net/input.h"
+
+#include "base/units.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+
+Test(input, keeps_bytes_in_order_over_partial_consumption)
+{
+    struct input input = {0};
+    uint64_t used = 0;
+    uint8_t expected = 0, next = 0;
+    for (int round = 0; round < 1000; round++) {
+        uint8_t bytes[97];
+        for (size_t i = 0; i < sizeof bytes; i++)
+            bytes[i] = next++;
+        cr_assert_eq(input_append(&input, bytes, sizeof bytes, &used, MIB), 0);
+        uint64_t take = (uint64_t)round % 2 == 0 ? 31 : input_size(&input);
+        for (uint64_t i = 0; i < take; i++)
+            cr_assert_eq(input.data[input.begin + i], expected++);
+        input_consume(&input, take, &used);
+    }
+    input_clear(&input, &used);
+    cr_assert_eq(used, 0);
+}
+
+Test(input, the_budget_holds_and_a_refused_append_changes_nothing)
+{
+    struct input inputs[3] = {0};
+    static uint8_t bytes[64 * 1024];
+    uint64_t used = 0;
+    const uint64_t budget = 128 * KIB;
+    cr_assert_eq(input_append(&inputs[0], bytes, 64 * KIB, &used, budget), 0);
+    cr_assert_eq(input_append(&inputs[1], bytes, 64 * KIB, &used, budget), 0);
+    cr_assert_eq(used, budget);
+    cr_assert_eq(input_append(&inputs[0], bytes, 1, &used, budget), -ENOMEM);
+    cr_assert_eq(input_size(&inputs[0]), 64 * KIB);
+    /* A small request always gets through. */
+    cr_assert_eq(input_append(&inputs[2], bytes, 4 * KIB, &used, budget), 0);
+    cr_assert_eq(input_append(&inputs[2], bytes, 1, &used, budget), -ENOMEM);
+    input_consume(&inputs[0], 64 * KIB, &used);
+    cr_assert_eq(inputs[0].capacity, 0, "a large buffer is given back when it is empty");
+    cr_assert_eq(input_append(&inputs[2], bytes, 1, &used, budget), 0);
+    for (int i = 0; i < 3; i++)
+        input_clear(&inputs[i], &used);
+    cr_assert_eq(used, 0);
+}
+
+Test(input, memory_follows_what_arrived)
+{
+    struct input input = {0};
+    uint64_t used = 0;
+    uint8_t byte = 1;
+    for (int i = 0; i < 100; i++)
+        cr_assert_eq(input_append(&input, &byte, 1, &used, MIB), 0);
+    cr_assert_eq(input.capacity, 4 * KIB);
+    input_clear(&input, &used);
+}
