@@ -67,7 +67,7 @@ build/$(1)/%.o: %.c Makefile
 	$(Q)$(2) $$(CFLAGS_ALL) $$(CPPFLAGS) $(3) $$(DEFINE_VERSION) -MMD -MP -c -o $$@ $$<
 $$(VERSIONED:%.c=build/$(1)/%.o): DEFINE_VERSION = -DMINIVAULT_VERSION='"$$(VERSION)"'
 $$(VERSIONED:%.c=build/$(1)/%.o): build/version
-LINK_$(1) = $(if $(V),,@echo "  link $$@" &&) $(2) $(3) -o $$@ $$(filter %.o,$$^)
+LINK_$(1) = $(if $(V),,@echo "  link $$@" &&) mkdir -p $$(@D) && $(2) $(3) -o $$@ $$(filter %.o,$$^)
 VARIANTS += $(1)
 endef
 
@@ -98,11 +98,11 @@ build/asan/minivault: $(call objects,asan,$(SRC_REAL) src/main.c)
 
 # $(1) variant
 define test_programs
-build/$(1)/tests/unit: $$(call objects,$(1),$$(UNIT) $$(SRC_REAL))
+build/$(1)/bin/unit: $$(call objects,$(1),$$(UNIT) $$(SRC_REAL))
 	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
-build/$(1)/tests/io_uring: $$(call objects,$(1),$$(IO_REAL) $$(SRC_REAL))
+build/$(1)/bin/io_uring: $$(call objects,$(1),$$(IO_REAL) $$(SRC_REAL))
 	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
-build/$(1)/tests/io_sim: $$(call objects,$(1),$$(IO_SIMULATED) $$(SRC_SIMULATED))
+build/$(1)/bin/io_sim: $$(call objects,$(1),$$(IO_SIMULATED) $$(SRC_SIMULATED))
 	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
 endef
 $(foreach name,release asan,$(eval $(call test_programs,$(name))))
@@ -122,7 +122,7 @@ $(foreach name,$(FUZZ_TARGETS),$(eval $(call fuzz_program,$(name))))
 
 # $(1) program
 define perf_program
-build/release/perf/$(1): $$(call objects,release,$$(call find_c,perf/$(1)) $(2))
+build/release/bin/$(1): $$(call objects,release,$$(call find_c,perf/$(1)) $(2))
 	$$(LINK_release) $$(LIBRARIES) -lm
 endef
 $(eval $(call perf_program,mvload,$(PERF_COMMON)))
@@ -166,7 +166,7 @@ sim: build/release/sim ## simulates crashes for SECONDS=60 on all cores; SEED=n 
 fuzz: $(patsubst %,build/fuzz/%,$(or $(TARGET),$(FUZZ_TARGETS))) ## fuzzes each target, or TARGET=name, for SECONDS=60
 	@.ci/fuzz $(SECONDS) $(or $(TARGET),$(FUZZ_TARGETS))
 
-perf: $(PERF_PROGRAMS:%=build/release/perf/%) ## builds the load generator and what it compares with
+perf: $(PERF_PROGRAMS:%=build/release/bin/%) ## builds the load generator and what it compares with
 
 bench: build perf ## compares with Redis, memcached and the bounds
 	perf/compare

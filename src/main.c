@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef MINIVAULT_VERSION
@@ -206,6 +207,14 @@ static int run(const struct config *config, const struct log *log)
     return wait_for_end(&shard, &signals) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+static uint64_t wall_ms(void *context)
+{
+    (void)context;
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / NS_PER_MS;
+}
+
 int main(int argc, char **argv)
 {
     struct config config;
@@ -227,6 +236,7 @@ int main(int argc, char **argv)
         break;
     }
     log_init_stderr(&log, config.log_level);
+    log.wall_ms = wall_ms;
     /* Secrets and clients' values stay out of core dumps. */
     (void)prctl(PR_SET_DUMPABLE, 0);
     if (prepare_secret(argc, argv, secret, &config, &log) < 0)

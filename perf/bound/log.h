@@ -73,12 +73,6 @@ void log_append(struct log *log, const uint8_t *data, uint32_t size);
 /* Notes that `connection` has an answer that waits for the batch that is being filled. */
 void log_add_waiter(struct log *log, uint32_t connection);
 
-/* Whether the disk owes us a completion. */
-static inline bool log_is_writing(const struct log *log)
-{
-    return log->submitted > log->durable;
-}
-
 /* Queues the writes that may start now. */
 void log_submit(struct log *log);
 

@@ -241,21 +241,11 @@ static void buffers_return(struct server *server)
     server->parked.count = 0;
 }
 
-/* With a write in flight we sleep: the kernel finishes a RWF_DSYNC write in a worker thread on this
- * CPU, which our spinning would keep waiting for milliseconds (9 k/s instead of 92 k/s at 50
- * connections x 1). */
-static uint64_t spin_ns(const struct server *server)
-{
-    if (server->log_or_null != NULL && log_is_writing(server->log_or_null))
-        return 0;
-    return server->settings.busy_poll_ns;
-}
-
 int server_run(struct server *server)
 {
     accept_start(server);
     for (;;) {
-        int error = ring_turn(&server->ring, spin_ns(server));
+        int error = ring_turn(&server->ring, server->settings.busy_poll_ns);
         if (error < 0)
             return error;
         struct io_uring_cqe *cqe;

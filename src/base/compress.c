@@ -152,12 +152,16 @@ static int frame_decode(struct decompressor *decompressor, size_t frame_end, siz
         return decompressor->limit_declared ? -EBADMSG : -EFBIG;
     if (result > 0)
         return 0;
+    /* zstd does not compare the declared size when the last block is empty. */
+    if (decompressor->limit_declared && out.pos < decompressor->limit)
+        return -EBADMSG;
     return in.pos == decompressor->frame_size ? 1 : -EBADMSG;
 }
 
 /* One slice. The first call of zstd finds no room for output: so it never takes its shortcut for a
- * frame that fits as a whole, which is laxer about distances beyond the window, and what a frame
- * decodes to does not depend on the slices. Every turn but that one moves at least a byte. */
+ * value that fits as a whole. The shortcut judges malformed frames differently (empty compressed
+ * blocks, distances beyond the window), and then it would depend on the slices what a frame decodes
+ * to. Every turn but that one moves at least a byte. */
 static int slice_decode(struct decompressor *decompressor, size_t slice_size)
 {
     size_t frame_size = decompressor->frame_size;

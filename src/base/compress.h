@@ -4,7 +4,8 @@
  * large one cannot hold the loop, into memory that grows with what was really produced: nothing is
  * allocated from a declared length. The window is at most 8 MiB (ZSTD_d_windowLogMax 23); a context
  * keeps one, beside its output, once it has met a frame that wants it. What a frame decodes to does
- * not depend on how it is sliced. */
+ * not depend on how it is sliced (unless it refers to bytes beyond its window: RFC 8878 forbids
+ * that, and zstd does not always notice). */
 #ifndef MINIVAULT_BASE_COMPRESS_H
 #define MINIVAULT_BASE_COMPRESS_H
 

@@ -17,20 +17,22 @@ static struct sim_file *file_at(struct io *io, int handle)
     return io->files[handle];
 }
 
-static int file_attach(struct io *io, struct sim_inode *inode, uint32_t flags)
+static int find_handle(const struct io *io)
 {
-    int handle = 0;
-    while ((uint32_t)handle < io->options.files_max && io->files[handle] != NULL)
+    uint32_t handle = 0;
+    while (handle < io->options.files_max && io->files[handle] != NULL)
         handle++;
-    if ((uint32_t)handle == io->options.files_max)
-        return -ENFILE;
+    return handle < io->options.files_max ? (int)handle : -ENFILE;
+}
+
+static void file_attach(struct io *io, int handle, struct sim_inode *inode, uint32_t flags)
+{
     struct sim_file *file = sim_allocate(sizeof *file);
     file->inode = inode;
     file->handle = handle;
     file->flags = flags;
     inode->opens++;
     io->files[handle] = file;
-    return handle;
 }
 
 void file_free(struct sim_file *file)
@@ -127,8 +129,6 @@ void io_write(struct io *io, struct io_op *op, int file, const void *buffer, uin
     struct sim_op *sim_op = begin_file(io, op, SIM_WRITE, file);
     if (sim_op == NULL)
         return;
-    if (!(sim_op->file->flags & IO_OPEN_WRITE))
-        sim_breach(io, "file %d is written but open for reading", file);
     sim_op->buffer = (void *)(uintptr_t)buffer;
     sim_op->size = size;
     sim_op->offset = offset;
@@ -215,6 +215,8 @@ static int32_t apply_write(struct sim_op *op)
 {
     struct sim_disk *disk = op->io->disk;
     struct sim_inode *inode = op->file->inode;
+    if (!(op->file->flags & IO_OPEN_WRITE))
+        return -EBADF;
     uint64_t end = round_up(op->offset + op->size, PAGE_SIZE);
     if (end > inode->reserved && !has_space(disk, end - inode->reserved))
         return -ENOSPC;
@@ -292,18 +294,21 @@ int32_t file_apply(struct sim_op *op)
     }
 }
 
+static int32_t execute_open(struct sim_op *op)
+{
+    struct sim_inode *inode;
+    int handle = find_handle(op->io);
+    int result = handle < 0 ? handle : open_inode(op, &inode);
+    if (result < 0)
+        return result;
+    file_attach(op->io, handle, inode, op->flags);
+    return handle;
+}
+
 void file_execute(struct sim_op *op)
 {
     struct io *io = op->io;
-    int32_t result;
-    if (op->kind == SIM_OPEN) {
-        struct sim_inode *inode;
-        result = open_inode(op, &inode);
-        if (result == 0)
-            result = file_attach(io, inode, op->flags);
-    } else {
-        result = file_apply(op);
-    }
+    int32_t result = op->kind == SIM_OPEN ? execute_open(op) : file_apply(op);
     if (op->kind == SIM_CLOSE_FILE) {
         io->files[op->file->handle] = NULL;
         file_free(op->file);

@@ -248,16 +248,22 @@ static void execute_accept(struct sim_op *op)
     }
     if (list_is_empty(&listener->queued))
         return;
-    struct sim_socket *socket = socket_create(op->io);
-    if (socket == NULL) {
-        op_complete(op, -ENFILE);
-        return;
-    }
     listener->queued_count--;
     struct list_node *node = list_pop_front(&listener->queued);
-    socket->connection = container_of(node, struct sim_connection, node);
-    socket->connection->socket = socket;
-    op_complete_more(op, socket->handle, NULL, 0);
+    struct sim_connection *connection = container_of(node, struct sim_connection, node);
+    struct sim_socket *socket = socket_create(op->io);
+    if (socket == NULL) {
+        wire_close_host(connection, false, false);
+        if (prng_below(&op->io->sim->prng, 2) == 0) {
+            op_complete(op, -ENFILE);
+            return;
+        }
+        op_complete_more(op, -ENFILE, NULL, 0);
+    } else {
+        socket->connection = connection;
+        connection->socket = socket;
+        op_complete_more(op, socket->handle, NULL, 0);
+    }
     if (!list_is_empty(&listener->queued))
         schedule_soon(op);
 }

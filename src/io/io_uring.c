@@ -174,6 +174,7 @@ void ring_complete(struct io *io, struct io_op *op, int32_t result)
 {
     op->state = OP_IDLE;
     op->result = result;
+    io->ran_count++;
     if (op->done != NULL && !io->is_closing)
         op->done(op, result);
 }
@@ -181,6 +182,7 @@ void ring_complete(struct io *io, struct io_op *op, int32_t result)
 void ring_deliver(struct io *io, struct io_op *op, int32_t result)
 {
     op->result = result;
+    io->ran_count++;
     if (!io->is_closing)
         op->done(op, result);
 }
@@ -216,8 +218,7 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
         io->wake_is_armed = false;
         return;
     }
-    struct io_op *op =
-        (struct io_op *)(uintptr_t)data; /* NOLINT: what io_uring_sqe_set_data took */
+    struct io_op *op = (struct io_op *)(uintptr_t)data;
     if (is_last && list_node_is_linked(&op->node))
         list_remove(&op->node); /* its cancel is no longer needed */
     const struct kind *kind = kinds[op->kind];
@@ -226,10 +227,10 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
     kind->finish(io, op, result, flags);
 }
 
-uint32_t ring_reap(struct io *io)
+void ring_reap(struct io *io)
 {
-    uint32_t count = io_uring_cq_ready(&io->ring);
-    uint32_t left = count;
+    uint32_t left =
+        io_uring_cq_ready(&io->ring); /* what completes meanwhile is for the next pass */
     unsigned head;
     struct io_uring_cqe *cqe;
     io_uring_for_each_cqe(&io->ring, head, cqe)
@@ -242,40 +243,40 @@ uint32_t ring_reap(struct io *io)
         io_uring_cq_advance(&io->ring, 1);
         reap_one(io, data, result, flags);
     }
-    return count;
 }
 
 /* Those that become ready meanwhile wait for the next pass. */
-static uint32_t run_ready(struct io *io)
+static void run_ready(struct io *io)
 {
     struct list_node *last = list_last(&io->ready);
     if (last == NULL)
-        return 0;
-    uint32_t count = 0;
+        return;
     struct list_node *node;
     do {
         node = list_pop_front(&io->ready);
         struct io_op *op = container_of(node, struct io_op, node);
         ring_complete(io, op, op->result);
-        count++;
     } while (node != last);
-    return count;
 }
 
 /* ---- the loop ---- */
 
 int io_run(struct io *io, uint64_t wait_ns_max)
 {
+    assert(!io->is_running);
     submit_waiting(io);
     bool has_more = !list_is_empty(&io->ready) || !list_is_empty(&io->backlog) ||
                     !list_is_empty(&io->starved) || !list_is_empty(&io->cancels);
     int error = wait_for_work(io, has_more ? 0 : wait_ns_max);
     if (error < 0)
         return error;
-    uint32_t count = ring_reap(io);
-    count += run_ready(io);
-    count += timers_run(io);
-    return (int)count;
+    io->ran_count = 0;
+    io->is_running = true;
+    ring_reap(io);
+    run_ready(io);
+    timers_run(io);
+    io->is_running = false;
+    return (int)io->ran_count;
 }
 
 int32_t io_wait(struct io *io, struct io_op *op)

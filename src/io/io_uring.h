@@ -106,7 +106,9 @@ struct io {
     uint64_t wall_ms;
     uint64_t wall_read_ns; /* when the wall clock was last read */
     uint32_t kernel_count; /* entries handed to the ring whose last completion is to come */
+    uint32_t ran_count;    /* completions of this pass */
     uint32_t worker_count; /* of them, those that workers finish */
+    bool is_running;       /* within io_run: completions may submit, but not run a pass */
     bool is_closing;       /* completions are no longer called, nothing is submitted */
 
     struct list backlog; /* operations without an entry, in order of submission */
@@ -175,8 +177,8 @@ void ring_deliver(struct io *io, struct io_op *op, int32_t result);
 /* An entry of the submission queue, or NULL when not even submitting made room. */
 struct io_uring_sqe *ring_entry(struct io *io);
 
-/* One batch of completions. Returns how many ran. */
-uint32_t ring_reap(struct io *io);
+/* Runs the completions that are there. */
+void ring_reap(struct io *io);
 
 /* Arms the read that io_wake ends. Errors: -EAGAIN: no entry. */
 int ring_arm_wake(struct io *io);
@@ -197,8 +199,8 @@ void timers_remove(struct timers *timers, struct io_op *op);
 /* The earliest deadline, or UINT64_MAX. */
 uint64_t timers_next_ns(const struct timers *timers);
 
-/* Completes what is due. Returns how many ran. */
-uint32_t timers_run(struct io *io);
+/* Completes what is due. */
+void timers_run(struct io *io);
 
 /* ---- io_uring_socket.c, io_uring_file.c: how each kind is submitted and what its completion means
  * ---- */
@@ -233,7 +235,7 @@ void buffers_publish(struct io *io);
 /* ---- io_uring_explain.c: what is in the way, in words ---- */
 
 /* Says why io_uring_setup failed with `error` (-errno). Returns what io_open returns. */
-int explain_setup(int error, uint32_t entries, char *ret_error);
+int explain_setup(int error, char *ret_error);
 
 /* Names the operations that this kernel lacks. Returns 0 when there is none, or -EOPNOTSUPP. */
 int explain_probe(const struct io_uring_probe *probe, char *ret_error);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,11 +106,11 @@ static void explain_refusal(char *text)
             "--security-opt seccomp=FILE), the systemd service with SystemCallFilter=@aio.");
 }
 
-static void explain_memory(uint32_t entries, char *text)
+static void explain_memory(char *text)
 {
     struct rlimit limit = {0};
     (void)getrlimit(RLIMIT_MEMLOCK, &limit);
-    add(text, "The kernel has no memory for a ring (ENOMEM), not even of %u entries.", entries);
+    add(text, "The kernel has no memory for a ring, not even for a small one (ENOMEM).");
     if (limit.rlim_cur == RLIM_INFINITY)
         add(text, "RLIMIT_MEMLOCK is unlimited: look at the memory limit of the cgroup.");
     else
@@ -121,7 +120,7 @@ static void explain_memory(uint32_t entries, char *text)
             (unsigned long long)(limit.rlim_cur / KIB));
 }
 
-int explain_setup(int error, uint32_t entries, char *ret_error)
+int explain_setup(int error, char *ret_error)
 {
     struct utsname name;
     ret_error[0] = '\0';
@@ -143,10 +142,10 @@ int explain_setup(int error, uint32_t entries, char *ret_error)
             kernel_release(&name));
         return -EOPNOTSUPP;
     case ENOMEM:
-        explain_memory(entries * 2, ret_error);
+        explain_memory(ret_error);
         return -ENOMEM;
     case EMFILE:
-        return explain_files(1, read_number("/proc/self/limits", 0), ret_error);
+        return explain_register(error, "the ring", ret_error);
     default:
         add(ret_error, "io_uring_setup failed: %s.", strerror(-error));
         return error;

@@ -100,17 +100,15 @@ uint64_t timers_next_ns(const struct timers *timers)
     return timers->root == NULL ? UINT64_MAX : timers->root->time[0];
 }
 
-uint32_t timers_run(struct io *io)
+void timers_run(struct io *io)
 {
     uint64_t sequence_end = io->timers.sequence; /* those set meanwhile wait for the next pass */
-    uint32_t count = 0;
     for (;;) {
         struct io_op *op = io->timers.root;
         if (op == NULL || op->time[0] > io->now_ns || op->time[1] >= sequence_end)
-            return count;
+            return;
         timers_remove(&io->timers, op);
         ring_complete(io, op, 0);
-        count++;
     }
 }
 

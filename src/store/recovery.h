@@ -26,6 +26,7 @@ struct wal_recovered {
     uint64_t clock_ceiling;     /* no stamp above this was ever given */
     uint64_t damaged_batches;   /* below the proven durable position: lost acknowledged writes */
     uint64_t damaged_last;      /* greatest position that may have been lost to damage; 0: none */
+    uint64_t repaired_headers;  /* segments whose header was damaged but could be inferred from their batches */
 };
 
 /* Reads all segments in options->directory. Progress goes to the log as one line a second once it takes longer than a

@@ -100,7 +100,7 @@ struct wal_receipt {
 
 /* Appends a record (record->position is set by the log). Key and value are copied before it returns.
  * Errors: -EAGAIN (no buffer or segment is free: come back at the `room` event), -ENOSPC (the disk is full: appends are
- * refused while wal_has_space says so), -EIO (the log failed), -EFBIG (over record_size_max). */
+ * refused; wal_has_space tells when it is over), -EIO (the log failed), -EFBIG (over record_size_max). */
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt);
 
 /* End of a pass: starts the writes that group commit wants now. */
@@ -111,6 +111,10 @@ uint64_t wal_durable(const struct wal *wal);
 
 /* The position of the last record appended. */
 uint64_t wal_last(const struct wal *wal);
+
+/* Whether the disk leaves room: false from when no further segment could be prepared until one was. Meanwhile sets go on
+ * only as long as the segments at hand last, deletes longer; reads are not concerned. */
+bool wal_has_space(const struct wal *wal);
 
 /* What a reply that shows `position` must wait for: the position itself in commit mode, 0 in the others. */
 uint64_t wal_gate(const struct wal *wal, uint64_t position);

@@ -50,6 +50,7 @@ struct wal_segment {
     int handle;            /* < 0: not open */
     uint32_t pins;
     enum wal_segment_state state;
+    bool has_seal;         /* recovered, with its seal */
     bool is_settled;       /* SEALED: nothing of it is in a buffer any more, all is durable */
     bool is_damaged;       /* never recycled */
     bool is_discarded;     /* an unfinished file: never recycled, only removed */
@@ -82,8 +83,11 @@ int wal_table_add(struct wal_table *table, const char *directory, uint32_t seria
 /* Frees the segment, whose file is closed. */
 void wal_table_remove(struct wal_table *table, struct wal_segment *segment);
 
-/* Closes every file that no pin holds, frees everything. */
-void wal_table_deinit(struct wal_table *table, struct io *io);
+/* Closes every file that no pin holds. */
+void wal_table_close(struct wal_table *table, struct io *io);
+
+/* Frees the segments, without touching files. */
+void wal_table_free(struct wal_table *table);
 
 static inline struct wal_segment *wal_table_find(const struct wal_table *table, uint32_t file)
 {
@@ -176,7 +180,8 @@ struct wal {
 
     uint64_t position_last;
     uint64_t durable;
-    uint64_t clock_max;          /* greatest record clock, or what makes up the recovered ceiling */
+    uint64_t clock_max;          /* greatest clock of a record since start */
+    uint64_t clock_recovered;    /* ceiling of everything before */
 
     struct wal_buffer *buffers;
     uint32_t buffer_count;       /* of all kinds */
@@ -208,8 +213,8 @@ void wal_close_buffer(struct wal *wal);
 /* Starts the writes that may start. */
 void wal_pump(struct wal *wal);
 
-/* Something took long enough (a timer). */
-void wal_timer_done(struct io_op *op, int32_t result);
+/* Writes the segment's header as of now to `block`. */
+void wal_finish_header(const struct wal *wal, struct wal_segment *segment, uint8_t *block);
 
 /* The log failed: nothing that is not durable now ever will be. */
 void wal_fail(struct wal *wal, int error, const char *what);
@@ -226,16 +231,13 @@ void wal_change_segment(struct wal *wal);
 /* Makes a spare segment the open one and fills its header in. */
 void wal_take_spare(struct wal *wal);
 
-/* A block for the queue. */
-struct wal_buffer *wal_take_block(struct wal *wal, enum wal_buffer_kind kind);
-
 /* Queues the seal of the open segment. */
 void wal_seal_segment(struct wal *wal);
 
 /* Whether the segment may go: sealed, durable, nothing alive in it, nobody reads it. */
 bool wal_segment_is_free(const struct wal *wal, const struct wal_segment *segment);
 
-/* Looks whether a sealed segment belongs to the drained ones now. */
+/* Puts a segment among the drained ones if it belongs there now. Then wal_keep is due. */
 void wal_segment_check(struct wal *wal, struct wal_segment *segment);
 
 /* wal_keep.c */

@@ -105,8 +105,10 @@ static void finish_removed(struct wal *wal)
 static void retry_done(struct io_op *op, int32_t result)
 {
     struct wal *wal = container_of(op, struct wal, keeper.timer);
-    if (result == 0)
-        wal_keep(wal);
+    if (result != 0)
+        return;
+    wal_keep(wal);
+    wal_tell_room(wal);
 }
 
 static void note_full(struct wal *wal, int error)
@@ -122,7 +124,6 @@ static void note_full(struct wal *wal, int error)
         wal->keeper.timer.done = retry_done;
         io_timer(wal->io, &wal->keeper.timer, io_now_ns(wal->io) + WAL_RETRY_NS);
     }
-    wal_tell_room(wal);
 }
 
 static bool is_full(int error)
@@ -156,11 +157,12 @@ static void task_failed(struct wal *wal, int error)
         start_task(wal, WAL_TASK_UNLINK);
     }
     note_full(wal, error);
+    wal_tell_room(wal);
 }
 
 /* ---- the ways ---- */
 
-static void next_task(struct wal *wal, int32_t result)
+static void next_task(struct wal *wal)
 {
     struct wal_keeper *keeper = &wal->keeper;
     switch (keeper->task) {
@@ -168,7 +170,6 @@ static void next_task(struct wal *wal, int32_t result)
         assert(false);
         break;
     case WAL_TASK_CREATE:
-        keeper->segment->handle = result;
         start_task(wal, WAL_TASK_ALLOCATE);
         break;
     case WAL_TASK_ALLOCATE:
@@ -220,8 +221,13 @@ static int32_t judge(const struct wal_keeper *keeper, int32_t result)
 static void task_done(struct io_op *op, int32_t result)
 {
     struct wal *wal = container_of(op, struct wal, keeper.op);
-    int32_t judged = judge(&wal->keeper, result);
-    if (wal->failed != 0 || (wal->is_shutting && wal->keeper.task != WAL_TASK_CREATE)) {
+    struct wal_keeper *keeper = &wal->keeper;
+    int32_t judged = judge(keeper, result);
+    if (keeper->task == WAL_TASK_CREATE && result >= 0)
+        keeper->segment->handle = result;
+    if (keeper->task == WAL_TASK_CLOSE)
+        keeper->segment->handle = -1;
+    if (wal->failed != 0 || wal->is_shutting) {
         /* What is half done, recovery clears away. */
         start_task(wal, WAL_TASK_NONE);
         return;
@@ -229,7 +235,7 @@ static void task_done(struct io_op *op, int32_t result)
     if (judged < 0)
         task_failed(wal, judged);
     else
-        next_task(wal, judged);
+        next_task(wal);
 }
 
 static void prepare(struct wal *wal)

@@ -157,7 +157,6 @@ void wal_segment_check(struct wal *wal, struct wal_segment *segment)
         return;
     if (!list_node_is_linked(&segment->node))
         list_push_back(&wal->drained, &segment->node);
-    wal_keep(wal);
 }
 
 void wal_record_dead(struct wal *wal, wal_location location, uint64_t killer_position)
@@ -167,8 +166,10 @@ void wal_record_dead(struct wal *wal, wal_location location, uint64_t killer_pos
     assert(killer_position <= wal->position_last);
     segment->live--;
     segment->killer_last = max_u64(segment->killer_last, killer_position);
-    if (segment->live == 0)
-        wal_segment_check(wal, segment);
+    if (segment->live > 0)
+        return;
+    wal_segment_check(wal, segment);
+    wal_keep(wal);
 }
 
 int wal_pin_file(struct wal *wal, uint32_t file)
@@ -185,5 +186,5 @@ void wal_unpin_file(struct wal *wal, uint32_t file)
     assert(segment->pins > 0);
     segment->pins--;
     if (segment->pins == 0 && segment->live == 0)
-        wal_segment_check(wal, segment);
+        wal_keep(wal);
 }

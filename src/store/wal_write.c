@@ -207,11 +207,10 @@ static void settle(struct wal *wal)
     }
     start_sync(wal);
     wal_pump(wal);
-    if (wal->durable > durable) {
+    if (released)
         wal_keep(wal);
-        if (wal->options.events.durable != NULL)
-            wal->options.events.durable(wal->options.events.context, wal->durable);
-    }
+    if (wal->durable > durable && wal->options.events.durable != NULL)
+        wal->options.events.durable(wal->options.events.context, wal->durable);
     if (released)
         wal_tell_room(wal);
 }
@@ -223,6 +222,13 @@ static uint64_t delay_ns(const struct wal *wal)
     return wal->options.durability == WAL_INTERVAL ? WAL_INTERVAL_MS * NS_PER_MS : NS_PER_S;
 }
 
+static void timer_done(struct io_op *op, int32_t result)
+{
+    struct wal *wal = container_of(op, struct wal, timer);
+    if (result == 0 && !wal->is_shutting)
+        wal_flush(wal);
+}
+
 /* Whether the open buffer is to go out now. If only later, a timer wakes the loop for it. */
 static bool is_due(struct wal *wal)
 {
@@ -232,18 +238,10 @@ static bool is_due(struct wal *wal)
     if (io_now_ns(wal->io) >= deadline_ns)
         return true;
     if (!io_op_is_active(&wal->timer)) {
-        wal->timer.done = wal_timer_done;
+        wal->timer.done = timer_done;
         io_timer(wal->io, &wal->timer, deadline_ns);
     }
     return false;
-}
-
-void wal_timer_done(struct io_op *op, int32_t result)
-{
-    struct wal *wal = container_of(op, struct wal, timer);
-    (void)result;
-    if (!wal->is_shutting)
-        wal_flush(wal);
 }
 
 void wal_flush(struct wal *wal)

@@ -13,8 +13,11 @@
 
 /* Runs passes until `condition` holds; fails the test after a minute of the world's time. */
 #define RUN_UNTIL(world, condition)                                                                \
-    for (uint64_t start_ns_ = io_now_ns(world_io(world)); !(condition);)                           \
-    run_pass(world, start_ns_, #condition)
+    do {                                                                                           \
+        uint64_t start_ns_ = io_now_ns(world_io(world));                                           \
+        while (!(condition))                                                                       \
+            run_pass(world, start_ns_, #condition);                                                \
+    } while (0)
 
 void run_pass(struct world *world, uint64_t start_ns, const char *condition);
 

@@ -1,5 +1,5 @@
-/* The simulated world for the contract tests: one host, one disk, the simulator's peers. The seed is
- * fixed, so that a test fails always or never; MINIVAULT_SEED gives another. */
+/* The simulated world for the contract tests: one host, one disk, the simulator's peers. The seed
+ * is fixed, so that a test fails always or never; MINIVAULT_SEED gives another. */
 #include "world.h"
 
 #include "io/io_sim.h"
@@ -35,6 +35,8 @@ struct world *world_open(const struct io_options *options)
     struct world *world = calloc(1, sizeof *world);
     cr_assert_not_null(world);
     world->sim = sim_create(choose_seed());
+    /* Some tests want few bytes in one piece. */
+    sim_options(world->sim)->split_ppm = 0;
     struct sim_disk *disk = sim_disk_create(world->sim);
     sim_host_open(world->sim, disk, options != NULL ? options : &usual, &world->io);
     cr_assert_eq(io_make_directory(world->io, DIRECTORY), 0);

@@ -182,6 +182,13 @@ def kill_later(server, seconds):
     return timer
 
 
+def await_kill(server):
+    """It ended because it was killed, not by itself a moment earlier."""
+    code = server.process.wait(20)
+    server.reader.join(5)
+    assert code == -9, f"exit code {code}:\n" + server.log()
+
+
 @test(slow=True, seconds=1800)
 def kill_9_under_load(context):
     """--rounds of them, on one directory. Every fourth also kills the recovery."""
@@ -192,8 +199,7 @@ def kill_9_under_load(context):
         load = Load(history, chance)
         kill_later(server, 0.05 + chance.random() * 0.6)
         assert load.run(server.port, 20) == 0, "the server was not killed"
-        server.process.wait(20)
-        server.reader.join(5)
+        await_kill(server)
         total += load.acknowledged
         assert load.refused == 0, f"{load.refused} writes were refused"
         if round_ % 4 == 3:
@@ -222,7 +228,7 @@ def kill_9_three_times(context):
         load = Load(history, chance)
         kill_later(server, 0.2 + chance.random() * 0.5)
         assert load.run(server.port, 20) == 0
-        server.process.wait(20)
+        await_kill(server)
         server.start()
         with server.client() as client:
             problems = history.check(client)
@@ -251,7 +257,7 @@ def kill_9_with_interval_durability_loses_only_the_last_moment(context):
         killer.start()
         assert load.run(server.port, 20) == 0
         killer.join()
-        server.process.wait(20)
+        await_kill(server)
         server.start()
         with server.client() as client:
             problems = history.check(client, killed[0] - 0.06)

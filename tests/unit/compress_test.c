@@ -325,6 +325,11 @@ Test(compress, a_declared_size_that_is_not_true_is_refused)
     decompressor_free(decompressor);
     free(more.bytes);
 
+    more = frame_begin_declared(WINDOW_8_MIB, 5);
+    frame_put_block(&more, RAW, false, "tiny", 4);
+    frame_put_block(&more, RAW, true, "", 0);
+    cr_assert_eq(decode_made(more, 100 * MIB), -EBADMSG, "the last block is empty");
+
     struct frame less = frame_begin_declared(WINDOW_8_MIB, 4);
     frame_put_zeros(&less, GIB);
     cr_assert_eq(decode_made(less, 100 * MIB), -EBADMSG);
@@ -471,42 +476,23 @@ Test(compress, empty_blocks_are_sliced_too)
     free(frame.bytes);
 }
 
-/* Its last block is a single match, three bytes from 2,500 bytes back in a window of 1,024: no
- * literals, one sequence, whose three codes stand for themselves (literals 0, offset 11, match 0);
- * then eleven bits of offset below a final 1: 2048 + 455 - 3. */
-static struct frame frame_beyond_window(void)
-{
-    struct frame frame = frame_begin_declared(WINDOW_1_KIB, 8 * 1024 + 3);
-    for (int i = 0; i < 8; i++) {
-        uint8_t block[1024];
-        for (size_t j = 0; j < sizeof block; j++)
-            block[j] = (uint8_t)(i * 31 + j);
-        frame_put_block(&frame, RAW, false, block, sizeof block);
-    }
-    const uint8_t match[] = {0x00, 0x01, 0x54, 0, 11, 0, 455 & 0xFF, 0x08 | 455 >> 8};
-    frame_put_block(&frame, COMPRESSED, true, match, sizeof match);
-    return frame;
-}
-
+/* zstd's one-shot decoder, to which it turns when the whole value fits into the room that it is
+ * given, refuses a compressed block of no bytes; its streaming decoder does not. */
 Test(compress, what_a_malformed_frame_decodes_to_does_not_depend_on_the_slice)
 {
-    struct frame frame = frame_beyond_window();
+    struct frame frame = frame_begin_single(5);
+    frame_put_block(&frame, COMPRESSED, false, "", 0);
+    frame_put_block(&frame, RAW, true, "value", 5);
     struct decompressor *decompressor = NULL;
     cr_assert_eq(decompressor_create(&decompressor), 0);
-    const size_t slices[] = {MIB, 1, 7, 1000, 1024, 8 * 1024 + 3};
+    const size_t slices[] = {MIB, 100, 5, 4, 1};
     int result_first = 0;
-    uint64_t hash_first = 0;
     for (size_t i = 0; i < sizeof slices / sizeof slices[0]; i++) {
         uint64_t step_count = 0;
         decompressor_begin(decompressor, frame.bytes, frame.size, MIB);
         int result = decode(decompressor, slices[i], MIB, &step_count);
-        size_t size = 0;
-        uint8_t *value = result == 1 ? decompressor_take(decompressor, &size) : NULL;
-        uint64_t hash = hash_key(value, size);
-        cr_assert(i == 0 || (result == result_first && hash == hash_first), "%zu", slices[i]);
+        cr_assert(i == 0 || result == result_first, "slice %zu: %d", slices[i], result);
         result_first = result;
-        hash_first = hash;
-        free(value);
     }
     decompressor_free(decompressor);
     free(frame.bytes);

@@ -1,0 +1,248 @@
+#include "store/recovery_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the table in order: segments with records first, ascending in number ---- */
+
+static bool has_records(const struct wal_segment *segment)
+{
+    return segment->state == WAL_SEGMENT_SEALED && !segment->is_discarded;
+}
+
+static int compare_segments(const void *left, const void *right)
+{
+    const struct wal_segment *a = *(struct wal_segment *const *)left;
+    const struct wal_segment *b = *(struct wal_segment *const *)right;
+    if (has_records(a) != has_records(b))
+        return has_records(a) ? -1 : 1;
+    if (a->header.number != b->header.number)
+        return a->header.number < b->header.number ? -1 : 1;
+    return (a->serial > b->serial) - (a->serial < b->serial);
+}
+
+static void forget(struct recovery *recovery, struct wal_segment *segment)
+{
+    (void)wal_wait_close(recovery->io, segment->handle);
+    free(segment);
+}
+
+/* Sorts, and takes out what is not to be touched. */
+static void order_segments(struct recovery *recovery)
+{
+    struct wal_table *table = &recovery->state->table;
+    uint32_t count = table->count;
+    if (count == 0)
+        return;
+    qsort(table->segments, count, sizeof(struct wal_segment *), compare_segments);
+    table->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct wal_segment *segment = table->segments[i];
+        struct wal_segment *before = table->count > 0 ? table->segments[table->count - 1] : NULL;
+        table->segments[i] = NULL;
+        bool is_copy = before != NULL && has_records(before) && has_records(segment) &&
+                       before->header.number == segment->header.number;
+        if (is_copy)
+            log_warn(recovery->log, "%s is a copy of %s: it is left alone, move it away", segment->path, before->path);
+        if (is_copy || segment->state == WAL_SEGMENT_LEAVING) {
+            forget(recovery, segment);
+            continue;
+        }
+        segment->file = table->count;
+        table->segments[table->count++] = segment;
+        recovery->place_count += has_records(segment);
+    }
+}
+
+/* ---- scanning ---- */
+
+static void report_progress(struct recovery *recovery)
+{
+    uint64_t now_ns = io_now_ns(recovery->io);
+    if (now_ns - recovery->reported_ns < NS_PER_S)
+        return;
+    recovery->reported_ns = now_ns;
+    log_info(recovery->log, "%s: %" PRIu64 " of %" PRIu64 " MiB of the log are read, %" PRIu64 " records",
+             recovery->options->directory, recovery->reader.bytes_read / MIB, recovery->size_bytes / MIB,
+             recovery->found.records);
+}
+
+static int load(void *context, uint32_t index, uint64_t from, uint64_t upto, const uint8_t **ret_image)
+{
+    struct recovery *recovery = context;
+    struct reader *reader = &recovery->reader;
+    const struct wal_segment *segment = recovery->state->table.segments[index];
+    *ret_image = reader->image;
+    if (reader_holds(reader, segment, from, upto))
+        return 0;
+    report_progress(recovery);
+    return reader_load(reader, segment, &recovery->places[index], from, upto);
+}
+
+static int show(void *context, uint32_t index, uint64_t offset, const struct record *record)
+{
+    struct recovery *recovery = context;
+    recovery->state->table.segments[index]->live++;
+    recovery->found.records++;
+    recovery->found.clock_ceiling = max_u64(recovery->found.clock_ceiling, record->version.clock);
+    recovery->each_result = recovery->each(recovery->context, record, wal_location_make(index, offset));
+    return recovery->each_result == 0 ? 0 : -ECANCELED;
+}
+
+static int lay_out_places(struct recovery *recovery)
+{
+    recovery->places = calloc(max_u64(recovery->place_count, 1), sizeof *recovery->places);
+    if (recovery->places == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < recovery->place_count; i++) {
+        const struct wal_segment *segment = recovery->state->table.segments[i];
+        recovery->places[i] = (struct wal_scan_segment){
+            .header = segment->header,
+            .size = min_u64(round_down(segment->size, WAL_BLOCK_SIZE), recovery->reader.capacity),
+            .path = segment->path,
+            .unreadable_last = WAL_READABLE,
+        };
+    }
+    return 0;
+}
+
+static void take_found(struct recovery *recovery, const struct wal_scan_found *scan)
+{
+    struct wal_recovered *found = &recovery->found;
+    found->last_position = scan->last_position;
+    found->dropped_bytes = scan->dropped_bytes;
+    found->clock_ceiling = max_u64(found->clock_ceiling, scan->clock_ceiling);
+    found->damaged_batches += scan->damaged_batches;
+    found->damaged_last = scan->damaged_last;
+    if (recovery->is_unsure)
+        found->damaged_last = max_u64(found->damaged_last, scan->last_position);
+    found->segments = recovery->place_count;
+    found->bytes_read = recovery->reader.bytes_read;
+    if (found->dropped_bytes > 0)
+        log_info(recovery->log,
+                 "%s: %" PRIu64 " bytes at the end of the log were being written when it stopped; they were never "
+                 "acknowledged and are dropped",
+                 recovery->options->directory, found->dropped_bytes);
+}
+
+static int scan_segments(struct recovery *recovery)
+{
+    int error = lay_out_places(recovery);
+    if (error < 0)
+        return error;
+    struct wal_scan scan = {
+        .log = recovery->log,
+        .segments = recovery->places,
+        .segment_count = recovery->place_count,
+        .context = recovery,
+        .load = load,
+        .record = show,
+    };
+    recovery->reported_ns = io_now_ns(recovery->io);
+    error = wal_scan_run(&scan);
+    if (error < 0)
+        return recovery->each_result != 0 ? recovery->each_result : error;
+    take_found(recovery, &scan.found);
+    return 0;
+}
+
+/* ---- the state ---- */
+
+static void fill_state(struct recovery *recovery)
+{
+    struct wal_state *state = recovery->state;
+    state->last_position = recovery->found.last_position;
+    state->clock_ceiling = recovery->found.clock_ceiling;
+    for (uint32_t file = 0; file < state->table.count; file++) {
+        struct wal_segment *segment = state->table.segments[file];
+        state->generation = max_u64(state->generation, segment->header.generation);
+        state->number = max_u64(state->number, segment->header.number);
+        if (file >= recovery->place_count)
+            continue;
+        segment->end = recovery->places[file].end;
+        segment->has_seal = recovery->places[file].is_sealed;
+        segment->is_damaged = recovery->places[file].is_damaged;
+    }
+}
+
+/* A process that was killed may have left what can be read but would not survive a loss of power. */
+static int sync_newest(const struct recovery *recovery)
+{
+    const struct wal_state *state = recovery->state;
+    for (uint32_t file = 0; file < recovery->place_count; file++) {
+        const struct wal_segment *segment = state->table.segments[file];
+        if (segment->header.generation != state->generation)
+            continue;
+        int error = wal_wait_sync(recovery->io, segment->handle);
+        if (error < 0)
+            return error;
+    }
+    int directory = wal_wait_open(recovery->io, recovery->options->directory, IO_OPEN_DIRECTORY);
+    if (directory < 0)
+        return directory;
+    int error = wal_wait_sync(recovery->io, directory);
+    (void)wal_wait_close(recovery->io, directory);
+    return error;
+}
+
+static uint64_t largest_file(const struct wal_table *table)
+{
+    uint64_t size = 0;
+    for (uint32_t file = 0; file < table->count; file++)
+        size = max_u64(size, table->segments[file]->size);
+    return min_u64(size, WAL_SEGMENT_SIZE_MAX);
+}
+
+static int recover(struct recovery *recovery)
+{
+    int error = recovery_open_segments(recovery);
+    if (error == 0)
+        error = reader_init(&recovery->reader, recovery->io, recovery->log, largest_file(&recovery->state->table));
+    if (error == 0)
+        error = recovery_judge_segments(recovery);
+    if (error < 0)
+        return error;
+    order_segments(recovery);
+    error = scan_segments(recovery);
+    if (error != 0)
+        return error;
+    fill_state(recovery);
+    return sync_newest(recovery);
+}
+
+int wal_recover(struct io *io, const struct log *log, const struct wal_options *options, wal_recover_each *each,
+                void *context, struct wal_recovered *ret_recovered, struct wal_state **ret_state)
+{
+    struct recovery recovery = {.io = io, .log = log, .options = options, .each = each, .context = context};
+    recovery.state = calloc(1, sizeof *recovery.state);
+    if (recovery.state == NULL)
+        return -ENOMEM;
+    int error = recover(&recovery);
+    reader_deinit(&recovery.reader);
+    free(recovery.places);
+    if (error != 0) {
+        wal_state_free(io, recovery.state);
+        return error;
+    }
+    *ret_recovered = recovery.found;
+    *ret_state = recovery.state;
+    return 0;
+}
+
+void wal_state_free(struct io *io, struct wal_state *state)
+{
+    if (state == NULL)
+        return;
+    wal_table_close(&state->table, io);
+    wal_table_free(&state->table);
+    free(state);
+}
+
+void wal_state_record_dead(struct wal_state *state, wal_location location)
+{
+    struct wal_segment *segment = wal_table_find(&state->table, wal_location_file(location));
+    assert(segment->live > 0);
+    segment->live--;
+}

@@ -1,0 +1,230 @@
+/* Opening the files of a log, and finding out what each one is. */
+#include "store/recovery_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Header, mark and the beginning of the first batch. */
+#define HEAD_SIZE (3 * WAL_BLOCK_SIZE)
+
+/* ---- the files ---- */
+
+struct listing {
+    uint32_t *serials;
+    uint32_t count;
+    uint32_t capacity;
+};
+
+static int list_name(void *context, const char *name)
+{
+    struct listing *listing = context;
+    uint32_t serial;
+    char again[WAL_NAME_SIZE];
+    if (sscanf(name, "wal-%8" SCNx32, &serial) != 1)
+        return 0;
+    (void)snprintf(again, sizeof again, "wal-%08" PRIx32, serial);
+    if (strcmp(name, again) != 0)
+        return 0;
+    if (listing->count == listing->capacity) {
+        uint32_t capacity = listing->capacity == 0 ? 64 : 2 * listing->capacity;
+        uint32_t *serials = realloc(listing->serials, capacity * sizeof *serials);
+        if (serials == NULL)
+            return -ENOMEM;
+        listing->serials = serials;
+        listing->capacity = capacity;
+    }
+    listing->serials[listing->count++] = serial;
+    return 0;
+}
+
+static int open_segment(struct recovery *recovery, uint32_t serial)
+{
+    struct wal_state *state = recovery->state;
+    struct wal_segment *segment;
+    int error = wal_table_add(&state->table, recovery->options->directory, serial, &segment);
+    if (error < 0)
+        return error;
+    state->serial = serial > state->serial ? serial : state->serial;
+    segment->state = WAL_SEGMENT_SEALED;
+    segment->is_settled = true;
+    int handle = wal_wait_open(recovery->io, segment->path, IO_OPEN_WRITE | IO_OPEN_DIRECT);
+    if (handle < 0) {
+        log_error(recovery->log, "%s: cannot be opened: %s%s", segment->path, strerror(-handle),
+                  handle == -ENFILE || handle == -EMFILE ? ". Raise the limit of open files" : "");
+        return handle;
+    }
+    segment->handle = handle;
+    int64_t size = io_file_size(recovery->io, handle);
+    if (size < 0)
+        return (int)size;
+    segment->size = (uint64_t)size;
+    recovery->size_bytes += segment->size;
+    return 0;
+}
+
+int recovery_open_segments(struct recovery *recovery)
+{
+    struct listing listing = {0};
+    int error = io_list_directory(recovery->io, recovery->options->directory, list_name, &listing);
+    for (uint32_t i = 0; error == 0 && i < listing.count; i++)
+        error = open_segment(recovery, listing.serials[i]);
+    free(listing.serials);
+    return error;
+}
+
+/* ---- what each file is ---- */
+
+static bool is_zero(const uint8_t *block)
+{
+    return block[0] == 0 && memcmp(block, block + 1, WAL_BLOCK_SIZE - 1) == 0;
+}
+
+static int refuse(const struct recovery *recovery, const struct wal_segment *segment,
+                  const struct wal_segment_header *header, int result)
+{
+    if (result == -EPROTONOSUPPORT) {
+        log_error(recovery->log,
+                  "%s has format %u; this program knows format %d: use the version that wrote it, or a newer one",
+                  segment->path, header->format, WAL_FORMAT);
+        return -EPROTONOSUPPORT;
+    }
+    log_error(recovery->log,
+              "%s belongs to log %" PRIu32 " of the directory %016" PRIx64 ", but this is log %" PRIu32
+              " of the directory %016" PRIx64 ": move it back where it came from",
+              segment->path, header->log_id, header->directory_id, recovery->options->log_id,
+              recovery->options->directory_id);
+    return -EXDEV;
+}
+
+/* Decodes header or mark. Returns 1, or 0 when it is neither. */
+static int read_header(const struct recovery *recovery, const struct wal_segment *segment, const uint8_t *block,
+                       uint16_t state, struct wal_segment_header *ret_header)
+{
+    struct wal_segment_header header;
+    int result = wal_segment_header_decode(block, &header);
+    if (result == -EPROTONOSUPPORT)
+        return refuse(recovery, segment, &header, result);
+    if (result < 0 || header.state != state)
+        return 0;
+    if (header.directory_id != recovery->options->directory_id || header.log_id != recovery->options->log_id)
+        return refuse(recovery, segment, &header, -EXDEV);
+    *ret_header = header;
+    return 1;
+}
+
+/* The places of the scan are not laid out yet: one for this file alone. */
+static int load_one(void *context, uint32_t index, uint64_t from, uint64_t upto, const uint8_t **ret_image)
+{
+    struct recovery *recovery = context;
+    assert(index == 0);
+    struct wal_scan_segment *place = recovery->reader.place;
+    *ret_image = recovery->reader.image;
+    return reader_load(&recovery->reader, recovery->reader.segment, place, from, upto);
+}
+
+/* Looks for batches of a segment numbered above `number`. Returns 1 when it is one, and its header is inferred. */
+static int infer(struct recovery *recovery, struct wal_segment *segment, uint64_t number)
+{
+    struct wal_scan_segment place = {
+        .header = {.directory_id = recovery->options->directory_id, .log_id = recovery->options->log_id},
+        .size = min_u64(round_down(segment->size, WAL_BLOCK_SIZE), recovery->reader.capacity),
+        .path = segment->path,
+        .unreadable_last = WAL_READABLE,
+    };
+    struct wal_scan scan = {
+        .log = recovery->log,
+        .segments = &place,
+        .segment_count = 1,
+        .context = recovery,
+        .load = load_one,
+    };
+    int error = reader_load(&recovery->reader, segment, &place, 0, 0);
+    int found = error < 0 ? error : wal_scan_infer(&scan, 0, number);
+    if (found <= 0)
+        return found;
+    segment->header = place.header;
+    recovery->found.repaired_headers++;
+    log_warn(recovery->log,
+             "%s: the segment's header is damaged; its batches say that it is number %" PRIu64
+             " from log position %" PRIu64 " on",
+             segment->path, place.header.number, place.header.last_before + 1);
+    return 1;
+}
+
+/* Whether the first batch is of a later use of the file than header and mark know of: the header was lost. */
+static bool is_in_later_use(const struct recovery *recovery, const uint8_t *batch_bytes, uint64_t number)
+{
+    struct wal_batch_header batch;
+    return wal_batch_header_decode(batch_bytes, &batch) == 0 && batch.segment > number &&
+           batch.offset == WAL_DATA_OFFSET && batch.directory_id == recovery->options->directory_id &&
+           batch.log_id == recovery->options->log_id;
+}
+
+/* Neither header nor mark say that this is a segment with records. */
+static int judge_without_header(struct recovery *recovery, struct wal_segment *segment, bool is_marked,
+                                uint64_t number, bool header_is_zero, bool batch_is_later)
+{
+    int found = !batch_is_later && header_is_zero ? 0 : infer(recovery, segment, number);
+    if (found != 0)
+        return found < 0 ? found : 0;
+    if (is_marked) {
+        segment->state = WAL_SEGMENT_SPARE;
+    } else if (header_is_zero) {
+        segment->is_discarded = true;
+    } else {
+        log_error(recovery->log,
+                  "%s: nothing in it can be read as a log segment; it is left as it is. If it held writes, they are lost",
+                  segment->path);
+        recovery->found.damaged_batches++;
+        recovery->is_unsure = true;
+        segment->is_damaged = true;
+        segment->state = WAL_SEGMENT_LEAVING;
+    }
+    return 0;
+}
+
+static int judge_segment(struct recovery *recovery, struct wal_segment *segment, const uint8_t *head)
+{
+    struct wal_segment_header header;
+    struct wal_segment_header mark = {0};
+    int is_active = read_header(recovery, segment, head, WAL_HEADER_ACTIVE, &header);
+    int is_marked = read_header(recovery, segment, head + WAL_MARK_OFFSET, WAL_HEADER_SPARE, &mark);
+    if (is_active < 0 || is_marked < 0)
+        return is_active < 0 ? is_active : is_marked;
+    bool later = is_in_later_use(recovery, head + WAL_DATA_OFFSET, is_marked ? mark.number : 0);
+    if (is_active && (!is_marked || header.number > mark.number)) {
+        segment->header = header;
+        return 0;
+    }
+    if (is_marked)
+        segment->header = mark;
+    /* A header that is as old as the mark is as good as none: its block tells nothing new. */
+    return judge_without_header(recovery, segment, is_marked, mark.number, is_active || is_zero(head), later);
+}
+
+int recovery_judge_segments(struct recovery *recovery)
+{
+    struct wal_table *table = &recovery->state->table;
+    uint8_t *head = recovery->reader.image;
+    for (uint32_t file = 0; file < table->count; file++) {
+        struct wal_segment *segment = table->segments[file];
+        uint32_t size = (uint32_t)min_u64(HEAD_SIZE, round_down(segment->size, WAL_BLOCK_SIZE));
+        memset(head, 0, HEAD_SIZE);
+        int result = size > 0 ? wal_wait_read(recovery->io, segment->handle, head, size, 0) : 0;
+        if (result < 0) {
+            log_error(recovery->log, "%s: cannot be read at byte 0: %s", segment->path, strerror(-result));
+            if (!reader_is_device_error(result))
+                return result;
+            memset(head, 0xFF, HEAD_SIZE);
+        }
+        /* The reader's own bytes of this place are gone. */
+        recovery->reader.segment = NULL;
+        int error = judge_segment(recovery, segment, head);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}

@@ -1,0 +1,329 @@
+#include "store/recovery.h"
+#include "store/wal_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define JUMBO_BUFFERS 2u
+
+/* ---- memory ---- */
+
+/* 0: every record fits an ordinary buffer. */
+static uint64_t jumbo_size(const struct wal_options *options)
+{
+    uint64_t padded = round_up(options->record_size_max, WAL_RECORD_ALIGNMENT);
+    uint64_t size = round_up(WAL_BATCH_HEADER_SIZE + padded, WAL_BLOCK_SIZE);
+    return size > options->buffer_size ? size : 0;
+}
+
+size_t wal_memory_size(const struct wal_options *options)
+{
+    return (size_t)options->buffer_size * options->buffer_count + JUMBO_BUFFERS * jumbo_size(options) +
+           (WAL_BLOCKS + 1) * (size_t)WAL_BLOCK_SIZE + WAL_ZEROS_SIZE;
+}
+
+static struct wal_buffer *add_buffers(struct wal *wal, struct wal_buffer *buffer, struct list *home, uint32_t count,
+                                      uint64_t size, enum wal_buffer_kind kind, uint8_t **memory)
+{
+    list_init(home);
+    for (uint32_t i = 0; i < count; i++, buffer++) {
+        buffer->wal = wal;
+        buffer->home = home;
+        buffer->kind = kind;
+        buffer->capacity = (uint32_t)size;
+        buffer->data = *memory;
+        *memory += size;
+        list_push_back(home, &buffer->node);
+    }
+    return buffer;
+}
+
+static int lay_out_memory(struct wal *wal)
+{
+    const struct wal_options *options = &wal->options;
+    uint64_t jumbo = jumbo_size(options);
+    uint32_t jumbo_count = jumbo > 0 ? JUMBO_BUFFERS : 0;
+    wal->buffer_count = options->buffer_count + jumbo_count + WAL_BLOCKS;
+    wal->buffers = calloc(wal->buffer_count, sizeof *wal->buffers);
+    if (wal->buffers == NULL)
+        return -ENOMEM;
+    uint8_t *memory = options->memory;
+    struct wal_buffer *buffer = wal->buffers;
+    buffer = add_buffers(wal, buffer, &wal->free_ordinary, options->buffer_count, options->buffer_size,
+                         WAL_BUFFER_ORDINARY, &memory);
+    buffer = add_buffers(wal, buffer, &wal->free_jumbo, jumbo_count, jumbo, WAL_BUFFER_JUMBO, &memory);
+    buffer = add_buffers(wal, buffer, &wal->free_blocks, WAL_BLOCKS, WAL_BLOCK_SIZE, WAL_BUFFER_HEADER, &memory);
+    wal->keeper.mark = memory;
+    wal->keeper.zeros = memory + WAL_BLOCK_SIZE;
+    memory += WAL_BLOCK_SIZE + WAL_ZEROS_SIZE;
+    memset(wal->keeper.zeros, 0, WAL_ZEROS_SIZE);
+    assert(buffer == wal->buffers + wal->buffer_count);
+    assert(memory == options->memory + wal_memory_size(options));
+    return 0;
+}
+
+/* ---- opening ---- */
+
+static int check_options(const struct log *log, const struct wal_options *options)
+{
+    assert(options->buffer_count >= 3);
+    assert(options->buffer_size % WAL_BLOCK_SIZE == 0 && options->buffer_size >= 2 * WAL_BLOCK_SIZE);
+    assert(options->segment_size % WAL_BLOCK_SIZE == 0 && options->segment_size <= WAL_SEGMENT_SIZE_MAX);
+    assert(options->writes_in_flight == 1 || options->writes_in_flight == 2);
+    assert((uintptr_t)options->memory % WAL_BLOCK_SIZE == 0);
+    uint64_t needed = WAL_DATA_OFFSET + max_u64(jumbo_size(options), options->buffer_size) + WAL_BLOCK_SIZE;
+    if (needed <= options->segment_size)
+        return 0;
+    log_error(log,
+              "%s: a record of up to %u bytes does not fit into a log segment of %llu bytes: lower the value limit, or "
+              "begin a new directory with segments of at least %llu bytes",
+              options->directory, options->record_size_max, (unsigned long long)options->segment_size,
+              (unsigned long long)needed);
+    return -EINVAL;
+}
+
+static void take_over(struct wal *wal, struct wal_state *state)
+{
+    wal->table = state->table;
+    wal->generation = state->generation + 1;
+    wal->generation_base = state->last_position;
+    wal->number = state->number;
+    wal->serial = state->serial;
+    wal->position_last = state->last_position;
+    wal->durable = state->last_position;
+    wal->clock_recovered = state->clock_ceiling;
+    free(state);
+    for (uint32_t file = 0; file < wal->table.capacity; file++) {
+        struct wal_segment *segment = wal->table.segments[file];
+        if (segment == NULL)
+            continue;
+        if (segment->state == WAL_SEGMENT_SPARE && segment->size == wal->options.segment_size) {
+            list_push_back(&wal->spares, &segment->node);
+            wal->spare_count++;
+        } else {
+            segment->state = WAL_SEGMENT_SEALED;
+            wal_segment_check(wal, segment);
+        }
+    }
+}
+
+/* Behind an unsealed end may lie what a crash tore. It goes for good before anything of the new generation, which
+ * knows that it does not count, can be recycled. */
+static bool wants_cut(const struct wal_segment *segment)
+{
+    if (segment->size <= segment->end || (segment->live == 0 && !segment->is_damaged))
+        return false;
+    return !segment->has_seal || segment->end < segment->size / 2;
+}
+
+static int cut_old_segments(struct wal *wal)
+{
+    for (uint32_t file = 0; file < wal->table.capacity; file++) {
+        struct wal_segment *segment = wal->table.segments[file];
+        if (segment == NULL || segment->state != WAL_SEGMENT_SEALED || !wants_cut(segment))
+            continue;
+        int error = wal_wait_truncate(wal->io, segment->path, segment->end);
+        if (error == 0)
+            error = wal_wait_sync(wal->io, segment->handle);
+        if (error < 0)
+            return error;
+        segment->size = segment->end;
+    }
+    return 0;
+}
+
+static int first_spare(struct wal *wal)
+{
+    wal_keep(wal);
+    while (wal->spare_count == 0) {
+        if (wal->failed != 0)
+            return wal->failed;
+        if (wal->disk_full)
+            return -ENOSPC;
+        int result = io_run(wal->io, UINT64_MAX);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+static int begin_generation(struct wal *wal)
+{
+    int error = first_spare(wal);
+    if (error < 0)
+        return error;
+    wal_take_spare(wal);
+    uint8_t *block = container_of(list_first(&wal->free_blocks), struct wal_buffer, node)->data;
+    wal_finish_header(wal, wal->segment, block);
+    error = wal_wait_write(wal->io, wal->segment->handle, block, WAL_BLOCK_SIZE, 0);
+    return error < 0 ? error : cut_old_segments(wal);
+}
+
+static int start(struct wal *wal)
+{
+    int error = check_options(wal->log, &wal->options);
+    if (error == 0)
+        error = lay_out_memory(wal);
+    if (error < 0)
+        return error;
+    int handle = wal_wait_open(wal->io, wal->directory, IO_OPEN_DIRECTORY);
+    if (handle < 0)
+        return handle;
+    wal->directory_handle = handle;
+    error = begin_generation(wal);
+    if (error < 0)
+        return error;
+    wal->is_opening = false;
+    wal_keep(wal);
+    return wal->failed;
+}
+
+static int stop(struct wal *wal);
+
+int wal_open(struct io *io, const struct log *log, const struct wal_options *options, struct wal_state *state,
+             struct wal **ret_wal)
+{
+    struct wal *wal = calloc(1, sizeof *wal);
+    char *directory = strdup(options->directory);
+    if (wal == NULL || directory == NULL) {
+        free(wal);
+        free(directory);
+        wal_state_free(io, state);
+        return -ENOMEM;
+    }
+    wal->io = io;
+    wal->log = log;
+    wal->options = *options;
+    wal->directory = directory;
+    wal->options.directory = directory;
+    wal->directory_handle = -1;
+    wal->is_opening = true;
+    list_init(&wal->spares);
+    list_init(&wal->drained);
+    list_init(&wal->queue);
+    take_over(wal, state);
+    int error = start(wal);
+    if (error < 0) {
+        (void)stop(wal);
+        wal_free(wal);
+        return error;
+    }
+    *ret_wal = wal;
+    return 0;
+}
+
+/* ---- shutting ---- */
+
+static bool is_busy(const struct wal *wal)
+{
+    if (io_op_is_active(&wal->timer) || io_op_is_active(&wal->sync) || io_op_is_active(&wal->keeper.op) ||
+        io_op_is_active(&wal->keeper.timer))
+        return true;
+    for (uint32_t i = 0; wal->buffers != NULL && i < wal->buffer_count; i++) {
+        if (io_op_is_active(&wal->buffers[i].op))
+            return true;
+    }
+    return false;
+}
+
+/* Ends all operations and closes the files. */
+static int stop(struct wal *wal)
+{
+    wal->is_shutting = true;
+    wal->is_hindered = true;
+    io_cancel(wal->io, &wal->timer);
+    io_cancel(wal->io, &wal->keeper.timer);
+    while (is_busy(wal)) {
+        int result = io_run(wal->io, UINT64_MAX);
+        if (result < 0)
+            return result;
+    }
+    wal_table_close(&wal->table, wal->io);
+    if (wal->directory_handle >= 0)
+        (void)wal_wait_close(wal->io, wal->directory_handle);
+    wal->directory_handle = -1;
+    return 0;
+}
+
+/* Writes everything that was appended. */
+static int drain(struct wal *wal)
+{
+    if (wal->open != NULL)
+        wal_close_buffer(wal);
+    wal_pump(wal);
+    while (wal->failed == 0 && !list_is_empty(&wal->queue)) {
+        int result = io_run(wal->io, UINT64_MAX);
+        if (result < 0)
+            return result;
+    }
+    return wal->failed;
+}
+
+static int drain_and_seal(struct wal *wal)
+{
+    int error = drain(wal);
+    if (error == 0 && wal->options.durability == WAL_NONE)
+        error = wal_wait_sync(wal->io, wal->segment->handle);
+    if (error < 0)
+        return error;
+    wal->durable = wal->position_last;
+    wal_seal_segment(wal);
+    return drain(wal);
+}
+
+int wal_shut(struct wal *wal)
+{
+    assert(!wal->is_shutting);
+    wal->is_shutting = true;
+    wal->is_hindered = true;
+    int error = drain_and_seal(wal);
+    int stopped = stop(wal);
+    return error < 0 ? error : stopped;
+}
+
+void wal_free(struct wal *wal)
+{
+    if (wal == NULL)
+        return;
+    wal_table_free(&wal->table);
+    free(wal->buffers);
+    free(wal->directory);
+    free(wal);
+}
+
+/* ---- asking ---- */
+
+uint64_t wal_durable(const struct wal *wal)
+{
+    return wal->durable;
+}
+
+uint64_t wal_last(const struct wal *wal)
+{
+    return wal->position_last;
+}
+
+uint64_t wal_gate(const struct wal *wal, uint64_t position)
+{
+    return wal->options.durability == WAL_COMMIT ? position : 0;
+}
+
+bool wal_has_space(const struct wal *wal)
+{
+    return !wal->disk_full || wal->spare_count >= WAL_SPARES_WANTED;
+}
+
+void wal_stats(const struct wal *wal, struct wal_stats *ret_stats)
+{
+    struct wal_stats stats = wal->stats;
+    for (uint32_t file = 0; file < wal->table.capacity; file++) {
+        const struct wal_segment *segment = wal->table.segments[file];
+        if (segment == NULL)
+            continue;
+        stats.segments++;
+        stats.size_bytes += segment->size;
+        stats.live_records += segment->live;
+    }
+    *ret_stats = stats;
+}

@@ -1,0 +1,50 @@
+/* The server under test: the only place of the simulator that knows how it is started, run and stopped. */
+#ifndef TESTS_SIM_TARGET_H
+#define TESTS_SIM_TARGET_H
+
+#include "base/log.h"
+#include "io/io_sim.h"
+#include "net/config.h"
+
+struct server;
+
+struct target {
+    struct sim *sim;
+    struct sim_disk *disk;
+    struct config config;
+    struct log log;
+    struct io *io;         /* NULL: it is not running */
+    struct server *server; /* NULL: it has not started */
+};
+
+/* What a run may choose. */
+struct target_options {
+    enum wal_durability durability;
+    uint64_t cache_size;
+    uint32_t value_size_max;
+    uint64_t segment_size_more; /* beyond the least that takes such values */
+    uint32_t connections_max;
+};
+
+/* `log` gets what the server says. */
+void target_init(struct target *target, struct sim *sim, const struct target_options *options,
+                 const struct log *log);
+
+/* A process on the disk's machine. Its clock is off by `clock_ms`. */
+void target_start(struct target *target, int64_t clock_ms);
+
+/* Start-up and recovery. Errors: the server's; -ESHUTDOWN when the host crashed meanwhile. */
+int target_open(struct target *target);
+
+/* 0: go on; 1: drained; -errno. */
+int target_pass(struct target *target);
+void target_drain(struct target *target);
+uint16_t target_port(const struct target *target);
+
+/* The largest value that is not refused. */
+uint32_t target_value_size_max(const struct target *target);
+
+/* The end of the process, in any state. */
+void target_close(struct target *target);
+
+#endif
