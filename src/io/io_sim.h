@@ -96,8 +96,8 @@ void sim_set_trace(struct sim *sim, sim_trace *trace, void *context);
 struct sim_disk *sim_disk_create(struct sim *sim);
 struct sim_disk_options *sim_disk_options(struct sim_disk *disk);
 
-/* Flips one bit of what is on stable media, within `size` bytes at `offset` of a file. Returns false when there is no
- * such file or it is shorter. */
+/* Flips one bit of what is on stable media, somewhere in the `size` bytes at `offset` of a file, as far as it reaches.
+ * Returns false when there is nothing. */
 bool sim_disk_rot(struct sim_disk *disk, const char *path, uint64_t offset, uint64_t size);
 
 /* Cuts the power while no host runs on it: what was left unsynced (a killed host's writes) is lost or not. */

@@ -31,10 +31,14 @@ struct sim_disk_options *sim_disk_options(struct sim_disk *disk)
 bool sim_disk_rot(struct sim_disk *disk, const char *path, uint64_t offset, uint64_t size)
 {
     struct sim_inode *inode;
-    if (size == 0 || tree_find(disk, path, &inode) < 0 || inode->is_directory)
+    if (tree_find(disk, path, &inode) < 0 || inode->is_directory)
         return false;
-    offset += prng_below(&disk->sim->prng, size);
-    return inode_rot(inode, offset, (uint8_t)prng_below(&disk->sim->prng, 8));
+    uint64_t end = min_u64(inode->size, offset + min_u64(size, UINT64_MAX - offset));
+    if (end <= offset)
+        return false;
+    offset += prng_below(&disk->sim->prng, end - offset);
+    inode_rot(inode, offset, (uint8_t)prng_below(&disk->sim->prng, 8));
+    return true;
 }
 
 void sim_disk_lose_power(struct sim_disk *disk)

@@ -287,15 +287,12 @@ void inode_lose_power(struct sim *sim, struct sim_inode *inode)
     zero_beyond(inode, inode->size, 0, true);
 }
 
-bool inode_rot(struct sim_inode *inode, uint64_t offset, uint8_t bit)
+void inode_rot(struct sim_inode *inode, uint64_t offset, uint8_t bit)
 {
-    if (offset >= inode->size)
-        return false;
     struct sim_page *page = page_at(inode, offset / PAGE_SIZE);
     page_bytes(page)[offset % PAGE_SIZE] ^= (uint8_t)(1u << bit);
     if (page->dirty != NULL)
         page->dirty->old[offset % PAGE_SIZE] ^= (uint8_t)(1u << bit);
-    return true;
 }
 
 void inode_free(struct sim_inode *inode)

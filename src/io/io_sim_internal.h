@@ -227,7 +227,9 @@ void inode_sync_failed(struct sim_inode *inode);
 
 /* The power goes. */
 void inode_lose_power(struct sim *sim, struct sim_inode *inode);
-bool inode_rot(struct sim_inode *inode, uint64_t offset, uint8_t bit);
+
+/* Flips a bit of a byte within the file. */
+void inode_rot(struct sim_inode *inode, uint64_t offset, uint8_t bit);
 void inode_free(struct sim_inode *inode);
 
 /* ---- io_sim_tree.c: directories ---- */

@@ -28,6 +28,15 @@
 /* Reply blocks (4 KiB) of a shard beyond one for each connection. */
 #define CONFIG_OUTPUT_BLOCKS 16384u
 
+/* Bytes of large values that are in no cache, on their way to all clients of a shard; beyond it gets that need the disk
+ * wait. What is being read then still comes on top (FETCH_LARGE_BYTES_MAX). */
+#define CONFIG_OUTPUT_MEMORY_MAX (64 * MIB)
+
+/* A client must take a send (at most about 512 KiB) within this time, and within the shorter one while the memory for
+ * large values is used up. */
+#define CONFIG_SEND_TIMEOUT_NS (5 * 60 * NS_PER_S)
+#define CONFIG_SEND_TIMEOUT_SHORT_NS (5 * NS_PER_S)
+
 /* A request must be whole this long after its first byte, plus a second for every CONFIG_REQUEST_RATE bytes of it. */
 #define CONFIG_REQUEST_TIMEOUT_NS (60 * NS_PER_S)
 #define CONFIG_REQUEST_RATE (64 * KIB)

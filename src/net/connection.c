@@ -119,7 +119,10 @@ static void take_from_input(struct connection *connection)
 {
     struct input *input = &connection->input;
     uint64_t used = request_take_all(connection, input->data + input->begin, input_size(input));
-    input_consume(input, used, &connection->server->input_bytes);
+    if (connection->state == CONNECTION_OPEN)
+        input_consume(input, used, &connection->server->input_bytes);
+    else
+        input_clear(input, &connection->server->input_bytes);
 }
 
 /* Only what completes the partial request is copied; the rest is parsed where it lies. */
@@ -176,15 +179,12 @@ static void send_done(struct io_op *op, int32_t result)
     struct connection *connection =
         container_of(container_of(op, struct io_send, op), struct connection, output.send);
     struct server *server = connection->server;
+    connection->send_begun_ns = 0;
     output_sent(&connection->output, &server->outputs);
     if (result < 0)
         connection->broken = true;
     if (connection->blocked && result >= 0)
         connection_run(connection);
-    if (server->outputs.starved) {
-        server->outputs.starved = false;
-        server->has_room = true;
-    }
     connection_touch(connection);
 }
 
@@ -196,6 +196,7 @@ static void send_ready(struct connection *connection)
     uint32_t count = output_gather(&connection->output, &server->outputs);
     if (count > 0) {
         connection->output.send.op.done = send_done;
+        connection->send_begun_ns = io_now_ns(server->io);
         io_send(server->io, &connection->output.send, connection->socket, count);
     } else if (output_gate(&connection->output, &server->outputs) > 0 &&
                !list_node_is_linked(&connection->waiting_node)) {
@@ -212,7 +213,6 @@ void connection_finish(struct connection *connection)
     connection_set_state(connection, CONNECTION_FINISHING);
     connection->blocked = false;
     connection->arrived = 0;
-    input_clear(&connection->input, &connection->server->input_bytes);
     connection_touch(connection);
 }
 
@@ -324,7 +324,8 @@ void connection_advance(struct connection *connection)
         else
             begin_closing(connection);
     }
-    bool waits = connection->state == CONNECTION_OPEN && connection->blocked;
+    bool waits = connection->state == CONNECTION_OPEN &&
+                 (connection->blocked || connection->slow_set != NULL);
     if (waits && !list_node_is_linked(&connection->parked_node))
         list_push_back(&connection->server->parked, &connection->parked_node);
     if (connection->state == CONNECTION_CLOSING)
@@ -333,8 +334,22 @@ void connection_advance(struct connection *connection)
         arm_receive(connection);
 }
 
+/* A send has little enough bytes that a client who reads at all takes them in time; less of it when others wait for the
+ * memory that its answers hold. */
+static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
+{
+    bool is_short = connection->server->outputs.memory_bytes >= CONFIG_OUTPUT_MEMORY_MAX;
+    uint64_t allowed_ns = is_short ? CONFIG_SEND_TIMEOUT_SHORT_NS : CONFIG_SEND_TIMEOUT_NS;
+    return connection->send_begun_ns != 0 && now_ns - connection->send_begun_ns > allowed_ns;
+}
+
 void connection_tick(struct connection *connection, uint64_t now_ns)
 {
+    if (reads_nothing(connection, now_ns) && connection->state != CONNECTION_CLOSING) {
+        log_info(connection->server->log, "a connection is closed: it does not read its answers");
+        connection_abort(connection);
+        return;
+    }
     if (connection->state == CONNECTION_LINGERING) {
         if (now_ns - connection->begun_ns > CONFIG_LINGER_NS)
             connection_abort(connection);
@@ -342,9 +357,8 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
     }
     bool waits_for_client = connection->state == CONNECTION_OPEN && connection->begun_ns != 0 &&
                             !connection->blocked && connection->slow_set == NULL;
-    uint64_t allowed =
-        CONFIG_REQUEST_TIMEOUT_NS + connection->arrived / CONFIG_REQUEST_RATE * NS_PER_S;
-    if (waits_for_client && now_ns - connection->begun_ns > allowed) {
+    uint64_t allowed_ns = CONFIG_REQUEST_TIMEOUT_NS + connection->arrived / CONFIG_REQUEST_RATE * NS_PER_S;
+    if (waits_for_client && now_ns - connection->begun_ns > allowed_ns) {
         log_info(connection->server->log, "a connection is closed: its request did not become whole in time");
         connection_abort(connection);
     }

@@ -29,6 +29,14 @@ bool output_has_room(const struct output *output, struct output_shared *shared)
     return false;
 }
 
+bool output_has_memory(struct output_shared *shared)
+{
+    if (shared->memory_bytes < CONFIG_OUTPUT_MEMORY_MAX)
+        return true;
+    shared->starved = true;
+    return false;
+}
+
 static struct output_block *last_block(const struct output *output)
 {
     return container_of(output->blocks.head.prev, struct output_block, node);
@@ -68,6 +76,8 @@ static void release_external(struct output_shared *shared, struct output_block *
 {
     if (block->entry != NULL)
         store_unpin(shared->store, block->entry);
+    if (block->memory != NULL)
+        shared->memory_bytes -= block->external_size;
     free(block->memory);
     block->entry = NULL;
     block->memory = NULL;
@@ -81,6 +91,8 @@ static void remove_block(struct output *output, struct output_shared *shared, st
     output->block_count--;
     output->bytes -= block->size + block->external_size;
     pool_put(&shared->blocks, block);
+    shared->has_room = shared->has_room || shared->starved;
+    shared->starved = false;
 }
 
 /* Makes a value that is not copied inline outlive the pass. Errors: -ENOMEM. */
@@ -94,6 +106,7 @@ static int attach(struct output_shared *shared, struct output_block *block, cons
         block->memory = malloc(answer->size);
         if (block->memory == NULL)
             return -ENOMEM;
+        shared->memory_bytes += answer->size;
         memcpy(block->memory, answer->data, answer->size);
         block->external = block->memory;
     }
@@ -189,31 +202,61 @@ static bool may_leave(const struct output_block *block, uint64_t durable)
     return !block->pending && block->gate <= durable;
 }
 
+/* Adds a block to the send; returns the count of slices. */
+static uint32_t gather_block(struct output *output, struct output_block *block, uint32_t count,
+                             uint64_t *gathered)
+{
+    struct iovec *slices = output->send.slices;
+    if (block->size > 0)
+        slices[count++] = (struct iovec){block->bytes, block->size};
+    *gathered += block->size;
+    uint32_t left = block->external_size - block->external_sent;
+    output->sending_part = (uint32_t)min_u64(left, OUTPUT_SEND_MAX);
+    if (left > 0)
+        slices[count++] = (struct iovec){(void *)(block->external + block->external_sent),
+                                         output->sending_part};
+    *gathered += output->sending_part;
+    block->sending = true;
+    output->sending_count++;
+    return count;
+}
+
 uint32_t output_gather(struct output *output, struct output_shared *shared)
 {
     if (output->sending_count > 0)
         return 0;
     uint64_t durable = store_durable(shared->store);
+    uint64_t gathered = 0;
     uint32_t count = 0;
-    struct iovec *slices = output->send.slices;
     struct list_node *node = list_first(&output->blocks);
-    for (; node != NULL && count + 2 <= IO_SLICES_MAX; node = list_next(&output->blocks, node)) {
+    while (node != NULL && count + 2 <= IO_SLICES_MAX && gathered < OUTPUT_SEND_MAX) {
         struct output_block *block = container_of(node, struct output_block, node);
         if (!may_leave(block, durable))
             break;
-        block->sending = true;
-        output->sending_count++;
-        slices[count++] = (struct iovec){block->bytes, block->size};
-        if (block->external_size > 0)
-            slices[count++] = (struct iovec){(void *)block->external, block->external_size};
+        count = gather_block(output, block, count, &gathered);
+        if (output->sending_part < block->external_size - block->external_sent)
+            break;
+        node = list_next(&output->blocks, node);
     }
     return count;
 }
 
 void output_sent(struct output *output, struct output_shared *shared)
 {
-    for (; output->sending_count > 0; output->sending_count--)
+    for (; output->sending_count > 1; output->sending_count--)
         remove_block(output, shared, first_block(output));
+    if (output->sending_count == 0)
+        return;
+    struct output_block *last = first_block(output);
+    output->sending_count = 0;
+    last->sending = false;
+    last->external_sent += output->sending_part;
+    if (last->external_sent == last->external_size) {
+        remove_block(output, shared, last);
+        return;
+    }
+    output->bytes -= last->size;
+    last->size = 0;
 }
 
 uint64_t output_gate(const struct output *output, const struct output_shared *shared)

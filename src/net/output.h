@@ -20,6 +20,9 @@
 
 #define OUTPUT_BLOCK_SIZE 4096u
 
+/* A send has at most about this many bytes, so that a client's progress shows while it takes a large value. */
+#define OUTPUT_SEND_MAX (512u * 1024)
+
 /* A larger value is sent from where it lies instead of being copied into the block. */
 #define OUTPUT_INLINE_MAX 2048u
 
@@ -33,7 +36,8 @@ struct output_block {
     struct cache_entry *entry; /* external lies in it, pinned; or NULL */
     void *memory;              /* external lies in it, freed with the block; or NULL */
     uint32_t external_size;
-    uint32_t size; /* of bytes */
+    uint32_t external_sent; /* of it, in earlier sends */
+    uint32_t size;          /* of bytes; 0 once they were sent */
     bool pending;
     bool sending;
     uint8_t bytes[OUTPUT_BLOCK_SIZE - 96];
@@ -47,7 +51,9 @@ struct output_shared {
     struct store *store; /* for pins and for what is durable */
     uint64_t pass;
     uint32_t reserve; /* blocks that only a connection without one may take: one a connection */
-    bool starved;     /* somebody found no block: tell them when one comes back */
+    uint64_t memory_bytes; /* of blocks' own memory */
+    bool starved;     /* somebody found no block, or no memory */
+    bool has_room;    /* and some came back since: for the server to see and clear */
 };
 
 struct output {
@@ -55,6 +61,7 @@ struct output {
     uint64_t bytes; /* queued, external ones too */
     uint32_t block_count;
     uint32_t sending_count; /* blocks of the active send */
+    uint32_t sending_part;  /* bytes of the last one's external value in the active send */
     struct io_send send;
 };
 
@@ -63,6 +70,9 @@ void output_init(struct output *output);
 /* Whether another reply may be queued: the connection's own budget and its fair share of the pool allow it. A
  * connection may take up to a quarter of the free blocks, so that many slow readers cannot starve the others. */
 bool output_has_room(const struct output *output, struct output_shared *shared);
+
+/* Whether there is memory for a reply whose value may be in no cache. */
+bool output_has_memory(struct output_shared *shared);
 
 /* Queues a reply of a plain or, `typed`, HELLO connection. output_has_room was true since the last one.
  * Errors: -ENOMEM (memory for a large value that is in no cache; nothing was queued). */

@@ -105,6 +105,8 @@ static void get_done(struct shard_waiter *waiter, const struct shard_answer *sha
 static enum taken get_from_disk(struct connection *connection, struct slice key)
 {
     struct server *server = connection->server;
+    if (!output_has_memory(&server->outputs))
+        return BLOCKED;
     struct output_block *block = output_reserve(&connection->output, &server->outputs, connection);
     if (block == NULL)
         return BLOCKED;

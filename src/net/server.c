@@ -129,12 +129,18 @@ static void tick_done(struct io_op *op, int32_t result)
 
 /* ---- passes ---- */
 
+static bool has_room(const struct server *server)
+{
+    return server->has_room || server->outputs.has_room;
+}
+
 /* Blocked connections, when something came free. */
 static void retry_parked(struct server *server)
 {
-    if (!server->has_room)
+    if (!has_room(server))
         return;
     server->has_room = false;
+    server->outputs.has_room = false;
     struct list retried = server->parked;
     if (list_is_empty(&server->parked))
         return;
@@ -175,7 +181,7 @@ static bool flush(struct server *server)
     release_waiting(server);
     advance_dirty(server);
     server->outputs.pass++;
-    return more || server->has_room || !list_is_empty(&server->dirty);
+    return more || has_room(server) || !list_is_empty(&server->dirty);
 }
 
 /* ---- the drain ---- */

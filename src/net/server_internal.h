@@ -55,6 +55,7 @@ struct connection {
     bool broken;         /* nothing can be sent any more */
     bool blocked;        /* a whole request waits: for room in the output or the store, or for slow_set */
     bool closed;         /* the socket's close has completed */
+    uint64_t send_begun_ns; /* of the active send; 0: none */
     uint64_t requests;   /* taken so far */
     uint64_t requests_begun; /* as it was when the partial request began */
     uint64_t begun_ns;   /* when the partial request began; LINGERING: when FIN was sent */

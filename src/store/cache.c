@@ -27,7 +27,7 @@
 #define TABLE_STEP (16 * KIB)
 /* How many visited entries the hand passes before it takes one anyway: bounds a put's time when
  * everything is hot. */
-#define HAND_STEPS_MAX 64
+#define HAND_STEPS_MAX 128
 /* How many places in memory a put tries to clear before it gives up. */
 #define CLEAR_TRIES_MAX 16
 

@@ -157,7 +157,22 @@ static int begin_generation(struct wal *wal)
     uint8_t *block = container_of(list_first(&wal->free_blocks), struct wal_buffer, node)->data;
     wal_finish_header(wal, wal->segment, block);
     error = wal_wait_write(wal->io, wal->segment->handle, block, WAL_BLOCK_SIZE, 0);
-    return error < 0 ? error : cut_old_segments(wal);
+    if (error == 0)
+        error = cut_old_segments(wal);
+    wal->has_begun = error == 0;
+    return error;
+}
+
+/* What earlier lives left behind goes first, so that a process that starts again and again piles up nothing. */
+static int clear_old_segments(struct wal *wal)
+{
+    wal_keep(wal);
+    while (wal->failed == 0 && wal_is_clearing(wal)) {
+        int result = io_run(wal->io, UINT64_MAX);
+        if (result < 0)
+            return result;
+    }
+    return wal->failed;
 }
 
 static int start(struct wal *wal)
@@ -174,9 +189,9 @@ static int start(struct wal *wal)
     error = begin_generation(wal);
     if (error < 0)
         return error;
+    error = clear_old_segments(wal);
     wal->is_opening = false;
-    wal_keep(wal);
-    return wal->failed;
+    return error;
 }
 
 static int stop(struct wal *wal);

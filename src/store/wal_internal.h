@@ -26,7 +26,9 @@
 #include "store/wal.h"
 #include "store/wal_format.h"
 
-#define WAL_SPARES_WANTED 2
+#define WAL_SPARES_WANTED 2                       /* fewer: one is made */
+#define WAL_SPARES_KEPT 4                         /* more: recycled ones are removed. With as few as are wanted, each
+                                                     segment would be made before the last one is free, then removed */
 #define WAL_BLOCKS 8                              /* blocks for seals and headers: four changes of segment */
 #define WAL_ZEROS_SIZE ((uint32_t)(256 * KIB))    /* one write when a segment is zeroed */
 #define WAL_RETRY_NS NS_PER_S                     /* between attempts to prepare a segment on a full disk */
@@ -193,7 +195,8 @@ struct wal {
     struct io_op sync;
     struct io_op timer;
 
-    bool is_opening;
+    bool is_opening;             /* wal_open has not returned: no events */
+    bool has_begun;              /* the generation's first header is durable: old segments may be touched */
     bool is_shutting;
     bool room_wanted;
     bool disk_full;
@@ -244,6 +247,9 @@ void wal_segment_check(struct wal *wal, struct wal_segment *segment);
 
 /* Starts the next piece of housekeeping, if there is any to do and nothing under way. */
 void wal_keep(struct wal *wal);
+
+/* Whether segments are waiting to be recycled or removed, or are on the way. */
+bool wal_is_clearing(const struct wal *wal);
 
 /* wal_wait.c: each starts one operation and waits for it. Never within a completion. */
 int wal_wait_open(struct io *io, const char *path, uint32_t flags);

@@ -273,7 +273,7 @@ static void leave(struct wal *wal, struct wal_segment *segment)
     segment->state = WAL_SEGMENT_LEAVING;
     wal->keeper.segment = segment;
     wal->keeper.is_recycling = true;
-    start_task(wal, is_usable && wal->spare_count < WAL_SPARES_WANTED ? WAL_TASK_MARK : WAL_TASK_UNLINK);
+    start_task(wal, is_usable && wal->spare_count < WAL_SPARES_KEPT ? WAL_TASK_MARK : WAL_TASK_UNLINK);
 }
 
 static struct wal_segment *find_free(const struct wal *wal)
@@ -286,13 +286,19 @@ static struct wal_segment *find_free(const struct wal *wal)
     return NULL;
 }
 
+bool wal_is_clearing(const struct wal *wal)
+{
+    bool is_leaving = wal->keeper.segment != NULL && wal->keeper.segment->state == WAL_SEGMENT_LEAVING;
+    return is_leaving || find_free(wal) != NULL;
+}
+
 void wal_keep(struct wal *wal)
 {
     if (wal->keeper.task != WAL_TASK_NONE || wal->failed != 0 || wal->is_shutting)
         return;
     /* Nothing old is touched before the new generation's first header says where the old one ended. */
-    struct wal_segment *segment = wal->is_opening ? NULL : find_free(wal);
-    if (segment == NULL && !wal->is_opening && wal->spare_count > WAL_SPARES_WANTED)
+    struct wal_segment *segment = wal->has_begun ? find_free(wal) : NULL;
+    if (segment == NULL && wal->has_begun && wal->spare_count > WAL_SPARES_KEPT)
         segment = container_of(list_last(&wal->spares), struct wal_segment, node);
     if (segment != NULL)
         leave(wal, segment);

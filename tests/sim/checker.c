@@ -13,6 +13,7 @@
 enum write_state { WRITE_PENDING, WRITE_ACKNOWLEDGED, WRITE_REFUSED, WRITE_LOST_SIGHT };
 
 struct write {
+    uint64_t connection;
     uint32_t key;
     uint32_t size;
     bool is_absent; /* a delete, or how a key began */
@@ -91,11 +92,12 @@ const char *checker_message(const struct checker *checker)
 
 /* ---- writes ---- */
 
-uint64_t checker_begin(struct checker *checker, uint32_t key, bool is_delete, uint32_t size,
-                       uint64_t now_ns)
+uint64_t checker_begin(struct checker *checker, uint64_t connection, uint32_t key, bool is_delete,
+                       uint32_t size, uint64_t now_ns)
 {
     uint64_t number = add(checker, key);
     struct write *write = &checker->writes[number];
+    write->connection = connection;
     write->is_absent = is_delete;
     write->size = size;
     write->begun_ns = now_ns;
@@ -107,6 +109,12 @@ static void supersede(struct write *write, uint64_t now_ns)
     write->superseded_ns = min_u64(write->superseded_ns, now_ns);
 }
 
+/* Whether `older`, which began earlier, is certain to have taken effect first, if at all. */
+static bool is_before(const struct write *older, const struct write *newer)
+{
+    return older->settled_ns < newer->begun_ns || older->connection == newer->connection;
+}
+
 void checker_acknowledge(struct checker *checker, uint64_t number, uint64_t now_ns)
 {
     struct write *write = &checker->writes[number];
@@ -114,7 +122,7 @@ void checker_acknowledge(struct checker *checker, uint64_t number, uint64_t now_
     write->state = WRITE_ACKNOWLEDGED;
     write->settled_ns = min_u64(write->settled_ns, now_ns);
     for (uint64_t at = write->older; at != 0; at = checker->writes[at].older) {
-        if (checker->writes[at].settled_ns < write->begun_ns)
+        if (is_before(&checker->writes[at], write))
             supersede(&checker->writes[at], now_ns);
     }
 }
@@ -143,15 +151,29 @@ struct match {
     uint64_t overdue_ns; /* and the greatest time at which one was superseded before */
 };
 
-static struct match find_match(const struct checker *checker, uint32_t key, const uint8_t *value,
-                               uint32_t size, uint64_t begun_ns)
+/* The last write of the same connection, which the read comes after; 0: none. */
+static uint64_t find_own(const struct checker *checker, const struct checker_reading *reading)
+{
+    for (uint64_t at = checker->keys[reading->key].newest; at != 0; at = checker->writes[at].older) {
+        const struct write *write = &checker->writes[at];
+        if (at <= reading->after && write->connection == reading->connection &&
+            write->state != WRITE_REFUSED)
+            return at;
+    }
+    return 0;
+}
+
+static struct match find_match(const struct checker *checker, const struct checker_reading *reading,
+                               const uint8_t *value, uint32_t size)
 {
     struct match match = {.begun_ns = NEVER};
-    for (uint64_t at = checker->keys[key].newest; at != 0; at = checker->writes[at].older) {
+    uint64_t own = find_own(checker, reading);
+    for (uint64_t at = checker->keys[reading->key].newest; at != 0; at = checker->writes[at].older) {
         const struct write *write = &checker->writes[at];
         if (!is_shown(at, write, value, size))
             continue;
-        if (write->state == WRITE_REFUSED || write->superseded_ns < begun_ns) {
+        bool is_hidden = at < own && is_before(write, &checker->writes[own]);
+        if (is_hidden || write->state == WRITE_REFUSED || write->superseded_ns < reading->begun_ns) {
             match.illegal = match.illegal != 0 ? match.illegal : at;
             continue;
         }
@@ -187,14 +209,14 @@ static void describe(struct checker *checker, uint32_t key, const uint8_t *value
 }
 
 /* All others that had settled are over. What the process has recovered was so when it began. */
-static void supersede_others(struct checker *checker, uint32_t key, const struct match *match,
-                             const uint8_t *value, uint32_t size, uint64_t begun_ns,
+static void supersede_others(struct checker *checker, const struct checker_reading *reading,
+                             const struct match *match, const uint8_t *value, uint32_t size,
                              uint64_t now_ns)
 {
     bool is_recovered = match->begun_ns < checker->process_began_ns;
-    for (uint64_t at = checker->keys[key].newest; at != 0; at = checker->writes[at].older) {
+    for (uint64_t at = checker->keys[reading->key].newest; at != 0; at = checker->writes[at].older) {
         struct write *write = &checker->writes[at];
-        if (write->settled_ns >= begun_ns || is_shown(at, write, value, size))
+        if (write->settled_ns >= reading->begun_ns || is_shown(at, write, value, size))
             continue;
         if (is_recovered && write->settled_ns < checker->process_began_ns)
             supersede(write, checker->process_began_ns);
@@ -203,10 +225,18 @@ static void supersede_others(struct checker *checker, uint32_t key, const struct
     }
 }
 
-bool checker_read(struct checker *checker, uint32_t key, const uint8_t *value, uint32_t size,
-                  uint64_t begun_ns, uint64_t now_ns)
+void checker_begin_read(const struct checker *checker, uint64_t connection, uint32_t key,
+                        uint64_t now_ns, struct checker_reading *ret_reading)
 {
-    struct match match = find_match(checker, key, value, size, begun_ns);
+    *ret_reading = (struct checker_reading){
+        .connection = connection, .after = checker->count, .begun_ns = now_ns, .key = key};
+}
+
+bool checker_read(struct checker *checker, const struct checker_reading *reading,
+                  const uint8_t *value, uint32_t size, uint64_t now_ns)
+{
+    uint32_t key = reading->key;
+    struct match match = find_match(checker, reading, value, size);
     if (match.legal == 0) {
         describe(checker, key, value, size, match.illegal);
         return false;
@@ -215,7 +245,7 @@ bool checker_read(struct checker *checker, uint32_t key, const uint8_t *value, u
         struct write *write = &checker->writes[match.legal];
         write->settled_ns = min_u64(write->settled_ns, now_ns);
     }
-    supersede_others(checker, key, &match, value, size, begun_ns, now_ns);
+    supersede_others(checker, reading, &match, value, size, now_ns);
     checker->keys[key].shown_begun_ns = match.begun_ns;
     checker->keys[key].shown_overdue_ns = match.overdue_ns;
     return true;

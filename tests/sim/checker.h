@@ -7,6 +7,8 @@
  *   - when a write is acknowledged that began after it had settled;
  *   - when a read shows another write, and began after it had settled.
  *
+ * Requests of one connection are in the order in which they were sent.
+ *
  * A read must not show a write that was superseded before the read began, nor one that was refused, nor what nobody
  * wrote. With `commit` this holds across crashes. With `interval` and `none` a crash takes back what is younger than it
  * may: then older writes may be seen again, but what is left must be the state at one instant (of one log). */
@@ -25,16 +27,26 @@ struct checker *checker_create(uint32_t key_count);
 void checker_free(struct checker *checker);
 
 /* A write is about to be sent. Returns its number: value_fill's. */
-uint64_t checker_begin(struct checker *checker, uint32_t key, bool is_delete, uint32_t size,
-                       uint64_t now_ns);
+uint64_t checker_begin(struct checker *checker, uint64_t connection, uint32_t key, bool is_delete,
+                       uint32_t size, uint64_t now_ns);
 void checker_acknowledge(struct checker *checker, uint64_t write, uint64_t now_ns);
 
 /* It was refused and must never be seen. */
 void checker_refuse(struct checker *checker, uint64_t write);
 
-/* A read that began at `begun_ns` shows a value (NULL: the key is absent). False: it must not. */
-bool checker_read(struct checker *checker, uint32_t key, const uint8_t *value, uint32_t size,
-                  uint64_t begun_ns, uint64_t now_ns);
+/* A read is about to be sent. */
+struct checker_reading {
+    uint64_t connection;
+    uint64_t after; /* the last write that had begun: the connection's own ones up to here come before */
+    uint64_t begun_ns;
+    uint32_t key;
+};
+void checker_begin_read(const struct checker *checker, uint64_t connection, uint32_t key,
+                        uint64_t now_ns, struct checker_reading *ret_reading);
+
+/* It shows a value (NULL: the key is absent). False: it must not. */
+bool checker_read(struct checker *checker, const struct checker_reading *reading,
+                  const uint8_t *value, uint32_t size, uint64_t now_ns);
 
 /* The process has ended. What has no answer may have taken effect until now. What took effect after `kept_until_ns` may
  * be taken back (now_ns: nothing). */

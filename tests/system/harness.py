@@ -165,9 +165,9 @@ def converse(client, requests, expected_size, chunks=None):
 # ---- the server ----
 
 class Server:
-    def __init__(self, binary, directory, flags, environment=None, wait=True):
+    def __init__(self, binary, directory, flags, environment=None, wait=True, files=None):
         self.binary, self.directory, self.flags = binary, directory, list(flags)
-        self.environment = environment
+        self.environment, self.files = environment, files
         self.lines, self.port, self.process = [], None, None
         self.line_added = threading.Condition()
         self.stopped = False
@@ -188,12 +188,16 @@ class Server:
         self.lines = []
         self.process = subprocess.Popen(command + self.flags, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        env=environment)
+                                        env=environment, preexec_fn=self.limit_files)
         self.reader = threading.Thread(target=self.read_log, args=(self.process, self.lines),
                                        daemon=True)
         self.reader.start()
         if wait:
             self.wait_ready()
+
+    def limit_files(self):
+        if self.files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files))
 
     def read_log(self, process, lines):
         for line in process.stdout:
@@ -321,8 +325,9 @@ class Context:
         self.servers = []
         self.stack = contextlib.ExitStack()
 
-    def server(self, *flags, directory=None, environment=None, wait=True):
-        server = Server(self.binary, directory or self.directory / "data", flags, environment, wait)
+    def server(self, *flags, directory=None, environment=None, wait=True, files=None):
+        server = Server(self.binary, directory or self.directory / "data", flags, environment, wait,
+                        files)
         self.servers.append(server)
         return server
 

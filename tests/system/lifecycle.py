@@ -4,6 +4,7 @@ import pathlib
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -249,6 +250,25 @@ def a_directory_without_a_valid_superblock_is_refused(context):
     server.start()
     with server.client() as client:
         assert client.get(b"k") == b"v"
+
+
+@test()
+def a_directory_of_another_format_version_is_refused(context):
+    server = context.server()
+    assert server.terminate() == 0
+    path = server.directory / "superblock"
+    whole = path.read_bytes()
+    later = bytearray(whole)
+    for copy in range(0, len(later), 4096):  # crc32c at 8 of what follows it, the format at 12
+        struct.pack_into("<I", later, copy + 12, 7)
+        struct.pack_into("<I", later, copy + 8, crc32c(later[copy + 12:copy + 4096]))
+    path.write_bytes(later)
+    code, output = context.run("-port", "0", "-data", str(server.directory))
+    assert code > 0 and re.search(r"\b7\b", output) and re.search(r"\b1\b", output), (code, output)
+    assert path.read_bytes() == later, "it was touched"
+    path.write_bytes(whole)
+    server.start()
+    server.assert_serves()
 
 
 @test()
