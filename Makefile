@@ -67,7 +67,12 @@ build/$(1)/%.o: %.c Makefile
 	$(Q)$(2) $$(CFLAGS_ALL) $$(CPPFLAGS) $(3) $$(DEFINE_VERSION) -MMD -MP -c -o $$@ $$<
 $$(VERSIONED:%.c=build/$(1)/%.o): DEFINE_VERSION = -DMINIVAULT_VERSION='"$$(VERSION)"'
 $$(VERSIONED:%.c=build/$(1)/%.o): build/version
-LINK_$(1) = $(if $(V),,@echo "  link $$@" &&) mkdir -p $$(@D) && $(2) $(3) -o $$@ $$(filter %.o,$$^)
+# From the archives a program takes what it needs: a test may bring a stand-in for the rest.
+build/$(1)/real.a: $$(SRC_REAL:%.c=build/$(1)/%.o)
+	$(Q)rm -f $$@ && ar rcs $$@ $$^
+build/$(1)/simulated.a: $$(SRC_SIMULATED:%.c=build/$(1)/%.o)
+	$(Q)rm -f $$@ && ar rcs $$@ $$^
+LINK_$(1) = $(if $(V),,@echo "  link $$@" &&) mkdir -p $$(@D) && $(2) $(3) -o $$@ $$(filter %.o %.a,$$^)
 VARIANTS += $(1)
 endef
 
@@ -98,36 +103,36 @@ build/asan/minivault: $(call objects,asan,$(SRC_REAL) src/main.c)
 
 # $(1) variant
 define test_programs
-build/$(1)/bin/unit: $$(call objects,$(1),$$(UNIT) $$(SRC_REAL))
+build/$(1)/bin/unit: $$(call objects,$(1),$$(UNIT)) build/$(1)/real.a
 	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
-build/$(1)/bin/io_uring: $$(call objects,$(1),$$(IO_REAL) $$(SRC_REAL))
+build/$(1)/bin/io_uring: $$(call objects,$(1),$$(IO_REAL)) build/$(1)/real.a
 	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
-build/$(1)/bin/io_sim: $$(call objects,$(1),$$(IO_SIMULATED) $$(SRC_SIMULATED))
+build/$(1)/bin/io_sim: $$(call objects,$(1),$$(IO_SIMULATED)) build/$(1)/simulated.a
 	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
 endef
 $(foreach name,release asan,$(eval $(call test_programs,$(name))))
 
 define sim_program
-build/$(1)/sim: $$(call objects,$(1),$$(SIM) $$(SRC_SIMULATED))
+build/$(1)/sim: $$(call objects,$(1),$$(SIM)) build/$(1)/simulated.a
 	$$(LINK_$(1)) $$(LIBRARIES)
 endef
 $(foreach name,release asan $(PLANTS:%=plant-%),$(eval $(call sim_program,$(name))))
 
 # $(1) target
 define fuzz_program
-build/fuzz/$(1): $$(call objects,fuzz,tests/fuzz/$(1)_fuzz.c $$(FUZZ_HELPERS) $$(SRC_REAL))
+build/fuzz/$(1): $$(call objects,fuzz,tests/fuzz/$(1)_fuzz.c $$(FUZZ_HELPERS)) build/fuzz/real.a
 	$$(LINK_fuzz) $$(LIBRARIES)
 endef
 $(foreach name,$(FUZZ_TARGETS),$(eval $(call fuzz_program,$(name))))
 
 # $(1) program
 define perf_program
-build/release/bin/$(1): $$(call objects,release,$$(call find_c,perf/$(1)) $(2))
+build/release/bin/$(1): $$(call objects,release,$$(call find_c,perf/$(1)) $(2)) build/release/real.a
 	$$(LINK_release) $$(LIBRARIES) -lm
 endef
 $(eval $(call perf_program,mvload,$(PERF_COMMON)))
 $(eval $(call perf_program,bound,$(PERF_COMMON)))
-$(eval $(call perf_program,micro,$(SRC_REAL)))
+$(eval $(call perf_program,micro))
 
 # Changes only when the version does.
 build/version: FORCE

@@ -2,10 +2,10 @@
  *
  * GET hot is what a server does for a key that is in memory: hash the key, find the entry, copy the
  * value. Its bound does no more than the memory makes necessary: the same hash over the same keys,
- * one line of an index as large as the cache's table, the entry that it leads to, in memory as large
- * as the cache's entries, and the copy of as many bytes as the entry says. It compares nothing: it
- * is told which of a line's offsets is the one. Both run over all keys once a round, in the same
- * random order, so that every line is as cold as it can be.
+ * one line of an index as large as the cache's table, the entry that it leads to, in memory as
+ * large as the cache's entries, and the copy of as many bytes as the entry says. It compares
+ * nothing: it is told which of a line's offsets is the one. Both run over all keys once a round, in
+ * the same random order, so that every line is as cold as it can be.
  *
  * Alone: the next key is known only when the value is there, as when one request comes at a time.
  * Together: the requests of a batch are all known, so that their misses overlap; the bound is a

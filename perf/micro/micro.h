@@ -1,8 +1,9 @@
 /* micro: what the pieces of the hot path cost, in this process, on one core.
  *
  * A case is measured in rounds. The rounds of all cases are interleaved, so that whatever disturbs
- * the machine disturbs them alike; time is CPU time of the thread; medians are compared. A case whose name ends in " (bound)"
- * is what the hardware asks for at least; the case named before it is divided by it. */
+ * the machine disturbs them alike; time is CPU time of the thread; medians are compared. A case
+ * whose name ends in " (bound)" is what the hardware asks for at least; the case named before it is
+ * divided by it. */
 #ifndef PERF_MICRO_H
 #define PERF_MICRO_H
 

@@ -1,293 +1,290 @@
 #include "store/index_table.h"
 
 #include "base/assert.h"
-#include "base/units.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-static_assert(sizeof(struct index_slot) == 24, "a slot");
-static_assert(sizeof(struct index_bucket) == INDEX_BUCKET_SIZE, "a bucket");
+/* How full a table is before it grows: 88 % makes 26 / 0.88 = 30 bytes a key (perf/micro: at 92 %
+ * a look-up costs a third more). */
+#define FILL_PERCENT 88
+/* Rows that growing may need beyond the limit before it gives others back. */
+#define ROWS_SPARE 64
 
-/* Address space, not memory: 2 Mi buckets of a partition are 10 billion keys over all of them. */
-#define TABLE_BUCKETS_MAX ((uint32_t)1 << 21)
-#define OVERFLOW_BUCKETS_MAX ((uint32_t)1 << 26)
-
-#define CLASS_BITS 6
-#define CLASS_MASK ((1u << CLASS_BITS) - 1)
-
-/* Size classes: four to a doubling, from 512 bytes: a read from disk has whole blocks anyway. */
-static uint64_t class_size(uint32_t size_class)
+void index_table_init(struct index_table *table)
 {
-    return (uint64_t)(4 + size_class % 4) << (7 + size_class / 4);
-}
-
-static uint32_t size_class(uint64_t size)
-{
-    uint32_t class = 0;
-    while (class_size(class) < size)
-        class++;
-    assert(class <= CLASS_MASK);
-    return class;
-}
-
-uint64_t index_read_size(uint64_t record_size)
-{
-    return class_size(size_class(record_size));
-}
-
-/* ---- slots: words[0] location low; words[1] location high 16, class 6, tombstone 1, hash high 9; words[2] hash low ---- */
-
-static void encode(struct index_slot *slot, uint64_t hash, const struct index_entry *entry)
-{
-    uint64_t kept = hash & INDEX_HASH_MASK;
-    slot->clock = entry->version.clock;
-    slot->origin = entry->version.origin;
-    slot->words[0] = (uint32_t)entry->location;
-    slot->words[1] = (uint32_t)(entry->location >> 32) | size_class(entry->read_size) << 16 |
-                     (uint32_t)entry->tombstone << 22 | (uint32_t)(kept >> 32) << 23;
-    slot->words[2] = (uint32_t)kept;
-}
-
-static uint64_t slot_location(const struct index_slot *slot)
-{
-    return (uint64_t)(slot->words[1] & 0xFFFF) << 32 | slot->words[0];
-}
-
-static uint64_t slot_hash(const struct index_slot *slot)
-{
-    return (uint64_t)(slot->words[1] >> 23) << 32 | slot->words[2];
-}
-
-static void decode(const struct index_slot *slot, struct index_entry *ret_entry)
-{
-    *ret_entry = (struct index_entry){
-        .version = {slot->clock, slot->origin},
-        .location = slot_location(slot),
-        .read_size = class_size(slot->words[1] >> 16 & CLASS_MASK),
-        .tombstone = slot->words[1] >> 22 & 1,
-    };
-}
-
-static uint8_t tag_of(uint64_t hash)
-{
-    return (uint8_t)(hash >> 56);
-}
-
-/* ---- memory ---- */
-
-static struct index_bucket *reserve(uint64_t count)
-{
-    void *memory = mmap(NULL, count * INDEX_BUCKET_SIZE, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
-int index_overflow_init(struct index_overflow *overflow)
-{
-    *overflow = (struct index_overflow){.buckets = reserve(OVERFLOW_BUCKETS_MAX), .count = 1};
-    return overflow->buckets == NULL ? -ENOMEM : 0;
-}
-
-void index_overflow_deinit(struct index_overflow *overflow)
-{
-    if (overflow->buckets != NULL)
-        (void)munmap(overflow->buckets, (uint64_t)OVERFLOW_BUCKETS_MAX * INDEX_BUCKET_SIZE);
-}
-
-int index_table_init(struct index_table *table)
-{
-    *table = (struct index_table){.buckets = reserve(TABLE_BUCKETS_MAX), .count = 1, .half = 1};
-    return table->buckets == NULL ? -ENOMEM : 0;
+    *table = (struct index_table){.columns = 1};
 }
 
 void index_table_deinit(struct index_table *table)
 {
-    if (table->buckets != NULL)
-        (void)munmap(table->buckets, (uint64_t)TABLE_BUCKETS_MAX * INDEX_BUCKET_SIZE);
+    free(table->blocks);
 }
 
-/* An empty overflow bucket's number, 0: none left. */
-static uint32_t overflow_get(struct index_overflow *overflow)
+/* ---- rows ---- */
+
+static struct index_row *row_at(const struct index_pool *pool, const struct index_table *table,
+                                uint32_t number)
 {
-    uint32_t number = overflow->free_first;
-    if (number != 0)
-        overflow->free_first = overflow->buckets[number].next;
-    else if (overflow->count < OVERFLOW_BUCKETS_MAX)
-        number = overflow->count++;
-    else
-        return 0;
-    overflow->used++;
-    overflow->buckets[number].next = 0;
-    overflow->buckets[number].count = 0;
-    return number;
+    uint32_t block = table->blocks[number / INDEX_BLOCK_ROWS];
+    return index_pool_at(pool, block + number % INDEX_BLOCK_ROWS);
 }
 
-static void overflow_put(struct index_overflow *overflow, uint32_t number)
+static struct index_place place_of(const struct index_table *table, uint64_t hash)
 {
-    overflow->buckets[number].next = overflow->free_first;
-    overflow->free_first = number;
-    overflow->used--;
+    struct index_place place = {
+        .stride = 1u << table->bits,
+        .columns = table->columns,
+    };
+    place.group = (uint32_t)hash & (place.stride - 1);
+    if (place.group < table->split) {
+        place.columns++;
+        if (place.columns > INDEX_COLUMNS_MAX) {
+            place.stride *= 2;
+            place.group = (uint32_t)hash & (place.stride - 1);
+            place.columns = INDEX_COLUMNS_MIN;
+        }
+    }
+    place.column = ((uint32_t)(hash >> 32 & 0xFFFF) * place.columns) >> 16;
+    return place;
 }
 
-/* ---- chains ---- */
-
-static struct index_bucket *next_of(const struct index_overflow *overflow, const struct index_bucket *bucket)
+static struct index_row *row_of(const struct index_pool *pool, const struct index_table *table,
+                                const struct index_place *place, uint32_t step)
 {
-    return bucket->next == 0 ? NULL : &overflow->buckets[bucket->next];
+    uint32_t column = place->column + step;
+    if (column >= place->columns)
+        column -= place->columns;
+    return row_at(pool, table, column * place->stride + place->group);
 }
 
-static uint32_t bucket_number(const struct index_table *table, uint64_t hash)
+/* The row that holds the beginning of the group's chain. */
+static struct index_row *chain_of(const struct index_pool *pool, const struct index_table *table,
+                                  const struct index_place *place)
 {
-    uint32_t number = (uint32_t)hash & (2 * table->half - 1);
-    return number < table->count ? number : number & (table->half - 1);
+    return row_at(pool, table, place->group);
 }
 
-const struct index_bucket *index_table_bucket(const struct index_table *table, uint64_t hash)
+static void row_append(struct index_row *row, uint64_t hash, const struct index_slot *slot)
 {
-    return &table->buckets[bucket_number(table, hash)];
+    row->tags[row->count] = index_tag(hash);
+    row->slots[row->count] = *slot;
+    row->count++;
 }
 
-/* Every bucket of a chain but its last is full. */
-static int chain_append(struct index_table *table, struct index_overflow *overflow, struct index_bucket *bucket,
-                        const struct index_slot *slot, uint8_t tag)
+/* Puts a slot where it belongs. Errors: -ENOMEM. */
+static int slot_place(struct index_table *table, struct index_memory *memory, uint64_t hash,
+                      const struct index_slot *slot, bool may_overflow)
 {
-    while (bucket->next != 0)
-        bucket = &overflow->buckets[bucket->next];
-    if (bucket->count == INDEX_BUCKET_SLOTS) {
-        uint32_t number = overflow_get(overflow);
+    struct index_place place = place_of(table, hash);
+    for (uint32_t step = 0; step < place.columns; step++) {
+        struct index_row *row = row_of(&memory->pool, table, &place, step);
+        if (row->count < INDEX_ROW_SLOTS) {
+            row_append(row, hash, slot);
+            return 0;
+        }
+        row->is_spilled = true;
+    }
+    struct index_row *chain = chain_of(&memory->pool, table, &place);
+    if (chain->next == 0 || index_pool_at(&memory->pool, chain->next)->count == INDEX_ROW_SLOTS) {
+        uint32_t number = may_overflow ? index_pool_take_row(&memory->pool) : 0;
         if (number == 0)
             return -ENOMEM;
-        bucket->next = number;
-        bucket = &overflow->buckets[number];
-        table->overflow_used++;
+        index_pool_at(&memory->pool, number)->next = chain->next;
+        chain->next = number;
+        table->overflow_count++;
     }
-    bucket->slots[bucket->count] = *slot;
-    bucket->tags[bucket->count] = tag;
-    bucket->count++;
+    row_append(index_pool_at(&memory->pool, chain->next), hash, slot);
     return 0;
 }
 
-/* Distributes the slots of a bucket, copied out before, over the table. */
-static void redistribute(struct index_table *table, struct index_overflow *overflow,
-                         const struct index_bucket *from)
+/* ---- growing ---- */
+
+/* Appends an empty row to the table. */
+static bool table_append_row(struct index_table *table, struct index_memory *memory)
 {
-    for (uint32_t i = 0; i < from->count; i++) {
-        struct index_bucket *to = &table->buckets[bucket_number(table, slot_hash(&from->slots[i]))];
-        int result = chain_append(table, overflow, to, &from->slots[i], from->tags[i]);
-        assert(result == 0); /* no more buckets than before are needed beyond those given back */
+    if (table->row_count == table->block_count * INDEX_BLOCK_ROWS) {
+        if (table->block_count == table->block_capacity) {
+            uint32_t capacity = table->block_capacity == 0 ? 4 : table->block_capacity * 2;
+            uint32_t *blocks = realloc(table->blocks, capacity * sizeof *blocks);
+            if (blocks == NULL)
+                return false;
+            memory->directory_size += (capacity - table->block_capacity) * sizeof *blocks;
+            table->blocks = blocks;
+            table->block_capacity = capacity;
+        }
+        uint32_t block = index_pool_take_block(&memory->pool);
+        if (block == 0)
+            return false;
+        table->blocks[table->block_count++] = block;
+    }
+    table->row_count++;
+    return true;
+}
+
+/* Spreads a row's slots over the group that they belong to now. */
+static void row_scatter(struct index_table *table, struct index_memory *memory,
+                        const struct index_row *row)
+{
+    for (uint32_t slot = 0; slot < row->count; slot++) {
+        int result = slot_place(table, memory, index_row_hash(row, slot), &row->slots[slot], true);
+        assert(result == 0); /* table_grow made sure of ROWS_SPARE */
+        (void)result;
     }
 }
 
-static void split(struct index_table *table, struct index_overflow *overflow)
+/* Moves the group's rows to the scratch memory and empties them. Returns its chain. */
+static uint32_t group_collect(struct index_table *table, struct index_memory *memory,
+                              uint32_t columns)
 {
-    if (table->count == 2 * table->half)
-        table->half *= 2;
-    struct index_bucket *old = &table->buckets[table->count - table->half];
-    struct index_bucket copy = *old;
-    old->count = 0;
-    old->next = 0;
-    table->count++;
-    redistribute(table, overflow, &copy);
-    for (uint32_t number = copy.next; number != 0; number = copy.next) {
-        copy = overflow->buckets[number];
-        overflow_put(overflow, number);
-        table->overflow_used--;
-        redistribute(table, overflow, &copy);
+    uint32_t stride = 1u << table->bits;
+    uint32_t chain = row_at(&memory->pool, table, table->split)->next;
+    for (uint32_t column = 0; column < columns; column++) {
+        struct index_row *row = row_at(&memory->pool, table, column * stride + table->split);
+        memcpy(&memory->scratch[column], row, sizeof *row);
+        row->count = 0;
+        row->is_spilled = false;
+        row->next = 0;
+    }
+    return chain;
+}
+
+static void split_advance(struct index_table *table)
+{
+    table->split++;
+    if (table->split < 1u << table->bits)
+        return;
+    table->split = 0;
+    table->columns++;
+    if (table->columns > INDEX_COLUMNS_MAX) {
+        table->columns = INDEX_COLUMNS_MIN;
+        table->bits++;
     }
 }
 
-int index_table_add(struct index_table *table, struct index_overflow *overflow, uint64_t hash,
-                    const struct index_entry *entry)
+/* Gives the next group one more row. */
+static void table_grow(struct index_table *table, struct index_memory *memory)
 {
-    struct index_slot slot;
-    encode(&slot, hash, entry);
-    struct index_bucket *bucket = &table->buckets[bucket_number(table, hash)];
-    int result = chain_append(table, overflow, bucket, &slot, tag_of(hash));
-    if (result < 0)
+    if (index_pool_room(&memory->pool) < ROWS_SPARE || !table_append_row(table, memory))
+        return;
+    uint32_t columns = table->columns;
+    uint32_t chain = group_collect(table, memory, columns);
+    split_advance(table);
+    for (uint32_t column = 0; column < columns; column++)
+        row_scatter(table, memory, &memory->scratch[column]);
+    while (chain != 0) {
+        struct index_row *row = &memory->scratch[0];
+        memcpy(row, index_pool_at(&memory->pool, chain), sizeof *row);
+        index_pool_give_row(&memory->pool, chain);
+        table->overflow_count--;
+        chain = row->next;
+        row_scatter(table, memory, row);
+    }
+}
+
+static bool is_full(const struct index_table *table)
+{
+    uint64_t slots = ((uint64_t)table->row_count + table->overflow_count) * INDEX_ROW_SLOTS;
+    return table->slot_count * 100 > slots * FILL_PERCENT;
+}
+
+int index_table_add(struct index_table *table, struct index_memory *memory, uint64_t hash,
+                    const struct index_slot *slot, bool may_grow)
+{
+    if (table->row_count == 0 && !(may_grow && table_append_row(table, memory)))
+        return -ENOMEM;
+    int result = slot_place(table, memory, hash, slot, may_grow);
+    if (result != 0)
         return result;
-    table->slots++;
-    bool affordable = index_table_memory(table) + INDEX_BUCKET_SIZE <= table->slots * INDEX_BYTES_PER_SLOT;
-    if (affordable && table->count < TABLE_BUCKETS_MAX)
-        split(table, overflow);
+    table->slot_count++;
+    if (may_grow && is_full(table))
+        table_grow(table, memory);
     return 0;
 }
 
-bool index_table_locate(const struct index_table *table, const struct index_overflow *overflow, uint64_t hash,
-                        uint64_t location, struct index_place *ret_place)
+void index_table_prefetch(const struct index_table *table, const struct index_memory *memory,
+                          uint64_t hash)
 {
-    uint8_t tag = tag_of(hash);
-    struct index_bucket *bucket = &table->buckets[bucket_number(table, hash)];
-    for (; bucket != NULL; bucket = next_of(overflow, bucket)) {
-        for (uint32_t i = 0; i < bucket->count; i++) {
-            const struct index_slot *slot = &bucket->slots[i];
-            if (bucket->tags[i] == tag && slot_hash(slot) == (hash & INDEX_HASH_MASK) &&
-                slot_location(slot) == location) {
-                *ret_place = (struct index_place){bucket, i};
-                return true;
-            }
+    if (table->row_count == 0)
+        return;
+    struct index_place place = place_of(table, hash);
+    __builtin_prefetch(row_of(&memory->pool, table, &place, 0));
+}
+
+/* ---- walks ---- */
+
+static void walk_enter(struct index_walk *walk, struct index_row *row)
+{
+    walk->row = row;
+    walk->matches = row == NULL ? 0 : index_row_match(row, index_tag(walk->hash));
+}
+
+void index_walk_begin(const struct index_table *table, const struct index_memory *memory,
+                      uint64_t hash, struct index_walk *ret_walk)
+{
+    *ret_walk = (struct index_walk){.table = table, .pool = &memory->pool, .hash = hash};
+    if (table->row_count == 0)
+        return;
+    ret_walk->place = place_of(table, hash);
+    walk_enter(ret_walk, row_of(&memory->pool, table, &ret_walk->place, 0));
+}
+
+/* On to the next row that may have such slots. */
+static void walk_step(struct index_walk *walk)
+{
+    const struct index_row *row = walk->row;
+    struct index_row *next = NULL;
+    if (walk->step < walk->place.columns && row->is_spilled) {
+        walk->step++;
+        if (walk->step < walk->place.columns)
+            next = row_of(walk->pool, walk->table, &walk->place, walk->step);
+        else
+            row = chain_of(walk->pool, walk->table, &walk->place);
+    }
+    if (walk->step >= walk->place.columns && row->next != 0)
+        next = index_pool_at(walk->pool, row->next);
+    walk_enter(walk, next);
+}
+
+struct index_slot *index_walk_next(struct index_walk *walk)
+{
+    while (walk->row != NULL) {
+        while (walk->matches != 0) {
+            walk->slot = (uint32_t)__builtin_ctzll(walk->matches);
+            walk->matches &= walk->matches - 1;
+            struct index_slot *slot = &walk->row->slots[walk->slot];
+            if (slot->hash == index_slot_bits(walk->hash))
+                return slot;
         }
+        walk_step(walk);
     }
-    return false;
+    return NULL;
 }
 
-void index_table_set(struct index_place place, uint64_t hash, const struct index_entry *entry)
+/* Gives back an overflow row that has become empty. */
+static void chain_remove(struct index_table *table, struct index_memory *memory,
+                         const struct index_place *place, const struct index_row *empty)
 {
-    encode(&place.bucket->slots[place.slot], hash, entry);
+    struct index_row *row = chain_of(&memory->pool, table, place);
+    while (index_pool_at(&memory->pool, row->next) != empty)
+        row = index_pool_at(&memory->pool, row->next);
+    uint32_t number = row->next;
+    row->next = empty->next;
+    table->overflow_count--;
+    index_pool_give_row(&memory->pool, number);
 }
 
-void index_table_get(struct index_place place, struct index_entry *ret_entry)
+void index_walk_remove(struct index_walk *walk, struct index_table *table,
+                       struct index_memory *memory)
 {
-    decode(&place.bucket->slots[place.slot], ret_entry);
-}
-
-/* The chain's last slot fills the gap; an overflow bucket that is empty then goes back. */
-void index_table_remove(struct index_table *table, struct index_overflow *overflow, uint64_t hash,
-                        struct index_place place)
-{
-    struct index_bucket *before = NULL;
-    struct index_bucket *last = &table->buckets[bucket_number(table, hash)];
-    for (; last->next != 0; last = &overflow->buckets[last->next])
-        before = last;
-    last->count--;
-    place.bucket->slots[place.slot] = last->slots[last->count];
-    place.bucket->tags[place.slot] = last->tags[last->count];
-    table->slots--;
-    if (last->count == 0 && before != NULL) {
-        overflow_put(overflow, before->next);
-        before->next = 0;
-        table->overflow_used--;
-    }
-}
-
-/* Keeps ret_entries sorted, newest first, and its length within capacity. */
-static void insert_newest(struct index_entry *ret_entries, uint32_t kept, uint32_t capacity,
-                          const struct index_entry *entry)
-{
-    uint32_t at = kept < capacity ? kept : capacity;
-    for (; at > 0 && version_compare(ret_entries[at - 1].version, entry->version) < 0; at--)
-        if (at < capacity)
-            ret_entries[at] = ret_entries[at - 1];
-    if (at < capacity)
-        ret_entries[at] = *entry;
-}
-
-uint32_t index_table_find(const struct index_table *table, const struct index_overflow *overflow, uint64_t hash,
-                          struct index_entry *ret_entries, uint32_t capacity)
-{
-    uint8_t tag = tag_of(hash);
-    uint32_t found = 0;
-    const struct index_bucket *bucket = index_table_bucket(table, hash);
-    for (; bucket != NULL; bucket = next_of(overflow, bucket)) {
-        for (uint32_t i = 0; i < bucket->count; i++) {
-            if (bucket->tags[i] != tag || slot_hash(&bucket->slots[i]) != (hash & INDEX_HASH_MASK))
-                continue;
-            struct index_entry entry;
-            decode(&bucket->slots[i], &entry);
-            insert_newest(ret_entries, found, capacity, &entry);
-            found++;
-        }
-    }
-    return found;
+    struct index_row *row = walk->row;
+    assert(row != NULL && walk->table == table);
+    row->count--;
+    row->tags[walk->slot] = row->tags[row->count];
+    row->slots[walk->slot] = row->slots[row->count];
+    table->slot_count--;
+    if (row->count == 0 && walk->step >= walk->place.columns)
+        chain_remove(table, memory, &walk->place, row);
+    walk->row = NULL;
 }

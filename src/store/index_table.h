@@ -1,93 +1,92 @@
-/* One partition's table of the index: linear hashing over buckets of half a KiB.
+/* One partition's table of the index: linear hashing by groups of rows, grown evenly.
  *
- * Linear hashing (Litwin, VLDB 1980): with `count` buckets, half <= count <= 2 × half, a hash falls into the bucket of its
- * low bits modulo 2 × half, or modulo half where that one does not exist yet. Growing adds one bucket and splits one. The
- * table grows as long as that keeps it within INDEX_BYTES_PER_SLOT for each slot, so memory a key is bounded by
- * construction and chains stay short on average.
+ * A table has 2^bits groups; a group has `columns` rows, and column c of group g is the table's row
+ * c * 2^bits + g. So a table is an array of rows that grows only at its end. Growing takes the
+ * group `split`, gives it one more row, and spreads its slots anew over its rows; when all groups
+ * had their turn, all have one more column:
  *
- * A slot, 24 bytes: clock u64 · origin u32 · 96 bits: 48 of location, 6 of size class, 1 tombstone, 41 low bits of the
- * hash. The hash's top 8 bits are the tag, kept apart so that a look-up reads 20 bytes before it reads a slot. */
+ *   columns 8 -> 9 -> ... -> 15 -> every group becomes two of 8, so twice as many groups of 8
+ *
+ * A group with 15 columns that has its turn gets the 16th and becomes the groups g and g + 2^bits.
+ * Both lie where the formula says for twice as many groups, with columns 0, 2, 4, ... and 1, 3, 5,
+ * ..., so nothing but the slots themselves moves. (Partial expansions: Larson, 1980.) Plain linear
+ * hashing doubles a bucket at a time, so the fullest are twice as full as the others; here it is 9
+ * to 8 at most, and that is where 32 bytes a key come from. A new table begins with one group of
+ * one row.
+ *
+ * In a group, the hash says at which row to begin; a slot lies in the first row from there on,
+ * cyclically, that had room. A row that turned a slot away is marked as spilled; a look-up ends at
+ * the first row that is not. When the whole group is full, a slot goes to the group's overflow
+ * rows, a chain that begins in column 0.
+ *
+ * Which bits of the hash say what: 0 to 31 the group, 32 to 47 the row, 48 to 55 the tag. */
 #ifndef MINIVAULT_STORE_INDEX_TABLE_H
 #define MINIVAULT_STORE_INDEX_TABLE_H
 
-#include "store/index.h"
+#include "store/index_pool.h"
 
-#include <stdbool.h>
-#include <stdint.h>
-
-#define INDEX_BUCKET_SLOTS 20u
-#define INDEX_BUCKET_SIZE 512u
-#define INDEX_BYTES_PER_SLOT 31u
-
-#define INDEX_HASH_BITS 41
-#define INDEX_HASH_MASK (((uint64_t)1 << INDEX_HASH_BITS) - 1)
-
-struct index_slot {
-    uint64_t clock;
-    uint32_t origin;
-    uint32_t words[3]; /* location, size class, tombstone, hash: see index_table.c */
-};
-
-struct index_bucket {
-    struct index_slot slots[INDEX_BUCKET_SLOTS];
-    uint8_t tags[INDEX_BUCKET_SLOTS];
-    uint32_t next; /* overflow bucket of the chain, 0: none */
-    uint32_t count;
-    uint32_t spare;
-};
-
-/* Overflow buckets of all partitions: reserved address space, touched as it is used. */
-struct index_overflow {
-    struct index_bucket *buckets; /* [0] is never used */
-    uint32_t count;               /* touched */
-    uint32_t free_first;
-    uint32_t used;
-};
+#define INDEX_COLUMNS_MIN 8
+#define INDEX_COLUMNS_MAX 15
 
 struct index_table {
-    struct index_bucket *buckets; /* reserved address space */
-    uint32_t count;
-    uint32_t half;
-    uint64_t slots;
-    uint32_t overflow_used;
+    uint32_t *blocks; /* the rows, four by four, as rows of the pool */
+    uint32_t block_count;
+    uint32_t block_capacity;
+    uint32_t bits;
+    uint32_t columns;
+    uint32_t split;
+    uint32_t row_count;
+    uint32_t overflow_count;
+    uint64_t slot_count;
 };
 
-/* Where a slot is. */
-struct index_place {
-    struct index_bucket *bucket;
-    uint32_t slot;
+/* What the tables of an index share. */
+struct index_memory {
+    struct index_pool pool;
+    uint64_t directory_size;                     /* bytes of all tables' `blocks` */
+    struct index_row scratch[INDEX_COLUMNS_MAX]; /* a group's rows while it grows */
 };
 
-/* Errors: -ENOMEM. */
-int index_overflow_init(struct index_overflow *overflow);
-void index_overflow_deinit(struct index_overflow *overflow);
-int index_table_init(struct index_table *table);
+void index_table_init(struct index_table *table);
 void index_table_deinit(struct index_table *table);
 
-/* Errors: -ENOMEM. */
-int index_table_add(struct index_table *table, struct index_overflow *overflow, uint64_t hash,
-                    const struct index_entry *entry);
+/* Adds a slot for this hash. `may_grow`: whether it may take more memory.
+ * Errors: -ENOMEM: no row in reach has room. */
+int index_table_add(struct index_table *table, struct index_memory *memory, uint64_t hash,
+                    const struct index_slot *slot, bool may_grow);
 
-/* Whether a slot with this hash and location is there, and where. */
-bool index_table_locate(const struct index_table *table, const struct index_overflow *overflow, uint64_t hash,
-                        uint64_t location, struct index_place *ret_place);
+/* Hints that a walk for this hash comes soon. */
+void index_table_prefetch(const struct index_table *table, const struct index_memory *memory,
+                          uint64_t hash);
 
-void index_table_set(struct index_place place, uint64_t hash, const struct index_entry *entry);
-void index_table_get(struct index_place place, struct index_entry *ret_entry);
+/* Where a hash belongs: a group, by its rows' numbers, and the column at which to begin. */
+struct index_place {
+    uint32_t group;
+    uint32_t stride;
+    uint32_t columns;
+    uint32_t column;
+};
 
-/* Takes a located slot out. */
-void index_table_remove(struct index_table *table, struct index_overflow *overflow, uint64_t hash,
-                        struct index_place place);
+/* A walk over the slots that have a hash. Valid until the table changes. */
+struct index_walk {
+    const struct index_table *table;
+    const struct index_pool *pool;
+    uint64_t hash;
+    struct index_place place;
+    uint32_t step;         /* rows of the group seen */
+    struct index_row *row; /* NULL: at the end */
+    uint32_t slot;         /* in `row`, the last one seen */
+    uint64_t matches;      /* in `row`, not seen yet */
+};
 
-/* All slots of this hash, newest first: see index_find. */
-uint32_t index_table_find(const struct index_table *table, const struct index_overflow *overflow, uint64_t hash,
-                          struct index_entry *ret_entries, uint32_t capacity);
+void index_walk_begin(const struct index_table *table, const struct index_memory *memory,
+                      uint64_t hash, struct index_walk *ret_walk);
 
-const struct index_bucket *index_table_bucket(const struct index_table *table, uint64_t hash);
+/* The next slot, or NULL. */
+struct index_slot *index_walk_next(struct index_walk *walk);
 
-static inline uint64_t index_table_memory(const struct index_table *table)
-{
-    return ((uint64_t)table->count + table->overflow_used) * INDEX_BUCKET_SIZE;
-}
+/* Removes the slot at which the walk stands. Ends the walk. */
+void index_walk_remove(struct index_walk *walk, struct index_table *table,
+                       struct index_memory *memory);
 
 #endif

@@ -54,10 +54,10 @@ static inline uint64_t record_size(uint32_t key_size, uint32_t value_size)
 /* Writes the record and its checksum to `target` (record_size bytes). */
 void record_encode(const struct record *record, uint8_t *target);
 
-/* Decodes and verifies the record at `data`, of which `size` bytes may be looked at. The slices point into `data`.
- * Returns the record's size.
- * Errors: -EAGAIN (more bytes than `size` would be needed, as the unverified header says), -EBADMSG (checksum or
- * lengths are wrong), -EPROTONOSUPPORT (sound, but of a format or with flags that we do not know). */
+/* Decodes and verifies the record at `data`, of which `size` bytes may be looked at. The slices
+ * point into `data`. Returns the record's size. Errors: -EAGAIN (more bytes than `size` would be
+ * needed, as the unverified header says), -EBADMSG (checksum or lengths are wrong),
+ * -EPROTONOSUPPORT (sound, but of a format or with flags that we do not know). */
 int64_t record_decode(const uint8_t *data, uint64_t size, struct record *ret_record);
 
 #endif

@@ -45,7 +45,8 @@ static void order_segments(struct recovery *recovery)
         bool is_copy = before != NULL && has_records(before) && has_records(segment) &&
                        before->header.number == segment->header.number;
         if (is_copy)
-            log_warn(recovery->log, "%s is a copy of %s: it is left alone, move it away", segment->path, before->path);
+            log_warn(recovery->log, "%s is a copy of %s: it is left alone, move it away",
+                     segment->path, before->path);
         if (is_copy || segment->state == WAL_SEGMENT_LEAVING) {
             forget(recovery, segment);
             continue;
@@ -64,12 +65,14 @@ static void report_progress(struct recovery *recovery)
     if (now_ns - recovery->reported_ns < NS_PER_S)
         return;
     recovery->reported_ns = now_ns;
-    log_info(recovery->log, "%s: %" PRIu64 " of %" PRIu64 " MiB of the log are read, %" PRIu64 " records",
-             recovery->options->directory, recovery->reader.bytes_read / MIB, recovery->size_bytes / MIB,
-             recovery->found.records);
+    log_info(recovery->log,
+             "%s: %" PRIu64 " of %" PRIu64 " MiB of the log are read, %" PRIu64 " records",
+             recovery->options->directory, recovery->reader.bytes_read / MIB,
+             recovery->size_bytes / MIB, recovery->found.records);
 }
 
-static int load(void *context, uint32_t index, uint64_t from, uint64_t upto, const uint8_t **ret_image)
+static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
+                const uint8_t **ret_image)
 {
     struct recovery *recovery = context;
     struct reader *reader = &recovery->reader;
@@ -87,7 +90,8 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
     recovery->state->table.segments[index]->live++;
     recovery->found.records++;
     recovery->found.clock_ceiling = max_u64(recovery->found.clock_ceiling, record->version.clock);
-    recovery->each_result = recovery->each(recovery->context, record, wal_location_make(index, offset));
+    recovery->each_result =
+        recovery->each(recovery->context, record, wal_location_make(index, offset));
     return recovery->each_result == 0 ? 0 : -ECANCELED;
 }
 
@@ -122,7 +126,8 @@ static void take_found(struct recovery *recovery, const struct wal_scan_found *s
     found->bytes_read = recovery->reader.bytes_read;
     if (found->dropped_bytes > 0)
         log_info(recovery->log,
-                 "%s: %" PRIu64 " bytes at the end of the log were being written when it stopped; they were never "
+                 "%s: %" PRIu64
+                 " bytes at the end of the log were being written when it stopped; they were never "
                  "acknowledged and are dropped",
                  recovery->options->directory, found->dropped_bytes);
 }
@@ -164,10 +169,12 @@ static void fill_state(struct recovery *recovery)
         segment->end = recovery->places[file].end;
         segment->has_seal = recovery->places[file].is_sealed;
         segment->is_damaged = recovery->places[file].is_damaged;
+        segment->is_unreadable = recovery->places[file].unreadable_last != WAL_READABLE;
     }
 }
 
-/* A process that was killed may have left what can be read but would not survive a loss of power. */
+/* A process that was killed may have left what can be read but would not survive a loss of power.
+ */
 static int sync_newest(const struct recovery *recovery)
 {
     const struct wal_state *state = recovery->state;
@@ -199,7 +206,8 @@ static int recover(struct recovery *recovery)
 {
     int error = recovery_open_segments(recovery);
     if (error == 0)
-        error = reader_init(&recovery->reader, recovery->io, recovery->log, largest_file(&recovery->state->table));
+        error = reader_init(&recovery->reader, recovery->io, recovery->log,
+                            largest_file(&recovery->state->table));
     if (error == 0)
         error = recovery_judge_segments(recovery);
     if (error < 0)
@@ -212,10 +220,12 @@ static int recover(struct recovery *recovery)
     return sync_newest(recovery);
 }
 
-int wal_recover(struct io *io, const struct log *log, const struct wal_options *options, wal_recover_each *each,
-                void *context, struct wal_recovered *ret_recovered, struct wal_state **ret_state)
+int wal_recover(struct io *io, const struct log *log, const struct wal_options *options,
+                wal_recover_each *each, void *context, struct wal_recovered *ret_recovered,
+                struct wal_state **ret_state)
 {
-    struct recovery recovery = {.io = io, .log = log, .options = options, .each = each, .context = context};
+    struct recovery recovery = {
+        .io = io, .log = log, .options = options, .each = each, .context = context};
     recovery.state = calloc(1, sizeof *recovery.state);
     if (recovery.state == NULL)
         return -ENOMEM;

@@ -87,21 +87,23 @@ static int refuse(const struct recovery *recovery, const struct wal_segment *seg
 {
     if (result == -EPROTONOSUPPORT) {
         log_error(recovery->log,
-                  "%s has format %u; this program knows format %d: use the version that wrote it, or a newer one",
+                  "%s has format %u; this program knows format %d: use the version that wrote it, "
+                  "or a newer one",
                   segment->path, header->format, WAL_FORMAT);
         return -EPROTONOSUPPORT;
     }
     log_error(recovery->log,
-              "%s belongs to log %" PRIu32 " of the directory %016" PRIx64 ", but this is log %" PRIu32
-              " of the directory %016" PRIx64 ": move it back where it came from",
+              "%s belongs to log %" PRIu32 " of the directory %016" PRIx64
+              ", but this is log %" PRIu32 " of the directory %016" PRIx64
+              ": move it back where it came from",
               segment->path, header->log_id, header->directory_id, recovery->options->log_id,
               recovery->options->directory_id);
     return -EXDEV;
 }
 
 /* Decodes header or mark. Returns 1, or 0 when it is neither. */
-static int read_header(const struct recovery *recovery, const struct wal_segment *segment, const uint8_t *block,
-                       uint16_t state, struct wal_segment_header *ret_header)
+static int read_header(const struct recovery *recovery, const struct wal_segment *segment,
+                       const uint8_t *block, uint16_t state, struct wal_segment_header *ret_header)
 {
     struct wal_segment_header header;
     int result = wal_segment_header_decode(block, &header);
@@ -109,14 +111,16 @@ static int read_header(const struct recovery *recovery, const struct wal_segment
         return refuse(recovery, segment, &header, result);
     if (result < 0 || header.state != state)
         return 0;
-    if (header.directory_id != recovery->options->directory_id || header.log_id != recovery->options->log_id)
+    if (header.directory_id != recovery->options->directory_id ||
+        header.log_id != recovery->options->log_id)
         return refuse(recovery, segment, &header, -EXDEV);
     *ret_header = header;
     return 1;
 }
 
 /* The places of the scan are not laid out yet: one for this file alone. */
-static int load_one(void *context, uint32_t index, uint64_t from, uint64_t upto, const uint8_t **ret_image)
+static int load_one(void *context, uint32_t index, uint64_t from, uint64_t upto,
+                    const uint8_t **ret_image)
 {
     struct recovery *recovery = context;
     assert(index == 0);
@@ -125,11 +129,13 @@ static int load_one(void *context, uint32_t index, uint64_t from, uint64_t upto,
     return reader_load(&recovery->reader, recovery->reader.segment, place, from, upto);
 }
 
-/* Looks for batches of a segment numbered above `number`. Returns 1 when it is one, and its header is inferred. */
+/* Looks for batches of a segment numbered above `number`. Returns 1 when it is one, and its header
+ * is inferred. */
 static int infer(struct recovery *recovery, struct wal_segment *segment, uint64_t number)
 {
     struct wal_scan_segment place = {
-        .header = {.directory_id = recovery->options->directory_id, .log_id = recovery->options->log_id},
+        .header = {.directory_id = recovery->options->directory_id,
+                   .log_id = recovery->options->log_id},
         .size = min_u64(round_down(segment->size, WAL_BLOCK_SIZE), recovery->reader.capacity),
         .path = segment->path,
         .unreadable_last = WAL_READABLE,
@@ -154,18 +160,22 @@ static int infer(struct recovery *recovery, struct wal_segment *segment, uint64_
     return 1;
 }
 
-/* Whether the first batch is of a later use of the file than header and mark know of: the header was lost. */
-static bool is_in_later_use(const struct recovery *recovery, const uint8_t *batch_bytes, uint64_t number)
+/* Whether the first batch is of a later use of the file than header and mark know of: the header
+ * was lost. */
+static bool is_in_later_use(const struct recovery *recovery, const uint8_t *batch_bytes,
+                            uint64_t number)
 {
     struct wal_batch_header batch;
     return wal_batch_header_decode(batch_bytes, &batch) == 0 && batch.segment > number &&
-           batch.offset == WAL_DATA_OFFSET && batch.directory_id == recovery->options->directory_id &&
+           batch.offset == WAL_DATA_OFFSET &&
+           batch.directory_id == recovery->options->directory_id &&
            batch.log_id == recovery->options->log_id;
 }
 
 /* Neither header nor mark say that this is a segment with records. */
-static int judge_without_header(struct recovery *recovery, struct wal_segment *segment, bool is_marked,
-                                uint64_t number, bool header_is_zero, bool batch_is_later)
+static int judge_without_header(struct recovery *recovery, struct wal_segment *segment,
+                                bool is_marked, uint64_t number, bool header_is_zero,
+                                bool batch_is_later)
 {
     int found = !batch_is_later && header_is_zero ? 0 : infer(recovery, segment, number);
     if (found != 0)
@@ -176,7 +186,8 @@ static int judge_without_header(struct recovery *recovery, struct wal_segment *s
         segment->is_discarded = true;
     } else {
         log_error(recovery->log,
-                  "%s: nothing in it can be read as a log segment; it is left as it is. If it held writes, they are lost",
+                  "%s: nothing in it can be read as a log segment; it is left as it is. If it held "
+                  "writes, they are lost",
                   segment->path);
         recovery->found.damaged_batches++;
         recovery->is_unsure = true;
@@ -186,7 +197,8 @@ static int judge_without_header(struct recovery *recovery, struct wal_segment *s
     return 0;
 }
 
-static int judge_segment(struct recovery *recovery, struct wal_segment *segment, const uint8_t *head)
+static int judge_segment(struct recovery *recovery, struct wal_segment *segment,
+                         const uint8_t *head)
 {
     struct wal_segment_header header;
     struct wal_segment_header mark = {0};
@@ -202,7 +214,8 @@ static int judge_segment(struct recovery *recovery, struct wal_segment *segment,
     if (is_marked)
         segment->header = mark;
     /* A header that is as old as the mark is as good as none: its block tells nothing new. */
-    return judge_without_header(recovery, segment, is_marked, mark.number, is_active || is_zero(head), later);
+    return judge_without_header(recovery, segment, is_marked, mark.number,
+                                is_active || is_zero(head), later);
 }
 
 int recovery_judge_segments(struct recovery *recovery)
@@ -215,7 +228,8 @@ int recovery_judge_segments(struct recovery *recovery)
         memset(head, 0, HEAD_SIZE);
         int result = size > 0 ? wal_wait_read(recovery->io, segment->handle, head, size, 0) : 0;
         if (result < 0) {
-            log_error(recovery->log, "%s: cannot be read at byte 0: %s", segment->path, strerror(-result));
+            log_error(recovery->log, "%s: cannot be read at byte 0: %s", segment->path,
+                      strerror(-result));
             if (!reader_is_device_error(result))
                 return result;
             memset(head, 0xFF, HEAD_SIZE);

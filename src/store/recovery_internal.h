@@ -10,20 +10,20 @@
 #define READER_PART_SIZE ((uint32_t)MIB)
 #define READER_KEPT_SIZE (64 * MIB)
 
-/* Reads segment files ahead, front to back. A whole segment has its place in the address space, so that every batch
- * lies in one piece; memory behind the reader is given back. */
+/* Reads segment files ahead, front to back. A whole segment has its place in the address space, so
+ * that every batch lies in one piece; memory behind the reader is given back. */
 struct reader {
     struct io *io;
     const struct log *log;
-    uint8_t *image;          /* reserved address space */
+    uint8_t *image; /* reserved address space */
     uint64_t capacity;
     const struct wal_segment *segment;
     struct wal_scan_segment *place;
-    uint64_t begin;          /* [begin, done) is in memory */
+    uint64_t begin; /* [begin, done) is in memory */
     uint64_t done;
-    uint64_t asked;          /* reads are under way up to here */
+    uint64_t asked; /* reads are under way up to here */
     uint64_t bytes_read;
-    uint32_t part_first;     /* the oldest one under way */
+    uint32_t part_first; /* the oldest one under way */
     uint32_t part_count;
     struct reader_part {
         struct io_op op;
@@ -32,21 +32,22 @@ struct reader {
     } parts[READER_PARTS];
 };
 
-/* Whether a read that failed says that the device has lost these bytes, rather than that nothing can be read at all. */
+/* Whether a read that failed says that the device has lost these bytes, rather than that nothing
+ * can be read at all. */
 bool reader_is_device_error(int error);
 
 /* `capacity`: the size of the largest file. Errors: -ENOMEM. */
 int reader_init(struct reader *reader, struct io *io, const struct log *log, uint64_t capacity);
 void reader_deinit(struct reader *reader);
 
-/* Makes [from, upto) of the segment readable at image + from. Blocks that the device does not give are zeros, logged, and
- * noted in `place`. Errors: whatever else a read or io_run says. */
-int reader_load(struct reader *reader, const struct wal_segment *segment, struct wal_scan_segment *place,
-                uint64_t from, uint64_t upto);
+/* Makes [from, upto) of the segment readable at image + from. Blocks that the device does not give
+ * are zeros, logged, and noted in `place`. Errors: whatever else a read or io_run says. */
+int reader_load(struct reader *reader, const struct wal_segment *segment,
+                struct wal_scan_segment *place, uint64_t from, uint64_t upto);
 
 /* Whether [from, upto) of the segment is in memory already. */
-static inline bool reader_holds(const struct reader *reader, const struct wal_segment *segment, uint64_t from,
-                                uint64_t upto)
+static inline bool reader_holds(const struct reader *reader, const struct wal_segment *segment,
+                                uint64_t from, uint64_t upto)
 {
     return segment == reader->segment && from >= reader->begin && upto <= reader->done;
 }
@@ -60,19 +61,22 @@ struct recovery {
     int each_result;
     struct wal_state *state;
     struct wal_recovered found;
-    struct wal_scan_segment *places; /* of the segments with records: the first place_count of the table */
+    struct wal_scan_segment
+        *places; /* of the segments with records: the first place_count of the table */
     uint32_t place_count;
     struct reader reader;
-    uint64_t size_bytes;             /* of all files */
+    uint64_t size_bytes; /* of all files */
     uint64_t reported_ns;
-    bool is_unsure;                  /* a whole file is beyond reading */
+    bool is_unsure; /* a whole file is beyond reading */
 };
 
-/* recovery_files.c: opens every segment file into the state's table. Errors: open(2)'s, -ENFILE, -ENOMEM. */
+/* recovery_files.c: opens every segment file into the state's table. Errors: open(2)'s, -ENFILE,
+ * -ENOMEM. */
 int recovery_open_segments(struct recovery *recovery);
 
-/* Finds out what each file is, into its state and header. After it, a segment is SEALED (with records, or with
- * is_discarded an unfinished one), SPARE, or LEAVING: not to be touched. Errors: -EPROTONOSUPPORT, -EXDEV. */
+/* Finds out what each file is, into its state and header. After it, a segment is SEALED (with
+ * records, or with is_discarded an unfinished one), SPARE, or LEAVING: not to be touched. Errors:
+ * -EPROTONOSUPPORT, -EXDEV. */
 int recovery_judge_segments(struct recovery *recovery);
 
 #endif

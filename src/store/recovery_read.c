@@ -8,7 +8,8 @@
 int reader_init(struct reader *reader, struct io *io, const struct log *log, uint64_t capacity)
 {
     capacity = round_up(max_u64(capacity, READER_PART_SIZE), READER_PART_SIZE);
-    void *image = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *image = mmap(NULL, capacity, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (image == MAP_FAILED)
         return -ENOMEM;
     *reader = (struct reader){.io = io, .log = log, .image = image, .capacity = capacity};
@@ -33,8 +34,8 @@ static void note_unreadable(struct reader *reader, uint64_t offset, int error)
         return;
     }
     place->unreadable_last = offset;
-    log_error(reader->log, "%s: cannot be read at byte %" PRIu64 ": %s", reader->segment->path, offset,
-              strerror(-error));
+    log_error(reader->log, "%s: cannot be read at byte %" PRIu64 ": %s", reader->segment->path,
+              offset, strerror(-error));
 }
 
 /* After the device refused a part: block by block, since some of it may still be readable. */
@@ -42,7 +43,8 @@ static int read_blocks(struct reader *reader, uint64_t offset, uint32_t size)
 {
     for (uint64_t end = offset + size; offset < end; offset += WAL_BLOCK_SIZE) {
         uint8_t *target = reader->image + offset;
-        int result = wal_wait_read(reader->io, reader->segment->handle, target, WAL_BLOCK_SIZE, offset);
+        int result =
+            wal_wait_read(reader->io, reader->segment->handle, target, WAL_BLOCK_SIZE, offset);
         if (result == (int)WAL_BLOCK_SIZE)
             continue;
         if (result < 0 && !reader_is_device_error(result))
@@ -64,7 +66,8 @@ static int finish_part(struct reader *reader)
     reader->part_count--;
     reader->done = part->offset + part->size;
     if (result < 0)
-        return reader_is_device_error(result) ? read_blocks(reader, part->offset, part->size) : result;
+        return reader_is_device_error(result) ? read_blocks(reader, part->offset, part->size)
+                                              : result;
     reader->bytes_read += (uint32_t)result;
     memset(reader->image + part->offset + result, 0, part->size - (uint32_t)result);
     return 0;
@@ -100,12 +103,13 @@ static int ask(struct reader *reader)
     bool any = false;
     uint64_t size = readable_size(reader);
     while (reader->part_count < READER_PARTS && reader->asked < size) {
-        struct reader_part *part = &reader->parts[(reader->part_first + reader->part_count) % READER_PARTS];
+        struct reader_part *part =
+            &reader->parts[(reader->part_first + reader->part_count) % READER_PARTS];
         part->offset = reader->asked;
         part->size = (uint32_t)min_u64(READER_PART_SIZE, size - reader->asked);
         part->op = (struct io_op){0};
-        io_read(reader->io, &part->op, reader->segment->handle, reader->image + part->offset, part->size,
-                part->offset);
+        io_read(reader->io, &part->op, reader->segment->handle, reader->image + part->offset,
+                part->size, part->offset);
         reader->asked += part->size;
         reader->part_count++;
         any = true;
@@ -123,8 +127,8 @@ static void give_back(struct reader *reader, uint64_t from)
     reader->begin = begin;
 }
 
-int reader_load(struct reader *reader, const struct wal_segment *segment, struct wal_scan_segment *place,
-                uint64_t from, uint64_t upto)
+int reader_load(struct reader *reader, const struct wal_segment *segment,
+                struct wal_scan_segment *place, uint64_t from, uint64_t upto)
 {
     int error = 0;
     if (segment != reader->segment || from < reader->begin || from > reader->asked) {

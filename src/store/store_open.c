@@ -390,5 +390,6 @@ void store_free(struct store *store)
     if (store->cache != NULL)
         cache_free(store->cache);
     free(store->suspects);
+    free(store->superblock.block); /* left by a store that was not shut */
     free(store);
 }

@@ -19,12 +19,14 @@ static uint64_t jumbo_size(const struct wal_options *options)
 
 size_t wal_memory_size(const struct wal_options *options)
 {
-    return (size_t)options->buffer_size * options->buffer_count + JUMBO_BUFFERS * jumbo_size(options) +
-           (WAL_BLOCKS + 1) * (size_t)WAL_BLOCK_SIZE + WAL_ZEROS_SIZE;
+    return (size_t)options->buffer_size * options->buffer_count +
+           JUMBO_BUFFERS * jumbo_size(options) + (WAL_BLOCKS + 1) * (size_t)WAL_BLOCK_SIZE +
+           WAL_ZEROS_SIZE;
 }
 
-static struct wal_buffer *add_buffers(struct wal *wal, struct wal_buffer *buffer, struct list *home, uint32_t count,
-                                      uint64_t size, enum wal_buffer_kind kind, uint8_t **memory)
+static struct wal_buffer *add_buffers(struct wal *wal, struct wal_buffer *buffer, struct list *home,
+                                      uint32_t count, uint64_t size, enum wal_buffer_kind kind,
+                                      uint8_t **memory)
 {
     list_init(home);
     for (uint32_t i = 0; i < count; i++, buffer++) {
@@ -50,10 +52,12 @@ static int lay_out_memory(struct wal *wal)
         return -ENOMEM;
     uint8_t *memory = options->memory;
     struct wal_buffer *buffer = wal->buffers;
-    buffer = add_buffers(wal, buffer, &wal->free_ordinary, options->buffer_count, options->buffer_size,
-                         WAL_BUFFER_ORDINARY, &memory);
-    buffer = add_buffers(wal, buffer, &wal->free_jumbo, jumbo_count, jumbo, WAL_BUFFER_JUMBO, &memory);
-    buffer = add_buffers(wal, buffer, &wal->free_blocks, WAL_BLOCKS, WAL_BLOCK_SIZE, WAL_BUFFER_HEADER, &memory);
+    buffer = add_buffers(wal, buffer, &wal->free_ordinary, options->buffer_count,
+                         options->buffer_size, WAL_BUFFER_ORDINARY, &memory);
+    buffer =
+        add_buffers(wal, buffer, &wal->free_jumbo, jumbo_count, jumbo, WAL_BUFFER_JUMBO, &memory);
+    buffer = add_buffers(wal, buffer, &wal->free_blocks, WAL_BLOCKS, WAL_BLOCK_SIZE,
+                         WAL_BUFFER_HEADER, &memory);
     wal->keeper.mark = memory;
     wal->keeper.zeros = memory + WAL_BLOCK_SIZE;
     memory += WAL_BLOCK_SIZE + WAL_ZEROS_SIZE;
@@ -68,18 +72,22 @@ static int lay_out_memory(struct wal *wal)
 static int check_options(const struct log *log, const struct wal_options *options)
 {
     assert(options->buffer_count >= 3);
-    assert(options->buffer_size % WAL_BLOCK_SIZE == 0 && options->buffer_size >= 2 * WAL_BLOCK_SIZE);
-    assert(options->segment_size % WAL_BLOCK_SIZE == 0 && options->segment_size <= WAL_SEGMENT_SIZE_MAX);
+    assert(options->buffer_size % WAL_BLOCK_SIZE == 0 &&
+           options->buffer_size >= 2 * WAL_BLOCK_SIZE);
+    assert(options->segment_size % WAL_BLOCK_SIZE == 0 &&
+           options->segment_size <= WAL_SEGMENT_SIZE_MAX);
     assert(options->writes_in_flight == 1 || options->writes_in_flight == 2);
     assert((uintptr_t)options->memory % WAL_BLOCK_SIZE == 0);
-    uint64_t needed = WAL_DATA_OFFSET + max_u64(jumbo_size(options), options->buffer_size) + WAL_BLOCK_SIZE;
+    uint64_t needed =
+        WAL_DATA_OFFSET + max_u64(jumbo_size(options), options->buffer_size) + WAL_BLOCK_SIZE;
     if (needed <= options->segment_size)
         return 0;
     log_error(log,
-              "%s: a record of up to %u bytes does not fit into a log segment of %llu bytes: lower the value limit, or "
+              "%s: a record of up to %u bytes does not fit into a log segment of %llu bytes: lower "
+              "the value limit, or "
               "begin a new directory with segments of at least %llu bytes",
-              options->directory, options->record_size_max, (unsigned long long)options->segment_size,
-              (unsigned long long)needed);
+              options->directory, options->record_size_max,
+              (unsigned long long)options->segment_size, (unsigned long long)needed);
     return -EINVAL;
 }
 
@@ -108,11 +116,12 @@ static void take_over(struct wal *wal, struct wal_state *state)
     }
 }
 
-/* Behind an unsealed end may lie what a crash tore. It goes for good before anything of the new generation, which
- * knows that it does not count, can be recycled. */
+/* Behind an unsealed end may lie what a crash tore. It goes for good before anything of the new
+ * generation, which knows that it does not count, can be recycled. */
 static bool wants_cut(const struct wal_segment *segment)
 {
-    if (segment->size <= segment->end || (segment->live == 0 && !segment->is_damaged))
+    if (segment->size <= segment->end || segment->is_unreadable ||
+        (segment->live == 0 && !segment->is_damaged))
         return false;
     return !segment->has_seal || segment->end < segment->size / 2;
 }
@@ -163,7 +172,8 @@ static int begin_generation(struct wal *wal)
     return error;
 }
 
-/* What earlier lives left behind goes first, so that a process that starts again and again piles up nothing. */
+/* What earlier lives left behind goes first, so that a process that starts again and again piles up
+ * nothing. */
 static int clear_old_segments(struct wal *wal)
 {
     wal_keep(wal);
@@ -196,8 +206,8 @@ static int start(struct wal *wal)
 
 static int stop(struct wal *wal);
 
-int wal_open(struct io *io, const struct log *log, const struct wal_options *options, struct wal_state *state,
-             struct wal **ret_wal)
+int wal_open(struct io *io, const struct log *log, const struct wal_options *options,
+             struct wal_state *state, struct wal **ret_wal)
 {
     struct wal *wal = calloc(1, sizeof *wal);
     char *directory = strdup(options->directory);
@@ -232,8 +242,8 @@ int wal_open(struct io *io, const struct log *log, const struct wal_options *opt
 
 static bool is_busy(const struct wal *wal)
 {
-    if (io_op_is_active(&wal->timer) || io_op_is_active(&wal->sync) || io_op_is_active(&wal->keeper.op) ||
-        io_op_is_active(&wal->keeper.timer))
+    if (io_op_is_active(&wal->timer) || io_op_is_active(&wal->sync) ||
+        io_op_is_active(&wal->keeper.op) || io_op_is_active(&wal->keeper.timer))
         return true;
     for (uint32_t i = 0; wal->buffers != NULL && i < wal->buffer_count; i++) {
         if (io_op_is_active(&wal->buffers[i].op))

@@ -1,14 +1,17 @@
-/* The write-ahead log: appends records, groups them into batches, says when they are on stable media.
+/* The write-ahead log: appends records, groups them into batches, says when they are on stable
+ * media.
  *
- *   append ... append -> open buffer --flush--> write in flight --done--> durable (in log order) -> events
+ *   append ... append -> open buffer --flush--> write in flight --done--> durable (in log order) ->
+ * events
  *
- * A write appends its record to the open buffer and gets a position (a count, 1 and up, never reused once it was
- * durable) and a location (where its bytes will lie for good). Group commit has no timer: when no write is in flight
- * the open buffer goes out at the end of the pass; otherwise it fills until one completes. One or two writes are in
- * flight; durability advances in log order only. A record larger than a buffer gets a jumbo buffer of its own.
+ * A write appends its record to the open buffer and gets a position (a count, 1 and up, never
+ * reused once it was durable) and a location (where its bytes will lie for good). Group commit has
+ * no timer: when no write is in flight the open buffer goes out at the end of the pass; otherwise
+ * it fills until one completes. One or two writes are in flight; durability advances in log order
+ * only. A record larger than a buffer gets a jumbo buffer of its own.
  *
- * The log lies in `directory`: segment files, preallocated, zeroed once, recycled when nothing in them is alive. The
- * byte formats stand in wal_format.h, reading them back in recovery.h. */
+ * The log lies in `directory`: segment files, preallocated, zeroed once, recycled when nothing in
+ * them is alive. The byte formats stand in wal_format.h, reading them back in recovery.h. */
 #ifndef MINIVAULT_STORE_WAL_H
 #define MINIVAULT_STORE_WAL_H
 
@@ -24,13 +27,14 @@ struct wal;
 enum wal_durability {
     WAL_COMMIT,   /* acknowledged when on stable media */
     WAL_INTERVAL, /* acknowledged at once, written and synced at least every WAL_INTERVAL_MS */
-    WAL_NONE,     /* acknowledged at once, written as buffers fill (and at least every second), synced at shutdown */
+    WAL_NONE, /* acknowledged at once, written as buffers fill (and at least every second), synced
+                 at shutdown */
 };
 
 #define WAL_INTERVAL_MS 10
 
-/* Where a record's bytes lie: 48 bits. File numbers are small, reused indices of this process's table of segments,
- * they never reach the disk. */
+/* Where a record's bytes lie: 48 bits. File numbers are small, reused indices of this process's
+ * table of segments, they never reach the disk. */
 typedef uint64_t wal_location;
 #define WAL_LOCATION_BITS 48
 #define WAL_FILE_BITS 20 /* at most 1,048,576 segment files */
@@ -54,23 +58,24 @@ struct wal_events {
     void (*durable)(void *context, uint64_t position);
     /* wal_append said -EAGAIN earlier and may succeed now. */
     void (*room)(void *context);
-    /* A write or sync failed: nothing that is not durable yet ever will be, wal_append refuses from now on. Once. */
+    /* A write or sync failed: nothing that is not durable yet ever will be, wal_append refuses from
+     * now on. Once. */
     void (*failed)(void *context, int error);
 };
 
 struct wal_options {
-    const char *directory;    /* of the segment files; exists */
-    uint64_t directory_id;    /* the superblock's: a segment of another directory is foreign */
-    uint32_t log_id;          /* this shard's log */
-    uint64_t segment_size;    /* bytes: a multiple of 4096, at most 2 GiB */
-    uint32_t buffer_size;     /* bytes of an ordinary batch buffer, with its header */
-    uint32_t buffer_count;    /* at least 3 */
-    uint32_t record_size_max; /* bytes: what a jumbo buffer must hold */
-    uint32_t writes_in_flight;/* 1 or 2 (the probe's) */
-    bool use_dsync;           /* RWF_DSYNC, otherwise write then fdatasync (the probe's) */
+    const char *directory;     /* of the segment files; exists */
+    uint64_t directory_id;     /* the superblock's: a segment of another directory is foreign */
+    uint32_t log_id;           /* this shard's log */
+    uint64_t segment_size;     /* bytes: a multiple of 4096, at most 2 GiB */
+    uint32_t buffer_size;      /* bytes of an ordinary batch buffer, with its header */
+    uint32_t buffer_count;     /* at least 3 */
+    uint32_t record_size_max;  /* bytes: what a jumbo buffer must hold */
+    uint32_t writes_in_flight; /* 1 or 2 (the probe's) */
+    bool use_dsync;            /* RWF_DSYNC, otherwise write then fdatasync (the probe's) */
     enum wal_durability durability;
-    uint8_t *memory;          /* wal_memory_size bytes of the world's region, aligned to 4096: the caller's, for as long
-                                 as the log is open */
+    uint8_t *memory; /* wal_memory_size bytes of the world's region, aligned to 4096: the caller's,
+                        for as long as the log is open */
     struct wal_events events;
 };
 
@@ -80,17 +85,18 @@ size_t wal_memory_size(const struct wal_options *options);
 /* What recovery found, and the writer goes on from. Filled by wal_recover (recovery.h). */
 struct wal_state;
 
-/* Opens the log for appending in a new generation, after what `state` describes. Synchronous. The state's segments
- * belong to the log from here on (also after an error).
- * Errors: -ENOSPC, -EIO, -ENOMEM, ... */
-int wal_open(struct io *io, const struct log *log, const struct wal_options *options, struct wal_state *state,
-             struct wal **ret_wal);
+/* Opens the log for appending in a new generation, after what `state` describes. Synchronous. The
+ * state's segments belong to the log from here on (also after an error). Errors: -ENOSPC, -EIO,
+ * -ENOMEM, ... */
+int wal_open(struct io *io, const struct log *log, const struct wal_options *options,
+             struct wal_state *state, struct wal **ret_wal);
 
-/* Writes and syncs everything, so that all is durable whatever the durability mode, then seals. Synchronous.
- * Errors: what failed: then not everything is durable. */
+/* Writes and syncs everything, so that all is durable whatever the durability mode, then seals.
+ * Synchronous. Errors: what failed: then not everything is durable. */
 int wal_shut(struct wal *wal);
 
-/* Frees the memory. Without wal_shut before it, or with operations still active, only after the world was closed. */
+/* Frees the memory. Without wal_shut before it, or with operations still active, only after the
+ * world was closed. */
 void wal_free(struct wal *wal);
 
 struct wal_receipt {
@@ -98,9 +104,10 @@ struct wal_receipt {
     wal_location location;
 };
 
-/* Appends a record (record->position is set by the log). Key and value are copied before it returns.
- * Errors: -EAGAIN (no buffer or segment is free: come back at the `room` event), -ENOSPC (the disk is full: appends are
- * refused; wal_has_space tells when it is over), -EIO (the log failed), -EFBIG (over record_size_max). */
+/* Appends a record (record->position is set by the log). Key and value are copied before it
+ * returns. Errors: -EAGAIN (no buffer or segment is free: come back at the `room` event), -ENOSPC
+ * (the disk is full: appends are refused; wal_has_space tells when it is over), -EIO (the log
+ * failed), -EFBIG (over record_size_max). */
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt);
 
 /* End of a pass: starts the writes that group commit wants now. */
@@ -112,28 +119,30 @@ uint64_t wal_durable(const struct wal *wal);
 /* The position of the last record appended. */
 uint64_t wal_last(const struct wal *wal);
 
-/* Whether the disk leaves room: false from when no further segment could be prepared until one was. Meanwhile sets go on
- * only as long as the segments at hand last, deletes longer; reads are not concerned. */
+/* Whether the disk leaves room: false from when no further segment could be prepared until one was.
+ * Meanwhile sets go on only as long as the segments at hand last, deletes longer; reads are not
+ * concerned. */
 bool wal_has_space(const struct wal *wal);
 
-/* What a reply that shows `position` must wait for: the position itself in commit mode, 0 in the others. */
+/* What a reply that shows `position` must wait for: the position itself in commit mode, 0 in the
+ * others. */
 uint64_t wal_gate(const struct wal *wal, uint64_t position);
 
-/* The bytes at `location` while a buffer still holds them (they may not be on disk yet), otherwise NULL. Valid until the
- * end of the pass. */
+/* The bytes at `location` while a buffer still holds them (they may not be on disk yet), otherwise
+ * NULL. Valid until the end of the pass. */
 const uint8_t *wal_peek(const struct wal *wal, wal_location location);
 
 /* The io handle to read from, and its pin: a pinned segment is not recycled. */
 int wal_pin_file(struct wal *wal, uint32_t file);
 void wal_unpin_file(struct wal *wal, uint32_t file);
 
-/* The record at `location` is no longer alive, because of the record at `killer_position`. A sealed segment without
- * live records is recycled once its last killer is durable and nobody pins it. */
+/* The record at `location` is no longer alive, because of the record at `killer_position`. A sealed
+ * segment without live records is recycled once its last killer is durable and nobody pins it. */
 void wal_record_dead(struct wal *wal, wal_location location, uint64_t killer_position);
 
 struct wal_stats {
-    uint64_t segments;      /* files, spare ones too */
-    uint64_t size_bytes;    /* of all of them */
+    uint64_t segments;   /* files, spare ones too */
+    uint64_t size_bytes; /* of all of them */
     uint64_t live_records;
     uint64_t batches;       /* written since start */
     uint64_t bytes_written; /* since start, headers and padding too */

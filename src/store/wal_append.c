@@ -140,10 +140,11 @@ const uint8_t *wal_peek(const struct wal *wal, wal_location location)
     const struct wal_buffer *open = wal->open;
     if (open != NULL && open->segment->file == file && offset >= open->offset)
         return offset - open->offset < open->used ? open->data + (offset - open->offset) : NULL;
-    for (const struct list_node *node = list_last(&wal->queue); node != NULL && node != &wal->queue.head;
-         node = node->prev) {
+    for (const struct list_node *node = list_last(&wal->queue);
+         node != NULL && node != &wal->queue.head; node = node->prev) {
         const struct wal_buffer *buffer = container_of(node, struct wal_buffer, node);
-        if (buffer->segment->file == file && offset >= buffer->offset && offset - buffer->offset < buffer->used)
+        if (buffer->segment->file == file && offset >= buffer->offset &&
+            offset - buffer->offset < buffer->used)
             return buffer->data + (offset - buffer->offset);
     }
     return NULL;

@@ -6,9 +6,9 @@
  *     4096  the spare mark: that the file holds nothing any more, although it may look otherwise
  *     8192  batches, one behind the other, each at a multiple of 4096; the last one is the seal
  *
- * The mark has a block of its own, so that a torn write of the next header cannot bring back what the
- * file held before: of header and mark, the valid one with the greater number counts, and at equal
- * numbers the mark.
+ * The mark has a block of its own, so that a torn write of the next header cannot bring back what
+ * the file held before: of header and mark, the valid one with the greater number counts, and at
+ * equal numbers the mark.
  *
  * Header and mark, one 4 KiB block each:
  *
@@ -31,8 +31,8 @@
  *       96     8  clock ceiling
  *      104  3992  0
  *
- * A batch: a header of 128 bytes, then the records, each padded with zeros to a multiple of 8 bytes,
- * then zeros up to the next multiple of 4096:
+ * A batch: a header of 128 bytes, then the records, each padded with zeros to a multiple of 8
+ * bytes, then zeros up to the next multiple of 4096:
  *
  *   offset  size  field
  *        0     8  magic "mvBATCH1"
@@ -129,15 +129,16 @@ static inline uint64_t wal_batch_position_last(const struct wal_batch_header *he
 /* Fills magic, format and crc in and writes one block. */
 void wal_segment_header_encode(struct wal_segment_header *header, uint8_t *block);
 
-/* Errors: -EBADMSG (not a header: absent, torn, rotten), -EPROTONOSUPPORT (sound, but of another format: *ret_header
- * holds it, of which only `format` means anything). */
+/* Errors: -EBADMSG (not a header: absent, torn, rotten), -EPROTONOSUPPORT (sound, but of another
+ * format: *ret_header holds it, of which only `format` means anything). */
 int wal_segment_header_decode(const uint8_t *block, struct wal_segment_header *ret_header);
 
-/* Fills magic, format, crc and payload_crc in and writes the 128 bytes at `batch`, behind which the records lie. */
+/* Fills magic, format, crc and payload_crc in and writes the 128 bytes at `batch`, behind which the
+ * records lie. */
 void wal_batch_header_encode(struct wal_batch_header *header, uint8_t *batch);
 
-/* Verifies the header alone, also that its numbers make sense together; the records' checksum is the caller's, once it
- * has all payload_size bytes. Errors: as above. */
+/* Verifies the header alone, also that its numbers make sense together; the records' checksum is
+ * the caller's, once it has all payload_size bytes. Errors: as above. */
 int wal_batch_header_decode(const uint8_t *batch, struct wal_batch_header *ret_header);
 
 #endif

@@ -1,4 +1,5 @@
-/* What the log's own files share; nobody else includes this but recovery, which builds the state, and tests.
+/* What the log's own files share; nobody else includes this but recovery, which builds the state,
+ * and tests.
  *
  *   wal.c         opening, shutting, asking
  *   wal_append.c  records into the open buffer
@@ -11,9 +12,9 @@
  *
  *   FREE -> OPEN -> QUEUED -> WRITING -> WRITTEN -> [SYNCING ->] STABLE -> FREE
  *
- * OPEN: the one that records are copied into. QUEUED to STABLE: in wal->queue, in log order; a buffer leaves it when
- * it is STABLE and all before it have left. Seals and segment headers go the same way, in blocks of their own, so that
- * their order with the batches needs no rule of its own.
+ * OPEN: the one that records are copied into. QUEUED to STABLE: in wal->queue, in log order; a
+ * buffer leaves it when it is STABLE and all before it have left. Seals and segment headers go the
+ * same way, in blocks of their own, so that their order with the batches needs no rule of its own.
  *
  * A segment's way:
  *
@@ -26,12 +27,13 @@
 #include "store/wal.h"
 #include "store/wal_format.h"
 
-#define WAL_SPARES_WANTED 2                       /* fewer: one is made */
-#define WAL_SPARES_KEPT 4                         /* more: recycled ones are removed. With as few as are wanted, each
-                                                     segment would be made before the last one is free, then removed */
-#define WAL_BLOCKS 8                              /* blocks for seals and headers: four changes of segment */
-#define WAL_ZEROS_SIZE ((uint32_t)(256 * KIB))    /* one write when a segment is zeroed */
-#define WAL_RETRY_NS NS_PER_S                     /* between attempts to prepare a segment on a full disk */
+#define WAL_SPARES_WANTED 2 /* fewer: one is made */
+#define WAL_SPARES_KEPT                                                                            \
+    4                /* more: recycled ones are removed. With as few as are wanted, each           \
+                        segment would be made before the last one is free, then removed */
+#define WAL_BLOCKS 8 /* blocks for seals and headers: four changes of segment */
+#define WAL_ZEROS_SIZE ((uint32_t)(256 * KIB)) /* one write when a segment is zeroed */
+#define WAL_RETRY_NS NS_PER_S /* between attempts to prepare a segment on a full disk */
 #define WAL_CLOCK_AHEAD_MS 250
 #define WAL_NAME_SIZE sizeof("/wal-12345678")
 
@@ -52,13 +54,14 @@ struct wal_segment {
     int handle;            /* < 0: not open */
     uint32_t pins;
     enum wal_segment_state state;
-    bool has_seal;         /* recovered, with its seal */
-    bool is_settled;       /* SEALED: nothing of it is in a buffer any more, all is durable */
-    bool is_damaged;       /* never recycled */
-    bool is_discarded;     /* an unfinished file: never recycled, only removed */
-    uint64_t size;         /* of the file */
-    uint64_t end;          /* where the next batch goes; nothing from here on is the log's */
-    uint64_t live;         /* records */
+    bool has_seal;      /* recovered, with its seal */
+    bool is_settled;    /* SEALED: nothing of it is in a buffer any more, all is durable */
+    bool is_damaged;    /* never recycled */
+    bool is_unreadable; /* in part: never cut, the device may give it some day */
+    bool is_discarded;  /* an unfinished file: never recycled, only removed */
+    uint64_t size;      /* of the file */
+    uint64_t end;       /* where the next batch goes; nothing from here on is the log's */
+    uint64_t live;      /* records */
     uint64_t killer_last;
     struct wal_segment_header header;
     char path[];
@@ -73,14 +76,16 @@ struct wal_table {
 struct wal_state {
     struct wal_table table; /* ascending in segment number */
     uint64_t generation;
-    uint64_t number;        /* greatest segment number ever */
+    uint64_t number; /* greatest segment number ever */
     uint64_t last_position;
     uint64_t clock_ceiling;
-    uint32_t serial;        /* greatest file serial */
+    uint32_t serial; /* greatest file serial */
 };
 
-/* A segment in a free place of the table. Errors: -ENOMEM, -ENFILE (the locations cannot name more files). */
-int wal_table_add(struct wal_table *table, const char *directory, uint32_t serial, struct wal_segment **ret_segment);
+/* A segment in a free place of the table. Errors: -ENOMEM, -ENFILE (the locations cannot name more
+ * files). */
+int wal_table_add(struct wal_table *table, const char *directory, uint32_t serial,
+                  struct wal_segment **ret_segment);
 
 /* Frees the segment, whose file is closed. */
 void wal_table_remove(struct wal_table *table, struct wal_segment *segment);
@@ -119,12 +124,12 @@ struct wal_buffer {
     struct wal *wal;
     struct wal_segment *segment;
     uint8_t *data;
-    struct list *home;       /* the free list */
+    struct list *home; /* the free list */
     enum wal_buffer_kind kind;
     enum wal_buffer_state state;
     uint32_t capacity;
-    uint32_t limit;          /* what the segment leaves of the capacity */
-    uint32_t used;           /* bytes, with the batch header */
+    uint32_t limit; /* what the segment leaves of the capacity */
+    uint32_t used;  /* bytes, with the batch header */
     uint32_t record_count;
     uint64_t offset;         /* in the segment */
     uint64_t position_first; /* with no records: the next position */
@@ -154,13 +159,13 @@ enum wal_task {
 /* One task at a time, on one segment. */
 struct wal_keeper {
     struct io_op op;
-    struct io_op timer;      /* the next attempt on a full disk */
+    struct io_op timer; /* the next attempt on a full disk */
     enum wal_task task;
     struct wal_segment *segment;
-    bool is_recycling;       /* MARK is of a segment that held records */
+    bool is_recycling; /* MARK is of a segment that held records */
     uint64_t zeroed;
-    uint8_t *mark;           /* one block */
-    uint8_t *zeros;          /* WAL_ZEROS_SIZE */
+    uint8_t *mark;  /* one block */
+    uint8_t *zeros; /* WAL_ZEROS_SIZE */
 };
 
 struct wal {
@@ -173,7 +178,7 @@ struct wal {
     struct wal_table table;
     struct wal_segment *segment; /* the open one */
     struct list spares;
-    struct list drained;         /* sealed, without live records */
+    struct list drained; /* sealed, without live records */
     uint32_t spare_count;
     uint64_t generation;
     uint64_t generation_base;
@@ -182,25 +187,25 @@ struct wal {
 
     uint64_t position_last;
     uint64_t durable;
-    uint64_t clock_max;          /* greatest clock of a record since start */
-    uint64_t clock_recovered;    /* ceiling of everything before */
+    uint64_t clock_max;       /* greatest clock of a record since start */
+    uint64_t clock_recovered; /* ceiling of everything before */
 
     struct wal_buffer *buffers;
-    uint32_t buffer_count;       /* of all kinds */
+    uint32_t buffer_count; /* of all kinds */
     struct wal_buffer *open;
     struct list free_ordinary, free_jumbo, free_blocks;
     struct list queue;
-    uint32_t queued_count;       /* QUEUED ones in the queue */
-    uint32_t in_flight;          /* written or synced right now */
+    uint32_t queued_count; /* QUEUED ones in the queue */
+    uint32_t in_flight;    /* written or synced right now */
     struct io_op sync;
     struct io_op timer;
 
-    bool is_opening;             /* wal_open has not returned: no events */
-    bool has_begun;              /* the generation's first header is durable: old segments may be touched */
+    bool is_opening; /* wal_open has not returned: no events */
+    bool has_begun;  /* the generation's first header is durable: old segments may be touched */
     bool is_shutting;
     bool room_wanted;
     bool disk_full;
-    bool is_hindered;            /* one of: failed, shutting, disk full. wal_append looks closer */
+    bool is_hindered; /* one of: failed, shutting, disk full. wal_append looks closer */
     int failed;
     struct wal_keeper keeper;
     struct wal_stats stats;
@@ -227,8 +232,8 @@ void wal_tell_room(struct wal *wal);
 
 /* wal_segment.c */
 
-/* Seals the open segment, when there is one, and opens the first spare one; both through the queue. The caller made sure
- * that there are a spare one and two free blocks. */
+/* Seals the open segment, when there is one, and opens the first spare one; both through the queue.
+ * The caller made sure that there are a spare one and two free blocks. */
 void wal_change_segment(struct wal *wal);
 
 /* Makes a spare segment the open one and fills its header in. */

@@ -4,8 +4,8 @@
  *   a recycled one    MARK
  *   one too many      UNLINK -> SYNC_UNLINK -> CLOSE
  *
- * The mark comes last: a file that has it is zeroed as a whole, or held records once, and can be written without the
- * file system's journal. A segment counts as gone only once that is durable. */
+ * The mark comes last: a file that has it is zeroed as a whole, or held records once, and can be
+ * written without the file system's journal. A segment counts as gone only once that is durable. */
 #include "store/wal_internal.h"
 
 #include <errno.h>
@@ -24,8 +24,8 @@ static void write_mark(struct wal *wal, struct wal_segment *segment)
         .segment_size = segment->size,
     };
     wal_segment_header_encode(&mark, wal->keeper.mark);
-    io_write(wal->io, &wal->keeper.op, segment->handle, wal->keeper.mark, WAL_BLOCK_SIZE, WAL_MARK_OFFSET,
-             IO_WRITE_DSYNC);
+    io_write(wal->io, &wal->keeper.op, segment->handle, wal->keeper.mark, WAL_BLOCK_SIZE,
+             WAL_MARK_OFFSET, IO_WRITE_DSYNC);
 }
 
 static uint32_t zero_size(const struct wal_keeper *keeper)
@@ -52,8 +52,8 @@ static void start_task(struct wal *wal, enum wal_task task)
         io_allocate(wal->io, &keeper->op, segment->handle, segment->size);
         break;
     case WAL_TASK_ZERO:
-        io_write(wal->io, &keeper->op, segment->handle, keeper->zeros, zero_size(keeper), keeper->zeroed,
-                 IO_WRITE_PLAIN);
+        io_write(wal->io, &keeper->op, segment->handle, keeper->zeros, zero_size(keeper),
+                 keeper->zeroed, IO_WRITE_PLAIN);
         break;
     case WAL_TASK_SYNC_ZEROS:
         io_sync(wal->io, &keeper->op, segment->handle);
@@ -115,7 +115,8 @@ static void note_full(struct wal *wal, int error)
 {
     if (!wal->disk_full)
         log_warn(wal->log,
-                 "%s: no room for another segment of %llu bytes: %s. Deletes and reads go on; writes are refused once "
+                 "%s: no room for another segment of %llu bytes: %s. Deletes and reads go on; "
+                 "writes are refused once "
                  "the segments at hand are full. Free some space: they go on by themselves",
                  wal->directory, (unsigned long long)wal->options.segment_size, strerror(-error));
     wal->disk_full = true;
@@ -128,7 +129,8 @@ static void note_full(struct wal *wal, int error)
 
 static bool is_full(int error)
 {
-    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE || error == -EFBIG;
+    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
+           error == -EFBIG;
 }
 
 /* A try on a full disk would take what is left away from others for a moment. */
@@ -177,7 +179,8 @@ static void next_task(struct wal *wal)
         break;
     case WAL_TASK_ZERO:
         keeper->zeroed += zero_size(keeper);
-        start_task(wal, keeper->zeroed < keeper->segment->size ? WAL_TASK_ZERO : WAL_TASK_SYNC_ZEROS);
+        start_task(wal,
+                   keeper->zeroed < keeper->segment->size ? WAL_TASK_ZERO : WAL_TASK_SYNC_ZEROS);
         break;
     case WAL_TASK_SYNC_ZEROS:
 #ifdef PLANT_SKIP_DIRECTORY_SYNC
@@ -268,17 +271,20 @@ static void leave(struct wal *wal, struct wal_segment *segment)
 {
     list_remove(&segment->node);
     bool is_spare = segment->state == WAL_SEGMENT_SPARE;
-    bool is_usable = !is_spare && !segment->is_discarded && segment->size == wal->options.segment_size;
+    bool is_usable =
+        !is_spare && !segment->is_discarded && segment->size == wal->options.segment_size;
     wal->spare_count -= is_spare;
     segment->state = WAL_SEGMENT_LEAVING;
     wal->keeper.segment = segment;
     wal->keeper.is_recycling = true;
-    start_task(wal, is_usable && wal->spare_count < WAL_SPARES_KEPT ? WAL_TASK_MARK : WAL_TASK_UNLINK);
+    start_task(wal,
+               is_usable && wal->spare_count < WAL_SPARES_KEPT ? WAL_TASK_MARK : WAL_TASK_UNLINK);
 }
 
 static struct wal_segment *find_free(const struct wal *wal)
 {
-    for (struct list_node *node = list_first(&wal->drained); node != NULL; node = list_next(&wal->drained, node)) {
+    for (struct list_node *node = list_first(&wal->drained); node != NULL;
+         node = list_next(&wal->drained, node)) {
         struct wal_segment *segment = container_of(node, struct wal_segment, node);
         if (wal_segment_is_free(wal, segment))
             return segment;
@@ -288,7 +294,8 @@ static struct wal_segment *find_free(const struct wal *wal)
 
 bool wal_is_clearing(const struct wal *wal)
 {
-    bool is_leaving = wal->keeper.segment != NULL && wal->keeper.segment->state == WAL_SEGMENT_LEAVING;
+    bool is_leaving =
+        wal->keeper.segment != NULL && wal->keeper.segment->state == WAL_SEGMENT_LEAVING;
     return is_leaving || find_free(wal) != NULL;
 }
 
@@ -296,7 +303,8 @@ void wal_keep(struct wal *wal)
 {
     if (wal->keeper.task != WAL_TASK_NONE || wal->failed != 0 || wal->is_shutting)
         return;
-    /* Nothing old is touched before the new generation's first header says where the old one ended. */
+    /* Nothing old is touched before the new generation's first header says where the old one ended.
+     */
     struct wal_segment *segment = wal->has_begun ? find_free(wal) : NULL;
     if (segment == NULL && wal->has_begun && wal->spare_count > WAL_SPARES_KEPT)
         segment = container_of(list_last(&wal->spares), struct wal_segment, node);

@@ -14,7 +14,8 @@ enum seen {
 
 enum verdict { GO_ON = 0, LOG_ENDED = 1 };
 
-static bool belongs(const struct wal_batch_header *batch, const struct wal_segment_header *segment, uint64_t offset)
+static bool belongs(const struct wal_batch_header *batch, const struct wal_segment_header *segment,
+                    uint64_t offset)
 {
 #ifdef PLANT_REPLAY_STALE
     if (batch->directory_id == segment->directory_id)
@@ -25,9 +26,10 @@ static bool belongs(const struct wal_batch_header *batch, const struct wal_segme
            batch->segment == segment->number && batch->offset == offset;
 }
 
-/* What lies at `offset`. The header is set for SEEN_BATCH only. A batch of another format is not ours: the header of its
- * segment would have said so. */
-static int look(struct wal_scan *scan, uint32_t index, uint64_t offset, struct wal_batch_header *ret_batch)
+/* What lies at `offset`. The header is set for SEEN_BATCH only. A batch of another format is not
+ * ours: the header of its segment would have said so. */
+static int look(struct wal_scan *scan, uint32_t index, uint64_t offset,
+                struct wal_batch_header *ret_batch)
 {
     const struct wal_scan_segment *segment = &scan->segments[index];
     if (offset + WAL_BLOCK_SIZE > segment->size)
@@ -41,7 +43,8 @@ static int look(struct wal_scan *scan, uint32_t index, uint64_t offset, struct w
         memcpy(&batch, image + offset, sizeof batch);
         return batch.salt != 0 && batch.salt == segment->header.salt ? SEEN_TORN : SEEN_OTHER;
     }
-    if (!belongs(&batch, &segment->header, offset) || wal_batch_size(&batch) > segment->size - offset)
+    if (!belongs(&batch, &segment->header, offset) ||
+        wal_batch_size(&batch) > segment->size - offset)
         return SEEN_OTHER;
     scan->found.clock_ceiling = max_u64(scan->found.clock_ceiling, batch.clock_ceiling);
     *ret_batch = batch;
@@ -60,7 +63,8 @@ static int load_payload(struct wal_scan *scan, uint32_t index, uint64_t offset,
     return crc32c(*ret_payload, batch->payload_size) == batch->payload_crc;
 }
 
-/* Adds up what the headers from here to the end of the generation prove, and how many bytes they speak for. */
+/* Adds up what the headers from here to the end of the generation prove, and how many bytes they
+ * speak for. */
 static int look_ahead(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
     scan->tail_bytes = 0;
@@ -94,8 +98,8 @@ static int prove(struct wal_scan *scan, uint32_t index, uint64_t offset)
     return error;
 }
 
-/* The next offset at or behind `offset` where a batch lies that belongs there and goes on; the segment's size when
- * there is none. */
+/* The next offset at or behind `offset` where a batch lies that belongs there and goes on; the
+ * segment's size when there is none. */
 static int find_batch(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t *ret_offset)
 {
     for (;; offset += WAL_BLOCK_SIZE) {
@@ -113,7 +117,8 @@ static int find_batch(struct wal_scan *scan, uint32_t index, uint64_t offset, ui
 /* Whether this segment is the one right behind the segment before it in the list. */
 static bool follows(const struct wal_scan *scan, uint32_t index)
 {
-    return index > 0 && scan->segments[index].header.generation == scan->segments[index - 1].header.generation &&
+    return index > 0 &&
+           scan->segments[index].header.generation == scan->segments[index - 1].header.generation &&
            scan->segments[index].header.previous == scan->segments[index - 1].header.number;
 }
 
@@ -146,7 +151,8 @@ static int end_log(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
     const struct wal_scan_segment *segment = &scan->segments[index];
     if (segment->unreadable_last != WAL_READABLE && segment->unreadable_last >= offset) {
-        scan_note_place(scan, index, offset, segment->size, "the device does not give it: this may not be the end");
+        scan_note_place(scan, index, offset, segment->size,
+                        "the device does not give it: this may not be the end");
         scan->found.damaged_last = max_u64(scan->found.damaged_last, scan->expected);
     }
     int error = look_ahead(scan, index, offset);
@@ -159,7 +165,8 @@ static int end_log(struct wal_scan *scan, uint32_t index, uint64_t offset)
     return LOG_ENDED;
 }
 
-/* What comes next begins at `first`, above scan->expected: damage when the gap was durable, otherwise the end. */
+/* What comes next begins at `first`, above scan->expected: damage when the gap was durable,
+ * otherwise the end. */
 static int cross_gap(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t first)
 {
     int error = prove(scan, index, offset);
@@ -169,8 +176,8 @@ static int cross_gap(struct wal_scan *scan, uint32_t index, uint64_t offset, uin
     return scan->expected < first || first > scan->limit ? end_log(scan, index, offset) : GO_ON;
 }
 
-/* The place at *offset is not as it should be. Moves *offset behind it when that was damage. A batch that is given has a
- * sound header but not sound records. */
+/* The place at *offset is not as it should be. Moves *offset behind it when that was damage. A
+ * batch that is given has a sound header but not sound records. */
 static int handle_bad(struct wal_scan *scan, uint32_t index, uint64_t *offset,
                       const struct wal_batch_header *batch)
 {
@@ -199,7 +206,8 @@ static int handle_bad(struct wal_scan *scan, uint32_t index, uint64_t *offset,
 }
 
 /* Takes the batch at *offset, whose header is sound, and moves behind it. */
-static int take_batch(struct wal_scan *scan, uint32_t index, uint64_t *offset, const struct wal_batch_header *batch)
+static int take_batch(struct wal_scan *scan, uint32_t index, uint64_t *offset,
+                      const struct wal_batch_header *batch)
 {
     if (batch->position_first < scan->expected)
         return handle_bad(scan, index, offset, NULL);
@@ -240,7 +248,8 @@ static int scan_segment(struct wal_scan *scan, uint32_t index)
                                          : handle_bad(scan, index, &offset, NULL);
         if (verdict != GO_ON || offset == before)
             return verdict;
-        if (seen == SEEN_BATCH && batch.record_count == 0 && batch.position_first == scan->expected) {
+        if (seen == SEEN_BATCH && batch.record_count == 0 &&
+            batch.position_first == scan->expected) {
             segment->is_sealed = true;
             segment->end = offset;
             return GO_ON;
@@ -257,7 +266,8 @@ static int join_segments(struct wal_scan *scan, uint32_t index)
         return GO_ON;
     if (follows(scan, index))
         return cross_gap(scan, index - 1, before->end, first);
-    /* Those between were recycled: what they held is known to be dead. What the one before lost at its end is not. */
+    /* Those between were recycled: what they held is known to be dead. What the one before lost at
+     * its end is not. */
     if (before->is_damaged && !before->is_sealed) {
         int verdict = cross_gap(scan, index - 1, before->end, first);
         if (verdict != GO_ON)
@@ -277,7 +287,8 @@ static int close_generation(struct wal_scan *scan, uint32_t last)
     if (error < 0)
         return error;
     bool is_newest = scan->generation_end == scan->segment_count;
-    /* An older generation's last segment may have been recycled: only damage means that something is missing. */
+    /* An older generation's last segment may have been recycled: only damage means that something
+     * is missing. */
     if (is_newest || segment->is_damaged)
         scan_note_lost(scan, last, segment->end, min_u64(scan->proof, scan->limit));
     return 0;
@@ -315,7 +326,8 @@ int wal_scan_run(struct wal_scan *scan)
         struct wal_scan_segment *segment = &scan->segments[i];
         assert(i == 0 || segment->header.number > scan->segments[i - 1].header.number);
         segment->end = min_u64(WAL_DATA_OFFSET, segment->size);
-        scan->found.clock_ceiling = max_u64(scan->found.clock_ceiling, segment->header.clock_ceiling);
+        scan->found.clock_ceiling =
+            max_u64(scan->found.clock_ceiling, segment->header.clock_ceiling);
     }
     for (uint32_t first = 0; first < scan->segment_count; first = scan->generation_end) {
         int verdict = scan_generation(scan, first);
@@ -329,7 +341,8 @@ int wal_scan_run(struct wal_scan *scan)
 
 /* ---- a segment without a readable header ---- */
 
-static void infer_header(const struct wal_batch_header *batch, uint64_t size, struct wal_segment_header *ret_header)
+static void infer_header(const struct wal_batch_header *batch, uint64_t size,
+                         struct wal_segment_header *ret_header)
 {
     ret_header->state = WAL_HEADER_ACTIVE;
     ret_header->generation = batch->generation;
@@ -355,8 +368,9 @@ int wal_scan_infer(struct wal_scan *scan, uint32_t index, uint64_t number_above)
         if (error < 0)
             return error;
         struct wal_batch_header batch;
-        bool sound = wal_batch_header_decode(image + offset, &batch) == 0 && batch.offset == offset &&
-                     batch.directory_id == header->directory_id && batch.log_id == header->log_id;
+        bool sound = wal_batch_header_decode(image + offset, &batch) == 0 &&
+                     batch.offset == offset && batch.directory_id == header->directory_id &&
+                     batch.log_id == header->log_id;
         if (sound && batch.segment > header->number) {
             infer_header(&batch, segment->size, header);
             found = 1;

@@ -14,7 +14,8 @@ static bool may_note(struct wal_scan *scan)
     return scan->notes++ < NOTES_MAX;
 }
 
-void scan_note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto, const char *what)
+void scan_note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto,
+                     const char *what)
 {
     scan->segments[index].is_damaged = true;
     scan->found.damaged_batches++;
@@ -40,14 +41,15 @@ void scan_note_lost(struct wal_scan *scan, uint32_t index, uint64_t offset, uint
 }
 
 /* Shows one record. Returns its size with padding; 0: it is not sound. */
-static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offset, const uint8_t *data,
-                           uint64_t size, uint64_t position)
+static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offset,
+                           const uint8_t *data, uint64_t size, uint64_t position)
 {
     struct record record;
     int64_t result = record_decode(data, size, &record);
     if (result == -EPROTONOSUPPORT) {
         log_error(scan->log,
-                  "%s: the record at byte %" PRIu64 " has format %u and flags %02x, which this program does not know: "
+                  "%s: the record at byte %" PRIu64
+                  " has format %u and flags %02x, which this program does not know: "
                   "use the version that wrote it, or a newer one",
                   scan->segments[index].path, offset, data[6], data[7]);
         return result;
@@ -64,14 +66,14 @@ static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offse
 
 /* A batch whose records are sound as a whole. */
 int scan_show_batch(struct wal_scan *scan, uint32_t index, uint64_t offset,
-                      const struct wal_batch_header *batch, const uint8_t *payload)
+                    const struct wal_batch_header *batch, const uint8_t *payload)
 {
     uint64_t done = 0;
     uint32_t i = 0;
     offset += WAL_BATCH_HEADER_SIZE;
     for (; i < batch->record_count && done < batch->payload_size; i++) {
-        int64_t size = show_record(scan, index, offset + done, payload + done, batch->payload_size - done,
-                                   batch->position_first + i);
+        int64_t size = show_record(scan, index, offset + done, payload + done,
+                                   batch->payload_size - done, batch->position_first + i);
         if (size < 0)
             return (int)size;
         if (size == 0)
@@ -79,8 +81,10 @@ int scan_show_batch(struct wal_scan *scan, uint32_t index, uint64_t offset,
         done += (uint64_t)size;
     }
     if (i < batch->record_count) {
-        scan_note_place(scan, index, offset + done, offset + batch->payload_size, "a record is not sound");
-        scan->found.damaged_last = max_u64(scan->found.damaged_last, wal_batch_position_last(batch));
+        scan_note_place(scan, index, offset + done, offset + batch->payload_size,
+                        "a record is not sound");
+        scan->found.damaged_last =
+            max_u64(scan->found.damaged_last, wal_batch_position_last(batch));
     }
     scan->expected = batch->position_first + batch->record_count;
     return 0;
@@ -91,12 +95,13 @@ static uint64_t told_size(const uint8_t *data, uint64_t size)
 {
     if (size < RECORD_HEADER_SIZE)
         return 0;
-    uint64_t told = round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
+    uint64_t told =
+        round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
     return told <= size ? told : 0;
 }
 
-/* Whether the sizes that the records tell lead exactly through the batch. If not, a size is wrong, and whatever lies
- * behind it might be a client's bytes that look like a record. */
+/* Whether the sizes that the records tell lead exactly through the batch. If not, a size is wrong,
+ * and whatever lies behind it might be a client's bytes that look like a record. */
 static bool sizes_add_up(const struct wal_batch_header *batch, const uint8_t *payload)
 {
     uint64_t done = 0;
@@ -111,15 +116,15 @@ static bool sizes_add_up(const struct wal_batch_header *batch, const uint8_t *pa
 
 /* A damaged batch whose header is sound: shows the records that are sound themselves. */
 int scan_salvage(struct wal_scan *scan, uint32_t index, uint64_t offset,
-                   const struct wal_batch_header *batch, const uint8_t *payload)
+                 const struct wal_batch_header *batch, const uint8_t *payload)
 {
     bool may_skip = sizes_add_up(batch, payload);
     uint64_t done = 0;
     uint32_t shown = 0;
     for (uint32_t i = 0; i < batch->record_count && done < batch->payload_size; i++) {
         uint64_t left = batch->payload_size - done;
-        int64_t size = show_record(scan, index, offset + WAL_BATCH_HEADER_SIZE + done, payload + done, left,
-                                   batch->position_first + i);
+        int64_t size = show_record(scan, index, offset + WAL_BATCH_HEADER_SIZE + done,
+                                   payload + done, left, batch->position_first + i);
         if (size < 0)
             return (int)size;
         shown += size > 0;
@@ -132,9 +137,11 @@ int scan_salvage(struct wal_scan *scan, uint32_t index, uint64_t offset,
         done += (uint64_t)size;
     }
     if (shown < batch->record_count && !may_skip)
-        scan->found.damaged_last = max_u64(scan->found.damaged_last, wal_batch_position_last(batch));
+        scan->found.damaged_last =
+            max_u64(scan->found.damaged_last, wal_batch_position_last(batch));
     scan_note_place(scan, index, offset, offset + wal_batch_size(batch),
-               shown == 0 ? "no record of the batch is sound" : "only some records of the batch are sound");
+                    shown == 0 ? "no record of the batch is sound"
+                               : "only some records of the batch are sound");
     scan->expected = batch->position_first + batch->record_count;
     return 0;
 }

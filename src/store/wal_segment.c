@@ -15,16 +15,19 @@ static int table_grow(struct wal_table *table)
     if (table->capacity == 1u << WAL_FILE_BITS)
         return -ENFILE;
     uint32_t capacity = table->capacity == 0 ? TABLE_CAPACITY_MIN : 2 * table->capacity;
-    struct wal_segment **segments = realloc(table->segments, capacity * sizeof(struct wal_segment *));
+    struct wal_segment **segments =
+        realloc(table->segments, capacity * sizeof(struct wal_segment *));
     if (segments == NULL)
         return -ENOMEM;
-    memset(segments + table->capacity, 0, (capacity - table->capacity) * sizeof(struct wal_segment *));
+    memset(segments + table->capacity, 0,
+           (capacity - table->capacity) * sizeof(struct wal_segment *));
     table->segments = segments;
     table->capacity = capacity;
     return 0;
 }
 
-int wal_table_add(struct wal_table *table, const char *directory, uint32_t serial, struct wal_segment **ret_segment)
+int wal_table_add(struct wal_table *table, const char *directory, uint32_t serial,
+                  struct wal_segment **ret_segment)
 {
     int error = table->count == table->capacity ? table_grow(table) : 0;
     if (error < 0)
@@ -153,7 +156,8 @@ bool wal_segment_is_free(const struct wal *wal, const struct wal_segment *segmen
 
 void wal_segment_check(struct wal *wal, struct wal_segment *segment)
 {
-    if (segment->state != WAL_SEGMENT_SEALED || segment->live > 0 || segment->is_damaged)
+    if (segment->state != WAL_SEGMENT_SEALED || segment->live > 0 || segment->is_damaged ||
+        segment->is_unreadable)
         return;
     if (!list_node_is_linked(&segment->node))
         list_push_back(&wal->drained, &segment->node);

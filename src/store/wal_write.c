@@ -25,8 +25,8 @@ void wal_tell_room(struct wal *wal)
         wal->options.events.room(wal->options.events.context);
 }
 
-/* Whether the buffer's bytes are on stable media only after a sync. Without durability (WAL_NONE) nothing waits for
- * that but the end of a segment, so that segments can be recycled. */
+/* Whether the buffer's bytes are on stable media only after a sync. Without durability (WAL_NONE)
+ * nothing waits for that but the end of a segment, so that segments can be recycled. */
 static bool needs_sync(const struct wal_buffer *buffer)
 {
     if (buffer->wal->options.durability == WAL_NONE)
@@ -114,8 +114,8 @@ static void start_write(struct wal *wal, struct wal_buffer *buffer)
     wal->queued_count--;
     wal->in_flight++;
     buffer->op.done = write_done;
-    io_write(wal->io, &buffer->op, buffer->segment->handle, buffer->data, write_size(buffer), buffer->offset,
-             dsync ? IO_WRITE_DSYNC : IO_WRITE_PLAIN);
+    io_write(wal->io, &buffer->op, buffer->segment->handle, buffer->data, write_size(buffer),
+             buffer->offset, dsync ? IO_WRITE_DSYNC : IO_WRITE_PLAIN);
 #ifdef PLANT_ACK_BEFORE_SYNC
     wal->durable = max_u64(wal->durable, wal_buffer_position_last(buffer));
     wal->options.events.durable(wal->options.events.context, wal->durable);
@@ -127,7 +127,8 @@ void wal_pump(struct wal *wal)
     if (wal->failed != 0 || wal->queued_count == 0)
         return;
     struct list_node *node = list_first(&wal->queue);
-    while (node != NULL && wal->queued_count > 0 && wal->in_flight < wal->options.writes_in_flight) {
+    while (node != NULL && wal->queued_count > 0 &&
+           wal->in_flight < wal->options.writes_in_flight) {
         struct wal_buffer *buffer = container_of(node, struct wal_buffer, node);
         node = list_next(&wal->queue, node);
         if (buffer->state == WAL_BUFFER_QUEUED)
@@ -146,7 +147,8 @@ static void sync_done(struct io_op *op, int32_t result)
         wal_fail(wal, result, "a sync");
         return;
     }
-    for (struct list_node *node = list_first(&wal->queue); node != NULL; node = list_next(&wal->queue, node)) {
+    for (struct list_node *node = list_first(&wal->queue); node != NULL;
+         node = list_next(&wal->queue, node)) {
         struct wal_buffer *buffer = container_of(node, struct wal_buffer, node);
         if (buffer->state != WAL_BUFFER_SYNCING)
             break;

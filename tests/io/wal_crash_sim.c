@@ -1,5 +1,6 @@
-/* The log under crashes: random appends, a loss of power or a kill at a random step, also within recovery, again and
- * again on the same disk. What was durable is there, what is shown was written, what was once dropped never returns. */
+/* The log under crashes: random appends, a loss of power or a kill at a random step, also within
+ * recovery, again and again on the same disk. What was durable is there, what is shown was written,
+ * what was once dropped never returns. */
 #include "store/recovery.h"
 #include "store/wal.h"
 
@@ -37,8 +38,8 @@ struct model {
     struct wal_options options;
     struct written writes[WRITES_MAX]; /* by number, from 1; the number is the version's clock */
     uint32_t write_count;
-    uint32_t newest[KEYS];             /* numbers; 0: none */
-    uint32_t oldest_pending;           /* below, everything is acknowledged or dropped */
+    uint32_t newest[KEYS];   /* numbers; 0: none */
+    uint32_t oldest_pending; /* below, everything is acknowledged or dropped */
     bool failed;
     uint64_t recycled;
     uint32_t dead[WRITES_MAX];
@@ -80,7 +81,8 @@ static int on_record(void *context, const struct record *record, wal_location lo
     uint32_t number = (uint32_t)record->version.clock;
     cr_assert(number >= 1 && number <= model->write_count, "seed %" PRIu64, model->seed);
     struct written *written = &model->writes[number];
-    cr_assert_not(written->dropped, "seed %" PRIu64 ": write %u returned after it was dropped", model->seed, number);
+    cr_assert_not(written->dropped, "seed %" PRIu64 ": write %u returned after it was dropped",
+                  model->seed, number);
     cr_assert_eq(record->position, written->position, "seed %" PRIu64, model->seed);
     cr_assert_eq(record->key.size, 1);
     cr_assert_eq(record->key.data[0], written->key);
@@ -88,7 +90,8 @@ static int on_record(void *context, const struct record *record, wal_location lo
     cr_assert_eq((record->flags & RECORD_TOMBSTONE) != 0, written->tombstone);
     static uint8_t expected[VALUE_MAX];
     fill_value(number, expected, written->size);
-    cr_assert_eq(memcmp(record->value.data, expected, written->size), 0, "seed %" PRIu64, model->seed);
+    cr_assert_eq(memcmp(record->value.data, expected, written->size), 0, "seed %" PRIu64,
+                 model->seed);
     written->location = location;
     uint32_t *newest = &model->newest[written->key];
     if (*newest == number)
@@ -110,9 +113,11 @@ static void check_recovered(struct model *model, const struct wal_recovered *rec
         if (written->dropped)
             continue;
         bool is_lost = number > model->newest[written->key];
-        cr_assert(!is_lost || !written->acknowledged, "seed %" PRIu64 ": write %u at %" PRIu64 " is lost (last %" PRIu64 ")",
+        cr_assert(!is_lost || !written->acknowledged,
+                  "seed %" PRIu64 ": write %u at %" PRIu64 " is lost (last %" PRIu64 ")",
                   model->seed, number, written->position, recovered->last_position);
-        cr_assert(written->position <= recovered->last_position || !written->acknowledged, "seed %" PRIu64, model->seed);
+        cr_assert(written->position <= recovered->last_position || !written->acknowledged,
+                  "seed %" PRIu64, model->seed);
         written->dropped = is_lost;
         written->acknowledged |= !is_lost;
     }
@@ -126,16 +131,19 @@ static bool recover_and_open(struct model *model)
     struct wal_state *state;
     memset(model->newest, 0, sizeof model->newest);
     model->dead_count = 0;
-    int result = wal_recover(model->io, &model->log, &model->options, on_record, model, &recovered, &state);
+    int result =
+        wal_recover(model->io, &model->log, &model->options, on_record, model, &recovered, &state);
     if (result != 0) {
-        cr_assert(sim_host_is_crashed(model->io), "seed %" PRIu64 ": recovery says %d", model->seed, result);
+        cr_assert(sim_host_is_crashed(model->io), "seed %" PRIu64 ": recovery says %d", model->seed,
+                  result);
         return false;
     }
     check_recovered(model, &recovered);
     for (uint32_t i = 0; i < model->dead_count; i++)
         wal_state_record_dead(state, model->writes[model->dead[i]].location);
     result = wal_open(model->io, &model->log, &model->options, state, &model->wal);
-    cr_assert(result == 0 || sim_host_is_crashed(model->io), "seed %" PRIu64 ": open says %d", model->seed, result);
+    cr_assert(result == 0 || sim_host_is_crashed(model->io), "seed %" PRIu64 ": open says %d",
+              model->seed, result);
     return result == 0;
 }
 
@@ -164,7 +172,8 @@ static void append_one(struct model *model)
     int result = wal_append(model->wal, &record, &receipt);
     if (result == -EAGAIN)
         return;
-    cr_assert(result == 0 || sim_host_is_crashed(model->io), "seed %" PRIu64 ": append says %d", model->seed, result);
+    cr_assert(result == 0 || sim_host_is_crashed(model->io), "seed %" PRIu64 ": append says %d",
+              model->seed, result);
     if (result != 0)
         return;
     struct record again;
@@ -173,8 +182,11 @@ static void append_one(struct model *model)
     cr_assert_gt(record_decode(bytes, VALUE_MAX + 100, &again), 0);
     cr_assert_eq(again.position, receipt.position);
     uint32_t old = model->newest[key];
-    model->writes[number] = (struct written){
-        .position = receipt.position, .location = receipt.location, .key = key, .size = size, .tombstone = tombstone};
+    model->writes[number] = (struct written){.position = receipt.position,
+                                             .location = receipt.location,
+                                             .key = key,
+                                             .size = size,
+                                             .tombstone = tombstone};
     model->write_count = number;
     model->newest[key] = number;
     if (old != 0)
@@ -198,8 +210,11 @@ static void work(struct model *model, uint32_t passes)
 
 static void live_once(struct model *model)
 {
-    struct io_options io_options = {.files_max = 512, .sockets_max = 4, .receive_buffer_size = 4096,
-                                    .receive_buffer_count = 4, .region_size = wal_memory_size(&model->options)};
+    struct io_options io_options = {.files_max = 512,
+                                    .sockets_max = 4,
+                                    .receive_buffer_size = 4096,
+                                    .receive_buffer_count = 4,
+                                    .region_size = wal_memory_size(&model->options)};
     sim_host_open(model->sim, model->disk, &io_options, &model->io);
     model->options.memory = io_region(model->io);
     cr_assert_eq(io_make_directory(model->io, "log"), 0);
@@ -218,7 +233,8 @@ static void live_once(struct model *model)
         work(model, crashes ? 3000 : 200);
         if (!sim_host_is_crashed(model->io)) {
             int result = wal_shut(model->wal);
-            cr_assert(result == 0 || sim_host_is_crashed(model->io), "seed %" PRIu64 ": shut says %d", model->seed, result);
+            cr_assert(result == 0 || sim_host_is_crashed(model->io),
+                      "seed %" PRIu64 ": shut says %d", model->seed, result);
             if (result == 0)
                 cr_assert_eq(wal_durable(model->wal), wal_last(model->wal));
         }
@@ -246,7 +262,8 @@ static void choose_options(struct model *model)
         .record_size_max = (uint32_t)record_size(1, VALUE_MAX),
         .writes_in_flight = (uint32_t)(1 + prng_below(prng, 2)),
         .use_dsync = prng_below(prng, 2) == 0,
-        .durability = prng_below(prng, 2) == 0 ? WAL_COMMIT : (enum wal_durability)prng_below(prng, 3),
+        .durability =
+            prng_below(prng, 2) == 0 ? WAL_COMMIT : (enum wal_durability)prng_below(prng, 3),
         .events = {model, on_durable, on_room, on_failed},
     };
 }

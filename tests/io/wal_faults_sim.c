@@ -69,7 +69,8 @@ static struct machine *machine_create(uint64_t seed)
 {
     struct machine *machine = calloc(1, sizeof *machine);
     cr_assert_not_null(machine);
-    log_init_stderr(&machine->log, getenv("MINIVAULT_TEST_LOG") != NULL ? LOG_DEBUG : LOG_ERROR + 1);
+    log_init_stderr(&machine->log,
+                    getenv("MINIVAULT_TEST_LOG") != NULL ? LOG_DEBUG : LOG_ERROR + 1);
     machine->sim = sim_create(seed);
     machine->disk = sim_disk_create(machine->sim);
     machine->options = (struct wal_options){
@@ -90,13 +91,16 @@ static struct machine *machine_create(uint64_t seed)
 
 static int machine_recover(struct machine *machine, struct wal_state **ret_state)
 {
-    struct io_options options = {.files_max = 256, .sockets_max = 4, .receive_buffer_size = 4096,
-                                 .receive_buffer_count = 4, .region_size = wal_memory_size(&machine->options)};
+    struct io_options options = {.files_max = 256,
+                                 .sockets_max = 4,
+                                 .receive_buffer_size = 4096,
+                                 .receive_buffer_count = 4,
+                                 .region_size = wal_memory_size(&machine->options)};
     sim_host_open(machine->sim, machine->disk, &options, &machine->io);
     machine->options.memory = io_region(machine->io);
     memset(machine->shown, 0, sizeof machine->shown);
-    return wal_recover(machine->io, &machine->log, &machine->options, on_record, machine, &machine->recovered,
-                       ret_state);
+    return wal_recover(machine->io, &machine->log, &machine->options, on_record, machine,
+                       &machine->recovered, ret_state);
 }
 
 static void machine_start(struct machine *machine)
@@ -161,7 +165,9 @@ static int append(struct machine *machine, uint32_t size, uint8_t flags)
 
 static void settle(struct machine *machine)
 {
-    for (int i = 0; i < 2000 && machine->failures == 0 && wal_durable(machine->wal) < wal_last(machine->wal); i++)
+    for (int i = 0;
+         i < 2000 && machine->failures == 0 && wal_durable(machine->wal) < wal_last(machine->wal);
+         i++)
         pass(machine);
 }
 
@@ -187,7 +193,8 @@ static void fail_while_writing(bool use_dsync, bool fail_sync)
     disk->write_error_ppm = disk->sync_error_ppm = 0;
     for (int i = 0; i < 100; i++)
         pass(machine);
-    cr_assert_eq(wal_durable(machine->wal), durable, "never again, although the device works again");
+    cr_assert_eq(wal_durable(machine->wal), durable,
+                 "never again, although the device works again");
     cr_assert_eq(try_append(machine, 10, 0), -EIO);
     cr_assert_eq(try_append(machine, 0, RECORD_TOMBSTONE), -EIO);
     cr_assert_eq(wal_shut(machine->wal), -EIO);
@@ -221,7 +228,8 @@ Test(wal_faults, opening_on_a_failing_device_says_so)
     struct wal_state *state;
     cr_assert_eq(machine_recover(machine, &state), 0);
     sim_disk_options(machine->disk)->write_error_ppm = ALWAYS_PPM;
-    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal), -EIO);
+    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal),
+                 -EIO);
     cr_assert_eq(machine->failures, 0, "the result says it");
     io_close(machine->io);
     machine_free(machine);
@@ -291,14 +299,16 @@ Test(wal_faults, a_disk_without_room_for_one_segment_is_refused_at_start)
     sim_disk_options(machine->disk)->capacity = 64 * KIB;
     struct wal_state *state;
     cr_assert_eq(machine_recover(machine, &state), 0);
-    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal), -ENOSPC);
+    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal),
+                 -ENOSPC);
     io_close(machine->io);
     machine_free(machine);
 }
 
 /* ---- reading ---- */
 
-/* Forty batches, of which all but the last are proved durable by what follows. Returns the last proved write. */
+/* Forty batches, of which all but the last are proved durable by what follows. Returns the last
+ * proved write. */
 static uint32_t write_for_reading(struct machine *machine)
 {
     machine_start(machine);
@@ -314,14 +324,16 @@ static uint32_t write_for_reading(struct machine *machine)
 }
 
 /* Whatever is missing up to `proved` was reported. */
-static void check_reported(struct machine *machine, uint32_t proved, const char *what, uint64_t seed)
+static void check_reported(struct machine *machine, uint32_t proved, const char *what,
+                           uint64_t seed)
 {
     uint32_t missing_last = 0;
     for (uint32_t number = 1; number <= proved; number++) {
         if (!machine->shown[number])
             missing_last = number;
     }
-    cr_assert(missing_last == 0 || machine->recovered.damaged_batches > 0, "%s, seed %d", what, (int)seed);
+    cr_assert(missing_last == 0 || machine->recovered.damaged_batches > 0, "%s, seed %d", what,
+              (int)seed);
     cr_assert_geq(machine->recovered.damaged_last, missing_last, "%s, seed %d", what, (int)seed);
 }
 

@@ -8,6 +8,9 @@
 
 /* Within this, everything has an answer when nothing is wrong. */
 #define PATIENCE_NS (30 * NS_PER_S)
+
+/* A round's requests are sent in much less. */
+#define LOAD_NS_MAX (300 * NS_PER_S)
 #define STARTS_MAX 8u
 #define START_STEPS_BITS 12u
 #define AFTER_CRASH_NS_MAX (60 * NS_PER_MS)
@@ -127,23 +130,31 @@ enum outcome process_scan(struct run *run)
     return OUTCOME_GOES_ON;
 }
 
-static void run_clients(struct run *run)
+/* `all`: also those that are connected, and may have stopped when there was nothing to send. */
+static void run_clients(struct run *run, bool all)
 {
     uint16_t port = target_port(&run->target);
     for (uint32_t i = 0; i < run->plan.client_count; i++) {
-        if (run->clients[i].peer == NULL)
+        if (all || run->clients[i].peer == NULL)
             client_run(&run->clients[i], run->target.io, port);
     }
 }
 
 enum outcome process_load(struct run *run, uint64_t requests)
 {
+    uint64_t until_ns = sim_now_ns(run->sim) + LOAD_NS_MAX;
     run->workload.budget = requests;
+    run_clients(run, true);
     while (run->workload.budget > 0) {
-        run_clients(run);
         enum outcome outcome = process_pass(run);
         if (outcome != OUTCOME_GOES_ON)
             return outcome;
+        if (sim_now_ns(run->sim) > until_ns) {
+            workload_fail(&run->workload, "%" PRIu64 " requests could not be sent in %" PRIu64 " s",
+                          run->workload.budget, LOAD_NS_MAX / NS_PER_S);
+            return OUTCOME_FAILED;
+        }
+        run_clients(run, false);
     }
     return OUTCOME_GOES_ON;
 }

@@ -70,8 +70,8 @@ Test(cache, finds_what_was_put)
     cr_assert_eq(cache_create(1 * MIB, &cache), 0);
     cr_expect_null(find(cache, "a"));
     struct slice key = slice_of("a");
-    struct cache_entry *entry = cache_put(cache, hash_of(key), key, slice_of("one"), false,
-                                          (struct version){7, 8}, 9, 10);
+    struct cache_entry *entry =
+        cache_put(cache, hash_of(key), key, slice_of("one"), false, (struct version){7, 8}, 9, 10);
     cr_assert_not_null(entry);
     cr_assert_eq(find(cache, "a"), entry);
     cr_expect(has_value(entry, "one"));
@@ -292,6 +292,9 @@ Test(cache, what_is_used_stays_when_cold_keys_pass_by)
         cr_assert_not_null(put_number(cache, i, 1000));
         cr_assert_not_null(find_number(cache, i % 100), "round %lu", i);
     }
+    struct cache_stats stats;
+    cache_stats(cache, &stats);
+    cr_expect_gt(stats.evictions, 18000);
     cache_free(cache);
 }
 
@@ -347,11 +350,12 @@ Test(cache, the_table_waits_for_pinned_entries_at_the_end)
     for (uint64_t i = count / 2; i < count; i++) {
         cr_assert_eq(find_number(cache, i), pinned[i]);
         cache_unpin(cache, pinned[i]);
+        cache_remove(cache, pinned[i]);
     }
     for (uint64_t i = 10000; i < 30000; i++)
         cr_assert_not_null(put_number(cache, i, 8));
     cr_expect_leq(memory_of(cache), budget);
-    cr_expect_gt(entries_of(cache), budget / 130, "%lu %lu", entries_of(cache), memory_of(cache));
+    cr_expect_gt(entries_of(cache), budget / 130);
     cache_free(cache);
 }
 
@@ -576,9 +580,7 @@ Test(cache, a_million_random_operations_with_evictions_match_a_model)
     struct model *model = model_create(2, 512 * KIB, UINT64_MAX);
     model->evicts = true;
     model_run(model, 1000000);
-    struct cache_stats stats;
     free(model);
-    (void)stats;
 }
 
 Test(cache, colliding_hashes_match_a_model)

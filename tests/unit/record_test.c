@@ -87,7 +87,8 @@ Test(record, longest_key_fits)
     uint8_t *key = malloc(key_size);
     memset(key, 'k', key_size);
     uint8_t *data = malloc(record_size(key_size, 1));
-    struct record longest = {.key = {key, key_size}, .value = {(const uint8_t *)"v", 1}, .decoded_size = 1};
+    struct record longest = {
+        .key = {key, key_size}, .value = {(const uint8_t *)"v", 1}, .decoded_size = 1};
     uint64_t size = encode(&longest, data);
     struct record record;
     cr_assert_eq(record_decode(data, size, &record), (int64_t)size);

@@ -1,34 +1,5 @@
 #include "wal_fixture.h"
 
-#include "base/checksum.h"
-
-/* Five batches of four writes each; batch k knows that batch k - 1 is durable. */
-#define BATCH_COUNT 5u
-#define BATCH_WRITES 4u
-#define BATCH_VALUE 2500u
-
-static void write_batches(struct wal_fixture *fixture)
-{
-    fixture_start(fixture);
-    for (uint32_t i = 0; i < BATCH_COUNT; i++)
-        (void)fixture_batch(fixture, BATCH_WRITES, BATCH_VALUE);
-    fixture_kill(fixture);
-}
-
-static uint64_t offset_of(struct wal_fixture *fixture, const char *path, uint32_t batch)
-{
-    return fixture_batch_offset(path, fixture->locations[(batch - 1) * BATCH_WRITES + 1]);
-}
-
-static uint64_t size_of(struct wal_fixture *fixture, const char *path, uint32_t batch)
-{
-    uint8_t bytes[WAL_BATCH_HEADER_SIZE];
-    struct wal_batch_header header;
-    fixture_read(path, offset_of(fixture, path, batch), bytes, sizeof bytes);
-    cr_assert_eq(wal_batch_header_decode(bytes, &header), 0);
-    return wal_batch_size(&header);
-}
-
 Test(recovery, of_an_empty_directory_finds_nothing)
 {
     struct wal_fixture *fixture = fixture_create();
@@ -42,11 +13,11 @@ Test(recovery, of_an_empty_directory_finds_nothing)
 Test(recovery, changes_nothing_and_finds_the_same_again)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     for (int i = 0; i < 3; i++) {
         cr_assert_eq(fixture_look(fixture), 0);
-        cr_assert_eq(fixture->shown_count, BATCH_COUNT * BATCH_WRITES);
-        cr_assert_eq(fixture->recovered.last_position, BATCH_COUNT * BATCH_WRITES);
+        cr_assert_eq(fixture->shown_count, FIXTURE_BATCHES * FIXTURE_BATCH_WRITES);
+        cr_assert_eq(fixture->recovered.last_position, FIXTURE_BATCHES * FIXTURE_BATCH_WRITES);
         cr_assert_eq(fixture->recovered.dropped_bytes, 0);
     }
     fixture_free(fixture);
@@ -70,10 +41,10 @@ static void harm_block(const char *path, uint64_t offset, enum harm harm)
 Test(recovery, a_torn_tail_is_dropped_whatever_block_of_it_is_torn)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
-    uint64_t begin = offset_of(fixture, path, BATCH_COUNT);
-    uint64_t size = size_of(fixture, path, BATCH_COUNT);
+    uint64_t begin = fixture_offset_of(fixture, path, FIXTURE_BATCHES);
+    uint64_t size = fixture_size_of(fixture, path, FIXTURE_BATCHES);
     uint8_t *sound = malloc(size);
     fixture_read(path, begin, sound, size);
     cr_assert_geq(size, 3 * WAL_BLOCK_SIZE);
@@ -100,9 +71,9 @@ Test(recovery, a_torn_tail_is_dropped_whatever_block_of_it_is_torn)
 Test(recovery, a_file_that_ends_early_is_a_torn_tail)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
-    uint64_t begin = offset_of(fixture, path, BATCH_COUNT);
+    uint64_t begin = fixture_offset_of(fixture, path, FIXTURE_BATCHES);
     cr_assert_eq(truncate(path, (off_t)begin + 4096), 0);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_shows(fixture, 1, 16));
@@ -188,9 +159,9 @@ Test(recovery, the_next_generation_alone_keeps_dropped_batches_away)
 Test(recovery, a_batch_that_is_proved_durable_is_damage_when_it_is_gone)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
-    uint64_t begin = offset_of(fixture, path, 3);
+    uint64_t begin = fixture_offset_of(fixture, path, 3);
     fixture_zero(path, begin, WAL_BLOCK_SIZE);
     for (int i = 0; i < 2; i++) {
         cr_assert_eq(fixture_look(fixture), 0);
@@ -217,12 +188,12 @@ Test(recovery, a_batch_that_is_proved_durable_is_damage_when_it_is_gone)
 Test(recovery, the_last_batches_may_be_damage_when_a_later_generation_proves_them)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     fixture_start(fixture);
     fixture_batch(fixture, 2, 100);
     fixture_kill(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
-    fixture_flip(path, offset_of(fixture, path, BATCH_COUNT) + 9);
+    fixture_flip(path, fixture_offset_of(fixture, path, FIXTURE_BATCHES) + 9);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_shows(fixture, 1, 16));
     cr_assert(fixture_hides(fixture, 17, 20));
@@ -235,7 +206,7 @@ Test(recovery, the_last_batches_may_be_damage_when_a_later_generation_proves_the
 Test(recovery, a_rotten_record_costs_only_itself)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
     fixture_flip(path, wal_location_offset(fixture->locations[10]) + 500);
     cr_assert_eq(fixture_look(fixture), 0);
@@ -250,7 +221,7 @@ Test(recovery, a_rotten_record_costs_only_itself)
 Test(recovery, behind_a_rotten_size_nothing_of_the_batch_is_believed)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
     fixture_flip(path, wal_location_offset(fixture->locations[10]) + 12);
     cr_assert_eq(fixture_look(fixture), 0);
@@ -266,13 +237,13 @@ Test(recovery, behind_a_rotten_size_nothing_of_the_batch_is_believed)
 Test(recovery, a_misdirected_batch_is_not_taken)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
-    uint64_t size = size_of(fixture, path, 2);
-    cr_assert_eq(size, size_of(fixture, path, 3));
+    uint64_t size = fixture_size_of(fixture, path, 2);
+    cr_assert_eq(size, fixture_size_of(fixture, path, 3));
     uint8_t *batch = malloc(size);
-    fixture_read(path, offset_of(fixture, path, 2), batch, size);
-    fixture_write(path, offset_of(fixture, path, 3), batch, size);
+    fixture_read(path, fixture_offset_of(fixture, path, 2), batch, size);
+    fixture_write(path, fixture_offset_of(fixture, path, 3), batch, size);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_hides(fixture, 9, 12));
     cr_assert_eq(fixture->shown_count, 16, "and nothing is shown twice");
@@ -317,7 +288,8 @@ Test(recovery, a_lost_write_leaves_a_stale_block_that_is_not_taken)
         fixture_write(path, WAL_DATA_OFFSET, block, WAL_BATCH_HEADER_SIZE);
         cr_assert_eq(fixture_look(fixture), 0);
         for (uint32_t number = 1; number <= 1500; number++)
-            cr_assert(!fixture->shown[number] || fixture->positions[number] < batch.position_first ||
+            cr_assert(!fixture->shown[number] ||
+                      fixture->positions[number] < batch.position_first ||
                       fixture->positions[number] >= batch.position_first + batch.record_count);
     }
     fixture_free(fixture);
@@ -326,9 +298,10 @@ Test(recovery, a_lost_write_leaves_a_stale_block_that_is_not_taken)
 Test(recovery, a_copied_segment_file_is_left_alone)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     char command[600];
-    (void)snprintf(command, sizeof command, "cp %s %s/wal-00000777", fixture_segment(fixture, 0, NULL), fixture->path);
+    (void)snprintf(command, sizeof command, "cp %s %s/wal-00000777",
+                   fixture_segment(fixture, 0, NULL), fixture->path);
     cr_assert_eq(system(command), 0);
     for (int i = 0; i < 2; i++) {
         fixture_start(fixture);
@@ -343,254 +316,13 @@ Test(recovery, a_copied_segment_file_is_left_alone)
 Test(recovery, other_files_are_none_of_its_business)
 {
     struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
+    fixture_write_batches(fixture);
     char command[600];
-    (void)snprintf(command, sizeof command, "cd %s && touch wal-1 wal-0000000g wal-000000001 WAL-00000001 x && mkdir y",
+    (void)snprintf(command, sizeof command,
+                   "cd %s && touch wal-1 wal-0000000g wal-000000001 WAL-00000001 x && mkdir y",
                    fixture->path);
     cr_assert_eq(system(command), 0);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert_eq(fixture->shown_count, 20);
-    fixture_free(fixture);
-}
-
-/* ---- segment headers ---- */
-
-Test(recovery, a_rotten_segment_header_is_inferred_from_the_batches)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
-    const char *path = fixture_segment(fixture, 0, NULL);
-    fixture_flip(path, 50);
-    cr_assert_eq(fixture_look(fixture), 0);
-    cr_assert_eq(fixture->shown_count, 20);
-    cr_assert_eq(fixture->recovered.repaired_headers, 1);
-    cr_assert_eq(fixture->recovered.damaged_batches, 0);
-    fixture_zero(path, 0, WAL_BLOCK_SIZE);
-    cr_assert_eq(fixture_look(fixture), 0);
-    cr_assert_eq(fixture->shown_count, 20, "also when its block was never written");
-    fixture_start(fixture);
-    fixture_batch(fixture, 1, 100);
-    fixture_kill(fixture);
-    cr_assert_eq(fixture_look(fixture), 0);
-    cr_assert_eq(fixture->shown_count, 21);
-    fixture_free(fixture);
-}
-
-Test(recovery, a_file_without_anything_sound_is_damage_and_is_kept)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
-    char path[FILE_PATH_SIZE];
-    (void)snprintf(path, sizeof path, "%s", fixture_segment(fixture, 0, NULL));
-    fixture_start(fixture);
-    fixture_batch(fixture, 2, 100);
-    fixture_kill(fixture);
-    uint8_t *noise = malloc(256 * KIB);
-    fixture_fill(5, noise, 256 * KIB);
-    fixture_write(path, 0, noise, 256 * KIB);
-    for (int i = 0; i < 2; i++) {
-        fixture_start(fixture);
-        cr_assert_eq(fixture->shown_count, 2);
-        cr_assert_eq(fixture->recovered.damaged_batches, 1);
-        cr_assert_eq(fixture->recovered.damaged_last, 22, "it may have held anything up to the end");
-        fixture_kill(fixture);
-        cr_assert_eq(access(path, F_OK), 0);
-    }
-    free(noise);
-    fixture_free(fixture);
-}
-
-static void change_header(const char *path, void (*change)(struct wal_segment_header *header))
-{
-    uint8_t block[WAL_BLOCK_SIZE];
-    struct wal_segment_header header;
-    fixture_read(path, 0, block, sizeof block);
-    cr_assert_eq(wal_segment_header_decode(block, &header), 0);
-    change(&header);
-    wal_segment_header_encode(&header, block);
-    fixture_write(path, 0, block, sizeof block);
-}
-
-static void set_directory(struct wal_segment_header *header)
-{
-    header->directory_id++;
-}
-
-static void set_log(struct wal_segment_header *header)
-{
-    header->log_id++;
-}
-
-Test(recovery, segments_of_another_directory_are_refused)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
-    change_header(fixture_segment(fixture, 0, NULL), set_directory);
-    cr_assert_eq(fixture_look(fixture), -EXDEV);
-    fixture_free(fixture);
-}
-
-Test(recovery, segments_of_another_log_are_refused)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
-    change_header(fixture_segment(fixture, 0, NULL), set_log);
-    cr_assert_eq(fixture_look(fixture), -EXDEV);
-    fixture_free(fixture);
-}
-
-Test(recovery, a_segment_of_an_unknown_format_is_refused)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
-    const char *path = fixture_segment(fixture, 0, NULL);
-    uint8_t block[WAL_BLOCK_SIZE];
-    fixture_read(path, 0, block, sizeof block);
-    store_u16(block + 12, 2);
-    store_u32(block + 8, crc32c(block + 12, sizeof block - 12));
-    fixture_write(path, 0, block, sizeof block);
-    cr_assert_eq(fixture_look(fixture), -EPROTONOSUPPORT);
-    fixture_free(fixture);
-}
-
-Test(recovery, a_record_with_an_unknown_flag_is_refused)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
-    const char *path = fixture_segment(fixture, 0, NULL);
-    uint64_t begin = offset_of(fixture, path, 2);
-    uint64_t size = size_of(fixture, path, 2);
-    uint8_t *bytes = malloc(size);
-    fixture_read(path, begin, bytes, size);
-    uint8_t *record = bytes + WAL_BATCH_HEADER_SIZE;
-    record[7] |= 0x80;
-    uint64_t length = record_size(load_u16(record + 8), load_u32(record + 12));
-    store_u32(record, crc32c(record + 4, length - 4));
-    struct wal_batch_header header;
-    cr_assert_eq(wal_batch_header_decode(bytes, &header), 0);
-    wal_batch_header_encode(&header, bytes);
-    fixture_write(path, begin, bytes, size);
-    cr_assert_eq(fixture_look(fixture), -EPROTONOSUPPORT);
-    free(bytes);
-    fixture_free(fixture);
-}
-
-/* ---- several segments ---- */
-
-static void write_segments(struct wal_fixture *fixture, uint32_t count)
-{
-    fixture_start(fixture);
-    for (uint32_t i = 0; i < count; i++)
-        (void)fixture_batch(fixture, 2, 7000);
-    fixture_kill(fixture);
-}
-
-Test(recovery, a_missing_seal_costs_nothing)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_segments(fixture, 40);
-    struct wal_segment_header second;
-    cr_assert_not_null(fixture_segment(fixture, 1, &second));
-    const char *path = fixture_segment(fixture, 0, NULL);
-    uint64_t last = fixture_batch_offset(path, fixture->locations[second.last_before]);
-    uint8_t bytes[WAL_BATCH_HEADER_SIZE];
-    struct wal_batch_header batch;
-    fixture_read(path, last, bytes, sizeof bytes);
-    cr_assert_eq(wal_batch_header_decode(bytes, &batch), 0);
-    uint64_t seal = last + wal_batch_size(&batch);
-    fixture_read(path, seal, bytes, sizeof bytes);
-    cr_assert_eq(wal_batch_header_decode(bytes, &batch), 0);
-    cr_assert_eq(batch.flags, WAL_BATCH_SEAL);
-    fixture_zero(path, seal, WAL_BLOCK_SIZE);
-    for (int i = 0; i < 3; i++) {
-        fixture_start(fixture);
-        cr_assert_eq(fixture->shown_count, 80);
-        cr_assert_eq(fixture->recovered.damaged_batches, 0);
-        fixture_kill(fixture);
-    }
-    fixture_free(fixture);
-}
-
-Test(recovery, a_segment_whose_end_is_gone_is_damage)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_segments(fixture, 40);
-    struct wal_segment_header second;
-    cr_assert_not_null(fixture_segment(fixture, 1, &second));
-    const char *path = fixture_segment(fixture, 0, NULL);
-    uint64_t lost_from = second.last_before - 3;
-    uint64_t offset = fixture_batch_offset(path, fixture->locations[lost_from]);
-    fixture_zero(path, offset, (size_t)(fixture->options.segment_size - offset));
-    cr_assert_eq(fixture_look(fixture), 0);
-    cr_assert(fixture_shows(fixture, 1, (uint32_t)lost_from - 1));
-    cr_assert(fixture_hides(fixture, (uint32_t)lost_from, (uint32_t)second.last_before));
-    cr_assert(fixture_shows(fixture, (uint32_t)second.last_before + 1, 80));
-    cr_assert_eq(fixture->recovered.damaged_last, second.last_before);
-    cr_assert_eq(fixture->recovered.last_position, 80);
-    fixture_free(fixture);
-}
-
-Test(recovery, an_unfinished_segment_file_is_cleared_away)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
-    char path[FILE_PATH_SIZE];
-    (void)snprintf(path, sizeof path, "%.128s/wal-00000abc", fixture->path);
-    int file = open(path, O_CREAT | O_WRONLY, 0600);
-    cr_assert_geq(file, 0);
-    cr_assert_eq(ftruncate(file, (off_t)fixture->options.segment_size), 0);
-    close(file);
-    fixture_start(fixture);
-    cr_assert_eq(fixture->shown_count, 20);
-    for (int i = 0; i < 100 && access(path, F_OK) == 0; i++)
-        fixture_pass(fixture);
-    cr_assert_neq(access(path, F_OK), 0);
-    fixture_kill(fixture);
-    fixture_free(fixture);
-}
-
-static int stop_at_five(void *context, const struct record *record, wal_location location)
-{
-    (void)location;
-    ++*(int *)context;
-    return record->position == 5 ? -ENOMEM : 0;
-}
-
-Test(recovery, stops_when_its_user_says_so)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_batches(fixture);
-    fixture_open_world(fixture);
-    int seen = 0;
-    struct wal_recovered recovered;
-    struct wal_state *state;
-    cr_assert_eq(wal_recover(fixture->io, &fixture->log, &fixture->options, stop_at_five, &seen, &recovered, &state),
-                 -ENOMEM);
-    cr_assert_eq(seen, 5);
-    io_close(fixture->io);
-    fixture_free(fixture);
-}
-
-Test(recovery, the_dead_are_not_counted_and_their_segments_are_used_again)
-{
-    struct wal_fixture *fixture = fixture_create();
-    write_segments(fixture, 40);
-    fixture_open_world(fixture);
-    struct wal_state *state;
-    cr_assert_eq(fixture_try_recover(fixture, &state), 0);
-    for (uint32_t number = 1; number <= 79; number++)
-        wal_state_record_dead(state, fixture->locations[number]);
-    fixture->durable = 80;
-    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, state, &fixture->wal), 0);
-    for (int i = 0; i < 100; i++)
-        cr_assert_geq(io_run(fixture->io, NS_PER_MS), 0);
-    struct wal_stats stats;
-    wal_stats(fixture->wal, &stats);
-    cr_assert_eq(stats.live_records, 1);
-    cr_assert_leq(stats.segments, 6, "the open one, the one with the survivor, up to four spares");
-    fixture_kill(fixture);
-    cr_assert_eq(fixture_look(fixture), 0);
-    cr_assert(fixture->shown[80]);
-    cr_assert_eq(fixture->recovered.last_position, 80);
     fixture_free(fixture);
 }

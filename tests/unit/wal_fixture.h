@@ -1,6 +1,8 @@
-/* A log in a fresh directory on a real disk, driven pass by pass; and its files, looked at and damaged behind its back.
+/* A log in a fresh directory on a real disk, driven pass by pass; and its files, looked at and
+ * damaged behind its back.
  *
- * Write number n has the key "key-n" and a value that n and its size determine; its version's clock is n. */
+ * Write number n has the key "key-n" and a value that n and its size determine; its version's clock
+ * is n. */
 #ifndef MINIVAULT_TESTS_UNIT_WAL_FIXTURE_H
 #define MINIVAULT_TESTS_UNIT_WAL_FIXTURE_H
 
@@ -29,14 +31,14 @@ struct wal_fixture {
     struct io *io;
     struct wal *wal;
     struct wal_options options;
-    uint32_t written;             /* numbers given so far */
-    uint32_t sizes[WRITES_MAX];   /* of the values */
+    uint32_t written;           /* numbers given so far */
+    uint32_t sizes[WRITES_MAX]; /* of the values */
     uint64_t positions[WRITES_MAX];
     uint64_t locations[WRITES_MAX];
-    bool shown[WRITES_MAX];       /* by the last recovery */
+    bool shown[WRITES_MAX]; /* by the last recovery */
     uint32_t shown_count;
     struct wal_recovered recovered;
-    uint64_t durable;             /* the last event's */
+    uint64_t durable; /* the last event's */
     uint32_t rooms;
     int failed;
     char (*files)[FILE_PATH_SIZE]; /* paths, by fixture_list */
@@ -69,7 +71,8 @@ static inline struct wal_fixture *fixture_create(void)
     cr_assert_eq(system("mkdir -p build"), 0);
     (void)snprintf(fixture->path, sizeof fixture->path, "build/tmp-wal-%d-XXXXXX", (int)getpid());
     cr_assert_not_null(mkdtemp(fixture->path));
-    log_init_stderr(&fixture->log, getenv("MINIVAULT_TEST_LOG") != NULL ? LOG_DEBUG : LOG_ERROR + 1);
+    log_init_stderr(&fixture->log,
+                    getenv("MINIVAULT_TEST_LOG") != NULL ? LOG_DEBUG : LOG_ERROR + 1);
     fixture->options = (struct wal_options){
         .directory = fixture->path,
         .directory_id = 0xD1,
@@ -150,8 +153,8 @@ static inline int fixture_try_recover(struct wal_fixture *fixture, struct wal_st
     memset(fixture->shown, 0, sizeof fixture->shown);
     memset(&fixture->recovered, 0, sizeof fixture->recovered);
     fixture->shown_count = 0;
-    return wal_recover(fixture->io, &fixture->log, &fixture->options, fixture_each, fixture, &fixture->recovered,
-                       ret_state);
+    return wal_recover(fixture->io, &fixture->log, &fixture->options, fixture_each, fixture,
+                       &fixture->recovered, ret_state);
 }
 
 /* Recovers and opens. */
@@ -290,8 +293,8 @@ static inline void fixture_list(struct wal_fixture *fixture)
         if (strncmp(entry->d_name, "wal-", 4) != 0)
             continue;
         cr_assert_lt(fixture->file_count, FILES_MAX);
-        (void)snprintf(fixture->files[fixture->file_count++], FILE_PATH_SIZE, "%s/%.12s", fixture->path,
-                       entry->d_name);
+        (void)snprintf(fixture->files[fixture->file_count++], FILE_PATH_SIZE, "%s/%.12s",
+                       fixture->path, entry->d_name);
     }
     closedir(directory);
     qsort(fixture->files, fixture->file_count, FILE_PATH_SIZE, fixture_compare_names);
@@ -301,7 +304,8 @@ static inline void fixture_read(const char *path, uint64_t offset, void *bytes, 
 {
     int file = open(path, O_RDONLY);
     cr_assert_geq(file, 0);
-    cr_assert_eq(pread(file, bytes, size, (off_t)offset), (ssize_t)size, "%s at %llu", path, (unsigned long long)offset);
+    cr_assert_eq(pread(file, bytes, size, (off_t)offset), (ssize_t)size, "%s at %llu", path,
+                 (unsigned long long)offset);
     close(file);
 }
 
@@ -336,7 +340,8 @@ static inline void fixture_flip(const char *path, uint64_t offset)
     fixture_write(path, offset, &byte, 1);
 }
 
-/* The file that holds a segment with records, by its place in the order of numbers; NULL: there is none. */
+/* The file that holds a segment with records, by its place in the order of numbers; NULL: there is
+ * none. */
 static inline const char *fixture_segment(struct wal_fixture *fixture, uint32_t index,
                                           struct wal_segment_header *ret_header)
 {
@@ -351,9 +356,11 @@ static inline const char *fixture_segment(struct wal_fixture *fixture, uint32_t 
             if (fixture_size(fixture->files[i]) < sizeof blocks)
                 continue;
             fixture_read(fixture->files[i], 0, blocks, sizeof blocks);
-            if (wal_segment_header_decode(blocks, &header) != 0 || header.number <= above || header.number >= best.number)
+            if (wal_segment_header_decode(blocks, &header) != 0 || header.number <= above ||
+                header.number >= best.number)
                 continue;
-            if (wal_segment_header_decode(blocks + WAL_MARK_OFFSET, &mark) == 0 && mark.number >= header.number)
+            if (wal_segment_header_decode(blocks + WAL_MARK_OFFSET, &mark) == 0 &&
+                mark.number >= header.number)
                 continue;
             best = header;
             found = fixture->files[i];
@@ -367,7 +374,8 @@ static inline const char *fixture_segment(struct wal_fixture *fixture, uint32_t 
     }
 }
 
-/* The offset of the batch that holds this location. Batches of a test are small: the header is found going back. */
+/* The offset of the batch that holds this location. Batches of a test are small: the header is
+ * found going back. */
 static inline uint64_t fixture_batch_offset(const char *path, wal_location location)
 {
     uint64_t offset = round_down(wal_location_offset(location), WAL_BLOCK_SIZE);
@@ -379,6 +387,37 @@ static inline uint64_t fixture_batch_offset(const char *path, wal_location locat
             return offset;
         cr_assert_gt(offset, WAL_DATA_OFFSET);
     }
+}
+
+/* ---- a log for damaging ---- */
+
+/* Five batches of four writes each; batch k knows that batch k - 1 is durable. */
+#define FIXTURE_BATCHES 5u
+#define FIXTURE_BATCH_WRITES 4u
+#define FIXTURE_BATCH_VALUE 2500u
+
+static inline void fixture_write_batches(struct wal_fixture *fixture)
+{
+    fixture_start(fixture);
+    for (uint32_t i = 0; i < FIXTURE_BATCHES; i++)
+        (void)fixture_batch(fixture, FIXTURE_BATCH_WRITES, FIXTURE_BATCH_VALUE);
+    fixture_kill(fixture);
+}
+
+static inline uint64_t fixture_offset_of(struct wal_fixture *fixture, const char *path,
+                                         uint32_t batch)
+{
+    return fixture_batch_offset(path, fixture->locations[(batch - 1) * FIXTURE_BATCH_WRITES + 1]);
+}
+
+static inline uint64_t fixture_size_of(struct wal_fixture *fixture, const char *path,
+                                       uint32_t batch)
+{
+    uint8_t bytes[WAL_BATCH_HEADER_SIZE];
+    struct wal_batch_header header;
+    fixture_read(path, fixture_offset_of(fixture, path, batch), bytes, sizeof bytes);
+    cr_assert_eq(wal_batch_header_decode(bytes, &header), 0);
+    return wal_batch_size(&header);
 }
 
 #endif

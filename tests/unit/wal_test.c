@@ -41,7 +41,8 @@ Test(wal, what_is_not_on_the_disk_yet_is_in_memory_and_then_on_the_disk)
     cr_assert_gt(record_decode(bytes, record_size(16, 5000), &record), 0);
     fixture_check_record(fixture, &record);
     wal_flush(fixture->wal);
-    cr_assert_not_null(wal_peek(fixture->wal, fixture->locations[first]), "while it is being written, too");
+    cr_assert_not_null(wal_peek(fixture->wal, fixture->locations[first]),
+                       "while it is being written, too");
     fixture_settle(fixture);
     cr_assert_null(wal_peek(fixture->wal, fixture->locations[first]));
 
@@ -151,8 +152,11 @@ Test(wal, a_record_over_the_limit_is_refused)
     fixture_start(fixture);
     struct wal_receipt receipt;
     uint32_t overhead = RECORD_HEADER_SIZE + (uint32_t)strlen("key-1");
-    cr_assert_eq(fixture_try_append(fixture, fixture->options.record_size_max - overhead + 1, 0, &receipt), -EFBIG);
-    cr_assert_eq(fixture_try_append(fixture, fixture->options.record_size_max - overhead, 0, &receipt), 0);
+    cr_assert_eq(
+        fixture_try_append(fixture, fixture->options.record_size_max - overhead + 1, 0, &receipt),
+        -EFBIG);
+    cr_assert_eq(
+        fixture_try_append(fixture, fixture->options.record_size_max - overhead, 0, &receipt), 0);
     fixture_settle(fixture);
     fixture_shut(fixture);
     cr_assert_eq(fixture_look(fixture), 0);
@@ -229,7 +233,8 @@ Test(wal, a_pinned_segment_is_not_used_again)
     io_read(fixture->io, &op, handle, block, 4096, WAL_DATA_OFFSET);
     cr_assert_eq(io_wait(fixture->io, &op), 4096);
     struct record record;
-    cr_assert_gt(record_decode(block + WAL_BATCH_HEADER_SIZE, 4096 - WAL_BATCH_HEADER_SIZE, &record), 0);
+    cr_assert_gt(
+        record_decode(block + WAL_BATCH_HEADER_SIZE, 4096 - WAL_BATCH_HEADER_SIZE, &record), 0);
     fixture_check_record(fixture, &record);
     cr_assert_eq(record.version.clock, pinned);
     uint64_t recycled = stats_of(fixture).recycled;
@@ -238,7 +243,8 @@ Test(wal, a_pinned_segment_is_not_used_again)
     for (int i = 0; i < 100; i++)
         fixture_pass(fixture);
     struct wal_stats stats = stats_of(fixture);
-    cr_assert(stats.recycled > recycled || stats.segments < segments, "it goes once nobody reads it");
+    cr_assert(stats.recycled > recycled || stats.segments < segments,
+              "it goes once nobody reads it");
     fixture_shut(fixture);
     fixture_free(fixture);
 }
@@ -248,7 +254,8 @@ Test(wal, a_segment_waits_until_its_last_killer_is_durable)
     struct wal_fixture *fixture = fixture_create();
     fixture_start(fixture);
     uint32_t count = 0;
-    while (wal_location_file(fixture->locations[count]) == wal_location_file(fixture->locations[count == 0 ? 0 : 1])) {
+    while (wal_location_file(fixture->locations[count]) ==
+           wal_location_file(fixture->locations[count == 0 ? 0 : 1])) {
         (void)fixture_append(fixture, 4000);
         count = fixture->written;
     }
@@ -356,7 +363,8 @@ Test(wal, shutting_down_without_a_write_leaves_an_empty_log)
         fixture_shut(fixture);
     }
     fixture_list(fixture);
-    cr_assert_leq(fixture->file_count, 6, "restarts do not pile up files: %d", (int)fixture->file_count);
+    cr_assert_leq(fixture->file_count, 6, "restarts do not pile up files: %d",
+                  (int)fixture->file_count);
     fixture_free(fixture);
 }
 
@@ -385,7 +393,8 @@ Test(wal, a_value_limit_that_no_segment_can_hold_is_refused)
     fixture_open_world(fixture);
     struct wal_state *state;
     cr_assert_eq(fixture_try_recover(fixture, &state), 0);
-    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, state, &fixture->wal), -EINVAL);
+    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, state, &fixture->wal),
+                 -EINVAL);
     io_close(fixture->io);
     fixture_free(fixture);
 }

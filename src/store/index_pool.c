@@ -1,0 +1,71 @@
+#include "store/index_pool.h"
+
+#include "base/units.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE_SIZE (2 * MIB)
+
+int index_pool_init(struct index_pool *pool, uint64_t size)
+{
+    uint64_t rows = min_u64(size / INDEX_ROW_SIZE, UINT32_MAX - INDEX_BLOCK_ROWS);
+    rows = round_down(rows, INDEX_BLOCK_ROWS) + INDEX_BLOCK_ROWS; /* the first block is nobody's */
+    *pool = (struct index_pool){.rows_max = rows, .rows_touched = INDEX_BLOCK_ROWS};
+    void *mapped = mmap(NULL, rows * INDEX_ROW_SIZE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED)
+        return -ENOMEM;
+    /* A kernel without huge pages refuses; then it is only slower. */
+    (void)madvise(mapped, rows * INDEX_ROW_SIZE, MADV_HUGEPAGE);
+    pool->base = mapped;
+    return 0;
+}
+
+void index_pool_deinit(struct index_pool *pool)
+{
+    if (pool->base != NULL)
+        (void)munmap(pool->base, pool->rows_max * INDEX_ROW_SIZE);
+    pool->base = NULL;
+}
+
+uint32_t index_pool_take_block(struct index_pool *pool)
+{
+    if (pool->rows_touched == pool->rows_max)
+        return 0;
+    uint32_t block = (uint32_t)pool->rows_touched;
+    pool->rows_touched += INDEX_BLOCK_ROWS;
+    return block;
+}
+
+uint32_t index_pool_take_row(struct index_pool *pool)
+{
+    if (pool->free_count == 0) {
+        uint32_t block = index_pool_take_block(pool);
+        if (block == 0)
+            return 0;
+        for (uint32_t i = 0; i < INDEX_BLOCK_ROWS; i++)
+            index_pool_give_row(pool, block + i);
+    }
+    uint32_t row = pool->free_first;
+    pool->free_first = index_pool_at(pool, row)->next;
+    pool->free_count--;
+    index_pool_at(pool, row)->next = 0;
+    return row;
+}
+
+void index_pool_give_row(struct index_pool *pool, uint32_t row)
+{
+    struct index_row *given = index_pool_at(pool, row);
+    given->count = 0;
+    given->is_spilled = false;
+    given->next = pool->free_first;
+    pool->free_first = row;
+    pool->free_count++;
+}
+
+uint64_t index_pool_room(const struct index_pool *pool)
+{
+    return pool->free_count + pool->rows_max - pool->rows_touched;
+}
