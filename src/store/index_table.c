@@ -31,6 +31,12 @@ static struct index_row *row_at(const struct index_pool *pool, const struct inde
     return index_pool_at(pool, block + number % INDEX_BLOCK_ROWS);
 }
 
+/* The column of a group at which a hash begins. */
+static uint32_t column_of(uint64_t hash, uint32_t columns)
+{
+    return ((uint32_t)(hash >> 32 & 0xFFFF) * columns) >> 16;
+}
+
 static struct index_place place_of(const struct index_table *table, uint64_t hash)
 {
     struct index_place place = {
@@ -46,7 +52,7 @@ static struct index_place place_of(const struct index_table *table, uint64_t has
             place.columns = INDEX_COLUMNS_MIN;
         }
     }
-    place.column = ((uint32_t)(hash >> 32 & 0xFFFF) * place.columns) >> 16;
+    place.column = column_of(hash, place.columns);
     return place;
 }
 
@@ -87,6 +93,7 @@ static int slot_place(struct index_table *table, struct index_memory *memory, ui
         row->is_spilled = true;
     }
     struct index_row *chain = chain_of(&memory->pool, table, &place);
+    /* Only the first row is tried: chains are rare, and last until the group grows. */
     if (chain->next == 0 || index_pool_at(&memory->pool, chain->next)->count == INDEX_ROW_SLOTS) {
         uint32_t number = may_overflow ? index_pool_take_row(&memory->pool) : 0;
         if (number == 0)
@@ -262,9 +269,19 @@ struct index_slot *index_walk_next(struct index_walk *walk)
     return NULL;
 }
 
+/* ---- removing ---- */
+
+/* Takes a slot out of a row: the row's last one fills the gap. */
+static void row_drop(struct index_row *row, uint32_t slot)
+{
+    row->count--;
+    row->tags[slot] = row->tags[row->count];
+    row->slots[slot] = row->slots[row->count];
+}
+
 /* Gives back an overflow row that has become empty. */
-static void chain_remove(struct index_table *table, struct index_memory *memory,
-                         const struct index_place *place, const struct index_row *empty)
+static void chain_drop(struct index_table *table, struct index_memory *memory,
+                       const struct index_place *place, const struct index_row *empty)
 {
     struct index_row *row = chain_of(&memory->pool, table, place);
     while (index_pool_at(&memory->pool, row->next) != empty)
@@ -275,16 +292,75 @@ static void chain_remove(struct index_table *table, struct index_memory *memory,
     index_pool_give_row(&memory->pool, number);
 }
 
+/* The slot of a row, which lies `distance` rows behind the hole, that would rather lie in the hole:
+ * its way led past it. -1: there is none. */
+static int row_find_passed(const struct index_row *row, uint32_t column, uint32_t columns,
+                           uint32_t distance)
+{
+    for (uint32_t slot = 0; slot < row->count; slot++) {
+        uint32_t home = column_of(index_row_hash(row, slot), columns);
+        uint32_t way = column >= home ? column - home : column + columns - home;
+        if (way >= distance)
+            return (int)slot;
+    }
+    return -1;
+}
+
+/* Finds a slot for a hole at the place's column, moves it there, and the place to where it was.
+ * Returns false when nothing further on had passed the hole. */
+static bool hole_move(struct index_table *table, struct index_memory *memory,
+                      struct index_place *place, struct index_row *hole)
+{
+    const struct index_row *before = hole;
+    for (uint32_t distance = 1; distance < place->columns && before->is_spilled; distance++) {
+        struct index_row *row = row_of(&memory->pool, table, place, distance);
+        uint32_t column = (place->column + distance) % place->columns;
+        int slot = row_find_passed(row, column, place->columns, distance);
+        if (slot >= 0) {
+            row_append(hole, index_row_hash(row, (uint32_t)slot), &row->slots[slot]);
+            row_drop(row, (uint32_t)slot);
+            place->column = column;
+            return true;
+        }
+        before = row;
+    }
+    return false;
+}
+
+/* Fills the hole that a removal left, so that a row is marked as spilled only while it is full:
+ * else marks would pile up over the years, and look-ups would go through whole groups. */
+static void hole_fill(struct index_table *table, struct index_memory *memory,
+                      struct index_place place)
+{
+    struct index_row *hole = row_of(&memory->pool, table, &place, 0);
+    while (hole->is_spilled && hole_move(table, memory, &place, hole))
+        hole = row_of(&memory->pool, table, &place, 0);
+    struct index_row *chain = chain_of(&memory->pool, table, &place);
+    if (!hole->is_spilled || chain->next == 0) {
+        hole->is_spilled = false;
+        return;
+    }
+    /* Whatever is in the chain has passed every row. */
+    struct index_row *first = index_pool_at(&memory->pool, chain->next);
+    uint32_t last = first->count - 1u;
+    row_append(hole, index_row_hash(first, last), &first->slots[last]);
+    row_drop(first, last);
+    if (first->count == 0)
+        chain_drop(table, memory, &place, first);
+}
+
 void index_walk_remove(struct index_walk *walk, struct index_table *table,
                        struct index_memory *memory)
 {
     struct index_row *row = walk->row;
     assert(row != NULL && walk->table == table);
-    row->count--;
-    row->tags[walk->slot] = row->tags[row->count];
-    row->slots[walk->slot] = row->slots[row->count];
-    table->slot_count--;
-    if (row->count == 0 && walk->step >= walk->place.columns)
-        chain_remove(table, memory, &walk->place, row);
     walk->row = NULL;
+    row_drop(row, walk->slot);
+    table->slot_count--;
+    if (walk->step < walk->place.columns) {
+        walk->place.column = (walk->place.column + walk->step) % walk->place.columns;
+        hole_fill(table, memory, walk->place);
+    } else if (row->count == 0) {
+        chain_drop(table, memory, &walk->place, row);
+    }
 }

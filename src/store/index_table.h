@@ -16,8 +16,9 @@
  *
  * In a group, the hash says at which row to begin; a slot lies in the first row from there on,
  * cyclically, that had room. A row that turned a slot away is marked as spilled; a look-up ends at
- * the first row that is not. When the whole group is full, a slot goes to the group's overflow
- * rows, a chain that begins in column 0.
+ * the first row that is not. Removing a slot pulls back one that lies further on than it would have
+ * to, so that only full rows are marked. When the whole group is full, a slot goes to the group's
+ * overflow rows, a chain that begins in column 0.
  *
  * Which bits of the hash say what: 0 to 31 the group, 32 to 47 the row, 48 to 55 the tag. */
 #ifndef MINIVAULT_STORE_INDEX_TABLE_H

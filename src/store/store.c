@@ -104,8 +104,10 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
     struct index_entry found[CANDIDATES_MAX];
     uint32_t count = index_find(store->index, plan->place.partition, plan->place.hash, found, CANDIDATES_MAX);
     plan->absent = count == 0;
-    if (count == CANDIDATES_MAX)
+    /* The newest of many suffice when no proof is about to thin them out: the others cannot be read. */
+    if (count >= CANDIDATES_MAX && store->proofs_active + store->suspect_count > 0)
         return false;
+    count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
     for (uint32_t i = 0; i < count; i++) {
         struct record record;
         const uint8_t *in_memory = wal_peek(store->wal, found[i].location);

@@ -28,6 +28,13 @@ struct place {
     uint64_t hash;
 };
 
+/* Whether two entries are the same write. The location alone does not tell: a recycled segment may hold a newer write of
+ * the same key at the same place. */
+static inline bool index_entry_is_same(const struct index_entry *a, const struct index_entry *b)
+{
+    return a->location == b->location && version_compare(a->version, b->version) == 0;
+}
+
 /* A key that outlives the buffer it came in: short ones inside, others malloc'ed. */
 struct kept_key {
     struct slice slice;
@@ -57,7 +64,9 @@ struct proof {
     struct index_entry candidates[CANDIDATES_MAX];
     uint32_t candidate_count;
     uint32_t candidate;
-    bool key_known; /* false: the first candidate's key is the one to prove (after recovery) */
+    uint32_t removed_count; /* slots, in this round */
+    bool is_suspect;        /* left by recovery: all slots of the hash are to be sorted out */
+    bool key_known;         /* false: the first candidate's key is the one to prove */
     struct list_node node;
 };
 

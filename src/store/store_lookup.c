@@ -22,7 +22,7 @@ static bool is_newest(const struct store *store, const struct lookup *lookup)
 {
     struct index_entry newest;
     uint32_t count = index_find(store->index, lookup->place.partition, lookup->place.hash, &newest, 1);
-    return count > 0 && newest.location == lookup->candidates[lookup->candidate].location;
+    return count > 0 && index_entry_is_same(&newest, &lookup->candidates[lookup->candidate]);
 }
 
 static void show(struct lookup *lookup, const struct record *record, struct slice value,
@@ -90,7 +90,7 @@ static bool reload(struct lookup *lookup)
     count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
     bool same = count == lookup->candidate_count;
     for (uint32_t i = 0; i < count; i++) {
-        same = same && fresh[i].location == lookup->candidates[i].location;
+        same = same && index_entry_is_same(&fresh[i], &lookup->candidates[i]);
         lookup->candidates[i] = fresh[i];
     }
     lookup->candidate_count = count;
@@ -112,6 +112,9 @@ static enum store_status walk(struct lookup *lookup, struct store_value *ret_val
             return answer(lookup, ret_value);
         fetch_release(&lookup->fetch);
     }
+    /* All slots that this look-up could hold belonged to other keys: more of them may be there. */
+    if (lookup->candidate_count == CANDIDATES_MAX)
+        return STORE_CORRUPT;
     return store->damage_last != 0 ? STORE_CORRUPT : STORE_NOT_FOUND;
 }
 
@@ -152,7 +155,7 @@ enum store_status lookup_start(struct store *store, struct slice key, struct pla
     uint32_t count = index_find(store->index, place.partition, place.hash, candidates, CANDIDATES_MAX);
     if (count == 0)
         return store->damage_last != 0 ? STORE_CORRUPT : STORE_NOT_FOUND;
-    if (list_is_empty(&store->lookups_free) || count > CANDIDATES_MAX ||
+    if (list_is_empty(&store->lookups_free) ||
         !fetch_has_room(&store->fetcher, candidates[0].read_size)) {
         store->starved = true;
         return STORE_BUSY;
@@ -164,8 +167,8 @@ enum store_status lookup_start(struct store *store, struct slice key, struct pla
     lookup->place = place;
     lookup->candidate = 0;
     lookup->reloads = 0;
-    lookup->candidate_count = count;
-    for (uint32_t i = 0; i < count; i++)
+    lookup->candidate_count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
+    for (uint32_t i = 0; i < lookup->candidate_count; i++)
         lookup->candidates[i] = candidates[i];
     enum store_status status = STORE_BUSY;
     if (kept_key_set(&lookup->key, key) == 0)

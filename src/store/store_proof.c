@@ -14,7 +14,9 @@ struct proof *proof_get(struct store *store)
     proof->store = store;
     proof->candidate = 0;
     proof->candidate_count = 0;
+    proof->removed_count = 0;
     proof->key_known = true;
+    proof->is_suspect = false;
     return proof;
 }
 
@@ -35,7 +37,7 @@ static bool is_in_index(const struct proof *proof, const struct index_entry *can
     uint32_t count = index_find(proof->store->index, proof->place.partition, proof->place.hash, found,
                                 CANDIDATES_MAX);
     for (uint32_t i = 0; i < count && i < CANDIDATES_MAX; i++)
-        if (found[i].location == candidate->location)
+        if (index_entry_is_same(&found[i], candidate))
             return true;
     return false;
 }
@@ -53,16 +55,31 @@ static bool judge(struct proof *proof)
     if (!slice_equal(record->key, proof->key.slice))
         return true;
     wal_location location = proof->candidates[proof->candidate].location;
-    if (index_remove(store->index, proof->place.partition, proof->place.hash, location) == 0)
+    if (index_remove(store->index, proof->place.partition, proof->place.hash, location) == 0) {
         wal_record_dead(store->wal, location, proof->killer_position);
+        proof->removed_count++;
+    }
     return true;
+}
+
+/* Takes the newest slots of the hash as candidates; the first of them tells the key. Returns how many there are. */
+static uint32_t load(struct proof *proof)
+{
+    uint32_t count = index_find(proof->store->index, proof->place.partition, proof->place.hash,
+                                proof->candidates, CANDIDATES_MAX);
+    proof->candidate_count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
+    proof->candidate = 0;
+    proof->removed_count = 0;
+    proof->key_known = false;
+    return count;
 }
 
 static void fetched(struct fetch *fetch, int result);
 
-/* Goes through the candidates from proof->candidate on, until one has to be waited for. A record that cannot be read
- * keeps its slot: it stays hidden behind the newer version, and answers CORRUPT should that ever not be so. */
-static void walk(struct proof *proof)
+/* Goes through the candidates from proof->candidate on. Returns false when one has to be waited for. A record that
+ * cannot be read keeps its slot: it stays hidden behind the newer version, and answers CORRUPT should that ever not be
+ * so. */
+static bool walk(struct proof *proof)
 {
     struct store *store = proof->store;
     for (; proof->candidate < proof->candidate_count; proof->candidate++) {
@@ -71,44 +88,67 @@ static void walk(struct proof *proof)
             continue;
         int result = fetch_start(&store->fetcher, &proof->fetch, candidate, fetched);
         if (result == 0)
-            return;
-        if (result == 1 && !judge(proof))
-            break;
+            return false;
+        bool go_on = result == 1 ? judge(proof) : proof->key_known;
         fetch_release(&proof->fetch);
+        if (!go_on)
+            break;
     }
-    proof_put(store, proof);
+    return true;
+}
+
+/* Ends when nothing has to be waited for. After recovery a hash may have more slots than one round takes: as long as a
+ * round removed some, another follows. */
+static void run(struct proof *proof)
+{
+    while (walk(proof)) {
+        kept_key_clear(&proof->key);
+        if (!proof->is_suspect || proof->removed_count == 0 || load(proof) < 2) {
+            proof_put(proof->store, proof);
+            return;
+        }
+    }
 }
 
 static void fetched(struct fetch *fetch, int result)
 {
     struct proof *proof = container_of(fetch, struct proof, fetch);
-    bool go_on = result == 0 && judge(proof);
+    bool go_on = result == 0 ? judge(proof) : proof->key_known;
     fetch_release(fetch);
     /* Without the newest record's key there is nothing to compare with. */
-    if (!go_on && (result == 0 || !proof->key_known)) {
-        proof_put(proof->store, proof);
-        return;
-    }
-    proof->candidate++;
-    walk(proof);
+    proof->candidate = go_on ? proof->candidate + 1 : proof->candidate_count;
+    run(proof);
 }
 
 void proof_start(struct proof *proof)
 {
-    walk(proof);
+    run(proof);
+}
+
+/* One proof works off all slots of a hash. */
+static bool is_being_proved(const struct store *store, uint64_t hash)
+{
+    for (uint32_t i = 0; i < PROOFS_MAX; i++) {
+        const struct proof *proof = &store->proofs[i];
+        if (!list_node_is_linked(&proof->node) && proof->is_suspect && proof->place.hash == hash)
+            return true;
+    }
+    return false;
 }
 
 void proof_work_off_suspects(struct store *store)
 {
     while (store->suspect_count > 0) {
-        struct proof *proof = proof_get(store);
-        if (proof == NULL)
+        struct place place = store->suspects[store->suspect_count - 1].place;
+        struct proof *proof = is_being_proved(store, place.hash) ? NULL : proof_get(store);
+        if (proof == NULL && list_is_empty(&store->proofs_free))
             return;
-        proof->place = store->suspects[--store->suspect_count].place;
-        uint32_t count = index_find(store->index, proof->place.partition, proof->place.hash,
-                                    proof->candidates, CANDIDATES_MAX);
-        proof->candidate_count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
-        proof->key_known = false;
+        store->suspect_count--;
+        if (proof == NULL)
+            continue;
+        proof->place = place;
+        proof->is_suspect = true;
+        (void)load(proof);
         proof_start(proof);
     }
 }

@@ -164,6 +164,29 @@ def sigterm_drains(context):
 
 
 @test()
+def sigterm_while_clients_connect(context):
+    """It ends whatever is in the backlog, and whenever the signal comes."""
+    server = context.server()
+    for round_ in range(15):
+        end = time.monotonic() + 0.2 + round_ * 0.1
+        clients = []
+        killer = threading.Timer(end - time.monotonic(), server.process.terminate)
+        killer.start()
+        while time.monotonic() < end + 0.1 and len(clients) < 2000:
+            try:
+                client = server.client()
+                client.send(set_(b"k", b"v" * 100) * 20)
+                clients.append(client)
+            except OSError:
+                break
+        code = server.wait_exit(15)
+        assert code == 0, code
+        for client in clients:
+            client.close()
+        server.start()
+
+
+@test()
 def sigint_ends_it_too_and_a_second_sigterm_does_no_harm(context):
     server = context.server()
     server.process.send_signal(2)
