@@ -25,7 +25,7 @@ struct index {
 
 static uint32_t size_class(uint64_t size)
 {
-    assert(size < 1ull << 37);
+    assert(size <= 1ull << 37);
     if (size <= 64)
         return 0;
     uint32_t exponent = 61 - (uint32_t)__builtin_clzll(size - 1);

@@ -29,7 +29,7 @@ struct index_entry {
 };
 
 /* Rounds a record's size up to what its size class will say: at most 1/4 more, at least 64. Sizes
- * are less than 2^37. */
+ * are at most 2^37. */
 uint64_t index_read_size(uint64_t record_size);
 
 /* `memory_max`: bytes; 0: no limit but the machine's. Errors: -ENOMEM. */

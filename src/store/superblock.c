@@ -200,8 +200,8 @@ static int take_lock(struct superblock_file *file, const struct log *log, const 
     return result;
 }
 
-/* Both copies, so that each is valid from the first day; then every name on the way to them. */
-static int format(struct superblock_file *file, const char *data_path, uint64_t segment_size)
+/* Both copies, so that each is valid from the first day. */
+static int format(struct superblock_file *file, uint64_t segment_size)
 {
     struct superblock *now = &file->now;
     *now = (struct superblock){.format = SUPERBLOCK_FORMAT,
@@ -219,10 +219,16 @@ static int format(struct superblock_file *file, const char *data_path, uint64_t 
         io_sync(file->io, &op, file->handle);
         result = io_wait(file->io, &op);
     }
+    return result < 0 ? result : 0;
+}
+
+/* The names on the way to the superblock. At every start, not only after formatting: whoever formatted may have been
+ * killed before it came to this, and a name that is merely there can still be lost with the power. */
+static int sync_names(struct superblock_file *file, const char *data_path)
+{
     char parent[PATH_MAX_SIZE];
     parent_of(data_path, parent);
-    if (result >= 0)
-        result = sync_directory(file->io, data_path);
+    int result = sync_directory(file->io, data_path);
     if (result >= 0)
         result = sync_directory(file->io, parent);
     return result < 0 ? result : 0;
@@ -289,7 +295,7 @@ static int load_or_format(struct superblock_file *file, const struct log *log, c
                   data_path, blank ? "empty" : "damaged in both copies");
         return result;
     }
-    result = format(file, data_path, segment_size);
+    result = format(file, segment_size);
     if (result < 0) {
         log_error(log, "cannot format the data directory %s: %s", data_path, strerror(-result));
         return result;
@@ -315,6 +321,8 @@ int superblock_open(struct io *io, const struct log *log, const char *data_path,
         result = take_lock(&file, log, data_path, lock_wait_ns);
     if (result == 0)
         result = load_or_format(&file, log, data_path, segment_size, &listing, ret_formatted);
+    if (result == 0)
+        result = sync_names(&file, data_path);
     if (result < 0) {
         superblock_close(&file);
         return result;

@@ -167,8 +167,8 @@ def sigterm_drains(context):
 def sigterm_while_clients_connect(context):
     """It ends whatever is in the backlog, and whenever the signal comes."""
     server = context.server()
-    for round_ in range(15):
-        end = time.monotonic() + 0.2 + round_ * 0.1
+    for round_ in range(5):
+        end = time.monotonic() + 0.2 + round_ * 0.25
         clients = []
         killer = threading.Timer(end - time.monotonic(), server.process.terminate)
         killer.start()
