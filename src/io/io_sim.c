@@ -109,8 +109,8 @@ void sim_note(struct sim *sim, uint32_t host, const char *what, int64_t a, int64
     if (sim->trace == NULL)
         return;
     char line[TRACE_LINE_MAX];
-    (void)snprintf(line, sizeof line, "%10" PRIu64 ".%03" PRIu64 " us host %" PRIu32 ": %s %" PRId64
-                   " %" PRId64,
+    (void)snprintf(line, sizeof line,
+                   "%10" PRIu64 ".%03" PRIu64 " us host %" PRIu32 ": %s %" PRId64 " %" PRId64,
                    sim->now_ns / NS_PER_US, sim->now_ns % NS_PER_US, host, what, a, b);
     sim->trace(sim->trace_context, line);
 }
@@ -122,8 +122,8 @@ void sim_breach(const struct io *io, const char *format, ...)
     va_start(arguments, format);
     (void)vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    (void)fprintf(stderr, "io_sim: breach of io.h's contract at %" PRIu64 " us of seed %" PRIu64
-                          ": %s\n",
+    (void)fprintf(stderr,
+                  "io_sim: breach of io.h's contract at %" PRIu64 " us of seed %" PRIu64 ": %s\n",
                   io->sim->now_ns / NS_PER_US, io->sim->seed, message);
     abort();
 }

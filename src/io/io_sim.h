@@ -5,19 +5,22 @@
  *     struct io         a host: what the server under test gets, opened by sim_host_open
  *     struct sim_peer   a client at the other end of a connection, driven by the harness
  *
- * Nothing happens but in events, and events happen only within io_run, io_wait and sim_advance. The same seed and the
- * same calls give the same events (sim_trace_hash).
+ * Nothing happens but in events, and events happen only within io_run, io_wait and sim_advance. The
+ * same seed and the same calls give the same events (sim_trace_hash).
  *
- * The disk. Files have two contents: what processes see, and what is on stable media. At a power loss every 512-byte
- * sector that differs becomes old, new or torn; every change of a directory that no sync covered happened or not, each
- * by itself; writes in flight are done in part. io_allocate'd space reads as zeros. A failed sync leaves what it was to
- * cover unsynced for ever, as Linux does, though later syncs succeed.
+ * The disk. Files have two contents: what processes see, and what is on stable media. At a power
+ * loss every 512-byte sector that differs becomes old, new or torn; every change of a directory
+ * that no sync covered happened or not, each by itself; writes in flight are done in part.
+ * io_allocate'd space reads as zeros. A failed sync leaves what it was to cover unsynced for ever,
+ * as Linux does, though later syncs succeed.
  *
- * The memory. Writes and sends read their buffer when they complete, so that a buffer that was reused early shows as
- * corruption; in strict mode the change itself is found. Receives lend memory that is gone when the completion returns.
- * A breach of io.h's contract prints what and when, and aborts.
+ * The memory. Writes and sends read their buffer when they complete, so that a buffer that was
+ * reused early shows as corruption; in strict mode the change itself is found. Receives lend memory
+ * that is gone when the completion returns. A breach of io.h's contract prints what and when, and
+ * aborts.
  *
- * Ideas from: TigerBeetle's src/testing/storage.zig and packet_simulator.zig, SQLite's src/test6.c. */
+ * Ideas from: TigerBeetle's src/testing/storage.zig and packet_simulator.zig, SQLite's src/test6.c.
+ */
 #ifndef MINIVAULT_IO_IO_SIM_H
 #define MINIVAULT_IO_IO_SIM_H
 
@@ -30,26 +33,26 @@ struct sim_peer;
 
 /* Chances are in parts per million. */
 struct sim_options {
-    bool strict;                 /* buffers and paths in flight are checked against their sums */
-    uint64_t pass_ns_max;        /* what one io_run costs at most, apart from waiting */
-    uint32_t pause_ppm;          /* of io_run: the process gets no CPU for up to pause_ns_max */
+    bool strict;          /* buffers and paths in flight are checked against their sums */
+    uint64_t pass_ns_max; /* what one io_run costs at most, apart from waiting */
+    uint32_t pause_ppm;   /* of io_run: the process gets no CPU for up to pause_ns_max */
     uint64_t pause_ns_max;
-    uint64_t network_ns_max;     /* the usual delay of a packet is below */
-    uint32_t network_stall_ppm;  /* a packet, and all behind it, takes up to network_stall_ns_max */
+    uint64_t network_ns_max;    /* the usual delay of a packet is below */
+    uint32_t network_stall_ppm; /* a packet, and all behind it, takes up to network_stall_ns_max */
     uint64_t network_stall_ns_max;
-    uint32_t reset_ppm;          /* of connections: reset at some instant within 100 ms */
-    uint32_t split_ppm;          /* sends and receives cut where it hurts */
+    uint32_t reset_ppm; /* of connections: reset at some instant within 100 ms */
+    uint32_t split_ppm; /* sends and receives cut where it hurts */
 };
 
 struct sim_disk_options {
-    uint64_t capacity;           /* bytes: beyond it ENOSPC */
-    uint64_t latency_ns_max;     /* the usual duration of an operation is below */
-    uint32_t stall_ppm;          /* an operation takes up to stall_ns_max */
+    uint64_t capacity;       /* bytes: beyond it ENOSPC */
+    uint64_t latency_ns_max; /* the usual duration of an operation is below */
+    uint32_t stall_ppm;      /* an operation takes up to stall_ns_max */
     uint64_t stall_ns_max;
-    uint32_t read_error_ppm;     /* EIO */
+    uint32_t read_error_ppm; /* EIO */
     uint32_t write_error_ppm;
     uint32_t sync_error_ppm;
-    uint32_t no_space_ppm;       /* ENOSPC of what needs new space */
+    uint32_t no_space_ppm; /* ENOSPC of what needs new space */
 };
 
 /* ---- the world ---- */
@@ -68,7 +71,8 @@ uint64_t sim_now_ns(const struct sim *sim);
 /* The world's own chance: for whatever belongs to the world rather than to the workload. */
 struct prng *sim_prng(struct sim *sim);
 
-/* A harness's own event: embedded, zeroed before its first use. `fire` may schedule it again, and must not free a host. */
+/* A harness's own event: embedded, zeroed before its first use. `fire` may schedule it again, and
+ * must not free a host. */
 struct sim_event {
     uint64_t time_ns;
     uint64_t sequence;
@@ -96,30 +100,34 @@ void sim_set_trace(struct sim *sim, sim_trace *trace, void *context);
 struct sim_disk *sim_disk_create(struct sim *sim);
 struct sim_disk_options *sim_disk_options(struct sim_disk *disk);
 
-/* Flips one bit of what is on stable media, somewhere in the `size` bytes at `offset` of a file, as far as it reaches.
- * Returns false when there is nothing. */
+/* Flips one bit of what is on stable media, somewhere in the `size` bytes at `offset` of a file, as
+ * far as it reaches. Returns false when there is nothing. */
 bool sim_disk_rot(struct sim_disk *disk, const char *path, uint64_t offset, uint64_t size);
 
-/* Cuts the power while no host runs on it: what was left unsynced (a killed host's writes) is lost or not. */
+/* Cuts the power while no host runs on it: what was left unsynced (a killed host's writes) is lost
+ * or not. */
 void sim_disk_lose_power(struct sim_disk *disk);
 
 /* ---- hosts ---- */
 
-/* A process starts on this disk's machine: io.h's functions work on *ret_io. Several may run on one machine. */
+/* A process starts on this disk's machine: io.h's functions work on *ret_io. Several may run on one
+ * machine. */
 void sim_host_open(struct sim *sim, struct sim_disk *disk, const struct io_options *options,
                    struct io **ret_io);
 
 enum sim_crash {
-    SIM_POWER_LOSS, /* the machine: every host on this disk dies, what is not synced is lost or torn */
-    SIM_KILL,       /* the process: plain writes that completed stay, those in flight may still land; its locks are held
-                       until they have */
+    SIM_POWER_LOSS, /* the machine: every host on this disk dies, what is not synced is lost or torn
+                     */
+    SIM_KILL, /* the process: plain writes that completed stay, those in flight may still land; its
+                 locks are held until they have */
 };
 
-/* No completion runs any more; io_run and io_wait return -ESHUTDOWN, other calls do nothing and fail. The memory stays
- * valid until io_close. */
+/* No completion runs any more; io_run and io_wait return -ESHUTDOWN, other calls do nothing and
+ * fail. The memory stays valid until io_close. */
 void sim_host_crash(struct io *io, enum sim_crash crash);
 
-/* At an instant to come: after `count` more steps (operations executed, completions run), also within io_wait. */
+/* At an instant to come: after `count` more steps (operations executed, completions run), also
+ * within io_wait. */
 void sim_host_crash_after(struct io *io, uint64_t count, enum sim_crash crash);
 
 bool sim_host_is_crashed(const struct io *io);
@@ -133,10 +141,12 @@ void sim_host_freeze(struct io *io, bool is_frozen);
 
 /* ---- clients ---- */
 
-/* Connects to `port` of a host's machine. `changed` (may be NULL) is called, from an event, when bytes can be received,
- * when the stream ended or broke, and when more can be sent after a sim_peer_send that took less than all. */
+/* Connects to `port` of a host's machine. `changed` (may be NULL) is called, from an event, when
+ * bytes can be received, when the stream ended or broke, and when more can be sent after a
+ * sim_peer_send that took less than all. */
 typedef void sim_peer_changed(struct sim_peer *peer, void *context);
-struct sim_peer *sim_connect(struct io *io, uint16_t port, sim_peer_changed *changed, void *context);
+struct sim_peer *sim_connect(struct io *io, uint16_t port, sim_peer_changed *changed,
+                             void *context);
 
 /* Whether somebody listens there now. */
 bool sim_is_listening(const struct io *io, uint16_t port);
@@ -144,7 +154,8 @@ bool sim_is_listening(const struct io *io, uint16_t port);
 /* Takes as much as fits; 0: wait for `changed`. Errors: -ECONNREFUSED, -ECONNRESET, -EPIPE. */
 int64_t sim_peer_send(struct sim_peer *peer, const void *data, size_t size);
 
-/* Returns how many bytes were there; 0 at the end of the stream. Errors: -EAGAIN, -ECONNREFUSED, -ECONNRESET. */
+/* Returns how many bytes were there; 0 at the end of the stream. Errors: -EAGAIN, -ECONNREFUSED,
+ * -ECONNRESET. */
 int64_t sim_peer_receive(struct sim_peer *peer, void *buffer, size_t size);
 
 /* Sends FIN; receiving goes on. */

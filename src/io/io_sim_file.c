@@ -106,11 +106,12 @@ static void check_range(const struct sim_op *op)
     if ((uintptr_t)op->buffer % PAGE_SIZE != 0)
         sim_breach(op->io, "a buffer for direct file %d is not aligned", op->file->handle);
     if (op->size % PAGE_SIZE != 0 || op->offset % PAGE_SIZE != 0)
-        sim_breach(op->io, "%" PRIu64 " bytes at %" PRIu64 " of direct file %d are not aligned", op->size,
-                   op->offset, op->file->handle);
+        sim_breach(op->io, "%" PRIu64 " bytes at %" PRIu64 " of direct file %d are not aligned",
+                   op->size, op->offset, op->file->handle);
 }
 
-void io_read(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size, uint64_t offset)
+void io_read(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
+             uint64_t offset)
 {
     struct sim_op *sim_op = begin_file(io, op, SIM_READ, file);
     if (sim_op == NULL)

@@ -67,7 +67,8 @@ static uint8_t sectors_covered(uint32_t from, uint32_t to)
     return first < end ? (uint8_t)((1u << end) - (1u << first)) : 0;
 }
 
-static void page_write_durable(struct sim_page *page, const uint8_t *data, uint32_t from, uint32_t to)
+static void page_write_durable(struct sim_page *page, const uint8_t *data, uint32_t from,
+                               uint32_t to)
 {
     memcpy(page_bytes(page) + from, data, to - from);
     if (page->dirty == NULL)
@@ -214,8 +215,8 @@ static enum sim_fate choose_fate(struct sim *sim)
     return (enum sim_fate)prng_below(&sim->prng, SIM_FATE_COUNT);
 }
 
-/* What becomes of the `index`th of `count` sectors when `cut` is where a prefix ends: how many of its bytes, from
- * *ret_from to *ret_to, are new. */
+/* What becomes of the `index`th of `count` sectors when `cut` is where a prefix ends: how many of
+ * its bytes, from *ret_from to *ret_to, are new. */
 static void choose_bytes(struct sim *sim, enum sim_fate fate, uint64_t index, uint64_t cut,
                          uint32_t size, uint32_t *ret_from, uint32_t *ret_to)
 {

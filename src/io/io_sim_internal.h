@@ -1,8 +1,9 @@
 /* The simulated world's inside, shared by the io_sim*.c files alone.
  *
- * An operation's way: io_x takes a struct sim_op, checks the contract and schedules the operation's event; the event
- * executes it and queues a completion; io_run hands that to the caller. What waits for something else (a receive for
- * bytes, an accept for a connection) has no event scheduled until that is there. */
+ * An operation's way: io_x takes a struct sim_op, checks the contract and schedules the operation's
+ * event; the event executes it and queues a completion; io_run hands that to the caller. What waits
+ * for something else (a receive for bytes, an accept for a connection) has no event scheduled until
+ * that is there. */
 #ifndef MINIVAULT_IO_IO_SIM_INTERNAL_H
 #define MINIVAULT_IO_IO_SIM_INTERNAL_H
 
@@ -43,16 +44,16 @@ struct sim_op {
     struct io *io;
     struct io_op *op;
     enum sim_kind kind;
-    bool is_sealed;         /* strict: what must not change has this sum */
+    bool is_sealed; /* strict: what must not change has this sum */
     uint32_t sum;
     uint64_t submitted_ns;
     bool is_cancelled;
-    bool is_done;           /* its last completion is queued */
+    bool is_done; /* its last completion is queued */
     uint32_t flags;
     uint64_t offset;
     uint64_t size;
-    uint64_t progress;      /* send: bytes taken */
-    uint64_t sequence;      /* sync: the disk's when it was submitted */
+    uint64_t progress; /* send: bytes taken */
+    uint64_t sequence; /* sync: the disk's when it was submitted */
     void *buffer;
     const char *path;
     const char *path_to;
@@ -107,8 +108,8 @@ struct io {
     uint64_t steps;
     uint64_t crash_at_steps; /* 0: not planned */
     enum sim_crash crash;
-    struct list active; /* operations */
-    struct list ready;  /* completions */
+    struct list active;          /* operations */
+    struct list ready;           /* completions */
     struct sim_socket **sockets; /* by handle */
     uint32_t sockets_from;       /* no handle below is free */
     struct sim_file **files;     /* by handle */
@@ -132,7 +133,8 @@ bool sim_happens(struct sim *sim, uint32_t ppm);
 /* Usually some part of `max`, with a tail towards the short ones. */
 uint64_t sim_delay(struct sim *sim, uint64_t max_ns);
 
-/* Fires what is due at `now_ns`, or moves to the next event when that is at most `until_ns`. False: there is none. */
+/* Fires what is due at `now_ns`, or moves to the next event when that is at most `until_ns`. False:
+ * there is none. */
 bool sim_step(struct sim *sim, uint64_t until_ns);
 
 /* ---- io_sim_op.c: operations and completions ---- */
@@ -167,8 +169,9 @@ void host_step(struct io *io);
 struct sim_dirty {
     struct list_node node; /* of its inode */
     uint64_t page;
-    uint8_t mask;                  /* sectors */
-    uint64_t first[PAGE_SECTORS];  /* the disk's sequence of the first and last write since it was durable */
+    uint8_t mask;                 /* sectors */
+    uint64_t first[PAGE_SECTORS]; /* the disk's sequence of the first and last write since it was
+                                     durable */
     uint64_t last[PAGE_SECTORS];
     uint8_t old[PAGE_SIZE];
 };
@@ -193,13 +196,13 @@ struct sim_inode {
     struct list_node node;
     uint32_t number;
     bool is_directory;
-    bool is_reached;              /* the sweep's mark */
-    uint32_t opens;               /* files of it */
-    const void *locked_by;        /* struct sim_file; NULL: nobody */
+    bool is_reached;       /* the sweep's mark */
+    uint32_t opens;        /* files of it */
+    const void *locked_by; /* struct sim_file; NULL: nobody */
     uint64_t size;
     uint64_t size_durable;
-    uint64_t size_changed;        /* sequence of the first change that is not durable; 0: none */
-    uint64_t reserved;            /* bytes of space */
+    uint64_t size_changed; /* sequence of the first change that is not durable; 0: none */
+    uint64_t reserved;     /* bytes of space */
     struct sim_page *pages;
     uint64_t page_count;
     struct list dirty;
@@ -255,7 +258,7 @@ struct sim_disk {
     struct list_node node;
     struct sim *sim;
     struct sim_disk_options options;
-    uint64_t sequence; /* of completed writes and changes */
+    uint64_t sequence;     /* of completed writes and changes */
     uint32_t inodes_count; /* ever */
     struct list inodes;
     struct list changes;
@@ -326,7 +329,7 @@ struct sim_socket {
     uint32_t active; /* operations on it */
     bool is_closing;
     bool is_listener;
-    uint16_t port;   /* of a listener, as the next three */
+    uint16_t port; /* of a listener, as the next three */
     uint32_t backlog;
     uint32_t queued_count;
     struct list queued; /* connections, to be accepted */
@@ -374,8 +377,8 @@ struct sim_connection {
     struct sim *sim;
     struct sim_disk *disk; /* the machine */
     uint16_t port;
-    uint32_t references;   /* its two ends and what is on its way */
-    struct io *io;         /* NULL: the host's end is not there yet, or gone */
+    uint32_t references; /* its two ends and what is on its way */
+    struct io *io;       /* NULL: the host's end is not there yet, or gone */
     bool has_arrived;
     struct sim_socket *socket; /* once it is accepted */
     struct sim_peer *peer;     /* NULL: the client's end is gone */
@@ -404,8 +407,8 @@ void pipe_finish(struct sim_connection *connection, struct sim_pipe *pipe);
 /* The host took bytes: the client may have waited for room. */
 void wire_made_room(struct sim_connection *connection);
 
-/* The host's end goes: orderly (what was not received makes it a reset, as TCP does), or with a reset. `is_cut`: what is
- * still on the wire may be lost. */
+/* The host's end goes: orderly (what was not received makes it a reset, as TCP does), or with a
+ * reset. `is_cut`: what is still on the wire may be lost. */
 void wire_close_host(struct sim_connection *connection, bool is_reset, bool is_cut);
 
 #endif

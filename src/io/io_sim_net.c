@@ -226,8 +226,8 @@ void net_queue(struct io *io, struct sim_socket *listener, struct sim_connection
 void net_readable(struct sim_connection *connection)
 {
     struct sim_socket *socket = connection->socket;
-    bool is_readable = connection->host_error != 0 || connection->up.arrived > 0 ||
-                       connection->up.has_ended;
+    bool is_readable =
+        connection->host_error != 0 || connection->up.arrived > 0 || connection->up.has_ended;
     if (is_readable && socket != NULL && socket->receive != NULL)
         schedule_soon(socket->receive);
 }

@@ -1,7 +1,8 @@
 /* Directories: what is seen, what is on media, and the changes in between that no sync has covered.
  *
- * A change sets or removes names. At a power loss each happened or not, by itself, in the order of their time, so that
- * a name has the inode of the last change of it that happened, and an inode has one name at most. */
+ * A change sets or removes names. At a power loss each happened or not, by itself, in the order of
+ * their time, so that a name has the inode of the last change of it that happened, and an inode has
+ * one name at most. */
 #include "io/io_sim_internal.h"
 
 #include <errno.h>
@@ -45,7 +46,8 @@ static void directory_remove_inode(struct sim_directory *directory, const struct
     }
 }
 
-static void directory_set(struct sim_directory *directory, const char *name, struct sim_inode *inode)
+static void directory_set(struct sim_directory *directory, const char *name,
+                          struct sim_inode *inode)
 {
     directory_remove(directory, name);
     if (directory->count == directory->capacity) {
@@ -108,7 +110,8 @@ static int next_name(const char **path, char *ret_name)
     }
 }
 
-/* Finds the directory that has, or would have, the last name of a path. The root has none: *ret_name is "". */
+/* Finds the directory that has, or would have, the last name of a path. The root has none:
+ * *ret_name is "". */
 static int find_parent(struct sim_disk *disk, const char *path, struct sim_inode **ret_parent,
                        char *ret_name)
 {
@@ -175,7 +178,8 @@ static void change_free(struct sim_change *change)
 
 static void change_apply(struct sim_change *change)
 {
-    if (change->from != NULL && directory_find(&change->from->durable, change->from_name) == change->inode)
+    if (change->from != NULL &&
+        directory_find(&change->from->durable, change->from_name) == change->inode)
         directory_remove(&change->from->durable, change->from_name);
     if (change->to == NULL)
         return;

@@ -71,8 +71,8 @@ static void arrive_connect(struct sim_connection *connection)
     struct io *io;
     struct sim_socket *listener =
         net_listener(connection->sim, connection->disk, connection->port, &io);
-    bool is_accepted = listener != NULL && !listener->is_closing &&
-                       listener->queued_count < listener->backlog;
+    bool is_accepted =
+        listener != NULL && !listener->is_closing && listener->queued_count < listener->backlog;
     connection->has_arrived = true;
     if (is_accepted)
         net_queue(io, listener, connection);

@@ -141,6 +141,20 @@ static void take_bytes(struct connection *connection, const uint8_t *data, uint6
     keep(connection, data + used, size - used);
 }
 
+/* Whether its requests wait for something that is not the client. */
+static bool is_waiting(const struct connection *connection)
+{
+    return connection->state == CONNECTION_OPEN &&
+           (connection->blocked || connection->slow_set != NULL);
+}
+
+/* At once, not at the end of the pass: room that comes in this very pass must find it parked. */
+static void park_if_waiting(struct connection *connection)
+{
+    if (is_waiting(connection) && !list_node_is_linked(&connection->parked_node))
+        list_push_back(&connection->server->parked, &connection->parked_node);
+}
+
 static void receive_done(struct io_op *op, int32_t result)
 {
     struct connection *connection = container_of(op, struct connection, receive);
@@ -150,8 +164,8 @@ static void receive_done(struct io_op *op, int32_t result)
         if (connection->state == CONNECTION_OPEN)
             take_bytes(connection, op->data, (uint64_t)result);
         begin_request_clock(connection);
-        bool waits = connection->blocked || connection->slow_set != NULL;
-        if (waits && connection->state == CONNECTION_OPEN && input_size(&connection->input) >= BLOCKED_INPUT_MAX)
+        park_if_waiting(connection);
+        if (is_waiting(connection) && input_size(&connection->input) >= BLOCKED_INPUT_MAX)
             io_cancel(connection->server->io, op);
         return;
     }
@@ -169,6 +183,7 @@ void connection_run(struct connection *connection)
             take_from_input(connection);
         begin_request_clock(connection);
     }
+    park_if_waiting(connection);
     connection_touch(connection);
 }
 
@@ -324,10 +339,6 @@ void connection_advance(struct connection *connection)
         else
             begin_closing(connection);
     }
-    bool waits = connection->state == CONNECTION_OPEN &&
-                 (connection->blocked || connection->slow_set != NULL);
-    if (waits && !list_node_is_linked(&connection->parked_node))
-        list_push_back(&connection->server->parked, &connection->parked_node);
     if (connection->state == CONNECTION_CLOSING)
         go_on_closing(connection);
     else

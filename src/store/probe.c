@@ -108,7 +108,8 @@ static int measure(struct probe *probe, int64_t *ret_medians)
     return 0;
 }
 
-/* Writes the whole scratch file once, so that the probe overwrites mapped blocks as the log does. */
+/* Writes the whole scratch file once, so that the probe overwrites mapped blocks as the log does.
+ */
 static int lay_out(struct probe *probe)
 {
     struct io_op op = {0};
@@ -134,12 +135,13 @@ static int probe_file(struct probe *probe, struct probe_result *ret_result)
         result = measure(probe, medians);
     if (result < 0)
         return result;
-    /* A busy log writes large batches: those decide. What is simpler and usually faster has to be clearly slower to
-     * lose, since the machine may be busy now. One sync stream with fdatasync. */
+    /* A busy log writes large batches: those decide. What is simpler and usually faster has to be
+     * clearly slower to lose, since the machine may be busy now. One sync stream with fdatasync. */
     bool use_dsync = medians[DSYNC_LARGE] * 4 <= medians[FDATASYNC_LARGE] * 5;
     *ret_result = (struct probe_result){
         .use_dsync = use_dsync,
-        .writes_in_flight = use_dsync && medians[TWO_LARGE] * 10 <= medians[DSYNC_LARGE] * 11 ? 2 : 1,
+        .writes_in_flight =
+            use_dsync && medians[TWO_LARGE] * 10 <= medians[DSYNC_LARGE] * 11 ? 2 : 1,
         .dsync_us = (uint32_t)((uint64_t)medians[DSYNC_SMALL] / NS_PER_US),
         .fdatasync_us = (uint32_t)((uint64_t)medians[FDATASYNC_SMALL] / NS_PER_US),
     };
@@ -161,7 +163,8 @@ int probe_device(struct io *io, const struct log *log, const char *directory, ui
         return probe.file;
     if (!io_file_is_direct(io, probe.file))
         log_warn(log,
-                 "the file system of %s has no O_DIRECT: reads and writes go through the page cache, slower and "
+                 "the file system of %s has no O_DIRECT: reads and writes go through the page "
+                 "cache, slower and "
                  "with double memory. Use ext4 or XFS",
                  directory);
     int result = probe_file(&probe, ret_result);

@@ -1,5 +1,5 @@
-/* The probe: which way of making log writes durable is fastest on this device. Run when a directory is formatted and by
- * -probe; the result is kept in the superblock. */
+/* The probe: which way of making log writes durable is fastest on this device. Run when a directory
+ * is formatted and by -probe; the result is kept in the superblock. */
 #ifndef MINIVAULT_STORE_PROBE_H
 #define MINIVAULT_STORE_PROBE_H
 
@@ -16,9 +16,10 @@ struct probe_result {
     uint32_t fdatasync_us;
 };
 
-/* Overwrites a scratch file in `directory` (created, zeroed, removed again) with 4 KiB and 64 KiB blocks each way, in
- * turn, for at most about 300 ms, and compares medians of durable bytes per second. Synchronous. `buffer`: 128 KiB of the
- * region. Errors: -EIO, -ENOSPC, ...; a file system that cannot do O_DIRECT is logged as a warning. */
+/* Overwrites a scratch file in `directory` (created, zeroed, removed again) with 4 KiB and 64 KiB
+ * blocks each way, in turn, for at most about 300 ms, and compares medians of durable bytes per
+ * second. Synchronous. `buffer`: 128 KiB of the region. Errors: -EIO, -ENOSPC, ...; a file system
+ * that cannot do O_DIRECT is logged as a warning. */
 int probe_device(struct io *io, const struct log *log, const char *directory, uint8_t *buffer,
                  struct probe_result *ret_result);
 

@@ -15,8 +15,8 @@
  *       76     4  writes in flight
  *       80   192  secret
  *
- * The format stands behind the checksum: a copy whose checksum holds and whose format is another one is refused with both
- * numbers, a later format must keep these first sixteen bytes. */
+ * The format stands behind the checksum: a copy whose checksum holds and whose format is another
+ * one is refused with both numbers, a later format must keep these first sixteen bytes. */
 #include "store/superblock.h"
 
 #include "base/assert.h"
@@ -37,11 +37,14 @@
 #define LOCK_RETRY_NS (50 * NS_PER_MS)
 #define SEGMENT_SIZE_LIMIT (2 * GIB)
 
-enum superblock_flags { FLAG_PROBED = 1, FLAG_DSYNC = 2, FLAG_CLEAN = 4 };
+enum superblock_flags { FLAG_PROBED = 1, FLAG_DSYNC = 2, FLAG_CLEAN = 4, FLAGS_KNOWN = 7 };
+
+#define FIELDS_SIZE 272 /* the rest of a copy is 0 */
 
 void superblock_encode(const struct superblock *superblock, uint8_t *block)
 {
-    uint32_t flags = (superblock->probed ? FLAG_PROBED : 0u) | (superblock->use_dsync ? FLAG_DSYNC : 0u) |
+    uint32_t flags = (superblock->probed ? FLAG_PROBED : 0u) |
+                     (superblock->use_dsync ? FLAG_DSYNC : 0u) |
                      (superblock->clean ? FLAG_CLEAN : 0u);
     memset(block, 0, BLOCK);
     memcpy(block, MAGIC, MAGIC_SIZE);
@@ -59,9 +62,20 @@ void superblock_encode(const struct superblock *superblock, uint8_t *block)
     store_u32(block + 8, crc32c(block + 12, BLOCK - 12));
 }
 
+/* Whether this is of our format and says nothing that we do not know. */
+static bool is_known(const uint8_t *block)
+{
+    bool is_known = load_u32(block + 12) == SUPERBLOCK_FORMAT &&
+                    (load_u32(block + 72) & ~(uint32_t)FLAGS_KNOWN) == 0;
+    for (uint32_t i = FIELDS_SIZE; i < BLOCK; i++)
+        is_known = is_known && block[i] == 0;
+    return is_known;
+}
+
 int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
 {
-    if (memcmp(block, MAGIC, MAGIC_SIZE) != 0 || load_u32(block + 8) != crc32c(block + 12, BLOCK - 12))
+    if (memcmp(block, MAGIC, MAGIC_SIZE) != 0 ||
+        load_u32(block + 8) != crc32c(block + 12, BLOCK - 12))
         return -EBADMSG;
     struct superblock found = {
         .format = load_u32(block + 12),
@@ -78,13 +92,14 @@ int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
         .writes_in_flight = (uint8_t)load_u32(block + 76),
     };
     memcpy(found.secret, block + 80, HASH_SECRET_SIZE);
-    if (found.format != SUPERBLOCK_FORMAT) {
+    if (!is_known(block)) {
         *ret_superblock = found;
         return -EPROTONOSUPPORT;
     }
+    uint32_t writes_in_flight = load_u32(block + 76);
     bool sound = found.segment_size > 0 && found.segment_size % DISK_BLOCK_SIZE == 0 &&
-                 found.segment_size <= SEGMENT_SIZE_LIMIT && found.writes_in_flight >= 1 &&
-                 found.writes_in_flight <= 2;
+                 found.segment_size <= SEGMENT_SIZE_LIMIT && writes_in_flight >= 1 &&
+                 writes_in_flight <= 2;
     if (!sound)
         return -EBADMSG;
     *ret_superblock = found;
@@ -133,7 +148,11 @@ int superblock_update(struct superblock_file *file)
 {
     file->now.sequence++;
     superblock_encode(&file->now, file->block);
-    return write_block(file, file->now.sequence % 2 * BLOCK);
+    int result = write_block(file, file->now.sequence % 2 * BLOCK);
+    /* What failed may be torn now: the next update must not go to the other copy, the good one. */
+    if (result < 0)
+        file->now.sequence--;
+    return result;
 }
 
 /* ---- what the directory is ---- */
@@ -156,7 +175,8 @@ static int list_each(void *context, const char *name)
     return 0;
 }
 
-static int look(struct io *io, const struct log *log, const char *data_path, struct listing *ret_listing)
+static int look(struct io *io, const struct log *log, const char *data_path,
+                struct listing *ret_listing)
 {
     *ret_listing = (struct listing){0};
     int result = io_make_directory(io, data_path);
@@ -169,7 +189,8 @@ static int look(struct io *io, const struct log *log, const char *data_path, str
     }
     if (!ret_listing->has_superblock && ret_listing->has_others) {
         log_error(log,
-                  "%s is not a minivault data directory: it has no superblock, but \"%s\". Give -data an empty "
+                  "%s is not a minivault data directory: it has no superblock, but \"%s\". Give "
+                  "-data an empty "
                   "or new directory",
                   data_path, ret_listing->other);
         return -ENOTEMPTY;
@@ -192,7 +213,8 @@ static int take_lock(struct superblock_file *file, const struct log *log, const 
     }
     if (result == -EWOULDBLOCK)
         log_error(log,
-                  "the data directory %s is already in use by another process: stop that one (fuser %s/superblock "
+                  "the data directory %s is already in use by another process: stop that one "
+                  "(fuser %s/superblock "
                   "names it), or give -data another directory",
                   data_path, data_path);
     else if (result < 0)
@@ -222,8 +244,9 @@ static int format(struct superblock_file *file, uint64_t segment_size)
     return result < 0 ? result : 0;
 }
 
-/* The names on the way to the superblock. At every start, not only after formatting: whoever formatted may have been
- * killed before it came to this, and a name that is merely there can still be lost with the power. */
+/* The names on the way to the superblock. At every start, not only after formatting: whoever
+ * formatted may have been killed before it came to this, and a name that is merely there can still
+ * be lost with the power. */
 static int sync_names(struct superblock_file *file, const char *data_path)
 {
     char parent[PATH_MAX_SIZE];
@@ -234,35 +257,63 @@ static int sync_names(struct superblock_file *file, const char *data_path)
     return result < 0 ? result : 0;
 }
 
-/* Reads both copies, takes the newer valid one. *ret_blank: nothing was ever written, the formatting was cut short. */
-static int load(struct superblock_file *file, const struct log *log, const char *data_path, bool *ret_blank)
+static bool is_blank(const uint8_t *block)
 {
-    int best = -EBADMSG;
-    struct superblock found;
-    bool blank = true;
+    uint8_t bits = 0;
+    for (uint32_t i = 0; i < BLOCK; i++)
+        bits |= block[i];
+    return bits == 0;
+}
+
+static int read_copy(struct superblock_file *file, uint32_t copy, struct superblock *ret_found,
+                     bool *ret_blank)
+{
+    struct io_op op = {0};
+    memset(file->block, 0, BLOCK);
+    io_read(file->io, &op, file->handle, file->block, BLOCK, (uint64_t)copy * BLOCK);
+    int result = io_wait(file->io, &op);
+    *ret_blank = result >= 0 && is_blank(file->block);
+    return result < 0 ? result : superblock_decode(file->block, ret_found);
+}
+
+/* Takes the newer one of the valid copies. A copy of another format decides, whatever the other one
+ * says: somebody has begun to use this directory with another program. *ret_blank: nothing was ever
+ * written, the formatting was cut short. */
+static int load(struct superblock_file *file, bool *ret_blank)
+{
+    struct superblock found[2];
+    int results[2];
+    bool blank[2];
     for (uint32_t copy = 0; copy < 2; copy++) {
-        struct io_op op = {0};
-        memset(file->block, 0, BLOCK);
-        io_read(file->io, &op, file->handle, file->block, BLOCK, copy * BLOCK);
-        int result = io_wait(file->io, &op);
-        if (result < 0 && result != -EIO)
-            return result;
-        for (uint32_t i = 0; i < BLOCK; i++)
-            blank = blank && file->block[i] == 0;
-        result = superblock_decode(file->block, &found);
-        bool newer = result == 0 && (best != 0 || found.sequence > file->now.sequence);
-        if (newer || (result == -EPROTONOSUPPORT && best != 0))
-            file->now = found;
-        if (result == 0 || (result == -EPROTONOSUPPORT && best != 0))
-            best = result;
+        results[copy] = read_copy(file, copy, &found[copy], &blank[copy]);
+        if (results[copy] == -EPROTONOSUPPORT) {
+            file->now = found[copy];
+            return results[copy];
+        }
     }
-    *ret_blank = blank;
-    if (best == -EPROTONOSUPPORT)
+    *ret_blank = blank[0] && blank[1];
+    if (results[0] != 0 && results[1] != 0) /* one that cannot be read may be good: no formatting */
+        return results[0] != -EBADMSG ? results[0] : results[1];
+    bool is_second = results[0] != 0 || (results[1] == 0 && found[1].sequence > found[0].sequence);
+    file->now = found[is_second ? 1 : 0];
+    return 0;
+}
+
+static void log_load(const struct superblock_file *file, const struct log *log,
+                     const char *data_path, int result)
+{
+    if (result != -EPROTONOSUPPORT)
+        log_error(log, "cannot read %s/superblock: %s", data_path, strerror(-result));
+    else if (file->now.format != SUPERBLOCK_FORMAT)
         log_error(log,
                   "the data directory %s has format version %" PRIu32
                   ", this program knows version %d: use the release that wrote it",
                   data_path, file->now.format, SUPERBLOCK_FORMAT);
-    return best;
+    else
+        log_error(log,
+                  "the data directory %s has format version %d as this program, but uses something "
+                  "that this program does not know: use the release that wrote it",
+                  data_path, SUPERBLOCK_FORMAT);
 }
 
 static int open_file(struct superblock_file *file, const struct log *log, const char *data_path)
@@ -279,18 +330,22 @@ static int open_file(struct superblock_file *file, const struct log *log, const 
     return file->handle < 0 ? file->handle : 0;
 }
 
-static int load_or_format(struct superblock_file *file, const struct log *log, const char *data_path,
-                          uint64_t segment_size, const struct listing *listing, bool *ret_formatted)
+static int load_or_format(struct superblock_file *file, const struct log *log,
+                          const char *data_path, uint64_t segment_size,
+                          const struct listing *listing, bool *ret_formatted)
 {
     bool blank = false;
-    int result = load(file, log, data_path, &blank);
+    int result = load(file, &blank);
     *ret_formatted = false;
+    if (result < 0 && result != -EBADMSG)
+        log_load(file, log, data_path, result);
     if (result != -EBADMSG)
         return result;
     /* A crash while formatting leaves a blank or torn file, before anything else is there. */
     if (listing->has_others) {
         log_error(log,
-                  "%s/superblock is %s although there is data beside it: restore it from a backup; nothing was "
+                  "%s/superblock is %s although there is data beside it: restore it from a backup; "
+                  "nothing was "
                   "changed",
                   data_path, blank ? "empty" : "damaged in both copies");
         return result;
@@ -305,8 +360,9 @@ static int load_or_format(struct superblock_file *file, const struct log *log, c
     return 0;
 }
 
-int superblock_open(struct io *io, const struct log *log, const char *data_path, uint64_t segment_size,
-                    uint64_t lock_wait_ns, struct superblock_file *ret_file, bool *ret_formatted)
+int superblock_open(struct io *io, const struct log *log, const char *data_path,
+                    uint64_t segment_size, uint64_t lock_wait_ns, struct superblock_file *ret_file,
+                    bool *ret_formatted)
 {
     struct listing listing;
     struct superblock_file file = {.io = io, .handle = -1};

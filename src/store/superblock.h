@@ -1,8 +1,9 @@
 /* The superblock: what a data directory is, in two alternating copies.
  *
- * DATA/superblock, 8 KiB, each copy one 4 KiB block: sequence and CRC32C inside; the valid copy with the greater sequence
- * counts; an update overwrites the other one (O_DIRECT, DSYNC), so that a torn update leaves the old copy whole. It is
- * also the lock against a second process: flock on this file, held as long as the directory is open. */
+ * DATA/superblock, 8 KiB, each copy one 4 KiB block: sequence and CRC32C inside; the valid copy
+ * with the greater sequence counts; an update overwrites the other one (O_DIRECT, DSYNC), so that a
+ * torn update leaves the old copy whole. It is also the lock against a second process: flock on
+ * this file, held as long as the directory is open. */
 #ifndef MINIVAULT_STORE_SUPERBLOCK_H
 #define MINIVAULT_STORE_SUPERBLOCK_H
 
@@ -18,17 +19,18 @@
 struct superblock {
     uint32_t format;
     uint64_t sequence;
-    uint64_t directory_id;      /* random at format; its low 24 bits are the origin's */
-    uint64_t cluster_id;        /* 0: none yet */
+    uint64_t directory_id; /* random at format; its low 24 bits are the origin's */
+    uint64_t cluster_id;   /* 0: none yet */
     uint64_t cluster_epoch;
-    uint64_t clock_ceiling;     /* written at a clean shutdown; the log's batches carry it meanwhile */
-    uint64_t segment_size;      /* of the log, for the life of the directory */
-    uint64_t damage_accepted;   /* log position: losses up to here were accepted by the operator (-accept-loss) */
+    uint64_t clock_ceiling; /* written at a clean shutdown; the log's batches carry it meanwhile */
+    uint64_t segment_size;  /* of the log, for the life of the directory */
+    uint64_t damage_accepted; /* log position: losses up to here were accepted by the operator
+                                 (-accept-loss) */
     uint8_t secret[HASH_SECRET_SIZE];
-    bool probed;                /* the three below are valid */
+    bool probed; /* the three below are valid */
     bool use_dsync;
-    uint8_t writes_in_flight;   /* 1 or 2 */
-    bool clean;                 /* shut down cleanly */
+    uint8_t writes_in_flight; /* 1 or 2 */
+    bool clean;               /* shut down cleanly */
 };
 
 struct superblock_file {
@@ -38,14 +40,17 @@ struct superblock_file {
     struct superblock now;
 };
 
-/* Opens and locks DATA/superblock, formatting an empty directory: DATA is created when absent (not its parents); it is
- * refused when it holds no superblock but other entries (except "lost+found"). A lock that is held is tried again for
- * `lock_wait_ns` (a dying process's last writes), then refused. *ret_formatted tells whether it was new: then the whole of
- * it (file, directory entry, DATA's own entry in its parent) is durable on return. `segment_size` is for formatting.
- * Errors are logged, each with what to do: -EWOULDBLOCK (in use), -EPROTONOSUPPORT (another format version), -EBADMSG
- * (neither copy is valid), -ENOTEMPTY (not ours), -EACCES, -EROFS, -ENOSPC, -EIO, ... */
-int superblock_open(struct io *io, const struct log *log, const char *data_path, uint64_t segment_size,
-                    uint64_t lock_wait_ns, struct superblock_file *ret_file, bool *ret_formatted);
+/* Opens and locks DATA/superblock, formatting an empty directory: DATA is created when absent (not
+ * its parents); it is refused when it holds no superblock but other entries (except "lost+found").
+ * A lock that is held is tried again for `lock_wait_ns` (a dying process's last writes), then
+ * refused. *ret_formatted tells whether it was new: then the whole of it (file, directory entry,
+ * DATA's own entry in its parent) is durable on return. `segment_size` is for formatting. Errors
+ * are logged, each with what to do: -EWOULDBLOCK (in use), -EPROTONOSUPPORT (another format
+ * version), -EBADMSG (neither copy is valid), -ENOTEMPTY (not ours), -EACCES, -EROFS, -ENOSPC,
+ * -EIO, ... */
+int superblock_open(struct io *io, const struct log *log, const char *data_path,
+                    uint64_t segment_size, uint64_t lock_wait_ns, struct superblock_file *ret_file,
+                    bool *ret_formatted);
 
 /* Writes file->now into the older copy and waits until it is durable. Synchronous. */
 int superblock_update(struct superblock_file *file);

@@ -28,7 +28,7 @@ enum wal_durability {
     WAL_COMMIT,   /* acknowledged when on stable media */
     WAL_INTERVAL, /* acknowledged at once, written and synced at least every WAL_INTERVAL_MS */
     WAL_NONE, /* acknowledged at once, written as buffers fill (and at least every second), synced
-                 at shutdown */
+                 at the end of a segment, so that it can be recycled, and at shutdown */
 };
 
 #define WAL_INTERVAL_MS 10
@@ -92,7 +92,8 @@ int wal_open(struct io *io, const struct log *log, const struct wal_options *opt
              struct wal_state *state, struct wal **ret_wal);
 
 /* Writes and syncs everything, so that all is durable whatever the durability mode, then seals.
- * Synchronous. Errors: what failed: then not everything is durable. */
+ * Synchronous. Only wal_durable, wal_last, wal_stats and wal_free may follow; no read of a pinned
+ * file may be under way. Errors: what failed: then not everything is durable. */
 int wal_shut(struct wal *wal);
 
 /* Frees the memory. Without wal_shut before it, or with operations still active, only after the

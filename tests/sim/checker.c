@@ -27,7 +27,7 @@ struct write {
 
 struct key {
     uint64_t newest;
-    uint64_t shown_begun_ns;   /* of what was last seen: for the state at one instant */
+    uint64_t shown_begun_ns; /* of what was last seen: for the state at one instant */
     uint64_t shown_overdue_ns;
 };
 
@@ -135,7 +135,8 @@ void checker_refuse(struct checker *checker, uint64_t number)
 
 /* ---- reads ---- */
 
-static bool is_shown(uint64_t number, const struct write *write, const uint8_t *value, uint32_t size)
+static bool is_shown(uint64_t number, const struct write *write, const uint8_t *value,
+                     uint32_t size)
 {
     if (value == NULL || write->is_absent)
         return (value == NULL) == write->is_absent;
@@ -144,7 +145,7 @@ static bool is_shown(uint64_t number, const struct write *write, const uint8_t *
 
 /* What the writes that look like what was read are. */
 struct match {
-    uint64_t legal;      /* one that may be shown; 0: none */
+    uint64_t legal; /* one that may be shown; 0: none */
     uint64_t legal_count;
     uint64_t illegal;    /* the newest that must not */
     uint64_t begun_ns;   /* the least of the legal ones */
@@ -154,7 +155,8 @@ struct match {
 /* The last write of the same connection, which the read comes after; 0: none. */
 static uint64_t find_own(const struct checker *checker, const struct checker_reading *reading)
 {
-    for (uint64_t at = checker->keys[reading->key].newest; at != 0; at = checker->writes[at].older) {
+    for (uint64_t at = checker->keys[reading->key].newest; at != 0;
+         at = checker->writes[at].older) {
         const struct write *write = &checker->writes[at];
         if (at <= reading->after && write->connection == reading->connection &&
             write->state != WRITE_REFUSED)
@@ -168,12 +170,14 @@ static struct match find_match(const struct checker *checker, const struct check
 {
     struct match match = {.begun_ns = NEVER};
     uint64_t own = find_own(checker, reading);
-    for (uint64_t at = checker->keys[reading->key].newest; at != 0; at = checker->writes[at].older) {
+    for (uint64_t at = checker->keys[reading->key].newest; at != 0;
+         at = checker->writes[at].older) {
         const struct write *write = &checker->writes[at];
         if (!is_shown(at, write, value, size))
             continue;
         bool is_hidden = at < own && is_before(write, &checker->writes[own]);
-        if (is_hidden || write->state == WRITE_REFUSED || write->superseded_ns < reading->begun_ns) {
+        if (is_hidden || write->state == WRITE_REFUSED ||
+            write->superseded_ns < reading->begun_ns) {
             match.illegal = match.illegal != 0 ? match.illegal : at;
             continue;
         }
@@ -214,7 +218,8 @@ static void supersede_others(struct checker *checker, const struct checker_readi
                              uint64_t now_ns)
 {
     bool is_recovered = match->begun_ns < checker->process_began_ns;
-    for (uint64_t at = checker->keys[reading->key].newest; at != 0; at = checker->writes[at].older) {
+    for (uint64_t at = checker->keys[reading->key].newest; at != 0;
+         at = checker->writes[at].older) {
         struct write *write = &checker->writes[at];
         if (write->settled_ns >= reading->begun_ns || is_shown(at, write, value, size))
             continue;
@@ -287,8 +292,9 @@ bool checker_check_instant(struct checker *checker)
     if (begun_ns <= overdue_ns)
         return true;
     (void)snprintf(checker->message, sizeof checker->message,
-                   "not the state at any instant: key %" PRIu32 " shows a write that began at %" PRIu64
-                   " us, key %" PRIu32 " one that was superseded at %" PRIu64 " us",
+                   "not the state at any instant: key %" PRIu32
+                   " shows a write that began at %" PRIu64 " us, key %" PRIu32
+                   " one that was superseded at %" PRIu64 " us",
                    youngest, begun_ns / NS_PER_US, oldest, overdue_ns / NS_PER_US);
     return false;
 }

@@ -138,7 +138,8 @@ static void go_on(struct client *client)
         fill(client);
     else if (client->think.place == 0)
         sim_schedule(workload->sim, &client->think,
-                     sim_now_ns(workload->sim) + prng_below(&workload->prng, workload->think_ns_max));
+                     sim_now_ns(workload->sim) +
+                         prng_below(&workload->prng, workload->think_ns_max));
 }
 
 /* ---- receiving ---- */

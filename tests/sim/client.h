@@ -1,5 +1,5 @@
-/* One client connection: sends random requests with some in flight, checks that the answers come in order and are
- * allowed. Runs in the world's events. */
+/* One client connection: sends random requests with some in flight, checks that the answers come in
+ * order and are allowed. Runs in the world's events. */
 #ifndef TESTS_SIM_CLIENT_H
 #define TESTS_SIM_CLIENT_H
 
@@ -24,25 +24,25 @@ struct workload {
 
     /* chosen once */
     uint32_t depth_max;
-    uint64_t think_ns_max;      /* between an answer and the next request; 0: none */
+    uint64_t think_ns_max; /* between an answer and the next request; 0: none */
     uint32_t set_percent;
     uint32_t delete_percent;
-    uint32_t large_percent;     /* of sets: up to value_size_max */
+    uint32_t large_percent; /* of sets: up to value_size_max */
     uint32_t small_size_max;
-    uint32_t value_size_max;    /* beyond it a set is refused */
-    uint32_t zstd_percent;      /* of sets */
-    uint32_t typed_percent;     /* of connections: say HELLO */
-    uint32_t hang_up_ppm;       /* of answers: the client hangs up after it */
+    uint32_t value_size_max; /* beyond it a set is refused */
+    uint32_t zstd_percent;   /* of sets */
+    uint32_t typed_percent;  /* of connections: say HELLO */
+    uint32_t hang_up_ppm;    /* of answers: the client hangs up after it */
 
     /* what may happen now */
-    bool may_refuse_writes;     /* the disk may be full */
-    bool may_fail;              /* the device fails: errors say nothing about writes and reads */
-    bool may_close;             /* the server may close connections */
+    bool may_refuse_writes; /* the disk may be full */
+    bool may_fail;          /* the device fails: errors say nothing about writes and reads */
+    bool may_close;         /* the server may close connections */
 
-    uint64_t budget;            /* requests that may still be sent */
-    uint64_t answers;           /* that came */
+    uint64_t budget;  /* requests that may still be sent */
+    uint64_t answers; /* that came */
     uint64_t refusals;
-    uint64_t connections;       /* ever */
+    uint64_t connections; /* ever */
     bool has_failed;
     char message[2 * CHECKER_MESSAGE_SIZE];
 };
@@ -63,13 +63,13 @@ struct client {
     struct workload *workload;
     struct io *io;
     uint16_t port;
-    struct sim_peer *peer;  /* NULL: not connected */
+    struct sim_peer *peer; /* NULL: not connected */
     struct sim_event think;
-    uint64_t connection;    /* its number */
+    uint64_t connection; /* its number */
     bool is_typed;
-    bool is_scanning;       /* reads all keys once instead of the usual mix */
-    uint32_t scan_next;     /* the next key */
-    bool is_finished;       /* FIN was sent */
+    bool is_scanning;   /* reads all keys once instead of the usual mix */
+    uint32_t scan_next; /* the next key */
+    bool is_finished;   /* FIN was sent */
     uint32_t depth;
     struct request requests[CLIENT_DEPTH_MAX]; /* sent and not answered, from the oldest */
     uint32_t request_first;

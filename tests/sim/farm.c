@@ -38,8 +38,9 @@ static uint64_t clock_ns(void)
 
 static void report(uint64_t seed, const char *what)
 {
-    (void)fprintf(stderr, "\nseed %" PRIu64 " FAILED: %s\n    replay it: make sim SEED=%" PRIu64 "\n",
-                  seed, what, seed);
+    (void)fprintf(stderr,
+                  "\nseed %" PRIu64 " FAILED: %s\n    replay it: make sim SEED=%" PRIu64 "\n", seed,
+                  what, seed);
 }
 
 /* Runs a seed within this process. */
@@ -162,8 +163,8 @@ static bool wait_for(struct job *jobs, uint32_t count, uint64_t began_ns)
 
 static struct job *share_jobs(uint32_t count)
 {
-    struct job *jobs = mmap(NULL, count * sizeof *jobs, PROT_READ | PROT_WRITE,
-                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct job *jobs =
+        mmap(NULL, count * sizeof *jobs, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert(jobs != MAP_FAILED);
     return jobs;
 }

@@ -1,5 +1,5 @@
-/* The workload's keys and values. A value is made from its write's number and its size alone, so that nobody needs to
- * keep it, and from 8 bytes on no two writes have the same. */
+/* The workload's keys and values. A value is made from its write's number and its size alone, so
+ * that nobody needs to keep it, and from 8 bytes on no two writes have the same. */
 #ifndef TESTS_SIM_KEYS_H
 #define TESTS_SIM_KEYS_H
 

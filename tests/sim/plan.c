@@ -77,7 +77,8 @@ static void apply_to_disk(struct run *run)
     disk->latency_ns_max = latencies_ns[below(run, 3)];
     disk->stall_ppm = happens(run, 50) ? 1000 : 0;
     disk->stall_ns_max = 50 * NS_PER_MS;
-    /* Batches that are written, and those behind them, when the process dies; and the device's worst. */
+    /* Batches that are written, and those behind them, when the process dies; and the device's
+     * worst. */
     run->plan.loss_ns = 20 * NS_PER_MS + 20 * disk->latency_ns_max + 8 * disk->stall_ns_max;
 }
 

@@ -46,7 +46,8 @@ static void begin(struct run *run)
 {
     target_start(&run->target, run->clock_ms);
     run->starts++;
-    if (prng_below(&run->prng, 100) < run->plan.start_crash_percent && run->starts % STARTS_MAX != 0)
+    if (prng_below(&run->prng, 100) < run->plan.start_crash_percent &&
+        run->starts % STARTS_MAX != 0)
         process_plan_crash(run, (uint64_t)1 << prng_below(&run->prng, START_STEPS_BITS));
 }
 
@@ -80,8 +81,9 @@ static void check_liveness(struct run *run)
         const struct client *client = &run->clients[i];
         uint64_t since_ns = client_waits_since(client);
         if (since_ns < now_ns && now_ns - since_ns > PATIENCE_NS)
-            workload_fail(&run->workload, "connection %" PRIu64 " waits for an answer since %" PRIu64
-                          " us", client->connection, since_ns / NS_PER_US);
+            workload_fail(&run->workload,
+                          "connection %" PRIu64 " waits for an answer since %" PRIu64 " us",
+                          client->connection, since_ns / NS_PER_US);
     }
 }
 

@@ -94,7 +94,8 @@ static void make_set(struct client *client, uint32_t key)
     struct workload *workload = client->workload;
     struct prng *prng = &workload->prng;
     uint32_t size = choose_size(workload);
-    bool is_too_large = prng_below(prng, 1000) == 0 && workload->value_size_max < VALUE_SIZE_LIMIT / 2;
+    bool is_too_large =
+        prng_below(prng, 1000) == 0 && workload->value_size_max < VALUE_SIZE_LIMIT / 2;
     if (is_too_large)
         size = workload->value_size_max + 1 + (uint32_t)prng_below(prng, 1000);
     uint64_t write = checker_begin(workload->checker, client->connection, key, false, size,
@@ -105,7 +106,8 @@ static void make_set(struct client *client, uint32_t key)
     if (!is_too_large && prng_below(prng, 100) < workload->zstd_percent)
         put_compressed(client, key_of(client, key), value, size);
     else
-        put_value(put_head(client, MINIVAULT_SET, key_of(client, key), 5 + size), size, false, value);
+        put_value(put_head(client, MINIVAULT_SET, key_of(client, key), 5 + size), size, false,
+                  value);
     free(value);
     struct request *request = client_push(client, MINIVAULT_SET);
     request->write = write;
@@ -146,8 +148,8 @@ static void judge_write(struct client *client, const struct request *request, ui
     const char *what = request->op == MINIVAULT_SET ? "SET" : "DELETE";
     if (status == MINIVAULT_OK) {
         if (request->must_be_refused || size != 0)
-            workload_fail(workload, "a %s is answered OK with %" PRIu32 " bytes, and should not", what,
-                          size);
+            workload_fail(workload, "a %s is answered OK with %" PRIu32 " bytes, and should not",
+                          what, size);
         checker_acknowledge(workload->checker, request->write, sim_now_ns(workload->sim));
         return;
     }
@@ -181,8 +183,9 @@ static void judge_read(struct client *client, const struct request *request, uin
 static void judge_text(struct client *client, uint8_t status, const uint8_t *data, uint32_t size)
 {
     if (status != MINIVAULT_OK || size < 2 || data[0] != '{' || data[size - 1] != '}')
-        workload_fail(client->workload, "HELLO or HEALTH is answered with status %u, %" PRIu32 " bytes",
-                      status, size);
+        workload_fail(client->workload,
+                      "HELLO or HEALTH is answered with status %u, %" PRIu32 " bytes", status,
+                      size);
 }
 
 void request_judge(struct client *client, const struct request *request, uint8_t status,

@@ -97,7 +97,8 @@ static enum outcome outlive_device(struct run *run)
     while (outcome == OUTCOME_GOES_ON && sim_now_ns(run->sim) < until_ns)
         outcome = process_load(run, 10);
     if (outcome == OUTCOME_GOES_ON) {
-        workload_fail(&run->workload, "every write fails since %" PRIu64 " s, and the server goes on",
+        workload_fail(&run->workload,
+                      "every write fails since %" PRIu64 " s, and the server goes on",
                       RECOVERY_NS / NS_PER_S);
         return OUTCOME_FAILED;
     }
@@ -273,8 +274,9 @@ void run_seed(uint64_t seed, bool is_verbose, bool is_traced, struct run_result 
     struct run run = {.seed = seed, .is_verbose = is_verbose};
     open_run(&run, is_traced);
     const struct plan *plan = &run.plan;
-    run_say(&run, "durability %d, trouble %d, %" PRIu32 " rounds, %" PRIu32 " clients, %" PRIu32
-                  " keys, cache %" PRIu64 " KiB, segments of %" PRIu64 " KiB, values up to %" PRIu32,
+    run_say(&run,
+            "durability %d, trouble %d, %" PRIu32 " rounds, %" PRIu32 " clients, %" PRIu32
+            " keys, cache %" PRIu64 " KiB, segments of %" PRIu64 " KiB, values up to %" PRIu32,
             (int)plan->target.durability, (int)plan->trouble, plan->rounds, plan->client_count,
             run.workload.keys.count, plan->target.cache_size / KIB,
             run.target.config.segment_size / KIB, run.workload.value_size_max);
@@ -286,8 +288,9 @@ void run_seed(uint64_t seed, bool is_verbose, bool is_traced, struct run_result 
         .crashes = run.crashes,
     };
     memcpy(ret_result->message, run.workload.message, sizeof ret_result->message);
-    run_say(&run, "%" PRIu32 " starts, %" PRIu32 " crashes, %" PRIu32 " drains, %" PRIu64
-                  " answers, trace %016" PRIx64,
+    run_say(&run,
+            "%" PRIu32 " starts, %" PRIu32 " crashes, %" PRIu32 " drains, %" PRIu64
+            " answers, trace %016" PRIx64,
             run.starts, run.crashes, run.drains, run.workload.answers, ret_result->hash);
     close_run(&run);
 }

@@ -1,4 +1,5 @@
-/* One seed: a server on a simulated machine under load, its crashes and restarts, and the judgement. */
+/* One seed: a server on a simulated machine under load, its crashes and restarts, and the
+ * judgement. */
 #ifndef TESTS_SIM_RUN_H
 #define TESTS_SIM_RUN_H
 
@@ -10,12 +11,12 @@
 /* What else goes wrong in a run: at most one of them. */
 enum trouble {
     TROUBLE_NONE,
-    TROUBLE_DEVICE_DIES,   /* from some instant on every write and sync fails */
-    TROUBLE_WRITE_ERRORS,  /* some writes and syncs fail */
-    TROUBLE_READ_ERRORS,   /* some reads fail */
-    TROUBLE_NO_SPACE,      /* the disk is full for a while */
-    TROUBLE_ROT,           /* bits flip while the server is down */
-    TROUBLE_RESETS,        /* connections break, packets stall */
+    TROUBLE_DEVICE_DIES,  /* from some instant on every write and sync fails */
+    TROUBLE_WRITE_ERRORS, /* some writes and syncs fail */
+    TROUBLE_READ_ERRORS,  /* some reads fail */
+    TROUBLE_NO_SPACE,     /* the disk is full for a while */
+    TROUBLE_ROT,          /* bits flip while the server is down */
+    TROUBLE_RESETS,       /* connections break, packets stall */
     TROUBLE_COUNT,
 };
 
@@ -31,7 +32,7 @@ struct plan {
     enum trouble trouble;
     uint32_t rounds;
     uint32_t client_count;
-    uint64_t requests_max; /* of a round */
+    uint64_t requests_max;      /* of a round */
     uint64_t clock_jump_ns_max; /* between two jumps of the wall clock; 0: it does not jump */
     uint32_t start_crash_percent;
     uint64_t loss_ns; /* what `interval` may lose */
@@ -47,7 +48,7 @@ struct run {
     struct client clients[RUN_CLIENTS_MAX];
     struct client scanner;
     struct sim_event clock_jump;
-    int64_t clock_ms;          /* the machine's error */
+    int64_t clock_ms; /* the machine's error */
     uint64_t process_began_ns;
     bool is_verbose;
     uint32_t starts, crashes, drains;
@@ -101,7 +102,8 @@ enum outcome process_load(struct run *run, uint64_t requests);
 enum outcome process_quiesce(struct run *run);
 enum outcome process_drain(struct run *run);
 
-/* The host has crashed, or ended itself. `is_kept`: nothing of what was acknowledged may be lost. */
+/* The host has crashed, or ended itself. `is_kept`: nothing of what was acknowledged may be lost.
+ */
 void process_end(struct run *run, bool is_kept);
 
 /* Crashes now. */

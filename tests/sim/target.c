@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* A log segment holds at least one record of the greatest size, which has this much around the value, and an ordinary
- * buffer of the log. */
+/* A log segment holds at least one record of the greatest size, which has this much around the
+ * value, and an ordinary buffer of the log. */
 #define RECORD_EXTRA (128 * KIB)
 #define SEGMENT_SIZE_MIN (320 * KIB)
 

@@ -1,4 +1,5 @@
-/* The server under test: the only place of the simulator that knows how it is started, run and stopped. */
+/* The server under test: the only place of the simulator that knows how it is started, run and
+ * stopped. */
 #ifndef TESTS_SIM_TARGET_H
 #define TESTS_SIM_TARGET_H
 
