@@ -44,9 +44,9 @@ struct images {
 
 /* ---- what was written ---- */
 
-static uint32_t value_of(uint64_t position, uint8_t *value)
+static uint32_t value_of(uint64_t position, bool is_stale, uint8_t *value)
 {
-    struct prng prng = {position};
+    struct prng prng = {is_stale ? ~position : position};
     uint32_t size = (uint32_t)prng_below(&prng, position % 5 == 0 ? VALUE_MAX : 300);
     for (uint32_t i = 0; i < size; i += sizeof(uint64_t)) {
         uint64_t random = prng_next(&prng);
@@ -55,12 +55,12 @@ static uint32_t value_of(uint64_t position, uint8_t *value)
     return size;
 }
 
-static uint64_t put_record(uint8_t *target, uint64_t position)
+static uint64_t put_record(uint8_t *target, uint64_t position, bool is_stale)
 {
     uint8_t value[VALUE_MAX];
     uint8_t key[8];
     store_u64(key, position * 0x9E3779B97F4A7C15u);
-    uint32_t size = value_of(position, value);
+    uint32_t size = value_of(position, is_stale, value);
     struct record record = {
         .key = {key, sizeof key},
         .value = {value, size},
@@ -75,7 +75,7 @@ static uint64_t put_record(uint8_t *target, uint64_t position)
 /* Returns the batch's size. `count` 0: the seal. `durable` lags by two batches, as with two writes
  * in flight. */
 static uint64_t put_batch(const struct wal_segment_header *segment, uint8_t *bytes, uint64_t offset,
-                          uint64_t first, uint32_t count)
+                          uint64_t first, uint32_t count, bool is_stale)
 {
     uint64_t lag = 2 * RECORDS;
     struct wal_batch_header header = {
@@ -93,12 +93,14 @@ static uint64_t put_batch(const struct wal_segment_header *segment, uint8_t *byt
     };
     uint8_t *target = bytes + offset + WAL_BATCH_HEADER_SIZE;
     for (uint32_t i = 0; i < count; i++)
-        header.payload_size += (uint32_t)put_record(target + header.payload_size, first + i);
+        header.payload_size +=
+            (uint32_t)put_record(target + header.payload_size, first + i, is_stale);
     wal_batch_header_encode(&header, bytes + offset);
     return wal_batch_size(&header);
 }
 
-/* Segment 0 is a generation of its own, 1 and 2 are the next one; the last one has no seal. */
+/* Segment 0 is a generation of its own, which ends in a torn tail: a batch whose positions the next
+ * generation gave again. 1 and 2 are the next generation; the last one has no seal. */
 static void put_segment(struct images *images, uint32_t index)
 {
     uint64_t first = 1 + (uint64_t)index * BATCHES * RECORDS;
@@ -120,10 +122,13 @@ static void put_segment(struct images *images, uint32_t index)
     for (uint32_t batch = 0; batch < BATCHES; batch++) {
         if (batch == BATCHES - 2)
             images->tail = offset;
-        offset += put_batch(&header, bytes, offset, first + batch * RECORDS, RECORDS);
+        offset += put_batch(&header, bytes, offset, first + batch * RECORDS, RECORDS, false);
     }
-    if (index + 1 < SEGMENTS)
-        (void)put_batch(&header, bytes, offset, first + BATCHES * RECORDS, 0);
+    uint64_t next = first + BATCHES * RECORDS;
+    if (index == 0)
+        (void)put_batch(&header, bytes, offset, next, RECORDS, true);
+    else if (index == 1)
+        (void)put_batch(&header, bytes, offset, next, 0, false);
     images->bytes[index] = bytes;
     images->places[index] = (struct wal_scan_segment){
         .header = header, .size = SEGMENT_SIZE, .path = "image", .unreadable_last = WAL_READABLE};
@@ -192,7 +197,7 @@ static int check_record(void *context, uint32_t segment, uint64_t offset,
     REQUIRE(!images->shown[position]);
     images->shown[position] = true;
     uint8_t value[VALUE_MAX];
-    uint32_t size = value_of(position, value);
+    uint32_t size = value_of(position, false, value);
     REQUIRE(record->key.size == 8 && load_u64(record->key.data) == position * 0x9E3779B97F4A7C15u);
     REQUIRE(record->value.size == size && memcmp(record->value.data, value, size) == 0);
     return 0;
