@@ -39,10 +39,15 @@ struct io_op;
 
 typedef void io_done(struct io_op *op, int32_t result);
 
+/* A world that already knows of later completions may show a receive's bytes ahead, so that its owner can begin to load
+ * what it will look at: once from a little way off, once when it `is_next`. Nothing may be changed or submitted. */
+typedef void io_hint(const struct io_op *op, const uint8_t *data, uint32_t size, bool is_next);
+
 /* All zero bytes before its first use. The fields are the world's, apart from `done`, which the
  * caller sets before it submits, and those that a comment gives to the caller. */
 struct io_op {
     io_done *done;       /* may be NULL for an operation that io_wait waits for */
+    io_hint *hint;       /* receive: the caller's too; NULL: none */
     const uint8_t *data; /* receive: the bytes, within the completion only */
     int32_t result;      /* the last completion's, valid until the next submission */
     int32_t handle;

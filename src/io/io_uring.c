@@ -227,6 +227,27 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
     kind->finish(io, op, result, flags);
 }
 
+/* Shows a completion that is still to come to its owner. */
+static void hint(const struct io *io, const struct io_uring_cqe *cqe, bool is_next)
+{
+    uint64_t data = cqe->user_data;
+    if (data == RING_TAG_NONE || data == RING_TAG_INSTALL || data == RING_TAG_WAKE || cqe->res <= 0)
+        return;
+    const struct io_op *op = (const struct io_op *)(uintptr_t)data;
+    if (op->kind == KIND_RECEIVE && op->hint != NULL && (cqe->flags & IORING_CQE_F_BUFFER) != 0)
+        buffers_hint(io, op, cqe->flags >> IORING_CQE_BUFFER_SHIFT, (uint32_t)cqe->res, is_next);
+}
+
+/* The completions behind the first one that is left: the next is about to run, the one after it comes closer. */
+static void hint_ahead(const struct io *io, unsigned head, uint32_t left)
+{
+    const struct io_uring_cq *cq = &io->ring.cq;
+    if (left > 1)
+        hint(io, &cq->cqes[(head + 1) & cq->ring_mask], true);
+    if (left > 2)
+        hint(io, &cq->cqes[(head + 2) & cq->ring_mask], false);
+}
+
 void ring_reap(struct io *io)
 {
     uint32_t left =
@@ -235,8 +256,9 @@ void ring_reap(struct io *io)
     struct io_uring_cqe *cqe;
     io_uring_for_each_cqe(&io->ring, head, cqe)
     {
-        if (left-- == 0)
+        if (left == 0)
             break;
+        hint_ahead(io, head, left--);
         uint64_t data = cqe->user_data;
         int32_t result = cqe->res;
         uint32_t flags = cqe->flags;

@@ -229,6 +229,10 @@ void files_close(struct io *io);
 int buffers_open(struct io *io, uint32_t size, uint32_t count);
 void buffers_close(struct io *io);
 
+/* Shows buffer `id`, which holds a completion that did not run yet, to op->hint. */
+void buffers_hint(const struct io *io, const struct io_op *op, uint32_t id, uint32_t size,
+                  bool is_next);
+
 /* Shows the kernel the buffers that were given back, and arms starved receives. */
 void buffers_publish(struct io *io);
 

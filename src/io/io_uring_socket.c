@@ -74,7 +74,7 @@ void io_accept(struct io *io, struct io_op *op, int listener)
 
 /* ---- leased buffers ---- */
 
-static uint8_t *buffer_at(struct io *io, uint32_t id)
+static uint8_t *buffer_at(const struct io *io, uint32_t id)
 {
     assert(id < io->buffer_count);
     return io->buffer_memory + (size_t)id * io->buffer_size;
@@ -166,6 +166,15 @@ static void receive_ends(struct io *io, struct io_op *op, int32_t result)
         starve(io, op);
     else if (!retry_transient(io, op, result))
         ring_complete(io, op, result);
+}
+
+void buffers_hint(const struct io *io, const struct io_op *op, uint32_t id, uint32_t size,
+                  bool is_next)
+{
+    uint8_t *data = buffer_at(io, id);
+    ASAN_UNPOISON_MEMORY_REGION(data, size);
+    op->hint(op, data, size, is_next);
+    ASAN_POISON_MEMORY_REGION(data, size);
 }
 
 static void receive_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)

@@ -44,6 +44,11 @@ static void unlink_node(struct list_node *node)
 
 static void receive_done(struct io_op *op, int32_t result);
 
+static void receive_hint(const struct io_op *op, const uint8_t *data, uint32_t size, bool is_next)
+{
+    request_hint(container_of(op, const struct connection, receive), data, size, is_next);
+}
+
 /* Receives when there is somebody to take it: not while a request waits, but also after the last request, so that what
  * a client still sends is taken off the wire and cannot turn our FIN into a reset. */
 static void arm_receive(struct connection *connection)
@@ -54,6 +59,7 @@ static void arm_receive(struct connection *connection)
     if (!wanted || io_op_is_active(&connection->receive))
         return;
     connection->receive.done = receive_done;
+    connection->receive.hint = receive_hint;
     io_receive(connection->server->io, &connection->receive, connection->socket);
 }
 

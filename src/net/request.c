@@ -354,7 +354,8 @@ static enum binary_result parse_batch(const struct connection *connection, const
             *ret_frame_size = next->frame_size;
             break;
         }
-        next->place = store_prefetch(store, next->request.key);
+        bool is_write = next->request.op == MINIVAULT_SET || next->request.op == MINIVAULT_DELETE;
+        next->place = store_prefetch(store, next->request.key, is_write);
         ret_batch->count++;
         at += next->frame_size;
         if (next->request.op == MINIVAULT_HELLO)
@@ -405,4 +406,21 @@ uint64_t request_take_all(struct connection *connection, const uint8_t *data, ui
         }
     }
     return used;
+}
+
+void request_hint(const struct connection *connection, const uint8_t *data, uint64_t size, bool is_next)
+{
+    struct binary_request request;
+    uint64_t frame_size;
+    bool parses_here = connection->state == CONNECTION_OPEN && !connection->blocked &&
+                       connection->skip.left == 0 && input_size(&connection->input) == 0;
+    /* A pipeline of requests hides its misses by itself. */
+    if (!parses_here ||
+        binary_parse(data, size, connection->typed, &request, &frame_size) != BINARY_DONE ||
+        frame_size != size || request.op != MINIVAULT_GET)
+        return;
+    const struct store *store = connection->server->shard.store;
+    struct store_place place = store_prefetch(store, request.key, false);
+    if (is_next)
+        store_prefetch_entry(store, place);
 }

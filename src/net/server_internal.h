@@ -127,6 +127,9 @@ void connection_free(struct connection *connection);
  * Returns the bytes used. */
 uint64_t request_take_all(struct connection *connection, const uint8_t *data, uint64_t size);
 
+/* These bytes will be taken soon, `is_next`: next: loads what they will look at. Changes nothing. */
+void request_hint(const struct connection *connection, const uint8_t *data, uint64_t size, bool is_next);
+
 /* Goes on with a slow set that was decoded and then found no room. Returns whether the connection may go on. */
 bool request_retry_slow_set(struct connection *connection);
 

@@ -65,10 +65,12 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     return lookup_start(store, key, place, waiter, ret_value);
 }
 
-struct store_place store_prefetch(const struct store *store, struct slice key)
+struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write)
 {
     struct store_place place = {hash_keyed(store->superblock.now.secret, key.data, key.size)};
     cache_prefetch(store->cache, place.hash);
+    if (is_write)
+        index_prefetch(store->index, hash_partition(hash_key(key.data, key.size)), place.hash);
     return place;
 }
 

@@ -101,7 +101,7 @@ struct store_place {
 
 /* Locates a key and begins to load what a call for it will look at first; store_prefetch_entry, a little later, loads
  * what lies behind that. Whoever has several requests in hand hides the memory's latency that way. */
-struct store_place store_prefetch(const struct store *store, struct slice key);
+struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write);
 void store_prefetch_entry(const struct store *store, struct store_place place);
 
 /* store_get for a key that is in the cache, without a waiter. Returns false, and does nothing, when it is not. */

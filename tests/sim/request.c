@@ -103,7 +103,9 @@ static void make_set(struct client *client, uint32_t key)
     uint8_t *value = malloc(size + 1);
     assert(value != NULL);
     value_fill(write, value, size);
-    if (!is_too_large && prng_below(prng, 100) < workload->zstd_percent)
+    /* A frame is a little larger than what does not compress. */
+    bool may_compress = compress_bound(size) <= workload->value_size_max;
+    if (may_compress && prng_below(prng, 100) < workload->zstd_percent)
         put_compressed(client, key_of(client, key), value, size);
     else
         put_value(put_head(client, MINIVAULT_SET, key_of(client, key), 5 + size), size, false,
