@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/assert.h"
+
 #include "base/units.h"
 
 #include <errno.h>
@@ -109,6 +111,7 @@ static uint32_t escape_character(char *target, const uint8_t *text, uint32_t *re
     }
     static const char digits[] = "0123456789abcdef";
     uint32_t count = size == 0 ? 1 : size;
+    assert(count <= 2); /* no control character has more */
     for (uint32_t i = 0; i < count; i++) {
         target[4 * i] = '\\';
         target[4 * i + 1] = 'x';
