@@ -173,8 +173,8 @@ fuzz: $(patsubst %,build/fuzz/%,$(or $(TARGET),$(FUZZ_TARGETS))) ## fuzzes each 
 
 perf: $(PERF_PROGRAMS:%=build/release/bin/%) ## builds the load generator and what it compares with
 
-bench: build perf ## compares with Redis, memcached and the bounds
-	perf/compare
+bench: build-optimized perf ## compares with Redis, memcached and the bounds
+	perf/compare --minivault $(CURDIR)/minivault-optimized
 
 lint: ## clang-format, clang-tidy and cppcheck
 	@.ci/deps build test lint

@@ -11,8 +11,9 @@
  * The disk. Files have two contents: what processes see, and what is on stable media. At a power
  * loss every 512-byte sector that differs becomes old, new or torn; every change of a directory
  * that no sync covered happened or not, each by itself; writes in flight are done in part.
- * io_allocate'd space reads as zeros. A failed sync leaves what it was to cover unsynced for ever,
- * as Linux does, though later syncs succeed.
+ * io_allocate'd space reads as zeros. A failed sync of a file in the page cache leaves what it was
+ * to cover unsynced for ever, though it is still seen and later syncs succeed, as Linux does; of a
+ * file opened with IO_OPEN_DIRECT, the device has lost some of it, which is seen at once.
  *
  * The memory. Writes and sends read their buffer when they complete, so that a buffer that was
  * reused early shows as corruption; in strict mode the change itself is found. Receives lend memory

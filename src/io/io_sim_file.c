@@ -236,7 +236,7 @@ static int32_t apply_sync(struct sim_op *op)
     struct sim_disk *disk = op->io->disk;
     struct sim_inode *inode = op->file->inode;
     if (sim_happens(disk->sim, disk->options.sync_error_ppm)) {
-        inode_sync_failed(inode);
+        inode_sync_failed(disk->sim, inode, (op->file->flags & IO_OPEN_DIRECT) != 0);
         return -EIO;
     }
     if (inode->is_directory)

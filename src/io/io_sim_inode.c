@@ -198,13 +198,35 @@ void inode_sync(struct sim *sim, struct sim_inode *inode, uint64_t sequence)
     }
 }
 
-void inode_sync_failed(struct sim_inode *inode)
+static void give_up(struct sim_dirty *dirty)
 {
-    for (struct list_node *node = list_first(&inode->dirty); node != NULL;
-         node = list_next(&inode->dirty, node)) {
+    for (uint32_t i = 0; i < PAGE_SECTORS; i++)
+        dirty->first[i] = GIVEN_UP;
+}
+
+/* The device lost some of what it had taken, and still has the rest. */
+static void lose_some(struct sim *sim, struct sim_page *page)
+{
+    struct sim_dirty *dirty = page->dirty;
+    for (uint32_t i = 0; i < PAGE_SECTORS; i++) {
+        if (!(dirty->mask & 1u << i) || prng_below(&sim->prng, 2) == 0)
+            continue;
+        memcpy(page->now + i * SECTOR_SIZE, dirty->old + i * SECTOR_SIZE, SECTOR_SIZE);
+        dirty->mask &= (uint8_t) ~(1u << i);
+    }
+    if (dirty->mask == 0)
+        page_clean(page);
+}
+
+void inode_sync_failed(struct sim *sim, struct sim_inode *inode, bool is_direct)
+{
+    for (struct list_node *node = list_first(&inode->dirty), *next; node != NULL; node = next) {
+        next = list_next(&inode->dirty, node);
         struct sim_dirty *dirty = container_of(node, struct sim_dirty, node);
-        for (uint32_t i = 0; i < PAGE_SECTORS; i++)
-            dirty->first[i] = GIVEN_UP;
+        if (is_direct)
+            lose_some(sim, &inode->pages[dirty->page]);
+        else
+            give_up(dirty);
     }
 }
 

@@ -225,8 +225,10 @@ void inode_resize(struct sim_inode *inode, uint64_t size, uint64_t sequence);
 /* Makes durable what was written up to `sequence`, and by chance what came later. */
 void inode_sync(struct sim *sim, struct sim_inode *inode, uint64_t sequence);
 
-/* A sync that failed: what it was to cover is clean to the system and lost to the media. */
-void inode_sync_failed(struct sim_inode *inode);
+/* A sync that failed. What went through the page cache is clean to the system, still seen, and lost
+ * to the media; what went to the device directly it has lost, so that reads show the old, or not.
+ */
+void inode_sync_failed(struct sim *sim, struct sim_inode *inode, bool is_direct);
 
 /* The power goes. */
 void inode_lose_power(struct sim *sim, struct sim_inode *inode);

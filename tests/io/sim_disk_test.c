@@ -158,6 +158,33 @@ Test(sim_disk, failed_sync_is_not_made_good_by_the_next)
     cr_assert_gt(lost, DISK_SEEDS / 3);
 }
 
+Test(sim_disk, failed_sync_of_a_direct_file_shows_what_is_lost)
+{
+    uint32_t lost = 0;
+    for (uint64_t seed = 0; seed < DISK_SEEDS; seed++) {
+        struct machine machine;
+        machine_open(&machine, seed);
+        (void)durable_file(&machine, "/f", 'o');
+        int file = machine_open_file(&machine, "/f", FILE_FLAGS | IO_OPEN_DIRECT);
+        uint8_t *data = aligned_bytes(SIZE);
+        memset(data, 'n', SIZE);
+        cr_assert_eq(machine_write(&machine, file, data, SIZE, 0, IO_WRITE_PLAIN), (int32_t)SIZE);
+        sim_disk_options(machine.disk)->sync_error_ppm = 1000000;
+        cr_assert_eq(machine_sync(&machine, file), -EIO);
+        sim_disk_options(machine.disk)->sync_error_ppm = 0;
+        uint8_t seen[SIZE];
+        read_back(&machine, "/f", seen);
+        lost += memchr(seen, 'o', SIZE) != NULL;
+        cr_assert_eq(machine_sync(&machine, file), 0);
+        machine_crash(&machine, SIM_POWER_LOSS);
+        read_back(&machine, "/f", data);
+        cr_assert_arr_eq(data, seen, SIZE, "what is left and synced stays");
+        free(data);
+        machine_close(&machine);
+    }
+    cr_assert_gt(lost, DISK_SEEDS / 2);
+}
+
 /* ---- names and sizes ---- */
 
 static uint32_t count_names_kept(bool is_directory_synced)
