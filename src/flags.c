@@ -195,7 +195,8 @@ static const struct flag flags[] = {
 #define FLAG_COUNT (sizeof flags / sizeof flags[0])
 #define FLAG_NAME_MAX 32
 
-/* Levenshtein distance, for the suggestion; names longer than FLAG_NAME_MAX are far from everything. */
+/* Levenshtein distance, for the suggestion; names longer than FLAG_NAME_MAX are far from
+ * everything. */
 static unsigned distance(const char *a, const char *b)
 {
     size_t a_size = strlen(a), b_size = strlen(b);
@@ -229,9 +230,11 @@ static enum flags_result unknown(const char *name, char *ret_error)
         }
     }
     if (nearest != NULL)
-        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "unknown flag -%.64s: did you mean -%s?", name, nearest);
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "unknown flag -%.64s: did you mean -%s?", name,
+                       nearest);
     else
-        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "unknown flag -%.64s: --help lists them all", name);
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "unknown flag -%.64s: --help lists them all",
+                       name);
     return FLAGS_BAD;
 }
 
@@ -244,12 +247,14 @@ static const struct flag *find(const char *name, size_t size)
 }
 
 /* One argument, and its value when that is the next one. *index goes on. */
-static enum flags_result parse_one(int argc, char **argv, int *index, struct config *config, char *ret_error)
+static enum flags_result parse_one(int argc, char **argv, int *index, struct config *config,
+                                   char *ret_error)
 {
     const char *argument = argv[*index];
     const char *name = argument + 1 + (argument[0] == '-' && argument[1] == '-');
     if (argument[0] != '-' || *name == '\0') {
-        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "\"%.64s\" is not a flag: --help lists them", argument);
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "\"%.64s\" is not a flag: --help lists them",
+                       argument);
         return FLAGS_BAD;
     }
     if (strcmp(name, "help") == 0 || strcmp(name, "h") == 0)
@@ -269,8 +274,8 @@ static enum flags_result parse_one(int argc, char **argv, int *index, struct con
         }
     }
     if ((!flag->takes_value && value != NULL) || flag->set(config, value) < 0) {
-        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "-%s wants %s, not \"%.64s\"", flag->name, flag->expected,
-                       value);
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "-%s wants %s, not \"%.64s\"", flag->name,
+                       flag->expected, value);
         return FLAGS_BAD;
     }
     return FLAGS_RUN;
@@ -283,7 +288,8 @@ static enum flags_result check_together(const struct config *config, char *ret_e
     if (*config->secret != '\0' && config->secret_file != NULL)
         problem = "-auth and -auth-file name two secrets: give one of them";
     else if (has_secret && !config->auth_mode_given)
-        problem = "a secret protects nothing without -authmode: add -authmode writes (SET and DELETE need it) or "
+        problem = "a secret protects nothing without -authmode: add -authmode writes (SET and "
+                  "DELETE need it) or "
                   "-authmode all";
     else if (!has_secret && config->auth_mode != AUTH_NONE)
         problem = "-authmode writes and all need a secret: add -auth-file FILE or -auth SECRET";
@@ -309,33 +315,43 @@ const char *flags_help(void)
            "\n"
            "usage: minivault [-FLAG VALUE]...        (-x and --x, \"-x value\" and \"-x=value\")\n"
            "\n"
-           "  -port 3000           TCP port of the binary protocol; 0: any free one, the log names it\n"
+           "  -port 3000           TCP port of the binary protocol; 0: any free one, the log names "
+           "it\n"
            "  -host \"\"             numeric address to listen on; empty: all, IPv6 and IPv4\n"
            "  -data /data          the data directory; created and formatted when empty\n"
            "  -cache 512           memory for values, in MiB (1 to 1048576)\n"
            "  -durability commit   when a write is acknowledged:\n"
-           "                         commit    once it is on stable media: survives kill -9 and power loss\n"
-           "                         interval  at once; written and synced at least every 10 ms: a crash of the\n"
+           "                         commit    once it is on stable media: survives kill -9 and "
+           "power loss\n"
+           "                         interval  at once; written and synced at least every 10 ms: a "
+           "crash of the\n"
            "                                   process or the machine may lose the last 10 ms\n"
-           "                         none      at once; synced at shutdown only: a crash may lose everything\n"
+           "                         none      at once; synced at shutdown only: a crash may lose "
+           "everything\n"
            "                                   since the start\n"
-           "  -auth \"\"             the clients' secret. It shows in the process list: prefer -auth-file\n"
+           "  -auth \"\"             the clients' secret. It shows in the process list: prefer "
+           "-auth-file\n"
            "  -auth-file FILE      a file with the secret; one trailing newline is not part of it\n"
-           "  -authmode none       who needs the secret: none, writes (SET and DELETE), all (all but HEALTH)\n"
+           "  -authmode none       who needs the secret: none, writes (SET and DELETE), all (all "
+           "but HEALTH)\n"
            "  -connections 50000   clients at once (1 to 50000); RLIMIT_NOFILE may allow fewer\n"
-           "  -busypoll 50         microseconds to spin for more work before sleeping (0 to 1000; 0: never)\n"
+           "  -busypoll 50         microseconds to spin for more work before sleeping (0 to 1000; "
+           "0: never)\n"
            "  -log-level info      debug, info, warn or error, to stderr\n"
            "  -probe               measure again how this device makes writes durable fastest\n"
-           "  -accept-loss         go on although damage has destroyed acknowledged writes: see the log message\n"
+           "  -accept-loss         go on although damage has destroyed acknowledged writes: see "
+           "the log message\n"
            "                       that names this flag\n"
            "  --help, --version\n"
            "\n"
            "accepted, and not in this release yet (a warning says so when one is set):\n"
            "  -http 0              HTTP/JSON port (0: off)\n"
-           "  -public-url          this node's address in a cluster; with CLUSTER_NODES in the environment\n"
+           "  -public-url          this node's address in a cluster; with CLUSTER_NODES in the "
+           "environment\n"
            "  -ratelimit 0         operations a second (0: no limit)\n"
            "  -workers 50          replication batches in flight\n"
            "\n"
-           "SIGTERM and SIGINT drain: no new connections, what was received is answered, all is synced, exit 0.\n"
+           "SIGTERM and SIGINT drain: no new connections, what was received is answered, all is "
+           "synced, exit 0.\n"
            "docs/operations.md tells about limits, memory and failures.\n";
 }

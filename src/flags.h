@@ -13,8 +13,8 @@ enum flags_result {
     FLAGS_BAD,     /* print ret_error and exit 2 */
 };
 
-/* Fills *config (config_init_defaults was called) from the arguments; strings stay argv's. On FLAGS_BAD `ret_error`
- * (FLAGS_ERROR_SIZE bytes) says what is wrong and what would be right. */
+/* Fills *config (config_init_defaults was called) from the arguments; strings stay argv's. On
+ * FLAGS_BAD `ret_error` (FLAGS_ERROR_SIZE bytes) says what is wrong and what would be right. */
 enum flags_result flags_parse(int argc, char **argv, struct config *config, char *ret_error);
 
 /* The text of --help. */

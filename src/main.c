@@ -1,6 +1,7 @@
 /* The init ladder: flags -> secret -> world -> server; then passes until a signal drains it.
  *
- * The shard runs on a thread of its own, which alone touches its world. The first thread waits for signals. */
+ * The shard runs on a thread of its own, which alone touches its world. The first thread waits for
+ * signals. */
 #include "flags.h"
 #include "net/server.h"
 
@@ -89,7 +90,8 @@ static void *thread_main(void *context)
 
 /* ---- the secret ---- */
 
-/* Reads the secret from its file. Errors: -errno; -EFBIG (over CONFIG_SECRET_SIZE_MAX), -EINVAL (empty, or a NUL in it). */
+/* Reads the secret from its file. Errors: -errno; -EFBIG (over CONFIG_SECRET_SIZE_MAX), -EINVAL
+ * (empty, or a NUL in it). */
 static int read_secret(const char *path, char *ret_secret)
 {
     int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -123,7 +125,8 @@ static void hide_secret(int argc, char **argv, char *copy, struct config *config
     config->secret = copy;
 }
 
-static int prepare_secret(int argc, char **argv, char *copy, struct config *config, const struct log *log)
+static int prepare_secret(int argc, char **argv, char *copy, struct config *config,
+                          const struct log *log)
 {
     hide_secret(argc, argv, copy, config);
     if (config->secret_file == NULL)
@@ -131,8 +134,9 @@ static int prepare_secret(int argc, char **argv, char *copy, struct config *conf
     int result = read_secret(config->secret_file, copy);
     if (result < 0) {
         log_error(log, "cannot take the secret from %s: %s", config->secret_file,
-                  result == -EINVAL ? "it is empty or has a NUL byte"
-                                    : (result == -EFBIG ? "it has more than 4096 bytes" : strerror(-result)));
+                  result == -EINVAL
+                      ? "it is empty or has a NUL byte"
+                      : (result == -EFBIG ? "it has more than 4096 bytes" : strerror(-result)));
         return result;
     }
     config->secret = copy;
@@ -145,11 +149,15 @@ static void warn_about_later_features(const struct config *config, const struct 
 {
     const char *nodes = getenv("CLUSTER_NODES");
     if (config->http_port != 0)
-        log_warn(log, "-http %u: HTTP comes with a later release; nothing listens there", config->http_port);
+        log_warn(log, "-http %u: HTTP comes with a later release; nothing listens there",
+                 config->http_port);
     if (config->public_url != NULL || (nodes != NULL && *nodes != '\0'))
-        log_warn(log, "-public-url and CLUSTER_NODES: clusters come with a later release; this node is alone");
+        log_warn(log, "-public-url and CLUSTER_NODES: clusters come with a later release; this "
+                      "node is alone");
     if (config->rate_limit != 0)
-        log_warn(log, "-ratelimit %" PRIu64 ": the rate limit comes with a later release; nothing is limited",
+        log_warn(log,
+                 "-ratelimit %" PRIu64
+                 ": the rate limit comes with a later release; nothing is limited",
                  config->rate_limit);
     if (config->workers != 50)
         log_warn(log, "-workers %u: replication comes with a later release", config->workers);
@@ -191,7 +199,8 @@ static int run(const struct config *config, const struct log *log)
 {
     sigset_t signals;
     block_signals(&signals);
-    struct shard_thread shard = {.config = config, .log = log, .io_lock = PTHREAD_MUTEX_INITIALIZER};
+    struct shard_thread shard = {
+        .config = config, .log = log, .io_lock = PTHREAD_MUTEX_INITIALIZER};
     log_info(log, "minivault %s starts: data directory %s, durability %s, cache %" PRIu64 " MiB",
              MINIVAULT_VERSION, config->data_path,
              config->durability == WAL_COMMIT     ? "commit"

@@ -37,7 +37,7 @@ enum minivault_status {
 };
 
 #define MINIVAULT_ANSWER_HEADER_SIZE 5
-#define MINIVAULT_KEY_SIZE_MAX 65535
+#define MINIVAULT_KEY_SIZE_MAX 65535u
 #define MINIVAULT_VALUE_SIZE_MAX (100u * 1024 * 1024)
 
 #endif

@@ -39,8 +39,9 @@ struct io_op;
 
 typedef void io_done(struct io_op *op, int32_t result);
 
-/* A world that already knows of later completions may show a receive's bytes ahead, so that its owner can begin to load
- * what it will look at: once from a little way off, once when it `is_next`. Nothing may be changed or submitted. */
+/* A world that already knows of later completions may show a receive's bytes ahead, so that its
+ * owner can begin to load what it will look at: once from a little way off, once when it `is_next`.
+ * Nothing may be changed or submitted. */
 typedef void io_hint(const struct io_op *op, const uint8_t *data, uint32_t size, bool is_next);
 
 /* All zero bytes before its first use. The fields are the world's, apart from `done`, which the

@@ -238,7 +238,8 @@ static void hint(const struct io *io, const struct io_uring_cqe *cqe, bool is_ne
         buffers_hint(io, op, cqe->flags >> IORING_CQE_BUFFER_SHIFT, (uint32_t)cqe->res, is_next);
 }
 
-/* The completions behind the first one that is left: the next is about to run, the one after it comes closer. */
+/* The completions behind the first one that is left: the next is about to run, the one after it
+ * comes closer. */
 static void hint_ahead(const struct io *io, unsigned head, uint32_t left)
 {
     const struct io_uring_cq *cq = &io->ring.cq;

@@ -214,8 +214,8 @@ int explain_register(int error, const char *what, char *ret_error)
 void warn_sockets(uint32_t wanted, uint32_t got, uint64_t limit, char *ret_error)
 {
     add(ret_error,
-        "Only %u of %u connections fit into the limit of open files (RLIMIT_NOFILE %llu): "
-        "further ones are refused. To have them all, raise the hard limit "
+        "Only %u of %u sockets fit into the limit of open files (RLIMIT_NOFILE %llu): further "
+        "connections are refused. To have them all, raise the hard limit "
         "(LimitNOFILE=%llu in the systemd service).",
         got, wanted, (unsigned long long)limit, (unsigned long long)(limit + (wanted - got)));
 }

@@ -8,7 +8,8 @@ static_assert(AUTH_HASH_SIZE == crypto_generichash_KEYBYTES, "BLAKE2b-256");
 
 static void hash(const struct auth *auth, struct slice secret, uint8_t *ret_hash)
 {
-    (void)crypto_generichash(ret_hash, AUTH_HASH_SIZE, secret.data, secret.size, auth->key, AUTH_HASH_SIZE);
+    (void)crypto_generichash(ret_hash, AUTH_HASH_SIZE, secret.data, secret.size, auth->key,
+                             AUTH_HASH_SIZE);
 }
 
 int auth_init(struct auth *auth, struct io *io, struct slice secret)

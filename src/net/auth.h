@@ -1,4 +1,5 @@
-/* The client's secret: kept as a keyed hash, compared in constant time. The only file that includes libsodium is auth.c.
+/* The client's secret: kept as a keyed hash, compared in constant time. The only file that includes
+ * libsodium is auth.c.
  */
 #ifndef MINIVAULT_NET_AUTH_H
 #define MINIVAULT_NET_AUTH_H

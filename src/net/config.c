@@ -13,6 +13,7 @@ void config_init_defaults(struct config *config)
         .busy_poll_ns = 50 * NS_PER_US,
         .log_level = LOG_INFO,
         .connections_max = CONFIG_CONNECTIONS_MAX,
+        .value_size_max = CONFIG_VALUE_SIZE_DEFAULT,
         .segment_size = 64 * MIB,
         .lock_wait_ns = 10 * NS_PER_S,
     };

@@ -1,4 +1,5 @@
-/* What a node is configured with. Every limit stands here once; docs/operations.md tells them to operators. */
+/* What a node is configured with. Every limit stands here once; docs/operations.md tells them to
+ * operators. */
 #ifndef MINIVAULT_NET_CONFIG_H
 #define MINIVAULT_NET_CONFIG_H
 
@@ -9,17 +10,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Values up to here are stored; from here to MINIVAULT_VALUE_SIZE_MAX they are consumed and refused, for now. */
-#define CONFIG_VALUE_SIZE_MAX ((uint32_t)(16 * MIB))
+/* Values up to here are stored; from here to MINIVAULT_VALUE_SIZE_MAX they are consumed and
+ * refused, for now. */
+#define CONFIG_VALUE_SIZE_DEFAULT ((uint32_t)(16 * MIB))
 
 #define CONFIG_CONNECTIONS_MAX 50000u
 
-/* Leased receive buffers: RECEIVE_COUNT × RECEIVE_SIZE bytes for a shard. 16 KiB holds the usual pipeline of small
- * requests; 512 of them serve the connections that are readable in one pass. */
+/* Leased receive buffers: RECEIVE_COUNT × RECEIVE_SIZE bytes for a shard. 16 KiB holds the usual
+ * pipeline of small requests; 512 of them serve the connections that are readable in one pass. */
 #define CONFIG_RECEIVE_SIZE 16384u
 #define CONFIG_RECEIVE_COUNT 512u
 
-/* Bytes of unfinished requests, over all connections of a shard; beyond it a request is consumed and refused. */
+/* Bytes of unfinished requests, over all connections of a shard; beyond it a request is consumed
+ * and refused. */
 #define CONFIG_INPUT_BYTES_MAX (256 * MIB)
 
 /* Bytes of replies that one connection may have waiting before its requests wait too. */
@@ -28,20 +31,23 @@
 /* Reply blocks (4 KiB) of a shard beyond one for each connection. */
 #define CONFIG_OUTPUT_BLOCKS 16384u
 
-/* Bytes of large values that are in no cache, on their way to all clients of a shard; beyond it gets that need the disk
- * wait. What is being read then still comes on top (FETCH_LARGE_BYTES_MAX). */
+/* Bytes of large values that are in no cache, on their way to all clients of a shard; beyond it
+ * gets that need the disk wait. What is being read then still comes on top (FETCH_LARGE_BYTES_MAX).
+ */
 #define CONFIG_OUTPUT_MEMORY_MAX (64 * MIB)
 
-/* A client must take a send (at most about 512 KiB) within this time, and within the shorter one while the memory for
- * large values is used up. */
+/* A client must take a send (at most about 512 KiB) within this time, and within the shorter one
+ * while the memory for large values is used up. */
 #define CONFIG_SEND_TIMEOUT_NS (5 * 60 * NS_PER_S)
 #define CONFIG_SEND_TIMEOUT_SHORT_NS (5 * NS_PER_S)
 
-/* A request must be whole this long after its first byte, plus a second for every CONFIG_REQUEST_RATE bytes of it. */
+/* A request must be whole this long after its first byte, plus a second for every
+ * CONFIG_REQUEST_RATE bytes of it. */
 #define CONFIG_REQUEST_TIMEOUT_NS (60 * NS_PER_S)
 #define CONFIG_REQUEST_RATE (64 * KIB)
 
-/* After our FIN: how long and how many bytes we still listen, so that the client sees our last answer. */
+/* After our FIN: how long and how many bytes we still listen, so that the client sees our last
+ * answer. */
 #define CONFIG_LINGER_NS (2 * NS_PER_S)
 #define CONFIG_LINGER_BYTES (16 * MIB)
 
@@ -56,17 +62,17 @@ enum config_auth_mode { AUTH_NONE, AUTH_WRITES, AUTH_ALL };
 #define CONFIG_SECRET_SIZE_MAX 4096u
 
 struct config {
-    const char *host;       /* to listen on; NULL: all addresses */
-    uint16_t port;          /* 0: any free one */
-    uint16_t http_port;     /* 0: none */
+    const char *host;   /* to listen on; NULL: all addresses */
+    uint16_t port;      /* 0: any free one */
+    uint16_t http_port; /* 0: none */
     const char *public_url;
     const char *data_path;
-    const char *secret;     /* "": none. Not kept longer than start-up needs it */
+    const char *secret; /* "": none. Not kept longer than start-up needs it */
     const char *secret_file;
     enum config_auth_mode auth_mode;
     bool auth_mode_given;
     uint64_t rate_limit;
-    uint64_t cache_size;    /* bytes */
+    uint64_t cache_size; /* bytes */
     uint32_t workers;
     enum wal_durability durability;
     uint64_t busy_poll_ns;
@@ -74,8 +80,9 @@ struct config {
     bool accept_loss;
     bool probe;
     uint32_t connections_max;
-    uint64_t segment_size;  /* bytes, of a directory that is formatted now */
-    uint64_t lock_wait_ns;  /* how long start-up waits for a predecessor's lock and port */
+    uint32_t value_size_max; /* bytes; no flag yet: the simulator uses smaller ones */
+    uint64_t segment_size;   /* bytes, of a directory that is formatted now */
+    uint64_t lock_wait_ns;   /* how long start-up waits for a predecessor's lock and port */
 };
 
 void config_init_defaults(struct config *config);

@@ -6,7 +6,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* While a connection is blocked, no more than this is received for it (and what was already on its way). */
+/* While a connection is blocked, no more than this is received for it (and what was already on its
+ * way). */
 #define BLOCKED_INPUT_MAX CONFIG_RECEIVE_SIZE
 
 static void connection_set_state(struct connection *connection, enum connection_state state)
@@ -49,8 +50,9 @@ static void receive_hint(const struct io_op *op, const uint8_t *data, uint32_t s
     request_hint(container_of(op, const struct connection, receive), data, size, is_next);
 }
 
-/* Receives when there is somebody to take it: not while a request waits, but also after the last request, so that what
- * a client still sends is taken off the wire and cannot turn our FIN into a reset. */
+/* Receives when there is somebody to take it: not while a request waits, but also after the last
+ * request, so that what a client still sends is taken off the wire and cannot turn our FIN into a
+ * reset. */
 static void arm_receive(struct connection *connection)
 {
     bool wanted = !connection->stream_ended && connection->state != CONNECTION_CLOSING &&
@@ -75,7 +77,8 @@ static void begin_request_clock(struct connection *connection)
     }
 }
 
-/* The unfinished request does not fit into what all of them together may have: it is thrown away and refused. */
+/* The unfinished request does not fit into what all of them together may have: it is thrown away
+ * and refused. */
 static void overflow(struct connection *connection, uint64_t more)
 {
     struct server *server = connection->server;
@@ -84,16 +87,16 @@ static void overflow(struct connection *connection, uint64_t more)
     uint64_t frame_size = 0;
     enum binary_result result = BINARY_UNKNOWN_OP;
     if (input_size(input) > 0)
-        result = binary_parse(input->data + input->begin, input_size(input), connection->typed, &request,
-                              &frame_size);
+        result = binary_parse(input->data + input->begin, input_size(input), connection->typed,
+                              &request, &frame_size);
     if (connection->blocked || result != BINARY_PARTIAL || frame_size < input_size(input) + more) {
         log_warn(server->log, "a connection is closed: unfinished requests use all of their %d MiB",
                  (int)(CONFIG_INPUT_BYTES_MAX / MIB));
         connection_abort(connection);
         return;
     }
-    connection->skip = (struct skip){.left = frame_size - input_size(input),
-                                     .status = MINIVAULT_OVERLOADED};
+    connection->skip =
+        (struct skip){.left = frame_size - input_size(input), .status = MINIVAULT_OVERLOADED};
     input_clear(input, &server->input_bytes);
     uint64_t skipped = request_take_all(connection, NULL, more);
     assert(skipped == more);
@@ -104,18 +107,20 @@ static void keep(struct connection *connection, const uint8_t *data, uint64_t si
     struct server *server = connection->server;
     if (size == 0 || connection->state != CONNECTION_OPEN)
         return;
-    if (input_append(&connection->input, data, size, &server->input_bytes, CONFIG_INPUT_BYTES_MAX) < 0)
+    if (input_append(&connection->input, data, size, &server->input_bytes, CONFIG_INPUT_BYTES_MAX) <
+        0)
         overflow(connection, size);
 }
 
-/* How many more bytes the partial request at the front of the input wants before it is worth another look. */
+/* How many more bytes the partial request at the front of the input wants before it is worth
+ * another look. */
 static uint64_t missing(const struct connection *connection)
 {
     const struct input *input = &connection->input;
     struct binary_request request;
     uint64_t frame_size;
-    enum binary_result result = binary_parse(input->data + input->begin, input_size(input), connection->typed,
-                                             &request, &frame_size);
+    enum binary_result result = binary_parse(input->data + input->begin, input_size(input),
+                                             connection->typed, &request, &frame_size);
     if (result == BINARY_PARTIAL && frame_size > input_size(input))
         return frame_size - input_size(input);
     return 256;
@@ -298,7 +303,8 @@ void connection_free(struct connection *connection)
 /* All operations end, the socket closes, pending replies come back; then the memory goes. */
 static void go_on_closing(struct connection *connection)
 {
-    bool active = io_op_is_active(&connection->receive) || io_op_is_active(&connection->output.send.op) ||
+    bool active = io_op_is_active(&connection->receive) ||
+                  io_op_is_active(&connection->output.send.op) ||
                   io_op_is_active(&connection->control);
     if (active)
         return;
@@ -322,7 +328,8 @@ static bool is_over(const struct connection *connection)
     bool owes = !output_is_empty(&connection->output) || connection->slow_set != NULL;
     switch (connection->state) {
     case CONNECTION_OPEN:
-        /* A request that ends in the middle will never be whole; one that is blocked will be answered. */
+        /* A request that ends in the middle will never be whole; one that is blocked will be
+         * answered. */
         return connection->stream_ended && !connection->blocked && !owes;
     case CONNECTION_FINISHING:
         return !owes;
@@ -351,8 +358,8 @@ void connection_advance(struct connection *connection)
         arm_receive(connection);
 }
 
-/* A send has little enough bytes that a client who reads at all takes them in time; less of it when others wait for the
- * memory that its answers hold. */
+/* A send has little enough bytes that a client who reads at all takes them in time; less of it when
+ * others wait for the memory that its answers hold. */
 static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
 {
     bool is_short = connection->server->outputs.memory_bytes >= CONFIG_OUTPUT_MEMORY_MAX;
@@ -374,9 +381,11 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
     }
     bool waits_for_client = connection->state == CONNECTION_OPEN && connection->begun_ns != 0 &&
                             !connection->blocked && connection->slow_set == NULL;
-    uint64_t allowed_ns = CONFIG_REQUEST_TIMEOUT_NS + connection->arrived / CONFIG_REQUEST_RATE * NS_PER_S;
+    uint64_t allowed_ns =
+        CONFIG_REQUEST_TIMEOUT_NS + connection->arrived / CONFIG_REQUEST_RATE * NS_PER_S;
     if (waits_for_client && now_ns - connection->begun_ns > allowed_ns) {
-        log_info(connection->server->log, "a connection is closed: its request did not become whole in time");
+        log_info(connection->server->log,
+                 "a connection is closed: its request did not become whole in time");
         connection_abort(connection);
     }
 }

@@ -32,17 +32,18 @@ uint32_t health_text(struct server *server, char *buffer)
         "{\"status\":\"%s\",\"uptime_seconds\":%" PRIu64 ",\"cache_items\":%" PRIu64
         ",\"cache_size_mb\":%" PRIu64 ",\"storage_size_mb\":%" PRIu64
         ",\"goroutines\":1,\"memory_mb\":%" PRIu64 ",\"version\":\"%s\",\"keys\":%" PRIu64
-        ",\"connections\":%" PRIu64 ",\"gets\":%" PRIu64 ",\"sets\":%" PRIu64 ",\"deletes\":%" PRIu64
-        ",\"requests_refused\":%" PRIu64 ",\"connections_refused\":%" PRIu64 ",\"cache_hits\":%" PRIu64
-        ",\"cache_misses\":%" PRIu64 ",\"cache_evictions\":%" PRIu64 ",\"log_segments\":%" PRIu64
-        ",\"log_batches\":%" PRIu64 ",\"log_bytes_written\":%" PRIu64 ",\"disk_free_mb\":%" PRIu64
-        ",\"disk_total_mb\":%" PRIu64 "}",
+        ",\"connections\":%" PRIu64 ",\"gets\":%" PRIu64 ",\"sets\":%" PRIu64
+        ",\"deletes\":%" PRIu64 ",\"requests_refused\":%" PRIu64 ",\"connections_refused\":%" PRIu64
+        ",\"cache_hits\":%" PRIu64 ",\"cache_misses\":%" PRIu64 ",\"cache_evictions\":%" PRIu64
+        ",\"log_segments\":%" PRIu64 ",\"log_batches\":%" PRIu64 ",\"log_bytes_written\":%" PRIu64
+        ",\"disk_free_mb\":%" PRIu64 ",\"disk_total_mb\":%" PRIu64 "}",
         health_status(server, &stats), (io_now_ns(server->io) - server->started_ns) / NS_PER_S,
         stats.cache.entries, stats.cache.memory / MIB, stats.wal.size_bytes / MIB, memory / MIB,
-        MINIVAULT_VERSION, stats.keys, server->connection_count, server->shard.gets, server->shard.sets,
-        server->shard.deletes, server->requests_refused, server->connections_refused, stats.cache.hits,
-        stats.cache.misses, stats.cache.evictions, stats.wal.segments, stats.wal.batches,
-        stats.wal.bytes_written, stats.disk_free / MIB, stats.disk_total / MIB);
+        MINIVAULT_VERSION, stats.keys, server->connection_count, server->shard.gets,
+        server->shard.sets, server->shard.deletes, server->requests_refused,
+        server->connections_refused, stats.cache.hits, stats.cache.misses, stats.cache.evictions,
+        stats.wal.segments, stats.wal.batches, stats.wal.bytes_written, stats.disk_free / MIB,
+        stats.disk_total / MIB);
     assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
     return (uint32_t)size;
 }
@@ -53,7 +54,7 @@ uint32_t hello_text(const struct server *server, char *buffer)
                         "{\"server\":\"minivault\",\"version\":\"%s\",\"shards\":1,\"shard\":0,"
                         "\"limits\":{\"key_bytes\":%u,\"value_bytes\":%u,\"connections\":%u,"
                         "\"pipeline_bytes\":%u},\"features\":[\"typed-status\",\"zstd\"]}",
-                        MINIVAULT_VERSION, MINIVAULT_KEY_SIZE_MAX, CONFIG_VALUE_SIZE_MAX,
+                        MINIVAULT_VERSION, MINIVAULT_KEY_SIZE_MAX, server->config->value_size_max,
                         server->config->connections_max, (unsigned)CONFIG_OUTPUT_BYTES_MAX);
     assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
     return (uint32_t)size;

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Every connection may have this much whatever the budget says, so that small requests always get through. */
+/* Every connection may have this much whatever the budget says, so that small requests always get
+ * through. */
 #define INPUT_FLOOR (4 * KIB)
 
 static int grow(struct input *input, uint64_t needed, uint64_t *budget_used, uint64_t budget_max)
@@ -35,7 +36,8 @@ int input_append(struct input *input, const uint8_t *data, uint64_t size, uint64
         input->end -= input->begin;
         input->begin = 0;
     }
-    if (input->end + size > input->capacity && grow(input, input->end + size, budget_used, budget_max) < 0)
+    if (input->end + size > input->capacity &&
+        grow(input, input->end + size, budget_used, budget_max) < 0)
         return -ENOMEM;
     memcpy(input->data + input->end, data, size);
     input->end += size;

@@ -1,5 +1,6 @@
-/* The bytes of requests that could not be taken yet: a part of a frame, or what arrived while the connection had to wait.
- * Memory grows with what really arrived, never with a declared length, and counts against the shard's budget. */
+/* The bytes of requests that could not be taken yet: a part of a frame, or what arrived while the
+ * connection had to wait. Memory grows with what really arrived, never with a declared length, and
+ * counts against the shard's budget. */
 #ifndef MINIVAULT_NET_INPUT_H
 #define MINIVAULT_NET_INPUT_H
 
@@ -17,7 +18,8 @@ struct input {
 int input_append(struct input *input, const uint8_t *data, uint64_t size, uint64_t *budget_used,
                  uint64_t budget_max);
 
-/* Takes `size` bytes off the front; frees the memory when it is more than a few KiB and nothing is left. */
+/* Takes `size` bytes off the front; frees the memory when it is more than a few KiB and nothing is
+ * left. */
 void input_consume(struct input *input, uint64_t size, uint64_t *budget_used);
 
 void input_clear(struct input *input, uint64_t *budget_used);

@@ -58,9 +58,10 @@ static struct output_block *add_block(struct output *output, struct output_share
     return block;
 }
 
-/* The block to append to. One that waits for its gate takes replies of its own pass only: a client that keeps writing
- * would otherwise push the gate ahead of itself for ever. */
-static struct output_block *open_block(struct output *output, struct output_shared *shared, uint32_t need)
+/* The block to append to. One that waits for its gate takes replies of its own pass only: a client
+ * that keeps writing would otherwise push the gate ahead of itself for ever. */
+static struct output_block *open_block(struct output *output, struct output_shared *shared,
+                                       uint32_t need)
 {
     if (!list_is_empty(&output->blocks)) {
         struct output_block *block = last_block(output);
@@ -83,7 +84,8 @@ static void release_external(struct output_shared *shared, struct output_block *
     block->memory = NULL;
 }
 
-static void remove_block(struct output *output, struct output_shared *shared, struct output_block *block)
+static void remove_block(struct output *output, struct output_shared *shared,
+                         struct output_block *block)
 {
     release_external(shared, block);
     list_remove(&block->node);
@@ -96,7 +98,8 @@ static void remove_block(struct output *output, struct output_shared *shared, st
 }
 
 /* Makes a value that is not copied inline outlive the pass. Errors: -ENOMEM. */
-static int attach(struct output_shared *shared, struct output_block *block, const struct shard_answer *answer)
+static int attach(struct output_shared *shared, struct output_block *block,
+                  const struct shard_answer *answer)
 {
     if (answer->entry != NULL) {
         store_pin(shared->store, answer->entry);
@@ -132,9 +135,10 @@ static struct shard_answer translate(bool typed, const struct shard_answer *answ
     return wire;
 }
 
-/* Writes an answer behind what the block has; there is room for its inline part. Errors: -ENOMEM. */
-static int write_answer(struct output *output, struct output_shared *shared, struct output_block *block,
-                        const struct shard_answer *wire)
+/* Writes an answer behind what the block has; there is room for its inline part. Errors: -ENOMEM.
+ */
+static int write_answer(struct output *output, struct output_shared *shared,
+                        struct output_block *block, const struct shard_answer *wire)
 {
     bool is_inline = wire->size <= OUTPUT_INLINE_MAX;
     uint8_t *to = block->bytes + block->size;
@@ -168,7 +172,8 @@ int output_answer(struct output *output, struct output_shared *shared, bool type
     return result;
 }
 
-struct output_block *output_reserve(struct output *output, struct output_shared *shared, void *owner)
+struct output_block *output_reserve(struct output *output, struct output_shared *shared,
+                                    void *owner)
 {
     struct output_block *block = add_block(output, shared);
     if (block == NULL)
@@ -178,14 +183,15 @@ struct output_block *output_reserve(struct output *output, struct output_shared 
     return block;
 }
 
-void output_unreserve(struct output *output, struct output_shared *shared, struct output_block *block)
+void output_unreserve(struct output *output, struct output_shared *shared,
+                      struct output_block *block)
 {
     assert(block->pending && block == last_block(output));
     remove_block(output, shared, block);
 }
 
-void output_fill(struct output *output, struct output_shared *shared, struct output_block *block, bool typed,
-                 const struct shard_answer *answer)
+void output_fill(struct output *output, struct output_shared *shared, struct output_block *block,
+                 bool typed, const struct shard_answer *answer)
 {
     assert(block->pending);
     block->pending = false;
@@ -213,8 +219,8 @@ static uint32_t gather_block(struct output *output, struct output_block *block, 
     uint32_t left = block->external_size - block->external_sent;
     output->sending_part = (uint32_t)min_u64(left, OUTPUT_SEND_MAX);
     if (left > 0)
-        slices[count++] = (struct iovec){(void *)(block->external + block->external_sent),
-                                         output->sending_part};
+        slices[count++] =
+            (struct iovec){(void *)(block->external + block->external_sent), output->sending_part};
     *gathered += output->sending_part;
     block->sending = true;
     output->sending_count++;

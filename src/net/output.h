@@ -1,9 +1,10 @@
 /* A connection's replies, in request order, on their way out.
  *
- * A queue of blocks out of a pool that all connections of a shard share. A block has some bytes of its own and, behind
- * them, at most one larger value that is sent from where it lies (a pinned cache entry, or memory that goes with the
- * block). A reply that has to wait for the disk reserves its place as a pending block. A block leaves when it is not
- * pending, everything before it has left, and its gate is durable.
+ * A queue of blocks out of a pool that all connections of a shard share. A block has some bytes of
+ * its own and, behind them, at most one larger value that is sent from where it lies (a pinned
+ * cache entry, or memory that goes with the block). A reply that has to wait for the disk reserves
+ * its place as a pending block. A block leaves when it is not pending, everything before it has
+ * left, and its gate is durable.
  *
  *   head [sending][sending][ready][waits for its gate][pending][ready] tail <- appended here
  */
@@ -20,7 +21,8 @@
 
 #define OUTPUT_BLOCK_SIZE 4096u
 
-/* A send has at most about this many bytes, so that a client's progress shows while it takes a large value. */
+/* A send has at most about this many bytes, so that a client's progress shows while it takes a
+ * large value. */
 #define OUTPUT_SEND_MAX (512u * 1024)
 
 /* A larger value is sent from where it lies instead of being copied into the block. */
@@ -52,8 +54,8 @@ struct output_shared {
     uint64_t pass;
     uint32_t reserve; /* blocks that only a connection without one may take: one a connection */
     uint64_t memory_bytes; /* of blocks' own memory */
-    bool starved;     /* somebody found no block, or no memory */
-    bool has_room;    /* and some came back since: for the server to see and clear */
+    bool starved;          /* somebody found no block, or no memory */
+    bool has_room;         /* and some came back since: for the server to see and clear */
 };
 
 struct output {
@@ -67,29 +69,33 @@ struct output {
 
 void output_init(struct output *output);
 
-/* Whether another reply may be queued: the connection's own budget and its fair share of the pool allow it. A
- * connection may take up to a quarter of the free blocks, so that many slow readers cannot starve the others. */
+/* Whether another reply may be queued: the connection's own budget and its fair share of the pool
+ * allow it. A connection may take up to a quarter of the free blocks, so that many slow readers
+ * cannot starve the others. */
 bool output_has_room(const struct output *output, struct output_shared *shared);
 
 /* Whether there is memory for a reply whose value may be in no cache. */
 bool output_has_memory(struct output_shared *shared);
 
-/* Queues a reply of a plain or, `typed`, HELLO connection. output_has_room was true since the last one.
- * Errors: -ENOMEM (memory for a large value that is in no cache; nothing was queued). */
+/* Queues a reply of a plain or, `typed`, HELLO connection. output_has_room was true since the last
+ * one. Errors: -ENOMEM (memory for a large value that is in no cache; nothing was queued). */
 int output_answer(struct output *output, struct output_shared *shared, bool typed,
                   const struct shard_answer *answer);
 
 /* Reserves the place of a reply that is not known yet. */
-struct output_block *output_reserve(struct output *output, struct output_shared *shared, void *owner);
+struct output_block *output_reserve(struct output *output, struct output_shared *shared,
+                                    void *owner);
 
 /* Fills a reserved place. */
-void output_fill(struct output *output, struct output_shared *shared, struct output_block *block, bool typed,
-                 const struct shard_answer *answer);
+void output_fill(struct output *output, struct output_shared *shared, struct output_block *block,
+                 bool typed, const struct shard_answer *answer);
 
 /* Gives up the reserved place of the newest reply: the request was not accepted after all. */
-void output_unreserve(struct output *output, struct output_shared *shared, struct output_block *block);
+void output_unreserve(struct output *output, struct output_shared *shared,
+                      struct output_block *block);
 
-/* Prepares output->send with what may leave now. Returns the count of slices, 0: nothing, or a send is active. */
+/* Prepares output->send with what may leave now. Returns the count of slices, 0: nothing, or a send
+ * is active. */
 uint32_t output_gather(struct output *output, struct output_shared *shared);
 
 /* The send that output_gather prepared has completed: its blocks go back. */

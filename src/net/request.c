@@ -1,7 +1,8 @@
 /* One request: from a parsed frame to an answer in the connection's output.
  *
- * A request is refused (too large, not allowed) only after it was consumed: what has not arrived yet is skipped as it
- * comes, without being kept, and then answered, so that value bytes are never read as a command. */
+ * A request is refused (too large, not allowed) only after it was consumed: what has not arrived
+ * yet is skipped as it comes, without being kept, and then answered, so that value bytes are never
+ * read as a command. */
 #include "net/server_internal.h"
 
 #include "base/assert.h"
@@ -31,8 +32,9 @@ static enum taken answer_status(struct connection *connection, uint8_t status)
 
 static enum taken answer_text(struct connection *connection, const char *text, uint32_t size)
 {
-    return answer(connection, &(struct shard_answer){
-                                  .status = MINIVAULT_OK, .data = (const uint8_t *)text, .size = size});
+    return answer(connection, &(struct shard_answer){.status = MINIVAULT_OK,
+                                                     .data = (const uint8_t *)text,
+                                                     .size = size});
 }
 
 /* ---- refusals ---- */
@@ -54,8 +56,9 @@ static bool needs_secret(const struct connection *connection, uint8_t op)
     }
 }
 
-/* Why a request is refused whatever its value says: judged as soon as its header is there. Returns OK: it is not.
- * *ret_close: the connection ends with the answer. *ret_consume: the frame is consumed first. */
+/* Why a request is refused whatever its value says: judged as soon as its header is there. Returns
+ * OK: it is not. *ret_close: the connection ends with the answer. *ret_consume: the frame is
+ * consumed first. */
 static uint8_t refusal(const struct connection *connection, const struct binary_request *request,
                        bool *ret_close, bool *ret_consume)
 {
@@ -72,7 +75,8 @@ static uint8_t refusal(const struct connection *connection, const struct binary_
     }
     if (request->op >= MINIVAULT_TYPED)
         return MINIVAULT_UNSUPPORTED;
-    if (request->op == MINIVAULT_SET && request->value.size > CONFIG_VALUE_SIZE_MAX)
+    if (request->op == MINIVAULT_SET &&
+        request->value.size > connection->server->config->value_size_max)
         return MINIVAULT_TOO_LARGE;
     if (request->op == MINIVAULT_SET && request->compressed > 1)
         return MINIVAULT_BAD_REQUEST;
@@ -96,7 +100,8 @@ static void get_done(struct shard_waiter *waiter, const struct shard_answer *sha
 {
     struct output_block *block = container_of(waiter, struct output_block, waiter);
     struct connection *connection = block->owner;
-    output_fill(&connection->output, &connection->server->outputs, block, connection->typed, shard_answer);
+    output_fill(&connection->output, &connection->server->outputs, block, connection->typed,
+                shard_answer);
     assert(connection->pending_count > 0);
     connection->pending_count--;
     connection_touch(connection);
@@ -143,8 +148,8 @@ static void slow_set_decoded(struct decode_job *job, int result, uint8_t *data, 
         slow_set->is_decoded = true;
     } else {
         struct shard_answer shard_answer = {.status = shard_decode_status(result)};
-        output_fill(&connection->output, &connection->server->outputs, slow_set->block, connection->typed,
-                    &shard_answer);
+        output_fill(&connection->output, &connection->server->outputs, slow_set->block,
+                    connection->typed, &shard_answer);
         request_free_slow_set(connection);
     }
     /* connection_run goes on from here. */
@@ -152,7 +157,8 @@ static void slow_set_decoded(struct decode_job *job, int result, uint8_t *data, 
     connection_touch(connection);
 }
 
-static enum taken begin_slow_set(struct connection *connection, const struct binary_request *request)
+static enum taken begin_slow_set(struct connection *connection,
+                                 const struct binary_request *request)
 {
     struct server *server = connection->server;
     uint64_t size = sizeof(struct slow_set) + request->key.size + request->value.size;
@@ -174,7 +180,7 @@ static enum taken begin_slow_set(struct connection *connection, const struct bin
     slow_set->job = (struct decode_job){.done = slow_set_decoded,
                                         .frame = slow_set->frame.data,
                                         .frame_size = slow_set->frame.size,
-                                        .decoded_size_max = CONFIG_VALUE_SIZE_MAX};
+                                        .decoded_size_max = server->config->value_size_max};
     connection->slow_set = slow_set;
     decode_submit(store_decodes(server->shard.store), &slow_set->job);
     return TAKEN;
@@ -202,7 +208,8 @@ bool request_retry_slow_set(struct connection *connection)
     if (shard_set_decoded(&server->shard, slow_set->key, slow_set->frame, decoded, &shard_answer) ==
         SHARD_BUSY)
         return false;
-    output_fill(&connection->output, &server->outputs, slow_set->block, connection->typed, &shard_answer);
+    output_fill(&connection->output, &server->outputs, slow_set->block, connection->typed,
+                &shard_answer);
     request_free_slow_set(connection);
     return true;
 }
@@ -210,8 +217,8 @@ bool request_retry_slow_set(struct connection *connection)
 static enum taken set(struct connection *connection, const struct binary_request *request)
 {
     struct shard_answer shard_answer;
-    switch (shard_set(&connection->server->shard, request->key, request->value, request->compressed == 1,
-                      &shard_answer)) {
+    switch (shard_set(&connection->server->shard, request->key, request->value,
+                      request->compressed == 1, &shard_answer)) {
     case SHARD_ANSWERED:
         return answer(connection, &shard_answer);
     case SHARD_DECODE:
@@ -221,11 +228,9 @@ static enum taken set(struct connection *connection, const struct binary_request
     }
 }
 
-static enum taken delete(struct connection *connection, struct slice key)
-{
+static enum taken delete (struct connection *connection, struct slice key) {
     struct shard_answer shard_answer;
-    if (shard_delete(&connection->server->shard, key, &shard_answer) == SHARD_BUSY)
-        return BLOCKED;
+    if (shard_delete(&connection->server->shard, key, &shard_answer) == SHARD_BUSY) return BLOCKED;
     return answer(connection, &shard_answer);
 }
 
@@ -263,7 +268,7 @@ static enum taken execute(struct connection *connection, const struct binary_req
     case MINIVAULT_SET:
         return set(connection, request);
     case MINIVAULT_DELETE:
-        return delete(connection, request->key);
+        return delete (connection, request->key);
     case MINIVAULT_HEALTH:
         return health(connection);
     case MINIVAULT_AUTH:
@@ -290,7 +295,8 @@ static enum taken take_whole(struct connection *connection, const struct binary_
     return TAKEN;
 }
 
-/* A frame whose rest is still to come. Returns whether its bytes are used up: it is refused and being skipped. */
+/* A frame whose rest is still to come. Returns whether its bytes are used up: it is refused and
+ * being skipped. */
 static bool take_partial(struct connection *connection, const struct binary_request *request,
                          uint64_t frame_size, uint64_t size)
 {
@@ -321,11 +327,12 @@ static uint64_t take_skipped(struct connection *connection, uint64_t size)
 
 static bool may_take(const struct connection *connection)
 {
-    return connection->state == CONNECTION_OPEN && !connection->blocked && connection->slow_set == NULL;
+    return connection->state == CONNECTION_OPEN && !connection->blocked &&
+           connection->slow_set == NULL;
 }
 
-/* Whole requests that stand one behind the other: parsed first, then located, then executed, so that their cache misses
- * overlap. */
+/* Whole requests that stand one behind the other: parsed first, then located, then executed, so
+ * that their cache misses overlap. */
 #define BATCH_MAX 16
 
 struct batch {
@@ -337,10 +344,11 @@ struct batch {
     } requests[BATCH_MAX];
 };
 
-/* Fills the batch; what follows a HELLO is parsed by other rules and must wait for it. Returns what ended the batch. */
-static enum binary_result parse_batch(const struct connection *connection, const uint8_t *data, uint64_t size,
-                                      struct batch *ret_batch, struct binary_request *ret_partial,
-                                      uint64_t *ret_frame_size)
+/* Fills the batch; what follows a HELLO is parsed by other rules and must wait for it. Returns what
+ * ended the batch. */
+static enum binary_result parse_batch(const struct connection *connection, const uint8_t *data,
+                                      uint64_t size, struct batch *ret_batch,
+                                      struct binary_request *ret_partial, uint64_t *ret_frame_size)
 {
     const struct store *store = connection->server->shard.store;
     enum binary_result result = BINARY_DONE;
@@ -348,7 +356,8 @@ static enum binary_result parse_batch(const struct connection *connection, const
     *ret_frame_size = 0;
     for (uint64_t at = 0; ret_batch->count < BATCH_MAX && at < size;) {
         struct batched *next = &ret_batch->requests[ret_batch->count];
-        result = binary_parse(data + at, size - at, connection->typed, &next->request, &next->frame_size);
+        result = binary_parse(data + at, size - at, connection->typed, &next->request,
+                              &next->frame_size);
         if (result != BINARY_DONE) {
             *ret_partial = next->request;
             *ret_frame_size = next->frame_size;
@@ -408,7 +417,8 @@ uint64_t request_take_all(struct connection *connection, const uint8_t *data, ui
     return used;
 }
 
-void request_hint(const struct connection *connection, const uint8_t *data, uint64_t size, bool is_next)
+void request_hint(const struct connection *connection, const uint8_t *data, uint64_t size,
+                  bool is_next)
 {
     struct binary_request request;
     uint64_t frame_size;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define TICK_NS NS_PER_S
+#define SPARE_SOCKETS 64u
 #define DRAIN_POLL_NS (10 * NS_PER_MS)
 #define LISTEN_BACKLOG 4096
 #define PORT_RETRY_NS (100 * NS_PER_MS)
@@ -40,7 +41,7 @@ static void fill_store_options(const struct config *config, struct store_options
         .path = config->data_path,
         .cache_size = config->cache_size,
         .segment_size = config->segment_size,
-        .value_size_max = CONFIG_VALUE_SIZE_MAX,
+        .value_size_max = config->value_size_max,
         .durability = config->durability,
         .lock_wait_ns = config->lock_wait_ns,
         .probe = config->probe,
@@ -53,7 +54,8 @@ void server_io_options(const struct config *config, struct io_options *ret_optio
     struct store_options store;
     fill_store_options(config, &store);
     *ret_options = (struct io_options){
-        .sockets_max = config->connections_max + 2, /* the listener, and one to refuse with */
+        .sockets_max =
+            config->connections_max + 1 + SPARE_SOCKETS, /* the listener, and to refuse with */
         .files_max = 4096,
         .receive_buffer_size = CONFIG_RECEIVE_SIZE,
         .receive_buffer_count = CONFIG_RECEIVE_COUNT,
@@ -64,11 +66,20 @@ void server_io_options(const struct config *config, struct io_options *ret_optio
 
 /* ---- accepting ---- */
 
+/* What the world grants, less the listener and places for a burst that is to be refused: accepted
+ * and closed, instead of left to wait. */
+static uint64_t connection_places(const struct server *server)
+{
+    uint64_t granted = io_sockets_max(server->io) - 1;
+    uint64_t spare = min_u64(SPARE_SOCKETS, granted / 4);
+    return min_u64(server->config->connections_max, granted - spare);
+}
+
 static void accept_done(struct io_op *op, int32_t result);
 
 static void arm_accept(struct server *server)
 {
-    if (!server->is_listening || io_op_is_active(&server->accept))
+    if (!server->is_listening || server->is_draining || io_op_is_active(&server->accept))
         return;
     server->accept.done = accept_done;
     io_accept(server->io, &server->accept, server->listener);
@@ -76,23 +87,24 @@ static void arm_accept(struct server *server)
 
 struct refused {
     struct io_op close;
+    struct server *server;
 };
 
 static void refused_done(struct io_op *op, int32_t result)
 {
+    struct refused *refused = container_of(op, struct refused, close);
     (void)result;
-    free(container_of(op, struct refused, close));
+    arm_accept(refused->server); /* it ends when all places are taken: there is one again */
+    free(refused);
 }
 
 /* Over the limit: closed at once, so that the client sees it instead of waiting. */
 static void refuse_connection(struct server *server, int socket)
 {
     struct refused *refused = calloc(1, sizeof *refused);
+    assert(refused != NULL); /* a few dozen bytes: without them nothing goes on */
     server->connections_refused++;
-    if (refused == NULL) {
-        connection_open(server, socket);
-        return;
-    }
+    refused->server = server;
     refused->close.done = refused_done;
     io_close_socket(server->io, &refused->close, socket);
 }
@@ -100,7 +112,7 @@ static void refuse_connection(struct server *server, int socket)
 static void accept_done(struct io_op *op, int32_t result)
 {
     struct server *server = container_of(op, struct server, accept);
-    uint64_t places = io_sockets_max(server->io) - 2;
+    uint64_t places = connection_places(server);
     if (result < 0) {
         if (result != -ECANCELED)
             log_warn(server->log, "cannot accept a connection: %s", strerror(-result));
@@ -151,8 +163,8 @@ static void retry_parked(struct server *server)
         connection_run(container_of(node, struct connection, parked_node));
 }
 
-/* Connections whose first reply's gate is durable now. Gates grow with arrival, so the list is all but sorted: the first
- * that must still wait ends it. */
+/* Connections whose first reply's gate is durable now. Gates grow with arrival, so the list is all
+ * but sorted: the first that must still wait ends it. */
 static void release_waiting(struct server *server)
 {
     if (!server->has_advanced)
@@ -173,7 +185,8 @@ static void advance_dirty(struct server *server)
         connection_advance(container_of(node, struct connection, dirty_node));
 }
 
-/* End of a pass: what the completions have prepared goes to the world. Returns whether there is more to do at once. */
+/* End of a pass: what the completions have prepared goes to the world. Returns whether there is
+ * more to do at once. */
 static bool flush(struct server *server)
 {
     retry_parked(server);
@@ -211,8 +224,8 @@ void server_drain(struct server *server)
     log_info(server->log, "draining: %" PRIu64 " connections open", server->connection_count);
 }
 
-/* Finishes connections that have no whole request waiting. For a moment they are served as before, so that what was on
- * its way when the signal came is answered. */
+/* Finishes connections that have no whole request waiting. For a moment they are served as before,
+ * so that what was on its way when the signal came is answered. */
 static void drain_connections(struct server *server)
 {
     uint64_t lasted_ns = io_now_ns(server->io) - server->drain_began_ns;
@@ -284,8 +297,8 @@ static int listen_patiently(struct server *server)
     uint64_t give_up_ns = io_now_ns(server->io) + config->lock_wait_ns;
     int result;
     for (;;) {
-        result = io_listen(server->io, config->host, config->port, LISTEN_BACKLOG, &server->listener,
-                           &server->port);
+        result = io_listen(server->io, config->host, config->port, LISTEN_BACKLOG,
+                           &server->listener, &server->port);
         if (result != -EADDRINUSE || io_now_ns(server->io) >= give_up_ns)
             break;
         struct io_op pause = {0};
@@ -296,7 +309,8 @@ static int listen_patiently(struct server *server)
     }
     if (result < 0)
         log_error(server->log, "cannot listen on port %u: %s%s", config->port, strerror(-result),
-                  result == -EADDRINUSE ? "; stop the process that has it, or choose another -port" : "");
+                  result == -EADDRINUSE ? "; stop the process that has it, or choose another -port"
+                                        : "");
     return result;
 }
 
@@ -305,7 +319,8 @@ static int open_pools(struct server *server)
     uint32_t places = io_sockets_max(server->io);
     int result = pool_init(&server->connections, sizeof(struct connection), places);
     if (result == 0)
-        result = pool_init(&server->outputs.blocks, OUTPUT_BLOCK_SIZE, places + CONFIG_OUTPUT_BLOCKS);
+        result =
+            pool_init(&server->outputs.blocks, OUTPUT_BLOCK_SIZE, places + CONFIG_OUTPUT_BLOCKS);
     server->outputs.reserve = places;
     if (result < 0)
         log_error(server->log, "not enough address space for %u connections", places);
@@ -342,7 +357,8 @@ static int open_all(struct server *server)
     return result;
 }
 
-int server_open(struct io *io, const struct config *config, const struct log *log, struct server **ret_server)
+int server_open(struct io *io, const struct config *config, const struct log *log,
+                struct server **ret_server)
 {
     struct server *server = calloc(1, sizeof *server);
     if (server == NULL)
@@ -363,6 +379,10 @@ int server_open(struct io *io, const struct config *config, const struct log *lo
     arm_accept(server);
     server->tick.done = tick_done;
     io_timer(io, &server->tick, io_now_ns(io) + TICK_NS);
+    if (connection_places(server) < config->connections_max)
+        log_warn(log,
+                 "at most %" PRIu64 " of %u connections are served at once: the rest is refused",
+                 connection_places(server), config->connections_max);
     log_info(log, "listening on port %u", server->port);
     return 0;
 }

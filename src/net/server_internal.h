@@ -1,5 +1,5 @@
-/* What the files of a server share: server.c (passes, accepting, drain), connection.c (one client), request.c (one
- * request), health.c (what the server tells of itself). */
+/* What the files of a server share: server.c (passes, accepting, drain), connection.c (one client),
+ * request.c (one request), health.c (what the server tells of itself). */
 #ifndef MINIVAULT_NET_SERVER_INTERNAL_H
 #define MINIVAULT_NET_SERVER_INTERNAL_H
 
@@ -16,7 +16,12 @@
  *   FINISHING  no more are taken; what is owed is sent, then FIN             from OPEN
  *   LINGERING  FIN is sent; what still arrives is thrown away, for a while   from FINISHING
  *   CLOSING    nothing is sent any more; operations end, then it is freed    from all */
-enum connection_state { CONNECTION_OPEN, CONNECTION_FINISHING, CONNECTION_LINGERING, CONNECTION_CLOSING };
+enum connection_state {
+    CONNECTION_OPEN,
+    CONNECTION_FINISHING,
+    CONNECTION_LINGERING,
+    CONNECTION_CLOSING
+};
 
 /* A compressed SET whose value is decoded in slices; the connection waits for it. */
 struct slow_set {
@@ -51,15 +56,15 @@ struct connection {
     uint32_t pending_count; /* replies that wait for the disk */
     bool typed;             /* HELLO was said */
     bool authenticated;
-    bool stream_ended;   /* the client sent FIN, or the connection broke */
-    bool broken;         /* nothing can be sent any more */
-    bool blocked;        /* a whole request waits: for room in the output or the store, or for slow_set */
-    bool closed;         /* the socket's close has completed */
-    uint64_t send_begun_ns; /* of the active send; 0: none */
-    uint64_t requests;   /* taken so far */
+    bool stream_ended; /* the client sent FIN, or the connection broke */
+    bool broken;       /* nothing can be sent any more */
+    bool blocked; /* a whole request waits: for room in the output or the store, or for slow_set */
+    bool closed;  /* the socket's close has completed */
+    uint64_t send_begun_ns;  /* of the active send; 0: none */
+    uint64_t requests;       /* taken so far */
     uint64_t requests_begun; /* as it was when the partial request began */
-    uint64_t begun_ns;   /* when the partial request began; LINGERING: when FIN was sent */
-    uint64_t arrived;    /* bytes of the partial request; LINGERING: bytes thrown away */
+    uint64_t begun_ns;       /* when the partial request began; LINGERING: when FIN was sent */
+    uint64_t arrived;        /* bytes of the partial request; LINGERING: bytes thrown away */
     struct list_node all_node;
     struct list_node dirty_node;   /* has output to be looked at at the end of this pass */
     struct list_node waiting_node; /* its output waits for a gate */
@@ -123,14 +128,17 @@ void connection_free(struct connection *connection);
 
 /* ---- request.c ---- */
 
-/* Takes requests off the front of the bytes until they are used up, partial, or the connection is blocked or finishing.
- * Returns the bytes used. */
+/* Takes requests off the front of the bytes until they are used up, partial, or the connection is
+ * blocked or finishing. Returns the bytes used. */
 uint64_t request_take_all(struct connection *connection, const uint8_t *data, uint64_t size);
 
-/* These bytes will be taken soon, `is_next`: next: loads what they will look at. Changes nothing. */
-void request_hint(const struct connection *connection, const uint8_t *data, uint64_t size, bool is_next);
+/* These bytes will be taken soon, `is_next`: next: loads what they will look at. Changes nothing.
+ */
+void request_hint(const struct connection *connection, const uint8_t *data, uint64_t size,
+                  bool is_next);
 
-/* Goes on with a slow set that was decoded and then found no room. Returns whether the connection may go on. */
+/* Goes on with a slow set that was decoded and then found no room. Returns whether the connection
+ * may go on. */
 bool request_retry_slow_set(struct connection *connection);
 
 void request_free_slow_set(struct connection *connection);

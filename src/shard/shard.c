@@ -27,7 +27,8 @@ static uint8_t status_of(enum store_status status)
     return MINIVAULT_OVERLOADED;
 }
 
-static void fill(struct shard_answer *answer, enum store_status status, const struct store_value *value)
+static void fill(struct shard_answer *answer, enum store_status status,
+                 const struct store_value *value)
 {
     *answer = (struct shard_answer){.status = status_of(status), .gate = value->gate};
     if (status == STORE_OK) {
@@ -83,7 +84,8 @@ static enum shard_outcome answer_write(enum store_status status, uint64_t gate, 
     return SHARD_ANSWERED;
 }
 
-enum shard_outcome shard_delete(struct shard *shard, struct slice key, struct shard_answer *ret_answer)
+enum shard_outcome shard_delete(struct shard *shard, struct slice key,
+                                struct shard_answer *ret_answer)
 {
     uint64_t gate = 0;
     enum store_status status = store_delete(shard->store, key, &gate);

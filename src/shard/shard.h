@@ -1,7 +1,8 @@
-/* A shard: one request's way through the store, and in time through the cluster. Statuses of the store become statuses of
- * the protocol here.
+/* A shard: one request's way through the store, and in time through the cluster. Statuses of the
+ * store become statuses of the protocol here.
  *
- * With one shard every key is local. Mailboxes to other shards and replication join here, behind the same three calls. */
+ * With one shard every key is local. Mailboxes to other shards and replication join here, behind
+ * the same three calls. */
 #ifndef MINIVAULT_SHARD_SHARD_H
 #define MINIVAULT_SHARD_SHARD_H
 
@@ -30,7 +31,7 @@ enum shard_outcome {
     SHARD_ANSWERED,
     SHARD_PENDING, /* the waiter's done comes later */
     SHARD_BUSY,    /* nothing was done: again after the store's room event */
-    SHARD_DECODE,  /* shard_set: the frame wants more than a slice: decode it first (shard_decode) */
+    SHARD_DECODE, /* shard_set: the frame wants more than a slice: decode it first (shard_decode) */
 };
 
 /* Embedded by the caller; in use until done. */
@@ -50,7 +51,8 @@ bool shard_get_cached(struct shard *shard, struct slice key, struct store_place 
                       struct shard_answer *ret_answer);
 
 /* ANSWERED or BUSY. */
-enum shard_outcome shard_delete(struct shard *shard, struct slice key, struct shard_answer *ret_answer);
+enum shard_outcome shard_delete(struct shard *shard, struct slice key,
+                                struct shard_answer *ret_answer);
 
 /* ANSWERED, BUSY or, with `zstd`, DECODE. */
 enum shard_outcome shard_set(struct shard *shard, struct slice key, struct slice value, bool zstd,

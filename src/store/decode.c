@@ -35,7 +35,8 @@ void decode_queue_deinit(struct decode_queue *queue)
 static void start_waiting(struct decode_queue *queue)
 {
     while (queue->context_count > 0 && !list_is_empty(&queue->waiting)) {
-        struct decode_job *job = container_of(list_pop_front(&queue->waiting), struct decode_job, node);
+        struct decode_job *job =
+            container_of(list_pop_front(&queue->waiting), struct decode_job, node);
         job->context = queue->contexts[--queue->context_count];
         decompressor_begin(job->context, job->frame, job->frame_size, job->decoded_size_max);
         list_push_back(&queue->running, &job->node);
@@ -76,7 +77,8 @@ static void finish(struct decode_queue *queue, struct decode_job *job, int resul
 
 bool decode_step(struct decode_queue *queue)
 {
-    /* A job may cancel another from its done, so the list is walked by count, from its front to its back. */
+    /* A job may cancel another from its done, so the list is walked by count, from its front to its
+     * back. */
     for (uint32_t i = 0; i < DECODE_CONTEXTS && !list_is_empty(&queue->running); i++) {
         struct list_node *node = list_pop_front(&queue->running);
         list_push_back(&queue->running, node);
@@ -89,8 +91,8 @@ bool decode_step(struct decode_queue *queue)
     return !list_is_empty(&queue->running);
 }
 
-int decode_small(struct decode_queue *queue, const uint8_t *frame, size_t frame_size, uint64_t decoded_size_max,
-                 uint8_t **ret_data, size_t *ret_size)
+int decode_small(struct decode_queue *queue, const uint8_t *frame, size_t frame_size,
+                 uint64_t decoded_size_max, uint8_t **ret_data, size_t *ret_size)
 {
     if (queue->context_count == 0)
         return 0;

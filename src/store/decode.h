@@ -1,6 +1,7 @@
 /* Decoding of zstd values a slice at a time, so that a large one cannot hold the loop.
  *
- * A job waits its turn for one of a few contexts; each pass gives every running job one slice of DECODE_SLICE_SIZE. */
+ * A job waits its turn for one of a few contexts; each pass gives every running job one slice of
+ * DECODE_SLICE_SIZE. */
 #ifndef MINIVAULT_STORE_DECODE_H
 #define MINIVAULT_STORE_DECODE_H
 
@@ -15,7 +16,8 @@
 
 struct decode_job;
 
-/* `result` is 0 or decompressor_step's error. `data`, malloc'ed, belongs to the callee when result is 0. */
+/* `result` is 0 or decompressor_step's error. `data`, malloc'ed, belongs to the callee when result
+ * is 0. */
 typedef void decode_done(struct decode_job *job, int result, uint8_t *data, size_t size);
 
 /* Embedded by its owner; in use until done or decode_cancel. */
@@ -46,10 +48,9 @@ void decode_cancel(struct decode_queue *queue, struct decode_job *job);
 /* One slice for every running job; runs their `done`. Returns whether jobs are left. */
 bool decode_step(struct decode_queue *queue);
 
-/* Decodes at once when that takes no more than one slice. Returns 1 with malloc'ed *ret_data; 0: too much for one slice
- * or no context is free, submit a job.
- * Errors: decompressor_step's. */
-int decode_small(struct decode_queue *queue, const uint8_t *frame, size_t frame_size, uint64_t decoded_size_max,
-                 uint8_t **ret_data, size_t *ret_size);
+/* Decodes at once when that takes no more than one slice. Returns 1 with malloc'ed *ret_data; 0:
+ * too much for one slice or no context is free, submit a job. Errors: decompressor_step's. */
+int decode_small(struct decode_queue *queue, const uint8_t *frame, size_t frame_size,
+                 uint64_t decoded_size_max, uint8_t **ret_data, size_t *ret_size);
 
 #endif

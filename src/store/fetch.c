@@ -58,7 +58,8 @@ static int take_large(struct fetch *fetch, uint64_t size)
     return 0;
 }
 
-int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index_entry *entry, fetch_done *done)
+int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index_entry *entry,
+                fetch_done *done)
 {
     assert(fetch->large == NULL);
     fetch->fetcher = fetcher;
@@ -72,7 +73,8 @@ int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index
     }
     uint64_t offset = wal_location_offset(entry->location);
     uint64_t begin = round_down(offset, DISK_BLOCK_SIZE);
-    uint64_t end = min_u64(round_up(offset + entry->read_size, DISK_BLOCK_SIZE), fetcher->segment_size);
+    uint64_t end =
+        min_u64(round_up(offset + entry->read_size, DISK_BLOCK_SIZE), fetcher->segment_size);
     assert(end > offset);
     uint8_t *buffer = fetch->buffer;
     if (end - begin > FETCH_BUFFER_SIZE) {

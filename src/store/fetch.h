@@ -1,7 +1,9 @@
-/* A fetch: one record from where it lies, from the log's memory at once or from the disk through a registered buffer.
+/* A fetch: one record from where it lies, from the log's memory at once or from the disk through a
+ * registered buffer.
  *
- * Records up to FETCH_BUFFER_SIZE less a block come into the fetch's own slice of the region; a larger one gets memory of
- * its own for the time, counted against a budget that only new fetches respect, so that a look-up once begun ends. */
+ * Records up to FETCH_BUFFER_SIZE less a block come into the fetch's own slice of the region; a
+ * larger one gets memory of its own for the time, counted against a budget that only new fetches
+ * respect, so that a look-up once begun ends. */
 #ifndef MINIVAULT_STORE_FETCH_H
 #define MINIVAULT_STORE_FETCH_H
 
@@ -26,8 +28,8 @@ struct fetcher {
 
 struct fetch;
 
-/* `result` 0: fetch->record is valid until fetch_release. -EBADMSG: not the record that must be there (logged with file
- * and offset); -EIO and others: the device's (logged). */
+/* `result` 0: fetch->record is valid until fetch_release. -EBADMSG: not the record that must be
+ * there (logged with file and offset); -EIO and others: the device's (logged). */
 typedef void fetch_done(struct fetch *fetch, int result);
 
 struct fetch {
@@ -46,10 +48,11 @@ struct fetch {
 /* Whether a new fetch of this size fits into the budget now. */
 bool fetch_has_room(const struct fetcher *fetcher, uint64_t read_size);
 
-/* Begins. Returns 1 when the record was in memory: fetch->record is valid until the end of the pass, done is not called;
- * 0: done will be called. Either way fetch_release must follow.
- * Errors: -ENOMEM, -EBADMSG (in memory and wrong: our own error, logged). */
-int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index_entry *entry, fetch_done *done);
+/* Begins. Returns 1 when the record was in memory: fetch->record is valid until the end of the
+ * pass, done is not called; 0: done will be called. Either way fetch_release must follow. Errors:
+ * -ENOMEM, -EBADMSG (in memory and wrong: our own error, logged). */
+int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index_entry *entry,
+                fetch_done *done);
 
 /* Makes fetch->record outlive the pass when it was in the log's memory. Errors: -ENOMEM. */
 int fetch_keep(struct fetch *fetch);

@@ -100,13 +100,16 @@ struct plan {
     bool absent;         /* the key is not here at all */
 };
 
-/* Sorts the slots of a key that is not cached: the log's memory tells of some at once. Returns false: BUSY. */
+/* Sorts the slots of a key that is not cached: the log's memory tells of some at once. Returns
+ * false: BUSY. */
 static bool plan_candidates(struct store *store, struct slice key, struct plan *plan)
 {
     struct index_entry found[CANDIDATES_MAX];
-    uint32_t count = index_find(store->index, plan->place.partition, plan->place.hash, found, CANDIDATES_MAX);
+    uint32_t count =
+        index_find(store->index, plan->place.partition, plan->place.hash, found, CANDIDATES_MAX);
     plan->absent = count == 0;
-    /* The newest of many suffice when no proof is about to thin them out: the others cannot be read. */
+    /* The newest of many suffice when no proof is about to thin them out: the others cannot be
+     * read. */
     if (count >= CANDIDATES_MAX && store->proofs_active + store->suspect_count > 0)
         return false;
     count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
@@ -191,8 +194,8 @@ static enum store_status commit(struct store *store, struct plan *plan, struct r
                                 struct slice decoded, uint64_t *ret_gate)
 {
     bool tombstone = record->flags & RECORD_TOMBSTONE;
-    record->version = (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
-                                       store->origin};
+    record->version =
+        (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)), store->origin};
     struct wal_receipt receipt;
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {
@@ -207,14 +210,15 @@ static enum store_status commit(struct store *store, struct plan *plan, struct r
     };
     result = apply_to_index(store, plan, &entry, receipt.position);
     if (result < 0) {
-        /* The record is in the log but nothing leads to it: go on and it would be lost or reappear. */
+        /* The record is in the log but nothing leads to it: go on and it would be lost or reappear.
+         */
         log_error(store->log, "the index cannot grow: out of memory");
         store_fail(store, result);
         plan_drop(store, plan);
         return STORE_FAILED;
     }
-    (void)cache_put(store->cache, plan->place.hash, record->key, decoded, tombstone, record->version,
-                    receipt.position, receipt.location);
+    (void)cache_put(store->cache, plan->place.hash, record->key, decoded, tombstone,
+                    record->version, receipt.position, receipt.location);
     if (plan->proof != NULL) {
         plan->proof->killer_position = receipt.position;
         proof_start(plan->proof);
@@ -223,8 +227,8 @@ static enum store_status commit(struct store *store, struct plan *plan, struct r
     return STORE_OK;
 }
 
-enum store_status store_set(struct store *store, struct slice key, struct slice stored, struct slice decoded,
-                            bool zstd, uint64_t *ret_gate)
+enum store_status store_set(struct store *store, struct slice key, struct slice stored,
+                            struct slice decoded, bool zstd, uint64_t *ret_gate)
 {
     assert(key.size > 0);
     if (stored.size > store->options.value_size_max || decoded.size > store->options.value_size_max)
@@ -284,10 +288,11 @@ void store_unpin(struct store *store, struct cache_entry *entry)
     cache_unpin(store->cache, entry);
 }
 
-int store_decode_small(struct store *store, struct slice frame, uint8_t **ret_data, size_t *ret_size)
+int store_decode_small(struct store *store, struct slice frame, uint8_t **ret_data,
+                       size_t *ret_size)
 {
-    return decode_small(&store->decodes, frame.data, frame.size, store->options.value_size_max, ret_data,
-                        ret_size);
+    return decode_small(&store->decodes, frame.data, frame.size, store->options.value_size_max,
+                        ret_data, ret_size);
 }
 
 struct decode_queue *store_decodes(struct store *store)
@@ -302,7 +307,8 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
         .index_memory = index_memory(store->index),
         .damaged = store->damage_last != 0,
     };
-    (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free, &ret_stats->disk_total);
+    (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free,
+                        &ret_stats->disk_total);
     cache_stats(store->cache, &ret_stats->cache);
     wal_stats(store->wal, &ret_stats->wal);
 }

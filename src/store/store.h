@@ -1,19 +1,20 @@
 /* The store: one shard's keys, over its log, index and cache.
  *
- *   set, delete: stamp a version -> wal (position, location) -> index -> cache      visible at once, to be shown when durable
+ *   set, delete: version -> wal (position, location) -> index -> cache: visible, shown when durable
  *   get:         cache -> index -> read of the disk -> cache
  *
- * Whatever a call shows carries a gate, a log position: an answer that depends on it may leave only once
- * store_durable says so (0: at once).
+ * Whatever a call shows carries a gate, a log position: an answer that depends on it may leave only
+ * once store_durable says so (0: at once).
  *
- * Identity. The index knows hashes, not keys. A get reads candidates, newest first, until the key is equal. A write
- * whose key is not in memory but whose hash is known adds a slot beside the old one and proves afterwards, by reading the
- * old record, that it is the same key's: then the old slot goes. Until then the newer version hides it, so neither
- * visibility nor the acknowledgement waits for that read.
+ * Identity. The index knows hashes, not keys. A get reads candidates, newest first, until the key
+ * is equal. A write whose key is not in memory but whose hash is known adds a slot beside the old
+ * one and proves afterwards, by reading the old record, that it is the same key's: then the old
+ * slot goes. Until then the newer version hides it, so neither visibility nor the acknowledgement
+ * waits for that read.
  *
- * Invariants: (1) the cache has the newest version of a key or nothing of it; (2) a cached entry's location is in the
- * index; (3) a slot is removed only when a newer record of the same key was appended, a segment is recycled only when
- * that newer record is durable. */
+ * Invariants: (1) the cache has the newest version of a key or nothing of it; (2) a cached entry's
+ * location is in the index; (3) a slot is removed only when a newer record of the same key was
+ * appended, a segment is recycled only when that newer record is durable. */
 #ifndef MINIVAULT_STORE_STORE_H
 #define MINIVAULT_STORE_STORE_H
 
@@ -42,8 +43,9 @@ enum store_status {
 struct store_value {
     const uint8_t *data;
     uint32_t size;
-    struct cache_entry *entry; /* where data lies, to be pinned by whoever keeps it beyond this pass; NULL: data is valid
-                                  only until the call that showed it returns */
+    struct cache_entry
+        *entry; /* where data lies, to be pinned by whoever keeps it beyond this pass; NULL: data is
+                   valid only until the call that showed it returns */
     uint64_t gate;
 };
 
@@ -63,34 +65,35 @@ struct store_events {
 };
 
 struct store_options {
-    const char *path;           /* the data directory */
-    uint64_t cache_size;        /* bytes */
-    uint64_t segment_size;      /* bytes, when the directory is formatted now */
-    uint32_t value_size_max;    /* bytes */
-    uint32_t shard;             /* this shard's number */
+    const char *path;        /* the data directory */
+    uint64_t cache_size;     /* bytes */
+    uint64_t segment_size;   /* bytes, when the directory is formatted now */
+    uint32_t value_size_max; /* bytes */
+    uint32_t shard;          /* this shard's number */
     enum wal_durability durability;
-    uint64_t lock_wait_ns;      /* how long to wait for a dying predecessor */
-    bool probe;                 /* probe the device again */
-    bool accept_loss;           /* the operator accepts what damage has destroyed */
+    uint64_t lock_wait_ns; /* how long to wait for a dying predecessor */
+    bool probe;            /* probe the device again */
+    bool accept_loss;      /* the operator accepts what damage has destroyed */
     struct store_events events;
 };
 
 /* How much of the world's region a store with these options uses, for io_options.region_size. */
 size_t store_region_size(const struct store_options *options);
 
-/* Opens, or formats, the data directory and recovers it. Synchronous. Every failure has been logged with what to do.
- * Errors: superblock_open's, wal_recover's, wal_open's. */
+/* Opens, or formats, the data directory and recovers it. Synchronous. Every failure has been logged
+ * with what to do. Errors: superblock_open's, wal_recover's, wal_open's. */
 int store_open(struct io *io, const struct log *log, const struct store_options *options,
                struct store **ret_store);
 
-/* Makes everything durable, marks the directory clean and gives its lock back. Synchronous; no waiter is left. */
+/* Makes everything durable, marks the directory clean and gives its lock back. Synchronous; no
+ * waiter is left. */
 int store_shut(struct store *store);
 
 /* Frees the memory: after store_shut, or after the world was closed. */
 void store_free(struct store *store);
 
-/* The newest value of a key. OK: *ret_value; NOT_FOUND and CORRUPT: ret_value->gate; PENDING: the waiter; BUSY. The key's
- * bytes are not needed after the call. */
+/* The newest value of a key. OK: *ret_value; NOT_FOUND and CORRUPT: ret_value->gate; PENDING: the
+ * waiter; BUSY. The key's bytes are not needed after the call. */
 enum store_status store_get(struct store *store, struct slice key, struct store_waiter *waiter,
                             struct store_value *ret_value);
 
@@ -99,25 +102,28 @@ struct store_place {
     uint64_t hash; /* keyed */
 };
 
-/* Locates a key and begins to load what a call for it will look at first; store_prefetch_entry, a little later, loads
- * what lies behind that. Whoever has several requests in hand hides the memory's latency that way. */
+/* Locates a key and begins to load what a call for it will look at first; store_prefetch_entry, a
+ * little later, loads what lies behind that. Whoever has several requests in hand hides the
+ * memory's latency that way. */
 struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write);
 void store_prefetch_entry(const struct store *store, struct store_place place);
 
-/* store_get for a key that is in the cache, without a waiter. Returns false, and does nothing, when it is not. */
+/* store_get for a key that is in the cache, without a waiter. Returns false, and does nothing, when
+ * it is not. */
 bool store_get_cached(struct store *store, struct slice key, struct store_place place,
                       enum store_status *ret_status, struct store_value *ret_value);
 
-/* A write. `stored` is what goes to disk, `decoded` what gets show: the same slice, or with `zstd` a frame and what it
- * decodes to. Returns OK, with the gate to be waited for, BUSY, NO_SPACE, TOO_LARGE or FAILED. */
-enum store_status store_set(struct store *store, struct slice key, struct slice stored, struct slice decoded,
-                            bool zstd, uint64_t *ret_gate);
+/* A write. `stored` is what goes to disk, `decoded` what gets show: the same slice, or with `zstd`
+ * a frame and what it decodes to. Returns OK, with the gate to be waited for, BUSY, NO_SPACE,
+ * TOO_LARGE or FAILED. */
+enum store_status store_set(struct store *store, struct slice key, struct slice stored,
+                            struct slice decoded, bool zstd, uint64_t *ret_gate);
 
 /* OK also when the key was absent. */
 enum store_status store_delete(struct store *store, struct slice key, uint64_t *ret_gate);
 
-/* End of a pass: starts log writes and background work. Returns whether there is work left that wants another pass at
- * once. */
+/* End of a pass: starts log writes and background work. Returns whether there is work left that
+ * wants another pass at once. */
 bool store_flush(struct store *store);
 
 uint64_t store_durable(const struct store *store);
@@ -126,9 +132,10 @@ uint64_t store_durable(const struct store *store);
 void store_pin(struct store *store, struct cache_entry *entry);
 void store_unpin(struct store *store, struct cache_entry *entry);
 
-/* Decodes a client's frame at once when that takes no more than a slice: 1 with malloc'ed *ret_data; 0: submit a job to
- * store_decodes. Errors: decompressor_step's. */
-int store_decode_small(struct store *store, struct slice frame, uint8_t **ret_data, size_t *ret_size);
+/* Decodes a client's frame at once when that takes no more than a slice: 1 with malloc'ed
+ * *ret_data; 0: submit a job to store_decodes. Errors: decompressor_step's. */
+int store_decode_small(struct store *store, struct slice frame, uint8_t **ret_data,
+                       size_t *ret_size);
 struct decode_queue *store_decodes(struct store *store);
 
 struct store_stats {

@@ -11,12 +11,13 @@
 #include "store/store.h"
 #include "store/superblock.h"
 
-/* Gets that wait for the disk, and writes whose old slot is being proved. Each owns a buffer in the region. */
+/* Gets that wait for the disk, and writes whose old slot is being proved. Each owns a buffer in the
+ * region. */
 #define LOOKUPS_MAX 256u
 #define PROOFS_MAX 64u
 
-/* Slots that one hash may have. Two keys with one keyed hash do not happen by chance, so more than one slot is an
- * overwrite that is not proved yet; at this many a write waits for the proofs. */
+/* Slots that one hash may have. Two keys with one keyed hash do not happen by chance, so more than
+ * one slot is an overwrite that is not proved yet; at this many a write waits for the proofs. */
 #define CANDIDATES_MAX 8u
 
 /* How often a look-up starts over because writes changed what it walks through. */
@@ -28,8 +29,8 @@ struct place {
     uint64_t hash;
 };
 
-/* Whether two entries are the same write. The location alone does not tell: a recycled segment may hold a newer write of
- * the same key at the same place. */
+/* Whether two entries are the same write. The location alone does not tell: a recycled segment may
+ * hold a newer write of the same key at the same place. */
 static inline bool index_entry_is_same(const struct index_entry *a, const struct index_entry *b)
 {
     return a->location == b->location && version_compare(a->version, b->version) == 0;
@@ -86,14 +87,14 @@ struct store {
     struct cache *cache;
     struct hybrid_clock clock;
     uint32_t origin;
-    int failed;              /* 0, or the log's error */
-    uint64_t damage_last;    /* log position up to which acknowledged writes were lost; 0: none */
-    bool starved;            /* somebody was told BUSY */
+    int failed;           /* 0, or the log's error */
+    uint64_t damage_last; /* log position up to which acknowledged writes were lost; 0: none */
+    bool starved;         /* somebody was told BUSY */
     struct fetcher fetcher;
     struct decode_queue decodes;
-    struct lookup *lookups;  /* LOOKUPS_MAX */
+    struct lookup *lookups; /* LOOKUPS_MAX */
     struct list lookups_free;
-    struct proof *proofs;    /* PROOFS_MAX */
+    struct proof *proofs; /* PROOFS_MAX */
     struct list proofs_free;
     struct suspect *suspects;
     uint64_t suspect_count;
@@ -110,7 +111,8 @@ static inline struct place store_place(const struct store *store, struct slice k
     };
 }
 
-/* Whether what is known at this log position may have been overwritten by a write that damage destroyed. */
+/* Whether what is known at this log position may have been overwritten by a write that damage
+ * destroyed. */
 static inline bool store_is_damaged_at(const struct store *store, uint64_t position)
 {
     return position <= store->damage_last;
@@ -134,13 +136,15 @@ enum store_status store_show_entry(const struct store *store, struct cache_entry
 enum store_status lookup_start(struct store *store, struct slice key, struct place place,
                                struct store_waiter *waiter, struct store_value *ret_value);
 
-/* store_proof.c: which of the candidates that are not in memory belong to `key` and are superseded. */
+/* store_proof.c: which of the candidates that are not in memory belong to `key` and are superseded.
+ */
 
 /* A proof for a write that is about to be appended, or NULL when all are in use. */
 struct proof *proof_get(struct store *store);
 void proof_put(struct store *store, struct proof *proof);
 
-/* Starts proving; the proof gives itself back. candidates and place are filled, the key too unless !key_known. */
+/* Starts proving; the proof gives itself back. candidates and place are filled, the key too unless
+ * !key_known. */
 void proof_start(struct proof *proof);
 
 /* Starts as many proofs as there is room for, for what recovery left. */

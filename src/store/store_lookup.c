@@ -1,4 +1,5 @@
-/* A get that the cache could not answer: candidates from the index, newest first, until the key is equal. */
+/* A get that the cache could not answer: candidates from the index, newest first, until the key is
+ * equal. */
 #include "store/store_internal.h"
 
 #include "base/assert.h"
@@ -17,11 +18,13 @@ static void lookup_put(struct lookup *lookup)
     store_made_room(store);
 }
 
-/* Only what is the newest version now may go into the cache: a write may have come while the disk was read. */
+/* Only what is the newest version now may go into the cache: a write may have come while the disk
+ * was read. */
 static bool is_newest(const struct store *store, const struct lookup *lookup)
 {
     struct index_entry newest;
-    uint32_t count = index_find(store->index, lookup->place.partition, lookup->place.hash, &newest, 1);
+    uint32_t count =
+        index_find(store->index, lookup->place.partition, lookup->place.hash, &newest, 1);
     return count > 0 && index_entry_is_same(&newest, &lookup->candidates[lookup->candidate]);
 }
 
@@ -31,12 +34,13 @@ static void show(struct lookup *lookup, const struct record *record, struct slic
     struct store *store = lookup->store;
     bool tombstone = record->flags & RECORD_TOMBSTONE;
     struct cache_entry *entry = NULL;
-    if (is_newest(store, lookup) && cache_find(store->cache, lookup->place.hash, record->key) == NULL)
-        entry = cache_put(store->cache, lookup->place.hash, record->key, value, tombstone, record->version,
-                          record->position, lookup->candidates[lookup->candidate].location);
-    *ret_value = (struct store_value){.data = value.data,
-                                      .size = value.size,
-                                      .gate = wal_gate(store->wal, record->position)};
+    if (is_newest(store, lookup) &&
+        cache_find(store->cache, lookup->place.hash, record->key) == NULL)
+        entry = cache_put(store->cache, lookup->place.hash, record->key, value, tombstone,
+                          record->version, record->position,
+                          lookup->candidates[lookup->candidate].location);
+    *ret_value = (struct store_value){
+        .data = value.data, .size = value.size, .gate = wal_gate(store->wal, record->position)};
     if (entry != NULL && !tombstone) {
         ret_value->data = cache_entry_value(entry).data;
         ret_value->entry = entry;
@@ -80,13 +84,13 @@ static enum store_status answer(struct lookup *lookup, struct store_value *ret_v
 
 static void fetched(struct fetch *fetch, int result);
 
-/* Writes may have come while a candidate was read: then what is left of the list may be stale (its segment recycled), or
- * the key may have moved. Returns whether the list changed. */
+/* Writes may have come while a candidate was read: then what is left of the list may be stale (its
+ * segment recycled), or the key may have moved. Returns whether the list changed. */
 static bool reload(struct lookup *lookup)
 {
     struct index_entry fresh[CANDIDATES_MAX];
-    uint32_t count = index_find(lookup->store->index, lookup->place.partition, lookup->place.hash, fresh,
-                                CANDIDATES_MAX);
+    uint32_t count = index_find(lookup->store->index, lookup->place.partition, lookup->place.hash,
+                                fresh, CANDIDATES_MAX);
     count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
     bool same = count == lookup->candidate_count;
     for (uint32_t i = 0; i < count; i++) {
@@ -102,8 +106,8 @@ static enum store_status walk(struct lookup *lookup, struct store_value *ret_val
 {
     struct store *store = lookup->store;
     for (; lookup->candidate < lookup->candidate_count; lookup->candidate++) {
-        int result = fetch_start(&store->fetcher, &lookup->fetch, &lookup->candidates[lookup->candidate],
-                                 fetched);
+        int result = fetch_start(&store->fetcher, &lookup->fetch,
+                                 &lookup->candidates[lookup->candidate], fetched);
         if (result == 0)
             return STORE_PENDING;
         if (result < 0)
@@ -127,8 +131,10 @@ static enum store_status go_on(struct lookup *lookup, struct store_value *ret_va
     if (++lookup->reloads > LOOKUP_RELOADS_MAX)
         return STORE_BUSY;
     lookup->candidate = 0;
-    struct cache_entry *entry = cache_find(lookup->store->cache, lookup->place.hash, lookup->key.slice);
-    return entry != NULL ? store_show_entry(lookup->store, entry, ret_value) : walk(lookup, ret_value);
+    struct cache_entry *entry =
+        cache_find(lookup->store->cache, lookup->place.hash, lookup->key.slice);
+    return entry != NULL ? store_show_entry(lookup->store, entry, ret_value)
+                         : walk(lookup, ret_value);
 }
 
 static void fetched(struct fetch *fetch, int result)
@@ -152,7 +158,8 @@ enum store_status lookup_start(struct store *store, struct slice key, struct pla
                                struct store_waiter *waiter, struct store_value *ret_value)
 {
     struct index_entry candidates[CANDIDATES_MAX];
-    uint32_t count = index_find(store->index, place.partition, place.hash, candidates, CANDIDATES_MAX);
+    uint32_t count =
+        index_find(store->index, place.partition, place.hash, candidates, CANDIDATES_MAX);
     if (count == 0)
         return store->damage_last != 0 ? STORE_CORRUPT : STORE_NOT_FOUND;
     if (list_is_empty(&store->lookups_free) ||

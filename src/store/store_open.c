@@ -56,13 +56,16 @@ static void log_failed(void *context, int error)
 {
     struct store *store = context;
     log_error(store->log,
-              "the log cannot be written: %s. Nothing is acknowledged any more; this process ends. Check the "
-              "device and the kernel's messages, then start it again: what was acknowledged is on the disk",
+              "the log cannot be written: %s. Nothing is acknowledged any more; this process ends. "
+              "Check the "
+              "device and the kernel's messages, then start it again: what was acknowledged is on "
+              "the disk",
               strerror(error < 0 ? -error : error));
     store_fail(store, error);
 }
 
-static void log_options(const struct store *store, const char *directory, struct wal_options *ret_options)
+static void log_options(const struct store *store, const char *directory,
+                        struct wal_options *ret_options)
 {
     const struct superblock *superblock = &store->superblock.now;
     fill_log_options(&store->options, ret_options);
@@ -98,7 +101,7 @@ struct replay {
     uint64_t dead_count;
     struct dead {
         wal_location location;
-    } *dead; /* found dead while recovery runs */
+    } * dead; /* found dead while recovery runs */
     uint64_t dead_capacity;
 };
 
@@ -121,7 +124,8 @@ static void keep_in_cache(struct store *store, struct place place, const struct 
 {
     if (!(record->flags & RECORD_ZSTD)) {
         (void)cache_put(store->cache, place.hash, record->key, record->value,
-                        record->flags & RECORD_TOMBSTONE, record->version, record->position, location);
+                        record->flags & RECORD_TOMBSTONE, record->version, record->position,
+                        location);
     } else if (cached != NULL) {
         cache_remove(store->cache, cached);
     }
@@ -166,25 +170,31 @@ static void note_damage(struct store *store, const struct wal_recovered *recover
     if (store->options.accept_loss) {
         superblock->damage_accepted = recovered->damaged_last;
         log_warn(store->log,
-                 "-accept-loss: the loss of writes up to log position %" PRIu64 " is accepted; keys answer with "
+                 "-accept-loss: the loss of writes up to log position %" PRIu64
+                 " is accepted; keys answer with "
                  "what is left of them",
                  recovered->damaged_last);
         return;
     }
     store->damage_last = recovered->damaged_last;
     log_error(store->log,
-              "acknowledged writes are lost: %" PRIu64 " damaged places in the log, up to position %" PRIu64
-              ". Keys that were written later are served; for all others, absent ones too, the answer is CORRUPT, "
-              "since a lost write may have been theirs. Restore the directory from a backup, or start once with "
+              "acknowledged writes are lost: %" PRIu64
+              " damaged places in the log, up to position %" PRIu64
+              ". Keys that were written later are served; for all others, absent ones too, the "
+              "answer is CORRUPT, "
+              "since a lost write may have been theirs. Restore the directory from a backup, or "
+              "start once with "
               "-accept-loss to go on with what is left",
               recovered->damaged_batches, recovered->damaged_last);
 }
 
-static int recover(struct store *store, const struct wal_options *options, struct wal_state **ret_state)
+static int recover(struct store *store, const struct wal_options *options,
+                   struct wal_state **ret_state)
 {
     struct replay replay = {.store = store};
     struct wal_recovered recovered;
-    int result = wal_recover(store->io, store->log, options, replay_record, &replay, &recovered, ret_state);
+    int result =
+        wal_recover(store->io, store->log, options, replay_record, &replay, &recovered, ret_state);
     if (result == 0) {
         for (uint64_t i = 0; i < replay.dead_count; i++)
             wal_state_record_dead(*ret_state, replay.dead[i].location);
@@ -192,8 +202,9 @@ static int recover(struct store *store, const struct wal_options *options, struc
                           max_u64(recovered.clock_ceiling, store->superblock.now.clock_ceiling));
         note_damage(store, &recovered);
         log_info(store->log,
-                 "recovered %" PRIu64 " keys from %" PRIu64 " records in %" PRIu64 " log segments (%" PRIu64
-                 " bytes read, %" PRIu64 " bytes of an unacknowledged tail dropped)",
+                 "recovered %" PRIu64 " keys from %" PRIu64 " records in %" PRIu64
+                 " log segments (%" PRIu64 " bytes read, %" PRIu64
+                 " bytes of an unacknowledged tail dropped)",
                  index_count(store->index) - index_tombstones(store->index), recovered.records,
                  recovered.segments, recovered.bytes_read, recovered.dropped_bytes);
     }
@@ -325,13 +336,14 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     store->log = log;
     store->options = *options;
     bool formatted;
-    int result = superblock_open(io, log, options->path, options->segment_size, options->lock_wait_ns,
-                                 &store->superblock, &formatted);
+    int result = superblock_open(io, log, options->path, options->segment_size,
+                                 options->lock_wait_ns, &store->superblock, &formatted);
     if (result < 0) {
         free(store);
         return result;
     }
-    store->origin = (uint32_t)((store->superblock.now.directory_id & 0xFFFFFF) << 8 | options->shard);
+    store->origin =
+        (uint32_t)((store->superblock.now.directory_id & 0xFFFFFF) << 8 | options->shard);
     result = open_all(store);
     if (result < 0) {
         log_error(log, "cannot open the data directory %s: %s", options->path, strerror(-result));

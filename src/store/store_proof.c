@@ -1,5 +1,5 @@
-/* Proving identity: a key was written while an older slot of its hash was not in memory. The old record is read; if its
- * key is the same, the old slot goes and its record is dead. */
+/* Proving identity: a key was written while an older slot of its hash was not in memory. The old
+ * record is read; if its key is the same, the old slot goes and its record is dead. */
 #include "store/store_internal.h"
 
 #include "base/assert.h"
@@ -34,8 +34,8 @@ void proof_put(struct store *store, struct proof *proof)
 static bool is_in_index(const struct proof *proof, const struct index_entry *candidate)
 {
     struct index_entry found[CANDIDATES_MAX];
-    uint32_t count = index_find(proof->store->index, proof->place.partition, proof->place.hash, found,
-                                CANDIDATES_MAX);
+    uint32_t count = index_find(proof->store->index, proof->place.partition, proof->place.hash,
+                                found, CANDIDATES_MAX);
     for (uint32_t i = 0; i < count && i < CANDIDATES_MAX; i++)
         if (index_entry_is_same(&found[i], candidate))
             return true;
@@ -62,7 +62,8 @@ static bool judge(struct proof *proof)
     return true;
 }
 
-/* Takes the newest slots of the hash as candidates; the first of them tells the key. Returns how many there are. */
+/* Takes the newest slots of the hash as candidates; the first of them tells the key. Returns how
+ * many there are. */
 static uint32_t load(struct proof *proof)
 {
     uint32_t count = index_find(proof->store->index, proof->place.partition, proof->place.hash,
@@ -76,9 +77,9 @@ static uint32_t load(struct proof *proof)
 
 static void fetched(struct fetch *fetch, int result);
 
-/* Goes through the candidates from proof->candidate on. Returns false when one has to be waited for. A record that
- * cannot be read keeps its slot: it stays hidden behind the newer version, and answers CORRUPT should that ever not be
- * so. */
+/* Goes through the candidates from proof->candidate on. Returns false when one has to be waited
+ * for. A record that cannot be read keeps its slot: it stays hidden behind the newer version, and
+ * answers CORRUPT should that ever not be so. */
 static bool walk(struct proof *proof)
 {
     struct store *store = proof->store;
@@ -97,8 +98,8 @@ static bool walk(struct proof *proof)
     return true;
 }
 
-/* Ends when nothing has to be waited for. After recovery a hash may have more slots than one round takes: as long as a
- * round removed some, another follows. */
+/* Ends when nothing has to be waited for. After recovery a hash may have more slots than one round
+ * takes: as long as a round removed some, another follows. */
 static void run(struct proof *proof)
 {
     while (walk(proof)) {

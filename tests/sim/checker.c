@@ -68,9 +68,8 @@ struct checker *checker_create(uint32_t key_count)
     checker->keys = calloc(key_count, sizeof *checker->keys);
     assert(checker->keys != NULL);
     for (uint32_t key = 0; key < key_count; key++) {
-        struct write *write = &checker->writes[0];
         uint64_t number = add(checker, key);
-        write = &checker->writes[number];
+        struct write *write = &checker->writes[number];
         write->is_absent = true;
         write->state = WRITE_ACKNOWLEDGED;
         write->settled_ns = 0;

@@ -52,8 +52,10 @@ Test(decode, more_jobs_than_contexts_all_end_in_slices)
     for (int i = 0; i < JOBS; i++) {
         size_t size;
         frames[i] = make_frame(4 * DECODE_SLICE_SIZE, (uint8_t)i, &size);
-        owners[i].job = (struct decode_job){
-            .done = owner_done, .frame = frames[i], .frame_size = size, .decoded_size_max = 4 * MIB};
+        owners[i].job = (struct decode_job){.done = owner_done,
+                                            .frame = frames[i],
+                                            .frame_size = size,
+                                            .decoded_size_max = 4 * MIB};
         decode_submit(&queue, &owners[i].job);
     }
     int steps = 0;
@@ -78,8 +80,10 @@ Test(decode, bad_frames_end_with_an_error_and_cancelled_ones_do_not_end)
     size_t size;
     uint8_t *frame = make_frame(4 * DECODE_SLICE_SIZE, 9, &size);
     cr_assert_eq(decode_queue_init(&queue), 0);
-    bad.job = (struct decode_job){
-        .done = owner_done, .frame = garbage, .frame_size = sizeof garbage, .decoded_size_max = MIB};
+    bad.job = (struct decode_job){.done = owner_done,
+                                  .frame = garbage,
+                                  .frame_size = sizeof garbage,
+                                  .decoded_size_max = MIB};
     cancelled.job = (struct decode_job){
         .done = owner_done, .frame = frame, .frame_size = size, .decoded_size_max = 4 * MIB};
     decode_submit(&queue, &bad.job);

@@ -29,7 +29,8 @@ static void refuses(const char *line, const char *because)
     char error[FLAGS_ERROR_SIZE];
     struct config config;
     cr_assert_eq(parse(line, &config, error), FLAGS_BAD, "%s was accepted", line);
-    cr_assert_not_null(strstr(error, because), "%s: \"%s\" does not say \"%s\"", line, error, because);
+    cr_assert_not_null(strstr(error, because), "%s: \"%s\" does not say \"%s\"", line, error,
+                       because);
 }
 
 Test(flags, nothing_gives_the_defaults)
@@ -46,7 +47,8 @@ Test(flags, nothing_gives_the_defaults)
 Test(flags, one_and_two_dashes_and_both_forms_of_value)
 {
     struct config config;
-    accepts("-port 4000 --cache 64 -data=/x --durability=interval -workers 7 -ratelimit 5", &config);
+    accepts("-port 4000 --cache 64 -data=/x --durability=interval -workers 7 -ratelimit 5",
+            &config);
     cr_assert_eq(config.port, 4000);
     cr_assert_eq(config.cache_size, 64 * MIB);
     cr_assert_str_eq(config.data_path, "/x");
@@ -58,7 +60,8 @@ Test(flags, one_and_two_dashes_and_both_forms_of_value)
 Test(flags, the_seeds_flags_are_all_known)
 {
     struct config config;
-    accepts("-port 3000 -http 8080 -public-url a:3000 -data d -auth s -authmode writes -ratelimit 100000 "
+    accepts("-port 3000 -http 8080 -public-url a:3000 -data d -auth s -authmode writes -ratelimit "
+            "100000 "
             "-cache 2048 -workers 100",
             &config);
     cr_assert_eq(config.http_port, 8080);

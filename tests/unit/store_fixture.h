@@ -159,7 +159,8 @@ struct found {
     uint32_t size;
 };
 
-static inline void found_fill(struct found *found, enum store_status status, const struct store_value *value)
+static inline void found_fill(struct found *found, enum store_status status,
+                              const struct store_value *value)
 {
     found->done = true;
     found->status = status;
@@ -177,7 +178,8 @@ static inline void found_done(struct store_waiter *waiter, enum store_status sta
     found_fill(container_of(waiter, struct found, waiter), status, value);
 }
 
-static inline enum store_status fixture_get(struct fixture *fixture, struct slice key, struct found *ret_found)
+static inline enum store_status fixture_get(struct fixture *fixture, struct slice key,
+                                            struct found *ret_found)
 {
     memset(ret_found, 0, sizeof *ret_found);
     ret_found->waiter.done = found_done;

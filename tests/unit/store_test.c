@@ -72,7 +72,8 @@ static void fill(struct fixture *f, uint64_t count, uint64_t version, uint64_t *
     uint8_t value[4096];
     for (uint64_t i = 0; i < count; i++) {
         uint32_t size = (uint32_t)(i * 7 % sizeof value);
-        *ret_gate = fixture_set(f, numbered(key, sizeof key, "key", i), pattern(value, size, i ^ version));
+        *ret_gate =
+            fixture_set(f, numbered(key, sizeof key, "key", i), pattern(value, size, i ^ version));
     }
 }
 
@@ -305,7 +306,9 @@ Test(store, damage_to_acknowledged_writes_is_never_not_found)
         cr_assert_neq(status, STORE_NOT_FOUND, "key %d vanished", (int)i);
         corrupt += status == STORE_CORRUPT;
         if (status == STORE_OK)
-            cr_assert_eq(memcmp(found.value, pattern(value, (uint32_t)(i * 7 % 4096), i ^ 1).data, found.size), 0);
+            cr_assert_eq(memcmp(found.value, pattern(value, (uint32_t)(i * 7 % 4096), i ^ 1).data,
+                                found.size),
+                         0);
         free(found.value);
     }
     cr_assert_gt(corrupt, 0);
