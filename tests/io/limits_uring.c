@@ -208,8 +208,8 @@ Test(io_limits, sockets_shrink_to_what_the_limit_of_files_leaves)
     assert_says(message, "LimitNOFILE=1032");
     io_close(io);
     struct world *world = world_open(&options);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     for (int i = 0; i < 67; i++)
         (void)server_connect(&server, &peer);

@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 /* Whether `address` can be connected to and gives a connection. */
-static bool can_connect(struct server *server, int family, const void *address, socklen_t size)
+static bool can_connect(struct contract_server *server, int family, const void *address,
+                        socklen_t size)
 {
     uint32_t before = server->socket_count;
     int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -21,7 +22,7 @@ static bool can_connect(struct server *server, int family, const void *address, 
     return connected;
 }
 
-static bool can_connect_4(struct server *server)
+static bool can_connect_4(struct contract_server *server)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons(server->port),
@@ -29,7 +30,7 @@ static bool can_connect_4(struct server *server)
     return can_connect(server, AF_INET, &address, sizeof address);
 }
 
-static bool can_connect_6(struct server *server)
+static bool can_connect_6(struct contract_server *server)
 {
     struct sockaddr_in6 address = {.sin6_family = AF_INET6,
                                    .sin6_port = htons(server->port),
@@ -37,9 +38,9 @@ static bool can_connect_6(struct server *server)
     return can_connect(server, AF_INET6, &address, sizeof address);
 }
 
-static void listen_on(struct server *server, struct world *world, const char *host)
+static void listen_on(struct contract_server *server, struct world *world, const char *host)
 {
-    server_open(server, world);
+    contract_server_open(server, world);
     int listener;
     uint16_t port;
     int error = io_listen(world_io(world), host, 0, 16, &listener, &port);
@@ -56,7 +57,7 @@ static void listen_on(struct server *server, struct world *world, const char *ho
 Test(io_listen, no_host_is_every_address_of_both_families)
 {
     struct world *world = world_open(NULL);
-    struct server server;
+    struct contract_server server;
     listen_on(&server, world, NULL);
     cr_assert(can_connect_4(&server));
     int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -70,7 +71,7 @@ Test(io_listen, no_host_is_every_address_of_both_families)
 Test(io_listen, one_family_is_only_that)
 {
     struct world *world = world_open(NULL);
-    struct server server;
+    struct contract_server server;
     listen_on(&server, world, "127.0.0.1");
     cr_assert(can_connect_4(&server));
     cr_assert(!can_connect_6(&server));
@@ -94,8 +95,8 @@ Test(io_listen, address_of_another_host_is_refused)
 Test(io_listen, accepted_connections_are_kept_alive)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     (void)server_connect(&server, &peer);
     FILE *table = fopen("/proc/net/tcp", "r");

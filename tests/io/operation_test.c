@@ -5,8 +5,8 @@ Test(io_operation, submitting_never_completes)
 {
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct probe probes[5];
@@ -55,8 +55,8 @@ Test(io_operation, one_shot_completes_exactly_once)
 Test(io_operation, multishot_stays_active_within_its_completions)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     cr_assert(io_op_is_active(&server.accept));
@@ -203,8 +203,8 @@ Test(io_operation, closing_a_world_ends_what_is_active)
 {
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     int file = open_file(world, "f", IO_OPEN_WRITE | IO_OPEN_CREATE);

@@ -15,8 +15,8 @@ static struct world *open_mode(bool single, uint32_t buffer_size, uint32_t buffe
 static void large_stream_arrives_whole(bool single)
 {
     struct world *world = open_mode(single, 4096, 16);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct receiver receiver;
@@ -48,8 +48,8 @@ Test(io_receive, large_stream_arrives_whole_by_single_receives)
 static void end_comes_after_all_bytes(bool single)
 {
     struct world *world = open_mode(single, 512, 2);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     uint64_t sent = 0;
@@ -80,8 +80,8 @@ Test(io_receive, end_comes_after_all_bytes_by_single_receives)
 static void buffers_that_run_out_are_not_noticed(bool single)
 {
     struct world *world = open_mode(single, 256, 4);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     static struct receiver receivers[CROWD];
     int peers[CROWD];
     uint64_t sent[CROWD] = {0};
@@ -119,8 +119,8 @@ static void cancelled_one_ends_and_can_go_on(bool single)
 {
     struct world *world = open_mode(single, 512, 4);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct receiver receiver;
@@ -181,8 +181,8 @@ static void quitter_done(struct io_op *op, int32_t result)
 static void completion_may_cancel_its_own(bool single)
 {
     struct world *world = open_mode(single, 512, 4);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct quitter quitter = {.op.done = quitter_done, .io = world_io(world)};
@@ -209,8 +209,8 @@ Test(io_receive, into_own_buffer_takes_at_most_what_it_holds)
 {
     struct world *world = open_mode(false, 4096, 16);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     uint8_t buffer[300];
@@ -241,8 +241,8 @@ Test(io_receive, into_own_buffer_takes_at_most_what_it_holds)
 Test(io_receive, into_own_buffer_can_be_cancelled)
 {
     struct world *world = open_mode(false, 4096, 16);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     uint8_t buffer[300];
@@ -262,8 +262,8 @@ Test(io_receive, switching_to_an_own_buffer_loses_nothing)
 {
     struct world *world = open_mode(false, 512, 8);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct receiver receiver;

@@ -13,8 +13,8 @@ static void fill_slices(struct io_send *send, uint8_t *data, const uint32_t *siz
 Test(io_send, one_slice_arrives)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     uint8_t data[1000];
@@ -31,8 +31,8 @@ Test(io_send, slices_of_several_megabytes_arrive_whole_and_in_order)
 {
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     static const uint32_t sizes[IO_SLICES_MAX] = {3 << 20, 1, 2 << 20, 4096,
@@ -56,8 +56,8 @@ Test(io_send, waits_for_a_peer_that_does_not_read)
 {
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     size_t size = 24 * MIB;
@@ -79,8 +79,8 @@ Test(io_send, cancelled_one_ends)
 {
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     size_t size = 24 * MIB;
@@ -102,8 +102,8 @@ Test(io_send, to_a_closed_peer_is_an_error_not_a_signal)
 {
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     world_peer_reset(world, peer);
@@ -179,8 +179,8 @@ static void echo_crowd(bool single)
     options.receive_buffer_count = 8;
     options.busy_poll_ns = 20 * NS_PER_US;
     struct world *world = world_open(&options);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     struct prng prng = {.state = 7};
     struct echo *echoes = calloc(CROWD, sizeof *echoes);
     int peers[CROWD];

@@ -4,8 +4,8 @@
 Test(io_socket, port_in_use_is_refused)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int listener = -77;
     uint16_t port = 0;
     int error = io_listen(world_io(world), "127.0.0.1", server.port, 16, &listener, &port);
@@ -28,8 +28,8 @@ Test(io_socket, listener_address_must_be_numeric)
 Test(io_socket, closed_listener_frees_its_port_and_refuses)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     io_cancel(world_io(world), &server.accept);
     RUN_UNTIL(world, !io_op_is_active(&server.accept));
     cr_assert_eq(server.error, -ECANCELED);
@@ -54,8 +54,8 @@ Test(io_socket, closed_listener_frees_its_port_and_refuses)
 Test(io_socket, cancelled_accept_can_be_submitted_again)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     io_cancel(world_io(world), &server.accept);
     RUN_UNTIL(world, !io_op_is_active(&server.accept));
     int peer = world_peer_connect(world, server.port);
@@ -70,8 +70,8 @@ Test(io_socket, cancelled_accept_can_be_submitted_again)
 Test(io_socket, many_connections_at_once_are_all_accepted)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     for (int i = 0; i < 200; i++)
         cr_assert_geq(world_peer_connect(world, server.port), 0);
     RUN_UNTIL(world, server.socket_count == 200);
@@ -87,8 +87,8 @@ Test(io_socket, handle_is_free_again_after_the_close)
     options.sockets_max = 2; /* the listener and one connection */
     struct world *world = world_open(&options);
     cr_assert_eq(io_sockets_max(world_io(world)), 2);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     for (int i = 0; i < 20; i++) {
         int peer;
         int socket = server_connect(&server, &peer);
@@ -107,8 +107,8 @@ Test(io_socket, one_too_many_is_refused_and_the_others_go_on)
     options.sockets_max = 4;
     struct world *world = world_open(&options);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peers[3];
     for (int i = 0; i < 3; i++)
         (void)server_connect(&server, &peers[i]);
@@ -143,8 +143,8 @@ Test(io_socket, one_too_many_is_refused_and_the_others_go_on)
 Test(io_socket, half_closed_by_the_peer_can_still_be_answered)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct receiver receiver;
@@ -168,8 +168,8 @@ Test(io_socket, half_closed_by_the_peer_can_still_be_answered)
 Test(io_socket, shutdown_sends_the_end_and_still_receives)
 {
     struct world *world = world_open(NULL);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct io_op shutdown = {0};
@@ -194,8 +194,8 @@ Test(io_socket, reset_ends_the_receive_and_the_send)
 {
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct receiver receiver;

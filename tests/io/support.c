@@ -71,7 +71,7 @@ bool stream_matches(uint32_t stream, uint64_t from, const uint8_t *data, size_t 
 
 static void accept_done(struct io_op *op, int32_t result)
 {
-    struct server *server = container_of(op, struct server, accept);
+    struct contract_server *server = container_of(op, struct contract_server, accept);
     if (result < 0) {
         server->error = result;
         server->error_count++;
@@ -81,7 +81,7 @@ static void accept_done(struct io_op *op, int32_t result)
     server->sockets[server->socket_count++] = result;
 }
 
-void server_open(struct server *server, struct world *world)
+void contract_server_open(struct contract_server *server, struct world *world)
 {
     memset(server, 0, sizeof *server);
     server->world = world;
@@ -93,7 +93,7 @@ void server_open(struct server *server, struct world *world)
     io_accept(world_io(world), &server->accept, server->listener);
 }
 
-int server_connect(struct server *server, int *ret_peer)
+int server_connect(struct contract_server *server, int *ret_peer)
 {
     uint32_t before = server->socket_count;
     int peer = world_peer_connect(server->world, server->port);

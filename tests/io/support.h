@@ -58,7 +58,7 @@ bool stream_matches(uint32_t stream, uint64_t from, const uint8_t *data, size_t 
 
 #define SERVER_SOCKETS_MAX 4096
 
-struct server {
+struct contract_server {
     struct world *world;
     int listener;
     uint16_t port;
@@ -70,10 +70,10 @@ struct server {
 };
 
 /* Listens on 127.0.0.1 and accepts. */
-void server_open(struct server *server, struct world *world);
+void contract_server_open(struct contract_server *server, struct world *world);
 
 /* A connection: returns its socket, and the peer at its other end. */
-int server_connect(struct server *server, int *ret_peer);
+int server_connect(struct contract_server *server, int *ret_peer);
 
 /* Closes a socket and waits for it. */
 void close_socket(struct world *world, int socket);

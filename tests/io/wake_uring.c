@@ -110,8 +110,8 @@ Test(io_wake, works_from_a_signal_handler, .timeout = 20)
 Test(io_wake, idle_world_uses_no_processor)
 {
     struct world *world = open_busy(50 * NS_PER_US);
-    struct server server;
-    server_open(&server, world);
+    struct contract_server server;
+    contract_server_open(&server, world);
     int peer;
     int socket = server_connect(&server, &peer);
     struct receiver receiver;

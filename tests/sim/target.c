@@ -19,9 +19,7 @@ void target_init(struct target *target, struct sim *sim, const struct target_opt
     target->config.cache_size = options->cache_size;
     target->config.connections_max = options->connections_max;
     target->config.busy_poll_ns = 0;
-#ifdef CONFIG_VALUE_SIZE_DEFAULT
     target->config.value_size_max = options->value_size_max;
-#endif
     uint64_t segment_size = target_value_size_max(target) + RECORD_EXTRA;
     segment_size = max_u64(segment_size, SEGMENT_SIZE_MIN) + options->segment_size_more;
     target->config.segment_size = round_up(segment_size, DISK_BLOCK_SIZE);
@@ -29,12 +27,7 @@ void target_init(struct target *target, struct sim *sim, const struct target_opt
 
 uint32_t target_value_size_max(const struct target *target)
 {
-#ifdef CONFIG_VALUE_SIZE_DEFAULT
     return target->config.value_size_max;
-#else
-    (void)target;
-    return CONFIG_VALUE_SIZE_MAX;
-#endif
 }
 
 void target_start(struct target *target, int64_t clock_ms)

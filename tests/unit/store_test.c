@@ -357,3 +357,31 @@ Test(store, keys_of_one_partition_are_kept_apart)
     fixture_shut(&f);
     fixture_remove(&f);
 }
+
+/* Such values are in no cache, so each overwrite leaves a slot that only reading can prove: after
+ * a restart more of them than a look-up holds. */
+Test(store, a_key_overwritten_often_and_never_cached_is_found_after_a_kill)
+{
+    struct fixture f;
+    fixture_start(&f, SMALL_CACHE);
+    uint8_t *bytes = malloc(200 * KIB);
+    uint64_t gate = 0;
+    for (uint64_t round = 0; round < 40; round++) {
+        gate = fixture_set(&f, text("large"), pattern(bytes, 200 * KIB, round));
+        fixture_settle(&f, gate);
+    }
+    fixture_kill(&f);
+    fixture_open(&f);
+    fixture_expect(&f, text("large"), pattern(bytes, 200 * KIB, 39));
+    gate = fixture_set(&f, text("large"), text("small"));
+    fixture_expect(&f, text("large"), text("small"));
+    fixture_settle(&f, gate);
+    for (int i = 0; i < 100; i++)
+        fixture_pass(&f);
+    struct store_stats stats;
+    store_stats(f.store, &stats);
+    cr_assert_eq(stats.keys, 1, "%llu slots for one key", (unsigned long long)stats.keys);
+    fixture_shut(&f);
+    fixture_remove(&f);
+    free(bytes);
+}
