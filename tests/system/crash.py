@@ -240,13 +240,13 @@ def kill_9_three_times(context):
 
 @test(slow=True, seconds=180)
 def kill_9_with_interval_durability_loses_only_the_last_moment(context):
-    """Promised are 10 ms; a busy machine may run the client or the disk late, so 60 are granted."""
+    """Promised are 10 ms and what the device takes: a second is granted, what is older is there."""
     chance = random.Random(context.options.seed + 2)
     history = History()
     server = context.server("-cache", "32", "-durability", "interval")
-    for round_ in range(5):
+    for round_ in range(3):
         load = Load(history, chance)
-        timer = threading.Thread(target=time.sleep, args=(0.2 + chance.random() * 0.4,))
+        timer = threading.Thread(target=time.sleep, args=(DEVICE_SECONDS + 0.5 + chance.random() * 0.5,))
         timer.start()
         killed = []
 
@@ -262,7 +262,6 @@ def kill_9_with_interval_durability_loses_only_the_last_moment(context):
         await_kill(server)
         server.start()
         with server.client() as client:
-            # The device may be slow while others use it: what it had not finished comes on top.
             problems = history.check(client, killed[0] - DEVICE_SECONDS)
         assert not problems, f"round {round_}: {len(problems)}: " + "\n".join(problems[:10])
         assert load.acknowledged > 1000
