@@ -203,7 +203,7 @@ Test(io_limits, sockets_shrink_to_what_the_limit_of_files_leaves)
     char message[IO_ERROR_SIZE];
     cr_assert_eq(try_open(&options, &io, message), 0);
     cr_assert_eq(io_sockets_max(io), 68);
-    assert_says(message, "Only 68 of 1000 connections");
+    assert_says(message, "Only 68 of 1000 sockets");
     assert_says(message, "RLIMIT_NOFILE 100");
     assert_says(message, "LimitNOFILE=1032");
     io_close(io);
