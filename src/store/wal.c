@@ -142,7 +142,7 @@ static int cut_old_segments(struct wal *wal)
     return 0;
 }
 
-static int first_spare(struct wal *wal)
+static int wait_for_spare(struct wal *wal)
 {
     wal_keep(wal);
     while (wal->spare_count == 0) {
@@ -159,7 +159,7 @@ static int first_spare(struct wal *wal)
 
 static int begin_generation(struct wal *wal)
 {
-    int error = first_spare(wal);
+    int error = wait_for_spare(wal);
     if (error < 0)
         return error;
     wal_take_spare(wal);
@@ -200,8 +200,11 @@ static int start(struct wal *wal)
     if (error < 0)
         return error;
     error = clear_old_segments(wal);
+    /* Deletes have their reserve before the first set. On a full disk only they are taken. */
+    if (error == 0)
+        error = wait_for_spare(wal);
     wal->is_opening = false;
-    return error;
+    return error == -ENOSPC ? 0 : error;
 }
 
 static int stop(struct wal *wal);
@@ -256,7 +259,7 @@ static bool is_busy(const struct wal *wal)
 static int stop(struct wal *wal)
 {
     wal->is_shutting = true;
-    wal->is_hindered = true;
+    wal_judge_hindrance(wal);
     io_cancel(wal->io, &wal->timer);
     io_cancel(wal->io, &wal->keeper.timer);
     while (is_busy(wal)) {
@@ -301,7 +304,7 @@ int wal_shut(struct wal *wal)
 {
     assert(!wal->is_shutting);
     wal->is_shutting = true;
-    wal->is_hindered = true;
+    wal_judge_hindrance(wal);
     int error = drain_and_seal(wal);
     int stopped = stop(wal);
     return error < 0 ? error : stopped;

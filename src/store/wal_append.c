@@ -33,7 +33,8 @@ static int wait_for_room(struct wal *wal)
     return -EAGAIN;
 }
 
-/* The last spare segment is kept for deletes, which make room in the end. */
+/* The last spare segment is kept for deletes, which make room in the end: a set waits for another
+ * one, in the open segment as well when deletes have taken the last. */
 static int next_segment(struct wal *wal, bool is_tombstone)
 {
     uint32_t needed = is_tombstone ? 1 : 2;
@@ -102,11 +103,13 @@ static int make_room(struct wal *wal, uint64_t size, bool is_tombstone)
     return 0;
 }
 
-static int admit(const struct wal *wal, bool is_tombstone)
+static int admit(struct wal *wal, bool is_tombstone)
 {
     if (wal->failed != 0 || wal->is_shutting)
         return -EIO;
-    return wal->disk_full && wal->spare_count == 0 && !is_tombstone ? -ENOSPC : 0;
+    if (wal->spare_count > 0 || is_tombstone)
+        return 0;
+    return wal->disk_full ? -ENOSPC : wait_for_room(wal);
 }
 
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt)

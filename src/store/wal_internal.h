@@ -205,7 +205,8 @@ struct wal {
     bool is_shutting;
     bool room_wanted;
     bool disk_full;
-    bool is_hindered; /* one of: failed, shutting, disk full. wal_append looks closer */
+    bool is_hindered; /* one of: failed, shutting, disk full, no spare segment. wal_append looks
+                         closer */
     int failed;
     struct wal_keeper keeper;
     struct wal_stats stats;
@@ -231,6 +232,9 @@ void wal_fail(struct wal *wal, int error, const char *what);
 void wal_tell_room(struct wal *wal);
 
 /* wal_segment.c */
+
+/* Whatever wal->is_hindered depends on has changed. */
+void wal_judge_hindrance(struct wal *wal);
 
 /* Seals the open segment, when there is one, and opens the first spare one; both through the queue.
  * The caller made sure that there are a spare one and two free blocks. */

@@ -85,9 +85,9 @@ static void finish_spare(struct wal *wal)
     start_task(wal, WAL_TASK_NONE);
     if (wal->disk_full && wal->spare_count >= WAL_SPARES_WANTED) {
         wal->disk_full = false;
-        wal->is_hindered = wal->failed != 0 || wal->is_shutting;
         log_info(wal->log, "%s: there is room again: writes are accepted", wal->directory);
     }
+    wal_judge_hindrance(wal);
     wal_keep(wal);
     wal_tell_room(wal);
 }
@@ -120,7 +120,7 @@ static void note_full(struct wal *wal, int error)
                  "the segments at hand are full. Free some space: they go on by themselves",
                  wal->directory, (unsigned long long)wal->options.segment_size, strerror(-error));
     wal->disk_full = true;
-    wal->is_hindered = true;
+    wal_judge_hindrance(wal);
     if (!io_op_is_active(&wal->keeper.timer)) {
         wal->keeper.timer.done = retry_done;
         io_timer(wal->io, &wal->keeper.timer, io_now_ns(wal->io) + WAL_RETRY_NS);
@@ -274,6 +274,7 @@ static void leave(struct wal *wal, struct wal_segment *segment)
     bool is_usable =
         !is_spare && !segment->is_discarded && segment->size == wal->options.segment_size;
     wal->spare_count -= is_spare;
+    wal_judge_hindrance(wal);
     segment->state = WAL_SEGMENT_LEAVING;
     wal->keeper.segment = segment;
     wal->keeper.is_recycling = true;

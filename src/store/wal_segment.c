@@ -79,6 +79,12 @@ void wal_table_free(struct wal_table *table)
 
 /* ---- from one segment to the next ---- */
 
+void wal_judge_hindrance(struct wal *wal)
+{
+    wal->is_hindered =
+        wal->failed != 0 || wal->is_shutting || wal->disk_full || wal->spare_count == 0;
+}
+
 static struct wal_buffer *take_block(struct wal *wal, enum wal_buffer_kind kind)
 {
     struct list_node *node = list_pop_front(&wal->free_blocks);
@@ -117,6 +123,7 @@ void wal_take_spare(struct wal *wal)
     assert(segment->state == WAL_SEGMENT_SPARE);
     assert(segment->live == 0);
     wal->spare_count--;
+    wal_judge_hindrance(wal);
     segment->state = WAL_SEGMENT_OPEN;
     segment->is_settled = false;
     segment->end = WAL_DATA_OFFSET;

@@ -10,7 +10,7 @@ void wal_fail(struct wal *wal, int error, const char *what)
     if (wal->failed != 0)
         return;
     wal->failed = error;
-    wal->is_hindered = true;
+    wal_judge_hindrance(wal);
     log_error(wal->log, "%s: %s failed: %s", wal->directory, what, strerror(-error));
     if (!wal->is_opening && wal->options.events.failed != NULL)
         wal->options.events.failed(wal->options.events.context, error);
