@@ -183,7 +183,6 @@ struct sim_page {
 
 struct sim_entry {
     char *name;
-    uint64_t hash; /* of the name */
     struct sim_inode *inode;
 };
 

@@ -84,10 +84,7 @@ static inline struct wal_fixture *fixture_create(void)
         .writes_in_flight = 1,
         .use_dsync = true,
         .durability = WAL_COMMIT,
-        .events = {.context = fixture,
-                   .durable = fixture_durable,
-                   .room = fixture_room,
-                   .failed = fixture_failed},
+        .events = {fixture, fixture_durable, fixture_room, fixture_failed},
     };
     return fixture;
 }
