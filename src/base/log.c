@@ -1,7 +1,6 @@
 #include "base/log.h"
 
 #include "base/assert.h"
-
 #include "base/units.h"
 
 #include <errno.h>

@@ -228,9 +228,11 @@ static enum taken set(struct connection *connection, const struct binary_request
     }
 }
 
-static enum taken delete (struct connection *connection, struct slice key) {
+static enum taken delete_key(struct connection *connection, struct slice key)
+{
     struct shard_answer shard_answer;
-    if (shard_delete(&connection->server->shard, key, &shard_answer) == SHARD_BUSY) return BLOCKED;
+    if (shard_delete(&connection->server->shard, key, &shard_answer) == SHARD_BUSY)
+        return BLOCKED;
     return answer(connection, &shard_answer);
 }
 
@@ -268,7 +270,7 @@ static enum taken execute(struct connection *connection, const struct binary_req
     case MINIVAULT_SET:
         return set(connection, request);
     case MINIVAULT_DELETE:
-        return delete (connection, request->key);
+        return delete_key(connection, request->key);
     case MINIVAULT_HEALTH:
         return health(connection);
     case MINIVAULT_AUTH:
