@@ -35,7 +35,9 @@ find_c = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
 SRC := $(call find_c,src)
 SRC_SIM := $(filter src/io/io_sim%,$(SRC))
 SRC_URING := $(filter src/io/io_uring%,$(SRC))
-SRC_COMMON := $(filter-out src/main.c $(SRC_SIM) $(SRC_URING),$(SRC))
+# The offline tools: a program of its own, whose parts the unit tests see.
+SRC_ADMIN := $(filter-out src/admin/admin.c,$(filter src/admin/%,$(SRC)))
+SRC_COMMON := $(filter-out src/main.c src/admin/% $(SRC_SIM) $(SRC_URING),$(SRC))
 SRC_REAL := $(SRC_COMMON) $(SRC_URING)
 SRC_SIMULATED := $(SRC_COMMON) $(SRC_SIM)
 
@@ -48,9 +50,14 @@ FUZZ := $(call find_c,tests/fuzz)
 FUZZ_HELPERS := $(filter-out %_fuzz.c,$(FUZZ))
 FUZZ_TARGETS := $(patsubst tests/fuzz/%_fuzz.c,%,$(filter %_fuzz.c,$(FUZZ)))
 PERF_COMMON := $(call find_c,perf/common)
-PERF_PROGRAMS := mvload bound micro
-PERF := $(PERF_COMMON) $(call find_c,$(addprefix perf/,$(PERF_PROGRAMS)))
-PLANTS := ack_before_sync reuse_buffer skip_directory_sync replay_stale
+PERF_PROGRAMS := mvload bound micro cache_trace engine
+# One file each, in perf/storage.
+PERF_BOUNDS := loopback sequence
+PERF_LOAD := perf/mvload/histogram.c perf/mvload/keys.c
+PERF := $(PERF_COMMON) $(call find_c,$(addprefix perf/,$(PERF_PROGRAMS))) \
+    $(PERF_BOUNDS:%=perf/storage/%.c)
+PLANTS := ack_before_sync reuse_buffer skip_directory_sync replay_stale drop_tombstone \
+    skip_segment_sync
 
 ALL_C := $(SRC) $(UNIT) $(IO) $(SIM) $(FUZZ) $(PERF)
 ALL_H := $(sort $(shell find src include tests perf -name '*.h' 2>/dev/null))
@@ -68,7 +75,7 @@ build/$(1)/%.o: %.c Makefile
 $$(VERSIONED:%.c=build/$(1)/%.o): DEFINE_VERSION = -DMINIVAULT_VERSION='"$$(VERSION)"'
 $$(VERSIONED:%.c=build/$(1)/%.o): build/version
 # From the archives a program takes what it needs: a test may bring a stand-in for the rest.
-build/$(1)/real.a: $$(SRC_REAL:%.c=build/$(1)/%.o)
+build/$(1)/real.a: $$(patsubst %.c,build/$(1)/%.o,$$(SRC_REAL) $$(SRC_ADMIN))
 	$(Q)rm -f $$@ && ar rcs $$@ $$^
 build/$(1)/simulated.a: $$(SRC_SIMULATED:%.c=build/$(1)/%.o)
 	$(Q)rm -f $$@ && ar rcs $$@ $$^
@@ -97,6 +104,16 @@ $(foreach plant,$(PLANTS),$(eval $(call variant,plant-$(plant),$(CC),\
 
 ./minivault-optimized: $(call objects,optimized,$(SRC_REAL) src/main.c)
 	$(LINK_optimized) -s $(LIBRARIES)
+
+./minivault-admin: $(call objects,release,src/admin/admin.c) build/release/real.a
+	$(LINK_release) $(LIBRARIES)
+
+# From the objects: an archive of LTO's would need its plugin.
+./minivault-admin-optimized: $(call objects,optimized,$(SRC_REAL) $(SRC_ADMIN) src/admin/admin.c)
+	$(LINK_optimized) -s $(LIBRARIES)
+
+build/asan/minivault-admin: $(call objects,asan,src/admin/admin.c) build/asan/real.a
+	$(LINK_asan) $(LIBRARIES)
 
 build/asan/minivault: $(call objects,asan,$(SRC_REAL) src/main.c)
 	$(LINK_asan) $(LIBRARIES)
@@ -133,6 +150,12 @@ endef
 $(eval $(call perf_program,mvload,$(PERF_COMMON)))
 $(eval $(call perf_program,bound,$(PERF_COMMON)))
 $(eval $(call perf_program,micro))
+$(eval $(call perf_program,cache_trace,perf/common/options.c perf/mvload/keys.c))
+$(eval $(call perf_program,engine,$(PERF_COMMON) $(PERF_LOAD)))
+
+$(PERF_BOUNDS:%=build/release/bin/%): build/release/bin/%: build/release/perf/storage/%.o \
+    $(call objects,release,$(PERF_COMMON) $(PERF_LOAD))
+	$(LINK_release) $(LIBRARIES) -lm
 
 # Changes only when the version does.
 build/version: FORCE
@@ -147,12 +170,12 @@ build/compiled-clang: $(call objects,clang,$(ALL_C))
 
 # ---- what a person asks for ----
 
-.PHONY: build build-optimized run deps test test-programs perf sim fuzz bench lint format install \
-    clean help FORCE
+.PHONY: build build-optimized run deps test test-programs perf sim fuzz bench bench-storage lint \
+    format install clean help FORCE
 
-build: ./minivault ## builds ./minivault (the default)
+build: ./minivault ./minivault-admin ## builds ./minivault and ./minivault-admin (the default)
 
-build-optimized: ./minivault-optimized ## builds ./minivault-optimized: LTO, stripped
+build-optimized: ./minivault-optimized ./minivault-admin-optimized ## builds both -optimized: LTO, stripped
 
 deps: ## installs what building needs and is missing
 	@.ci/deps build
@@ -171,10 +194,14 @@ sim: build/release/sim ## simulates crashes for SECONDS=60 on all cores; SEED=n 
 fuzz: $(patsubst %,build/fuzz/%,$(or $(TARGET),$(FUZZ_TARGETS))) ## fuzzes each target, or TARGET=name, for SECONDS=60
 	@.ci/fuzz $(SECONDS) $(or $(TARGET),$(FUZZ_TARGETS))
 
-perf: $(PERF_PROGRAMS:%=build/release/bin/%) ## builds the load generator and what it compares with
+perf: $(addprefix build/release/bin/,$(PERF_PROGRAMS) $(PERF_BOUNDS)) ## builds the load generator and what it compares with
 
 bench: build-optimized perf ## compares with Redis, memcached and the bounds
 	perf/compare --minivault $(CURDIR)/minivault-optimized
+
+bench-storage: build-optimized perf ## the storage's targets, beside fio, Redis and RocksDB; BENCH_FLAGS="..."
+	@.ci/deps bench
+	perf/storage/compare --minivault $(CURDIR)/minivault-optimized $(BENCH_FLAGS)
 
 lint: ## clang-format, clang-tidy and cppcheck
 	@.ci/deps build test lint
@@ -184,12 +211,12 @@ format: ## formats every source in place
 	clang-format -i $(ALL_C) $(ALL_H)
 
 install: build ## installs into DESTDIR and PREFIX=/usr/local
-	install -D -m 755 minivault $(DESTDIR)$(PREFIX)/bin/minivault
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin minivault minivault-admin
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include/minivault include/minivault/*.h
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/minivault README.md LICENSE
 
 clean: ## removes what was built (never ./data)
-	rm -rf build minivault minivault-optimized
+	rm -rf build $(foreach name,minivault minivault-admin,$(name) $(name)-optimized)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18

@@ -139,6 +139,22 @@ static int set_busy_poll(struct config *config, const char *value)
     return result;
 }
 
+static int set_scrub(struct config *config, const char *value)
+{
+    static const char *const names[] = {"off", "auto"};
+    static const uint64_t rates[] = {SCRUB_OFF, SCRUB_AUTO};
+    uint64_t number;
+    int choice = parse_choice(value, names, 2);
+    if (choice >= 0) {
+        config->scrub_rate = rates[choice];
+        return 0;
+    }
+    int result = parse_number(value, 1, 100000, &number);
+    if (result == 0)
+        config->scrub_rate = number * MIB;
+    return result;
+}
+
 static int set_log_level(struct config *config, const char *value)
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
@@ -187,6 +203,7 @@ static const struct flag flags[] = {
     {"durability", true, set_durability, "commit, interval or none"},
     {"busypoll", true, set_busy_poll, "microseconds, 0 (never) to 1000"},
     {"connections", true, set_connections, "1 to 50000"},
+    {"scrub", true, set_scrub, "off, auto, or MiB a second, 1 to 100000"},
     {"log-level", true, set_log_level, "debug, info, warn or error"},
     {"accept-loss", false, set_accept_loss, "no value"},
     {"probe", false, set_probe, "no value"},
@@ -337,6 +354,11 @@ const char *flags_help(void)
            "  -connections 50000   clients at once (1 to 50000); RLIMIT_NOFILE may allow fewer\n"
            "  -busypoll 50         microseconds to spin for more work before sleeping (0 to 1000; "
            "0: never)\n"
+           "  -scrub auto          how fast the disk is read in the background to find what rots: "
+           "off; auto:\n"
+           "                       all of it within 7 days, at least 1 MiB a second; or MiB a "
+           "second "
+           "(1 to 100000)\n"
            "  -log-level info      debug, info, warn or error, to stderr\n"
            "  -probe               measure again how this device makes writes durable fastest\n"
            "  -accept-loss         go on although damage has destroyed acknowledged writes: see "

@@ -77,7 +77,7 @@ static bool put(struct cache_state *state, struct slice key)
     uint64_t hash = hash_keyed(state->secret, key.data, key.size);
     struct slice value = {state->value, (uint32_t)state->options.value_size};
     struct version version = {1, 1};
-    return cache_put(state->cache, hash, key, value, false, version, 1, 1) != NULL;
+    return cache_put(state->cache, hash, key, value, false, false, version, 1) != NULL;
 }
 
 static bool fill_cache(struct cache_state *state)

@@ -137,10 +137,9 @@ static double round_replace(void *context)
     for (uint64_t i = 0; i < ROUND_OPERATIONS; i++) {
         uint64_t number = prng_below(&state->prng, state->keys);
         uint64_t hash = hash_of(number);
-        uint64_t location = number & UINT32_MAX;
         struct index_entry entry = {
-            .version = {number + 1, 1}, .location = location, .read_size = 192};
-        if (index_replace(state->index, partition_of(hash), hash, location, &entry) != 0)
+            .version = {number, 1}, .location = i & UINT32_MAX, .read_size = 192};
+        if (index_replace(state->index, partition_of(hash), hash, entry.version, &entry, NULL) != 0)
             abort();
     }
     return per_operation(start, ROUND_OPERATIONS);

@@ -22,7 +22,8 @@
     "  --json          one JSON object instead of a table\n"
 
 /* The store as a whole (store_get and store_set of store/store.h) goes here as one more group. */
-static const struct micro_group *const groups[] = {&micro_cache, &micro_index, &micro_bytes};
+static const struct micro_group *const groups[] = {&micro_cache, &micro_index, &micro_absent,
+                                                   &micro_bytes, &micro_squeeze};
 #define GROUP_COUNT (sizeof groups / sizeof groups[0])
 
 struct settings {

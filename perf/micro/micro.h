@@ -46,7 +46,9 @@ struct micro_group {
 
 extern const struct micro_group micro_cache;
 extern const struct micro_group micro_index;
+extern const struct micro_group micro_absent;
 extern const struct micro_group micro_bytes;
+extern const struct micro_group micro_squeeze;
 
 /* Keeps the compiler from leaving out what nobody looks at. */
 static inline void micro_keep(const void *pointer)

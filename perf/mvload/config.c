@@ -1,13 +1,17 @@
 #include "config.h"
 
 #include "../common/options.h"
+#include "base/prng.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define VALUE_SIZE_MAX (16.0 * 1024 * 1024)
+#define VALUE_SIZE_MAX (100.0 * 1024 * 1024)
+
+/* Values of at least this many bytes are not copied into every request. */
+#define VALUE_APART_MIN (64u << 10)
 
 static int parse(struct config *config, int argc, char **argv)
 {
@@ -28,14 +32,22 @@ static int parse(struct config *config, int argc, char **argv)
         {"busy-poll", OPTION_FLAG, &config->is_busy_poll, NULL, 0, 0,
          "spin for replies, never sleep"},
         {"keys", OPTION_U64, &config->keys, "N", 1, 1e12, "size of the key space"},
+        {"first-key", OPTION_U64, &config->first_key, "N", 0, 1e12,
+         "number of the first key: to ask for keys that nobody has set"},
         {"key-size", OPTION_U64, &config->key_size, "BYTES", KEY_SIZE_MIN, KEY_SIZE_MAX,
          "keys are key:000000012345, zeroes filling up"},
         {"distribution", OPTION_CHOICE, &config->distribution, "uniform|zipf", 0, 0,
          "how keys are drawn; Zipf has exponent 0.99"},
         {"value-size", OPTION_U64, &config->value_size, "BYTES", 0, VALUE_SIZE_MAX,
          "size of the values; a GET is checked for it"},
+        {"noise", OPTION_FLAG, &config->is_noise, NULL, 0, 0,
+         "values that cannot be compressed, instead of letters (not with --http-json)"},
         {"reads", OPTION_DOUBLE, &config->reads, "SHARE", 0, 1, "share of GETs, the rest are SETs"},
         {"op", OPTION_CHOICE, &config->op, "mixed|get|set", 0, 0, "get: --reads 1, set: --reads 0"},
+        {"inserts", OPTION_DOUBLE, &config->inserts, "SHARE", 0, 1,
+         "share of the SETs that take a new key, behind the key space; the rest overwrite"},
+        {"first-insert", OPTION_U64, &config->first_insert, "N", 0, 1e12,
+         "number of the first of the new keys; 0: the one behind the key space"},
         {"seed", OPTION_U64, &config->seed, "N", 0, 1e18, "of the draws"},
         {"prefill", OPTION_FLAG, &config->is_prefill, NULL, 0, 0,
          "first SET every key once; an error ends the run"},
@@ -43,6 +55,8 @@ static int parse(struct config *config, int argc, char **argv)
          "load before the measurement"},
         {"seconds", OPTION_DOUBLE, &config->seconds, "SECONDS", 0, 1e6,
          "length of the measurement; 0: only prefill"},
+        {"requests", OPTION_U64, &config->requests, "N", 0, 1e15,
+         "end the measurement after so many replies, if --seconds are not over before; 0: no"},
         {"rate", OPTION_DOUBLE, &config->rate, "N", 0, 1e9,
          "open loop: requests a second, evenly spaced, latency from the intended time; 0: closed "
          "loop"},
@@ -86,6 +100,8 @@ static int check(const struct config *config)
 {
     if (config->is_http_json && config->protocol_kind != PROTOCOL_HTTP)
         return complain("--http-json needs --protocol http");
+    if (config->is_http_json && config->is_noise)
+        return complain("--noise is not for --http-json");
     if (config->auth != NULL && config->protocol_kind == PROTOCOL_MEMCACHED)
         return complain("--auth is not for memcached");
     if (config->auth != NULL && strlen(config->auth) > 1024)
@@ -95,13 +111,34 @@ static int check(const struct config *config)
     return 0;
 }
 
-/* Letters only, so that the value is the same in JSON as raw. */
-static uint8_t *make_value(uint64_t size)
+/* Letters only, so that the value is the same in JSON as raw; or noise. */
+static uint8_t *make_value(uint64_t size, bool is_noise)
 {
     uint8_t *value = malloc(size + 1);
+    struct prng prng = {.state = 1};
     for (uint64_t i = 0; value != NULL && i < size; i++)
-        value[i] = (uint8_t)('a' + i % 26);
+        value[i] = is_noise ? (uint8_t)prng_next(&prng) : (uint8_t)('a' + i % 26);
     return value;
+}
+
+static uint32_t threshold_of(double share)
+{
+    return share >= 1 ? UINT32_MAX : (uint32_t)(share * 0x1p32);
+}
+
+static int derive_keys(struct config *config)
+{
+    struct key_space *space = &config->key_space;
+    uint32_t key_size = (uint32_t)config->key_size;
+    int error = key_space_init(space, config->keys, key_size, config->distribution == 1);
+    if (error < 0)
+        return complain("--key-size is too small for the numbers of --keys");
+    if (config->first_key > 0 || config->inserts > 0)
+        key_space_widen(space);
+    config->insert_threshold = threshold_of(config->inserts);
+    if (config->first_insert == 0)
+        config->first_insert = config->first_key + config->keys;
+    return 0;
 }
 
 static int derive(struct config *config)
@@ -109,24 +146,26 @@ static int derive(struct config *config)
     if (config->op != 0)
         config->reads = config->op == 1 ? 1 : 0;
     config->is_all_reads = config->reads >= 1;
-    config->read_threshold = config->is_all_reads ? UINT32_MAX : (uint32_t)(config->reads * 0x1p32);
+    config->read_threshold = threshold_of(config->reads);
     config->protocol = protocol_of(config);
     if (config->port == 0)
         config->port = config->protocol->port;
-    if (key_space_init(&config->key_space, config->keys, (uint32_t)config->key_size,
-                       config->distribution == 1) < 0)
-        return complain("--key-size is too small for the numbers of --keys");
-    uint8_t *value = make_value(config->value_size);
+    int error = derive_keys(config);
+    if (error < 0)
+        return error;
+    uint8_t *value = make_value(config->value_size, config->is_noise);
     if (value == NULL)
         return -ENOMEM;
     config->traffic = (struct traffic){.key_size = (uint32_t)config->key_size,
                                        .value = value,
                                        .value_size = (uint32_t)config->value_size,
+                                       .is_value_apart = config->value_size >= VALUE_APART_MIN,
                                        .auth = config->auth,
                                        .host = config->host};
     size_t auth_size = config->auth == NULL ? 0 : strlen(config->auth);
+    uint64_t copied_size = config->traffic.is_value_apart ? 0 : config->value_size;
     config->request_size_max =
-        (uint32_t)(config->key_size + config->value_size + auth_size + strlen(config->host) +
+        (uint32_t)(config->key_size + copied_size + auth_size + strlen(config->host) +
                    config->protocol->request_overhead);
     return 0;
 }

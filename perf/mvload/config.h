@@ -21,16 +21,21 @@ struct config {
     bool is_busy_poll;
 
     uint64_t keys;
+    uint64_t first_key;
     uint64_t key_size;
     int distribution; /* 0 uniform, 1 Zipf */
     uint64_t value_size;
+    bool is_noise;
     double reads;
+    double inserts;
+    uint64_t first_insert;
     int op; /* 0 by `reads`, 1 get, 2 set */
     uint64_t seed;
 
     bool is_prefill;
     double warmup_seconds;
     double seconds;
+    uint64_t requests; /* 0: no limit */
     double rate;
 
     bool is_allow_misses;
@@ -43,6 +48,7 @@ struct config {
     uint32_t request_size_max;
     uint32_t read_threshold; /* a request is a GET when 32 random bits are below: share times 2^32,
                                 less one */
+    uint32_t insert_threshold; /* the same, of the SETs; 0: none takes a new key */
     bool is_all_reads;
 };
 

@@ -94,6 +94,40 @@ void connection_close(struct connection *connection)
     connection->is_open = false;
 }
 
+/* Adds what lies in [start, start + size) of the output stream and is not sent yet. */
+static void add_part(struct connection *connection, const uint8_t *data, uint32_t start,
+                     uint32_t size)
+{
+    uint32_t sent = connection->output_sent > start ? connection->output_sent - start : 0;
+    if (sent >= size)
+        return;
+    connection->parts[connection->message.msg_iovlen++] =
+        (struct iovec){.iov_base = (void *)(data + sent), .iov_len = size - sent};
+}
+
+const struct msghdr *connection_message(struct connection *connection)
+{
+    uint32_t value_size = connection->value_size;
+    uint32_t head_size = value_size > 0 ? connection->value_at : connection->output_size;
+    connection->message = (struct msghdr){.msg_iov = connection->parts};
+    add_part(connection, connection->output, 0, head_size);
+    add_part(connection, connection->value, head_size, value_size);
+    add_part(connection, connection->output + head_size, head_size + value_size,
+             connection->output_size - head_size);
+    return &connection->message;
+}
+
+bool connection_sent(struct connection *connection, uint32_t size)
+{
+    connection->output_sent += size;
+    if (connection->output_sent < connection->output_size + connection->value_size)
+        return false;
+    connection->output_sent = 0;
+    connection->output_size = 0;
+    connection->value_size = 0;
+    return true;
+}
+
 static int finish(struct connection *connection, struct finished *ret_finished)
 {
     uint64_t pending = connection->pending[connection->pending_first];

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 struct connection {
     int socket;
@@ -21,7 +22,12 @@ struct connection {
     uint8_t *output;
     uint32_t output_capacity;
     uint32_t output_size;
-    uint32_t output_sent;
+    uint32_t output_sent; /* of output and value together */
+    const uint8_t *value; /* is sent between the first `value_at` bytes of output and the rest */
+    uint32_t value_at;
+    uint32_t value_size; /* 0: there is none in this send */
+    struct iovec parts[3];
+    struct msghdr message;
 
     uint64_t *pending; /* a ring: intended time in ns, times two, plus one for a GET */
     uint32_t pending_mask;
@@ -47,6 +53,7 @@ static inline bool connection_has_room(const struct connection *connection, uint
                                        uint32_t request_size_max)
 {
     return connection->is_open && !connection->is_sending && connection->pending_count < depth &&
+           connection->value_size == 0 &&
            connection->output_capacity - connection->output_size >= request_size_max;
 }
 
@@ -66,6 +73,22 @@ static inline void connection_add(struct connection *connection, size_t size, bo
     connection->pending_count++;
     connection->output_size += (uint32_t)size;
 }
+
+/* The value of the SET that was added last follows from where it lies, before its last `tail_size`
+ * bytes. No request can be added behind it. */
+static inline void connection_add_value(struct connection *connection,
+                                        const struct traffic *traffic, uint32_t tail_size)
+{
+    connection->value = traffic->value;
+    connection->value_size = traffic->value_size;
+    connection->value_at = connection->output_size - tail_size;
+}
+
+/* What is to be sent still, as a message that stays valid until it is sent. */
+const struct msghdr *connection_message(struct connection *connection);
+
+/* Takes note of `size` sent bytes. Returns whether that was all. */
+bool connection_sent(struct connection *connection, uint32_t size);
 
 struct finished {
     struct reply reply;

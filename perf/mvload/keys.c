@@ -57,6 +57,11 @@ int key_space_init(struct key_space *space, uint64_t key_count, uint32_t key_siz
     return 0;
 }
 
+void key_space_widen(struct key_space *space)
+{
+    space->digit_count = space->key_size - 4;
+}
+
 static uint64_t zipf_rank(const struct key_space *space, struct prng *prng)
 {
     double uniform = (double)(prng_next(prng) >> 11) * 0x1p-53;

@@ -32,6 +32,9 @@ struct key_space {
 /* Errors: -ERANGE when the numbers do not fit into the key size. */
 int key_space_init(struct key_space *space, uint64_t key_count, uint32_t key_size, bool is_zipf);
 
+/* Writes all digits that a key has room for: for numbers beyond key_count. */
+void key_space_widen(struct key_space *space);
+
 /* The number of the next key to use, below key_count. */
 uint64_t key_draw(const struct key_space *space, struct prng *prng);
 

@@ -8,15 +8,25 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* What every request of a run has in common. */
 struct traffic {
     uint32_t key_size;
     const uint8_t *value; /* bytes that are text in every dialect, JSON included */
     uint32_t value_size;
-    const char *auth; /* NULL: none */
+    bool is_value_apart; /* requests are written without it: it is sent from where it lies */
+    const char *auth;    /* NULL: none */
     const char *host;
 };
+
+static inline uint8_t *traffic_write_value(uint8_t *target, const struct traffic *traffic)
+{
+    if (traffic->is_value_apart)
+        return target;
+    memcpy(target, traffic->value, traffic->value_size);
+    return target + traffic->value_size;
+}
 
 enum reply_outcome {
     REPLY_DONE,
@@ -44,6 +54,9 @@ struct protocol {
     /* Write a request; the number of bytes. */
     size_t (*write_get)(uint8_t *target, const struct traffic *traffic, const uint8_t *key);
     size_t (*write_set)(uint8_t *target, const struct traffic *traffic, const uint8_t *key);
+
+    /* Bytes of a SET behind the value. */
+    uint32_t set_tail_size;
 
     /* Writes the log-in that opens a connection; NULL when the dialect has none, or sends it in
      * every request. */

@@ -25,8 +25,7 @@ static size_t write_set(uint8_t *target, const struct traffic *traffic, const ui
     uint8_t *at = write_head(target, OP_SET, key, (uint16_t)traffic->key_size);
     memcpy(at, &traffic->value_size, sizeof traffic->value_size);
     at[4] = 0; /* not compressed */
-    memcpy(at + 5, traffic->value, traffic->value_size);
-    return (size_t)(at - target) + 5 + traffic->value_size;
+    return (size_t)(traffic_write_value(at + 5, traffic) - target);
 }
 
 static size_t write_auth(uint8_t *target, const struct traffic *traffic)

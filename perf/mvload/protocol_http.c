@@ -34,8 +34,7 @@ static size_t write_set(uint8_t *target, const struct traffic *traffic, const ui
     at = text_append_string(at, "Content-Type: application/octet-stream\r\nContent-Length: ");
     at = text_append_number(at, traffic->value_size);
     at = text_append(at, "\r\n\r\n", 4);
-    at = text_append(at, traffic->value, traffic->value_size);
-    return (size_t)(at - target);
+    return (size_t)(traffic_write_value(at, traffic) - target);
 }
 
 static size_t write_get_json(uint8_t *target, const struct traffic *traffic, const uint8_t *key)
@@ -50,7 +49,7 @@ static size_t write_set_json(uint8_t *target, const struct traffic *traffic, con
     at = text_append_string(at, "Content-Type: application/json\r\nContent-Length: ");
     at = text_append_number(at, traffic->value_size + strlen("{\"value\":\"\"}"));
     at = text_append_string(at, "\r\n\r\n{\"value\":\"");
-    at = text_append(at, traffic->value, traffic->value_size);
+    at = traffic_write_value(at, traffic);
     return (size_t)(text_append(at, "\"}", 2) - target);
 }
 
@@ -129,6 +128,7 @@ const struct protocol protocol_http_json = {
     .request_overhead = 256,
     .write_get = write_get_json,
     .write_set = write_set_json,
+    .set_tail_size = 2,
     .is_auth_in_request = true,
     .read_reply = read_reply_json,
 };

@@ -18,7 +18,7 @@ static size_t write_set(uint8_t *target, const struct traffic *traffic, const ui
     at = text_append(at, " 0 0 ", 5);
     at = text_append_number(at, traffic->value_size);
     at = text_append(at, "\r\n", 2);
-    at = text_append(at, traffic->value, traffic->value_size);
+    at = traffic_write_value(at, traffic);
     return (size_t)(text_append(at, "\r\n", 2) - target);
 }
 
@@ -65,5 +65,6 @@ const struct protocol protocol_memcached = {
     .request_overhead = 64,
     .write_get = write_get,
     .write_set = write_set,
+    .set_tail_size = 2,
     .read_reply = read_reply,
 };

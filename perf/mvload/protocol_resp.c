@@ -23,7 +23,11 @@ static size_t write_set(uint8_t *target, const struct traffic *traffic, const ui
 {
     uint8_t *at = text_append_string(target, "*3\r\n$3\r\nSET\r\n");
     at = write_bulk(at, key, traffic->key_size);
-    return (size_t)(write_bulk(at, traffic->value, traffic->value_size) - target);
+    *at++ = '$';
+    at = text_append_number(at, traffic->value_size);
+    at = text_append(at, "\r\n", 2);
+    at = traffic_write_value(at, traffic);
+    return (size_t)(text_append(at, "\r\n", 2) - target);
 }
 
 static size_t write_auth(uint8_t *target, const struct traffic *traffic)
@@ -66,6 +70,7 @@ const struct protocol protocol_resp = {
     .request_overhead = 64,
     .write_get = write_get,
     .write_set = write_set,
+    .set_tail_size = 2,
     .write_auth = write_auth,
     .read_reply = read_reply,
 };

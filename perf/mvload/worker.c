@@ -38,9 +38,13 @@ static void send_start(struct worker *worker, uint32_t index)
 {
     struct connection *connection = &worker->connections[index];
     struct io_uring_sqe *sqe = ring_get_sqe(&worker->ring);
-    io_uring_prep_send(sqe, (int)index, connection->output + connection->output_sent,
-                       connection->output_size - connection->output_sent,
-                       MSG_NOSIGNAL | MSG_WAITALL);
+    if (connection->value_size > 0)
+        io_uring_prep_sendmsg(sqe, (int)index, connection_message(connection),
+                              MSG_NOSIGNAL | MSG_WAITALL);
+    else
+        io_uring_prep_send(sqe, (int)index, connection->output + connection->output_sent,
+                           connection->output_size - connection->output_sent,
+                           MSG_NOSIGNAL | MSG_WAITALL);
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, ring_tag(OPERATION_SEND, index));
     connection->is_sending = true;
@@ -160,13 +164,10 @@ static void send_done(struct worker *worker, const struct io_uring_cqe *cqe)
         lose(worker, index, strerror(-cqe->res));
         return;
     }
-    connection->output_sent += (uint32_t)cqe->res;
-    if (connection->output_sent < connection->output_size) {
+    if (!connection_sent(connection, (uint32_t)cqe->res)) {
         send_start(worker, index);
         return;
     }
-    connection->output_sent = 0;
-    connection->output_size = 0;
     mark_dirty(worker, index);
 }
 
@@ -186,6 +187,19 @@ static void completion_dispatch(struct worker *worker, const struct io_uring_cqe
     }
 }
 
+/* A SET may take a new key; all others are drawn. */
+static uint64_t draw(struct worker *worker, bool is_get)
+{
+    const struct config *config = worker->config;
+    if (!is_get && config->insert_threshold > 0 &&
+        (uint32_t)prng_next(&worker->prng) <= config->insert_threshold) {
+        uint64_t number = worker->insert_next;
+        worker->insert_next += config->threads;
+        return number;
+    }
+    return config->first_key + key_draw(&config->key_space, &worker->prng);
+}
+
 /* Writes the next request into a connection that has room. */
 static void request_write(struct worker *worker, struct connection *connection,
                           uint64_t intended_ns)
@@ -194,12 +208,12 @@ static void request_write(struct worker *worker, struct connection *connection,
     bool is_get = false;
     uint64_t number;
     if (worker->mode == WORKER_PREFILL) {
-        number = worker->prefill_next++;
+        number = config->first_key + worker->prefill_next++;
     } else {
-        number = key_draw(&config->key_space, &worker->prng);
         is_get =
             config->is_all_reads || (config->read_threshold > 0 &&
                                      (uint32_t)prng_next(&worker->prng) < config->read_threshold);
+        number = draw(worker, is_get);
     }
     key_write(&config->key_space, worker->key, number);
     uint8_t *target = connection_output_end(connection);
@@ -207,6 +221,8 @@ static void request_write(struct worker *worker, struct connection *connection,
                          : config->protocol->write_set(target, &config->traffic, worker->key);
     assert(size <= config->request_size_max);
     connection_add(connection, size, is_get, intended_ns);
+    if (!is_get && config->traffic.is_value_apart)
+        connection_add_value(connection, &config->traffic, config->protocol->set_tail_size);
     worker->outstanding++;
 }
 
@@ -363,14 +379,15 @@ static int prefill(struct worker *worker)
     return error;
 }
 
-/* Loads for `seconds`. The tally then stands as of the end of that time. */
-static int load_for(struct worker *worker, double seconds)
+/* Loads for `seconds`, or until `replies_max` replies came. The tally then stands as of the end of
+ * that time. */
+static int load_for(struct worker *worker, double seconds, uint64_t replies_max)
 {
     uint64_t start_ns = clock_now_ns();
     uint64_t cpu_start_ns = clock_thread_cpu_ns();
     uint64_t end_ns = start_ns + (uint64_t)(seconds * (double)NANOSECONDS_PER_SECOND);
     worker->now_ns = start_ns;
-    while (worker->now_ns < end_ns) {
+    while (worker->now_ns < end_ns && worker->tally.replies < replies_max) {
         int error = turn(worker);
         if (error < 0)
             return error;
@@ -408,11 +425,11 @@ static int load(struct worker *worker)
     worker->due_ns = (double)worker->now_ns +
                      worker->interval_ns * worker->index / (double)worker->config->threads;
     flush(worker);
-    int error = load_for(worker, worker->config->warmup_seconds);
+    int error = load_for(worker, worker->config->warmup_seconds, UINT64_MAX);
     if (error < 0)
         return error;
     tally_reset(worker);
-    error = load_for(worker, worker->config->seconds);
+    error = load_for(worker, worker->config->seconds, worker->replies_max);
     if (error < 0)
         return error;
     return drain(worker);

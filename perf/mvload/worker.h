@@ -62,9 +62,11 @@ struct worker {
     uint8_t key[KEY_SIZE_MAX];
     uint64_t prefill_next;
     uint64_t prefill_end;
-    double interval_ns; /* open loop */
-    double due_ns;      /* of the next request */
-    bool is_blocked;    /* a request is due, and no connection has room */
+    uint64_t insert_next; /* the number of the next new key */
+    uint64_t replies_max; /* of the measurement */
+    double interval_ns;   /* open loop */
+    double due_ns;        /* of the next request */
+    bool is_blocked;      /* a request is due, and no connection has room */
     uint32_t next_connection;
 
     bool is_failed; /* cannot go on; said on stderr */

@@ -28,6 +28,8 @@ void worker_init(struct worker *worker, const struct config *config, uint32_t in
                                           share_start(config->connections, index, threads));
     worker->prefill_next = share_start(config->keys, index, threads);
     worker->prefill_end = share_start(config->keys, index + 1, threads);
+    worker->insert_next = config->first_insert + index;
+    worker->replies_max = config->requests == 0 ? UINT64_MAX : config->requests / threads;
     worker->depth = (uint32_t)config->depth;
     worker->prng.state = config->seed * 0x9E3779B97F4A7C15u + index;
     worker->prng.state = prng_next(&worker->prng); /* neighbouring seeds are far apart */

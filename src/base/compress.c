@@ -6,22 +6,27 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
 /* Magic number, descriptor, and one byte of window or content size. */
 #define FRAME_HEADER_SIZE_MIN 6
+#define FRAME_HEADER_SIZE_MAX 18
 #define FRAME_DESCRIPTOR_OFFSET 4
 #define FRAME_WINDOW_OFFSET 5
 #define FRAME_SINGLE_SEGMENT 0x20
 
 /* zstd's default: fast, and its window stays below ours. */
 #define COMPRESS_LEVEL 3
+#define COMPRESSOR_LEVEL 1
 
 /*   created, failed, done --begin--> begun --step: header good--> decoding --step--> done
  *   begun, decoding --step: error--> failed (the output is freed)
  *   begun, decoding, done --begin--> begun (the output is freed)
- *   done --take--> created */
+ *   done --take--> created
+ *
+ * decompressor_move goes the same way as step, without output of its own. */
 enum state { CREATED, BEGUN, DECODING, DONE, FAILED };
 
 struct decompressor {
@@ -34,7 +39,11 @@ struct decompressor {
     uint8_t *output;
     size_t output_size; /* decoded so far */
     size_t output_capacity;
-    size_t limit; /* of output_size */
+    size_t limit;        /* of output_size */
+    bool is_full;        /* moving: there may be more output without any more input */
+    uint8_t header_size; /* moving: what is there of the header */
+    uint8_t header_used;
+    uint8_t header[FRAME_HEADER_SIZE_MAX];
 };
 
 int decompressor_create(struct decompressor **ret_decompressor)
@@ -86,6 +95,15 @@ void decompressor_begin(struct decompressor *decompressor, const uint8_t *frame,
     decompressor->limit = decoded_size_max;
 }
 
+void decompressor_begin_moving(struct decompressor *decompressor, size_t frame_size,
+                               uint64_t decoded_size_max)
+{
+    decompressor_begin(decompressor, NULL, frame_size, decoded_size_max);
+    decompressor->is_full = true;
+    decompressor->header_size = 0;
+    decompressor->header_used = 0;
+}
+
 /* RFC 8878, 3.1.1.1.2: an exponent of five bits and a mantissa of three. */
 static uint64_t window_size(uint8_t window_descriptor)
 {
@@ -96,12 +114,11 @@ static uint64_t window_size(uint8_t window_descriptor)
 /* Judges what the header says before anything is decoded. The magic number is checked here because
  * zstd would also take skippable frames and those of its old formats, the window because zstd looks
  * at it only when it needs one. */
-static int frame_judge(struct decompressor *decompressor)
+static int frame_judge(struct decompressor *decompressor, const uint8_t *frame, size_t size)
 {
-    const uint8_t *frame = decompressor->frame;
-    if (decompressor->frame_size < FRAME_HEADER_SIZE_MIN || load_u32(frame) != ZSTD_MAGICNUMBER)
+    if (size < FRAME_HEADER_SIZE_MIN || load_u32(frame) != ZSTD_MAGICNUMBER)
         return -EBADMSG;
-    unsigned long long declared = ZSTD_getFrameContentSize(frame, decompressor->frame_size);
+    unsigned long long declared = ZSTD_getFrameContentSize(frame, size);
     if (declared == ZSTD_CONTENTSIZE_ERROR)
         return -EBADMSG;
     if (declared != ZSTD_CONTENTSIZE_UNKNOWN) {
@@ -134,6 +151,26 @@ static int output_grow(struct decompressor *decompressor)
     return 0;
 }
 
+static int error_of(size_t result)
+{
+    return ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation ? -ENOMEM : -EBADMSG;
+}
+
+/* What zstd's result means now that output_size and frame_position are known. */
+static int frame_end_judge(const struct decompressor *decompressor, size_t result)
+{
+    if (ZSTD_isError(result))
+        return error_of(result);
+    if (decompressor->output_size > decompressor->limit)
+        return decompressor->limit_declared ? -EBADMSG : -EFBIG;
+    if (result > 0)
+        return 0;
+    /* zstd does not compare the declared size when the last block is empty. */
+    if (decompressor->limit_declared && decompressor->output_size < decompressor->limit)
+        return -EBADMSG;
+    return decompressor->frame_position == decompressor->frame_size ? 1 : -EBADMSG;
+}
+
 /* Goes on with the frame's bytes up to `frame_end`, into the room that there is up to `output_end`.
  * Returns 0: the frame goes on, 1: it ended. Errors: as decompressor_step. */
 static int frame_decode(struct decompressor *decompressor, size_t frame_end, size_t output_end)
@@ -144,18 +181,7 @@ static int frame_decode(struct decompressor *decompressor, size_t frame_end, siz
     size_t result = ZSTD_decompressStream(decompressor->context, &out, &in);
     decompressor->frame_position = in.pos;
     decompressor->output_size = out.pos;
-    if (ZSTD_isError(result)) {
-        bool no_memory = ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation;
-        return no_memory ? -ENOMEM : -EBADMSG;
-    }
-    if (out.pos > decompressor->limit)
-        return decompressor->limit_declared ? -EBADMSG : -EFBIG;
-    if (result > 0)
-        return 0;
-    /* zstd does not compare the declared size when the last block is empty. */
-    if (decompressor->limit_declared && out.pos < decompressor->limit)
-        return -EBADMSG;
-    return in.pos == decompressor->frame_size ? 1 : -EBADMSG;
+    return frame_end_judge(decompressor, result);
 }
 
 /* One slice. The first call of zstd finds no room for output: so it never takes its shortcut for a
@@ -190,7 +216,9 @@ int decompressor_step(struct decompressor *decompressor, size_t slice_size)
 {
     assert(decompressor->state == BEGUN || decompressor->state == DECODING);
     assert(slice_size > 0 && slice_size < PTRDIFF_MAX);
-    int result = decompressor->state == BEGUN ? frame_judge(decompressor) : 0;
+    int result = 0;
+    if (decompressor->state == BEGUN)
+        result = frame_judge(decompressor, decompressor->frame, decompressor->frame_size);
     if (result == 0) {
         decompressor->state = DECODING;
         result = slice_decode(decompressor, slice_size);
@@ -201,6 +229,91 @@ int decompressor_step(struct decompressor *decompressor, size_t slice_size)
     } else if (result > 0) {
         decompressor->state = DONE;
     }
+    return result;
+}
+
+/* ---- moving: the frame comes in pieces, the output goes to the caller's buffers ---- */
+
+/* Collects the header and judges it. Returns 1 when that is done, 0: more is to come. */
+static int header_collect(struct decompressor *decompressor, struct decompressor_buffers *buffers)
+{
+    size_t wanted = min_u64(FRAME_HEADER_SIZE_MAX, decompressor->frame_size);
+    size_t part = min_u64(wanted - decompressor->header_size, buffers->input_size);
+    memcpy(decompressor->header + decompressor->header_size, buffers->input, part);
+    decompressor->header_size += (uint8_t)part;
+    buffers->input_used = part;
+    if (decompressor->header_size < wanted)
+        return 0;
+    int result = frame_judge(decompressor, decompressor->header, wanted);
+    return result < 0 ? result : 1;
+}
+
+/* One call of zstd. `input` is the header or the caller's piece. */
+static int piece_decode(struct decompressor *decompressor, ZSTD_inBuffer *input,
+                        ZSTD_outBuffer *output)
+{
+    size_t input_before = input->pos;
+    size_t output_before = output->pos;
+    size_t result = ZSTD_decompressStream(decompressor->context, output, input);
+    decompressor->frame_position += input->pos - input_before;
+    decompressor->output_size += output->pos - output_before;
+    decompressor->is_full = output->pos == output->size;
+    return frame_end_judge(decompressor, result);
+}
+
+/* The header, which lies here: first without room for output, for the reason that slice_decode
+ * gives. */
+static int header_decode(struct decompressor *decompressor, ZSTD_outBuffer *output)
+{
+    ZSTD_inBuffer input = {decompressor->header, decompressor->header_size,
+                           decompressor->header_used};
+    ZSTD_outBuffer none = {output->dst, 0, 0};
+    bool is_first = decompressor->header_used == 0;
+    int result = piece_decode(decompressor, &input, is_first ? &none : output);
+    decompressor->header_used = (uint8_t)input.pos;
+    return result;
+}
+
+static int buffers_decode(struct decompressor *decompressor, struct decompressor_buffers *buffers)
+{
+    ZSTD_inBuffer input = {buffers->input, buffers->input_size, buffers->input_used};
+    /* As in output_grow: one byte over the limit shows that there is too much. */
+    size_t room = decompressor->limit + 1 - decompressor->output_size;
+    ZSTD_outBuffer output = {buffers->output, min_u64(buffers->output_size, room), 0};
+    int result = 0;
+    /* Each turn uses up input, or fills output, or is the last. */
+    while (result == 0) {
+        bool in_header = decompressor->header_used < decompressor->header_size;
+        bool has_input = in_header || input.pos < input.size;
+        if (output.pos == output.size || (!has_input && !decompressor->is_full))
+            break;
+        result = in_header ? header_decode(decompressor, &output)
+                           : piece_decode(decompressor, &input, &output);
+    }
+    buffers->input_used = input.pos;
+    buffers->output_used = output.pos;
+    bool is_all = decompressor->frame_position == decompressor->frame_size;
+    return result == 0 && is_all && !decompressor->is_full ? -EBADMSG : result;
+}
+
+int decompressor_move(struct decompressor *decompressor, struct decompressor_buffers *buffers)
+{
+    assert(decompressor->state == BEGUN || decompressor->state == DECODING);
+    assert(decompressor->frame == NULL && buffers->output_size > 0);
+    assert(buffers->input_size <= decompressor->frame_size - decompressor->frame_position);
+    buffers->input_used = 0;
+    buffers->output_used = 0;
+    int result = 1;
+    if (decompressor->state == BEGUN)
+        result = header_collect(decompressor, buffers);
+    if (result == 0)
+        return 0;
+    if (result > 0) {
+        decompressor->state = DECODING;
+        result = buffers_decode(decompressor, buffers);
+    }
+    if (result != 0)
+        decompressor->state = result < 0 ? FAILED : DONE;
     return result;
 }
 
@@ -230,16 +343,60 @@ size_t decompressor_memory(const struct decompressor *decompressor)
     return decompressor->output_capacity;
 }
 
-int64_t compress_frame(uint8_t *target, size_t target_size, const uint8_t *source,
-                       size_t source_size)
+/* What the encoder said, as a size or an error of ours. */
+static int64_t frame_result(size_t result)
 {
-    size_t result = ZSTD_compress(target, target_size, source, source_size, COMPRESS_LEVEL);
     if (!ZSTD_isError(result))
         return (int64_t)result;
     return ZSTD_getErrorCode(result) == ZSTD_error_dstSize_tooSmall ? -ENOSPC : -ENOMEM;
 }
 
+int64_t compress_frame(uint8_t *target, size_t target_size, const uint8_t *source,
+                       size_t source_size)
+{
+    return frame_result(ZSTD_compress(target, target_size, source, source_size, COMPRESS_LEVEL));
+}
+
 size_t compress_bound(size_t source_size)
 {
     return ZSTD_compressBound(source_size);
+}
+
+struct compressor {
+    ZSTD_CCtx *context;
+};
+
+int compressor_create(struct compressor **ret_compressor)
+{
+    struct compressor *compressor = calloc(1, sizeof *compressor);
+    if (compressor == NULL)
+        return -ENOMEM;
+    compressor->context = ZSTD_createCCtx();
+    if (compressor->context == NULL) {
+        free(compressor);
+        return -ENOMEM;
+    }
+    *ret_compressor = compressor;
+    return 0;
+}
+
+void compressor_free(struct compressor *compressor)
+{
+    if (compressor == NULL)
+        return;
+    (void)ZSTD_freeCCtx(compressor->context);
+    free(compressor);
+}
+
+int64_t compressor_frame(struct compressor *compressor, uint8_t *target, size_t target_size,
+                         const uint8_t *source, size_t source_size)
+{
+    size_t result = ZSTD_compressCCtx(compressor->context, target, target_size, source, source_size,
+                                      COMPRESSOR_LEVEL);
+    return frame_result(result);
+}
+
+size_t compressor_memory(const struct compressor *compressor)
+{
+    return ZSTD_sizeof_CCtx(compressor->context);
 }

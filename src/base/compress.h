@@ -38,6 +38,26 @@ int decompressor_step(struct decompressor *decompressor, size_t slice_size);
  * after a step returned 1. */
 uint8_t *decompressor_take(struct decompressor *decompressor, size_t *ret_size);
 
+/* The same for a frame that comes in pieces and whose output goes to buffers of the caller: what it
+ * decodes to and what is refused are the same. `frame_size`: all of it. A frame that is moved
+ * cannot be stepped. */
+void decompressor_begin_moving(struct decompressor *decompressor, size_t frame_size,
+                               uint64_t decoded_size_max);
+
+struct decompressor_buffers {
+    const uint8_t *input; /* the next bytes of the frame */
+    size_t input_size;    /* may be 0: to go on with what is held already */
+    size_t input_used;    /* result */
+    uint8_t *output;
+    size_t output_size; /* at least 1 */
+    size_t output_used; /* result; may hold a byte over the limit when that is the error */
+};
+
+/* Moves bytes until the output is full or the input used up with nothing more to come of it.
+ * Returns and errors as decompressor_step: 1 once the whole frame was decoded and all of it was
+ * taken. */
+int decompressor_move(struct decompressor *decompressor, struct decompressor_buffers *buffers);
+
 /* The memory that this context holds for output now, in bytes: at most twice what it has decoded,
  * or DECOMPRESS_OUTPUT_FIRST. */
 #define DECOMPRESS_OUTPUT_FIRST 16384
@@ -48,5 +68,21 @@ size_t decompressor_memory(const struct decompressor *decompressor);
 int64_t compress_frame(uint8_t *target, size_t target_size, const uint8_t *source,
                        size_t source_size);
 size_t compress_bound(size_t source_size);
+
+/* A context that is kept from one frame to the next, at zstd's fastest level: what we compress
+ * ourselves is on its way to the log, and somebody waits for it. Making a context for each frame
+ * would cost more than compressing a small value. */
+struct compressor;
+
+/* Errors: -ENOMEM. */
+int compressor_create(struct compressor **ret_compressor);
+void compressor_free(struct compressor *compressor);
+
+/* As compress_frame. What a frame contains does not depend on those before it. */
+int64_t compressor_frame(struct compressor *compressor, uint8_t *target, size_t target_size,
+                         const uint8_t *source, size_t source_size);
+
+/* The memory that the context holds now, in bytes: it follows the size of the values. */
+size_t compressor_memory(const struct compressor *compressor);
 
 #endif

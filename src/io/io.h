@@ -232,6 +232,9 @@ bool io_file_is_direct(struct io *io, int file);
 /* Bytes of the file system that holds `path`: free for us, and all of it. */
 int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t *ret_total);
 
+/* What kind of file system holds `path`: "ext4", "xfs", "btrfs", "tmpfs", ... or "other". */
+const char *io_file_system(struct io *io, const char *path);
+
 /* An exclusive lock on an open file (flock), held until the file is closed and none of its
  * operations is active. Errors: -EWOULDBLOCK: somebody else holds it. */
 int io_lock_file(struct io *io, int file);

@@ -116,6 +116,13 @@ int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t 
     return 0;
 }
 
+const char *io_file_system(struct io *io, const char *path)
+{
+    (void)io;
+    (void)path;
+    return "ext4";
+}
+
 int io_lock_file(struct io *io, int file)
 {
     if (io->state != SIM_HOST_RUNS)

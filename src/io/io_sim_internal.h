@@ -183,6 +183,7 @@ struct sim_page {
 
 struct sim_entry {
     char *name;
+    uint64_t hash; /* of the name */
     struct sim_inode *inode;
 };
 

@@ -6,8 +6,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define DIRECTORY_MODE 0700
@@ -147,4 +149,26 @@ int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t 
     *ret_free = (uint64_t)status.f_bavail * status.f_frsize;
     *ret_total = (uint64_t)status.f_blocks * status.f_frsize;
     return 0;
+}
+
+const char *io_file_system(struct io *io, const char *path)
+{
+    static const struct {
+        uint32_t magic;
+        const char *name;
+    } known[] = {
+        {EXT4_SUPER_MAGIC, "ext4"},   {XFS_SUPER_MAGIC, "xfs"},
+        {BTRFS_SUPER_MAGIC, "btrfs"}, {TMPFS_MAGIC, "tmpfs"},
+        {RAMFS_MAGIC, "ramfs"},       {NFS_SUPER_MAGIC, "nfs"},
+        {FUSE_SUPER_MAGIC, "fuse"},   {OVERLAYFS_SUPER_MAGIC, "overlay"},
+        {F2FS_SUPER_MAGIC, "f2fs"},
+    };
+    (void)io;
+    struct statfs status;
+    if (statfs(path, &status) < 0)
+        return "other";
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if ((uint32_t)status.f_type == known[i].magic)
+            return known[i].name;
+    return "other";
 }

@@ -10,6 +10,7 @@ void config_init_defaults(struct config *config)
         .cache_size = 512 * MIB,
         .workers = 50,
         .durability = WAL_COMMIT,
+        .scrub_rate = SCRUB_AUTO,
         .busy_poll_ns = 50 * NS_PER_US,
         .log_level = LOG_INFO,
         .connections_max = CONFIG_CONNECTIONS_MAX,

@@ -5,14 +5,14 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "minivault/protocol.h"
+#include "store/scrub.h"
 #include "store/wal.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Values up to here are stored; from here to MINIVAULT_VALUE_SIZE_MAX they are consumed and
- * refused, for now. */
-#define CONFIG_VALUE_SIZE_DEFAULT ((uint32_t)(16 * MIB))
+#define CONFIG_VALUE_SIZE_DEFAULT MINIVAULT_VALUE_SIZE_MAX
 
 #define CONFIG_CONNECTIONS_MAX 50000u
 
@@ -41,6 +41,10 @@
 #define CONFIG_SEND_TIMEOUT_NS (5 * 60 * NS_PER_S)
 #define CONFIG_SEND_TIMEOUT_SHORT_NS (5 * NS_PER_S)
 
+/* While somebody waits for a large value's turn, a client that sends nothing of its own for this
+ * long is not waited for. */
+#define CONFIG_UPLOAD_STALL_NS (5 * NS_PER_S)
+
 /* A request must be whole this long after its first byte, plus a second for every
  * CONFIG_REQUEST_RATE bytes of it. */
 #define CONFIG_REQUEST_TIMEOUT_NS (60 * NS_PER_S)
@@ -53,6 +57,9 @@
 
 /* SIGTERM: how long connections may take to receive their last answers. */
 #define CONFIG_DRAIN_NS (10 * NS_PER_S)
+
+/* SIGTERM: a client that sends nothing of a large value for this long is not waited for. */
+#define CONFIG_DRAIN_STALL_NS NS_PER_S
 
 /* SIGTERM: how long connections are still served as before, for what was on its way. */
 #define CONFIG_DRAIN_GRACE_NS (50 * NS_PER_MS)
@@ -75,12 +82,18 @@ struct config {
     uint64_t cache_size; /* bytes */
     uint32_t workers;
     enum wal_durability durability;
+    uint64_t scrub_rate; /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
     uint64_t busy_poll_ns;
     enum log_level log_level;
     bool accept_loss;
     bool probe;
     uint32_t connections_max;
-    uint32_t value_size_max; /* bytes; no flag yet: the simulator uses smaller ones */
+    uint32_t value_size_max; /* bytes; no flags for these: the simulator uses smaller ones */
+    uint32_t value_file_min; /* bytes: a value of at least this lies in a file; 0: VALUE_FILE_MIN */
+    uint32_t stream_buffers; /* of large values on their way; 0: STORE_STREAM_BUFFERS */
+    uint64_t log_keep_bytes; /* of sealed log that are not moved yet; 0: some segments */
+    uint64_t compact_min;    /* dead bytes of segments that are worth a job; 0: a segment's */
+    uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
     uint64_t segment_size;   /* bytes, of a directory that is formatted now */
     uint64_t lock_wait_ns;   /* how long start-up waits for a predecessor's lock and port */
 };

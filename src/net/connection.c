@@ -50,16 +50,51 @@ static void receive_hint(const struct io_op *op, const uint8_t *data, uint32_t s
     request_hint(container_of(op, const struct connection, receive), data, size, is_next);
 }
 
+static void direct_done(struct io_op *op, int32_t result);
+
+/* The rest of a large value goes straight into the memory that it is written from: once what has
+ * arrived in leased buffers was copied there. */
+static void arm_direct(struct connection *connection)
+{
+    struct io *io = connection->server->io;
+    if (io_op_is_active(&connection->receive)) {
+        if (connection->receive.done == receive_done && !connection->receive_ending)
+            io_cancel(io, &connection->receive);
+        connection->receive_ending = true;
+        return;
+    }
+    if (input_size(&connection->input) > 0) {
+        connection_wake(connection); /* these come first */
+        return;
+    }
+    uint32_t size = 0;
+    uint8_t *buffer = upload_buffer(connection, &size);
+    if (buffer == NULL) {
+        if (!connection_is_waiting(connection))
+            connection_touch(connection); /* it has failed: its rest is thrown away */
+        return;
+    }
+    connection->receive_ending = false;
+    connection->receive.done = direct_done;
+    connection->receive.hint = NULL;
+    io_receive_into(io, &connection->receive, connection->socket, buffer, size);
+}
+
 /* Receives when there is somebody to take it: not while a request waits, but also after the last
  * request, so that what a client still sends is taken off the wire and cannot turn our FIN into a
  * reset. */
 static void arm_receive(struct connection *connection)
 {
-    bool wanted = !connection->stream_ended && connection->state != CONNECTION_CLOSING &&
-                  (connection->state != CONNECTION_OPEN ||
-                   (!connection->blocked && connection->slow_set == NULL));
-    if (!wanted || io_op_is_active(&connection->receive))
+    if (connection->stream_ended || connection->state == CONNECTION_CLOSING ||
+        connection_is_waiting(connection))
         return;
+    if (upload_is_direct(connection)) {
+        arm_direct(connection);
+        return;
+    }
+    if (io_op_is_active(&connection->receive))
+        return;
+    connection->receive_ending = false;
     connection->receive.done = receive_done;
     connection->receive.hint = receive_hint;
     io_receive(connection->server->io, &connection->receive, connection->socket);
@@ -67,7 +102,8 @@ static void arm_receive(struct connection *connection)
 
 static void begin_request_clock(struct connection *connection)
 {
-    bool is_partial = input_size(&connection->input) > 0 || connection->skip.left > 0;
+    bool is_partial = input_size(&connection->input) > 0 || connection->skip.left > 0 ||
+                      upload_left(connection) > 0;
     if (!is_partial)
         connection->begun_ns = 0;
     else if (connection->begun_ns == 0 || connection->requests_begun != connection->requests) {
@@ -86,7 +122,8 @@ static void overflow(struct connection *connection, uint64_t more)
     struct binary_request request;
     uint64_t frame_size = 0;
     enum binary_result result = BINARY_UNKNOWN_OP;
-    if (input_size(input) > 0)
+    bool is_value = connection->upload != NULL;
+    if (input_size(input) > 0 && !is_value)
         result = binary_parse(input->data + input->begin, input_size(input), connection->typed,
                               &request, &frame_size);
     if (connection->blocked || result != BINARY_PARTIAL || frame_size < input_size(input) + more) {
@@ -140,8 +177,9 @@ static void take_from_input(struct connection *connection)
 static void take_bytes(struct connection *connection, const uint8_t *data, uint64_t size)
 {
     while (size > 0 && input_size(&connection->input) > 0 && connection->state == CONNECTION_OPEN) {
-        bool waits = connection->blocked || connection->slow_set != NULL;
-        uint64_t part = waits ? size : min_u64(size, missing(connection));
+        bool waits = connection_is_waiting(connection);
+        bool is_value = connection->upload != NULL;
+        uint64_t part = waits || is_value ? size : min_u64(size, missing(connection));
         keep(connection, data, part);
         data += part;
         size -= part;
@@ -152,18 +190,25 @@ static void take_bytes(struct connection *connection, const uint8_t *data, uint6
     keep(connection, data + used, size - used);
 }
 
-/* Whether its requests wait for something that is not the client. */
-static bool is_waiting(const struct connection *connection)
+bool connection_is_waiting(const struct connection *connection)
 {
-    return connection->state == CONNECTION_OPEN &&
-           (connection->blocked || connection->slow_set != NULL);
+    bool has_large = connection->large_pending > 0 || !list_is_empty(&connection->downloads) ||
+                     (connection->upload != NULL && !upload_takes(connection));
+    return connection->state == CONNECTION_OPEN && (connection->blocked || has_large);
 }
 
 /* At once, not at the end of the pass: room that comes in this very pass must find it parked. */
-static void park_if_waiting(struct connection *connection)
+static void park_if_blocked(struct connection *connection)
 {
-    if (is_waiting(connection) && !list_node_is_linked(&connection->parked_node))
+    bool is_blocked = connection->blocked || connection->wants_room;
+    if (is_blocked && !list_node_is_linked(&connection->parked_node))
         list_push_back(&connection->server->parked, &connection->parked_node);
+}
+
+void connection_wake(struct connection *connection)
+{
+    if (!list_node_is_linked(&connection->woken_node))
+        list_push_back(&connection->server->woken, &connection->woken_node);
 }
 
 static void receive_done(struct io_op *op, int32_t result)
@@ -175,9 +220,26 @@ static void receive_done(struct io_op *op, int32_t result)
         if (connection->state == CONNECTION_OPEN)
             take_bytes(connection, op->data, (uint64_t)result);
         begin_request_clock(connection);
-        park_if_waiting(connection);
-        if (is_waiting(connection) && input_size(&connection->input) >= BLOCKED_INPUT_MAX)
+        park_if_blocked(connection);
+        if (connection_is_waiting(connection) &&
+            input_size(&connection->input) >= BLOCKED_INPUT_MAX)
             io_cancel(connection->server->io, op);
+        return;
+    }
+    if (result == -ECANCELED)
+        return;
+    connection->stream_ended = true;
+    connection->broken = connection->broken || result < 0;
+}
+
+static void direct_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection = container_of(op, struct connection, receive);
+    connection_touch(connection);
+    if (result > 0) {
+        connection->arrived += (uint64_t)result;
+        upload_filled(connection, (uint32_t)result);
+        begin_request_clock(connection);
         return;
     }
     if (result == -ECANCELED)
@@ -188,13 +250,17 @@ static void receive_done(struct io_op *op, int32_t result)
 
 void connection_run(struct connection *connection)
 {
-    if (connection->state == CONNECTION_OPEN && request_retry_slow_set(connection)) {
+    connection->wants_room = false;
+    if (connection->state <= CONNECTION_FINISHING)
+        download_go_on(connection);
+    if (connection->state == CONNECTION_OPEN) {
         connection->blocked = false;
-        if (input_size(&connection->input) > 0)
+        upload_go_on(connection);
+        if (input_size(&connection->input) > 0 && !connection_is_waiting(connection))
             take_from_input(connection);
         begin_request_clock(connection);
     }
-    park_if_waiting(connection);
+    park_if_blocked(connection);
     connection_touch(connection);
 }
 
@@ -237,6 +303,7 @@ void connection_finish(struct connection *connection)
     if (connection->state != CONNECTION_OPEN)
         return;
     connection_set_state(connection, CONNECTION_FINISHING);
+    assert(connection->upload == NULL);
     connection->blocked = false;
     connection->arrived = 0;
     connection_touch(connection);
@@ -270,12 +337,6 @@ static void begin_closing(struct connection *connection)
 {
     struct server *server = connection->server;
     connection_set_state(connection, CONNECTION_CLOSING);
-    if (connection->slow_set != NULL && !connection->slow_set->is_decoded)
-        decode_cancel(store_decodes(server->shard.store), &connection->slow_set->job);
-    if (connection->slow_set != NULL) {
-        connection->slow_set->block->pending = false;
-        request_free_slow_set(connection);
-    }
     io_cancel(server->io, &connection->receive);
     io_cancel(server->io, &connection->output.send.op);
 }
@@ -287,6 +348,7 @@ static void put_away(struct connection *connection)
     unlink_node(&connection->dirty_node);
     unlink_node(&connection->waiting_node);
     unlink_node(&connection->parked_node);
+    unlink_node(&connection->woken_node);
     connection_free(connection);
     server->connection_count--;
     pool_put(&server->connections, connection);
@@ -295,8 +357,8 @@ static void put_away(struct connection *connection)
 void connection_free(struct connection *connection)
 {
     struct server *server = connection->server;
-    if (connection->slow_set != NULL)
-        request_free_slow_set(connection);
+    upload_free(connection);
+    download_free_all(connection);
     input_clear(&connection->input, &server->input_bytes);
 }
 
@@ -308,6 +370,8 @@ static void go_on_closing(struct connection *connection)
                   io_op_is_active(&connection->control);
     if (active)
         return;
+    upload_stop(connection);
+    download_stop_all(connection);
     if (connection->socket >= 0) {
         int socket = connection->socket;
         connection->socket = -1;
@@ -325,7 +389,7 @@ static void go_on_closing(struct connection *connection)
 /* Whether the next state is due. */
 static bool is_over(const struct connection *connection)
 {
-    bool owes = !output_is_empty(&connection->output) || connection->slow_set != NULL;
+    bool owes = !output_is_empty(&connection->output);
     switch (connection->state) {
     case CONNECTION_OPEN:
         /* A request that ends in the middle will never be whole; one that is blocked will be
@@ -341,8 +405,17 @@ static bool is_over(const struct connection *connection)
     return false;
 }
 
+/* The client has ended in the middle of a large value. */
+static bool is_cut_off(const struct connection *connection)
+{
+    return connection->upload != NULL && connection->stream_ended &&
+           upload_left(connection) > input_size(&connection->input);
+}
+
 void connection_advance(struct connection *connection)
 {
+    if (is_cut_off(connection))
+        upload_stop(connection);
     if (connection->broken && connection->state != CONNECTION_CLOSING)
         begin_closing(connection);
     send_ready(connection);
@@ -362,13 +435,17 @@ void connection_advance(struct connection *connection)
  * others wait for the memory that its answers hold. */
 static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
 {
-    bool is_short = connection->server->outputs.memory_bytes >= CONFIG_OUTPUT_MEMORY_MAX;
+    const struct server *server = connection->server;
+    bool is_large = !list_is_empty(&connection->downloads);
+    bool is_short = is_large ? server->streams_were_short
+                             : server->outputs.memory_bytes >= CONFIG_OUTPUT_MEMORY_MAX;
     uint64_t allowed_ns = is_short ? CONFIG_SEND_TIMEOUT_SHORT_NS : CONFIG_SEND_TIMEOUT_NS;
     return connection->send_begun_ns != 0 && now_ns - connection->send_begun_ns > allowed_ns;
 }
 
 void connection_tick(struct connection *connection, uint64_t now_ns)
 {
+    struct server *server = connection->server;
     if (reads_nothing(connection, now_ns) && connection->state != CONNECTION_CLOSING) {
         log_info(connection->server->log, "a connection is closed: it does not read its answers");
         connection_abort(connection);
@@ -379,11 +456,15 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
             connection_abort(connection);
         return;
     }
+    if (upload_is_starved(connection, now_ns) || download_is_starved(connection, now_ns))
+        server->streams_are_short = true;
     bool waits_for_client = connection->state == CONNECTION_OPEN && connection->begun_ns != 0 &&
-                            !connection->blocked && connection->slow_set == NULL;
+                            !connection_is_waiting(connection);
     uint64_t allowed_ns =
         CONFIG_REQUEST_TIMEOUT_NS + connection->arrived / CONFIG_REQUEST_RATE * NS_PER_S;
-    if (waits_for_client && now_ns - connection->begun_ns > allowed_ns) {
+    bool is_stalled =
+        server->streams_were_short && upload_is_stalled(connection, now_ns, CONFIG_UPLOAD_STALL_NS);
+    if (is_stalled || (waits_for_client && now_ns - connection->begun_ns > allowed_ns)) {
         log_info(connection->server->log,
                  "a connection is closed: its request did not become whole in time");
         connection_abort(connection);
@@ -396,6 +477,7 @@ void connection_open(struct server *server, int socket)
     assert(connection != NULL); /* there are as many as sockets */
     *connection = (struct connection){.server = server, .socket = socket};
     output_init(&connection->output);
+    list_init(&connection->downloads);
     list_push_back(&server->all, &connection->all_node);
     server->connection_count++;
     server->connections_accepted++;

@@ -65,7 +65,8 @@ static struct output_block *open_block(struct output *output, struct output_shar
 {
     if (!list_is_empty(&output->blocks)) {
         struct output_block *block = last_block(output);
-        bool closed = block->sending || block->pending || block->external_size > 0;
+        bool closed =
+            block->sending || block->pending || block->external_size > 0 || block->stream != NULL;
         bool fits = need <= sizeof block->bytes - block->size;
         if (!closed && fits && (block->pass == shared->pass || block->gate == 0))
             return block;
@@ -203,6 +204,36 @@ void output_fill(struct output *output, struct output_shared *shared, struct out
     assert(result == 0);
 }
 
+void output_fill_stream(struct output *output, struct output_block *block, uint64_t gate,
+                        struct output_stream *stream)
+{
+    assert(block->pending && block->size == 0 && stream->left <= UINT32_MAX);
+    block->pending = false;
+    block->stream = stream;
+    block->gate = gate;
+    block->size = MINIVAULT_ANSWER_HEADER_SIZE;
+    binary_answer_header(block->bytes, MINIVAULT_OK, (uint32_t)stream->left);
+    output->bytes += block->size;
+}
+
+/* Shows the stream's next piece. Returns false when there is none now. */
+static bool load_piece(struct output *output, struct output_block *block)
+{
+    if (block->stream == NULL || block->external != NULL)
+        return true;
+    uint32_t size = 0;
+    const uint8_t *piece = block->stream->next(block->stream, &size);
+    if (piece == NULL)
+        return false;
+    assert(size > 0 && size <= block->stream->left);
+    block->stream->left -= size;
+    block->external = piece;
+    block->external_size = size;
+    block->external_sent = 0;
+    output->bytes += size;
+    return true;
+}
+
 static bool may_leave(const struct output_block *block, uint64_t durable)
 {
     return !block->pending && block->gate <= durable;
@@ -237,27 +268,48 @@ uint32_t output_gather(struct output *output, struct output_shared *shared)
     struct list_node *node = list_first(&output->blocks);
     while (node != NULL && count + 2 <= IO_SLICES_MAX && gathered < OUTPUT_SEND_MAX) {
         struct output_block *block = container_of(node, struct output_block, node);
-        if (!may_leave(block, durable))
+        if (!may_leave(block, durable) || !load_piece(output, block))
             break;
         count = gather_block(output, block, count, &gathered);
-        if (output->sending_part < block->external_size - block->external_sent)
+        if (output->sending_part < block->external_size - block->external_sent ||
+            (block->stream != NULL && block->stream->left > 0))
             break;
         node = list_next(&output->blocks, node);
     }
     return count;
 }
 
+/* The whole of a piece went. Returns whether the block's last bytes went with it. */
+static bool end_piece(struct output *output, struct output_block *block)
+{
+    struct output_stream *stream = block->stream;
+    if (stream == NULL)
+        return true;
+    output->bytes -= block->external_size;
+    block->external = NULL;
+    block->external_size = 0;
+    block->external_sent = 0;
+    stream->release(stream);
+    if (stream->left > 0)
+        return false;
+    block->stream = NULL;
+    stream->ended(stream);
+    return true;
+}
+
 void output_sent(struct output *output, struct output_shared *shared)
 {
-    for (; output->sending_count > 1; output->sending_count--)
+    for (; output->sending_count > 1; output->sending_count--) {
+        (void)end_piece(output, first_block(output));
         remove_block(output, shared, first_block(output));
+    }
     if (output->sending_count == 0)
         return;
     struct output_block *last = first_block(output);
     output->sending_count = 0;
     last->sending = false;
     last->external_sent += output->sending_part;
-    if (last->external_sent == last->external_size) {
+    if (last->external_sent == last->external_size && end_piece(output, last)) {
         remove_block(output, shared, last);
         return;
     }

@@ -2,9 +2,9 @@
  *
  * A queue of blocks out of a pool that all connections of a shard share. A block has some bytes of
  * its own and, behind them, at most one larger value that is sent from where it lies (a pinned
- * cache entry, or memory that goes with the block). A reply that has to wait for the disk reserves
- * its place as a pending block. A block leaves when it is not pending, everything before it has
- * left, and its gate is durable.
+ * cache entry, memory that goes with the block, or a stream: piece by piece, each when the one
+ * before it was sent). A reply that has to wait for the disk reserves its place as a pending block.
+ * A block leaves when it is not pending, everything before it has left, and its gate is durable.
  *
  *   head [sending][sending][ready][waits for its gate][pending][ready] tail <- appended here
  */
@@ -28,6 +28,16 @@
 /* A larger value is sent from where it lies instead of being copied into the block. */
 #define OUTPUT_INLINE_MAX 2048u
 
+/* A value that comes in pieces. Embedded by its owner, the block's until `ended`. */
+struct output_stream {
+    uint64_t left; /* bytes that no piece has shown yet */
+    /* The next piece, at most `left` bytes; NULL: there is none now, the owner has the output
+     * looked at when there is. */
+    const uint8_t *(*next)(struct output_stream *stream, uint32_t *ret_size);
+    void (*release)(struct output_stream *stream); /* the piece was sent, or never will be */
+    void (*ended)(struct output_stream *stream);   /* all was sent: the block forgets the stream */
+};
+
 struct output_block {
     struct list_node node;
     struct shard_waiter waiter; /* of a pending reply */
@@ -35,14 +45,16 @@ struct output_block {
     uint64_t gate;
     uint64_t pass; /* the loop pass that appended last */
     const uint8_t *external;
-    struct cache_entry *entry; /* external lies in it, pinned; or NULL */
-    void *memory;              /* external lies in it, freed with the block; or NULL */
+    struct cache_entry *entry;    /* external lies in it, pinned; or NULL */
+    void *memory;                 /* external lies in it, freed with the block; or NULL */
+    struct output_stream *stream; /* external is a piece of it, or NULL: the next is to come */
     uint32_t external_size;
     uint32_t external_sent; /* of it, in earlier sends */
     uint32_t size;          /* of bytes; 0 once they were sent */
     bool pending;
     bool sending;
-    uint8_t bytes[OUTPUT_BLOCK_SIZE - 96];
+    bool is_large; /* pending: the value may lie in a value file */
+    uint8_t bytes[OUTPUT_BLOCK_SIZE - 104];
 };
 
 static_assert(sizeof(struct output_block) == OUTPUT_BLOCK_SIZE, "a block is one page");
@@ -90,6 +102,10 @@ struct output_block *output_reserve(struct output *output, struct output_shared 
 void output_fill(struct output *output, struct output_shared *shared, struct output_block *block,
                  bool typed, const struct shard_answer *answer);
 
+/* Fills it with OK and a value that comes in pieces. */
+void output_fill_stream(struct output *output, struct output_block *block, uint64_t gate,
+                        struct output_stream *stream);
+
 /* Gives up the reserved place of the newest reply: the request was not accepted after all. */
 void output_unreserve(struct output *output, struct output_shared *shared,
                       struct output_block *block);
@@ -104,7 +120,8 @@ void output_sent(struct output *output, struct output_shared *shared);
 /* The gate that the first block waits for, or 0: it waits for no gate. */
 uint64_t output_gate(const struct output *output, const struct output_shared *shared);
 
-/* Drops everything that is not being sent or pending. Returns whether the queue is empty now. */
+/* Drops everything that is not being sent or pending. Streams are forgotten: no send is active, and
+ * their owners closed them. Returns whether the queue is empty now. */
 bool output_drop(struct output *output, struct output_shared *shared);
 
 static inline bool output_is_empty(const struct output *output)

@@ -12,6 +12,7 @@
 
 enum taken {
     TAKEN,   /* answered, or its answer is on its way */
+    BEGUN,   /* its header was taken; its value is taken by an upload */
     BLOCKED, /* nothing was done: try again later */
 };
 
@@ -96,12 +97,16 @@ static void refuse(struct connection *connection, uint8_t status, bool close)
 
 /* ---- operations ---- */
 
-static void get_done(struct shard_waiter *waiter, const struct shard_answer *shard_answer)
+void request_get_done(struct shard_waiter *waiter, const struct shard_answer *shard_answer)
 {
     struct output_block *block = container_of(waiter, struct output_block, waiter);
     struct connection *connection = block->owner;
-    output_fill(&connection->output, &connection->server->outputs, block, connection->typed,
-                shard_answer);
+    if (block->is_large) {
+        block->is_large = false;
+        connection->large_pending--;
+        connection_wake(connection);
+    }
+    download_answer(connection, block, shard_answer);
     assert(connection->pending_count > 0);
     connection->pending_count--;
     connection_touch(connection);
@@ -115,14 +120,16 @@ static enum taken get_from_disk(struct connection *connection, struct slice key)
     struct output_block *block = output_reserve(&connection->output, &server->outputs, connection);
     if (block == NULL)
         return BLOCKED;
-    block->waiter.done = get_done;
+    block->waiter.done = request_get_done;
     struct shard_answer shard_answer;
     switch (shard_get(&server->shard, key, &block->waiter, &shard_answer)) {
     case SHARD_PENDING:
         connection->pending_count++;
+        block->is_large = shard_answer.in_value_file;
+        connection->large_pending += block->is_large;
         return TAKEN;
     case SHARD_ANSWERED:
-        output_fill(&connection->output, &server->outputs, block, connection->typed, &shard_answer);
+        download_answer(connection, block, &shard_answer);
         return TAKEN;
     default:
         output_unreserve(&connection->output, &server->outputs, block);
@@ -130,88 +137,28 @@ static enum taken get_from_disk(struct connection *connection, struct slice key)
     }
 }
 
-static enum taken get(struct connection *connection, struct slice key, struct store_place place)
-{
-    struct shard_answer shard_answer;
-    if (shard_get_cached(&connection->server->shard, key, place, &shard_answer))
-        return answer(connection, &shard_answer);
-    return get_from_disk(connection, key);
-}
-
-static void slow_set_decoded(struct decode_job *job, int result, uint8_t *data, size_t size)
-{
-    struct slow_set *slow_set = container_of(job, struct slow_set, job);
-    struct connection *connection = slow_set->connection;
-    if (result == 0) {
-        slow_set->decoded = data;
-        slow_set->decoded_size = size;
-        slow_set->is_decoded = true;
-    } else {
-        struct shard_answer shard_answer = {.status = shard_decode_status(result)};
-        output_fill(&connection->output, &connection->server->outputs, slow_set->block,
-                    connection->typed, &shard_answer);
-        request_free_slow_set(connection);
-    }
-    /* connection_run goes on from here. */
-    connection->server->has_room = true;
-    connection_touch(connection);
-}
-
-static enum taken begin_slow_set(struct connection *connection,
-                                 const struct binary_request *request)
+static enum taken get_from_file(struct connection *connection,
+                                const struct shard_answer *shard_answer)
 {
     struct server *server = connection->server;
-    uint64_t size = sizeof(struct slow_set) + request->key.size + request->value.size;
-    struct slow_set *slow_set =
-        server->input_bytes + size <= CONFIG_INPUT_BYTES_MAX ? malloc(size) : NULL;
-    if (slow_set == NULL)
-        return answer_status(connection, MINIVAULT_OVERLOADED);
-    struct output_block *block = output_reserve(&connection->output, &server->outputs, connection);
-    if (block == NULL) {
-        free(slow_set);
+    if (!store_has_stream(server->shard.store))
         return BLOCKED;
-    }
-    server->input_bytes += size;
-    *slow_set = (struct slow_set){.connection = connection, .block = block};
-    memcpy(slow_set->bytes, request->key.data, request->key.size);
-    memcpy(slow_set->bytes + request->key.size, request->value.data, request->value.size);
-    slow_set->key = (struct slice){slow_set->bytes, request->key.size};
-    slow_set->frame = (struct slice){slow_set->bytes + request->key.size, request->value.size};
-    slow_set->job = (struct decode_job){.done = slow_set_decoded,
-                                        .frame = slow_set->frame.data,
-                                        .frame_size = slow_set->frame.size,
-                                        .decoded_size_max = server->config->value_size_max};
-    connection->slow_set = slow_set;
-    decode_submit(store_decodes(server->shard.store), &slow_set->job);
+    struct output_block *block = output_reserve(&connection->output, &server->outputs, connection);
+    if (block == NULL)
+        return BLOCKED;
+    block->waiter.done = request_get_done; /* should it have to be looked up again */
+    download_answer(connection, block, shard_answer);
     return TAKEN;
 }
 
-void request_free_slow_set(struct connection *connection)
+static enum taken get(struct connection *connection, struct slice key, struct store_place place)
 {
-    struct slow_set *slow_set = connection->slow_set;
-    connection->server->input_bytes -= sizeof *slow_set + slow_set->key.size + slow_set->frame.size;
-    free(slow_set->decoded);
-    free(slow_set);
-    connection->slow_set = NULL;
-}
-
-bool request_retry_slow_set(struct connection *connection)
-{
-    struct slow_set *slow_set = connection->slow_set;
-    struct server *server = connection->server;
-    if (slow_set == NULL)
-        return true;
-    if (!slow_set->is_decoded)
-        return false;
-    struct slice decoded = {slow_set->decoded, (uint32_t)slow_set->decoded_size};
     struct shard_answer shard_answer;
-    if (shard_set_decoded(&server->shard, slow_set->key, slow_set->frame, decoded, &shard_answer) ==
-        SHARD_BUSY)
-        return false;
-    output_fill(&connection->output, &server->outputs, slow_set->block, connection->typed,
-                &shard_answer);
-    request_free_slow_set(connection);
-    return true;
+    if (!shard_get_at_once(&connection->server->shard, key, place, &shard_answer))
+        return get_from_disk(connection, key);
+    if (shard_answer.in_value_file)
+        return get_from_file(connection, &shard_answer);
+    return answer(connection, &shard_answer);
 }
 
 static enum taken set(struct connection *connection, const struct binary_request *request)
@@ -221,8 +168,8 @@ static enum taken set(struct connection *connection, const struct binary_request
                       request->compressed == 1, &shard_answer)) {
     case SHARD_ANSWERED:
         return answer(connection, &shard_answer);
-    case SHARD_DECODE:
-        return begin_slow_set(connection, request);
+    case SHARD_LARGE:
+        return upload_begin(connection, request) ? BEGUN : BLOCKED;
     default:
         return BLOCKED;
     }
@@ -297,21 +244,33 @@ static enum taken take_whole(struct connection *connection, const struct binary_
     return TAKEN;
 }
 
-/* A frame whose rest is still to come. Returns whether its bytes are used up: it is refused and
- * being skipped. */
-static bool take_partial(struct connection *connection, const struct binary_request *request,
-                         uint64_t frame_size, uint64_t size)
+/* A large value whose header is there. Returns the bytes used: the header's. */
+static uint64_t begin_upload(struct connection *connection, const struct binary_request *request,
+                             uint64_t frame_size)
+{
+    if (request->op != MINIVAULT_SET ||
+        !shard_is_large(&connection->server->shard, request->value.size, request->compressed == 1))
+        return 0;
+    connection->blocked = !output_has_room(&connection->output, &connection->server->outputs) ||
+                          !upload_begin(connection, request);
+    return connection->blocked ? 0 : frame_size - request->value.size;
+}
+
+/* A frame whose rest is still to come. Returns the bytes used: all, when it is refused and being
+ * skipped. */
+static uint64_t take_partial(struct connection *connection, const struct binary_request *request,
+                             uint64_t frame_size, uint64_t size)
 {
     bool close, consume;
     uint8_t status = refusal(connection, request, &close, &consume);
     if (status == MINIVAULT_OK)
-        return false;
-    if (!consume) {
+        return begin_upload(connection, request, frame_size);
+    if (consume)
+        connection->skip =
+            (struct skip){.left = frame_size - size, .status = status, .close = close};
+    else
         refuse(connection, status, close);
-        return true;
-    }
-    connection->skip = (struct skip){.left = frame_size - size, .status = status, .close = close};
-    return true;
+    return size;
 }
 
 static uint64_t take_skipped(struct connection *connection, uint64_t size)
@@ -329,8 +288,7 @@ static uint64_t take_skipped(struct connection *connection, uint64_t size)
 
 static bool may_take(const struct connection *connection)
 {
-    return connection->state == CONNECTION_OPEN && !connection->blocked &&
-           connection->slow_set == NULL;
+    return connection->state == CONNECTION_OPEN && !connection_is_waiting(connection);
 }
 
 /* Whole requests that stand one behind the other: parsed first, then located, then executed, so
@@ -339,6 +297,7 @@ static bool may_take(const struct connection *connection)
 
 struct batch {
     uint32_t count;
+    uint64_t size; /* bytes of all */
     struct batched {
         struct binary_request request;
         struct store_place place;
@@ -355,11 +314,12 @@ static enum binary_result parse_batch(const struct connection *connection, const
     const struct store *store = connection->server->shard.store;
     enum binary_result result = BINARY_DONE;
     ret_batch->count = 0;
+    ret_batch->size = 0;
     *ret_frame_size = 0;
-    for (uint64_t at = 0; ret_batch->count < BATCH_MAX && at < size;) {
+    while (ret_batch->count < BATCH_MAX && ret_batch->size < size) {
         struct batched *next = &ret_batch->requests[ret_batch->count];
-        result = binary_parse(data + at, size - at, connection->typed, &next->request,
-                              &next->frame_size);
+        result = binary_parse(data + ret_batch->size, size - ret_batch->size, connection->typed,
+                              &next->request, &next->frame_size);
         if (result != BINARY_DONE) {
             *ret_partial = next->request;
             *ret_frame_size = next->frame_size;
@@ -368,7 +328,7 @@ static enum binary_result parse_batch(const struct connection *connection, const
         bool is_write = next->request.op == MINIVAULT_SET || next->request.op == MINIVAULT_DELETE;
         next->place = store_prefetch(store, next->request.key, is_write);
         ret_batch->count++;
-        at += next->frame_size;
+        ret_batch->size += next->frame_size;
         if (next->request.op == MINIVAULT_HELLO)
             break;
     }
@@ -383,8 +343,11 @@ static uint64_t execute_batch(struct connection *connection, const struct batch 
     uint64_t used = 0;
     for (uint32_t i = 0; i < batch->count && may_take(connection); i++) {
         const struct batched *next = &batch->requests[i];
-        connection->blocked = take_whole(connection, &next->request, next->place) == BLOCKED;
-        if (connection->blocked)
+        enum taken taken = take_whole(connection, &next->request, next->place);
+        connection->blocked = taken == BLOCKED;
+        if (taken == BEGUN)
+            return used + next->frame_size - next->request.value.size;
+        if (taken == BLOCKED)
             break;
         connection->requests++;
         used += next->frame_size;
@@ -400,21 +363,28 @@ uint64_t request_take_all(struct connection *connection, const uint8_t *data, ui
             used += take_skipped(connection, size - used);
             continue;
         }
+        if (connection->upload != NULL) {
+            used += upload_take(connection, data + used, size - used);
+            continue;
+        }
         struct batch batch;
         struct binary_request partial = {0};
         uint64_t frame_size;
         enum binary_result result =
             parse_batch(connection, data + used, size - used, &batch, &partial, &frame_size);
-        used += execute_batch(connection, &batch);
-        if (result == BINARY_DONE || !may_take(connection))
+        uint64_t executed = execute_batch(connection, &batch);
+        used += executed;
+        if (result == BINARY_DONE || executed < batch.size || !may_take(connection))
             continue;
         if (result == BINARY_UNKNOWN_OP) {
             refuse(connection, MINIVAULT_UNSUPPORTED, true);
-        } else {
-            if (frame_size == 0 || !take_partial(connection, &partial, frame_size, size - used))
-                return used;
-            used = size;
+            continue;
         }
+        uint64_t taken =
+            frame_size > 0 ? take_partial(connection, &partial, frame_size, size - used) : 0;
+        if (taken == 0)
+            return used;
+        used += taken;
     }
     return used;
 }
@@ -425,7 +395,8 @@ void request_hint(const struct connection *connection, const uint8_t *data, uint
     struct binary_request request;
     uint64_t frame_size;
     bool parses_here = connection->state == CONNECTION_OPEN && !connection->blocked &&
-                       connection->skip.left == 0 && input_size(&connection->input) == 0;
+                       connection->skip.left == 0 && connection->upload == NULL &&
+                       input_size(&connection->input) == 0;
     /* A pipeline of requests hides its misses by itself. */
     if (!parses_here ||
         binary_parse(data, size, connection->typed, &request, &frame_size) != BINARY_DONE ||

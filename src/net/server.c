@@ -42,9 +42,15 @@ static void fill_store_options(const struct config *config, struct store_options
         .cache_size = config->cache_size,
         .segment_size = config->segment_size,
         .value_size_max = config->value_size_max,
+        .value_file_min = config->value_file_min,
+        .stream_buffers = config->stream_buffers,
+        .log_keep_bytes = config->log_keep_bytes,
+        .compact_min = config->compact_min,
+        .checkpoint_min = config->checkpoint_min,
         .durability = config->durability,
         .lock_wait_ns = config->lock_wait_ns,
         .probe = config->probe,
+        .scrub_rate = config->scrub_rate,
         .accept_loss = config->accept_loss,
     };
 }
@@ -135,6 +141,8 @@ static void tick_done(struct io_op *op, int32_t result)
     struct list_node *node = list_first(&server->all);
     for (; node != NULL; node = list_next(&server->all, node))
         connection_tick(container_of(node, struct connection, all_node), now_ns);
+    server->streams_were_short = server->streams_are_short;
+    server->streams_are_short = false;
     arm_accept(server);
     io_timer(server->io, op, now_ns + TICK_NS);
 }
@@ -163,6 +171,19 @@ static void retry_parked(struct server *server)
         connection_run(container_of(node, struct connection, parked_node));
 }
 
+/* Connections for which something has come. What wakes them meanwhile wants another pass. */
+static void run_woken(struct server *server)
+{
+    if (list_is_empty(&server->woken))
+        return;
+    struct list woken = server->woken;
+    woken.head.next->prev = &woken.head;
+    woken.head.prev->next = &woken.head;
+    list_init(&server->woken);
+    for (struct list_node *node; (node = list_pop_front(&woken)) != NULL;)
+        connection_run(container_of(node, struct connection, woken_node));
+}
+
 /* Connections whose first reply's gate is durable now. Gates grow with arrival, so the list is all
  * but sorted: the first that must still wait ends it. */
 static void release_waiting(struct server *server)
@@ -189,12 +210,14 @@ static void advance_dirty(struct server *server)
  * more to do at once. */
 static bool flush(struct server *server)
 {
+    run_woken(server);
     retry_parked(server);
     bool more = store_flush(server->shard.store);
     release_waiting(server);
     advance_dirty(server);
     server->outputs.pass++;
-    return more || has_room(server) || !list_is_empty(&server->dirty);
+    return more || has_room(server) || !list_is_empty(&server->dirty) ||
+           !list_is_empty(&server->woken);
 }
 
 /* ---- the drain ---- */
@@ -224,20 +247,22 @@ void server_drain(struct server *server)
     log_info(server->log, "draining: %" PRIu64 " connections open", server->connection_count);
 }
 
-/* Finishes connections that have no whole request waiting. For a moment they are served as before,
- * so that what was on its way when the signal came is answered. */
+/* Finishes connections that have no whole request waiting and no large value on its way. For a
+ * moment they are served as before, so that what was on its way when the signal came is answered.
+ */
 static void drain_connections(struct server *server)
 {
-    uint64_t lasted_ns = io_now_ns(server->io) - server->drain_began_ns;
+    uint64_t now_ns = io_now_ns(server->io);
+    uint64_t lasted_ns = now_ns - server->drain_began_ns;
     bool late = lasted_ns > CONFIG_DRAIN_NS;
     if (lasted_ns < CONFIG_DRAIN_GRACE_NS)
         return;
     struct list_node *node = list_first(&server->all);
     for (; node != NULL; node = list_next(&server->all, node)) {
         struct connection *connection = container_of(node, struct connection, all_node);
-        if (late)
+        if (late || upload_is_stalled(connection, now_ns, CONFIG_DRAIN_STALL_NS))
             connection_abort(connection);
-        else if (!connection->blocked && connection->slow_set == NULL)
+        else if (!connection_is_waiting(connection) && connection->upload == NULL)
             connection_finish(connection);
     }
 }
@@ -371,6 +396,7 @@ int server_open(struct io *io, const struct config *config, const struct log *lo
     list_init(&server->dirty);
     list_init(&server->waiting);
     list_init(&server->parked);
+    list_init(&server->woken);
     int result = open_all(server);
     *ret_server = server;
     if (result < 0)

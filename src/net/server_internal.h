@@ -1,5 +1,6 @@
 /* What the files of a server share: server.c (passes, accepting, drain), connection.c (one client),
- * request.c (one request), health.c (what the server tells of itself). */
+ * request.c (one request), upload.c and download.c (one large value), health.c (what the server
+ * tells of itself). */
 #ifndef MINIVAULT_NET_SERVER_INTERNAL_H
 #define MINIVAULT_NET_SERVER_INTERNAL_H
 
@@ -23,19 +24,6 @@ enum connection_state {
     CONNECTION_CLOSING
 };
 
-/* A compressed SET whose value is decoded in slices; the connection waits for it. */
-struct slow_set {
-    struct decode_job job;
-    struct connection *connection;
-    struct output_block *block; /* its answer's place */
-    struct slice key;           /* in bytes */
-    struct slice frame;         /* in bytes */
-    uint8_t *decoded;           /* once it is done */
-    size_t decoded_size;
-    bool is_decoded;
-    uint8_t bytes[]; /* key, frame */
-};
-
 /* Bytes of a refused request that are thrown away as they come; then it is answered. */
 struct skip {
     uint64_t left;
@@ -45,21 +33,25 @@ struct skip {
 
 struct connection {
     struct server *server;
-    struct io_op receive;
+    struct io_op receive; /* also straight into an upload's buffer */
     struct io_op control; /* shutdown, then close */
     struct output output;
     struct input input;
     struct skip skip;
-    struct slow_set *slow_set;
+    struct upload *upload;  /* a large SET that is being taken, or NULL */
+    struct list downloads;  /* answers with large values, from their looking up to their end */
+    uint32_t large_pending; /* replies that wait for the disk and may turn into downloads */
     int socket;
     enum connection_state state;
     uint32_t pending_count; /* replies that wait for the disk */
     bool typed;             /* HELLO was said */
     bool authenticated;
-    bool stream_ended; /* the client sent FIN, or the connection broke */
-    bool broken;       /* nothing can be sent any more */
-    bool blocked; /* a whole request waits: for room in the output or the store, or for slow_set */
-    bool closed;  /* the socket's close has completed */
+    bool stream_ended;       /* the client sent FIN, or the connection broke */
+    bool broken;             /* nothing can be sent any more */
+    bool blocked;            /* a whole request waits for room in the output or the store */
+    bool wants_room;         /* an upload or download waits for room in the store */
+    bool receive_ending;     /* was cancelled, to be submitted in another way */
+    bool closed;             /* the socket's close has completed */
     uint64_t send_begun_ns;  /* of the active send; 0: none */
     uint64_t requests;       /* taken so far */
     uint64_t requests_begun; /* as it was when the partial request began */
@@ -68,7 +60,8 @@ struct connection {
     struct list_node all_node;
     struct list_node dirty_node;   /* has output to be looked at at the end of this pass */
     struct list_node waiting_node; /* its output waits for a gate */
-    struct list_node parked_node;  /* blocked, to be tried again when something has room */
+    struct list_node parked_node;  /* to be tried again when something has room */
+    struct list_node woken_node;   /* to go on at the end of this pass */
 };
 
 struct server {
@@ -79,7 +72,7 @@ struct server {
     struct shard shard;
     struct output_shared outputs;
     struct pool connections;
-    uint64_t input_bytes; /* capacity of all inputs and slow sets */
+    uint64_t input_bytes; /* capacity of all inputs */
     int listener;
     uint16_t port;
     struct io_op accept;
@@ -89,6 +82,9 @@ struct server {
     struct list dirty;
     struct list waiting;
     struct list parked;
+    struct list woken;
+    bool streams_are_short; /* somebody waits long for a large value's turn, since the last tick */
+    bool streams_were_short;
     bool has_room;     /* parked connections are to be tried again */
     bool has_advanced; /* something became durable in this pass */
     bool is_draining;
@@ -123,10 +119,19 @@ void connection_tick(struct connection *connection, uint64_t now_ns);
 /* Has it looked at at the end of this pass. */
 void connection_touch(struct connection *connection);
 
+/* Has it run at the end of this pass: something that it waits for has come. */
+void connection_wake(struct connection *connection);
+
+/* Whether its next request waits for something that is not the client. */
+bool connection_is_waiting(const struct connection *connection);
+
 /* The connection's memory when the world is gone. */
 void connection_free(struct connection *connection);
 
 /* ---- request.c ---- */
+
+/* The answer to a get that was pending: block->waiter's done. */
+void request_get_done(struct shard_waiter *waiter, const struct shard_answer *shard_answer);
 
 /* Takes requests off the front of the bytes until they are used up, partial, or the connection is
  * blocked or finishing. Returns the bytes used. */
@@ -137,11 +142,56 @@ uint64_t request_take_all(struct connection *connection, const uint8_t *data, ui
 void request_hint(const struct connection *connection, const uint8_t *data, uint64_t size,
                   bool is_next);
 
-/* Goes on with a slow set that was decoded and then found no room. Returns whether the connection
- * may go on. */
-bool request_retry_slow_set(struct connection *connection);
+/* ---- upload.c: connection->upload ---- */
 
-void request_free_slow_set(struct connection *connection);
+/* Takes the header of a SET; the bytes of its value, all of them, follow through upload_take or
+ * upload_filled. Returns false when there is no room for it: nothing was done. */
+bool upload_begin(struct connection *connection, const struct binary_request *request);
+
+/* Whether it has use for bytes now. */
+bool upload_takes(const struct connection *connection);
+
+/* Takes bytes; returns how many: none when it has to wait. May end the upload. */
+uint64_t upload_take(struct connection *connection, const uint8_t *data, uint64_t size);
+
+/* Whether its bytes are to be received straight into the file's memory, and where: NULL: not now.
+ * upload_filled follows, and may end the upload. */
+bool upload_is_direct(const struct connection *connection);
+uint8_t *upload_buffer(struct connection *connection, uint32_t *ret_size);
+void upload_filled(struct connection *connection, uint32_t size);
+
+/* Goes on with what it has. May end the upload. */
+void upload_go_on(struct connection *connection);
+
+/* Bytes that are still to come; 0 also without an upload. */
+uint64_t upload_left(const struct connection *connection);
+
+/* Gives it up: nothing of it stays, nothing is answered. No receive into its memory is active. */
+void upload_stop(struct connection *connection);
+
+/* Its memory, when the world and the store are gone. */
+void upload_free(struct connection *connection);
+
+/* Whether it waits long for its turn; whether its client has sent nothing for this long. */
+bool upload_is_starved(const struct connection *connection, uint64_t at_ns);
+bool upload_is_stalled(const struct connection *connection, uint64_t at_ns, uint64_t allowed_ns);
+
+/* ---- download.c: connection->downloads ---- */
+
+/* Fills a reserved place: at once, or with a download when the value lies in a value file. */
+void download_answer(struct connection *connection, struct output_block *block,
+                     const struct shard_answer *answer);
+
+/* Goes on with all of them. */
+void download_go_on(struct connection *connection);
+
+/* Gives them up. No send is active. */
+void download_stop_all(struct connection *connection);
+
+/* Their memory, when the world and the store are gone. */
+void download_free_all(struct connection *connection);
+
+bool download_is_starved(const struct connection *connection, uint64_t at_ns);
 
 /* ---- health.c: JSON texts. Return the length; the buffer takes them whole ---- */
 

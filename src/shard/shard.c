@@ -35,6 +35,9 @@ static void fill(struct shard_answer *answer, enum store_status status,
         answer->data = value->data;
         answer->size = value->size;
         answer->entry = value->entry;
+        answer->in_value_file = value->in_value_file;
+        answer->file = value->file;
+        answer->key = value->key;
     }
 }
 
@@ -47,12 +50,12 @@ static void waiter_done(struct store_waiter *store_waiter, enum store_status sta
     waiter->done(waiter, &answer);
 }
 
-bool shard_get_cached(struct shard *shard, struct slice key, struct store_place place,
-                      struct shard_answer *ret_answer)
+bool shard_get_at_once(struct shard *shard, struct slice key, struct store_place place,
+                       struct shard_answer *ret_answer)
 {
     enum store_status status;
     struct store_value value;
-    if (!store_get_cached(shard->store, key, place, &status, &value))
+    if (!store_get_at_once(shard->store, key, place, &status, &value))
         return false;
     shard->gets++;
     fill(ret_answer, status, &value);
@@ -68,8 +71,10 @@ enum shard_outcome shard_get(struct shard *shard, struct slice key, struct shard
     if (status == STORE_BUSY)
         return SHARD_BUSY;
     shard->gets++;
-    if (status == STORE_PENDING)
+    if (status == STORE_PENDING) {
+        *ret_answer = (struct shard_answer){.in_value_file = value.in_value_file};
         return SHARD_PENDING;
+    }
     fill(ret_answer, status, &value);
     return SHARD_ANSWERED;
 }
@@ -92,37 +97,40 @@ enum shard_outcome shard_delete(struct shard *shard, struct slice key,
     return answer_write(status, gate, &shard->deletes, ret_answer);
 }
 
-enum shard_outcome shard_set_decoded(struct shard *shard, struct slice key, struct slice frame,
-                                     struct slice decoded, struct shard_answer *ret_answer)
-{
-    uint64_t gate = 0;
-    enum store_status status = store_set(shard->store, key, frame, decoded, true, &gate);
-    return answer_write(status, gate, &shard->sets, ret_answer);
-}
-
-static enum shard_outcome set_small_frame(struct shard *shard, struct slice key, struct slice frame,
-                                          struct shard_answer *ret_answer)
+static enum shard_outcome set_frame(struct shard *shard, struct slice key, struct slice frame,
+                                    struct shard_answer *ret_answer)
 {
     uint8_t *data = NULL;
     size_t size = 0;
     int result = store_decode_small(shard->store, frame, &data, &size);
-    if (result == 0)
-        return SHARD_DECODE;
     if (result < 0) {
         *ret_answer = (struct shard_answer){.status = shard_decode_status(result)};
         return SHARD_ANSWERED;
     }
-    enum shard_outcome outcome =
-        shard_set_decoded(shard, key, frame, (struct slice){data, (uint32_t)size}, ret_answer);
+    if (result == 0 || size >= store_value_file_min(shard->store)) {
+        free(data);
+        return SHARD_LARGE;
+    }
+    uint64_t gate = 0;
+    struct slice decoded = {data, (uint32_t)size};
+    enum store_status status = store_set(shard->store, key, frame, decoded, true, &gate);
     free(data);
-    return outcome;
+    return answer_write(status, gate, &shard->sets, ret_answer);
+}
+
+bool shard_is_large(const struct shard *shard, uint64_t size, bool zstd)
+{
+    return zstd ? size > store_frame_size_max(shard->store)
+                : size >= store_value_file_min(shard->store);
 }
 
 enum shard_outcome shard_set(struct shard *shard, struct slice key, struct slice value, bool zstd,
                              struct shard_answer *ret_answer)
 {
+    if (shard_is_large(shard, value.size, zstd))
+        return SHARD_LARGE;
     if (zstd)
-        return set_small_frame(shard, key, value, ret_answer);
+        return set_frame(shard, key, value, ret_answer);
     uint64_t gate = 0;
     enum store_status status = store_set(shard->store, key, value, value, false, &gate);
     return answer_write(status, gate, &shard->sets, ret_answer);
@@ -138,4 +146,32 @@ uint8_t shard_decode_status(int error)
     default:
         return MINIVAULT_BAD_REQUEST;
     }
+}
+
+uint8_t shard_upload(struct shard *shard, struct slice key, uint64_t size_hint,
+                     const struct value_writer_events *events, struct store_upload **ret_upload)
+{
+    return status_of(store_upload_begin(shard->store, key, size_hint, events, ret_upload));
+}
+
+enum shard_outcome shard_upload_commit(struct shard *shard, struct store_upload *upload,
+                                       struct slice key, struct shard_answer *ret_answer)
+{
+    uint64_t gate = 0;
+    enum store_status status = store_upload_commit(upload, key, &gate);
+    return answer_write(status, gate, &shard->sets, ret_answer);
+}
+
+uint8_t shard_upload_status(int error)
+{
+    enum store_status status = store_upload_status(error);
+    return status == STORE_FAILED ? MINIVAULT_NOT_APPLIED : status_of(status);
+}
+
+int shard_download(struct shard *shard, const struct shard_answer *answer,
+                   const struct value_reader_events *events, struct value_reader **ret_reader)
+{
+    struct store_value value = {
+        .data = answer->data, .size = answer->size, .in_value_file = true, .file = answer->file};
+    return store_download_open(shard->store, &value, events, ret_reader);
 }

@@ -1,12 +1,23 @@
-/* The cache's policy: look-up, SIEVE, and how the budget is shared.
+/* The cache's policy: look-up, S3-FIFO, and how the budget is shared.
  *
- * The queue holds every linked entry, newest first. The hand moves from old to new, clears the
- * visited bit where it is set and evicts where it is not; so one hit saves an entry for one round.
+ * Every linked entry is in one of two queues:
+ *
+ *   put -> fresh --its turn, hit since--> main --its turn, hit--> main, one hit less
+ *            \--its turn, not hit--> evicted     \--its turn, not hit--> evicted
+ *
+ * The fresh queue's turn comes while it takes more than a tenth of the memory. So what is asked for
+ * once, as by a scan, passes through that tenth and evicts nothing that is in use; and what was hot
+ * once goes when its hits are used up. Hits are counted up to three, in place.
+ *
+ * Of what the fresh queue evicts, a ghost remains, 16 bits of its hash, until a newer one takes its
+ * place. A key that comes again while its ghost is there goes into the main queue at once: else
+ * keys that come again later than a tenth of the memory lasts would never get in, however dead the
+ * main queue is.
  *
  * Memory, invariants:
- *   M1  table_size_max + the arena's bytes = the budget
+ *   M1  table_size_max + the ghosts' bytes + the arena's bytes = the budget
  *   M2  buckets and overflow buckets take at most table_size_max
- *   M3  an entry is in the table, in the queue and `linked`, or it is pinned and none of the three
+ *   M3  an entry is in the table, in a queue and `linked`, or it is pinned and none of the three
  */
 #include "store/cache.h"
 
@@ -25,11 +36,23 @@
 #define TABLE_SIZE_MIN ((uint64_t)1024)
 /* What the table takes from the arena at a time: 1,280 entries' worth. */
 #define TABLE_STEP (16 * KIB)
-/* How many visited entries the hand passes before it takes one anyway: bounds a put's time when
+/* How many entries with hits a hand passes before it takes one anyway: bounds a put's time when
  * everything is hot. */
 #define HAND_STEPS_MAX 128
+#define HITS_MAX 3
+/* Parts of the memory, for the fresh queue and for the ghosts. On Zipf traces with entries of 200
+ * bytes, 1/5 and 1/128 each cost half a percent of hits; where hot keys change, or scans pass, they
+ * would gain as much (perf/cache_trace). */
+#define FRESH_PART 10
+#define GHOST_PART 256
 /* How many places in memory a put tries to clear before it gives up. */
 #define CLEAR_TRIES_MAX 16
+
+/* A ring: the newest entry stands behind the hand, the oldest at it. */
+struct cache_queue {
+    uint32_t hand; /* 0: empty */
+    uint64_t units;
+};
 
 struct cache {
     struct cache_table table;
@@ -40,10 +63,16 @@ struct cache {
     uint64_t evictions;
     uint64_t budget;
     uint64_t table_size_max;
-    uint32_t newest;
-    uint32_t oldest;
-    uint32_t hand; /* 0: begins at the oldest */
+    struct cache_queue fresh;
+    struct cache_queue main;
+    uint16_t *ghosts;
+    uint64_t ghost_count;
 };
+
+static uint64_t ghosts_size(const struct cache *cache)
+{
+    return cache->ghost_count * sizeof *cache->ghosts;
+}
 
 int cache_create(uint64_t budget, struct cache **ret_cache)
 {
@@ -51,9 +80,14 @@ int cache_create(uint64_t budget, struct cache **ret_cache)
     if (cache == NULL)
         return -ENOMEM;
     cache->budget = budget;
+    cache->ghost_count = budget / GHOST_PART / sizeof *cache->ghosts;
     cache->table_size_max = max_u64(round_up(budget / TABLE_SHARE, 64), TABLE_SIZE_MIN);
-    uint64_t arena_size = budget > cache->table_size_max ? budget - cache->table_size_max : 0;
-    int result = cache_arena_init(&cache->arena, arena_size);
+    uint64_t others = cache->table_size_max + ghosts_size(cache);
+    int result = -ENOMEM;
+    cache->ghosts = calloc(cache->ghost_count + 1, sizeof *cache->ghosts);
+    if (cache->ghosts == NULL)
+        goto free_cache;
+    result = cache_arena_init(&cache->arena, budget > others ? budget - others : 0);
     if (result != 0)
         goto free_cache;
     /* Entries of the smallest size want a sixth of the budget as buckets, and some overflow. */
@@ -66,6 +100,7 @@ int cache_create(uint64_t budget, struct cache **ret_cache)
 deinit_arena:
     cache_arena_deinit(&cache->arena);
 free_cache:
+    free(cache->ghosts);
     free(cache);
     return result;
 }
@@ -76,6 +111,7 @@ void cache_free(struct cache *cache)
         return;
     cache_table_deinit(&cache->table);
     cache_arena_deinit(&cache->arena);
+    free(cache->ghosts);
     free(cache);
 }
 
@@ -133,6 +169,12 @@ static inline struct cache_entry *find_first(const struct cache *cache, uint64_t
     return is_key_inline(entry, key) ? entry : NULL;
 }
 
+static inline void count_hit(struct cache_entry *entry)
+{
+    if (entry->hits < HITS_MAX) /* so that a hit on a hot entry writes nothing */
+        entry->hits++;
+}
+
 static __attribute__((noinline)) struct cache_entry *find_counted(struct cache *cache,
                                                                   uint64_t hash, struct slice key)
 {
@@ -142,7 +184,7 @@ static __attribute__((noinline)) struct cache_entry *find_counted(struct cache *
         return NULL;
     }
     cache->hits++;
-    entry->visited = true;
+    count_hit(entry);
     return entry;
 }
 
@@ -152,8 +194,7 @@ struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice 
     if (entry == NULL)
         return find_counted(cache, hash, key);
     cache->hits++;
-    if (!entry->visited) /* so that a hit on a visited entry writes nothing */
-        entry->visited = true;
+    count_hit(entry);
     return entry;
 }
 
@@ -174,56 +215,115 @@ void cache_prefetch_entry(const struct cache *cache, uint64_t hash)
     prefetch_entry(entry);
 }
 
-/* ---- the queue ---- */
+/* ---- the queues ---- */
 
-static void queue_insert(struct cache *cache, struct cache_entry *entry)
+static struct cache_entry *entry_at(const struct cache *cache, uint32_t offset)
 {
-    uint32_t offset = cache_arena_offset(&cache->arena, entry);
-    entry->newer = 0;
-    entry->older = cache->newest;
-    if (cache->newest != 0)
-        cache_arena_at(&cache->arena, cache->newest)->newer = offset;
-    else
-        cache->oldest = offset;
-    cache->newest = offset;
+    return cache_arena_at(&cache->arena, offset);
 }
 
-static void queue_remove(struct cache *cache, struct cache_entry *entry)
+static void queue_insert(struct cache *cache, struct cache_queue *queue, struct cache_entry *entry)
 {
-    if (cache->hand == cache_arena_offset(&cache->arena, entry))
-        cache->hand = entry->newer;
-    if (entry->newer != 0)
-        cache_arena_at(&cache->arena, entry->newer)->older = entry->older;
-    else
-        cache->newest = entry->older;
-    if (entry->older != 0)
-        cache_arena_at(&cache->arena, entry->older)->newer = entry->newer;
-    else
-        cache->oldest = entry->newer;
+    uint32_t offset = cache_arena_offset(&cache->arena, entry);
+    if (queue->hand == 0) {
+        entry->newer = offset;
+        entry->older = offset;
+        queue->hand = offset;
+    } else {
+        struct cache_entry *oldest = entry_at(cache, queue->hand);
+        entry->newer = queue->hand;
+        entry->older = oldest->older;
+        entry_at(cache, entry->older)->newer = offset;
+        oldest->older = offset;
+    }
+    queue->units += entry->block_units;
+}
+
+static void queue_remove(struct cache *cache, struct cache_queue *queue, struct cache_entry *entry)
+{
+    uint32_t offset = cache_arena_offset(&cache->arena, entry);
+    if (queue->hand == offset)
+        queue->hand = entry->newer == offset ? 0 : entry->newer;
+    entry_at(cache, entry->older)->newer = entry->newer;
+    entry_at(cache, entry->newer)->older = entry->older;
+    queue->units -= entry->block_units;
+}
+
+/* ---- ghosts ---- */
+
+/* 0 is nobody's. */
+static uint16_t ghost_tag(uint64_t hash)
+{
+    return (uint16_t)hash | 1;
+}
+
+/* Where a hash has its ghost: a newer one takes the place. Without any ghosts it is one place that
+ * nobody counts. */
+static uint16_t *ghost_of(const struct cache *cache, uint64_t hash)
+{
+    return &cache->ghosts[(uint64_t)(((unsigned __int128)hash * cache->ghost_count) >> 64)];
+}
+
+/* Whether the fresh queue evicted it not long ago. */
+static bool ghost_take(struct cache *cache, uint64_t hash)
+{
+    uint16_t *ghost = ghost_of(cache, hash);
+    bool is_there = *ghost == ghost_tag(hash);
+    if (is_there)
+        *ghost = 0;
+    return is_there;
+}
+
+/* ---- eviction ---- */
+
+static void promote(struct cache *cache, struct cache_entry *entry)
+{
+    assert(!entry->in_main);
+    queue_remove(cache, &cache->fresh, entry);
+    entry->in_main = true;
+    entry->hits = 0;
+    queue_insert(cache, &cache->main, entry);
+}
+
+static struct cache_queue *turn_of(struct cache *cache)
+{
+    uint64_t units = cache->fresh.units + cache->main.units;
+    bool is_fresh = cache->main.hand == 0 || cache->fresh.units * FRESH_PART > units;
+    return is_fresh ? &cache->fresh : &cache->main;
 }
 
 /* The entry to evict next, or NULL when all are pinned. */
-static struct cache_entry *hand_find(struct cache *cache)
+static struct cache_entry *victim_find(struct cache *cache)
 {
     uint32_t steps = 0;
-    for (uint64_t passed = 0; passed < 2 * cache->entries; passed++) {
-        uint32_t offset = cache->hand != 0 ? cache->hand : cache->oldest;
-        struct cache_entry *entry = cache_arena_at(&cache->arena, offset);
-        if (entry->pins == 0 && (!entry->visited || steps++ >= HAND_STEPS_MAX))
+    uint64_t pinned = 0; /* in a row: when that is all of a queue, the other one is asked */
+    while (pinned < 2 * cache->entries) {
+        struct cache_queue *queue = turn_of(cache);
+        if (pinned >= cache->entries)
+            queue = queue == &cache->fresh ? &cache->main : &cache->fresh;
+        if (queue->hand == 0)
+            return NULL;
+        struct cache_entry *entry = entry_at(cache, queue->hand);
+        pinned = entry->pins > 0 ? pinned + 1 : 0;
+        if (pinned == 0 && (entry->hits == 0 || steps++ >= HAND_STEPS_MAX))
             return entry;
-        entry->visited = false;
-        cache->hand = entry->newer;
+        if (pinned == 0 && !entry->in_main) {
+            promote(cache, entry);
+            continue;
+        }
+        queue->hand = entry->newer;
+        entry->hits -= pinned == 0;
     }
     return NULL;
 }
 
 /* ---- memory ---- */
 
-/* Out of the table and the queue. */
+/* Out of the table and its queue. */
 static void unlink_entry(struct cache *cache, struct cache_entry *entry)
 {
     assert(entry->linked);
-    queue_remove(cache, entry);
+    queue_remove(cache, entry->in_main ? &cache->main : &cache->fresh, entry);
     cache_table_remove(&cache->table, entry->hash, cache_arena_offset(&cache->arena, entry));
     entry->linked = false;
     cache->entries--;
@@ -238,6 +338,8 @@ static bool is_evictable(const struct cache_entry *entry)
 static struct cache_entry *evict(struct cache *cache, struct cache_entry *entry)
 {
     assert(is_evictable(entry));
+    if (!entry->in_main)
+        *ghost_of(cache, entry->hash) = ghost_tag(entry->hash);
     unlink_entry(cache, entry);
     cache->evictions++;
     return cache_arena_give(&cache->arena, entry);
@@ -266,7 +368,7 @@ static struct cache_entry *allocate(struct cache *cache, uint32_t units)
     uint64_t units_evicted = 0;
     uint32_t tries = 0;
     while (entry == NULL && tries < CLEAR_TRIES_MAX) {
-        struct cache_entry *victim = hand_find(cache);
+        struct cache_entry *victim = victim_find(cache);
         if (victim == NULL)
             return NULL;
         units_evicted += victim->block_units;
@@ -315,15 +417,15 @@ static bool table_prepare(struct cache *cache)
 /* ---- put and remove ---- */
 
 static void entry_fill(struct cache_entry *entry, struct slice value, bool tombstone,
-                       struct version version, uint64_t position, uint64_t location)
+                       bool in_value_file, struct version version, uint64_t position)
 {
     if (value.size > 0)
         memcpy(entry->bytes + entry->key_size, value.data, value.size);
     entry->value_size = value.size;
     entry->tombstone = tombstone;
+    entry->in_value_file = in_value_file;
     entry->version = version;
     entry->position = position;
-    entry->location = location;
 }
 
 static struct cache_entry *entry_create(struct cache *cache, uint64_t hash, struct slice key,
@@ -338,8 +440,10 @@ static struct cache_entry *entry_create(struct cache *cache, uint64_t hash, stru
     entry->hash = hash;
     entry->key_size = (uint16_t)key.size;
     entry->pins = 0;
+    entry->hits = 0;
+    entry->in_main = ghost_take(cache, hash);
     entry->linked = true;
-    queue_insert(cache, entry);
+    queue_insert(cache, entry->in_main ? &cache->main : &cache->fresh, entry);
     cache_table_insert(&cache->table, hash, cache_arena_offset(&cache->arena, entry));
     cache->entries++;
     return entry;
@@ -352,15 +456,14 @@ static bool has_room_for(const struct cache_entry *entry, uint64_t units)
 }
 
 struct cache_entry *cache_put(struct cache *cache, uint64_t hash, struct slice key,
-                              struct slice value, bool tombstone, struct version version,
-                              uint64_t position, uint64_t location)
+                              struct slice value, bool tombstone, bool in_value_file,
+                              struct version version, uint64_t position)
 {
     assert(key.size > 0 && key.size <= UINT16_MAX);
     uint64_t size = sizeof(struct cache_entry) + (uint64_t)key.size + value.size;
     uint64_t units = cache_arena_units(size);
     struct cache_entry *entry = find(cache, hash, key);
     bool is_known = entry != NULL;
-    bool unproved = is_known && entry->unproved;
     if (is_known && (entry->pins > 0 || !has_room_for(entry, units))) {
         cache_remove(cache, entry);
         entry = NULL;
@@ -370,9 +473,9 @@ struct cache_entry *cache_put(struct cache *cache, uint64_t hash, struct slice k
         if (entry == NULL)
             return NULL;
     }
-    entry_fill(entry, value, tombstone, version, position, location);
-    entry->visited = is_known; /* a write is a use, but the first one proves nothing */
-    entry->unproved = unproved;
+    entry_fill(entry, value, tombstone, in_value_file, version, position);
+    if (is_known) /* a write is a use, but the first one proves nothing */
+        count_hit(entry);
     return entry;
 }
 
@@ -401,7 +504,8 @@ void cache_stats(const struct cache *cache, struct cache_stats *ret_stats)
 {
     *ret_stats = (struct cache_stats){
         .entries = cache->entries,
-        .memory = cache_table_size(&cache->table) + cache->arena.units_used * CACHE_UNIT_SIZE,
+        .memory = cache_table_size(&cache->table) + ghosts_size(cache) +
+                  cache->arena.units_used * CACHE_UNIT_SIZE,
         .hits = cache->hits,
         .misses = cache->misses,
         .evictions = cache->evictions,

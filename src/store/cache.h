@@ -3,14 +3,15 @@
  * A hash table under the keyed hash: a bucket is one cache line of tagged offsets, so that a hit
  * costs two dependent cache misses: the bucket and the entry. An entry is one allocation: header,
  * key, value, so that key compare and value are in the lines that follow. Either the newest version
- * of a key is here or nothing of it. Eviction is SIEVE (Zhang et al., NSDI 2024): a visited bit and
- * a hand, no list moves on a hit.
+ * of a key is here or nothing of it. Eviction is S3-FIFO (Yang et al., SOSP 2023): two queues and
+ * hit counters that age, no list moves on a hit.
  *
  * A pinned entry stays valid, and its memory counts, until it is unpinned, even when it was
  * replaced or removed meanwhile.
  *
- * Table and entries (cache_table.h, cache_arena.h) share one budget: what the table takes as it
- * grows, the arena of the entries gives up at its end. */
+ * Table and entries (cache_table.h, cache_arena.h) share one budget, of which 1/256 is for the
+ * hashes of what was evicted: what the table takes as it grows, the arena of the entries gives up
+ * at its end. */
 #ifndef MINIVAULT_STORE_CACHE_H
 #define MINIVAULT_STORE_CACHE_H
 
@@ -27,22 +28,22 @@ struct cache_entry {
     /* the cache's own, in units of cache_arena.h */
     uint32_t block_units;  /* this block's size */
     uint32_t before_units; /* and that of the block before it in memory */
-    uint32_t newer;        /* links of the SIEVE queue, or of a free list; 0: none */
+    uint32_t newer;        /* links of a queue's ring, or of a free list (0: none) */
     uint32_t older;
 
-    uint64_t hash;     /* hash_keyed */
-    uint64_t location; /* where the record lies in the log */
+    uint64_t hash; /* hash_keyed */
     struct version version;
     uint64_t position;   /* of the record in the log */
-    uint32_t value_size; /* decoded */
+    uint32_t value_size; /* decoded; of a descriptor: its own */
     uint32_t pins;
     uint16_t key_size;
-    bool tombstone; /* the key is known to be deleted */
-    bool visited;
-    bool linked;     /* still in the table: false once replaced or removed while pinned */
-    bool unproved;   /* the store's: an older slot of this hash is not proved to be this key yet */
-    bool is_free;    /* the cache's own */
-    uint8_t bytes[]; /* key, value */
+    bool tombstone;     /* the key is known to be deleted */
+    bool in_value_file; /* the value here is the descriptor of a value file */
+    uint8_t hits;       /* the cache's own: 0 to 3 */
+    bool in_main;       /* the cache's own: the queue */
+    bool linked;        /* still in the table: false once replaced or removed while pinned */
+    bool is_free;       /* the cache's own */
+    uint8_t bytes[];    /* key, value */
 };
 
 static inline struct slice cache_entry_key(const struct cache_entry *entry)
@@ -54,12 +55,12 @@ static inline struct slice cache_entry_value(const struct cache_entry *entry)
     return (struct slice){entry->bytes + entry->key_size, entry->value_size};
 }
 
-/* `budget`: bytes of entries and table together; memory is touched only as it is used. More than
+/* `budget`: bytes of all that together; memory is touched only as it is used. More than
  * 64 GiB of entries are not used. Errors: -ENOMEM. */
 int cache_create(uint64_t budget, struct cache **ret_cache);
 void cache_free(struct cache *cache);
 
-/* The entry of this key, or NULL. Marks it visited. Valid until the next cache_put or cache_remove,
+/* The entry of this key, or NULL. Counts a hit. Valid until the next cache_put or cache_remove,
  * longer when pinned. */
 struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice key);
 
@@ -70,15 +71,14 @@ void cache_prefetch(const struct cache *cache, uint64_t hash);
 void cache_prefetch_entry(const struct cache *cache, uint64_t hash);
 
 /* Puts a key's newest state, replacing what is there: key and value are copied and must not lie in
- * the cache. Returns the entry (its `unproved` is that of the entry it replaced, or false), or NULL
- * when it does not fit (larger than an eighth of the budget, or too much else is pinned): then the
- * key is not in the cache, neither old nor new.
+ * the cache. Returns the entry, or NULL when it does not fit (larger than an eighth of the budget,
+ * or too much else is pinned): then the key is not in the cache, neither old nor new.
  *
  * An unpinned entry that has the room is overwritten in place: its bytes change under whoever kept
  * a pointer without a pin. */
 struct cache_entry *cache_put(struct cache *cache, uint64_t hash, struct slice key,
-                              struct slice value, bool tombstone, struct version version,
-                              uint64_t position, uint64_t location);
+                              struct slice value, bool tombstone, bool in_value_file,
+                              struct version version, uint64_t position);
 
 /* Takes a linked entry out of the table. Its memory is free now, or once it is unpinned. */
 void cache_remove(struct cache *cache, struct cache_entry *entry);

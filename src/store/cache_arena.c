@@ -13,7 +13,7 @@
 #define CLASS_EXACT_MAX 32
 #define CLASS_STEP_BITS 4
 
-static_assert(sizeof(struct cache_entry) <= CACHE_BLOCK_UNITS_MIN * CACHE_UNIT_SIZE,
+static_assert(sizeof(struct cache_entry) == CACHE_BLOCK_UNITS_MIN * CACHE_UNIT_SIZE,
               "the smallest block holds a header");
 
 void *cache_memory_map(uint64_t size)

@@ -19,8 +19,8 @@
 
 #define CACHE_UNIT_SIZE 16
 #define CACHE_ARENA_SIZE_MAX (((uint64_t)UINT32_MAX + 1) * CACHE_UNIT_SIZE)
-/* The smallest block: a header and at least one byte of a key. */
-#define CACHE_BLOCK_UNITS_MIN 5
+/* The smallest block: a header, as a free one has. A used one has at least a byte of a key, too. */
+#define CACHE_BLOCK_UNITS_MIN 4
 #define CACHE_CLASS_COUNT 512
 
 struct cache_arena {

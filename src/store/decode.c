@@ -10,8 +10,12 @@ int decode_queue_init(struct decode_queue *queue)
     *queue = (struct decode_queue){.context_count = 0};
     list_init(&queue->waiting);
     list_init(&queue->running);
+    list_init(&queue->streams_waiting);
+    int result = decompressor_create(&queue->small);
+    if (result < 0)
+        return result;
     for (uint32_t i = 0; i < DECODE_CONTEXTS; i++) {
-        int result = decompressor_create(&queue->contexts[i]);
+        result = decompressor_create(&queue->contexts[i]);
         if (result < 0) {
             decode_queue_deinit(queue);
             return result;
@@ -27,9 +31,13 @@ void decode_queue_deinit(struct decode_queue *queue)
         decompressor_free(container_of(node, struct decode_job, node)->context);
     while (list_pop_front(&queue->waiting) != NULL)
         ;
+    while (list_pop_front(&queue->streams_waiting) != NULL)
+        ;
     for (uint32_t i = 0; i < queue->context_count; i++)
         decompressor_free(queue->contexts[i]);
     queue->context_count = 0;
+    decompressor_free(queue->small);
+    queue->small = NULL;
 }
 
 static void start_waiting(struct decode_queue *queue)
@@ -94,12 +102,52 @@ bool decode_step(struct decode_queue *queue)
 int decode_small(struct decode_queue *queue, const uint8_t *frame, size_t frame_size,
                  uint64_t decoded_size_max, uint8_t **ret_data, size_t *ret_size)
 {
-    if (queue->context_count == 0)
-        return 0;
-    struct decompressor *context = queue->contexts[queue->context_count - 1];
+    struct decompressor *context = queue->small;
     decompressor_begin(context, frame, frame_size, decoded_size_max);
-    int result = decompressor_step(context, DECODE_SLICE_SIZE);
+    /* A frame may be a little larger than what it holds. */
+    int result = decompressor_step(context, DECODE_SLICE_SIZE + DECODE_SLICE_SIZE / 64);
     if (result == 1)
         *ret_data = decompressor_take(context, ret_size);
     return result;
+}
+
+/* ---- streams: a context is made for each, so that a large window goes when its stream does ----
+ */
+
+static void grant(struct decode_queue *queue, struct decode_stream *stream)
+{
+    stream->error = decompressor_create(&stream->context);
+    if (stream->error < 0)
+        return;
+    queue->stream_count++;
+    decompressor_begin_moving(stream->context, stream->frame_size, stream->decoded_size_max);
+}
+
+void decode_stream_open(struct decode_queue *queue, struct decode_stream *stream, size_t frame_size,
+                        uint64_t decoded_size_max, void (*granted)(struct decode_stream *stream))
+{
+    *stream = (struct decode_stream){
+        .granted = granted, .frame_size = frame_size, .decoded_size_max = decoded_size_max};
+    if (queue->stream_count < DECODE_STREAMS_MAX && list_is_empty(&queue->streams_waiting))
+        grant(queue, stream);
+    else
+        list_push_back(&queue->streams_waiting, &stream->node);
+}
+
+void decode_stream_close(struct decode_queue *queue, struct decode_stream *stream)
+{
+    if (list_node_is_linked(&stream->node))
+        list_remove(&stream->node);
+    if (stream->context != NULL) {
+        assert(queue->stream_count > 0);
+        queue->stream_count--;
+        decompressor_free(stream->context);
+        stream->context = NULL;
+    }
+    while (queue->stream_count < DECODE_STREAMS_MAX && !list_is_empty(&queue->streams_waiting)) {
+        struct decode_stream *next =
+            container_of(list_pop_front(&queue->streams_waiting), struct decode_stream, node);
+        grant(queue, next);
+        next->granted(next);
+    }
 }

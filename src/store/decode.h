@@ -1,7 +1,9 @@
 /* Decoding of zstd values a slice at a time, so that a large one cannot hold the loop.
  *
  * A job waits its turn for one of a few contexts; each pass gives every running job one slice of
- * DECODE_SLICE_SIZE. */
+ * DECODE_SLICE_SIZE. A stream has a context for itself, for a frame that is decoded while it
+ * arrives: its owner cuts the work into slices. A frame that is whole and small is decoded at once,
+ * with a context that nobody holds. */
 #ifndef MINIVAULT_STORE_DECODE_H
 #define MINIVAULT_STORE_DECODE_H
 
@@ -13,6 +15,7 @@
 
 #define DECODE_SLICE_SIZE ((size_t)256 * 1024)
 #define DECODE_CONTEXTS 4
+#define DECODE_STREAMS_MAX 8u
 
 struct decode_job;
 
@@ -30,11 +33,24 @@ struct decode_job {
     struct list_node node;
 };
 
+/* Embedded by its owner; in use from decode_stream_open to decode_stream_close. */
+struct decode_stream {
+    void (*granted)(struct decode_stream *stream); /* may not close any stream */
+    struct decompressor *context;                  /* NULL: still waiting for one, or `error` */
+    int error;
+    size_t frame_size;
+    uint64_t decoded_size_max;
+    struct list_node node;
+};
+
 struct decode_queue {
     struct decompressor *contexts[DECODE_CONTEXTS]; /* the free ones */
     uint32_t context_count;
+    struct decompressor *small; /* of decode_small */
     struct list waiting;
     struct list running;
+    struct list streams_waiting;
+    uint32_t stream_count; /* that have a context */
 };
 
 int decode_queue_init(struct decode_queue *queue);
@@ -49,8 +65,17 @@ void decode_cancel(struct decode_queue *queue, struct decode_job *job);
 bool decode_step(struct decode_queue *queue);
 
 /* Decodes at once when that takes no more than one slice. Returns 1 with malloc'ed *ret_data; 0:
- * too much for one slice or no context is free, submit a job. Errors: decompressor_step's. */
+ * too much for one slice. Errors: decompressor_step's. */
 int decode_small(struct decode_queue *queue, const uint8_t *frame, size_t frame_size,
                  uint64_t decoded_size_max, uint8_t **ret_data, size_t *ret_size);
+
+/* Asks for a context: at most DECODE_STREAMS_MAX streams have one, first come, first served. When
+ * it is there at once stream->context is set, otherwise `granted` tells, with the context or
+ * stream->error (-ENOMEM). Then decompressor_move on the context. */
+void decode_stream_open(struct decode_queue *queue, struct decode_stream *stream, size_t frame_size,
+                        uint64_t decoded_size_max, void (*granted)(struct decode_stream *stream));
+
+/* In any state, waiting too. May grant others. */
+void decode_stream_close(struct decode_queue *queue, struct decode_stream *stream);
 
 #endif

@@ -5,8 +5,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define PLACE_SIZE 64
 
 bool fetch_has_room(const struct fetcher *fetcher, uint64_t read_size)
 {
@@ -14,38 +17,99 @@ bool fetch_has_room(const struct fetcher *fetcher, uint64_t read_size)
            fetcher->large_bytes + read_size <= FETCH_LARGE_BYTES_MAX;
 }
 
+/* Names the place for the log: file and offset. */
+static void describe(const struct fetch *fetch, char *ret_text, size_t size)
+{
+    uint64_t location = fetch->location;
+    if (location_is_segment(location)) {
+        const struct segment *segment =
+            segments_find(fetch->fetcher->segments, segment_location_file(location));
+        (void)snprintf(ret_text, size, "%02x/seg-%016" PRIx64 " at offset %" PRIu64,
+                       segment->partition, segment->number, segment_location_offset(location));
+        return;
+    }
+    (void)snprintf(ret_text, size, "log file %" PRIu32 " at offset %" PRIu64,
+                   wal_location_file(location), wal_location_offset(location));
+}
+
 static int decode_at(struct fetch *fetch, const uint8_t *data, uint64_t size)
 {
     int64_t result = record_decode(data, size, &fetch->record);
     if (result >= 0)
         return 0;
+    char place[PLACE_SIZE];
+    describe(fetch, place, sizeof place);
     log_error(fetch->fetcher->log,
-              "corrupt record in log file %" PRIu32 " at offset %" PRIu64
-              ": answered as CORRUPT; restore the key from a replica or a backup",
-              wal_location_file(fetch->location), wal_location_offset(fetch->location));
+              "corrupt record in %s: answered as CORRUPT; restore the key from a replica or a "
+              "backup",
+              place);
     return -EBADMSG;
+}
+
+static int refuse(const struct fetch *fetch, int error, const char *what)
+{
+    char place[PLACE_SIZE];
+    describe(fetch, place, sizeof place);
+    log_error(fetch->fetcher->log, "cannot read %s: %s", place, what);
+    return error;
+}
+
+static int judge_read(struct fetch *fetch, int32_t result)
+{
+    if (result < 0)
+        return refuse(fetch, result, strerror(-result));
+    if ((uint64_t)result <= fetch->skip)
+        return refuse(fetch, -EBADMSG, "the file ends before it");
+    const uint8_t *data = fetch->large != NULL ? fetch->large : fetch->buffer;
+    return decode_at(fetch, data + fetch->skip, (uint64_t)result - fetch->skip);
+}
+
+static void unpin(struct fetch *fetch)
+{
+    struct fetcher *fetcher = fetch->fetcher;
+    if (location_is_segment(fetch->location))
+        segment_unpin(fetcher->segments,
+                      segments_find(fetcher->segments, segment_location_file(fetch->location)));
+    else
+        wal_unpin_file(fetcher->wal, wal_location_file(fetch->location));
 }
 
 static void read_done(struct io_op *op, int32_t result)
 {
     struct fetch *fetch = container_of(op, struct fetch, op);
+    int error = judge_read(fetch, result);
+    unpin(fetch);
+    fetch->done(fetch, error);
+}
+
+static void start_read(struct fetch *fetch, int handle)
+{
+    fetch->op.done = read_done;
+    io_read(fetch->fetcher->io, &fetch->op, handle,
+            fetch->large != NULL ? fetch->large : fetch->buffer, fetch->read_size,
+            fetch->read_offset);
+}
+
+static void pinned(struct segment_pin *pin, int handle_or_error)
+{
+    struct fetch *fetch = container_of(pin, struct fetch, pin);
+    fetch->is_pinning = false;
+    if (handle_or_error >= 0)
+        start_read(fetch, handle_or_error);
+    else
+        fetch->done(fetch, refuse(fetch, handle_or_error, strerror(-handle_or_error)));
+}
+
+/* The file may have to be opened first. Returns its handle, or -EINPROGRESS: `pinned` follows. */
+static int pin(struct fetch *fetch)
+{
     struct fetcher *fetcher = fetch->fetcher;
-    uint32_t file = wal_location_file(fetch->location);
-    wal_unpin_file(fetcher->wal, file);
-    if (result < 0) {
-        log_error(fetcher->log, "cannot read log file %" PRIu32 " at offset %" PRIu64 ": %s", file,
-                  wal_location_offset(fetch->location), strerror(-result));
-        fetch->done(fetch, result);
-        return;
-    }
-    const uint8_t *data = fetch->large != NULL ? fetch->large : fetch->buffer;
-    if ((uint64_t)result <= fetch->skip) {
-        log_error(fetcher->log, "log file %" PRIu32 " ends before offset %" PRIu64, file,
-                  wal_location_offset(fetch->location));
-        fetch->done(fetch, -EBADMSG);
-        return;
-    }
-    fetch->done(fetch, decode_at(fetch, data + fetch->skip, (uint64_t)result - fetch->skip));
+    if (!location_is_segment(fetch->location))
+        return wal_pin_file(fetcher->wal, wal_location_file(fetch->location));
+    fetch->pin.done = pinned;
+    struct segment *segment =
+        segments_find(fetcher->segments, segment_location_file(fetch->location));
+    return segment_pin(fetcher->segments, segment, &fetch->pin);
 }
 
 static int take_large(struct fetch *fetch, uint64_t size)
@@ -58,6 +122,29 @@ static int take_large(struct fetch *fetch, uint64_t size)
     return 0;
 }
 
+static const uint8_t *peek(const struct fetch *fetch)
+{
+    return location_is_segment(fetch->location) ? NULL
+                                                : wal_peek(fetch->fetcher->wal, fetch->location);
+}
+
+/* Which blocks to read, and where to. Errors: -ENOMEM. */
+static int plan_read(struct fetch *fetch, uint64_t read_size)
+{
+    bool in_segment = location_is_segment(fetch->location);
+    uint64_t offset = in_segment ? segment_location_offset(fetch->location)
+                                 : wal_location_offset(fetch->location);
+    uint64_t begin = round_down(offset, DISK_BLOCK_SIZE);
+    uint64_t end = round_up(offset + read_size, DISK_BLOCK_SIZE);
+    if (!in_segment)
+        end = min_u64(end, fetch->fetcher->segment_size);
+    assert(end > offset);
+    fetch->skip = offset - begin;
+    fetch->read_offset = begin;
+    fetch->read_size = (uint32_t)(end - begin);
+    return fetch->read_size > FETCH_BUFFER_SIZE ? take_large(fetch, fetch->read_size) : 0;
+}
+
 int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index_entry *entry,
                 fetch_done *done)
 {
@@ -65,27 +152,19 @@ int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index
     fetch->fetcher = fetcher;
     fetch->location = entry->location;
     fetch->done = done;
-    const uint8_t *in_memory = wal_peek(fetcher->wal, entry->location);
+    const uint8_t *in_memory = peek(fetch);
     fetch->in_memory = in_memory != NULL;
     if (in_memory != NULL) {
         int result = decode_at(fetch, in_memory, entry->read_size);
         return result < 0 ? result : 1;
     }
-    uint64_t offset = wal_location_offset(entry->location);
-    uint64_t begin = round_down(offset, DISK_BLOCK_SIZE);
-    uint64_t end =
-        min_u64(round_up(offset + entry->read_size, DISK_BLOCK_SIZE), fetcher->segment_size);
-    assert(end > offset);
-    uint8_t *buffer = fetch->buffer;
-    if (end - begin > FETCH_BUFFER_SIZE) {
-        if (take_large(fetch, end - begin) < 0)
-            return -ENOMEM;
-        buffer = fetch->large;
-    }
-    fetch->skip = offset - begin;
-    int handle = wal_pin_file(fetcher->wal, wal_location_file(entry->location));
-    fetch->op.done = read_done;
-    io_read(fetcher->io, &fetch->op, handle, buffer, (uint32_t)(end - begin), begin);
+    int result = plan_read(fetch, entry->read_size);
+    if (result < 0)
+        return result;
+    int handle = pin(fetch);
+    fetch->is_pinning = handle == -EINPROGRESS;
+    if (handle >= 0)
+        start_read(fetch, handle);
     return 0;
 }
 
@@ -108,7 +187,7 @@ int fetch_keep(struct fetch *fetch)
 
 void fetch_release(struct fetch *fetch)
 {
-    assert(!io_op_is_active(&fetch->op));
+    assert(!io_op_is_active(&fetch->op) && !fetch->is_pinning);
     if (fetch->large == NULL)
         return;
     fetch->fetcher->large_bytes -= fetch->large_size;

@@ -1,5 +1,5 @@
-/* A fetch: one record from where it lies, from the log's memory at once or from the disk through a
- * registered buffer.
+/* A fetch: one record from where it lies: from the log's memory at once, or from the log's or a
+ * partition's segment on disk through a registered buffer.
  *
  * Records up to FETCH_BUFFER_SIZE less a block come into the fetch's own slice of the region; a
  * larger one gets memory of its own for the time, counted against a budget that only new fetches
@@ -10,6 +10,8 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/index.h"
+#include "store/record.h"
+#include "store/segments.h"
 #include "store/wal.h"
 
 #include <stdbool.h>
@@ -22,8 +24,9 @@ struct fetcher {
     struct io *io;
     const struct log *log;
     struct wal *wal;
-    uint64_t segment_size;
-    uint64_t large_bytes; /* in use for large records */
+    struct segments *segments;
+    uint64_t segment_size; /* of the log's */
+    uint64_t large_bytes;  /* in use for large records */
 };
 
 struct fetch;
@@ -39,8 +42,12 @@ struct fetch {
     uint8_t *buffer; /* its slice of the region, FETCH_BUFFER_SIZE bytes */
     uint8_t *large;  /* memory of its own, or NULL */
     uint64_t large_size;
+    struct segment_pin pin; /* of a partition's segment */
+    uint32_t read_size;     /* bytes from read_offset on */
+    uint64_t read_offset;
     uint64_t skip; /* bytes before the record in what was read */
-    wal_location location;
+    uint64_t location;
+    bool is_pinning;
     bool in_memory; /* the record lies in the log's memory */
     struct record record;
 };

@@ -1,6 +1,7 @@
 #include "store/index.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/units.h"
 #include "store/index_table.h"
 
@@ -10,6 +11,7 @@
 
 #define PARTITION_COUNT 256
 #define LOCATION_BITS 48
+#define SIZE_CLASS_MAX 63u
 /* Rows that growing may need beyond memory_max before it gives others back. */
 #define ROWS_BEYOND 128
 
@@ -21,16 +23,17 @@ struct index {
     struct index_table tables[PARTITION_COUNT];
 };
 
-/* ---- size classes: two bits of mantissa, five of exponent ---- */
+/* ---- size classes: two bits of mantissa, four of exponent ---- */
 
 static uint32_t size_class(uint64_t size)
 {
-    assert(size <= 1ull << 37);
     if (size <= 64)
         return 0;
     uint32_t exponent = 61 - (uint32_t)__builtin_clzll(size - 1);
     uint32_t mantissa = (uint32_t)((size - 1) >> exponent) + 1; /* 5 to 8 */
-    return (exponent - 4) * 4 + mantissa - 4;
+    uint32_t class = (exponent - 4) * 4 + mantissa - 4;
+    assert(class <= SIZE_CLASS_MAX);
+    return class;
 }
 
 static uint64_t size_of_class(uint32_t class)
@@ -40,6 +43,7 @@ static uint64_t size_of_class(uint32_t class)
 
 uint64_t index_read_size(uint64_t record_size)
 {
+    assert(record_size <= INDEX_RECORD_SIZE_MAX);
     return size_of_class(size_class(record_size));
 }
 
@@ -74,10 +78,12 @@ void index_free(struct index *index)
     free(index);
 }
 
-/* Whether another block of rows is within the limit. */
-static bool has_memory(const struct index *index)
+/* Whether this many more rows, whole blocks of them, are within the limit. */
+static bool has_memory(const struct index *index, uint64_t rows)
 {
-    return index_memory(index) + INDEX_BLOCK_ROWS * INDEX_ROW_SIZE <= index->memory_max;
+    uint64_t blocks = (rows + INDEX_BLOCK_ROWS - 1) / INDEX_BLOCK_ROWS;
+    uint64_t size = blocks * INDEX_BLOCK_ROWS * INDEX_ROW_SIZE;
+    return index_memory(index) + size <= index->memory_max;
 }
 
 static struct index_slot slot_make(uint64_t hash, const struct index_entry *entry)
@@ -89,6 +95,7 @@ static struct index_slot slot_make(uint64_t hash, const struct index_entry *entr
         .location = entry->location,
         .size_class = size_class(entry->read_size),
         .tombstone = entry->tombstone,
+        .in_value_file = entry->in_value_file,
         .hash = index_slot_bits(hash),
     };
 }
@@ -100,6 +107,7 @@ static struct index_entry slot_entry(const struct index_slot *slot)
         .location = slot->location,
         .read_size = size_of_class(slot->size_class),
         .tombstone = slot->tombstone,
+        .in_value_file = slot->in_value_file,
     };
 }
 
@@ -108,8 +116,8 @@ int index_add(struct index *index, uint32_t partition, uint64_t hash,
 {
     assert(partition < PARTITION_COUNT);
     struct index_slot slot = slot_make(hash, entry);
-    int result =
-        index_table_add(&index->tables[partition], &index->memory, hash, &slot, has_memory(index));
+    int result = index_table_add(&index->tables[partition], &index->memory, hash, &slot,
+                                 has_memory(index, INDEX_BLOCK_ROWS));
     if (result != 0)
         return result;
     index->count++;
@@ -117,40 +125,70 @@ int index_add(struct index *index, uint32_t partition, uint64_t hash,
     return 0;
 }
 
-/* Begins a walk and goes to the slot with this location. NULL: there is none. */
-static struct index_slot *walk_to(const struct index *index, uint32_t partition, uint64_t hash,
-                                  uint64_t location, struct index_walk *ret_walk)
+/* Begins a search and goes to the slot with this version. NULL: there is none. */
+static struct index_slot *search_version(const struct index *index, uint32_t partition,
+                                         uint64_t hash, struct version version,
+                                         struct index_search *ret_search)
 {
     assert(partition < PARTITION_COUNT);
-    index_walk_begin(&index->tables[partition], &index->memory, hash, ret_walk);
-    struct index_slot *slot = index_walk_next(ret_walk);
-    while (slot != NULL && slot->location != location)
-        slot = index_walk_next(ret_walk);
+    index_search_begin(&index->tables[partition], &index->memory, hash, ret_search);
+    struct index_slot *slot = index_search_next(ret_search);
+    while (slot != NULL && (slot->clock != version.clock || slot->origin != version.origin))
+        slot = index_search_next(ret_search);
     return slot;
 }
 
-int index_replace(struct index *index, uint32_t partition, uint64_t hash, uint64_t location,
-                  const struct index_entry *entry)
+int index_get(const struct index *index, uint32_t partition, uint64_t hash, struct version version,
+              struct index_entry *ret_entry)
 {
-    struct index_walk walk;
-    struct index_slot *slot = walk_to(index, partition, hash, location, &walk);
+    struct index_search search;
+    const struct index_slot *slot = search_version(index, partition, hash, version, &search);
+    if (slot == NULL)
+        return -ENOENT;
+    *ret_entry = slot_entry(slot);
+    return 0;
+}
+
+int index_replace(struct index *index, uint32_t partition, uint64_t hash, struct version version,
+                  const struct index_entry *entry, struct index_entry *ret_old)
+{
+    struct index_search search;
+    struct index_slot *slot = search_version(index, partition, hash, version, &search);
     if (slot == NULL)
         return -ENOENT;
     index->tombstones += entry->tombstone;
     index->tombstones -= slot->tombstone;
-    *slot = slot_make(hash, entry);
+    struct index_slot fresh = slot_make(hash, entry); /* ret_old may be entry */
+    if (ret_old != NULL)
+        *ret_old = slot_entry(slot);
+    *slot = fresh;
     return 0;
 }
 
-int index_remove(struct index *index, uint32_t partition, uint64_t hash, uint64_t location)
+int index_remove(struct index *index, uint32_t partition, uint64_t hash, struct version version,
+                 struct index_entry *ret_old)
 {
-    struct index_walk walk;
-    struct index_slot *slot = walk_to(index, partition, hash, location, &walk);
+    struct index_search search;
+    const struct index_slot *slot = search_version(index, partition, hash, version, &search);
     if (slot == NULL)
         return -ENOENT;
     index->tombstones -= slot->tombstone;
     index->count--;
-    index_walk_remove(&walk, &index->tables[partition], &index->memory);
+    if (ret_old != NULL)
+        *ret_old = slot_entry(slot);
+    index_search_remove(&search, &index->tables[partition], &index->memory);
+    return 0;
+}
+
+int index_move(struct index *index, uint32_t partition, uint64_t hash, struct version version,
+               uint64_t old_location, uint64_t location)
+{
+    assert(location < 1ull << LOCATION_BITS);
+    struct index_search search;
+    struct index_slot *slot = search_version(index, partition, hash, version, &search);
+    if (slot == NULL || slot->location != old_location)
+        return -ENOENT;
+    slot->location = location;
     return 0;
 }
 
@@ -172,11 +210,11 @@ uint32_t index_find(const struct index *index, uint32_t partition, uint64_t hash
                     struct index_entry *ret_entries, uint32_t capacity)
 {
     assert(partition < PARTITION_COUNT);
-    struct index_walk walk;
-    index_walk_begin(&index->tables[partition], &index->memory, hash, &walk);
+    struct index_search search;
+    index_search_begin(&index->tables[partition], &index->memory, hash, &search);
     uint32_t count = 0;
     const struct index_slot *slot;
-    while ((slot = index_walk_next(&walk)) != NULL) {
+    while ((slot = index_search_next(&search)) != NULL) {
         struct index_entry entry = slot_entry(slot);
         insert_newest(ret_entries, count, capacity, &entry);
         count++;
@@ -190,9 +228,103 @@ void index_prefetch(const struct index *index, uint32_t partition, uint64_t hash
     index_table_prefetch(&index->tables[partition], &index->memory, hash);
 }
 
+/* ---- all of a partition ---- */
+
+struct walk {
+    index_each *each;
+    void *context;
+};
+
+static void show_row(void *context, const struct index_row *row)
+{
+    const struct walk *walk = context;
+    for (uint32_t i = 0; i < row->count; i++) {
+        struct index_entry entry = slot_entry(&row->slots[i]);
+        walk->each(walk->context, index_row_hash(row, i), &entry);
+    }
+}
+
+/* The cursor is the next group. */
+uint64_t index_walk(const struct index *index, uint32_t partition, uint64_t cursor,
+                    index_each *each, void *context)
+{
+    assert(partition < PARTITION_COUNT);
+    assert(each != NULL);
+    const struct index_table *table = &index->tables[partition];
+    uint64_t count = index_table_group_count(table);
+    if (count == 0)
+        return 0;
+    struct walk walk = {each, context};
+    index_table_show_group(table, &index->memory, cursor, show_row, &walk);
+    return cursor + 1 < count ? cursor + 1 : 0;
+}
+
+int index_reserve(struct index *index, uint32_t partition, uint64_t count)
+{
+    assert(partition < PARTITION_COUNT);
+    struct index_table *table = &index->tables[partition];
+    uint64_t rows = index_table_rows_for(count);
+    if (rows <= table->row_count)
+        return 0;
+    if (!has_memory(index, rows - table->row_count))
+        return -ENOMEM;
+    return index_table_reserve(table, &index->memory, rows);
+}
+
+/* ---- packed ---- */
+
+#define PACKED_SIZE_CLASS 0x3Fu
+#define PACKED_TOMBSTONE 0x40u
+#define PACKED_IN_VALUE_FILE 0x80u
+
+/* The lowest `size` bytes of a number: the last one may not be written beyond. */
+static void store_low(uint8_t *to, uint64_t value, size_t size)
+{
+    memcpy(to, &value, size);
+}
+
+static uint64_t load_low(const uint8_t *from, size_t size)
+{
+    uint64_t value = 0;
+    memcpy(&value, from, size);
+    return value;
+}
+
+void index_pack(uint64_t hash, const struct index_entry *entry, uint8_t *target)
+{
+    assert(entry->location < 1ull << LOCATION_BITS);
+    store_low(target, hash, 7);
+    store_u64(target + 7, entry->version.clock);
+    store_u32(target + 15, entry->version.origin);
+    store_low(target + 19, entry->location, 6);
+    target[25] =
+        (uint8_t)(size_class(entry->read_size) | (entry->tombstone ? PACKED_TOMBSTONE : 0) |
+                  (entry->in_value_file ? PACKED_IN_VALUE_FILE : 0));
+}
+
+void index_unpack(const uint8_t *data, uint64_t *ret_hash, struct index_entry *ret_entry)
+{
+    *ret_hash = load_low(data, 7);
+    *ret_entry = (struct index_entry){
+        .version = {.clock = load_u64(data + 7), .origin = load_u32(data + 15)},
+        .location = load_low(data + 19, 6),
+        .read_size = size_of_class(data[25] & PACKED_SIZE_CLASS),
+        .tombstone = data[25] & PACKED_TOMBSTONE,
+        .in_value_file = data[25] & PACKED_IN_VALUE_FILE,
+    };
+}
+
+/* ---- figures ---- */
+
 uint64_t index_count(const struct index *index)
 {
     return index->count;
+}
+
+uint64_t index_partition_count(const struct index *index, uint32_t partition)
+{
+    assert(partition < PARTITION_COUNT);
+    return index->tables[partition].slot_count;
 }
 
 uint64_t index_tombstones(const struct index *index)

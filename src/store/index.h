@@ -2,11 +2,13 @@
  * partition.
  *
  * A slot has 26 bytes: the version (clock u64, origin u32), the location (48 bits), a size class
- * (the record's size as the number of bytes to read: rounded up, 7 bits), the tombstone bit and 56
- * bits of the hash. The index does not know keys: two keys may share all of these bits, and a key
- * that was overwritten while it was not in memory has two slots until a read has proved that both
- * are the same key. So a look-up yields candidates, newest version first, and whoever asks compares
- * keys. "Exactly this hash" below means these 56 bits, the lower ones.
+ * (the record's size as the number of bytes to read: rounded up, 6 bits), the tombstone bit, a bit
+ * that says that the value lies in a value file, and 56 bits of the hash. The index does not know
+ * keys: two keys may share all of these bits, and a key that was overwritten while it was not in
+ * memory has two slots until a read has proved that both are the same key. So a look-up yields
+ * candidates, newest version first, and whoever asks compares keys. "Exactly this hash" below means
+ * these 56 bits, the lower ones. A version belongs to one write alone: hash and version name a
+ * slot, wherever its record moves.
  *
  * Slots lie in rows of 39, rows in groups of 8 to 15 that are filled evenly (index_table.h). All of
  * it takes at most 32 bytes a key. */
@@ -26,10 +28,14 @@ struct index_entry {
     uint64_t read_size; /* bytes to read so that the whole record is in: a size class, at least the
                            record's size */
     bool tombstone;
+    bool in_value_file;
 };
 
-/* Rounds a record's size up to what its size class will say: at most 1/4 more, at least 64. Sizes
- * are at most 2^37. */
+/* The largest record that there is a slot for: larger values lie in value files. */
+#define INDEX_RECORD_SIZE_MAX (1ull << 21)
+
+/* Rounds a record's size, at most INDEX_RECORD_SIZE_MAX, up to what its size class will say: at
+ * most 1/4 more, at least 64. */
 uint64_t index_read_size(uint64_t record_size);
 
 /* `memory_max`: bytes; 0: no limit but the machine's. Errors: -ENOMEM. */
@@ -42,12 +48,24 @@ void index_free(struct index *index);
 int index_add(struct index *index, uint32_t partition, uint64_t hash,
               const struct index_entry *entry);
 
-/* Replaces the slot that has exactly this hash and `location` by `entry`. Errors: -ENOENT. */
-int index_replace(struct index *index, uint32_t partition, uint64_t hash, uint64_t location,
-                  const struct index_entry *entry);
+/* The slot that has exactly this hash and version. Errors: -ENOENT. */
+int index_get(const struct index *index, uint32_t partition, uint64_t hash, struct version version,
+              struct index_entry *ret_entry);
 
-/* Removes the slot that has exactly this hash and `location`. Errors: -ENOENT. */
-int index_remove(struct index *index, uint32_t partition, uint64_t hash, uint64_t location);
+/* Replaces the slot that has exactly this hash and `version` by `entry`; *ret_old (may be NULL) is
+ * what was there. Errors: -ENOENT. */
+int index_replace(struct index *index, uint32_t partition, uint64_t hash, struct version version,
+                  const struct index_entry *entry, struct index_entry *ret_old);
+
+/* Removes the slot that has exactly this hash and `version`; *ret_old (may be NULL) is what was
+ * there. Errors: -ENOENT. */
+int index_remove(struct index *index, uint32_t partition, uint64_t hash, struct version version,
+                 struct index_entry *ret_old);
+
+/* The record of this write lies at `location` now, if its slot still says `old_location`. Returns
+ * 0; -ENOENT: there is no such slot (any more). */
+int index_move(struct index *index, uint32_t partition, uint64_t hash, struct version version,
+               uint64_t old_location, uint64_t location);
 
 /* The candidates for this hash, newest version first. Returns how many there are, of which at most
  * `capacity` (the newest) are in `ret_entries`. */
@@ -57,7 +75,32 @@ uint32_t index_find(const struct index *index, uint32_t partition, uint64_t hash
 /* Hints that index_find for this hash comes soon. */
 void index_prefetch(const struct index *index, uint32_t partition, uint64_t hash);
 
+/* All slots of a partition, group by group. `cursor` is 0 at first and what the last call returned
+ * then; 0 is returned at the end. Each call shows the slots of one group, 8 to 15 rows and what
+ * overflowed them, in no order, through `each` (not NULL), with what is known of the hash: its 56
+ * bits. Slots may be added, moved to other locations, replaced and removed between two calls: a
+ * slot that is there from the first call to the last is shown at least once, and once more for each
+ * time that the table doubles meanwhile at most. Within `each` nothing may change.
+ *
+ * A group that has grown enough is divided into itself and a new one behind all others, so what
+ * the cursor has not reached stays ahead of it. The walk ends as long as fewer slots are added from
+ * call to call than a group holds. */
+typedef void index_each(void *context, uint64_t hash, const struct index_entry *entry);
+uint64_t index_walk(const struct index *index, uint32_t partition, uint64_t cursor,
+                    index_each *each, void *context);
+
+/* Makes room for `count` slots in a partition's empty table, so that adding them does not grow it
+ * step by step. Errors: -ENOMEM (memory_max, or the machine's): it grows as ever. */
+int index_reserve(struct index *index, uint32_t partition, uint64_t count);
+
+/* A slot as the checkpoint has it: hash 7 bytes, clock 8, origin 4, location 6, then size class (6
+ * bits), tombstone (bit 6), in value file (bit 7); little-endian. */
+#define INDEX_PACKED_SIZE 26u
+void index_pack(uint64_t hash, const struct index_entry *entry, uint8_t *target);
+void index_unpack(const uint8_t *data, uint64_t *ret_hash, struct index_entry *ret_entry);
+
 uint64_t index_count(const struct index *index); /* slots, tombstones too */
+uint64_t index_partition_count(const struct index *index, uint32_t partition);
 uint64_t index_tombstones(const struct index *index);
 uint64_t index_memory(const struct index *index); /* bytes */
 

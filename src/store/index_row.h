@@ -19,8 +19,9 @@ struct __attribute__((packed)) index_slot {
     uint64_t clock;
     uint32_t origin;
     uint64_t location : 48;
-    uint64_t size_class : 7;
+    uint64_t size_class : 6;
     uint64_t tombstone : 1;
+    uint64_t in_value_file : 1;
     uint64_t hash : 48; /* the lowest bits; the tag has the next 8 */
 };
 static_assert(sizeof(struct index_slot) == 25, "a slot without its tag");

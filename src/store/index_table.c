@@ -196,6 +196,25 @@ static bool is_full(const struct index_table *table)
     return table->slot_count * 100 > slots * FILL_PERCENT;
 }
 
+uint64_t index_table_rows_for(uint64_t slot_count)
+{
+    uint64_t slots_a_row = (uint64_t)INDEX_ROW_SLOTS * FILL_PERCENT;
+    return (slot_count * 100 + slots_a_row - 1) / slots_a_row;
+}
+
+int index_table_reserve(struct index_table *table, struct index_memory *memory, uint64_t rows)
+{
+    assert(table->slot_count == 0);
+    while (table->row_count < rows) {
+        bool is_first = table->row_count == 0;
+        if (!table_append_row(table, memory))
+            return -ENOMEM;
+        if (!is_first)
+            split_advance(table); /* there is nothing to spread */
+    }
+    return 0;
+}
+
 int index_table_add(struct index_table *table, struct index_memory *memory, uint64_t hash,
                     const struct index_slot *slot, bool may_grow)
 {
@@ -219,52 +238,78 @@ void index_table_prefetch(const struct index_table *table, const struct index_me
     __builtin_prefetch(row_of(&memory->pool, table, &place, 0));
 }
 
-/* ---- walks ---- */
+/* ---- group by group ---- */
 
-static void walk_enter(struct index_walk *walk, struct index_row *row)
+uint64_t index_table_group_count(const struct index_table *table)
 {
-    walk->row = row;
-    walk->matches = row == NULL ? 0 : index_row_match(row, index_tag(walk->hash));
+    if (table->row_count == 0)
+        return 0;
+    uint64_t divided = table->columns == INDEX_COLUMNS_MAX ? table->split : 0;
+    return (1ull << table->bits) + divided;
 }
 
-void index_walk_begin(const struct index_table *table, const struct index_memory *memory,
-                      uint64_t hash, struct index_walk *ret_walk)
+void index_table_show_group(const struct index_table *table, const struct index_memory *memory,
+                            uint64_t group, index_row_each *each, void *context)
 {
-    *ret_walk = (struct index_walk){.table = table, .pool = &memory->pool, .hash = hash};
+    assert(group < index_table_group_count(table));
+    struct index_place place = place_of(table, group); /* a hash of this group and of column 0 */
+    assert(place.group == group && place.column == 0);
+    for (uint32_t column = 0; column < place.columns; column++)
+        each(context, row_of(&memory->pool, table, &place, column));
+    uint32_t number = chain_of(&memory->pool, table, &place)->next;
+    while (number != 0) {
+        const struct index_row *row = index_pool_at(&memory->pool, number);
+        each(context, row);
+        number = row->next;
+    }
+}
+
+/* ---- searches ---- */
+
+static void search_enter(struct index_search *search, struct index_row *row)
+{
+    search->row = row;
+    search->matches = row == NULL ? 0 : index_row_match(row, index_tag(search->hash));
+}
+
+void index_search_begin(const struct index_table *table, const struct index_memory *memory,
+                        uint64_t hash, struct index_search *ret_search)
+{
+    *ret_search = (struct index_search){.table = table, .pool = &memory->pool, .hash = hash};
     if (table->row_count == 0)
         return;
-    ret_walk->place = place_of(table, hash);
-    walk_enter(ret_walk, row_of(&memory->pool, table, &ret_walk->place, 0));
+    ret_search->place = place_of(table, hash);
+    search_enter(ret_search, row_of(&memory->pool, table, &ret_search->place, 0));
 }
 
 /* On to the next row that may have such slots. */
-static void walk_step(struct index_walk *walk)
+static void search_step(struct index_search *search)
 {
-    const struct index_row *row = walk->row;
+    const struct index_row *row = search->row;
     struct index_row *next = NULL;
-    if (walk->step < walk->place.columns && row->is_spilled) {
-        walk->step++;
-        if (walk->step < walk->place.columns)
-            next = row_of(walk->pool, walk->table, &walk->place, walk->step);
+    if (search->step < search->place.columns && row->is_spilled) {
+        search->step++;
+        if (search->step < search->place.columns)
+            next = row_of(search->pool, search->table, &search->place, search->step);
         else
-            row = chain_of(walk->pool, walk->table, &walk->place);
+            row = chain_of(search->pool, search->table, &search->place);
     }
-    if (walk->step >= walk->place.columns && row->next != 0)
-        next = index_pool_at(walk->pool, row->next);
-    walk_enter(walk, next);
+    if (search->step >= search->place.columns && row->next != 0)
+        next = index_pool_at(search->pool, row->next);
+    search_enter(search, next);
 }
 
-struct index_slot *index_walk_next(struct index_walk *walk)
+struct index_slot *index_search_next(struct index_search *search)
 {
-    while (walk->row != NULL) {
-        while (walk->matches != 0) {
-            walk->slot = (uint32_t)__builtin_ctzll(walk->matches);
-            walk->matches &= walk->matches - 1;
-            struct index_slot *slot = &walk->row->slots[walk->slot];
-            if (slot->hash == index_slot_bits(walk->hash))
+    while (search->row != NULL) {
+        while (search->matches != 0) {
+            search->slot = (uint32_t)__builtin_ctzll(search->matches);
+            search->matches &= search->matches - 1;
+            struct index_slot *slot = &search->row->slots[search->slot];
+            if (slot->hash == index_slot_bits(search->hash))
                 return slot;
         }
-        walk_step(walk);
+        search_step(search);
     }
     return NULL;
 }
@@ -349,18 +394,18 @@ static void hole_fill(struct index_table *table, struct index_memory *memory,
         chain_drop(table, memory, &place, first);
 }
 
-void index_walk_remove(struct index_walk *walk, struct index_table *table,
-                       struct index_memory *memory)
+void index_search_remove(struct index_search *search, struct index_table *table,
+                         struct index_memory *memory)
 {
-    struct index_row *row = walk->row;
-    assert(row != NULL && walk->table == table);
-    walk->row = NULL;
-    row_drop(row, walk->slot);
+    struct index_row *row = search->row;
+    assert(row != NULL && search->table == table);
+    search->row = NULL;
+    row_drop(row, search->slot);
     table->slot_count--;
-    if (walk->step < walk->place.columns) {
-        walk->place.column = (walk->place.column + walk->step) % walk->place.columns;
-        hole_fill(table, memory, walk->place);
+    if (search->step < search->place.columns) {
+        search->place.column = (search->place.column + search->step) % search->place.columns;
+        hole_fill(table, memory, search->place);
     } else if (row->count == 0) {
-        chain_drop(table, memory, &walk->place, row);
+        chain_drop(table, memory, &search->place, row);
     }
 }

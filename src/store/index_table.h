@@ -56,7 +56,23 @@ void index_table_deinit(struct index_table *table);
 int index_table_add(struct index_table *table, struct index_memory *memory, uint64_t hash,
                     const struct index_slot *slot, bool may_grow);
 
-/* Hints that a walk for this hash comes soon. */
+/* How many rows a table needs for this many slots, so that they do not make it grow. */
+uint64_t index_table_rows_for(uint64_t slot_count);
+
+/* Gives a table without slots more rows, up to `rows`. Errors: -ENOMEM: it has some of them. */
+int index_table_reserve(struct index_table *table, struct index_memory *memory, uint64_t rows);
+
+/* Groups are numbered from 0 on. A group is divided into itself and a new, last one, and never goes
+ * away: whoever goes through all numbers in ascending order, while the table grows, misses no slot
+ * that was there all the time. */
+uint64_t index_table_group_count(const struct index_table *table);
+
+/* Shows all rows of a group, its overflow rows too. */
+typedef void index_row_each(void *context, const struct index_row *row);
+void index_table_show_group(const struct index_table *table, const struct index_memory *memory,
+                            uint64_t group, index_row_each *each, void *context);
+
+/* Hints that a search for this hash comes soon. */
 void index_table_prefetch(const struct index_table *table, const struct index_memory *memory,
                           uint64_t hash);
 
@@ -68,8 +84,8 @@ struct index_place {
     uint32_t column;
 };
 
-/* A walk over the slots that have a hash. Valid until the table changes. */
-struct index_walk {
+/* A search for the slots that have a hash. Valid until the table changes. */
+struct index_search {
     const struct index_table *table;
     const struct index_pool *pool;
     uint64_t hash;
@@ -80,14 +96,14 @@ struct index_walk {
     uint64_t matches;      /* in `row`, not seen yet */
 };
 
-void index_walk_begin(const struct index_table *table, const struct index_memory *memory,
-                      uint64_t hash, struct index_walk *ret_walk);
+void index_search_begin(const struct index_table *table, const struct index_memory *memory,
+                        uint64_t hash, struct index_search *ret_search);
 
 /* The next slot, or NULL. */
-struct index_slot *index_walk_next(struct index_walk *walk);
+struct index_slot *index_search_next(struct index_search *search);
 
-/* Removes the slot at which the walk stands. Ends the walk. */
-void index_walk_remove(struct index_walk *walk, struct index_table *table,
-                       struct index_memory *memory);
+/* Removes the slot at which the search stands. Ends the search. */
+void index_search_remove(struct index_search *search, struct index_table *table,
+                         struct index_memory *memory);
 
 #endif

@@ -56,8 +56,7 @@ void record_encode(const struct record *record, uint8_t *target)
 static bool is_understood(const struct record_header *header)
 {
     return header->format == RECORD_FORMAT && header->header_size == RECORD_HEADER_SIZE &&
-           (header->flags & ~RECORD_FLAGS_KNOWN) == 0 && header->reserved == 0 &&
-           (header->flags & RECORD_IN_VALUE_FILE) == 0;
+           (header->flags & ~RECORD_FLAGS_KNOWN) == 0 && header->reserved == 0;
 }
 
 int64_t record_decode(const uint8_t *data, uint64_t size, struct record *ret_record)

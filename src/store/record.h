@@ -30,7 +30,7 @@
 enum record_flags {
     RECORD_TOMBSTONE = 1,
     RECORD_ZSTD = 2,
-    RECORD_IN_VALUE_FILE = 4, /* the storage issue's: not written yet, refused when read */
+    RECORD_IN_VALUE_FILE = 4, /* the value here is the descriptor of a value file */
     RECORD_JSON = 8,
     RECORD_FLAGS_KNOWN = 15,
 };

@@ -9,7 +9,7 @@
 
 static bool has_records(const struct wal_segment *segment)
 {
-    return segment->state == WAL_SEGMENT_SEALED && !segment->is_discarded;
+    return segment->state == WAL_SEGMENT_SEALED && !segment->is_discarded && !segment->is_dead;
 }
 
 static int compare_segments(const void *left, const void *right)
@@ -112,7 +112,7 @@ static int lay_out_places(struct recovery *recovery)
     return 0;
 }
 
-static void take_found(struct recovery *recovery, const struct wal_scan_found *scan)
+static void take_found(struct recovery *recovery, const struct wal_scan_found *scan, uint64_t proof)
 {
     struct wal_recovered *found = &recovery->found;
     found->last_position = scan->last_position;
@@ -122,6 +122,10 @@ static void take_found(struct recovery *recovery, const struct wal_scan_found *s
     found->damaged_last = scan->damaged_last;
     if (recovery->is_unsure)
         found->damaged_last = max_u64(found->damaged_last, scan->last_position);
+    recovery_judge_losses(recovery, proof);
+    found->damaged_last = max_u64(found->damaged_last, recovery->lost);
+    /* A position that was lost is not given again. */
+    found->last_position = max_u64(found->last_position, found->damaged_last);
     found->segments = recovery->place_count;
     found->bytes_read = recovery->reader.bytes_read;
     if (found->dropped_bytes > 0)
@@ -149,7 +153,7 @@ static int scan_segments(struct recovery *recovery)
     error = wal_scan_run(&scan);
     if (error < 0)
         return recovery->each_result != 0 ? recovery->each_result : error;
-    take_found(recovery, &scan.found);
+    take_found(recovery, &scan.found, scan.proof);
     return 0;
 }
 
@@ -160,6 +164,8 @@ static void fill_state(struct recovery *recovery)
     struct wal_state *state = recovery->state;
     state->last_position = recovery->found.last_position;
     state->clock_ceiling = recovery->found.clock_ceiling;
+    state->lost = recovery->lost;
+    state->number = recovery->number_known;
     for (uint32_t file = 0; file < state->table.count; file++) {
         struct wal_segment *segment = state->table.segments[file];
         state->generation = max_u64(state->generation, segment->header.generation);
@@ -167,6 +173,7 @@ static void fill_state(struct recovery *recovery)
         if (file >= recovery->place_count)
             continue;
         segment->end = recovery->places[file].end;
+        segment->position_last = recovery->places[file].position_last;
         segment->has_seal = recovery->places[file].is_sealed;
         segment->is_damaged = recovery->places[file].is_damaged;
         segment->is_unreadable = recovery->places[file].unreadable_last != WAL_READABLE;
@@ -212,6 +219,7 @@ static int recover(struct recovery *recovery)
         error = recovery_judge_segments(recovery);
     if (error < 0)
         return error;
+    recovery_note_dead(recovery);
     order_segments(recovery);
     error = scan_segments(recovery);
     if (error != 0)
@@ -224,8 +232,13 @@ int wal_recover(struct io *io, const struct log *log, const struct wal_options *
                 wal_recover_each *each, void *context, struct wal_recovered *ret_recovered,
                 struct wal_state **ret_state)
 {
-    struct recovery recovery = {
-        .io = io, .log = log, .options = options, .each = each, .context = context};
+    struct recovery recovery = {.io = io,
+                                .log = log,
+                                .options = options,
+                                .each = each,
+                                .context = context,
+                                .last_known = options->last_known,
+                                .number_known = options->number_known};
     recovery.state = calloc(1, sizeof *recovery.state);
     if (recovery.state == NULL)
         return -ENOMEM;
@@ -250,9 +263,13 @@ void wal_state_free(struct io *io, struct wal_state *state)
     free(state);
 }
 
-void wal_state_record_dead(struct wal_state *state, wal_location location)
+void wal_state_forget_alive(struct wal_state *state)
 {
-    struct wal_segment *segment = wal_table_find(&state->table, wal_location_file(location));
-    assert(segment->live > 0);
-    segment->live--;
+    for (uint32_t file = 0; file < state->table.count; file++)
+        state->table.segments[file]->live = 0;
+}
+
+void wal_state_record_alive(struct wal_state *state, wal_location location)
+{
+    wal_table_find(&state->table, wal_location_file(location))->live++;
 }

@@ -42,10 +42,15 @@ int wal_recover(struct io *io, const struct log *log, const struct wal_options *
                 wal_recover_each *each, void *context, struct wal_recovered *ret_recovered,
                 struct wal_state **ret_state);
 
+/* The greatest note in the headers and marks of the log's files, before it is recovered; 0: none,
+ * or no log. What cannot be read tells nothing. Errors: -ENOMEM, the directory's. */
+int wal_recover_note(struct io *io, const struct wal_options *options, struct wal_note *ret_note);
+
 /* For a state that is not handed to wal_open. Closes its files. */
 void wal_state_free(struct io *io, struct wal_state *state);
 
-/* Marks the record at `location` dead before the log is open (`each` found a newer one). */
-void wal_state_record_dead(struct wal_state *state, wal_location location);
+/* Before the log is open: which records are alive is counted anew, by whoever knows. */
+void wal_state_forget_alive(struct wal_state *state);
+void wal_state_record_alive(struct wal_state *state, wal_location location);
 
 #endif

@@ -75,6 +75,54 @@ int recovery_open_segments(struct recovery *recovery)
     return error;
 }
 
+/* ---- the owner's note ---- */
+
+static void take_note(const struct wal_options *options, const uint8_t *block,
+                      struct wal_note *note)
+{
+    struct wal_segment_header header;
+    if (wal_segment_header_decode(block, &header) < 0 ||
+        header.directory_id != options->directory_id || header.log_id != options->log_id)
+        return;
+    if (header.note.major > note->major ||
+        (header.note.major == note->major && header.note.minor > note->minor))
+        *note = header.note;
+}
+
+static void read_note(struct io *io, const struct wal_options *options, uint32_t serial,
+                      uint8_t *blocks, struct wal_note *note)
+{
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/wal-%08" PRIx32, options->directory, serial);
+    int handle = length > 0 && (size_t)length < sizeof path
+                     ? wal_wait_open(io, path, IO_OPEN_READ | IO_OPEN_DIRECT)
+                     : -ENAMETOOLONG;
+    if (handle < 0)
+        return;
+    memset(blocks, 0, 2 * WAL_BLOCK_SIZE);
+    for (uint32_t i = 0; i < 2; i++)
+        if (wal_wait_read(io, handle, blocks + i * WAL_BLOCK_SIZE, WAL_BLOCK_SIZE,
+                          i * WAL_BLOCK_SIZE) == (int)WAL_BLOCK_SIZE)
+            take_note(options, blocks + i * WAL_BLOCK_SIZE, note);
+    (void)wal_wait_close(io, handle);
+}
+
+int wal_recover_note(struct io *io, const struct wal_options *options, struct wal_note *ret_note)
+{
+    struct listing listing = {0};
+    struct wal_note note = {0};
+    uint8_t *blocks = aligned_alloc(WAL_BLOCK_SIZE, 2 * WAL_BLOCK_SIZE);
+    int error =
+        blocks == NULL ? -ENOMEM : io_list_directory(io, options->directory, list_name, &listing);
+    for (uint32_t i = 0; error == 0 && i < listing.count; i++)
+        read_note(io, options, listing.serials[i], blocks, &note);
+    free(listing.serials);
+    free(blocks);
+    if (error == 0)
+        *ret_note = note;
+    return error;
+}
+
 /* ---- what each file is ---- */
 
 static bool is_zero(const uint8_t *block)
@@ -206,6 +254,11 @@ static int judge_segment(struct recovery *recovery, struct wal_segment *segment,
     int is_marked = read_header(recovery, segment, head + WAL_MARK_OFFSET, WAL_HEADER_SPARE, &mark);
     if (is_active < 0 || is_marked < 0)
         return is_active < 0 ? is_active : is_marked;
+    segment->mark = is_marked ? mark.number : 0;
+    if (is_active)
+        recovery_note_header(recovery, &header, head);
+    if (is_marked)
+        recovery_note_header(recovery, &mark, head + WAL_MARK_OFFSET);
     bool later = is_in_later_use(recovery, head + WAL_DATA_OFFSET, is_marked ? mark.number : 0);
     if (is_active && (!is_marked || header.number > mark.number)) {
         segment->header = header;

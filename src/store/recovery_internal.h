@@ -1,4 +1,4 @@
-/* What recovery.c and recovery_read.c share. */
+/* What the recovery_*.c files share. */
 #ifndef MINIVAULT_STORE_RECOVERY_INTERNAL_H
 #define MINIVAULT_STORE_RECOVERY_INTERNAL_H
 
@@ -67,7 +67,12 @@ struct recovery {
     struct reader reader;
     uint64_t size_bytes; /* of all files */
     uint64_t reported_ns;
-    bool is_unsure; /* a whole file is beyond reading */
+    bool is_unsure;                   /* a whole file is beyond reading */
+    struct wal_segment_header newest; /* of the sound headers; number 0: there is none */
+    struct wal_listing listing;       /* its */
+    uint64_t lost;                    /* greatest one that any header tells */
+    uint64_t last_known;              /* the log had reached this position */
+    uint64_t number_known;            /* and a segment with this number had its header */
 };
 
 /* recovery_files.c: opens every segment file into the state's table. Errors: open(2)'s, -ENFILE,
@@ -78,5 +83,16 @@ int recovery_open_segments(struct recovery *recovery);
  * records, or with is_discarded an unfinished one), SPARE, or LEAVING: not to be touched. Errors:
  * -EPROTONOSUPPORT, -EXDEV. */
 int recovery_judge_segments(struct recovery *recovery);
+
+/* recovery_listing.c: takes a sound header, of whatever use of its file, or a mark. */
+void recovery_note_header(struct recovery *recovery, const struct wal_segment_header *header,
+                          const uint8_t *block);
+
+/* Segments that the newest header does not list are dead. */
+void recovery_note_dead(struct recovery *recovery);
+
+/* After the scan, which proved that everything up to `proof` was durable in the newest generation:
+ * what is gone with whole files, or with the end of the log, goes into recovery->lost. */
+void recovery_judge_losses(struct recovery *recovery, uint64_t proof);
 
 #endif

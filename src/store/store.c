@@ -6,6 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes of records that background work handles between two passes: some ten microseconds. */
+#define MOVE_BUDGET (64 * KIB)
+#define CHECKPOINT_BUDGET (64 * KIB)
+
+/* Slots that the filter in front of the index is rebuilt from between two passes. */
+#define BLOOM_SLOTS 256u
+#define SCRUB_BUDGET (64 * KIB)
+
 int kept_key_set(struct kept_key *kept, struct slice key)
 {
     uint8_t *bytes = key.size <= sizeof kept->bytes ? kept->bytes : malloc(key.size);
@@ -31,6 +39,19 @@ void store_made_room(struct store *store)
     store->options.events.room(store->options.events.context);
 }
 
+void store_record_dead(struct store *store, const struct place *place,
+                       const struct index_entry *old, uint64_t killer_position)
+{
+    if (old->in_value_file) {
+        struct value_file_name name = {(uint8_t)place->partition, place->key_hash, old->version};
+        large_file_dead(store, &name, killer_position);
+    }
+    if (location_is_segment(old->location))
+        segment_record_dead(store->segments, old->location, old->read_size, killer_position);
+    else
+        wal_record_dead(store->wal, old->location, killer_position);
+}
+
 void store_fail(struct store *store, int error)
 {
     if (store->failed != 0)
@@ -39,17 +60,35 @@ void store_fail(struct store *store, int error)
     store->options.events.failed(store->options.events.context, error);
 }
 
+void store_show_file(const struct place *place, struct slice key, struct version version,
+                     bool in_value_file, struct store_value *ret_value)
+{
+    ret_value->version = version;
+    ret_value->in_value_file = in_value_file;
+    if (!in_value_file)
+        return;
+    ret_value->key = key;
+    ret_value->file = (struct value_file_name){(uint8_t)place->partition, place->key_hash, version};
+}
+
 enum store_status store_show_entry(const struct store *store, struct cache_entry *entry,
                                    struct store_value *ret_value)
 {
     ret_value->gate = wal_gate(store->wal, entry->position);
-    if (store_is_damaged_at(store, entry->position))
+    ret_value->version = entry->version;
+    uint32_t partition = hash_partition(hash_key(entry->bytes, entry->key_size));
+    if (store_is_damaged_at(store, partition, entry->position))
         return STORE_CORRUPT;
     if (entry->tombstone)
         return STORE_NOT_FOUND;
     ret_value->data = entry->bytes + entry->key_size;
     ret_value->size = entry->value_size;
     ret_value->entry = entry;
+    if (entry->in_value_file) {
+        struct slice key = cache_entry_key(entry);
+        struct place place = store_place(store, key);
+        store_show_file(&place, key, entry->version, true, ret_value);
+    }
     return STORE_OK;
 }
 
@@ -61,7 +100,9 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     *ret_value = (struct store_value){0};
     if (entry != NULL)
         return store_show_entry(store, entry, ret_value);
-    struct place place = {.partition = hash_partition(hash_key(key.data, key.size)), .hash = hash};
+    uint64_t key_hash = hash_key(key.data, key.size);
+    struct place place = {
+        .partition = hash_partition(key_hash), .hash = hash, .key_hash = key_hash};
     return lookup_start(store, key, place, waiter, ret_value);
 }
 
@@ -79,26 +120,27 @@ void store_prefetch_entry(const struct store *store, struct store_place place)
     cache_prefetch_entry(store->cache, place.hash);
 }
 
-bool store_get_cached(struct store *store, struct slice key, struct store_place place,
-                      enum store_status *ret_status, struct store_value *ret_value)
+/* Whether the filter knows that there is no such key. */
+static bool is_absent(const struct store *store, struct slice key, uint64_t hash,
+                      enum store_status *ret_status)
 {
-    struct cache_entry *entry = cache_find(store->cache, place.hash, key);
-    if (entry == NULL)
+    uint32_t partition = hash_partition(hash_key(key.data, key.size));
+    if (bloom_may_contain(store->bloom, partition, hash))
         return false;
-    *ret_value = (struct store_value){0};
-    *ret_status = store_show_entry(store, entry, ret_value);
+    *ret_status = store_is_damaged_at(store, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
     return true;
 }
 
-/* What a write found out about its key before anything is changed. */
-struct plan {
-    struct place place;
-    struct cache_entry *cached;
-    struct index_entry same[CANDIDATES_MAX]; /* slots that are this key's for certain */
-    uint32_t same_count;
-    struct proof *proof; /* for those that may be; NULL: there are none */
-    bool absent;         /* the key is not here at all */
-};
+bool store_get_at_once(struct store *store, struct slice key, struct store_place place,
+                       enum store_status *ret_status, struct store_value *ret_value)
+{
+    struct cache_entry *entry = cache_find(store->cache, place.hash, key);
+    *ret_value = (struct store_value){0};
+    if (entry == NULL)
+        return is_absent(store, key, place.hash, ret_status);
+    *ret_status = store_show_entry(store, entry, ret_value);
+    return true;
+}
 
 /* Sorts the slots of a key that is not cached: the log's memory tells of some at once. Returns
  * false: BUSY. */
@@ -133,14 +175,13 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
     return kept_key_set(&plan->proof->key, key) == 0;
 }
 
-static void plan_drop(struct store *store, struct plan *plan)
+void plan_drop(struct store *store, struct plan *plan)
 {
     if (plan->proof != NULL)
         proof_put(store, plan->proof);
 }
 
-/* Fills the plan. Returns OK, BUSY or FAILED. */
-static enum store_status plan_write(struct store *store, struct slice key, struct plan *plan)
+enum store_status plan_write(struct store *store, struct slice key, struct plan *plan)
 {
     *plan = (struct plan){.place = store_place(store, key)};
     if (store->failed != 0)
@@ -158,19 +199,20 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
                           uint64_t position)
 {
     const struct place *place = &plan->place;
-    if (plan->cached != NULL) {
-        wal_location old = plan->cached->location;
-        int result = index_replace(store->index, place->partition, place->hash, old, entry);
-        assert(result == 0);
-        wal_record_dead(store->wal, old, position);
+    struct index_entry old;
+    if (plan->cached != NULL && index_replace(store->index, place->partition, place->hash,
+                                              plan->cached->version, entry, &old) == 0) {
+        store_record_dead(store, place, &old, position);
         return 0;
     }
+    assert(plan->cached == NULL || plan->cached->tombstone); /* it was purged */
     for (uint32_t i = 0; i < plan->same_count; i++) {
-        wal_location old = plan->same[i].location;
-        int result = index_remove(store->index, place->partition, place->hash, old);
+        int result =
+            index_remove(store->index, place->partition, place->hash, plan->same[i].version, &old);
         assert(result == 0);
-        wal_record_dead(store->wal, old, position);
+        store_record_dead(store, place, &old, position);
     }
+    bloom_add(store->bloom, place->partition, place->hash);
     return index_add(store->index, place->partition, place->hash, entry);
 }
 
@@ -189,13 +231,14 @@ static enum store_status status_of_append(struct store *store, int result)
     }
 }
 
-/* Appends and applies. `decoded` is what the cache shows. */
-static enum store_status commit(struct store *store, struct plan *plan, struct record *record,
-                                struct slice decoded, uint64_t *ret_gate)
+enum store_status plan_commit(struct store *store, struct plan *plan, struct record *record,
+                              struct slice decoded, uint64_t *ret_gate)
 {
     bool tombstone = record->flags & RECORD_TOMBSTONE;
-    record->version =
-        (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)), store->origin};
+    bool in_value_file = record->flags & RECORD_IN_VALUE_FILE;
+    if (record->version.clock == 0)
+        record->version = (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
+                                           store->origin};
     struct wal_receipt receipt;
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {
@@ -207,6 +250,7 @@ static enum store_status commit(struct store *store, struct plan *plan, struct r
         .location = receipt.location,
         .read_size = index_read_size(record_size(record->key.size, record->value.size)),
         .tombstone = tombstone,
+        .in_value_file = in_value_file,
     };
     result = apply_to_index(store, plan, &entry, receipt.position);
     if (result < 0) {
@@ -217,8 +261,8 @@ static enum store_status commit(struct store *store, struct plan *plan, struct r
         plan_drop(store, plan);
         return STORE_FAILED;
     }
-    (void)cache_put(store->cache, plan->place.hash, record->key, decoded, tombstone,
-                    record->version, receipt.position, receipt.location);
+    (void)cache_put(store->cache, plan->place.hash, record->key, decoded, tombstone, in_value_file,
+                    record->version, receipt.position);
     if (plan->proof != NULL) {
         plan->proof->killer_position = receipt.position;
         proof_start(plan->proof);
@@ -231,19 +275,25 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
                             struct slice decoded, bool zstd, uint64_t *ret_gate)
 {
     assert(key.size > 0);
-    if (stored.size > store->options.value_size_max || decoded.size > store->options.value_size_max)
+    if (stored.size > large_stored_max(&store->options) ||
+        decoded.size >= large_value_min(&store->options))
         return STORE_TOO_LARGE;
+    if (record_size(key.size, stored.size) > INDEX_RECORD_SIZE_MAX)
+        return STORE_TOO_LARGE;
+    if (reserve_is_released(&store->reserve))
+        return STORE_NO_SPACE;
     struct plan plan;
     enum store_status status = plan_write(store, key, &plan);
     if (status != STORE_OK)
         return status;
+    zstd = zstd || squeeze(&store->squeeze, stored, &stored) == 1;
     struct record record = {
         .key = key,
         .value = stored,
         .decoded_size = decoded.size,
         .flags = zstd ? RECORD_ZSTD : 0,
     };
-    return commit(store, &plan, &record, decoded, ret_gate);
+    return plan_commit(store, &plan, &record, decoded, ret_gate);
 }
 
 enum store_status store_delete(struct store *store, struct slice key, uint64_t *ret_gate)
@@ -254,14 +304,14 @@ enum store_status store_delete(struct store *store, struct slice key, uint64_t *
     if (status != STORE_OK)
         return status;
     /* Where damage may have taken a newer write, only a tombstone makes sure. */
-    bool damaged = store->damage_last != 0;
+    bool damaged = store_is_damaged_at(store, plan.place.partition, 0);
     bool deleted = plan.cached != NULL && plan.cached->tombstone;
     if (!damaged && (plan.absent || deleted)) {
         *ret_gate = deleted ? wal_gate(store->wal, plan.cached->position) : 0;
         return STORE_OK;
     }
     struct record record = {.key = key, .flags = RECORD_TOMBSTONE};
-    return commit(store, &plan, &record, (struct slice){(const uint8_t *)"", 0}, ret_gate);
+    return plan_commit(store, &plan, &record, (struct slice){(const uint8_t *)"", 0}, ret_gate);
 }
 
 bool store_flush(struct store *store)
@@ -269,6 +319,13 @@ bool store_flush(struct store *store)
     bool more = decode_step(&store->decodes);
     proof_work_off_suspects(store);
     wal_flush(store->wal);
+    large_flush(store);
+    more |= bloom_step(store->bloom, store->index, BLOOM_SLOTS);
+    if (reserve_step(&store->reserve))
+        mover_set_tight(store->mover, false);
+    more |= mover_step(store->mover, MOVE_BUDGET);
+    more |= store_step_checkpoint(store, CHECKPOINT_BUDGET);
+    more |= scrub_step(store->scrub, SCRUB_BUDGET);
     return more;
 }
 
@@ -305,10 +362,14 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
     *ret_stats = (struct store_stats){
         .keys = index_count(store->index) - index_tombstones(store->index),
         .index_memory = index_memory(store->index),
-        .damaged = store->damage_last != 0,
+        .damaged = store->damage_last != 0 || store->recovered.damaged_segments > 0,
     };
     (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free,
                         &ret_stats->disk_total);
     cache_stats(store->cache, &ret_stats->cache);
     wal_stats(store->wal, &ret_stats->wal);
+    segments_stats(store->segments, &ret_stats->segments);
+    mover_stats(store->mover, &ret_stats->mover);
+    scrub_stats(store->scrub, &ret_stats->scrub);
+    ret_stats->damaged |= ret_stats->scrub.damaged > 0;
 }

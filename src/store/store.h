@@ -13,8 +13,9 @@
  * waits for that read.
  *
  * Invariants: (1) the cache has the newest version of a key or nothing of it; (2) a cached entry's
- * location is in the index; (3) a slot is removed only when a newer record of the same key was
- * appended, a segment is recycled only when that newer record is durable. */
+ * version has a slot in the index, unless it is a tombstone that was purged; (3) a slot is removed
+ * only when a newer record of the same key was appended, a segment is recycled only when that newer
+ * record is durable. */
 #ifndef MINIVAULT_STORE_STORE_H
 #define MINIVAULT_STORE_STORE_H
 
@@ -22,6 +23,9 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/cache.h"
+#include "store/mover.h"
+#include "store/scrub.h"
+#include "store/value_file.h"
 #include "store/wal.h"
 
 #include <stdbool.h>
@@ -47,6 +51,10 @@ struct store_value {
         *entry; /* where data lies, to be pinned by whoever keeps it beyond this pass; NULL: data is
                    valid only until the call that showed it returns */
     uint64_t gate;
+    struct version version; /* also of a tombstone; of nothing: zero */
+    bool in_value_file; /* data is the descriptor of `file`. Of a get that is pending: it may be */
+    struct value_file_name file;
+    struct slice key; /* when in_value_file: valid as long as data */
 };
 
 /* Embedded by a caller whose get may be pending; in use until `done`. */
@@ -69,7 +77,13 @@ struct store_options {
     uint64_t cache_size;     /* bytes */
     uint64_t segment_size;   /* bytes, when the directory is formatted now */
     uint32_t value_size_max; /* bytes */
+    uint32_t value_file_min; /* bytes: a value of at least this lies in a file; 0: VALUE_FILE_MIN */
+    uint32_t stream_buffers; /* for values on their way; 0: STORE_STREAM_BUFFERS */
+    uint64_t log_keep_bytes; /* of sealed log that are not moved yet; 0: some segments */
+    uint64_t compact_min;    /* dead bytes of segments that are worth a job; 0: a segment's */
+    uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
     uint32_t shard;          /* this shard's number */
+    uint64_t scrub_rate;     /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
     enum wal_durability durability;
     uint64_t lock_wait_ns; /* how long to wait for a dying predecessor */
     bool probe;            /* probe the device again */
@@ -108,14 +122,15 @@ struct store_place {
 struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write);
 void store_prefetch_entry(const struct store *store, struct store_place place);
 
-/* store_get for a key that is in the cache, without a waiter. Returns false, and does nothing, when
- * it is not. */
-bool store_get_cached(struct store *store, struct slice key, struct store_place place,
-                      enum store_status *ret_status, struct store_value *ret_value);
+/* store_get for a key whose answer is in memory: it is cached, or known to be absent. Needs no
+ * waiter. Returns false, and does nothing, when that is not so. */
+bool store_get_at_once(struct store *store, struct slice key, struct store_place place,
+                       enum store_status *ret_status, struct store_value *ret_value);
 
 /* A write. `stored` is what goes to disk, `decoded` what gets show: the same slice, or with `zstd`
- * a frame and what it decodes to. Returns OK, with the gate to be waited for, BUSY, NO_SPACE,
- * TOO_LARGE or FAILED. */
+ * a frame and what it decodes to, less than value_file_min bytes (others: store_upload_begin,
+ * store_large.h). Returns OK, with the gate to be waited for, BUSY, NO_SPACE, TOO_LARGE or FAILED.
+ */
 enum store_status store_set(struct store *store, struct slice key, struct slice stored,
                             struct slice decoded, bool zstd, uint64_t *ret_gate);
 
@@ -145,6 +160,9 @@ struct store_stats {
     bool damaged;
     struct cache_stats cache;
     struct wal_stats wal;
+    struct segments_stats segments;
+    struct mover_stats mover;
+    struct scrub_stats scrub;
 };
 void store_stats(struct store *store, struct store_stats *ret_stats);
 

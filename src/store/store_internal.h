@@ -4,10 +4,17 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "store/bloom.h"
+#include "store/checkpoint.h"
 #include "store/decode.h"
 #include "store/fetch.h"
 #include "store/index.h"
+#include "store/manifest.h"
+#include "store/mover.h"
 #include "store/recovery.h"
+#include "store/reserve.h"
+#include "store/segments.h"
+#include "store/squeeze.h"
 #include "store/store.h"
 #include "store/superblock.h"
 
@@ -23,17 +30,19 @@
 /* How often a look-up starts over because writes changed what it walks through. */
 #define LOOKUP_RELOADS_MAX 8u
 
+#define STORE_PARTITIONS 256u
+
 /* A key's place in the tables. */
 struct place {
     uint32_t partition;
-    uint64_t hash;
+    uint64_t hash;     /* keyed */
+    uint64_t key_hash; /* XXH64 */
 };
 
-/* Whether two entries are the same write. The location alone does not tell: a recycled segment may
- * hold a newer write of the same key at the same place. */
+/* Whether two entries are the same write, wherever its record lies by now. */
 static inline bool index_entry_is_same(const struct index_entry *a, const struct index_entry *b)
 {
-    return a->location == b->location && version_compare(a->version, b->version) == 0;
+    return version_compare(a->version, b->version) == 0;
 }
 
 /* A key that outlives the buffer it came in: short ones inside, others malloc'ed. */
@@ -76,6 +85,19 @@ struct suspect {
     struct place place;
 };
 
+/* What recovery found beside the log. */
+struct recovered {
+    uint64_t number_last;   /* of segments */
+    uint64_t sequence_last; /* of chunks */
+    uint64_t clock_ceiling;
+    uint64_t log_last;        /* position that the log had reached at least */
+    uint64_t segment_records; /* in directories that the checkpoint did not have */
+    uint64_t bytes_read;
+    uint64_t damaged_segments;
+    uint64_t orphans;
+    uint64_t missing_files;
+};
+
 struct store {
     struct io *io;
     const struct log *log;
@@ -92,7 +114,11 @@ struct store {
     bool starved;         /* somebody was told BUSY */
     struct fetcher fetcher;
     struct decode_queue decodes;
-    struct lookup *lookups; /* LOOKUPS_MAX */
+    struct stream_pool *streams; /* of large values on their way */
+    struct list removals;        /* value files that died, until that is durable */
+    struct list uploads_closed;  /* by their owners, while a look-up still has them */
+    uint64_t reserved_bytes;     /* on the disk, for uploads that may not come */
+    struct lookup *lookups;      /* LOOKUPS_MAX */
     struct list lookups_free;
     struct proof *proofs; /* PROOFS_MAX */
     struct list proofs_free;
@@ -101,26 +127,84 @@ struct store {
     uint64_t suspect_capacity;
     uint64_t lookups_active;
     uint64_t proofs_active;
+
+    struct segments *segments;
+    struct manifest *manifest;
+    struct bloom *bloom; /* in front of the index, for gets of absent keys */
+    struct squeeze squeeze;
+    struct mover *mover;
+    struct io_op heartbeat; /* background work looks for work, also when nobody asks for anything */
+    bool is_shutting;
+    struct scrub *scrub; /* NULL: it is off */
+    struct reserve reserve;
+    struct recovered recovered;
+    uint64_t damage_of_partition[STORE_PARTITIONS]; /* as damage_last, for one partition */
+
+    struct checkpoint_writer *checkpoint; /* being written, or NULL */
+    struct manifest_op checkpoint_op;
+    uint8_t *checkpoint_memory;
+    uint64_t checkpoint_number;      /* the one that counts; 0: none */
+    uint64_t checkpoint_last;        /* greatest number given */
+    uint64_t checkpoint_moved;       /* records moved when the one that counts was begun */
+    uint64_t checkpoint_moved_begin; /* and the one under way */
+    uint64_t checkpoint_retry_ns;
+    struct list checkpoint_removals; /* of files, under way */
+    uint64_t checkpoint_gate;        /* log position: what is written counts once this is durable */
+    bool is_checkpointing;
+    bool is_checkpoint_written; /* and now for the manifest */
 };
 
 static inline struct place store_place(const struct store *store, struct slice key)
 {
+    uint64_t key_hash = hash_key(key.data, key.size);
     return (struct place){
-        .partition = hash_partition(hash_key(key.data, key.size)),
+        .partition = hash_partition(key_hash),
         .hash = hash_keyed(store->superblock.now.secret, key.data, key.size),
+        .key_hash = key_hash,
     };
 }
 
 /* Whether what is known at this log position may have been overwritten by a write that damage
- * destroyed. */
-static inline bool store_is_damaged_at(const struct store *store, uint64_t position)
+ * destroyed. Position 0: nothing is known of the key. */
+static inline bool store_is_damaged_at(const struct store *store, uint32_t partition,
+                                       uint64_t position)
 {
-    return position <= store->damage_last;
+    uint64_t damage = max_u64(store->damage_last, store->damage_of_partition[partition]);
+    return damage != 0 && position <= damage;
 }
 
 /* Errors: -ENOMEM. */
 int kept_key_set(struct kept_key *kept, struct slice key);
 void kept_key_clear(struct kept_key *kept);
+
+/* The record that a slot of `place` led to is no longer alive, because of the record at
+ * `killer_position`. */
+void store_record_dead(struct store *store, const struct place *place,
+                       const struct index_entry *old, uint64_t killer_position);
+
+/* What a write found out about its key before anything is changed. */
+struct plan {
+    struct place place;
+    struct cache_entry *cached;
+    struct index_entry same[CANDIDATES_MAX]; /* slots that are this key's for certain */
+    uint32_t same_count;
+    struct proof *proof; /* for those that may be; NULL: there are none */
+    bool absent;         /* the key is not here at all */
+};
+
+/* Fills the plan. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
+enum store_status plan_write(struct store *store, struct slice key, struct plan *ret_plan);
+void plan_drop(struct store *store, struct plan *plan);
+
+/* Appends and applies. `decoded` is what the cache shows; record->version is stamped here when it
+ * is zero, otherwise it is newer than all that the plan removes. */
+enum store_status plan_commit(struct store *store, struct plan *plan, struct record *record,
+                              struct slice decoded, uint64_t *ret_gate);
+
+/* What a record shows: fills the version and, of a value file, its name. `key` lives as long as the
+ * value. */
+void store_show_file(const struct place *place, struct slice key, struct version version,
+                     bool in_value_file, struct store_value *ret_value);
 
 /* Tells those who were BUSY that something came free. */
 void store_made_room(struct store *store);
@@ -149,5 +233,59 @@ void proof_start(struct proof *proof);
 
 /* Starts as many proofs as there is room for, for what recovery left. */
 void proof_work_off_suspects(struct store *store);
+
+/* store_large.c: value files. The memory is of the region, large_memory_size bytes. Errors:
+ * -ENOMEM.
+ */
+uint64_t large_memory_size(const struct store_options *options);
+uint32_t large_value_min(const struct store_options *options);
+
+/* Bytes of a value below that, as it may have been sent: a frame may be larger than its content. */
+uint32_t large_stored_max(const struct store_options *options);
+int large_open(struct store *store, uint8_t *memory);
+void large_free(struct store *store);
+
+/* The file goes once the record at `killer_position` is durable. */
+void large_file_dead(struct store *store, const struct value_file_name *name,
+                     uint64_t killer_position);
+void large_flush(struct store *store);
+bool large_is_busy(const struct store *store);
+
+/* store_recover.c: what lies in segments. `memory`: MANIFEST_MEMORY_SIZE bytes of the region,
+ * `note`: how far the log knows the manifest to have come. Errors:
+ * manifest_open's, checkpoint_load's, segment_scan's. */
+int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory);
+int store_recover_segments(struct store *store);
+
+/* Once the log's last position is known: what segments have lost is in doubt up to there. */
+int store_judge_losses(struct store *store, uint64_t last_position);
+
+/* store_replay.c: what lies in the log. Errors: wal_recover's. */
+int store_replay_log(struct store *store, const struct wal_options *options,
+                     struct wal_state **ret_state);
+
+/* A hash that has several slots. Errors: -ENOMEM. */
+int store_add_suspect(struct store *store, struct place place);
+
+/* store_survey.c: counts what is alive and removes what nothing names. Errors: the device's,
+ * -ENOMEM. */
+int store_survey(struct store *store, struct wal_state *state);
+
+/* store_checkpoint.c */
+
+struct checkpoint_options store_checkpoint_options(const struct store *store);
+/* What the manifest says of the checkpoint that counts, or is to count now. */
+struct manifest_edit store_checkpoint_edit(const struct store *store, uint64_t number);
+void store_forget_removals(struct store *store);
+void store_remove_checkpoint(struct store *store, uint64_t number, bool is_temporary);
+
+/* Whether more than this many records were moved since the last one. */
+bool store_wants_checkpoint(const struct store *store, uint64_t moved_min);
+
+/* Begins one, with nothing else of its kind under way and the mover idle. Errors: -ENOMEM, ... */
+int store_begin_checkpoint(struct store *store);
+
+/* A piece of it; begins one when it is time. Returns whether there is more to do at once. */
+bool store_step_checkpoint(struct store *store, uint64_t budget);
 
 #endif

@@ -37,14 +37,15 @@ static void show(struct lookup *lookup, const struct record *record, struct slic
     if (is_newest(store, lookup) &&
         cache_find(store->cache, lookup->place.hash, record->key) == NULL)
         entry = cache_put(store->cache, lookup->place.hash, record->key, value, tombstone,
-                          record->version, record->position,
-                          lookup->candidates[lookup->candidate].location);
+                          record->flags & RECORD_IN_VALUE_FILE, record->version, record->position);
     *ret_value = (struct store_value){
         .data = value.data, .size = value.size, .gate = wal_gate(store->wal, record->position)};
     if (entry != NULL && !tombstone) {
         ret_value->data = cache_entry_value(entry).data;
         ret_value->entry = entry;
     }
+    store_show_file(&lookup->place, lookup->key.slice, record->version,
+                    record->flags & RECORD_IN_VALUE_FILE, ret_value);
 }
 
 static void decode_finished(struct decode_job *job, int result, uint8_t *data, size_t size)
@@ -66,7 +67,7 @@ static enum store_status answer(struct lookup *lookup, struct store_value *ret_v
 {
     struct store *store = lookup->store;
     const struct record *record = &lookup->fetch.record;
-    if (store_is_damaged_at(store, record->position))
+    if (store_is_damaged_at(store, lookup->place.partition, record->position))
         return STORE_CORRUPT;
     if (!(record->flags & RECORD_ZSTD)) {
         show(lookup, record, record->value, ret_value);
@@ -84,8 +85,8 @@ static enum store_status answer(struct lookup *lookup, struct store_value *ret_v
 
 static void fetched(struct fetch *fetch, int result);
 
-/* Writes may have come while a candidate was read: then what is left of the list may be stale (its
- * segment recycled), or the key may have moved. Returns whether the list changed. */
+/* While a candidate was read, others may have moved to other files, and writes may have come: then
+ * what is left of the list may be stale. Returns whether it has other writes now. */
 static bool reload(struct lookup *lookup)
 {
     struct index_entry fresh[CANDIDATES_MAX];
@@ -119,7 +120,7 @@ static enum store_status walk(struct lookup *lookup, struct store_value *ret_val
     /* All slots that this look-up could hold belonged to other keys: more of them may be there. */
     if (lookup->candidate_count == CANDIDATES_MAX)
         return STORE_CORRUPT;
-    return store->damage_last != 0 ? STORE_CORRUPT : STORE_NOT_FOUND;
+    return store_is_damaged_at(store, lookup->place.partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
 }
 
 /* The candidate that was read is another key's. */
@@ -141,7 +142,8 @@ static void fetched(struct fetch *fetch, int result)
 {
     struct lookup *lookup = container_of(fetch, struct lookup, fetch);
     struct store_value value = {0};
-    enum store_status status = STORE_CORRUPT;
+    bool is_passing = result == -ENOMEM || result == -ENFILE || result == -EMFILE;
+    enum store_status status = is_passing ? STORE_BUSY : STORE_CORRUPT;
     if (result == 0 && slice_equal(fetch->record.key, lookup->key.slice)) {
         status = answer(lookup, &value);
     } else if (result == 0) {
@@ -158,10 +160,11 @@ enum store_status lookup_start(struct store *store, struct slice key, struct pla
                                struct store_waiter *waiter, struct store_value *ret_value)
 {
     struct index_entry candidates[CANDIDATES_MAX];
-    uint32_t count =
-        index_find(store->index, place.partition, place.hash, candidates, CANDIDATES_MAX);
+    uint32_t count = 0;
+    if (bloom_may_contain(store->bloom, place.partition, place.hash))
+        count = index_find(store->index, place.partition, place.hash, candidates, CANDIDATES_MAX);
     if (count == 0)
-        return store->damage_last != 0 ? STORE_CORRUPT : STORE_NOT_FOUND;
+        return store_is_damaged_at(store, place.partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
     if (list_is_empty(&store->lookups_free) ||
         !fetch_has_room(&store->fetcher, candidates[0].read_size)) {
         store->starved = true;
@@ -175,12 +178,18 @@ enum store_status lookup_start(struct store *store, struct slice key, struct pla
     lookup->candidate = 0;
     lookup->reloads = 0;
     lookup->candidate_count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
-    for (uint32_t i = 0; i < lookup->candidate_count; i++)
+    bool may_be_large = false;
+    for (uint32_t i = 0; i < lookup->candidate_count; i++) {
         lookup->candidates[i] = candidates[i];
+        may_be_large = may_be_large || candidates[i].in_value_file;
+    }
     enum store_status status = STORE_BUSY;
     if (kept_key_set(&lookup->key, key) == 0)
         status = walk(lookup, ret_value);
-    if (status != STORE_PENDING)
+    if (status == STORE_PENDING)
+        ret_value->in_value_file = may_be_large;
+    else
         lookup_put(lookup);
+    ret_value->key = key;
     return status;
 }

@@ -1,4 +1,5 @@
 /* Opening and closing a store: superblock -> probe -> recovery -> log; and back. */
+#include "store/filesystem.h"
 #include "store/probe.h"
 #include "store/store_internal.h"
 
@@ -15,6 +16,21 @@
 #define LOG_BUFFER_SIZE ((uint32_t)(256 * KIB))
 #define LOG_BUFFER_COUNT 8u
 
+/* Sealed log segments that stay in the log: what is overwritten meanwhile is never copied. */
+#define LOG_KEEP_SEGMENTS 4u
+
+/* How long background work may oversleep on an idle server. */
+#define HEARTBEAT_NS NS_PER_S
+
+/* Memory for what a job of the mover carries; its table comes on top. */
+#define STAGE_SIZE_MAX (32 * MIB)
+
+/* Of the file that is kept for a full disk: the largest record and its chunk fit. */
+#define RESERVE_SIZE_MIN (2 * MIB)
+
+/* Partition segments open at once, of the files that a world may have open. */
+#define SEGMENTS_OPEN_MAX 2048u
+
 static uint64_t fetch_memory_size(void)
 {
     return (LOOKUPS_MAX + PROOFS_MAX) * FETCH_BUFFER_SIZE;
@@ -27,18 +43,45 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
         .segment_size = options->segment_size,
         .buffer_size = LOG_BUFFER_SIZE,
         .buffer_count = LOG_BUFFER_COUNT,
-        .record_size_max = (uint32_t)record_size(UINT16_MAX, options->value_size_max),
+        .record_size_max = (uint32_t)record_size(UINT16_MAX, large_stored_max(options)),
         .writes_in_flight = 2,
         .use_dsync = true,
         .durability = options->durability,
     };
 }
 
-size_t store_region_size(const struct store_options *options)
+/* The region's slices, one behind the other. */
+struct layout {
+    uint64_t fetches, log, manifest, mover, checkpoint, scrub, large;
+    uint64_t size;
+};
+
+static struct layout lay_out(const struct store_options *options)
 {
     struct wal_options log;
     fill_log_options(options, &log);
-    return round_up(wal_memory_size(&log), DISK_BLOCK_SIZE) + fetch_memory_size();
+    struct layout layout = {.fetches = 0};
+    layout.log = layout.fetches + fetch_memory_size();
+    layout.manifest = layout.log + round_up(wal_memory_size(&log), DISK_BLOCK_SIZE);
+    layout.mover = layout.manifest + MANIFEST_MEMORY_SIZE;
+    layout.checkpoint = layout.mover + MOVER_MEMORY_SIZE;
+    layout.scrub = layout.checkpoint + CHECKPOINT_MEMORY_SIZE;
+    layout.large = layout.scrub + (options->scrub_rate == SCRUB_OFF ? 0 : SCRUB_MEMORY_SIZE);
+    layout.size = layout.large + large_memory_size(options);
+    return layout;
+}
+
+size_t store_region_size(const struct store_options *options)
+{
+    return lay_out(options).size;
+}
+
+/* In the log's headers: an older manifest than that is not taken for the present one. */
+static struct wal_note log_note(void *context)
+{
+    struct store *store = context;
+    struct manifest_mark mark = manifest_tell(store->manifest);
+    return (struct wal_note){mark.edition, mark.blocks};
 }
 
 static void log_durable(void *context, uint64_t position)
@@ -74,142 +117,16 @@ static void log_options(const struct store *store, const char *directory,
     ret_options->segment_size = superblock->segment_size;
     ret_options->writes_in_flight = superblock->writes_in_flight;
     ret_options->use_dsync = superblock->use_dsync;
-    ret_options->memory = io_region(store->io) + fetch_memory_size();
+    ret_options->last_known = max_u64(superblock->log_last, store->recovered.log_last);
+    ret_options->number_known = superblock->log_number;
+    ret_options->memory = io_region(store->io) + lay_out(&store->options).log;
     ret_options->events = (struct wal_events){
-        .context = (void *)store, .durable = log_durable, .room = log_room, .failed = log_failed};
-}
-
-/* ---- recovery: every record of the log, in no promised order ---- */
-
-static int add_suspect(struct store *store, struct place place)
-{
-    if (store->suspect_count == store->suspect_capacity) {
-        uint64_t capacity = max_u64(1024, 2 * store->suspect_capacity);
-        struct suspect *grown = realloc(store->suspects, capacity * sizeof *grown);
-        if (grown == NULL)
-            return -ENOMEM;
-        store->suspects = grown;
-        store->suspect_capacity = capacity;
-    }
-    store->suspects[store->suspect_count++] = (struct suspect){place};
-    return 0;
-}
-
-struct replay {
-    struct store *store;
-    struct wal_state *state; /* set once recovery is over */
-    uint64_t dead_count;
-    struct dead {
-        wal_location location;
-    } * dead; /* found dead while recovery runs */
-    uint64_t dead_capacity;
-};
-
-static int remember_dead(struct replay *replay, wal_location location)
-{
-    if (replay->dead_count == replay->dead_capacity) {
-        uint64_t capacity = max_u64(1024, 2 * replay->dead_capacity);
-        struct dead *grown = realloc(replay->dead, capacity * sizeof *grown);
-        if (grown == NULL)
-            return -ENOMEM;
-        replay->dead = grown;
-        replay->dead_capacity = capacity;
-    }
-    replay->dead[replay->dead_count++].location = location;
-    return 0;
-}
-
-static void keep_in_cache(struct store *store, struct place place, const struct record *record,
-                          wal_location location, struct cache_entry *cached)
-{
-    if (!(record->flags & RECORD_ZSTD)) {
-        (void)cache_put(store->cache, place.hash, record->key, record->value,
-                        record->flags & RECORD_TOMBSTONE, record->version, record->position,
-                        location);
-    } else if (cached != NULL) {
-        cache_remove(store->cache, cached);
-    }
-}
-
-static int replay_record(void *context, const struct record *record, wal_location location)
-{
-    struct replay *replay = context;
-    struct store *store = replay->store;
-    struct place place = store_place(store, record->key);
-    struct index_entry entry = {
-        .version = record->version,
-        .location = location,
-        .read_size = index_read_size(record_size(record->key.size, record->value.size)),
-        .tombstone = record->flags & RECORD_TOMBSTONE,
+        .context = (void *)store,
+        .durable = log_durable,
+        .room = log_room,
+        .failed = log_failed,
+        .note = log_note,
     };
-    struct cache_entry *cached = cache_find(store->cache, place.hash, record->key);
-    if (cached != NULL) {
-        if (version_compare(record->version, cached->version) <= 0)
-            return remember_dead(replay, location);
-        wal_location old = cached->location;
-        int result = index_replace(store->index, place.partition, place.hash, old, &entry);
-        assert(result == 0);
-        keep_in_cache(store, place, record, location, cached);
-        return remember_dead(replay, old);
-    }
-    struct index_entry newest;
-    uint32_t count = index_find(store->index, place.partition, place.hash, &newest, 1);
-    int result = index_add(store->index, place.partition, place.hash, &entry);
-    if (result == 0 && count > 0)
-        result = add_suspect(store, place);
-    if (result == 0 && (count == 0 || version_compare(record->version, newest.version) > 0))
-        keep_in_cache(store, place, record, location, NULL);
-    return result;
-}
-
-static void note_damage(struct store *store, const struct wal_recovered *recovered)
-{
-    struct superblock *superblock = &store->superblock.now;
-    if (recovered->damaged_last <= superblock->damage_accepted)
-        return;
-    if (store->options.accept_loss) {
-        superblock->damage_accepted = recovered->damaged_last;
-        log_warn(store->log,
-                 "-accept-loss: the loss of writes up to log position %" PRIu64
-                 " is accepted; keys answer with "
-                 "what is left of them",
-                 recovered->damaged_last);
-        return;
-    }
-    store->damage_last = recovered->damaged_last;
-    log_error(store->log,
-              "acknowledged writes are lost: %" PRIu64
-              " damaged places in the log, up to position %" PRIu64
-              ". Keys that were written later are served; for all others, absent ones too, the "
-              "answer is CORRUPT, "
-              "since a lost write may have been theirs. Restore the directory from a backup, or "
-              "start once with "
-              "-accept-loss to go on with what is left",
-              recovered->damaged_batches, recovered->damaged_last);
-}
-
-static int recover(struct store *store, const struct wal_options *options,
-                   struct wal_state **ret_state)
-{
-    struct replay replay = {.store = store};
-    struct wal_recovered recovered;
-    int result =
-        wal_recover(store->io, store->log, options, replay_record, &replay, &recovered, ret_state);
-    if (result == 0) {
-        for (uint64_t i = 0; i < replay.dead_count; i++)
-            wal_state_record_dead(*ret_state, replay.dead[i].location);
-        hybrid_clock_init(&store->clock,
-                          max_u64(recovered.clock_ceiling, store->superblock.now.clock_ceiling));
-        note_damage(store, &recovered);
-        log_info(store->log,
-                 "recovered %" PRIu64 " keys from %" PRIu64 " records in %" PRIu64
-                 " log segments (%" PRIu64 " bytes read, %" PRIu64
-                 " bytes of an unacknowledged tail dropped)",
-                 index_count(store->index) - index_tombstones(store->index), recovered.records,
-                 recovered.segments, recovered.bytes_read, recovered.dropped_bytes);
-    }
-    free(replay.dead);
-    return result;
 }
 
 /* ---- the ladder ---- */
@@ -234,24 +151,43 @@ static int create_slots(struct store *store)
     return 0;
 }
 
+static int init_squeeze(struct store *store)
+{
+    uint64_t seed;
+    io_random(store->io, &seed, sizeof seed);
+    return squeeze_init(&store->squeeze, store->options.value_file_min, seed);
+}
+
 static int create_memory(struct store *store)
 {
     int result = cache_create(store->options.cache_size, &store->cache);
     if (result == 0)
         result = index_create(0, &store->index);
     if (result == 0)
+        result = bloom_create(&store->bloom);
+    if (result == 0)
+        result = init_squeeze(store);
+    if (result == 0)
         result = decode_queue_init(&store->decodes);
     if (result == 0)
         result = create_slots(store);
+    if (result == 0)
+        result = large_open(store, io_region(store->io) + lay_out(&store->options).large);
     if (result < 0)
         log_error(store->log, "not enough memory for a cache of %" PRIu64 " MiB: lower -cache",
                   store->options.cache_size / MIB);
     return result;
 }
 
-static int make_log_directory(struct store *store, const char *directory)
+/* The log's folder and the partitions', under names that survive whatever comes. */
+static int make_folders(struct store *store, const char *directory)
 {
     int result = io_make_directory(store->io, directory);
+    for (uint32_t i = 0; result == 0 && i < STORE_PARTITIONS; i++) {
+        char path[SEGMENT_PATH_MAX];
+        (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, i);
+        result = io_make_directory(store->io, path);
+    }
     struct io_op op = {0};
     if (result == 0) {
         io_open_file(store->io, &op, store->options.path, IO_OPEN_DIRECTORY);
@@ -287,16 +223,136 @@ static int probe(struct store *store, const char *directory)
     return 0;
 }
 
+static int open_segments(struct store *store)
+{
+    uint8_t *region = io_region(store->io);
+    struct layout layout = lay_out(&store->options);
+    store->checkpoint_memory = region + layout.checkpoint;
+    struct segments_options options = {
+        .path = store->options.path,
+        .directory_id = store->superblock.now.directory_id,
+        .log_id = store->options.shard,
+        .open_max = SEGMENTS_OPEN_MAX,
+    };
+    struct wal_options log;
+    log_options(store, store->log_directory, &log);
+    struct wal_note note;
+    int result = wal_recover_note(store->io, &log, &note);
+    if (result == 0)
+        result = segments_create(store->io, store->log, &options, &store->segments);
+    if (result == 0)
+        result = store_open_manifest(store, &note, region + layout.manifest);
+    return result < 0 ? result : store_recover_segments(store);
+}
+
+static void mover_failed(void *context, int error)
+{
+    struct store *store = context;
+    log_error(store->log,
+              "the segments cannot be written: %s. Nothing is acknowledged any more; this process "
+              "ends. Check the device and the kernel's messages, then start it again: what was "
+              "acknowledged is on the disk",
+              strerror(-error));
+    store_fail(store, error);
+}
+
+static void disk_full(void *context)
+{
+    struct store *store = context;
+    reserve_release(&store->reserve);
+    mover_set_tight(store->mover, true);
+}
+
+/* At most a 32nd of the disk, so that small disks have some use. */
+static uint64_t reserve_size(const struct store *store, uint64_t stage_bytes)
+{
+    uint64_t free_size, total_size;
+    uint64_t size = stage_bytes + stage_bytes / 4;
+    if (io_disk_space(store->io, store->options.path, &free_size, &total_size) == 0)
+        size = min_u64(size, total_size / 32);
+    return max_u64(round_up(size, DISK_BLOCK_SIZE), RESERVE_SIZE_MIN);
+}
+
+static void start_heartbeat(struct store *store);
+
+static void beat(struct io_op *op, int32_t result)
+{
+    struct store *store = container_of(op, struct store, heartbeat);
+    if (result == 0 && !store->is_shutting)
+        start_heartbeat(store);
+}
+
+/* The pass that it wakes ends in store_flush. */
+static void start_heartbeat(struct store *store)
+{
+    store->heartbeat.done = beat;
+    io_timer(store->io, &store->heartbeat, io_now_ns(store->io) + HEARTBEAT_NS);
+}
+
+static int open_mover(struct store *store)
+{
+    const struct store_options *from = &store->options;
+    uint64_t stage_bytes = min_u64(STAGE_SIZE_MAX, 2 * store->superblock.now.segment_size);
+    uint64_t reserved = reserve_size(store, stage_bytes);
+    struct mover_options options = {
+        .path = from->path,
+        .directory_id = store->superblock.now.directory_id,
+        .log_id = from->shard,
+        .secret = store->superblock.now.secret,
+        .wal = store->wal,
+        .segments = store->segments,
+        .manifest = store->manifest,
+        .index = store->index,
+        .segment_size = store->superblock.now.segment_size,
+        .log_keep_bytes = from->log_keep_bytes != 0
+                              ? from->log_keep_bytes
+                              : LOG_KEEP_SEGMENTS * store->superblock.now.segment_size,
+        .compact_min =
+            from->compact_min != 0 ? from->compact_min : store->superblock.now.segment_size,
+        .stage_bytes = stage_bytes,
+        .tight_bytes = reserved - reserved / 4,
+        .number_last = store->recovered.number_last,
+        .sequence_last = store->recovered.sequence_last,
+        .memory = io_region(store->io) + lay_out(from).mover,
+        .context = store,
+        .failed = mover_failed,
+        .full = disk_full,
+    };
+    int result = mover_create(store->io, store->log, &options, &store->mover);
+    return result < 0 ? result
+                      : reserve_init(&store->reserve, store->io, store->log, from->path, reserved);
+}
+
+static int open_scrub(struct store *store)
+{
+    struct scrub_options options = {
+        .path = store->options.path,
+        .directory_id = store->superblock.now.directory_id,
+        .secret = store->superblock.now.secret,
+        .wal = store->wal,
+        .segments = store->segments,
+        .index = store->index,
+        .mover = store->mover,
+        .rate = store->options.scrub_rate,
+        .memory = io_region(store->io) + lay_out(&store->options).scrub,
+    };
+    if (options.rate == SCRUB_OFF)
+        return 0;
+    return scrub_create(store->io, store->log, &options, &store->scrub);
+}
+
 static int open_log(struct store *store, const char *directory)
 {
     struct wal_options options;
     log_options(store, directory, &options);
     struct wal_state *state;
-    int result = recover(store, &options, &state);
+    int result = store_replay_log(store, &options, &state);
     if (result < 0)
         return result;
+    result = store_survey(store, state);
     store->superblock.now.clean = false;
-    result = superblock_update(&store->superblock);
+    if (result == 0)
+        result = superblock_update(&store->superblock);
     if (result < 0) {
         wal_state_free(store->io, state);
         return result;
@@ -305,12 +361,14 @@ static int open_log(struct store *store, const char *directory)
     store->fetcher = (struct fetcher){.io = store->io,
                                       .log = store->log,
                                       .wal = store->wal,
+                                      .segments = store->segments,
                                       .segment_size = options.segment_size};
     return result;
 }
 
 static int open_all(struct store *store)
 {
+    filesystem_warn(store->io, store->log, store->options.path);
     char *directory = store->log_directory;
     size_t size = sizeof store->log_directory;
     int length = snprintf(directory, size, "%s/%s", store->options.path, LOG_DIRECTORY);
@@ -318,11 +376,17 @@ static int open_all(struct store *store)
         return -ENAMETOOLONG;
     int result = create_memory(store);
     if (result == 0)
-        result = make_log_directory(store, directory);
+        result = make_folders(store, directory);
     if (result == 0)
         result = probe(store, directory);
     if (result == 0)
+        result = open_segments(store);
+    if (result == 0)
         result = open_log(store, directory);
+    if (result == 0)
+        result = open_mover(store);
+    if (result == 0)
+        result = open_scrub(store);
     return result;
 }
 
@@ -335,6 +399,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     store->io = io;
     store->log = log;
     store->options = *options;
+    list_init(&store->checkpoint_removals);
     bool formatted;
     int result = superblock_open(io, log, options->path, options->segment_size,
                                  options->lock_wait_ns, &store->superblock, &formatted);
@@ -346,62 +411,16 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
         (uint32_t)((store->superblock.now.directory_id & 0xFFFFFF) << 8 | options->shard);
     result = open_all(store);
     if (result < 0) {
+        if (result == -EOPNOTSUPP)
+            log_error(log,
+                      "%s is on %s, which lacks O_DIRECT or cannot reserve space: use ext4 or XFS",
+                      options->path, io_file_system(io, options->path));
         log_error(log, "cannot open the data directory %s: %s", options->path, strerror(-result));
         superblock_close(&store->superblock);
         store_free(store);
         return result;
     }
+    start_heartbeat(store);
     *ret_store = store;
     return 0;
-}
-
-int store_shut(struct store *store)
-{
-    /* Proofs and look-ups that still wait for the disk end by themselves. */
-    int result = 0;
-    while (result >= 0 && store->lookups_active + store->proofs_active > 0) {
-        (void)store_flush(store);
-        result = io_run(store->io, NS_PER_MS);
-    }
-    if (result >= 0)
-        result = wal_shut(store->wal);
-    if (result >= 0) {
-        store->superblock.now.clean = true;
-        store->superblock.now.clock_ceiling = store->clock.last;
-        result = superblock_update(&store->superblock);
-    }
-    superblock_close(&store->superblock);
-    return result < 0 ? result : 0;
-}
-
-static void free_slots(struct store *store)
-{
-    for (uint32_t i = 0; store->lookups != NULL && i < LOOKUPS_MAX; i++) {
-        free(store->lookups[i].fetch.large);
-        kept_key_clear(&store->lookups[i].key);
-    }
-    for (uint32_t i = 0; store->proofs != NULL && i < PROOFS_MAX; i++) {
-        free(store->proofs[i].fetch.large);
-        kept_key_clear(&store->proofs[i].key);
-    }
-    free(store->lookups);
-    free(store->proofs);
-}
-
-void store_free(struct store *store)
-{
-    if (store == NULL)
-        return;
-    if (store->wal != NULL)
-        wal_free(store->wal);
-    if (store->decodes.running.head.next != NULL)
-        decode_queue_deinit(&store->decodes);
-    free_slots(store);
-    if (store->index != NULL)
-        index_free(store->index);
-    if (store->cache != NULL)
-        cache_free(store->cache);
-    free(store->suspects);
-    free(store->superblock.block); /* left by a store that was not shut */
-    free(store);
 }

@@ -30,16 +30,12 @@ void proof_put(struct store *store, struct proof *proof)
     store_made_room(store);
 }
 
-/* The slot may have gone meanwhile, and its segment with it. */
-static bool is_in_index(const struct proof *proof, const struct index_entry *candidate)
+/* Looks where the candidate lies by now. Returns false when its slot has gone meanwhile, and
+ * possibly its file with it. */
+static bool refresh(const struct proof *proof, struct index_entry *candidate)
 {
-    struct index_entry found[CANDIDATES_MAX];
-    uint32_t count = index_find(proof->store->index, proof->place.partition, proof->place.hash,
-                                found, CANDIDATES_MAX);
-    for (uint32_t i = 0; i < count && i < CANDIDATES_MAX; i++)
-        if (index_entry_is_same(&found[i], candidate))
-            return true;
-    return false;
+    return index_get(proof->store->index, proof->place.partition, proof->place.hash,
+                     candidate->version, candidate) == 0;
 }
 
 /* The current candidate's record is there. Returns whether to go on. */
@@ -54,9 +50,11 @@ static bool judge(struct proof *proof)
     }
     if (!slice_equal(record->key, proof->key.slice))
         return true;
-    wal_location location = proof->candidates[proof->candidate].location;
-    if (index_remove(store->index, proof->place.partition, proof->place.hash, location) == 0) {
-        wal_record_dead(store->wal, location, proof->killer_position);
+    struct index_entry old;
+    if (index_remove(store->index, proof->place.partition, proof->place.hash,
+                     proof->candidates[proof->candidate].version, &old) == 0) {
+        struct place place = store_place(store, record->key);
+        store_record_dead(store, &place, &old, proof->killer_position);
         proof->removed_count++;
     }
     return true;
@@ -84,8 +82,8 @@ static bool walk(struct proof *proof)
 {
     struct store *store = proof->store;
     for (; proof->candidate < proof->candidate_count; proof->candidate++) {
-        const struct index_entry *candidate = &proof->candidates[proof->candidate];
-        if (!is_in_index(proof, candidate))
+        struct index_entry *candidate = &proof->candidates[proof->candidate];
+        if (!refresh(proof, candidate))
             continue;
         int result = fetch_start(&store->fetcher, &proof->fetch, candidate, fetched);
         if (result == 0)

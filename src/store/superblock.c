@@ -14,6 +14,12 @@
  *       72     4  flags: 1 probed, 2 RWF_DSYNC, 4 clean
  *       76     4  writes in flight
  *       80   192  secret
+ *      272     8  last position of the log; 0: unknown. This and the next four are as of the last
+ *                 clean shutdown
+ *      280     8  number of the log's newest segment
+ *      288     8  salt of the manifest
+ *      296     8  blocks of the manifest's groups
+ *      304     8  edition of the manifest
  *
  * The format stands behind the checksum: a copy whose checksum holds and whose format is another
  * one is refused with both numbers, a later format must keep these first sixteen bytes. */
@@ -39,7 +45,7 @@
 
 enum superblock_flags { FLAG_PROBED = 1, FLAG_DSYNC = 2, FLAG_CLEAN = 4, FLAGS_KNOWN = 7 };
 
-#define FIELDS_SIZE 272 /* the rest of a copy is 0 */
+#define FIELDS_SIZE 312 /* the rest of a copy is 0 */
 
 void superblock_encode(const struct superblock *superblock, uint8_t *block)
 {
@@ -59,6 +65,11 @@ void superblock_encode(const struct superblock *superblock, uint8_t *block)
     store_u32(block + 72, flags);
     store_u32(block + 76, superblock->writes_in_flight);
     memcpy(block + 80, superblock->secret, HASH_SECRET_SIZE);
+    store_u64(block + 272, superblock->log_last);
+    store_u64(block + 280, superblock->log_number);
+    store_u64(block + 288, superblock->manifest_salt);
+    store_u64(block + 296, superblock->manifest_blocks);
+    store_u64(block + 304, superblock->manifest_edition);
     store_u32(block + 8, crc32c(block + 12, BLOCK - 12));
 }
 
@@ -90,6 +101,11 @@ int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
         .use_dsync = load_u32(block + 72) & FLAG_DSYNC,
         .clean = load_u32(block + 72) & FLAG_CLEAN,
         .writes_in_flight = (uint8_t)load_u32(block + 76),
+        .log_last = load_u64(block + 272),
+        .log_number = load_u64(block + 280),
+        .manifest_salt = load_u64(block + 288),
+        .manifest_blocks = load_u64(block + 296),
+        .manifest_edition = load_u64(block + 304),
     };
     memcpy(found.secret, block + 80, HASH_SECRET_SIZE);
     if (!is_known(block)) {
@@ -296,6 +312,9 @@ static int load(struct superblock_file *file, bool *ret_blank)
         return results[0] != -EBADMSG ? results[0] : results[1];
     bool is_second = results[0] != 0 || (results[1] == 0 && found[1].sequence > found[0].sequence);
     file->now = found[is_second ? 1 : 0];
+    /* The one that is lost may have said that the directory is in use. */
+    bool is_alone = results[0] != 0 || results[1] != 0;
+    file->now.clean = file->now.clean && !is_alone;
     return 0;
 }
 

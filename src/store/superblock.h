@@ -30,7 +30,14 @@ struct superblock {
     bool probed; /* the three below are valid */
     bool use_dsync;
     uint8_t writes_in_flight; /* 1 or 2 */
-    bool clean;               /* shut down cleanly */
+    bool clean;               /* shut down cleanly, and nothing was written since */
+    /* As of the last clean shutdown, 0: unknown. The log never ends before it, so that is also true
+     * when it was not shut down cleanly since. */
+    uint64_t log_last;        /* position */
+    uint64_t log_number;      /* of its newest segment */
+    uint64_t manifest_salt;   /* which file */
+    uint64_t manifest_blocks; /* of complete groups */
+    uint64_t manifest_edition;
 };
 
 struct superblock_file {

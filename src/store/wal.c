@@ -101,45 +101,25 @@ static void take_over(struct wal *wal, struct wal_state *state)
     wal->position_last = state->last_position;
     wal->durable = state->last_position;
     wal->clock_recovered = state->clock_ceiling;
+    wal->number_durable = state->number;
+    wal->lost = state->lost;
     free(state);
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
         struct wal_segment *segment = wal->table.segments[file];
         if (segment == NULL)
             continue;
+        segment->listed_last = wal->number;
         if (segment->state == WAL_SEGMENT_SPARE && segment->size == wal->options.segment_size) {
             list_push_back(&wal->spares, &segment->node);
             wal->spare_count++;
+        } else if (segment->state == WAL_SEGMENT_SPARE) {
+            segment->state = WAL_SEGMENT_MARKED;
+            list_push_back(&wal->marked, &segment->node);
         } else {
             segment->state = WAL_SEGMENT_SEALED;
             wal_segment_check(wal, segment);
         }
     }
-}
-
-/* Behind an unsealed end may lie what a crash tore. It goes for good before anything of the new
- * generation, which knows that it does not count, can be recycled. */
-static bool wants_cut(const struct wal_segment *segment)
-{
-    if (segment->size <= segment->end || segment->is_unreadable ||
-        (segment->live == 0 && !segment->is_damaged))
-        return false;
-    return !segment->has_seal || segment->end < segment->size / 2;
-}
-
-static int cut_old_segments(struct wal *wal)
-{
-    for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        struct wal_segment *segment = wal->table.segments[file];
-        if (segment == NULL || segment->state != WAL_SEGMENT_SEALED || !wants_cut(segment))
-            continue;
-        int error = wal_wait_truncate(wal->io, segment->path, segment->end);
-        if (error == 0)
-            error = wal_wait_sync(wal->io, segment->handle);
-        if (error < 0)
-            return error;
-        segment->size = segment->end;
-    }
-    return 0;
 }
 
 static int wait_for_spare(struct wal *wal)
@@ -160,6 +140,8 @@ static int wait_for_spare(struct wal *wal)
 static int begin_generation(struct wal *wal)
 {
     int error = wait_for_spare(wal);
+    if (error == 0)
+        error = wal_seal_old_segments(wal);
     if (error < 0)
         return error;
     wal_take_spare(wal);
@@ -167,9 +149,12 @@ static int begin_generation(struct wal *wal)
     wal_finish_header(wal, wal->segment, block);
     error = wal_wait_write(wal->io, wal->segment->handle, block, WAL_BLOCK_SIZE, 0);
     if (error == 0)
-        error = cut_old_segments(wal);
-    wal->has_begun = error == 0;
-    return error;
+        error = wal_cut_old_segments(wal);
+    if (error < 0)
+        return error;
+    wal->has_begun = true;
+    wal->number_durable = wal->segment->header.number;
+    return 0;
 }
 
 /* What earlier lives left behind goes first, so that a process that starts again and again piles up
@@ -229,6 +214,7 @@ int wal_open(struct io *io, const struct log *log, const struct wal_options *opt
     wal->is_opening = true;
     list_init(&wal->spares);
     list_init(&wal->drained);
+    list_init(&wal->marked);
     list_init(&wal->queue);
     take_over(wal, state);
     int error = start(wal);
@@ -330,6 +316,11 @@ uint64_t wal_durable(const struct wal *wal)
 uint64_t wal_last(const struct wal *wal)
 {
     return wal->position_last;
+}
+
+uint64_t wal_number(const struct wal *wal)
+{
+    return wal->number;
 }
 
 uint64_t wal_gate(const struct wal *wal, uint64_t position)

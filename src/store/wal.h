@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/record.h"
+#include "store/wal_format.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,23 +34,25 @@ enum wal_durability {
 
 #define WAL_INTERVAL_MS 10
 
-/* Where a record's bytes lie: 48 bits. File numbers are small, reused indices of this process's
- * table of segments, they never reach the disk. */
+/* Where a record's bytes lie: 48 bits, of which the highest is 0: with it set a location is one in
+ * a partition segment (segments.h). File numbers are small, reused indices of this process's table
+ * of segments, they never reach the disk. */
 typedef uint64_t wal_location;
 #define WAL_LOCATION_BITS 48
-#define WAL_FILE_BITS 20 /* at most 1,048,576 segment files */
+#define WAL_OFFSET_BITS 28 /* of offsets counted in units of 8 bytes */
+#define WAL_FILE_BITS 19   /* at most 524,288 segment files */
 
 static inline wal_location wal_location_make(uint32_t file, uint64_t offset)
 {
-    return ((uint64_t)file << 28) | (offset >> 3);
+    return ((uint64_t)file << WAL_OFFSET_BITS) | (offset >> 3);
 }
 static inline uint32_t wal_location_file(wal_location location)
 {
-    return (uint32_t)(location >> 28);
+    return (uint32_t)(location >> WAL_OFFSET_BITS);
 }
 static inline uint64_t wal_location_offset(wal_location location)
 {
-    return (location & ((1u << 28) - 1)) << 3;
+    return (location & ((1u << WAL_OFFSET_BITS) - 1)) << 3;
 }
 
 struct wal_events {
@@ -61,6 +64,8 @@ struct wal_events {
     /* A write or sync failed: nothing that is not durable yet ever will be, wal_append refuses from
      * now on. Once. */
     void (*failed)(void *context, int error);
+    /* The owner's note as of now, for a header or mark that is about to be written; may be NULL. */
+    struct wal_note (*note)(void *context);
 };
 
 struct wal_options {
@@ -74,6 +79,8 @@ struct wal_options {
     uint32_t writes_in_flight; /* 1 or 2 (the probe's) */
     bool use_dsync;            /* RWF_DSYNC, otherwise write then fdatasync (the probe's) */
     enum wal_durability durability;
+    uint64_t last_known;   /* position that the log reached, as of a clean shutdown; 0: unknown */
+    uint64_t number_known; /* of its newest segment then */
     uint8_t *memory; /* wal_memory_size bytes of the world's region, aligned to 4096: the caller's,
                         for as long as the log is open */
     struct wal_events events;
@@ -120,6 +127,9 @@ uint64_t wal_durable(const struct wal *wal);
 /* The position of the last record appended. */
 uint64_t wal_last(const struct wal *wal);
 
+/* The number of the newest segment. */
+uint64_t wal_number(const struct wal *wal);
+
 /* Whether the disk leaves room: false from when no further segment could be prepared until one was.
  * Meanwhile sets go on only as long as the segments at hand last, deletes longer; reads are not
  * concerned. */
@@ -140,6 +150,27 @@ void wal_unpin_file(struct wal *wal, uint32_t file);
 /* The record at `location` is no longer alive, because of the record at `killer_position`. A sealed
  * segment without live records is recycled once its last killer is durable and nobody pins it. */
 void wal_record_dead(struct wal *wal, wal_location location, uint64_t killer_position);
+
+/* The sealed segments with live records, for the mover: a segment goes once its records are dead,
+ * and a record that lies elsewhere by now is dead here (wal_record_dead with killer position 0). */
+struct wal_sealed {
+    uint32_t file;   /* in locations; to be pinned for reading */
+    uint64_t number; /* grows with time */
+    uint64_t salt;
+    uint64_t end; /* batches lie in [WAL_DATA_OFFSET, end) */
+};
+
+/* The one with the lowest number above `after`. Returns false: there is none. */
+bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *ret_sealed);
+
+/* Bytes of all of them. */
+uint64_t wal_sealed_bytes(const struct wal *wal);
+
+/* No record that a recovery could find in the log has a smaller position than this. */
+uint64_t wal_first_position(const struct wal *wal);
+
+/* A part of it cannot be read: it is never recycled. */
+void wal_keep_damaged(struct wal *wal, uint32_t file);
 
 struct wal_stats {
     uint64_t segments;   /* files, spare ones too */

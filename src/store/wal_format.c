@@ -11,20 +11,27 @@
 #define SEGMENT_MAGIC 0x544E4D474553766DULL /* "mvSEGMNT" */
 #define BATCH_MAGIC 0x314843544142766DULL   /* "mvBATCH1" */
 #define CRC_FROM 12
+#define LISTING_OFFSET 136u
 
-static_assert(sizeof(struct wal_segment_header) == 104, "no padding on the disk");
+static_assert(sizeof(struct wal_segment_header) == LISTING_OFFSET, "no padding on the disk");
+static_assert(sizeof(struct wal_listing) == 8 + 8 * WAL_LISTED_MAX, "no padding on the disk");
+static_assert(LISTING_OFFSET + sizeof(struct wal_listing) <= WAL_BLOCK_SIZE, "it fits");
 static_assert(offsetof(struct wal_segment_header, generation) == 32, "as the table says");
 static_assert(offsetof(struct wal_segment_header, clock_ceiling) == 96, "as the table says");
 static_assert(sizeof(struct wal_batch_header) == WAL_BATCH_HEADER_SIZE, "no padding on the disk");
 static_assert(offsetof(struct wal_batch_header, position_first) == 64, "as the table says");
 static_assert(offsetof(struct wal_batch_header, generation_base) == 96, "as the table says");
 
-void wal_segment_header_encode(struct wal_segment_header *header, uint8_t *block)
+void wal_segment_header_encode(struct wal_segment_header *header, const struct wal_listing *listing,
+                               uint8_t *block)
 {
+    assert(listing == NULL || listing->count <= WAL_LISTED_MAX);
     header->magic = SEGMENT_MAGIC;
     header->format = WAL_FORMAT;
     memset(block, 0, WAL_BLOCK_SIZE);
     memcpy(block, header, sizeof *header);
+    if (listing != NULL)
+        memcpy(block + LISTING_OFFSET, listing, sizeof *listing);
     header->crc = crc32c(block + CRC_FROM, WAL_BLOCK_SIZE - CRC_FROM);
     memcpy(block, header, sizeof *header);
 }
@@ -42,10 +49,26 @@ int wal_segment_header_decode(const uint8_t *block, struct wal_segment_header *r
     }
     if (header.state != WAL_HEADER_ACTIVE && header.state != WAL_HEADER_SPARE)
         return -EBADMSG;
-    if (header.last_before < header.generation_base)
+    uint32_t listed;
+    memcpy(&listed, block + LISTING_OFFSET, sizeof listed);
+    if (header.last_before < header.generation_base || listed > WAL_LISTED_MAX)
         return -EBADMSG;
     *ret_header = header;
     return 0;
+}
+
+void wal_listing_decode(const uint8_t *block, struct wal_listing *ret_listing)
+{
+    memcpy(ret_listing, block + LISTING_OFFSET, sizeof *ret_listing);
+    assert(ret_listing->count <= WAL_LISTED_MAX);
+}
+
+bool wal_listing_has(const struct wal_listing *listing, uint64_t number)
+{
+    for (uint32_t i = 0; i < listing->count; i++)
+        if (listing->numbers[i] == number)
+            return true;
+    return false;
 }
 
 void wal_batch_header_encode(struct wal_batch_header *header, uint8_t *batch)

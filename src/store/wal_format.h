@@ -29,7 +29,20 @@
  *       80     8  last position before this generation
  *       88     8  durable: known durable when this was written
  *       96     8  clock ceiling
- *      104  3992  0
+ *      104     8  lost: writes up to this position were found lost, with files that are gone
+ *      112     8  greatest number of a segment whose header was known durable
+ *      120    16  note: how far the owner's other file (the manifest) had come: edition, blocks
+ *      136     4  numbers listed
+ *      140     4  flags: 1 lists segments, 2 not all of them
+ *      144  3840  numbers of the segments before it that held records when this was written
+ *     3984   112  0
+ *
+ * The list tells the next start which files must be there: each as a segment, or, when it was
+ * recycled since, by a mark with its number. The mark stays until a header that does not list the
+ * segment is durable. A segment that is not listed holds nothing that is alive. Headers without the
+ * first flag, of an older release, say nothing about other files. What killed the records of a
+ * segment lies at or before its mark's `durable`: a log that ends before that has lost its end.
+ * Marks have 0 from offset 64 on, but for the note and for what was durable.
  *
  * A batch: a header of 128 bytes, then the records, each padded with zeros to a multiple of 8
  * bytes, then zeros up to the next multiple of 4096:
@@ -60,6 +73,7 @@
 
 #include "base/units.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define WAL_FORMAT 1
@@ -69,6 +83,13 @@
 #define WAL_BATCH_HEADER_SIZE 128
 #define WAL_RECORD_ALIGNMENT 8
 #define WAL_SEGMENT_SIZE_MAX (2 * GIB)
+#define WAL_LISTED_MAX 480u
+
+/* Durable progress of the log's owner, which grows, by major, then by minor. */
+struct wal_note {
+    uint64_t major;
+    uint64_t minor;
+};
 
 enum wal_segment_header_state { WAL_HEADER_ACTIVE = 1, WAL_HEADER_SPARE = 2 };
 
@@ -89,6 +110,17 @@ struct wal_segment_header {
     uint64_t generation_base; /* last position before the generation */
     uint64_t durable;
     uint64_t clock_ceiling;
+    uint64_t lost;           /* position */
+    uint64_t number_durable; /* of segments: those up to it must be there */
+    struct wal_note note;
+};
+
+enum wal_listing_flags { WAL_LISTING = 1, WAL_LISTING_INCOMPLETE = 2 };
+
+struct wal_listing {
+    uint32_t count;
+    uint32_t flags;
+    uint64_t numbers[WAL_LISTED_MAX];
 };
 
 enum wal_batch_flags { WAL_BATCH_SEAL = 1 };
@@ -126,12 +158,17 @@ static inline uint64_t wal_batch_position_last(const struct wal_batch_header *he
     return header->position_first + header->record_count - 1;
 }
 
-/* Fills magic, format and crc in and writes one block. */
-void wal_segment_header_encode(struct wal_segment_header *header, uint8_t *block);
+/* Fills magic, format and crc in and writes one block. `listing` may be NULL: there is none. */
+void wal_segment_header_encode(struct wal_segment_header *header, const struct wal_listing *listing,
+                               uint8_t *block);
 
 /* Errors: -EBADMSG (not a header: absent, torn, rotten), -EPROTONOSUPPORT (sound, but of another
  * format: *ret_header holds it, of which only `format` means anything). */
 int wal_segment_header_decode(const uint8_t *block, struct wal_segment_header *ret_header);
+
+/* The list of a block that wal_segment_header_decode found sound. */
+void wal_listing_decode(const uint8_t *block, struct wal_listing *ret_listing);
+bool wal_listing_has(const struct wal_listing *listing, uint64_t number);
 
 /* Fills magic, format, crc and payload_crc in and writes the 128 bytes at `batch`, behind which the
  * records lie. */

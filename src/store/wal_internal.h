@@ -6,6 +6,8 @@
  *   wal_write.c   full buffers onto the disk, and what is durable
  *   wal_segment.c the table of segments, from one segment to the next, who is alive
  *   wal_keep.c    housekeeping: spare segments made, recycled, removed
+ *   wal_listing.c which segments a header names, and what may go because none does
+ *   wal_old.c     what earlier lives left: sealed, cut
  *   wal_wait.c    waiting for single operations, at start-up and shutdown
  *
  * A buffer's way:
@@ -18,7 +20,12 @@
  *
  * A segment's way:
  *
- *   PREPARING -> SPARE -> OPEN -> SEALED -> LEAVING -> SPARE, or removed */
+ *   PREPARING -> SPARE -> OPEN -> SEALED -> LEAVING -> SPARE
+ *                                                   -> MARKED -> LEAVING -> removed
+ *
+ * A file whose segment the newest durable header lists must leave a trace when it goes: its mark.
+ * MARKED ones wait for a header that does not list them. Nothing goes as long as the newest durable
+ * header is its own. */
 #ifndef MINIVAULT_STORE_WAL_INTERNAL_H
 #define MINIVAULT_STORE_WAL_INTERNAL_H
 
@@ -45,24 +52,30 @@ enum wal_segment_state {
     WAL_SEGMENT_OPEN,
     WAL_SEGMENT_SEALED,
     WAL_SEGMENT_LEAVING,
+    WAL_SEGMENT_MARKED,
 };
 
 struct wal_segment {
-    struct list_node node; /* in wal->spares, or in wal->drained */
+    struct list_node node; /* in wal->spares, wal->drained or wal->marked */
     uint32_t file;         /* index in the table */
     uint32_t serial;       /* in the name */
     int handle;            /* < 0: not open */
     uint32_t pins;
     enum wal_segment_state state;
     bool has_seal;      /* recovered, with its seal */
+    bool has_tail;      /* recovered: behind the seal may lie what does not count */
     bool is_settled;    /* SEALED: nothing of it is in a buffer any more, all is durable */
     bool is_damaged;    /* never recycled */
     bool is_unreadable; /* in part: never cut, the device may give it some day */
     bool is_discarded;  /* an unfinished file: never recycled, only removed */
+    bool is_dead;       /* recovered: the newest header does not list it, it was not read */
     uint64_t size;      /* of the file */
     uint64_t end;       /* where the next batch goes; nothing from here on is the log's */
     uint64_t live;      /* records */
     uint64_t killer_last;
+    uint64_t position_last; /* recovered: of its last record; 0: none */
+    uint64_t mark;          /* recovered: the number in the file's spare mark; 0: none */
+    uint64_t listed_last;   /* greatest number of a segment whose header may list it */
     struct wal_segment_header header;
     char path[];
 };
@@ -79,6 +92,7 @@ struct wal_state {
     uint64_t number; /* greatest segment number ever */
     uint64_t last_position;
     uint64_t clock_ceiling;
+    uint64_t lost;   /* position up to which writes were lost with files that are gone */
     uint32_t serial; /* greatest file serial */
 };
 
@@ -179,10 +193,13 @@ struct wal {
     struct wal_segment *segment; /* the open one */
     struct list spares;
     struct list drained; /* sealed, without live records */
+    struct list marked;  /* to be removed */
     uint32_t spare_count;
     uint64_t generation;
     uint64_t generation_base;
     uint64_t number;
+    uint64_t number_durable; /* newest segment whose header is on stable media */
+    uint64_t lost;
     uint32_t serial;
 
     uint64_t position_last;
@@ -223,7 +240,7 @@ void wal_close_buffer(struct wal *wal);
 void wal_pump(struct wal *wal);
 
 /* Writes the segment's header as of now to `block`. */
-void wal_finish_header(const struct wal *wal, struct wal_segment *segment, uint8_t *block);
+void wal_finish_header(struct wal *wal, struct wal_segment *segment, uint8_t *block);
 
 /* The log failed: nothing that is not durable now ever will be. */
 void wal_fail(struct wal *wal, int error, const char *what);
@@ -246,11 +263,35 @@ void wal_take_spare(struct wal *wal);
 /* Queues the seal of the open segment. */
 void wal_seal_segment(struct wal *wal);
 
-/* Whether the segment may go: sealed, durable, nothing alive in it, nobody reads it. */
+/* Whether the segment may go: sealed, durable, nothing alive in it, nobody reads it, and a newer
+ * header is durable. */
 bool wal_segment_is_free(const struct wal *wal, const struct wal_segment *segment);
 
 /* Puts a segment among the drained ones if it belongs there now. Then wal_keep is due. */
 void wal_segment_check(struct wal *wal, struct wal_segment *segment);
+
+/* wal_listing.c */
+
+/* Whether no recovery needs anything of it any more: it need not be listed. */
+bool wal_segment_is_dead(const struct wal *wal, const struct wal_segment *segment);
+
+/* Whether the newest durable header does not list it. */
+bool wal_segment_is_unlisted(const struct wal *wal, const struct wal_segment *segment);
+
+/* The owner's, as of now. */
+struct wal_note wal_note(const struct wal *wal);
+
+/* Lists for the header of segment `number`, as of now. */
+void wal_list_segments(struct wal *wal, uint64_t number, struct wal_listing *ret_listing);
+
+/* wal_old.c: both synchronous, while the log is opened. Errors: the device's. */
+
+/* Before the new generation's first header: segments whose seal a crash prevented get it, so that
+ * from now on an end that is missing shows. */
+int wal_seal_old_segments(struct wal *wal);
+
+/* Behind it. */
+int wal_cut_old_segments(struct wal *wal);
 
 /* wal_keep.c */
 

@@ -2,7 +2,8 @@
  *
  *   a new spare       CREATE -> ALLOCATE -> ZERO ... -> SYNC_ZEROS -> SYNC_NAME -> MARK
  *   a recycled one    MARK
- *   one too many      UNLINK -> SYNC_UNLINK -> CLOSE
+ *   one too many      MARK, when the newest durable header lists it; and then, or later:
+ *                     UNLINK -> SYNC_UNLINK -> CLOSE
  *
  * The mark comes last: a file that has it is zeroed as a whole, or held records once, and can be
  * written without the file system's journal. A segment counts as gone only once that is durable. */
@@ -22,8 +23,11 @@ static void write_mark(struct wal *wal, struct wal_segment *segment)
         .generation = segment->header.generation,
         .number = segment->header.number,
         .segment_size = segment->size,
+        .durable = wal->keeper.is_recycling ? wal->durable : 0,
+        .number_durable = wal->keeper.is_recycling ? wal->number_durable : 0,
+        .note = wal_note(wal),
     };
-    wal_segment_header_encode(&mark, wal->keeper.mark);
+    wal_segment_header_encode(&mark, NULL, wal->keeper.mark);
     io_write(wal->io, &wal->keeper.op, segment->handle, wal->keeper.mark, WAL_BLOCK_SIZE,
              WAL_MARK_OFFSET, IO_WRITE_DSYNC);
 }
@@ -90,6 +94,25 @@ static void finish_spare(struct wal *wal)
     wal_judge_hindrance(wal);
     wal_keep(wal);
     wal_tell_room(wal);
+}
+
+static bool is_wanted(const struct wal *wal, const struct wal_segment *segment)
+{
+    return !segment->is_discarded && segment->size == wal->options.segment_size &&
+           wal->spare_count < WAL_SPARES_KEPT;
+}
+
+static void finish_mark(struct wal *wal)
+{
+    struct wal_segment *segment = wal->keeper.segment;
+    if (!wal->keeper.is_recycling || is_wanted(wal, segment)) {
+        finish_spare(wal);
+        return;
+    }
+    segment->state = WAL_SEGMENT_MARKED;
+    list_push_back(&wal->marked, &segment->node);
+    start_task(wal, WAL_TASK_NONE);
+    wal_keep(wal);
 }
 
 static void finish_removed(struct wal *wal)
@@ -193,7 +216,7 @@ static void next_task(struct wal *wal)
         start_task(wal, WAL_TASK_MARK);
         break;
     case WAL_TASK_MARK:
-        finish_spare(wal);
+        finish_mark(wal);
         break;
     case WAL_TASK_UNLINK:
         start_task(wal, WAL_TASK_SYNC_UNLINK);
@@ -270,16 +293,14 @@ static void prepare(struct wal *wal)
 static void leave(struct wal *wal, struct wal_segment *segment)
 {
     list_remove(&segment->node);
-    bool is_spare = segment->state == WAL_SEGMENT_SPARE;
-    bool is_usable =
-        !is_spare && !segment->is_discarded && segment->size == wal->options.segment_size;
-    wal->spare_count -= is_spare;
+    bool wants_mark = segment->state == WAL_SEGMENT_SEALED &&
+                      (is_wanted(wal, segment) || !wal_segment_is_unlisted(wal, segment));
+    wal->spare_count -= segment->state == WAL_SEGMENT_SPARE;
     wal_judge_hindrance(wal);
     segment->state = WAL_SEGMENT_LEAVING;
     wal->keeper.segment = segment;
     wal->keeper.is_recycling = true;
-    start_task(wal,
-               is_usable && wal->spare_count < WAL_SPARES_KEPT ? WAL_TASK_MARK : WAL_TASK_UNLINK);
+    start_task(wal, wants_mark ? WAL_TASK_MARK : WAL_TASK_UNLINK);
 }
 
 static struct wal_segment *find_free(const struct wal *wal)
@@ -293,22 +314,50 @@ static struct wal_segment *find_free(const struct wal *wal)
     return NULL;
 }
 
+/* A marked one whose mark nobody needs any more. */
+static struct wal_segment *find_marked(const struct wal *wal)
+{
+    for (struct list_node *node = list_first(&wal->marked); node != NULL;
+         node = list_next(&wal->marked, node)) {
+        struct wal_segment *segment = container_of(node, struct wal_segment, node);
+        if (wal_segment_is_unlisted(wal, segment))
+            return segment;
+    }
+    return NULL;
+}
+
+/* Of more spare ones than are kept, as a start may find them. */
+static struct wal_segment *find_surplus(const struct wal *wal)
+{
+    if (wal->spare_count <= WAL_SPARES_KEPT)
+        return NULL;
+    struct wal_segment *last = container_of(list_last(&wal->spares), struct wal_segment, node);
+    return wal_segment_is_unlisted(wal, last) ? last : NULL;
+}
+
+/* Nothing old is touched before the new generation's first header says where the old one ended. */
+static struct wal_segment *find_leaving(const struct wal *wal)
+{
+    if (!wal->has_begun)
+        return NULL;
+    struct wal_segment *segment = find_free(wal);
+    if (segment == NULL)
+        segment = find_marked(wal);
+    return segment != NULL ? segment : find_surplus(wal);
+}
+
 bool wal_is_clearing(const struct wal *wal)
 {
     bool is_leaving =
         wal->keeper.segment != NULL && wal->keeper.segment->state == WAL_SEGMENT_LEAVING;
-    return is_leaving || find_free(wal) != NULL;
+    return is_leaving || find_free(wal) != NULL || find_marked(wal) != NULL;
 }
 
 void wal_keep(struct wal *wal)
 {
     if (wal->keeper.task != WAL_TASK_NONE || wal->failed != 0 || wal->is_shutting)
         return;
-    /* Nothing old is touched before the new generation's first header says where the old one ended.
-     */
-    struct wal_segment *segment = wal->has_begun ? find_free(wal) : NULL;
-    if (segment == NULL && wal->has_begun && wal->spare_count > WAL_SPARES_KEPT)
-        segment = container_of(list_last(&wal->spares), struct wal_segment, node);
+    struct wal_segment *segment = find_leaving(wal);
     if (segment != NULL)
         leave(wal, segment);
     else if (wal->spare_count < WAL_SPARES_WANTED)

@@ -266,9 +266,9 @@ static int join_segments(struct wal_scan *scan, uint32_t index)
         return GO_ON;
     if (follows(scan, index))
         return cross_gap(scan, index - 1, before->end, first);
-    /* Those between were recycled: what they held is known to be dead. What the one before lost at
-     * its end is not. */
-    if (before->is_damaged && !before->is_sealed) {
+    /* Those between were recycled: what they held is known to be dead. Before that, the one before
+     * them had its seal: without it, its end is gone. */
+    if (!before->is_sealed) {
         int verdict = cross_gap(scan, index - 1, before->end, first);
         if (verdict != GO_ON)
             return verdict;
@@ -286,12 +286,22 @@ static int close_generation(struct wal_scan *scan, uint32_t last)
     int error = prove(scan, last, segment->end);
     if (error < 0)
         return error;
-    bool is_newest = scan->generation_end == scan->segment_count;
-    /* An older generation's last segment may have been recycled: only damage means that something
-     * is missing. */
-    if (is_newest || segment->is_damaged)
-        scan_note_lost(scan, last, segment->end, min_u64(scan->proof, scan->limit));
+    scan_note_lost(scan, last, segment->end, min_u64(scan->proof, scan->limit));
     return 0;
+}
+
+/* The files of the newest generation are as long as they were made, if nothing cut them since. How
+ * much they held, then, is not known. */
+static void note_cut_files(struct wal_scan *scan, uint32_t first)
+{
+    for (uint32_t i = first; i < scan->segment_count; i++) {
+        const struct wal_scan_segment *segment = &scan->segments[i];
+        if (segment->is_sealed || segment->size >= segment->header.segment_size)
+            continue;
+        scan_note_place(scan, i, segment->size, segment->header.segment_size,
+                        "the file is cut short");
+        scan->found.damaged_last = max_u64(scan->found.damaged_last, scan->expected);
+    }
 }
 
 static int scan_generation(struct wal_scan *scan, uint32_t first)
@@ -317,7 +327,11 @@ static int scan_generation(struct wal_scan *scan, uint32_t first)
         if (verdict == GO_ON)
             verdict = scan_segment(scan, index);
     }
-    return verdict == GO_ON ? close_generation(scan, scan->generation_end - 1) : verdict;
+    if (verdict == GO_ON)
+        verdict = close_generation(scan, scan->generation_end - 1);
+    if (verdict >= 0 && scan->generation_end == scan->segment_count)
+        note_cut_files(scan, first);
+    return verdict;
 }
 
 int wal_scan_run(struct wal_scan *scan)

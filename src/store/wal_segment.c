@@ -8,6 +8,9 @@
 
 #define TABLE_CAPACITY_MIN 64u
 
+static_assert(WAL_FILE_BITS + WAL_OFFSET_BITS == WAL_LOCATION_BITS - 1,
+              "bit 47 of a location is the partition segments'");
+
 /* ---- the table ---- */
 
 static int table_grow(struct wal_table *table)
@@ -128,6 +131,8 @@ void wal_take_spare(struct wal *wal)
     segment->is_settled = false;
     segment->end = WAL_DATA_OFFSET;
     segment->killer_last = 0;
+    segment->listed_last = 0;
+    segment->is_dead = false;
     segment->header = (struct wal_segment_header){
         .state = WAL_HEADER_ACTIVE,
         .directory_id = wal->options.directory_id,
@@ -138,6 +143,7 @@ void wal_take_spare(struct wal *wal)
         .previous = wal->number,
         .last_before = wal->position_last,
         .generation_base = wal->generation_base,
+        .lost = wal->lost,
     };
     while (segment->header.salt == 0)
         io_random(wal->io, &segment->header.salt, sizeof segment->header.salt);
@@ -155,10 +161,11 @@ void wal_change_segment(struct wal *wal)
 
 /* ---- who is alive ---- */
 
+/* A newer header has to be durable that says up to where positions were given. */
 bool wal_segment_is_free(const struct wal *wal, const struct wal_segment *segment)
 {
-    return segment->state == WAL_SEGMENT_SEALED && segment->is_settled && !segment->is_damaged &&
-           segment->live == 0 && segment->pins == 0 && segment->killer_last <= wal->durable;
+    return segment->header.number < wal->number_durable && wal_segment_is_dead(wal, segment) &&
+           segment->pins == 0;
 }
 
 void wal_segment_check(struct wal *wal, struct wal_segment *segment)

@@ -26,11 +26,11 @@ void wal_tell_room(struct wal *wal)
 }
 
 /* Whether the buffer's bytes are on stable media only after a sync. Without durability (WAL_NONE)
- * nothing waits for that but the end of a segment, so that segments can be recycled. */
+ * nothing waits for that but the ends of a segment, so that segments can be recycled. */
 static bool needs_sync(const struct wal_buffer *buffer)
 {
     if (buffer->wal->options.durability == WAL_NONE)
-        return buffer->kind == WAL_BUFFER_SEAL;
+        return buffer->kind == WAL_BUFFER_SEAL || buffer->kind == WAL_BUFFER_HEADER;
     return !buffer->wal->options.use_dsync;
 }
 
@@ -75,11 +75,15 @@ static void finish_batch(const struct wal *wal, struct wal_buffer *buffer)
     wal_batch_header_encode(&header, buffer->data);
 }
 
-void wal_finish_header(const struct wal *wal, struct wal_segment *segment, uint8_t *block)
+void wal_finish_header(struct wal *wal, struct wal_segment *segment, uint8_t *block)
 {
+    struct wal_listing listing;
+    wal_list_segments(wal, segment->header.number, &listing);
     segment->header.durable = wal->durable;
     segment->header.clock_ceiling = clock_ceiling(wal);
-    wal_segment_header_encode(&segment->header, block);
+    segment->header.number_durable = wal->number_durable;
+    segment->header.note = wal_note(wal);
+    wal_segment_header_encode(&segment->header, &listing, block);
 }
 
 static void settle(struct wal *wal);
@@ -182,8 +186,12 @@ static void start_sync(struct wal *wal)
 static void release(struct wal *wal, struct wal_buffer *buffer)
 {
     struct wal_segment *segment = buffer->segment;
-    if (proves_durable(buffer))
+    if (proves_durable(buffer)) {
         wal->durable = max_u64(wal->durable, wal_buffer_position_last(buffer));
+        wal->number_durable = max_u64(wal->number_durable, segment->header.number);
+    }
+    if (buffer->kind == WAL_BUFFER_HEADER)
+        wal->number_durable = max_u64(wal->number_durable, segment->header.number);
     list_remove(&buffer->node);
     buffer->state = WAL_BUFFER_FREE;
     buffer->segment = NULL;

@@ -6,6 +6,7 @@
  *
  * 1. Whatever the input: the output's memory stays within what was decoded and within the limit,
  *    the steps come to an end, and the result does not depend on the slice.
+ *    It is the same when the frame is moved in pieces of the slice's size.
  * 2. What is decoded is what ZSTD_decompress makes of it. What is refused, ZSTD_decompress refuses
  *    too, or it is not one plain frame with a window of at most 8 MiB and a value within the limit.
  *
@@ -70,6 +71,39 @@ static struct outcome decode(const uint8_t *frame, size_t frame_size, uint64_t s
     } else {
         REQUIRE(outcome.result == -EBADMSG || outcome.result == -EFBIG);
         REQUIRE(decompressor_memory(decompressor) == 0);
+    }
+    decompressor_free(decompressor);
+    return outcome;
+}
+
+/* Moves the frame in pieces of `piece_size`, both ways. */
+static struct outcome move(const uint8_t *frame, size_t frame_size, uint64_t size_max,
+                           size_t piece_size)
+{
+    struct decompressor *decompressor = NULL;
+    struct outcome outcome = {.value = malloc(size_max + piece_size)};
+    REQUIRE(outcome.value != NULL && decompressor_create(&decompressor) == 0);
+    decompressor_begin_moving(decompressor, frame_size, size_max);
+    size_t used = 0;
+    while (outcome.result == 0) {
+        struct decompressor_buffers buffers = {
+            .input = frame + used,
+            .input_size = min_u64(piece_size, frame_size - used),
+            .output = outcome.value + outcome.size,
+            .output_size = piece_size,
+        };
+        outcome.result = decompressor_move(decompressor, &buffers);
+        REQUIRE(buffers.input_used <= buffers.input_size);
+        REQUIRE(buffers.output_used <= buffers.output_size);
+        REQUIRE(outcome.result != 0 || buffers.input_used + buffers.output_used > 0);
+        used += buffers.input_used;
+        outcome.size += buffers.output_used;
+    }
+    REQUIRE(outcome.result != 1 || (used == frame_size && outcome.size <= size_max));
+    if (outcome.result < 0) {
+        REQUIRE(outcome.result == -EBADMSG || outcome.result == -EFBIG);
+        free(outcome.value);
+        outcome = (struct outcome){.result = outcome.result};
     }
     decompressor_free(decompressor);
     return outcome;
@@ -145,8 +179,11 @@ static void fuzz_frame(const uint8_t *frame, size_t frame_size, uint64_t size_ma
 {
     struct outcome outcome = decode(frame, frame_size, size_max, slice_size);
     struct outcome other = decode(frame, frame_size, size_max, 256 * KIB);
+    struct outcome moved = move(frame, frame_size, size_max, slice_size);
     require_same_outcome(frame, frame_size, size_max, &outcome, &other);
+    require_same_outcome(frame, frame_size, size_max, &outcome, &moved);
     require_reference(frame, frame_size, size_max, &outcome);
+    free(moved.value);
     free(other.value);
     free(outcome.value);
 }
@@ -188,6 +225,10 @@ static void fuzz_text(const uint8_t *piece, size_t piece_size, uint64_t size, si
         fuzz_frame(frame, frame_size, size, slice_size);
     } else {
         struct outcome outcome = decode(frame, frame_size, size, slice_size);
+        REQUIRE(outcome.result == 1 && outcome.size == size);
+        REQUIRE(is_same(outcome.value, text, size));
+        free(outcome.value);
+        outcome = move(frame, frame_size, size, slice_size);
         REQUIRE(outcome.result == 1 && outcome.size == size);
         REQUIRE(is_same(outcome.value, text, size));
         free(outcome.value);

@@ -42,8 +42,6 @@ struct model {
     uint32_t oldest_pending; /* below, everything is acknowledged or dropped */
     bool failed;
     uint64_t recycled;
-    uint32_t dead[WRITES_MAX];
-    uint32_t dead_count;
 };
 
 static void fill_value(uint32_t number, uint8_t *value, uint32_t size)
@@ -96,9 +94,6 @@ static int on_record(void *context, const struct record *record, wal_location lo
     uint32_t *newest = &model->newest[written->key];
     if (*newest == number)
         cr_assert_fail("seed %" PRIu64 ": write %u is shown twice", model->seed, number);
-    uint32_t dead = *newest == 0 || number > *newest ? *newest : number;
-    if (dead != 0)
-        model->dead[model->dead_count++] = dead;
     if (number > *newest)
         *newest = number;
     return 0;
@@ -130,7 +125,6 @@ static bool recover_and_open(struct model *model)
     struct wal_recovered recovered;
     struct wal_state *state;
     memset(model->newest, 0, sizeof model->newest);
-    model->dead_count = 0;
     int result =
         wal_recover(model->io, &model->log, &model->options, on_record, model, &recovered, &state);
     if (result != 0) {
@@ -139,8 +133,10 @@ static bool recover_and_open(struct model *model)
         return false;
     }
     check_recovered(model, &recovered);
-    for (uint32_t i = 0; i < model->dead_count; i++)
-        wal_state_record_dead(state, model->writes[model->dead[i]].location);
+    wal_state_forget_alive(state);
+    for (uint32_t key = 0; key < KEYS; key++)
+        if (model->newest[key] != 0)
+            wal_state_record_alive(state, model->writes[model->newest[key]].location);
     result = wal_open(model->io, &model->log, &model->options, state, &model->wal);
     cr_assert(result == 0 || sim_host_is_crashed(model->io), "seed %" PRIu64 ": open says %d",
               model->seed, result);
@@ -264,7 +260,7 @@ static void choose_options(struct model *model)
         .use_dsync = prng_below(prng, 2) == 0,
         .durability =
             prng_below(prng, 2) == 0 ? WAL_COMMIT : (enum wal_durability)prng_below(prng, 3),
-        .events = {model, on_durable, on_room, on_failed},
+        .events = {.context = model, .durable = on_durable, .room = on_room, .failed = on_failed},
     };
 }
 

@@ -84,7 +84,7 @@ static struct machine *machine_create(uint64_t seed)
         .writes_in_flight = 2,
         .use_dsync = true,
         .durability = WAL_COMMIT,
-        .events = {machine, on_durable, on_room, on_failed},
+        .events = {.context = machine, .durable = on_durable, .room = on_room, .failed = on_failed},
     };
     return machine;
 }

@@ -22,6 +22,9 @@ CLEAN = {
     "src/net/connection.c": '#include "shard/shard.h"\n',
     "src/main.c": '#include "net/connection.h"\n#include "flags.h"\n',
     "src/flags.h": '#include "base/list.h"\n',
+    "src/admin/admin.c": '#include "admin/admin.h"\n#include "store/wal.h"\n#include "io/io.h"\n',
+    "src/admin/admin.h": '#include "base/list.h"\n',
+    "src/admin/admin_files.c": "int f(void)\n{\n    return open(0, 0);\n}\n",
     "include/minivault/protocol.h": "enum { A };\n",
 }
 
@@ -37,6 +40,11 @@ PLANTED = [
     ("public_header_includes_src", "include/minivault/a.h", '#include "base/list.h"\n',
      "minivault must not"),
     ("net_includes_flags", "src/net/a.c", '#include "flags.h"\n', "not written from src/"),
+    ("admin_includes_net", "src/admin/a.c", '#include "net/connection.h"\n', "admin must not"),
+    ("store_includes_admin", "src/store/a.c", '#include "admin/admin.h"\n', "store must not"),
+    ("main_includes_admin", "src/main.c", '#include "admin/admin.h"\n', "main must not"),
+    ("disk_around_io", "src/admin/a.c", "int f(void)\n{\n    return pread(0, 0, 0, 0);\n}\n",
+     "goes around io.h"),
     ("relative_include", "src/store/a.c", '#include "wal.h"\n', "not written from src/"),
     ("included_source", "src/store/a.c", '#include "store/wal.c"\n', "includes the source"),
     ("unknown_layer", "src/util/a.c", "\n", "no layer is called 'util'"),

@@ -10,7 +10,14 @@
 
 #define NEVER UINT64_MAX
 
-enum write_state { WRITE_PENDING, WRITE_ACKNOWLEDGED, WRITE_REFUSED, WRITE_LOST_SIGHT };
+/* FAILED: answered with an error of the device: it may have happened or not. */
+enum write_state {
+    WRITE_PENDING,
+    WRITE_ACKNOWLEDGED,
+    WRITE_REFUSED,
+    WRITE_FAILED,
+    WRITE_LOST_SIGHT,
+};
 
 struct write {
     uint64_t connection;
@@ -132,6 +139,12 @@ void checker_refuse(struct checker *checker, uint64_t number)
     checker->writes[number].state = WRITE_REFUSED;
 }
 
+void checker_fail(struct checker *checker, uint64_t number)
+{
+    if (checker->writes[number].state == WRITE_PENDING)
+        checker->writes[number].state = WRITE_FAILED;
+}
+
 /* ---- reads ---- */
 
 static bool is_shown(uint64_t number, const struct write *write, const uint8_t *value,
@@ -158,7 +171,7 @@ static uint64_t find_own(const struct checker *checker, const struct checker_rea
          at = checker->writes[at].older) {
         const struct write *write = &checker->writes[at];
         if (at <= reading->after && write->connection == reading->connection &&
-            write->state != WRITE_REFUSED)
+            write->state != WRITE_REFUSED && write->state != WRITE_FAILED)
             return at;
     }
     return 0;
@@ -261,7 +274,7 @@ void checker_end_process(struct checker *checker, uint64_t kept_until_ns, uint64
 {
     for (uint64_t at = 1; at <= checker->count; at++) {
         struct write *write = &checker->writes[at];
-        if (write->state == WRITE_PENDING)
+        if (write->state == WRITE_PENDING || write->state == WRITE_FAILED)
             write->state = WRITE_LOST_SIGHT;
         if (write->state != WRITE_REFUSED)
             write->settled_ns = min_u64(write->settled_ns, now_ns);

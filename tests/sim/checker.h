@@ -36,6 +36,9 @@ void checker_acknowledge(struct checker *checker, uint64_t write, uint64_t now_n
 /* It was refused and must never be seen. */
 void checker_refuse(struct checker *checker, uint64_t write);
 
+/* The write was answered with an error of the device: nobody knows whether it happened. */
+void checker_fail(struct checker *checker, uint64_t write);
+
 /* A read is about to be sent. */
 struct checker_reading {
     uint64_t connection;

@@ -26,13 +26,34 @@ static enum trouble choose_trouble(struct run *run)
 static void choose_target(struct run *run)
 {
     static const uint64_t cache_sizes[] = {64 * KIB, 256 * KIB, MIB, 16 * MIB};
+    static const uint32_t value_file_mins[] = {1000, 16 * KIB, 16 * KIB, 256 * KIB};
+    static const uint32_t stream_buffers[] = {1, 2, 5, 20};
     run->plan.target = (struct target_options){
         .durability = choose_durability(run),
         .cache_size = cache_sizes[below(run, 4)],
         .value_size_max = (uint32_t)(happens(run, 85) ? 64 * KIB : 2 * MIB),
+        .value_file_min = value_file_mins[below(run, 4)],
+        .stream_buffers = stream_buffers[below(run, 4)],
         .segment_size_more = below(run, 4) * 64 * KIB,
         .connections_max = 2 * RUN_CLIENTS_MAX,
     };
+}
+
+/* How soon records move on from the log, and whether there are enough of them that segments are
+ * compacted, too. With a chance of its own: what older seeds choose stays as
+ * it was. */
+static void choose_moves(struct run *run)
+{
+    static const uint64_t log_keep_bytes[] = {1, 1, 512 * KIB, 0};
+    static const uint64_t compact_mins[] = {1, 16 * KIB, 128 * KIB, 0};
+    static const uint64_t checkpoint_mins[] = {1, 100, 2000, 0};
+    struct prng prng = {~run->seed};
+    run->plan.target.log_keep_bytes = log_keep_bytes[prng_below(&prng, 4)];
+    /* On a full disk only so many deletes find room in the log before the mover has made some. */
+    if (prng_below(&prng, 4) == 0 && run->plan.trouble != TROUBLE_NO_SPACE)
+        run->plan.requests_max += 4000;
+    run->plan.target.compact_min = compact_mins[prng_below(&prng, 4)];
+    run->plan.target.checkpoint_min = checkpoint_mins[prng_below(&prng, 4)];
 }
 
 static void choose_workload(struct run *run)
@@ -64,6 +85,7 @@ void plan_make(struct run *run)
     plan->requests_max = 20 + below(run, 600);
     plan->clock_jump_ns_max = happens(run, 30) ? 20 * NS_PER_MS : 0;
     plan->start_crash_percent = happens(run, 50) ? 50 : 0;
+    choose_moves(run);
     if (plan->trouble == TROUBLE_ROT)
         plan->rounds = 1;
     if (plan->trouble == TROUBLE_READ_ERRORS || plan->trouble == TROUBLE_ROT)

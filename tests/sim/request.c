@@ -164,6 +164,7 @@ static void judge_write(struct client *client, const struct request *request, ui
     }
     if (!workload->may_fail)
         workload_fail(workload, "a %s is refused with status %u, for no reason", what, status);
+    checker_fail(workload->checker, request->write);
 }
 
 static void judge_read(struct client *client, const struct request *request, uint8_t status,

@@ -276,10 +276,12 @@ void run_seed(uint64_t seed, bool is_verbose, bool is_traced, struct run_result 
     const struct plan *plan = &run.plan;
     run_say(&run,
             "durability %d, trouble %d, %" PRIu32 " rounds, %" PRIu32 " clients, %" PRIu32
-            " keys, cache %" PRIu64 " KiB, segments of %" PRIu64 " KiB, values up to %" PRIu32,
+            " keys, cache %" PRIu64 " KiB, segments of %" PRIu64 " KiB, values up to %" PRIu32
+            ", in files from %" PRIu32 " with %" PRIu32 " buffers",
             (int)plan->target.durability, (int)plan->trouble, plan->rounds, plan->client_count,
             run.workload.keys.count, plan->target.cache_size / KIB,
-            run.target.config.segment_size / KIB, run.workload.value_size_max);
+            run.target.config.segment_size / KIB, run.workload.value_size_max,
+            plan->target.value_file_min, plan->target.stream_buffers);
     play(&run);
     *ret_result = (struct run_result){
         .has_failed = run.workload.has_failed,

@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* A log segment holds at least one record of the greatest size, which has this much around the
- * value, and an ordinary buffer of the log. */
+/* A log segment holds at least one record of the greatest size, which has this much around a value
+ * that lies in no value file, and an ordinary buffer of the log. */
 #define RECORD_EXTRA (128 * KIB)
 #define SEGMENT_SIZE_MIN (320 * KIB)
 
@@ -20,7 +20,12 @@ void target_init(struct target *target, struct sim *sim, const struct target_opt
     target->config.connections_max = options->connections_max;
     target->config.busy_poll_ns = 0;
     target->config.value_size_max = options->value_size_max;
-    uint64_t segment_size = target_value_size_max(target) + RECORD_EXTRA;
+    target->config.value_file_min = options->value_file_min;
+    target->config.stream_buffers = options->stream_buffers;
+    target->config.log_keep_bytes = options->log_keep_bytes;
+    target->config.compact_min = options->compact_min;
+    target->config.checkpoint_min = options->checkpoint_min;
+    uint64_t segment_size = options->value_file_min + RECORD_EXTRA;
     segment_size = max_u64(segment_size, SEGMENT_SIZE_MIN) + options->segment_size_more;
     target->config.segment_size = round_up(segment_size, DISK_BLOCK_SIZE);
 }

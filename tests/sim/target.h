@@ -23,7 +23,12 @@ struct target_options {
     enum wal_durability durability;
     uint64_t cache_size;
     uint32_t value_size_max;
+    uint32_t value_file_min;
+    uint32_t stream_buffers;
     uint64_t segment_size_more; /* beyond the least that takes such values */
+    uint64_t log_keep_bytes;    /* of sealed log, before it is moved to segments */
+    uint64_t compact_min;       /* dead bytes of segments that are worth a job */
+    uint64_t checkpoint_min;    /* moved records that are worth an index checkpoint */
     uint32_t connections_max;
 };
 

@@ -13,7 +13,7 @@ from harness import (
     ERROR, KIB, MIB, OK, OK_FRAME, Skip, delete, hello, set_, test)
 
 FLAGS = ("port", "http", "public-url", "data", "auth", "auth-file", "authmode", "ratelimit", "cache",
-         "workers", "host", "connections", "durability", "busypoll", "log-level", "accept-loss", "probe", "help", "version")
+         "workers", "host", "connections", "durability", "busypoll", "log-level", "accept-loss", "probe", "scrub", "help", "version")
 
 
 def refused(context, *flags, says, environment=None, seconds=20):

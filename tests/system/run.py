@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 
+import disks
 import harness
 
 
@@ -25,6 +26,7 @@ def on_alarm(*_):
 
 def run(name, function, seconds, options):
     """'passed', 'failed' or 'skipped'."""
+    disks.unmount_below(harness.ROOT / "build" / "system" / name)
     context = harness.Context(name, options)
     random.seed(options.seed)
     begin = time.monotonic()
@@ -49,7 +51,8 @@ def run(name, function, seconds, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", type=pathlib.Path, default=harness.ROOT / "minivault")
-    parser.add_argument("--rounds", type=int, default=20, help="of kill -9 (default 20)")
+    parser.add_argument("--rounds", type=int, default=20,
+                        help="of kill -9; half as many of each kind of mutation (default 20)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="leave the slow ones out")
     parser.add_argument("--list", action="store_true")
@@ -57,7 +60,8 @@ def main():
     options = parser.parse_args()
     options.binary = options.binary.resolve()
 
-    import basic, hostile, crash, lifecycle  # noqa: E401, F401: they register their tests
+    import admin, basic, hostile, crash, large, lifecycle  # noqa: E401, F401: they register their tests
+    import mutation, diskfull, shutdown, filesystems, scrub  # noqa: E401, F401
     tests = [t for t in harness.TESTS
              if (not options.names or any(name in t[0] for name in options.names))
              and not (options.quick and t[2])]

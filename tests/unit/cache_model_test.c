@@ -26,7 +26,7 @@ static struct cache_stats stats_of(const struct cache *cache)
 struct model_key {
     bool exists;
     bool tombstone;
-    bool unproved;
+    bool in_value_file;
     uint32_t value_size;
     uint64_t value_seed;
     uint64_t clock;
@@ -70,6 +70,7 @@ static void expect_entry(const struct cache_entry *entry, const struct model_key
     fill_value(key->value_seed, value, key->value_size);
     cr_assert_eq(entry->version.clock, key->clock);
     cr_assert_eq(entry->tombstone, key->tombstone);
+    cr_assert_eq(entry->in_value_file, key->in_value_file);
     cr_assert(slice_equal(cache_entry_value(entry), (struct slice){value, key->value_size}));
 }
 
@@ -86,7 +87,6 @@ static void model_find(struct model *model, uint32_t number)
     }
     cr_assert(key->exists);
     cr_assert(slice_equal(cache_entry_key(entry), name));
-    cr_assert_eq(entry->unproved, key->unproved);
     expect_entry(entry, key);
     uint64_t pin = prng_below(&model->prng, MODEL_PINS);
     if (model->pinned[pin] == NULL && prng_below(&model->prng, 8) == 0) {
@@ -103,8 +103,8 @@ static void model_put(struct model *model, uint32_t number, uint64_t clock)
     struct slice name = model_name(number, bytes);
     struct model_key *key = &model->keys[number];
     uint64_t hash = model_hash(model, name);
-    bool was_there = key->exists && cache_find(model->cache, hash, name) != NULL;
     key->tombstone = prng_below(&model->prng, 10) == 0;
+    key->in_value_file = prng_below(&model->prng, 4) == 0;
     /* Often the same size again. */
     if (prng_below(&model->prng, 2) == 0)
         key->value_size = (uint32_t)prng_below(&model->prng, 1u << prng_below(&model->prng, 12));
@@ -115,15 +115,13 @@ static void model_put(struct model *model, uint32_t number, uint64_t clock)
     fill_value(clock, value, key->value_size);
     struct cache_entry *entry =
         cache_put(model->cache, hash, name, (struct slice){value, key->value_size}, key->tombstone,
-                  (struct version){clock, 1}, clock, clock);
+                  key->in_value_file, (struct version){clock, 1}, clock);
     key->exists = entry != NULL;
     if (entry == NULL) {
         cr_assert(model->evicts);
         return;
     }
-    cr_assert_eq(entry->unproved, was_there && key->unproved);
     expect_entry(entry, key);
-    key->unproved = entry->unproved = prng_below(&model->prng, 4) == 0;
 }
 
 static void model_remove(struct model *model, uint32_t number)

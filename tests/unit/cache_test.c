@@ -33,8 +33,8 @@ static uint64_t hash_of(struct slice key)
 static struct cache_entry *put(struct cache *cache, const char *key, const char *value)
 {
     struct slice name = slice_of(key);
-    return cache_put(cache, hash_of(name), name, slice_of(value), false, (struct version){1, 1}, 1,
-                     1);
+    return cache_put(cache, hash_of(name), name, slice_of(value), false, false,
+                     (struct version){1, 1}, 1);
 }
 
 static struct cache_entry *find(struct cache *cache, const char *key)
@@ -68,8 +68,8 @@ Test(cache, finds_what_was_put)
     cr_assert_eq(cache_create(1 * MIB, &cache), 0);
     cr_expect_null(find(cache, "a"));
     struct slice key = slice_of("a");
-    struct cache_entry *entry =
-        cache_put(cache, hash_of(key), key, slice_of("one"), false, (struct version){7, 8}, 9, 10);
+    struct cache_entry *entry = cache_put(cache, hash_of(key), key, slice_of("one"), false, false,
+                                          (struct version){7, 8}, 9);
     cr_assert_not_null(entry);
     cr_assert_eq(find(cache, "a"), entry);
     cr_expect(has_value(entry, "one"));
@@ -78,8 +78,7 @@ Test(cache, finds_what_was_put)
     cr_expect_eq(entry->version.clock, 7);
     cr_expect_eq(entry->version.origin, 8);
     cr_expect_eq(entry->position, 9);
-    cr_expect_eq(entry->location, 10);
-    cr_expect(entry->linked && !entry->tombstone && !entry->unproved);
+    cr_expect(entry->linked && !entry->tombstone && !entry->in_value_file);
     cr_expect_null(find(cache, "b"));
     struct cache_stats stats;
     cache_stats(cache, &stats);
@@ -95,8 +94,8 @@ Test(cache, an_empty_value_and_a_tombstone_are_entries)
     cr_assert_eq(cache_create(1 * MIB, &cache), 0);
     struct slice key = slice_of("gone");
     cr_assert_not_null(put(cache, "empty", ""));
-    cr_assert_not_null(cache_put(cache, hash_of(key), key, (struct slice){NULL, 0}, true,
-                                 (struct version){1, 1}, 1, 1));
+    cr_assert_not_null(cache_put(cache, hash_of(key), key, (struct slice){NULL, 0}, true, false,
+                                 (struct version){1, 1}, 1));
     cr_expect_eq(find(cache, "empty")->value_size, 0);
     cr_expect(!find(cache, "empty")->tombstone);
     cr_expect(find(cache, "gone")->tombstone);
@@ -117,8 +116,8 @@ Test(cache, keys_of_every_size_are_told_apart)
     for (size_t i = 0; i < count; i++) {
         struct slice name = {key, sizes[i]};
         uint8_t value = (uint8_t)i;
-        cr_assert_not_null(cache_put(cache, 42, name, (struct slice){&value, 1}, false,
-                                     (struct version){1, 1}, 1, 1));
+        cr_assert_not_null(cache_put(cache, 42, name, (struct slice){&value, 1}, false, false,
+                                     (struct version){1, 1}, 1));
     }
     for (size_t i = 0; i < count; i++) {
         struct slice name = {key, sizes[i]};
@@ -191,25 +190,23 @@ Test(cache, a_pinned_entry_outlives_its_removal)
     cache_free(cache);
 }
 
-Test(cache, unproved_is_carried_over)
+Test(cache, a_put_says_whether_the_value_lies_in_a_value_file)
 {
     struct cache *cache;
     cr_assert_eq(cache_create(1 * MIB, &cache), 0);
-    struct cache_entry *entry = put(cache, "key", "one");
-    cr_expect(!entry->unproved);
-    entry->unproved = true;
-    cr_expect(put(cache, "key", "two")->unproved, "in place");
-    entry = put(cache, "key", "a value that wants another block, of another size altogether");
-    cr_expect(entry->unproved, "in another block");
+    struct slice key = slice_of("key");
+    struct version version = {1, 1};
+    struct cache_entry *entry =
+        cache_put(cache, hash_of(key), key, slice_of("descriptor"), false, true, version, 1);
+    cr_assert_not_null(entry);
+    cr_expect(find(cache, "key")->in_value_file);
+    cr_expect(has_value(entry, "descriptor"));
+    cr_expect(!put(cache, "key", "short")->in_value_file, "in place");
+    entry = cache_put(cache, hash_of(key), key, slice_of("descriptor"), false, true, version, 1);
     cache_pin(entry);
-    struct cache_entry *fresh = put(cache, "key", "three");
-    cr_expect(fresh->unproved, "beside a pinned one");
+    cr_expect(!put(cache, "key", "short")->in_value_file, "beside a pinned one");
+    cr_expect(entry->in_value_file);
     cache_unpin(cache, entry);
-    fresh->unproved = false;
-    cr_expect(!put(cache, "key", "four")->unproved);
-    cr_expect(!put(cache, "other", "one")->unproved);
-    cache_remove(cache, find(cache, "other"));
-    cr_expect(!put(cache, "other", "one")->unproved, "a key that was away begins anew");
     cache_free(cache);
 }
 
@@ -221,11 +218,11 @@ Test(cache, what_is_too_large_is_in_it_neither_old_nor_new)
     struct slice key = slice_of("key");
     cr_assert_not_null(put(cache, "key", "small"));
     cr_expect_null(cache_put(cache, hash_of(key), key, (struct slice){value, 128 * KIB}, false,
-                             (struct version){2, 1}, 2, 2));
+                             false, (struct version){2, 1}, 2));
     cr_expect_null(find(cache, "key"));
     cr_expect_eq(entries_of(cache), 0);
     cr_expect_not_null(cache_put(cache, hash_of(key), key, (struct slice){value, 100 * KIB}, false,
-                                 (struct version){2, 1}, 2, 2));
+                                 false, (struct version){2, 1}, 2));
     free(value);
     cache_free(cache);
 }
@@ -248,8 +245,8 @@ static struct cache_entry *put_number(struct cache *cache, uint64_t number, uint
 {
     static const uint8_t zeros[64 * 1024];
     struct slice key = {(const uint8_t *)&number, sizeof number};
-    return cache_put(cache, hash_of(key), key, (struct slice){zeros, size}, false,
-                     (struct version){1, 1}, 1, 1);
+    return cache_put(cache, hash_of(key), key, (struct slice){zeros, size}, false, false,
+                     (struct version){1, 1}, 1);
 }
 
 static struct cache_entry *find_number(struct cache *cache, uint64_t number)
@@ -296,6 +293,46 @@ Test(cache, what_is_used_stays_when_cold_keys_pass_by)
     cache_free(cache);
 }
 
+/* Finds each of the keys, which are put when they are not there. Returns how many were. */
+static uint64_t use_numbers(struct cache *cache, uint64_t first, uint64_t count)
+{
+    uint64_t found = 0;
+    for (uint64_t i = first; i < first + count; i++) {
+        if (find_number(cache, i) != NULL)
+            found++;
+        else
+            cr_assert_not_null(put_number(cache, i, 1000));
+    }
+    return found;
+}
+
+Test(cache, a_scan_evicts_nothing_that_is_used)
+{
+    struct cache *cache;
+    cr_assert_eq(cache_create(1 * MIB, &cache), 0);
+    (void)use_numbers(cache, 0, 500);
+    cr_assert_eq(use_numbers(cache, 0, 500), 500);
+    cr_expect_eq(use_numbers(cache, 10000, 50000), 0);
+    /* But for those that a put took to be done in time, when all others had hits too. */
+    cr_expect_geq(use_numbers(cache, 0, 500), 495);
+    cache_free(cache);
+}
+
+Test(cache, what_was_hot_once_goes_when_others_are_used)
+{
+    struct cache *cache;
+    cr_assert_eq(cache_create(1 * MIB, &cache), 0);
+    for (uint32_t round = 0; round < 10; round++)
+        (void)use_numbers(cache, 0, 600);
+    cr_assert_eq(use_numbers(cache, 0, 600), 600);
+    /* In turns, so that each comes again only after more others than the fresh queue holds. */
+    uint64_t found = 0;
+    for (uint32_t round = 0; round < 40; round++)
+        found = use_numbers(cache, 10000, 700);
+    cr_expect_gt(found, 650);
+    cache_free(cache);
+}
+
 Test(cache, a_large_value_finds_a_place_among_small_ones)
 {
     struct cache *cache;
@@ -324,7 +361,7 @@ Test(cache, the_table_grows_at_the_cost_of_the_entries)
         cr_assert_not_null(put_number(cache, i, 8));
         cr_assert_leq(memory_of(cache), budget);
     }
-    /* 96 bytes an entry and 16 to 20 of the table. */
+    /* 80 bytes an entry and 16 to 20 of the table. */
     cr_expect_gt(entries_of(cache), budget / 125);
     cache_free(cache);
 }

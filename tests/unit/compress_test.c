@@ -102,7 +102,42 @@ static int decode(struct decompressor *decompressor, size_t slice_size, uint64_t
     return result;
 }
 
-/* Decodes a frame that lies before an unreadable page. */
+/* The same in pieces of `piece_size`, from before an unreadable page to before another one. */
+static int move_frame(const uint8_t *bytes, size_t size, uint64_t size_max, size_t piece_size,
+                      uint8_t *ret_value)
+{
+    struct guard from, to;
+    guard_init(&from, piece_size);
+    guard_init(&to, piece_size);
+    struct decompressor *decompressor = NULL;
+    cr_assert_eq(decompressor_create(&decompressor), 0);
+    decompressor_begin_moving(decompressor, size, size_max);
+    uint64_t used = 0, made = 0;
+    int result = 0;
+    while (result == 0) {
+        size_t input_size = min_u64(piece_size, size - used);
+        struct decompressor_buffers buffers = {
+            .input = guard_copy(&from, bytes + used, input_size),
+            .input_size = input_size,
+            .output = to.base + to.size - piece_size,
+            .output_size = piece_size,
+        };
+        result = decompressor_move(decompressor, &buffers);
+        cr_assert(result != 0 || buffers.input_used + buffers.output_used > 0, "it stands still");
+        used += buffers.input_used;
+        if (ret_value != NULL && result >= 0)
+            memcpy(ret_value + made, buffers.output, buffers.output_used);
+        made += buffers.output_used;
+        cr_assert(made <= size_max || result < 0);
+    }
+    cr_assert(result < 0 || used == size);
+    decompressor_free(decompressor);
+    guard_deinit(&from);
+    guard_deinit(&to);
+    return result;
+}
+
+/* Decodes a frame that lies before an unreadable page. Moved it gives the same. */
 static int decode_frame(const uint8_t *bytes, size_t size, uint64_t size_max)
 {
     struct guard guard;
@@ -114,6 +149,7 @@ static int decode_frame(const uint8_t *bytes, size_t size, uint64_t size_max)
     int result = decode(decompressor, SLICE, size_max, &step_count);
     decompressor_free(decompressor);
     guard_deinit(&guard);
+    cr_assert_eq(move_frame(bytes, size, size_max, 4096, NULL), result);
     return result;
 }
 
@@ -154,6 +190,10 @@ static void assert_round_trip(struct decompressor *decompressor, size_t size, si
         cr_assert_eq(memcmp(decoded, text, size), 0, "size %zu, slice %zu", size, slice_size);
     cr_assert_eq(decompressor_memory(decompressor), 0);
     free(decoded);
+    uint8_t *moved = malloc(size + 1);
+    cr_assert_eq(move_frame(bytes, (size_t)frame_size, size, slice_size, moved), 1);
+    cr_assert_eq(memcmp(moved, text, size), 0, "size %zu, pieces of %zu", size, slice_size);
+    free(moved);
     free(bytes);
     free(text);
 }

@@ -2,35 +2,17 @@
 
 #include "base/prng.h"
 #include "base/units.h"
+#include "index_fixture.h"
 #include "store/index_table.h"
 
-#include <criterion/criterion.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
-
-static struct index_entry entry_of(uint64_t clock, uint64_t location)
-{
-    return (struct index_entry){
-        .version = {.clock = clock, .origin = (uint32_t)clock ^ 0x80000001u},
-        .location = location,
-        .read_size = index_read_size(clock % 100000),
-        .tombstone = clock % 7 == 0,
-    };
-}
-
-static void expect_equal(const struct index_entry *found, const struct index_entry *expected)
-{
-    cr_assert_eq(found->version.clock, expected->version.clock);
-    cr_assert_eq(found->version.origin, expected->version.origin);
-    cr_assert_eq(found->location, expected->location);
-    cr_assert_eq(found->read_size, expected->read_size);
-    cr_assert_eq(found->tombstone, expected->tombstone);
-}
 
 Test(index, read_sizes_are_at_most_a_quarter_more)
 {
     uint64_t before = 0;
-    for (uint64_t size = 1; size < 1ull << 36; size += 1 + size / 97) {
+    for (uint64_t size = 1; size <= INDEX_RECORD_SIZE_MAX; size += 1 + size / 997) {
         uint64_t read_size = index_read_size(size);
         cr_assert_geq(read_size, size);
         cr_assert(read_size <= 64 || read_size <= size + size / 4, "%lu: %lu", size, read_size);
@@ -38,11 +20,16 @@ Test(index, read_sizes_are_at_most_a_quarter_more)
         cr_assert_geq(read_size, before);
         before = read_size;
     }
-    for (uint32_t bits = 6; bits < 36; bits++)
+    for (uint32_t bits = 6; bits <= 21; bits++)
         cr_expect_eq(index_read_size(1ull << bits), 1ull << bits);
     cr_expect_eq(index_read_size(0), 64);
     cr_expect_eq(index_read_size(65), 80);
-    cr_expect_eq(index_read_size((1ull << 37) - 1), 1ull << 37);
+    cr_expect_eq(index_read_size(INDEX_RECORD_SIZE_MAX - 1), INDEX_RECORD_SIZE_MAX);
+}
+
+Test(index, a_record_that_no_size_class_holds_is_our_own_error, .signal = SIGABRT)
+{
+    (void)index_read_size(INDEX_RECORD_SIZE_MAX + 1);
 }
 
 Test(index, a_slot_keeps_every_bit)
@@ -52,10 +39,13 @@ Test(index, a_slot_keeps_every_bit)
     struct index_entry most = {
         .version = {.clock = UINT64_MAX, .origin = UINT32_MAX},
         .location = (1ull << 48) - 1,
-        .read_size = 1ull << 37,
+        .read_size = INDEX_RECORD_SIZE_MAX,
         .tombstone = true,
+        .in_value_file = true,
     };
     struct index_entry least = {.read_size = 64};
+    struct index_entry deleted = {.version = {1, 1}, .read_size = 64, .tombstone = true};
+    struct index_entry filed = {.version = {2, 1}, .read_size = 64, .in_value_file = true};
     struct index_entry found;
     cr_assert_eq(index_add(index, 255, UINT64_MAX, &most), 0);
     cr_assert_eq(index_add(index, 0, 0, &least), 0);
@@ -63,8 +53,14 @@ Test(index, a_slot_keeps_every_bit)
     expect_equal(&found, &most);
     cr_assert_eq(index_find(index, 0, 0, &found, 1), 1);
     expect_equal(&found, &least);
-    cr_expect_eq(index_count(index), 2);
-    cr_expect_eq(index_tombstones(index), 1);
+    cr_assert_eq(index_add(index, 7, 8, &deleted), 0);
+    cr_assert_eq(index_add(index, 7, 8, &filed), 0);
+    cr_assert_eq(index_get(index, 7, 8, deleted.version, &found), 0);
+    expect_equal(&found, &deleted);
+    cr_assert_eq(index_get(index, 7, 8, filed.version, &found), 0);
+    expect_equal(&found, &filed);
+    cr_expect_eq(index_count(index), 4);
+    cr_expect_eq(index_tombstones(index), 2);
     index_free(index);
 }
 
@@ -74,25 +70,31 @@ Test(index, an_empty_one_finds_nothing)
     cr_assert_eq(index_create(0, &index), 0);
     struct index_entry entry = entry_of(1, 1);
     cr_expect_eq(index_find(index, 3, 4, &entry, 1), 0);
-    cr_expect_eq(index_replace(index, 3, 4, 1, &entry), -ENOENT);
-    cr_expect_eq(index_remove(index, 3, 4, 1), -ENOENT);
+    cr_expect_eq(index_get(index, 3, 4, entry.version, &entry), -ENOENT);
+    cr_expect_eq(index_replace(index, 3, 4, entry.version, &entry, NULL), -ENOENT);
+    cr_expect_eq(index_remove(index, 3, 4, entry.version, NULL), -ENOENT);
+    cr_expect_eq(index_move(index, 3, 4, entry.version, 1, 2), -ENOENT);
+    cr_expect_eq(index_partition_count(index, 3), 0);
     index_prefetch(index, 3, 4);
     cr_expect_eq(index_count(index), 0);
     index_free(index);
 }
 
-Test(index, any_of_48_bits_of_the_hash_tells_two_keys_apart)
+Test(index, any_of_56_bits_of_the_hash_tells_two_keys_apart)
 {
     struct index *index;
     cr_assert_eq(index_create(0, &index), 0);
     struct index_entry entry = entry_of(1, 1);
     uint64_t hash = 0x1234567890ABCDEF;
     cr_assert_eq(index_add(index, 9, hash, &entry), 0);
-    for (uint32_t bit = 0; bit < 48; bit++) {
+    for (uint32_t bit = 0; bit < 56; bit++) {
         struct index_entry found;
         cr_expect_eq(index_find(index, 9, hash ^ 1ull << bit, &found, 1), 0, "bit %u", bit);
-        cr_expect_eq(index_remove(index, 9, hash ^ 1ull << bit, 1), -ENOENT);
-        cr_expect_eq(index_replace(index, 9, hash ^ 1ull << bit, 1, &entry), -ENOENT);
+        uint64_t other = hash ^ 1ull << bit;
+        cr_expect_eq(index_get(index, 9, other, entry.version, &found), -ENOENT);
+        cr_expect_eq(index_remove(index, 9, other, entry.version, NULL), -ENOENT);
+        cr_expect_eq(index_replace(index, 9, other, entry.version, &entry, NULL), -ENOENT);
+        cr_expect_eq(index_move(index, 9, other, entry.version, 1, 2), -ENOENT);
     }
     cr_expect_eq(index_find(index, 8, hash, &entry, 1), 0, "another partition");
     index_free(index);
@@ -137,27 +139,90 @@ Test(index, a_version_is_clock_then_origin)
     index_free(index);
 }
 
-Test(index, replace_and_remove_take_exactly_the_slot_with_the_location)
+Test(index, replace_and_remove_take_exactly_the_slot_with_the_version)
 {
     struct index *index;
     cr_assert_eq(index_create(0, &index), 0);
     for (uint64_t i = 1; i <= 3; i++) {
-        struct index_entry entry = entry_of(i, 100 * i);
+        struct index_entry entry = entry_of(i, 55); /* one place: locations tell nothing */
         cr_assert_eq(index_add(index, 1, 2, &entry), 0);
     }
     struct index_entry fresh = entry_of(14, 999);
-    cr_expect_eq(index_replace(index, 1, 2, 150, &fresh), -ENOENT);
-    cr_expect_eq(index_replace(index, 1, 2, 200, &fresh), 0);
+    struct index_entry second = entry_of(2, 55);
+    struct index_entry old = entry_of(77, 77);
+    cr_expect_eq(index_replace(index, 1, 2, version_of(4), &fresh, &old), -ENOENT);
+    cr_expect_eq(old.version.clock, 77, "untouched");
+    cr_expect_eq(index_replace(index, 1, 2, version_of(2), &fresh, &old), 0);
+    expect_equal(&old, &second);
     cr_expect_eq(index_tombstones(index), 1);
-    cr_expect_eq(index_replace(index, 1, 2, 200, &fresh), -ENOENT);
+    cr_expect_eq(index_replace(index, 1, 2, version_of(2), &fresh, NULL), -ENOENT);
     struct index_entry found[3];
     cr_assert_eq(index_find(index, 1, 2, found, 3), 3);
     expect_equal(&found[0], &fresh);
-    cr_expect_eq(found[1].location, 300);
-    cr_expect_eq(found[2].location, 100);
-    cr_expect_eq(index_remove(index, 1, 2, 999), 0);
-    cr_expect_eq(index_remove(index, 1, 2, 999), -ENOENT);
+    cr_expect_eq(found[1].version.clock, 3);
+    cr_expect_eq(found[2].version.clock, 1);
+    cr_expect_eq(index_remove(index, 1, 2, fresh.version, &old), 0);
+    expect_equal(&old, &fresh);
+    cr_expect_eq(index_remove(index, 1, 2, fresh.version, &old), -ENOENT);
+    cr_expect_eq(index_remove(index, 1, 2, version_of(3), NULL), 0);
     cr_expect_eq(index_tombstones(index), 0);
+    cr_expect_eq(index_count(index), 1);
+    index_free(index);
+}
+
+Test(index, clock_and_origin_name_a_slot_together)
+{
+    struct index *index;
+    cr_assert_eq(index_create(0, &index), 0);
+    struct index_entry entry = {.version = {5, 6}, .location = 1, .read_size = 64};
+    cr_assert_eq(index_add(index, 1, 2, &entry), 0);
+    struct index_entry found;
+    cr_expect_eq(index_get(index, 1, 2, (struct version){5, 7}, &found), -ENOENT);
+    cr_expect_eq(index_get(index, 1, 2, (struct version){6, 6}, &found), -ENOENT);
+    cr_expect_eq(index_get(index, 1, 2, (struct version){6, 5}, &found), -ENOENT);
+    cr_expect_eq(index_remove(index, 1, 2, (struct version){5, 7}, NULL), -ENOENT);
+    cr_assert_eq(index_get(index, 1, 2, entry.version, &found), 0);
+    expect_equal(&found, &entry);
+    index_free(index);
+}
+
+Test(index, replacing_a_slot_by_its_own_entry_shows_what_was_there)
+{
+    struct index *index;
+    cr_assert_eq(index_create(0, &index), 0);
+    struct index_entry entry = entry_of(7, 1);
+    cr_assert_eq(index_add(index, 1, 2, &entry), 0);
+    struct index_entry both = entry_of(8, 2);
+    cr_assert_eq(index_replace(index, 1, 2, entry.version, &both, &both), 0);
+    expect_equal(&both, &entry);
+    struct index_entry found;
+    cr_assert_eq(index_get(index, 1, 2, version_of(8), &found), 0);
+    cr_expect_eq(found.location, 2);
+    cr_expect_eq(index_tombstones(index), 0);
+    index_free(index);
+}
+
+Test(index, a_move_changes_the_location_of_the_right_record_alone)
+{
+    struct index *index;
+    cr_assert_eq(index_create(0, &index), 0);
+    struct index_entry first = entry_of(35, 100); /* deleted, in a value file: kept */
+    struct index_entry second = entry_of(36, 100);
+    cr_assert_eq(index_add(index, 1, 2, &first), 0);
+    cr_assert_eq(index_add(index, 1, 2, &second), 0);
+    cr_expect_eq(index_move(index, 1, 2, first.version, 101, 200), -ENOENT, "it is elsewhere");
+    cr_expect_eq(index_move(index, 1, 2, version_of(37), 100, 200), -ENOENT);
+    cr_expect_eq(index_move(index, 1, 3, first.version, 100, 200), -ENOENT);
+    uint64_t last = (1ull << 48) - 1;
+    cr_expect_eq(index_move(index, 1, 2, first.version, 100, last), 0);
+    cr_expect_eq(index_move(index, 1, 2, first.version, 100, 300), -ENOENT, "moved already");
+    struct index_entry found;
+    cr_assert_eq(index_get(index, 1, 2, first.version, &found), 0);
+    first.location = last;
+    expect_equal(&found, &first);
+    cr_assert_eq(index_get(index, 1, 2, second.version, &found), 0);
+    expect_equal(&found, &second);
+    cr_expect_eq(index_tombstones(index), 1);
     cr_expect_eq(index_count(index), 2);
     index_free(index);
 }
@@ -181,10 +246,13 @@ Test(index, one_partition_grows_and_loses_nothing)
         expect_equal(&found, &expected);
     }
     cr_expect_leq(index_memory(index), 31 * count + 512 * KIB);
+    cr_expect_eq(index_partition_count(index, 77), count);
+    cr_expect_eq(index_partition_count(index, 78), 0);
     prng.state = 3;
     for (uint64_t i = 0; i < count; i++)
-        cr_assert_eq(index_remove(index, 77, prng_next(&prng), i), 0);
+        cr_assert_eq(index_remove(index, 77, prng_next(&prng), version_of(i), NULL), 0);
     cr_expect_eq(index_count(index), 0);
+    cr_expect_eq(index_partition_count(index, 77), 0);
     cr_expect_eq(index_tombstones(index), 0);
     index_free(index);
 }
@@ -228,17 +296,18 @@ Test(index, at_the_memory_limit_it_refuses_new_slots_and_replaces_old_ones)
     uint64_t replaced = 0;
     for (uint64_t i = 0; i < count + refused; i++) {
         uint64_t hash = prng_next(&prng);
-        replaced += index_replace(index, (uint32_t)(hash >> 60), hash, 1, &fresh) == 0;
+        replaced +=
+            index_replace(index, (uint32_t)(hash >> 60), hash, version_of(1), &fresh, NULL) == 0;
     }
     cr_expect_eq(replaced, count);
     prng.state = 9;
     uint64_t hash = prng_next(&prng);
-    cr_expect_eq(index_remove(index, (uint32_t)(hash >> 60), hash, 2), 0);
+    cr_expect_eq(index_remove(index, (uint32_t)(hash >> 60), hash, version_of(2), NULL), 0);
     cr_expect_eq(index_add(index, (uint32_t)(hash >> 60), hash, &fresh), 0, "its place is free");
     index_free(index);
 }
 
-Test(index, many_slots_of_one_hash_are_kept_apart_by_location)
+Test(index, many_slots_of_one_hash_are_kept_apart_by_version)
 {
     struct index *index;
     cr_assert_eq(index_create(0, &index), 0);
@@ -254,7 +323,7 @@ Test(index, many_slots_of_one_hash_are_kept_apart_by_location)
     cr_expect_eq(found[0].location, count - 1);
     cr_expect_eq(found[2].location, count - 3);
     for (uint64_t i = 0; i < count; i++) {
-        cr_assert_eq(index_remove(index, 5, 6, (i * 7) % count), 0);
+        cr_assert_eq(index_remove(index, 5, 6, version_of((i * 7) % count), NULL), 0);
         if (i % 500 == 0)
             cr_assert_eq(index_find(index, 5, 6, found, 3), count - 1 - i);
     }
@@ -262,133 +331,6 @@ Test(index, many_slots_of_one_hash_are_kept_apart_by_location)
     for (uint64_t i = 0; i < count; i++)
         cr_assert_eq(index_find(index, 5, i * 0x9E3779B97F4A7C15, found, 3), 1);
     index_free(index);
-}
-
-/* ---- against a model ---- */
-
-#define MODEL_HASHES 3000
-#define MODEL_SLOTS 6
-
-struct model_hash {
-    uint32_t count;
-    struct index_entry entries[MODEL_SLOTS];
-};
-
-struct model {
-    struct index *index;
-    struct prng prng;
-    uint64_t next;
-    uint64_t hash_mask; /* which bits of the hashes differ */
-    struct model_hash hashes[MODEL_HASHES];
-};
-
-static uint64_t model_hash(const struct model *model, uint32_t number)
-{
-    uint64_t hash = (number + 1) * 0x9E3779B97F4A7C15u;
-    return (hash & model->hash_mask) | (uint64_t)number << 16; /* different in any case */
-}
-
-static uint32_t partition_of(uint32_t number)
-{
-    return number % 3 * 100;
-}
-
-static void model_add(struct model *model, uint32_t number)
-{
-    struct model_hash *known = &model->hashes[number];
-    if (known->count == MODEL_SLOTS)
-        return;
-    uint64_t next = ++model->next;
-    struct index_entry entry = entry_of(prng_next(&model->prng), next);
-    uint64_t hash = model_hash(model, number);
-    cr_assert_eq(index_add(model->index, partition_of(number), hash, &entry), 0);
-    known->entries[known->count++] = entry;
-}
-
-static void model_change(struct model *model, uint32_t number, bool remove)
-{
-    struct model_hash *known = &model->hashes[number];
-    uint64_t hash = model_hash(model, number);
-    uint32_t partition = partition_of(number);
-    if (known->count == 0) {
-        cr_assert_eq(index_remove(model->index, partition, hash, model->next), -ENOENT);
-        return;
-    }
-    uint32_t at = (uint32_t)prng_below(&model->prng, known->count);
-    uint64_t location = known->entries[at].location;
-    if (remove) {
-        cr_assert_eq(index_remove(model->index, partition, hash, location), 0);
-        known->entries[at] = known->entries[--known->count];
-        return;
-    }
-    struct index_entry entry = entry_of(prng_next(&model->prng), ++model->next);
-    cr_assert_eq(index_replace(model->index, partition, hash, location, &entry), 0);
-    known->entries[at] = entry;
-}
-
-static int compare_entries(const void *a, const void *b)
-{
-    return version_compare(((const struct index_entry *)b)->version,
-                           ((const struct index_entry *)a)->version);
-}
-
-static void model_find(struct model *model, uint32_t number)
-{
-    struct model_hash *known = &model->hashes[number];
-    struct index_entry found[MODEL_SLOTS + 1];
-    uint32_t capacity = (uint32_t)prng_below(&model->prng, MODEL_SLOTS + 2);
-    uint64_t hash = model_hash(model, number);
-    uint32_t count = index_find(model->index, partition_of(number), hash, found, capacity);
-    cr_assert_eq(count, known->count);
-    qsort(known->entries, known->count, sizeof known->entries[0], compare_entries);
-    for (uint32_t i = 0; i < count && i < capacity; i++)
-        expect_equal(&found[i], &known->entries[i]);
-}
-
-static void model_run(uint64_t seed, uint64_t hash_mask, uint64_t steps)
-{
-    struct model *model = calloc(1, sizeof *model);
-    cr_assert_not_null(model);
-    *model = (struct model){.prng = {seed}, .hash_mask = hash_mask};
-    cr_assert_eq(index_create(0, &model->index), 0);
-    for (uint64_t step = 0; step < steps; step++) {
-        /* In turn it grows and shrinks. */
-        uint64_t adds = step / (steps / 8) % 2 == 0 ? 40 : 15;
-        uint32_t number = (uint32_t)prng_below(&model->prng, MODEL_HASHES);
-        uint64_t choice = prng_below(&model->prng, 100);
-        if (choice < adds)
-            model_add(model, number);
-        else if (choice < 55)
-            model_change(model, number, true);
-        else if (choice < 70)
-            model_change(model, number, false);
-        else
-            model_find(model, number);
-    }
-    uint64_t count = 0;
-    uint64_t tombstones = 0;
-    for (uint32_t i = 0; i < MODEL_HASHES; i++) {
-        model_find(model, i);
-        count += model->hashes[i].count;
-        for (uint32_t j = 0; j < model->hashes[i].count; j++)
-            tombstones += model->hashes[i].entries[j].tombstone;
-    }
-    cr_expect_eq(index_count(model->index), count);
-    cr_expect_eq(index_tombstones(model->index), tombstones);
-    index_free(model->index);
-    free(model);
-}
-
-Test(index, two_million_random_operations_match_a_model)
-{
-    model_run(1, UINT64_MAX, 2000000);
-}
-
-Test(index, crowded_hashes_match_a_model)
-{
-    model_run(2, 0xFF00000000000000, 300000); /* one group, one row to begin at, one tag */
-    model_run(3, 0x0000FFFF00000000, 300000); /* one group, every row */
-    model_run(4, 0x00000000000000FF, 300000); /* many groups, one row */
 }
 
 /* ---- the table's own rules ---- */
@@ -405,11 +347,11 @@ static void expect_marks(const struct index_table *table, const struct index_poo
 
 static bool table_remove(struct index_table *table, struct index_memory *memory, uint64_t hash)
 {
-    struct index_walk walk;
-    index_walk_begin(table, memory, hash, &walk);
-    if (index_walk_next(&walk) == NULL)
+    struct index_search search;
+    index_search_begin(table, memory, hash, &search);
+    if (index_search_next(&search) == NULL)
         return false;
-    index_walk_remove(&walk, table, memory);
+    index_search_remove(&search, table, memory);
     return true;
 }
 

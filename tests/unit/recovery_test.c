@@ -68,7 +68,7 @@ Test(recovery, a_torn_tail_is_dropped_whatever_block_of_it_is_torn)
     fixture_free(fixture);
 }
 
-Test(recovery, a_file_that_ends_early_is_a_torn_tail)
+Test(recovery, a_file_that_ends_early_was_cut_and_that_is_damage)
 {
     struct wal_fixture *fixture = fixture_create();
     fixture_write_batches(fixture);
@@ -78,7 +78,9 @@ Test(recovery, a_file_that_ends_early_is_a_torn_tail)
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_shows(fixture, 1, 16));
     cr_assert_eq(fixture->shown_count, 16);
-    cr_assert_eq(fixture->recovered.damaged_batches, 0);
+    cr_assert_eq(fixture->recovered.damaged_batches, 1);
+    cr_assert_eq(fixture->recovered.damaged_last, 17, "whatever followed");
+    cr_assert_eq(fixture->recovered.last_position, 17, "and its position is not given again");
     fixture_free(fixture);
 }
 

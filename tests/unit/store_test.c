@@ -216,7 +216,7 @@ Test(store, compressed_values_are_stored_as_they_came_and_shown_decoded)
 {
     struct fixture f;
     fixture_start(&f, SMALL_CACHE);
-    size_t size = 600 * KIB;
+    size_t size = 250 * KIB;
     uint8_t *plain = calloc(1, size);
     (void)pattern(plain, 1000, 7);
     size_t bound = compress_bound(size);
@@ -239,17 +239,17 @@ Test(store, compressed_values_are_stored_as_they_came_and_shown_decoded)
     free(frame);
 }
 
-Test(store, a_value_over_the_limit_is_refused_and_changes_nothing)
+Test(store, a_value_for_a_value_file_is_refused_and_changes_nothing)
 {
     struct fixture f;
     fixture_start(&f, 16 * MIB);
-    uint8_t *big = calloc(1, MIB + 1);
+    uint8_t *big = calloc(1, VALUE_FILE_MIN);
     uint64_t gate;
     fixture_set(&f, text("a"), text("old"));
-    struct slice value = {big, (uint32_t)MIB + 1};
+    struct slice value = {big, (uint32_t)VALUE_FILE_MIN};
     cr_assert_eq(store_set(f.store, text("a"), value, value, false, &gate), STORE_TOO_LARGE);
     fixture_expect(&f, text("a"), text("old"));
-    value.size = (uint32_t)MIB;
+    value.size = (uint32_t)VALUE_FILE_MIN - 1;
     fixture_set(&f, text("a"), value);
     fixture_expect(&f, text("a"), value);
     fixture_shut(&f);

@@ -35,6 +35,11 @@ static struct superblock sample(void)
         .use_dsync = false,
         .writes_in_flight = 2,
         .clean = true,
+        .log_last = 1001,
+        .log_number = 12,
+        .manifest_salt = 0xABCDEF0123456789,
+        .manifest_blocks = 44,
+        .manifest_edition = 3,
     };
     for (uint32_t i = 0; i < HASH_SECRET_SIZE; i++)
         superblock.secret[i] = (uint8_t)(i * 7);
@@ -66,6 +71,11 @@ Test(superblock, what_is_encoded_is_decoded)
     cr_expect(found.probed && !found.use_dsync && found.clean);
     cr_expect_eq(found.writes_in_flight, 2);
     cr_expect_arr_eq(found.secret, written.secret, HASH_SECRET_SIZE);
+    cr_expect_eq(found.log_last, 1001);
+    cr_expect_eq(found.log_number, 12);
+    cr_expect_eq(found.manifest_salt, written.manifest_salt);
+    cr_expect_eq(found.manifest_blocks, 44);
+    cr_expect_eq(found.manifest_edition, 3);
     superblock_encode(&found, again);
     cr_expect_arr_eq(again, block, BLOCK);
 }
@@ -113,7 +123,7 @@ Test(superblock, what_this_program_does_not_know_is_refused)
     uint8_t block[BLOCK];
     struct superblock written = sample();
     struct superblock found;
-    uint32_t offsets[] = {72, 73, 75, 272, 2000, BLOCK - 1}; /* flags, and what is 0 today */
+    uint32_t offsets[] = {72, 73, 75, 312, 2000, BLOCK - 1}; /* flags, and what is 0 today */
     for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
         superblock_encode(&written, block);
         block[offsets[i]] |= 0x80;

@@ -84,7 +84,10 @@ static inline struct wal_fixture *fixture_create(void)
         .writes_in_flight = 1,
         .use_dsync = true,
         .durability = WAL_COMMIT,
-        .events = {fixture, fixture_durable, fixture_room, fixture_failed},
+        .events = {.context = fixture,
+                   .durable = fixture_durable,
+                   .room = fixture_room,
+                   .failed = fixture_failed},
     };
     return fixture;
 }

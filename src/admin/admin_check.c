@@ -1,0 +1,134 @@
+/* check: every checksum of a data directory. Superblock and manifest were verified when the
+ * directory was opened; here are the log, the segments, the value files of the newest records, the
+ * checkpoint.
+ */
+#include "admin/admin_checkpoint.h"
+#include "admin/admin_newest.h"
+#include "admin/admin_value.h"
+
+#include "base/units.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct check {
+    struct admin *admin;
+    struct newest newest;
+    uint64_t records;
+    uint64_t value_files;
+};
+
+static int take(void *context, const struct walk_found *found)
+{
+    struct check *check = context;
+    check->records++;
+    return newest_take(&check->newest, found);
+}
+
+/* ---- value files ---- */
+
+static int check_value(struct check *check, const struct newest_slot *slot)
+{
+    struct admin *admin = check->admin;
+    struct record record;
+    uint8_t *memory;
+    int result = admin_read_record(admin, slot->file, slot->offset, slot->size, &memory, &record);
+    if (result == -ENOMEM)
+        return result;
+    if (result < 0) {
+        report_damage(&admin->report, admin->catalog.files[slot->file].name, slot->offset,
+                      "the record reads differently than a moment ago, the device is failing");
+        return 0;
+    }
+    struct catalog_file *file =
+        catalog_find_value(&admin->catalog, slot->partition, record.version);
+    if (file != NULL)
+        file->counts = true;
+    check->value_files++;
+    result = value_check_file(admin, &record, NULL);
+    free(memory);
+    return result == -ENOMEM ? result : 0;
+}
+
+static int check_values(struct check *check)
+{
+    struct catalog *catalog = &check->admin->catalog;
+    uint32_t first = catalog->first[CATALOG_VALUE];
+    uint32_t end = catalog->first[CATALOG_VALUE + 1];
+    for (uint32_t i = first; i < end; i++)
+        catalog->files[i].counts = false;
+    int result = 0;
+    for (uint64_t i = 0; result == 0 && i < check->newest.capacity; i++) {
+        const struct newest_slot *slot = newest_nth(&check->newest, i);
+        if (slot != NULL && slot->in_value_file && !slot->tombstone)
+            result = check_value(check, slot);
+    }
+    for (uint32_t i = first; result == 0 && i < end; i++)
+        if (!catalog->files[i].counts)
+            report_note(&check->admin->report, catalog->files[i].name, 0,
+                        "a value file that no newest record names, removed at the next start");
+    return result;
+}
+
+/* ---- everything ---- */
+
+static int check_checkpoint(struct admin *admin)
+{
+    const struct catalog_file *file =
+        catalog_find(&admin->catalog, CATALOG_CHECKPOINT, 0, admin->catalog.checkpoint);
+    bool is_there = file != NULL && file->counts;
+    return is_there ? checkpoint_check(admin, file) : 0;
+}
+
+static int check_all(struct check *check)
+{
+    struct admin *admin = check->admin;
+    struct walk walk = {.admin = admin, .each = take, .context = check};
+    report_plan(&admin->report, admin_walk_size(admin) +
+                                    catalog_size(&admin->catalog, CATALOG_VALUE) +
+                                    catalog_size(&admin->catalog, CATALOG_CHECKPOINT));
+    int result = admin_walk(&walk);
+    if (result < 0)
+        return result;
+    result = check_values(check);
+    if (result == 0)
+        result = check_checkpoint(admin);
+    if (result == -ENOMEM)
+        report_failure(&admin->report, "not enough memory");
+    return result;
+}
+
+static uint64_t count_tombstones(const struct newest *newest)
+{
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < newest->capacity; i++) {
+        const struct newest_slot *slot = newest_nth(newest, i);
+        count += slot != NULL && slot->tombstone;
+    }
+    return count;
+}
+
+static void summarize(const struct check *check)
+{
+    const struct admin_report *report = &check->admin->report;
+    uint64_t tombstones = count_tombstones(&check->newest);
+    const char *verdict = report->is_refused    ? "not understood"
+                          : report->damages > 0 ? "damaged"
+                                                : "sound";
+    (void)printf(
+        "summary: %s, %" PRIu64 " damaged places, %" PRIu64 " notes; %" PRIu64 " records, %" PRIu64
+        " keys, %" PRIu64 " tombstones, %" PRIu64 " value files, %" PRIu64 " MiB read\n",
+        verdict, report->damages, report->notes, check->records, check->newest.count - tombstones,
+        tombstones, check->value_files, report->done_bytes / MIB);
+}
+
+int admin_check(struct admin *admin)
+{
+    struct check check = {.admin = admin};
+    newest_init(&check.newest, true);
+    (void)check_all(&check);
+    summarize(&check);
+    newest_free(&check.newest);
+    return report_exit(&admin->report);
+}

@@ -1,0 +1,127 @@
+/* dump: one record a line, as JSON. By default the newest of each key: one walk finds out which
+ * they are, a second one shows them, so that memory is bounded by the keys and not by the values.
+ */
+#include "admin/admin_json.h"
+#include "admin/admin_newest.h"
+#include "admin/admin_value.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct dump {
+    struct admin *admin;
+    struct newest newest;
+    struct decompressor *decompressor;
+};
+
+static int take(void *context, const struct walk_found *found)
+{
+    struct dump *dump = context;
+    return newest_take(&dump->newest, found);
+}
+
+/* ---- a line ---- */
+
+static int write_value(struct dump *dump, const struct walk_found *found)
+{
+    uint8_t *value;
+    size_t size;
+    const char *name = dump->admin->catalog.files[found->file].name;
+    int result = value_load(dump->admin, dump->decompressor, found->record, name, found->offset,
+                            &value, &size);
+    if (result == -EBADMSG) {
+        (void)printf(", \"value_error\": \"damaged\"");
+        return 0;
+    }
+    if (result < 0)
+        return result;
+    (void)printf(", ");
+    json_write_bytes(stdout, "value", value, size);
+    free(value);
+    return 0;
+}
+
+/* Only the newest record of a key has its value file for certain. */
+static bool has_value(const struct dump *dump, const struct walk_found *found)
+{
+    const struct admin *admin = dump->admin;
+    if (!admin->options->values || found->tombstone)
+        return false;
+    return !found->in_value_file || !admin->options->all ||
+           catalog_find_value(&admin->catalog, found->partition, found->version) != NULL;
+}
+
+static int write_record(struct dump *dump, const struct walk_found *found)
+{
+    const struct record *record = found->record;
+    (void)putchar('{');
+    json_write_bytes(stdout, "key", record->key.data, record->key.size);
+    (void)printf(", \"version\": \"%" PRIu64 ".%" PRIu32 "\", \"position\": %" PRIu64
+                 ", \"size\": %" PRIu32
+                 ", \"tombstone\": %s, \"file\": \"%s\", \"offset\": %" PRIu64,
+                 record->version.clock, record->version.origin, record->position,
+                 record->decoded_size, found->tombstone ? "true" : "false",
+                 dump->admin->catalog.files[found->file].name, found->offset);
+    if (found->in_value_file) {
+        char name[VALUE_FILE_NAME_SIZE];
+        value_name(record, name);
+        (void)printf(", \"value_file\": \"%s\"", name);
+    }
+    int result = has_value(dump, found) ? write_value(dump, found) : 0;
+    (void)puts("}");
+    if (ferror(stdout)) {
+        report_failure(&dump->admin->report, "the output cannot be written");
+        return -EIO;
+    }
+    return result;
+}
+
+static int show_newest(void *context, const struct walk_found *found)
+{
+    struct dump *dump = context;
+    return newest_is(&dump->newest, found) ? write_record(dump, found) : 0;
+}
+
+static int show_any(void *context, const struct walk_found *found)
+{
+    return write_record(context, found);
+}
+
+/* ---- the walks ---- */
+
+static int dump_newest(struct dump *dump)
+{
+    struct admin *admin = dump->admin;
+    struct walk walk = {.admin = admin, .each = take, .context = dump};
+    report_plan(&admin->report, 2 * admin_walk_size(admin));
+    int result = admin_walk(&walk);
+    if (result != 0)
+        return result;
+    /* What is damaged was reported; the values are looked at for the first time. */
+    walk.each = show_newest;
+    walk.is_repeated = true;
+    return admin_walk(&walk);
+}
+
+static int dump_all(struct dump *dump)
+{
+    struct walk walk = {.admin = dump->admin, .each = show_any, .context = dump};
+    report_plan(&dump->admin->report, admin_walk_size(dump->admin));
+    return admin_walk(&walk);
+}
+
+int admin_dump(struct admin *admin)
+{
+    struct dump dump = {.admin = admin};
+    newest_init(&dump.newest, true);
+    if (decompressor_create(&dump.decompressor) < 0)
+        report_failure(&admin->report, "not enough memory");
+    else if (admin->options->all)
+        (void)dump_all(&dump);
+    else
+        (void)dump_newest(&dump);
+    newest_free(&dump.newest);
+    decompressor_free(dump.decompressor);
+    return report_exit(&admin->report);
+}

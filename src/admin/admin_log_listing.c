@@ -1,0 +1,100 @@
+#include "admin/admin_log_listing.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define FOLDER "log"
+
+int listing_init(struct log_listing *listing, uint32_t files)
+{
+    *listing = (struct log_listing){.capacity = 2 * files};
+    listing->numbers = calloc((size_t)listing->capacity + 1, sizeof *listing->numbers);
+    return listing->numbers == NULL ? -ENOMEM : 0;
+}
+
+void listing_deinit(struct log_listing *listing)
+{
+    free(listing->numbers);
+    listing->numbers = NULL;
+}
+
+void listing_take_header(struct log_listing *listing, const struct wal_segment_header *header,
+                         const uint8_t *block)
+{
+    listing->lost = max_u64(listing->lost, header->lost);
+    if (header->number <= listing->newest.number)
+        return;
+    listing->newest = *header;
+    wal_listing_decode(block, &listing->listing);
+}
+
+void listing_take_number(struct log_listing *listing, uint64_t number)
+{
+    assert(listing->count < listing->capacity);
+    listing->numbers[listing->count++] = number;
+    listing->number_greatest = max_u64(listing->number_greatest, number);
+}
+
+bool listing_is_dead(const struct log_listing *listing, uint64_t number)
+{
+    return listing->listing.flags == WAL_LISTING && number < listing->newest.number &&
+           !wal_listing_has(&listing->listing, number);
+}
+
+static bool is_there(const struct log_listing *listing, uint64_t number)
+{
+    for (uint32_t i = 0; i < listing->count; i++)
+        if (listing->numbers[i] == number)
+            return true;
+    return false;
+}
+
+static void note_missing(const struct log_listing *listing, struct admin *admin, uint64_t number)
+{
+    uint64_t newest = max_u64(listing->number_greatest, admin->superblock.log_number);
+    if (newest > listing->newest.number)
+        report_note(&admin->report, FOLDER, 0,
+                    "the segment with the number %" PRIu64 " is gone, whether it was needed is not "
+                    "known since the newest header is damaged",
+                    number);
+    else
+        report_damage(&admin->report, FOLDER, 0,
+                      "the segment with the number %" PRIu64 " is gone, it held writes up to log "
+                      "position %" PRIu64 " at most: put its file (wal-...) back",
+                      number, listing->newest.last_before);
+}
+
+static void judge_listed(const struct log_listing *listing, struct admin *admin, uint64_t proof)
+{
+    const struct wal_segment_header *newest = &listing->newest;
+    bool is_proved = newest->last_before > 0 && proof >= newest->last_before;
+    for (uint32_t i = 0; i < listing->listing.count; i++) {
+        uint64_t number = listing->listing.numbers[i];
+        bool must_be = number <= newest->number_durable || is_proved;
+        if (must_be && !is_there(listing, number))
+            note_missing(listing, admin, number);
+    }
+}
+
+void listing_judge(const struct log_listing *listing, struct admin *admin, uint64_t proof)
+{
+    const struct superblock *superblock = &admin->superblock;
+    uint64_t last = admin->log.scan.last_position;
+    if (listing->lost > superblock->damage_accepted)
+        report_damage(&admin->report, FOLDER, 0,
+                      "an earlier start found writes up to log position %" PRIu64
+                      " lost with files "
+                      "that are gone, keys last written before it answer CORRUPT until they are "
+                      "written again, or start once with -accept-loss",
+                      listing->lost);
+    judge_listed(listing, admin, max_u64(proof, superblock->log_last));
+    if (last < superblock->log_last && listing->lost < superblock->log_last)
+        report_damage(&admin->report, FOLDER, 0,
+                      "the log ends at position %" PRIu64 " but had reached %" PRIu64
+                      " when the server was shut down, its newest file is gone or was cut or "
+                      "overwritten: put it back or restore the directory from a backup",
+                      last, superblock->log_last);
+}

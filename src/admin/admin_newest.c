@@ -1,0 +1,154 @@
+#include "admin/admin_newest.h"
+
+#include "base/assert.h"
+#include "base/units.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CAPACITY_MIN 1024u
+#define ARENA_SIZE ((uint32_t)MIB)
+
+static_assert(sizeof(struct newest_slot) == 48, "what a key takes");
+
+void newest_init(struct newest *newest, bool keeps_keys)
+{
+    *newest = (struct newest){.keeps_keys = keeps_keys};
+}
+
+void newest_free(struct newest *newest)
+{
+    for (uint32_t i = 0; i < newest->arena_count; i++)
+        free(newest->arenas[i]);
+    free(newest->arenas);
+    free(newest->slots);
+    *newest = (struct newest){0};
+}
+
+/* ---- keys ---- */
+
+static int add_arena(struct newest *newest)
+{
+    uint8_t **arenas = realloc(newest->arenas, (newest->arena_count + 1) * sizeof *arenas);
+    if (arenas == NULL)
+        return -ENOMEM;
+    newest->arenas = arenas;
+    uint8_t *arena = malloc(ARENA_SIZE);
+    if (arena == NULL)
+        return -ENOMEM;
+    newest->arenas[newest->arena_count++] = arena;
+    newest->arena_used = 0;
+    return 0;
+}
+
+static int keep_key(struct newest *newest, struct slice key, const uint8_t **ret_key)
+{
+    static_assert(ARENA_SIZE > UINT16_MAX, "a key fits");
+    assert(key.size <= UINT16_MAX);
+    if (newest->arena_count == 0 || ARENA_SIZE - newest->arena_used < key.size) {
+        int error = add_arena(newest);
+        if (error < 0)
+            return error;
+    }
+    uint8_t *copy = newest->arenas[newest->arena_count - 1] + newest->arena_used;
+    memcpy(copy, key.data, key.size);
+    newest->arena_used += key.size;
+    *ret_key = copy;
+    return 0;
+}
+
+/* ---- the table: linear probing, and nothing is ever removed ---- */
+
+static bool is_key(const struct newest *newest, const struct newest_slot *slot,
+                   const struct walk_found *found)
+{
+    if (slot->hash != found->hash || slot->partition != found->partition)
+        return false;
+    if (!newest->keeps_keys)
+        return true;
+    const struct slice *key = &found->record->key;
+    return slot->key_size == key->size && memcmp(slot->key, key->data, key->size) == 0;
+}
+
+/* The key's slot, or the free one where it belongs. */
+static struct newest_slot *find(const struct newest *newest, const struct walk_found *found)
+{
+    uint64_t index = found->hash & (newest->capacity - 1);
+    while (newest->slots[index].size != 0 && !is_key(newest, &newest->slots[index], found))
+        index = (index + 1) & (newest->capacity - 1);
+    return &newest->slots[index];
+}
+
+static int grow(struct newest *newest)
+{
+    uint64_t capacity = newest->capacity == 0 ? CAPACITY_MIN : 2 * newest->capacity;
+    struct newest_slot *slots = calloc(capacity, sizeof *slots);
+    if (slots == NULL)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < newest->capacity; i++) {
+        const struct newest_slot *slot = &newest->slots[i];
+        if (slot->size == 0)
+            continue;
+        uint64_t index = slot->hash & (capacity - 1);
+        while (slots[index].size != 0)
+            index = (index + 1) & (capacity - 1);
+        slots[index] = *slot;
+    }
+    free(newest->slots);
+    newest->slots = slots;
+    newest->capacity = capacity;
+    return 0;
+}
+
+static int add(struct newest *newest, struct newest_slot *slot, const struct walk_found *found)
+{
+    const uint8_t *key = NULL;
+    if (newest->keeps_keys) {
+        int error = keep_key(newest, found->record->key, &key);
+        if (error < 0)
+            return error;
+    }
+    slot->hash = found->hash;
+    slot->partition = found->partition;
+    slot->key = key;
+    slot->key_size = found->record != NULL ? (uint16_t)found->record->key.size : 0;
+    newest->count++;
+    return 0;
+}
+
+int newest_take(struct newest *newest, const struct walk_found *found)
+{
+    assert(found->size > 0);
+    assert(found->record != NULL || !newest->keeps_keys);
+    int error = newest->count >= newest->capacity / 4 * 3 ? grow(newest) : 0;
+    if (error < 0)
+        return error;
+    struct newest_slot *slot = find(newest, found);
+    if (slot->size != 0 && version_compare(newest_version(slot), found->version) > 0)
+        return 0;
+    error = slot->size == 0 ? add(newest, slot, found) : 0;
+    if (error < 0)
+        return error;
+    slot->clock = found->version.clock;
+    slot->origin = found->version.origin;
+    slot->file = found->file;
+    slot->offset = found->offset;
+    slot->size = found->size;
+    slot->tombstone = found->tombstone;
+    slot->in_value_file = found->in_value_file;
+    return 0;
+}
+
+bool newest_is(const struct newest *newest, const struct walk_found *found)
+{
+    if (newest->capacity == 0)
+        return false;
+    const struct newest_slot *slot = find(newest, found);
+    return slot->size != 0 && slot->file == found->file && slot->offset == found->offset;
+}
+
+const struct newest_slot *newest_nth(const struct newest *newest, uint64_t index)
+{
+    return newest->slots[index].size == 0 ? NULL : &newest->slots[index];
+}

@@ -1,0 +1,63 @@
+/* What a tool says besides its result: findings, one a line, and progress.
+ *
+ *   FILE: OFFSET: what, what it means            damage
+ *   FILE: OFFSET: note: what, what it means      nothing is lost
+ *
+ * FILE is relative to the data directory; control characters in it are escaped as \xNN. */
+#ifndef MINIVAULT_ADMIN_ADMIN_REPORT_H
+#define MINIVAULT_ADMIN_ADMIN_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum admin_exit {
+    ADMIN_EXIT_SOUND = 0,
+    ADMIN_EXIT_DAMAGED = 1,
+    ADMIN_EXIT_USAGE = 2,
+    ADMIN_EXIT_CANNOT = 3, /* not opened, in use, foreign, of another format; out of memory */
+};
+
+struct admin_report {
+    FILE *findings;
+    bool shows_notes;
+    bool is_silent; /* findings are neither shown nor counted: they were, on an earlier walk */
+    uint64_t damages;
+    uint64_t notes;
+    bool is_refused; /* something is not ours or of another format: nothing can be said of it */
+    const char *command;
+    bool is_quiet; /* no progress */
+    uint64_t planned_bytes;
+    uint64_t done_bytes;
+    uint64_t told_ns;
+};
+
+/* The time of the first line of progress is counted from here. */
+void report_init(struct admin_report *report, const char *command, bool is_quiet, FILE *findings,
+                 bool shows_notes);
+
+__attribute__((format(printf, 4, 5))) void report_damage(struct admin_report *report,
+                                                         const char *name, uint64_t offset,
+                                                         const char *format, ...);
+__attribute__((format(printf, 4, 5))) void report_note(struct admin_report *report,
+                                                       const char *name, uint64_t offset,
+                                                       const char *format, ...);
+
+/* Something that only another release, or another directory, can explain. */
+__attribute__((format(printf, 4, 5))) void report_refuse(struct admin_report *report,
+                                                         const char *name, uint64_t offset,
+                                                         const char *format, ...);
+
+/* The tool itself cannot go on: a line on stderr. */
+__attribute__((format(printf, 2, 3))) void report_failure(struct admin_report *report,
+                                                          const char *format, ...);
+
+/* So much more is going to be read. */
+void report_plan(struct admin_report *report, uint64_t bytes);
+
+/* So much more of `name` was read: once a second a line on stderr. */
+void report_progress(struct admin_report *report, uint64_t bytes, const char *name);
+
+enum admin_exit report_exit(const struct admin_report *report);
+
+#endif

@@ -1,0 +1,121 @@
+/* Opening a data directory for reading: lock, superblock, catalog. */
+#include "admin/admin.h"
+
+#include "admin/admin_files.h"
+#include "base/units.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define BLOCK DISK_BLOCK_SIZE
+#define COPIES 2u
+
+static int open_superblock(struct admin *admin)
+{
+    const char *data = admin->options->data;
+    admin->directory = admin_open_directory(data);
+    if (admin->directory < 0) {
+        report_failure(&admin->report, "%s cannot be opened: %s", data,
+                       strerror(-admin->directory));
+        return admin->directory;
+    }
+    admin->superblock_file = admin_open_file(admin->directory, "superblock");
+    int result = admin->superblock_file;
+    if (result == -ENOENT)
+        report_failure(&admin->report, "%s is not a minivault data directory: it has no superblock",
+                       data);
+    else if (result < 0)
+        report_failure(&admin->report, "%s/superblock cannot be opened: %s", data,
+                       strerror(-result));
+    return result < 0 ? result : 0;
+}
+
+static int lock(struct admin *admin)
+{
+    const char *data = admin->options->data;
+    int result = admin_lock_shared(admin->superblock_file);
+    if (result == -EWOULDBLOCK)
+        report_failure(&admin->report,
+                       "the data directory %s is in use by a server: stop it first (fuser "
+                       "%s/superblock names it), or look at a snapshot of the directory",
+                       data, data);
+    else if (result < 0)
+        report_failure(&admin->report, "%s/superblock cannot be locked: %s", data,
+                       strerror(-result));
+    return result;
+}
+
+/* ---- the superblock ---- */
+
+static int refuse_format(struct admin *admin, uint32_t format)
+{
+    report_failure(&admin->report,
+                   "the data directory %s has format version %" PRIu32
+                   "%s, this program knows version %d: use the release that wrote it",
+                   admin->options->data, format,
+                   format == SUPERBLOCK_FORMAT ? " and something in it that is newer" : "",
+                   SUPERBLOCK_FORMAT);
+    return -EPROTONOSUPPORT;
+}
+
+static int refuse_both(struct admin *admin, bool is_blank)
+{
+    const char *what = is_blank ? "empty, the directory was never formatted to the end"
+                                : "damaged in both copies: restore it from a backup";
+    report_failure(&admin->report, "%s/superblock is %s", admin->options->data, what);
+    return -EBADMSG;
+}
+
+static bool is_blank(const uint8_t *block)
+{
+    return block[0] == 0 && memcmp(block, block + 1, BLOCK - 1) == 0;
+}
+
+static int read_superblock(struct admin *admin)
+{
+    struct superblock found[COPIES];
+    int results[COPIES];
+    bool blank = true;
+    for (uint32_t copy = 0; copy < COPIES; copy++) {
+        uint8_t block[BLOCK] = {0};
+        int64_t count = admin_read(admin->superblock_file, block, BLOCK, copy * BLOCK);
+        results[copy] = count < 0 ? (int)count : superblock_decode(block, &found[copy]);
+        if (results[copy] == -EPROTONOSUPPORT)
+            return refuse_format(admin, found[copy].format);
+        blank = blank && is_blank(block);
+    }
+    if (results[0] != 0 && results[1] != 0)
+        return refuse_both(admin, blank);
+    for (uint32_t copy = 0; copy < COPIES; copy++)
+        if (results[copy] != 0)
+            report_damage(&admin->report, "superblock", copy * BLOCK,
+                          "this copy is torn or corrupt (%s), the other one counts: the next start "
+                          "writes it anew and nothing is lost",
+                          strerror(-results[copy]));
+    bool is_second = results[0] != 0 || (results[1] == 0 && found[1].sequence > found[0].sequence);
+    admin->superblock = found[is_second ? 1 : 0];
+    /* The one that is lost may have said that the directory is in use. */
+    if (results[0] != 0 || results[1] != 0)
+        admin->superblock.clean = false;
+    return 0;
+}
+
+int admin_start(struct admin *admin)
+{
+    admin->directory = -1;
+    admin->superblock_file = -1;
+    int result = open_superblock(admin);
+    if (result == 0)
+        result = lock(admin);
+    if (result == 0)
+        result = read_superblock(admin);
+    return result == 0 ? catalog_load(admin) : result;
+}
+
+void admin_shut(struct admin *admin)
+{
+    catalog_free(&admin->catalog);
+    admin_close(admin->superblock_file);
+    admin_close(admin->directory);
+}

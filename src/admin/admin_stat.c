@@ -1,0 +1,201 @@
+/* stat: what a data directory consists of, one number a line. Of the segments only the directories
+ * are read, so this takes a small part of the time of a check. */
+#include "admin/admin_checkpoint.h"
+#include "admin/admin_newest.h"
+
+#include "base/units.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SHARES 10u /* of the histogram */
+
+struct stat_walk {
+    struct admin *admin;
+    struct newest newest;
+    uint64_t *live; /* bytes of each file of the catalog */
+    uint64_t keys;
+    uint64_t tombstones;
+    uint64_t log_live;
+    uint64_t segments_live;
+    uint64_t values_live;
+    uint64_t values_live_files;
+};
+
+static int take(void *context, const struct walk_found *found)
+{
+    struct stat_walk *stat = context;
+    return newest_take(&stat->newest, found);
+}
+
+/* ---- what is alive ---- */
+
+static void count_value(struct stat_walk *stat, const struct newest_slot *slot)
+{
+    struct catalog *catalog = &stat->admin->catalog;
+    const struct catalog_file *file =
+        catalog_find_value(catalog, slot->partition, newest_version(slot));
+    if (file == NULL)
+        return;
+    stat->values_live_files++;
+    stat->values_live += file->size;
+}
+
+static void count_slot(struct stat_walk *stat, const struct newest_slot *slot)
+{
+    uint64_t size = round_up(slot->size, 8); /* with the padding between records */
+    stat->live[slot->file] += size;
+    if (stat->admin->catalog.files[slot->file].kind == CATALOG_LOG)
+        stat->log_live += size;
+    else
+        stat->segments_live += size;
+    stat->keys += !slot->tombstone;
+    stat->tombstones += slot->tombstone;
+    if (slot->in_value_file && !slot->tombstone)
+        count_value(stat, slot);
+}
+
+static void count_live(struct stat_walk *stat)
+{
+    for (uint64_t i = 0; i < stat->newest.capacity; i++) {
+        const struct newest_slot *slot = newest_nth(&stat->newest, i);
+        if (slot != NULL)
+            count_slot(stat, slot);
+    }
+}
+
+/* ---- lines ---- */
+
+static void show_number(const char *name, uint64_t value)
+{
+    (void)printf("%s: %" PRIu64 "\n", name, value);
+}
+
+static void show_ratio(const char *name, uint64_t part, uint64_t whole)
+{
+    if (whole == 0)
+        (void)printf("%s: none\n", name);
+    else
+        (void)printf("%s: %.4f\n", name, (double)part / (double)whole);
+}
+
+static uint64_t show_files(const struct catalog *catalog)
+{
+    static const char *const names[CATALOG_KINDS] = {
+        "superblock", "manifests", "checkpoints", "log", "segments", "values", "space", "others"};
+    uint64_t all = 0;
+    for (uint32_t kind = 0; kind < CATALOG_KINDS; kind++) {
+        uint64_t size = 0;
+        for (uint32_t i = catalog->first[kind]; i < catalog->first[kind + 1]; i++)
+            size += catalog->files[i].size;
+        all += size;
+        (void)printf("files.%s.count: %" PRIu32 "\nfiles.%s.bytes: %" PRIu64 "\n", names[kind],
+                     catalog->first[kind + 1] - catalog->first[kind], names[kind], size);
+    }
+    return all;
+}
+
+static void show_log(const struct stat_walk *stat)
+{
+    const struct admin_log *log = &stat->admin->log;
+    show_number("log.segments", log->segments);
+    show_number("log.spares", log->spares);
+    show_number("log.records", log->scan.records);
+    show_number("log.last_position", log->scan.last_position);
+    show_number("log.live_bytes", stat->log_live);
+}
+
+static void show_shares(const struct stat_walk *stat)
+{
+    const struct catalog *catalog = &stat->admin->catalog;
+    uint64_t counts[SHARES] = {0};
+    uint64_t counted = 0;
+    for (uint32_t i = catalog->first[CATALOG_SEGMENT]; i < catalog->first[CATALOG_SEGMENT + 1];
+         i++) {
+        const struct catalog_file *file = &catalog->files[i];
+        if (!file->counts || file->end == 0)
+            continue;
+        counted++;
+        counts[min_u64(stat->live[i] * SHARES / file->end, SHARES - 1)]++;
+    }
+    show_number("segments.counted", counted);
+    show_number("segments.bytes", catalog_size(catalog, CATALOG_SEGMENT));
+    show_number("segments.live_bytes", stat->segments_live);
+    show_ratio("segments.live_share", stat->segments_live, catalog_size(catalog, CATALOG_SEGMENT));
+    for (uint32_t share = 0; share < SHARES; share++)
+        (void)printf("segments.with_live_percent.%" PRIu32 "-%" PRIu32 ": %" PRIu64 "\n",
+                     share * 100 / SHARES, (share + 1) * 100 / SHARES, counts[share]);
+}
+
+static void show_checkpoint(struct admin *admin)
+{
+    const struct catalog_file *file =
+        catalog_find(&admin->catalog, CATALOG_CHECKPOINT, 0, admin->catalog.checkpoint);
+    struct checkpoint_info info;
+    int64_t age_s;
+    if (file == NULL || !file->counts) {
+        (void)puts("checkpoint: none");
+        return;
+    }
+    int error = checkpoint_look(admin, file, &info, &age_s);
+    if (error < 0) {
+        report_damage(&admin->report, file->name, 0,
+                      "it cannot be used (%s), the next start builds the index from the segments "
+                      "and takes longer; nothing is lost",
+                      strerror(-error));
+        return;
+    }
+    uint64_t last = admin->log.scan.last_position;
+    show_number("checkpoint.number", info.number);
+    show_number("checkpoint.age_s", age_s < 0 ? 0 : (uint64_t)age_s);
+    show_number("checkpoint.slots", info.slots);
+    show_number("checkpoint.position", info.position);
+    show_number("checkpoint.positions_behind", last > info.position ? last - info.position : 0);
+}
+
+static void show(const struct stat_walk *stat)
+{
+    struct admin *admin = stat->admin;
+    const struct catalog *catalog = &admin->catalog;
+    const struct superblock *superblock = &admin->superblock;
+    uint64_t values = catalog->first[CATALOG_VALUE + 1] - catalog->first[CATALOG_VALUE];
+    uint64_t live = stat->log_live + stat->segments_live + stat->values_live;
+    (void)printf("directory.id: %016" PRIx64 "\ndirectory.format: %" PRIu32
+                 "\ndirectory.closed: %s\n",
+                 superblock->directory_id, superblock->format, superblock->clean ? "yes" : "no");
+    show_number("keys", stat->keys);
+    show_number("tombstones", stat->tombstones);
+    uint64_t all = show_files(catalog);
+    show_log(stat);
+    show_shares(stat);
+    show_number("values.live_files", stat->values_live_files);
+    show_number("values.live_bytes", stat->values_live);
+    show_number("values.orphans", values - stat->values_live_files);
+    show_checkpoint(admin);
+    show_number("space.bytes", all);
+    show_number("space.live_bytes", live);
+    show_ratio("space.amplification", all, live);
+    show_ratio("space.amplification_without_log",
+               catalog_size(catalog, CATALOG_SEGMENT) + catalog_size(catalog, CATALOG_VALUE),
+               stat->segments_live + stat->values_live);
+}
+
+int admin_stat(struct admin *admin)
+{
+    struct stat_walk stat = {.admin = admin};
+    newest_init(&stat.newest, false);
+    stat.live = calloc((size_t)admin->catalog.count + 1, sizeof *stat.live);
+    struct walk walk = {.admin = admin, .only_directories = true, .each = take, .context = &stat};
+    report_plan(&admin->report, admin_walk_size(admin));
+    if (stat.live == NULL) {
+        report_failure(&admin->report, "not enough memory");
+    } else if (admin_walk(&walk) == 0) {
+        count_live(&stat);
+        show(&stat);
+    }
+    free(stat.live);
+    newest_free(&stat.newest);
+    return report_exit(&admin->report);
+}

@@ -1,0 +1,442 @@
+/* Reading a checkpoint: whole units, one processed while the next one is read. */
+#include "store/checkpoint_format.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define UNITS 2u
+#define OFFSET_MASK (((uint64_t)1 << CHECKPOINT_OFFSET_BITS) - 1)
+#define TOLD_EVERY_NS NS_PER_S
+
+/* What the table of files says of a file of the locations. */
+enum { FILE_UNLISTED, FILE_GONE, FILE_FIRST };
+
+struct unit {
+    struct io_op op;
+    uint8_t *data;
+    uint32_t size;
+};
+
+struct loader {
+    struct io *io;
+    const struct log *log;
+    uint64_t directory_id;
+    uint32_t log_id;
+    uint64_t number;
+    struct index *index;
+    checkpoint_each_file *each_file;
+    void *context;
+
+    int handle;
+    uint64_t size;  /* of the file */
+    uint64_t asked; /* of it */
+    struct unit units[UNITS];
+    uint64_t told_ns;
+
+    enum checkpoint_kind kind; /* of the last block */
+    uint64_t sequence;         /* of the next block */
+    uint32_t partition;
+    struct checkpoint_begin_entry begin;
+    uint32_t files_seen;
+    uint64_t slots;
+    uint64_t dropped;
+    uint32_t *files; /* by key: FILE_UNLISTED, FILE_GONE or the new key + FILE_FIRST */
+    char path[CHECKPOINT_PATH_MAX];
+};
+
+/* ---- small synchronous steps ---- */
+
+static int wait_open(struct io *io, const char *path)
+{
+    struct io_op op = {0};
+    io_open_file(io, &op, path, IO_OPEN_READ | IO_OPEN_DIRECT);
+    return io_wait(io, &op);
+}
+
+static void wait_close(struct io *io, int handle)
+{
+    struct io_op op = {0};
+    io_close_file(io, &op, handle);
+    (void)io_wait(io, &op);
+}
+
+/* ---- what cannot be used ---- */
+
+static int refuse(const struct loader *loader, uint64_t offset, int error, const char *what)
+{
+    log_error(loader->log, "%s: cannot be used: at byte %" PRIu64 ": %s (%s)", loader->path, offset,
+              what, strerror(-error));
+    return error;
+}
+
+static int refuse_block(const struct loader *loader, uint64_t offset, int error)
+{
+    return refuse(loader, offset, error,
+                  error == -EPROTONOSUPPORT ? "another format" : "a damaged block");
+}
+
+/* ---- entries ---- */
+
+static int take_files(struct loader *loader, const struct checkpoint_block *block,
+                      const uint8_t *entries)
+{
+    for (uint32_t i = 0; i < block->entry_count; i++) {
+        struct checkpoint_file file;
+        int error = checkpoint_file_decode(entries + (size_t)i * CHECKPOINT_FILE_SIZE, &file);
+        if (error < 0)
+            return error;
+        uint32_t now = loader->each_file(loader->context, &file);
+        assert(now == UINT32_MAX || now < 1u << CHECKPOINT_FILE_BITS);
+        loader->files[checkpoint_file_key(file.is_segment, file.file)] =
+            now == UINT32_MAX ? FILE_GONE : checkpoint_file_key(file.is_segment, now) + FILE_FIRST;
+    }
+    loader->files_seen += block->entry_count;
+    return loader->files_seen <= loader->begin.file_count ? 0 : -EBADMSG;
+}
+
+/* The walk may have shown a slot more than once: then the later location counts. */
+static int put_slot(struct index *index, uint32_t partition, uint64_t hash,
+                    const struct index_entry *entry)
+{
+    if (index_replace(index, partition, hash, entry->version, entry, NULL) == 0)
+        return 0;
+    return index_add(index, partition, hash, entry);
+}
+
+static int take_slots(struct loader *loader, const struct checkpoint_block *block,
+                      const uint8_t *entries)
+{
+    const uint64_t read_size_max = index_read_size(INDEX_RECORD_SIZE_MAX);
+    loader->slots += block->entry_count;
+    for (uint32_t i = 0; i < block->entry_count; i++) {
+        struct index_entry entry;
+        uint64_t hash;
+        index_unpack(entries + (size_t)i * INDEX_PACKED_SIZE, &hash, &entry);
+        uint32_t file = loader->files[checkpoint_location_key(entry.location)];
+        if (file == FILE_UNLISTED || entry.read_size > read_size_max)
+            return -EBADMSG;
+        if (file == FILE_GONE) {
+            loader->dropped++;
+            continue;
+        }
+        entry.location = (uint64_t)(file - FILE_FIRST) << CHECKPOINT_OFFSET_BITS |
+                         (entry.location & OFFSET_MASK);
+        int error = put_slot(loader->index, block->partition, hash, &entry);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+static int begin_partition(struct loader *loader, const struct checkpoint_block *block)
+{
+    if (loader->kind == CHECKPOINT_SLOTS && block->partition == loader->partition)
+        return 0;
+    if (loader->kind == CHECKPOINT_SLOTS && block->partition < loader->partition)
+        return -EBADMSG;
+    loader->partition = block->partition;
+    /* A hint that promises more than the file has is no reason to take memory. Without the room the
+     * table grows as ever. */
+    uint64_t count = min_u64(block->slots_hint, loader->size / INDEX_PACKED_SIZE);
+    (void)index_reserve(loader->index, block->partition, count);
+    return 0;
+}
+
+/* ---- blocks ---- */
+
+static bool may_follow(enum checkpoint_kind last, enum checkpoint_kind kind, uint64_t sequence)
+{
+    if (sequence == 0)
+        return kind == CHECKPOINT_BEGIN;
+    return kind != CHECKPOINT_BEGIN && last != CHECKPOINT_END && kind >= last;
+}
+
+static int take_begin(struct loader *loader, const struct checkpoint_block *block,
+                      const uint8_t *data)
+{
+    checkpoint_begin_decode(data, &loader->begin);
+    bool is_ours =
+        block->directory_id == loader->directory_id && loader->begin.log_id == loader->log_id;
+    return is_ours ? 0 : -EXDEV;
+}
+
+static int take_end(const struct loader *loader, const uint8_t *data, uint64_t end)
+{
+    struct checkpoint_end_entry entry;
+    checkpoint_end_decode(data, &entry);
+    bool is_whole = entry.slots == loader->slots && entry.file_size == loader->size &&
+                    end == loader->size && loader->files_seen == loader->begin.file_count;
+    return is_whole ? 0 : -EBADMSG;
+}
+
+/* Whether this is the block, or one of the blocks, that can be next. */
+static bool belongs_here(const struct loader *loader, const struct checkpoint_block *block)
+{
+    if (block->sequence != loader->sequence || block->number != loader->number)
+        return false;
+    if (!may_follow(loader->kind, block->kind, block->sequence))
+        return false;
+    if (block->kind == CHECKPOINT_SLOTS && loader->files_seen != loader->begin.file_count)
+        return false;
+    return block->kind == CHECKPOINT_BEGIN || block->directory_id == loader->directory_id;
+}
+
+/* `end` is where the block ends in the file. */
+static int take_block(struct loader *loader, const struct checkpoint_block *block,
+                      const uint8_t *data, uint64_t end)
+{
+    const uint8_t *entries = data + CHECKPOINT_BLOCK_HEADER_SIZE;
+    if (!belongs_here(loader, block))
+        return -EBADMSG;
+    int error = 0;
+    switch (block->kind) {
+    case CHECKPOINT_BEGIN:
+        error = take_begin(loader, block, data);
+        break;
+    case CHECKPOINT_FILES:
+        error = take_files(loader, block, entries);
+        break;
+    case CHECKPOINT_SLOTS:
+        error = begin_partition(loader, block);
+        if (error == 0)
+            error = take_slots(loader, block, entries);
+        break;
+    case CHECKPOINT_END:
+        error = take_end(loader, data, end);
+        break;
+    }
+    loader->kind = block->kind;
+    loader->sequence++;
+    return error;
+}
+
+static const char *reason(int error)
+{
+    switch (error) {
+    case -EXDEV:
+        return "it belongs to another data directory or log";
+    case -ENOMEM:
+        return "no memory for its slots";
+    default:
+        return "a block that does not belong there";
+    }
+}
+
+static int take_unit(struct loader *loader, const struct unit *unit, uint64_t offset)
+{
+    uint32_t at = 0;
+    while (at < unit->size) {
+        struct checkpoint_block block;
+        const uint8_t *data = unit->data + at;
+        int error = checkpoint_block_decode(data, unit->size - at, &block);
+        if (error < 0)
+            return refuse_block(loader, offset + at, error);
+        error = take_block(loader, &block, data, offset + at + block.size);
+        if (error < 0)
+            return refuse(loader, offset + at, error, reason(error));
+        at += block.size;
+    }
+    return 0;
+}
+
+/* ---- units ---- */
+
+static struct unit *unit_at(struct loader *loader, uint64_t offset)
+{
+    return &loader->units[offset / CHECKPOINT_UNIT_SIZE % UNITS];
+}
+
+static int ask(struct loader *loader)
+{
+    if (loader->asked == loader->size)
+        return 0;
+    struct unit *unit = unit_at(loader, loader->asked);
+    unit->size = (uint32_t)min_u64(CHECKPOINT_UNIT_SIZE, loader->size - loader->asked);
+    unit->op = (struct io_op){0};
+    io_read(loader->io, &unit->op, loader->handle, unit->data, unit->size, loader->asked);
+    loader->asked += unit->size;
+    /* So that the device has it before this unit is processed. */
+    int result = io_run(loader->io, 0);
+    return result < 0 ? result : 0;
+}
+
+static void tell_progress(struct loader *loader, uint64_t offset)
+{
+    uint64_t now_ns = io_now_ns(loader->io);
+    if (now_ns - loader->told_ns < TOLD_EVERY_NS)
+        return;
+    loader->told_ns = now_ns;
+    log_info(loader->log, "%s: %" PRIu64 " slots loaded, %" PRIu64 " %% of the file", loader->path,
+             loader->slots, offset * 100 / loader->size);
+}
+
+static int load_unit(struct loader *loader, uint64_t offset)
+{
+    struct unit *unit = unit_at(loader, offset);
+    int32_t result = io_wait(loader->io, &unit->op);
+    if (result < 0)
+        return refuse(loader, offset, result, "cannot be read");
+    if ((uint32_t)result != unit->size)
+        return refuse(loader, offset, -EBADMSG, "it has become shorter");
+    int error = take_unit(loader, unit, offset);
+    tell_progress(loader, offset);
+    return error;
+}
+
+static int load_units(struct loader *loader)
+{
+    int error = 0;
+    for (uint32_t i = 0; i < UNITS && error == 0; i++)
+        error = ask(loader);
+    uint64_t offset = 0;
+    for (; offset < loader->size && error == 0; offset += CHECKPOINT_UNIT_SIZE) {
+        error = load_unit(loader, offset);
+        if (error == 0)
+            error = ask(loader);
+    }
+    if (error == 0 && loader->kind != CHECKPOINT_END)
+        error = refuse(loader, loader->size, -EBADMSG, "it has no end");
+    return error;
+}
+
+/* What is still being read into memory of the region ends first. */
+static void wait_for_reads(struct loader *loader)
+{
+    for (uint32_t i = 0; i < UNITS; i++) {
+        if (io_op_is_active(&loader->units[i].op))
+            (void)io_wait(loader->io, &loader->units[i].op);
+    }
+}
+
+/* ---- a file ---- */
+
+static bool is_file_size(int64_t size)
+{
+    return size >= 2 * (int64_t)CHECKPOINT_BLOCK_MIN && size % CHECKPOINT_BLOCK_MIN == 0;
+}
+
+static int load_file(struct loader *loader)
+{
+    int handle = wait_open(loader->io, loader->path);
+    if (handle < 0)
+        return handle == -ENOENT ? handle : refuse(loader, 0, handle, "cannot be opened");
+    int64_t size = io_file_size(loader->io, handle);
+    int error = 0;
+    if (size < 0) {
+        error = refuse(loader, 0, (int)size, "cannot be read");
+    } else if (!is_file_size(size)) {
+        error = refuse(loader, (uint64_t)size, -EBADMSG, "no checkpoint ends there");
+    } else {
+        loader->handle = handle;
+        loader->size = (uint64_t)size;
+        error = load_units(loader);
+        wait_for_reads(loader);
+    }
+    wait_close(loader->io, handle);
+    return error;
+}
+
+int checkpoint_load(struct io *io, const struct log *log, const struct checkpoint_options *options,
+                    uint64_t number, struct index *index, checkpoint_each_file *each_file,
+                    void *context, struct checkpoint_info *ret_info, uint64_t *ret_dropped)
+{
+    assert(index_count(index) == 0);
+    struct loader *loader = calloc(1, sizeof *loader);
+    if (loader == NULL)
+        return -ENOMEM;
+    *loader = (struct loader){.io = io,
+                              .log = log,
+                              .directory_id = options->directory_id,
+                              .log_id = options->log_id,
+                              .number = number,
+                              .index = index,
+                              .each_file = each_file,
+                              .context = context,
+                              .told_ns = io_now_ns(io)};
+    for (uint32_t i = 0; i < UNITS; i++)
+        loader->units[i].data = options->memory + (size_t)i * CHECKPOINT_UNIT_SIZE;
+    loader->files = calloc(CHECKPOINT_FILES_MAX, sizeof *loader->files);
+    int error = loader->files == NULL ? -ENOMEM
+                                      : checkpoint_path(options->path, number, false, loader->path);
+    if (error == 0)
+        error = load_file(loader);
+    if (error == 0) {
+        *ret_info = (struct checkpoint_info){.number = number,
+                                             .position = loader->begin.position,
+                                             .chunk_sequence = loader->begin.chunk_sequence,
+                                             .clock_ceiling = loader->begin.clock_ceiling,
+                                             .slots = loader->slots};
+        *ret_dropped = loader->dropped;
+    }
+    free(loader->files);
+    free(loader);
+    return error;
+}
+
+/* ---- only the ends ---- */
+
+/* Reads and verifies the one block at `offset` that is the file's first or last. */
+static int read_block(struct io *io, const struct checkpoint_options *options, int handle,
+                      uint64_t offset, uint64_t number, enum checkpoint_kind kind)
+{
+    struct io_op op = {0};
+    struct checkpoint_block block;
+    io_read(io, &op, handle, options->memory, CHECKPOINT_BLOCK_MIN, offset);
+    int32_t result = io_wait(io, &op);
+    if (result < 0)
+        return result;
+    int error = checkpoint_block_decode(options->memory, (uint32_t)result, &block);
+    if (error < 0)
+        return error;
+    if (block.kind != kind || block.number != number)
+        return -EBADMSG;
+    return block.directory_id == options->directory_id ? 0 : -EXDEV;
+}
+
+static int read_ends(struct io *io, const struct checkpoint_options *options, int handle,
+                     uint64_t number, struct checkpoint_info *ret_info)
+{
+    struct checkpoint_begin_entry begin;
+    struct checkpoint_end_entry end;
+    int64_t size = io_file_size(io, handle);
+    if (size < 0 || !is_file_size(size))
+        return size < 0 ? (int)size : -EBADMSG;
+    int error = read_block(io, options, handle, 0, number, CHECKPOINT_BEGIN);
+    if (error < 0)
+        return error;
+    checkpoint_begin_decode(options->memory, &begin);
+    if (begin.log_id != options->log_id)
+        return -EXDEV;
+    error = read_block(io, options, handle, (uint64_t)size - CHECKPOINT_BLOCK_MIN, number,
+                       CHECKPOINT_END);
+    if (error < 0)
+        return error;
+    checkpoint_end_decode(options->memory, &end);
+    if (end.file_size != (uint64_t)size)
+        return -EBADMSG;
+    *ret_info = (struct checkpoint_info){.number = number,
+                                         .position = begin.position,
+                                         .chunk_sequence = begin.chunk_sequence,
+                                         .clock_ceiling = begin.clock_ceiling,
+                                         .slots = end.slots};
+    return 0;
+}
+
+int checkpoint_read_info(struct io *io, const struct checkpoint_options *options, uint64_t number,
+                         struct checkpoint_info *ret_info)
+{
+    char path[CHECKPOINT_PATH_MAX];
+    int error = checkpoint_path(options->path, number, false, path);
+    if (error < 0)
+        return error;
+    int handle = wait_open(io, path);
+    if (handle < 0)
+        return handle;
+    error = read_ends(io, options, handle, number, ret_info);
+    wait_close(io, handle);
+    return error;
+}

@@ -1,0 +1,12 @@
+/* What the file system under the data directory keeps of what the store promises. */
+#ifndef MINIVAULT_STORE_FILESYSTEM_H
+#define MINIVAULT_STORE_FILESYSTEM_H
+
+#include "base/log.h"
+#include "io/io.h"
+
+/* Warns, in one line, when something is lost on this file system; ext4 and XFS are what the store
+ * is made for. */
+void filesystem_warn(struct io *io, const struct log *log, const char *path);
+
+#endif

@@ -1,0 +1,584 @@
+#include "store/mover_internal.h"
+#include "store/wal_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const phase_names[] = {
+    [MOVER_IDLE] = "idle",       [MOVER_READING] = "reading",       [MOVER_WRITING] = "writing",
+    [MOVER_SYNCING] = "syncing", [MOVER_COMMITTING] = "committing", [MOVER_APPLYING] = "applying",
+    [MOVER_ENDING] = "ending",   [MOVER_CLEANING] = "cleaning",
+};
+
+/* What applying one record costs of a step's budget, which counts bytes. */
+#define APPLY_COST 256u
+
+/* A job appends what it carries, however full a segment is: a location must still name the end. */
+#define SEGMENT_SIZE_LIMIT ((uint64_t)GIB)
+
+/* Of one group: all outputs, and some segments whose `created` changed. */
+#define EDITS_MAX 1024u
+
+static void set_phase(struct mover *mover, enum mover_phase phase)
+{
+    bool is_forward = phase == mover->phase + 1 && phase <= MOVER_APPLYING;
+    bool is_end = phase == MOVER_IDLE || phase == MOVER_ENDING;
+    assert(is_forward || is_end || (mover->phase == MOVER_IDLE && phase == MOVER_CLEANING));
+    mover->phase = phase;
+}
+
+/* ---- creating ---- */
+
+static void lay_out_memory(struct mover *mover)
+{
+    uint8_t *memory = mover->options.memory;
+    mover->header = memory;
+    mover->reader.window = memory + SEGMENT_BLOCK_SIZE;
+    for (uint32_t i = 0; i < MOVER_BUFFERS; i++) {
+        mover->buffers[i].mover = mover;
+        mover->buffers[i].data =
+            mover->reader.window + MOVER_WINDOW_SIZE + (uint64_t)i * SEGMENT_CHUNK_SIZE_MAX;
+    }
+    static_assert(SEGMENT_BLOCK_SIZE + MOVER_WINDOW_SIZE + MOVER_BUFFERS * SEGMENT_CHUNK_SIZE_MAX ==
+                      MOVER_MEMORY_SIZE,
+                  "the region's slice holds all buffers");
+}
+
+/* The newest segments that are not full are filled further. */
+static void resume_outputs(struct mover *mover)
+{
+    for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
+        const struct list *list = segments_of(mover->options.segments, (uint8_t)i);
+        for (struct list_node *node = list_first(list); node != NULL;
+             node = list_next(list, node)) {
+            struct segment *segment = container_of(node, struct segment, partition_node);
+            struct mover_output *output = &mover->outputs[segment->generation - 1][i];
+            bool is_fit = segment->state != SEGMENT_LEAVING && !segment->is_damaged &&
+                          segment->end >= SEGMENT_DATA_OFFSET &&
+                          segment->end < mover->options.segment_size;
+            segment->state = SEGMENT_SEALED;
+            if (!is_fit)
+                continue;
+            output->segment = segment;
+            output->end = segment->end;
+        }
+        for (uint32_t g = 0; g < MOVER_GENERATIONS; g++)
+            if (mover->outputs[g][i].segment != NULL)
+                mover->outputs[g][i].segment->state = SEGMENT_OPEN;
+    }
+}
+
+int mover_create(struct io *io, const struct log *log, const struct mover_options *options,
+                 struct mover **ret_mover)
+{
+    struct mover *mover = calloc(1, sizeof *mover);
+    if (mover == NULL)
+        return -ENOMEM;
+    list_init(&mover->closings);
+    mover->syncs = calloc(MOVER_SYNCS, sizeof *mover->syncs);
+    mover->cleaning = calloc(MOVER_CLEAN_MAX, sizeof *mover->cleaning);
+    if (mover->syncs == NULL || mover->cleaning == NULL) {
+        mover_free(mover);
+        return -ENOMEM;
+    }
+    mover->io = io;
+    mover->log = log;
+    mover->options = *options;
+    mover->options.segment_size = min_u64(options->segment_size, SEGMENT_SIZE_LIMIT);
+    mover->number_last = options->number_last;
+    mover->sequence_last = options->sequence_last;
+    for (uint32_t i = 0; i < MOVER_SYNCS; i++)
+        mover->syncs[i].mover = mover;
+    for (uint32_t g = 0; g < MOVER_GENERATIONS; g++)
+        for (uint32_t i = 0; i < MOVER_PARTITIONS; i++)
+            mover->outputs[g][i].handle = -1;
+    lay_out_memory(mover);
+    resume_outputs(mover);
+    *ret_mover = mover;
+    return 0;
+}
+
+/* ---- sealing ---- */
+
+/* Closing is best effort, and no job waits for it. */
+struct closing {
+    struct list_node node;
+    struct io_op op;
+};
+
+static void closed(struct io_op *op, int32_t result)
+{
+    struct closing *closing = container_of(op, struct closing, op);
+    (void)result;
+    list_remove(&closing->node);
+    free(closing);
+}
+
+static void close_handle(struct mover *mover, struct mover_output *output)
+{
+    struct closing *closing = output->handle >= 0 ? calloc(1, sizeof *closing) : NULL;
+    if (closing == NULL)
+        return;
+    closing->op.done = closed;
+    list_push_back(&mover->closings, &closing->node);
+    io_close_file(mover->io, &closing->op, output->handle);
+    output->handle = -1;
+}
+
+void mover_seal(struct mover *mover, struct segment *segment)
+{
+    struct mover_output *output = &mover->outputs[segment->generation - 1][segment->partition];
+    assert(output->segment == segment && !output->is_touched);
+    close_handle(mover, output);
+    segment->state = SEGMENT_SEALED;
+    *output = (struct mover_output){.handle = -1};
+}
+
+/* ---- a job's end ---- */
+
+static void end_job(struct mover *mover)
+{
+    mover_read_close(mover);
+    mover_stage_close(&mover->stage);
+    mover->error = 0;
+    set_phase(mover, MOVER_IDLE);
+}
+
+/* What was written counts for nothing. A new segment that the manifest does not know goes. */
+static void forget_outputs(struct mover *mover)
+{
+    for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
+        struct mover_output *output = mover_output_of(mover, i);
+        struct segment *segment = output->segment;
+        if (segment == NULL)
+            continue;
+        output->is_touched = false;
+        output->end = segment->end;
+        if (segment->end > 0)
+            continue;
+        close_handle(mover, output);
+        *output = (struct mover_output){.handle = -1};
+        segment->state = SEGMENT_LEAVING;
+        segments_remove(mover->options.segments, segment, true);
+    }
+}
+
+bool mover_may_retry(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
+           error == -ENOMEM;
+}
+
+static bool step_ending(struct mover *mover)
+{
+    if (mover_read_is_active(mover) || mover_write_is_active(mover))
+        return false;
+    int error = mover->error;
+    bool is_fatal = error != 0 && !mover_may_retry(error);
+    /* After a failed commit nobody knows what the manifest names: nothing of it is removed. */
+    if (!is_fatal)
+        forget_outputs(mover);
+    end_job(mover);
+    mover->retry_ns = is_fatal ? UINT64_MAX : io_now_ns(mover->io) + MOVER_RETRY_NS;
+    if (is_fatal)
+        mover->options.failed(mover->options.context, error);
+    else if (error == -ENOSPC || error == -EDQUOT)
+        mover->options.full(mover->options.context);
+    return false;
+}
+
+static bool give_up(struct mover *mover)
+{
+    set_phase(mover, MOVER_ENDING);
+    return step_ending(mover);
+}
+
+/* ---- committing ---- */
+
+static void fill_edit(const struct mover *mover, const struct segment *segment, uint64_t end,
+                      enum manifest_kind kind, struct manifest_edit *ret_edit)
+{
+    *ret_edit = (struct manifest_edit){
+        .kind = kind,
+        .partition = segment->partition,
+        .generation = segment->generation,
+        .log_id = mover->options.log_id,
+        .number = segment->number,
+        .end = end,
+        .created = segment->created,
+    };
+}
+
+static bool is_touched(const struct mover *mover, const struct segment *segment)
+{
+    return mover_is_output(mover, segment) &&
+           mover->outputs[segment->generation - 1][segment->partition].is_touched;
+}
+
+static void committed(struct manifest_op *op, int result)
+{
+    struct mover *mover = container_of(op, struct mover, manifest_op);
+    mover_changed_told(mover, result == 0);
+    mover->is_committing = false;
+    if (result < 0) {
+        mover->error = result;
+        return;
+    }
+    for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
+        struct mover_output *output = mover_output_of(mover, i);
+        if (!output->is_touched)
+            continue;
+        output->is_touched = false;
+        segment_set_end(mover->options.segments, output->segment, output->end);
+    }
+}
+
+uint32_t mover_add_changed(struct mover *mover, struct manifest_edit *edits, uint32_t count,
+                           uint32_t capacity)
+{
+    struct segment *segment;
+    for (uint64_t i = 0;
+         count < capacity && (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
+        if (!segment->created_changed || segment->end == 0 || is_touched(mover, segment))
+            continue;
+        fill_edit(mover, segment, segment->end, MANIFEST_SEGMENT, &edits[count++]);
+        segment->created_changed = false;
+        segment->created_telling = true;
+    }
+    return count;
+}
+
+void mover_changed_told(struct mover *mover, bool is_durable)
+{
+    struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
+        segment->created_changed |= segment->created_telling && !is_durable;
+        segment->created_telling = false;
+    }
+}
+
+static void start_commit(struct mover *mover)
+{
+    struct manifest_edit edits[EDITS_MAX];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
+        const struct mover_output *output = mover_output_of(mover, i);
+        if (output->is_touched)
+            fill_edit(mover, output->segment, output->end, MANIFEST_SEGMENT, &edits[count++]);
+    }
+    count = mover_add_changed(mover, edits, count, EDITS_MAX);
+    mover->apply_next = 0;
+    if (count == 0)
+        return;
+    mover->is_committing = true;
+    mover->manifest_op.done = committed;
+    manifest_append(mover->options.manifest, &mover->manifest_op, edits, count);
+}
+
+/* ---- applying ---- */
+
+static void record_dead(struct mover *mover, uint64_t location, uint64_t read_size)
+{
+    if (location_is_segment(location))
+        segment_record_dead(mover->options.segments, location, read_size, UINT64_MAX);
+    else
+        wal_record_dead(mover->options.wal, location, 0);
+}
+
+static void purge(struct mover *mover, const struct staged *staged)
+{
+    struct index_entry old;
+    uint32_t partition = (uint32_t)staged->new_location;
+    if (index_get(mover->options.index, partition, staged->hash, staged->version, &old) < 0 ||
+        old.location != staged->old_location)
+        return;
+    (void)index_remove(mover->options.index, partition, staged->hash, staged->version, &old);
+    record_dead(mover, old.location, old.read_size);
+    mover->stats.purged_tombstones++;
+}
+
+static void apply(struct mover *mover, const struct staged *staged, uint32_t partition)
+{
+    if (index_move(mover->options.index, partition, staged->hash, staged->version,
+                   staged->old_location, staged->new_location) < 0)
+        return;
+    uint64_t read_size = index_read_size(staged->size);
+    struct segment *segment =
+        segments_find(mover->options.segments, segment_location_file(staged->new_location));
+    segment_add_live(mover->options.segments, segment, read_size);
+    record_dead(mover, staged->old_location, read_size);
+    mover->stats.moved_records++;
+    mover->stats.moved_bytes += staged->size;
+    mover->stats.compacted_bytes += mover->generation == 2 ? staged->size : 0;
+}
+
+static bool step_applying(struct mover *mover, uint64_t budget)
+{
+    struct mover_stage *stage = &mover->stage;
+    for (uint64_t used = 0; used < budget; used += APPLY_COST) {
+        if (mover->apply_next == stage->count) {
+            /* Where there was nothing to move there will not be soon. */
+            mover->retry_ns = io_now_ns(mover->io) + (stage->count > 0 ? 0 : MOVER_RETRY_NS);
+            end_job(mover);
+            return true;
+        }
+        const struct staged *staged = &stage->records[mover->apply_next++];
+        if (staged->size == 0) {
+            purge(mover, staged);
+            continue;
+        }
+        const struct segment *segment =
+            segments_find(mover->options.segments, segment_location_file(staged->new_location));
+        apply(mover, staged, segment->partition);
+    }
+    return true;
+}
+
+/* ---- reading ---- */
+
+/* Returns whether there is room for more inputs. */
+static bool stage_record(struct mover *mover, const struct mover_record *record)
+{
+    bool is_tombstone = (record->record.flags & RECORD_TOMBSTONE) != 0;
+    bool is_purged = is_tombstone && mover_may_purge(mover, record);
+    return mover_stage_add(&mover->stage, record, is_purged);
+}
+
+static bool begin_writing(struct mover *mover)
+{
+    mover_read_close(mover);
+    mover_write_begin(mover);
+    set_phase(mover, MOVER_WRITING);
+    return true;
+}
+
+static bool step_reading(struct mover *mover, uint64_t budget)
+{
+    struct mover_input input;
+    if (!mover->reader.has_input) {
+        if (!mover_choose_input(mover, &input))
+            return begin_writing(mover);
+        mover_read_open(mover, &input);
+    }
+    for (uint64_t used = 0; used < budget;) {
+        struct mover_record record;
+        switch (mover_read_next(mover, &record)) {
+        case MOVER_READ_WAIT:
+            return false;
+        case MOVER_READ_END:
+            mover_read_close(mover);
+            return true;
+        case MOVER_READ_SKIPPED:
+            used += APPLY_COST;
+            break;
+        case MOVER_READ_RECORD:
+            if (!stage_record(mover, &record))
+                return begin_writing(mover);
+            used += APPLY_COST + record.size;
+            break;
+        }
+    }
+    return true;
+}
+
+/* ---- segments with nothing alive ---- */
+
+static void cleaned(struct manifest_op *op, int result)
+{
+    struct mover *mover = container_of(op, struct mover, manifest_op);
+    mover->is_committing = false;
+    if (result < 0) {
+        mover->retry_ns = io_now_ns(mover->io) + MOVER_RETRY_NS;
+        if (!mover_may_retry(result))
+            mover->options.failed(mover->options.context, result);
+        return;
+    }
+    for (uint32_t i = 0; i < mover->cleaning_count; i++) {
+        struct segment *segment = segments_find_number(mover->options.segments, mover->cleaning[i]);
+        segment->state = SEGMENT_LEAVING;
+        segments_remove(mover->options.segments, segment, true);
+        mover->stats.removed_segments++;
+    }
+}
+
+/* What killed its records must not be lost, or they would be with it. */
+static bool is_empty(const struct mover *mover, const struct segment *segment)
+{
+    return segment->state != SEGMENT_LEAVING && segment->live_records == 0 && segment->end > 0 &&
+           !segment->is_damaged && segment->pins == 0 &&
+           segment->killer_last <= wal_durable(mover->options.wal) &&
+           !mover->outputs[segment->generation - 1][segment->partition].is_touched;
+}
+
+/* Collects what has died, up to what one group takes. */
+static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
+{
+    uint32_t count = 0;
+    for (uint32_t partition = 0; partition < MOVER_PARTITIONS; partition++) {
+        const struct list *list = segments_of(mover->options.segments, (uint8_t)partition);
+        for (struct list_node *node = list_first(list); node != NULL && count < MOVER_CLEAN_MAX;
+             node = list_next(list, node)) {
+            struct segment *segment = container_of(node, struct segment, partition_node);
+            if (!is_empty(mover, segment))
+                continue;
+            if (mover_is_output(mover, segment))
+                mover_seal(mover, segment);
+            fill_edit(mover, segment, segment->end, MANIFEST_REMOVE, &edits[count]);
+            mover->cleaning[count++] = segment->number;
+        }
+    }
+    return count;
+}
+
+static bool begin_cleaning(struct mover *mover)
+{
+    struct manifest_edit *edits = malloc(MOVER_CLEAN_MAX * sizeof *edits);
+    if (edits == NULL)
+        return false;
+    mover->cleaning_count = collect_empty(mover, edits);
+    if (mover->cleaning_count > 0) {
+        set_phase(mover, MOVER_CLEANING);
+        mover->is_committing = true;
+        mover->manifest_op.done = cleaned;
+        manifest_append(mover->options.manifest, &mover->manifest_op, edits, mover->cleaning_count);
+    }
+    free(edits);
+    return mover->cleaning_count > 0;
+}
+
+/* ---- from phase to phase ---- */
+
+/* Looking for work costs a little, so that an idle mover does it once in a while. */
+static bool begin_job(struct mover *mover)
+{
+    uint64_t now_ns = io_now_ns(mover->io);
+    if (mover->is_stopping || now_ns < mover->retry_ns || manifest_is_busy(mover->options.manifest))
+        return false;
+    mover->retry_ns = now_ns + MOVER_CHECK_NS;
+    if (segments_have_empty(mover->options.segments) && begin_cleaning(mover))
+        return false;
+    if (!mover_wants_job(mover, &mover->generation))
+        return false;
+    uint64_t durable = wal_durable(mover->options.wal);
+    if (mover_stage_open(&mover->stage,
+                         mover->is_tight ? mover->options.tight_bytes : mover->options.stage_bytes,
+                         durable) < 0) {
+        log_warn(mover->log, "not enough memory to move the log to its segments: tried again");
+        mover->retry_ns = now_ns + MOVER_RETRY_NS;
+        return false;
+    }
+    mover->log_taken = 0;
+    mover->log_taken_bytes = 0;
+    mover->job_sequence = mover->sequence_last;
+    mover->stats.jobs++;
+    set_phase(mover, MOVER_READING);
+    return true;
+}
+
+static bool go_on(struct mover *mover, bool is_done, enum mover_phase next)
+{
+    if (mover->error != 0)
+        return give_up(mover);
+    if (is_done)
+        set_phase(mover, next);
+    return is_done;
+}
+
+bool mover_step(struct mover *mover, uint64_t budget)
+{
+    if (mover->phase != MOVER_IDLE)
+        budget *= mover_urgency(mover);
+    bool is_done = false;
+    bool more;
+    switch (mover->phase) {
+    case MOVER_IDLE:
+        return begin_job(mover);
+    case MOVER_READING:
+        return mover->is_stopping ? give_up(mover) : step_reading(mover, budget);
+    case MOVER_WRITING:
+        if (mover->is_stopping)
+            return give_up(mover);
+        more = mover->error == 0 && mover_write_step(mover, &is_done);
+        mover_sync_begin(mover);
+        return go_on(mover, is_done, MOVER_SYNCING) || more;
+    case MOVER_SYNCING:
+        (void)mover_sync_step(mover, &is_done);
+        /* A checkpoint's commit may be under way. */
+        is_done = is_done && !manifest_is_busy(mover->options.manifest);
+        if (go_on(mover, is_done, MOVER_COMMITTING))
+            start_commit(mover);
+        return false;
+    case MOVER_COMMITTING:
+        if (mover->is_committing)
+            return false;
+        return go_on(mover, true, MOVER_APPLYING);
+    case MOVER_APPLYING:
+        return step_applying(mover, budget);
+    case MOVER_ENDING:
+        return step_ending(mover);
+    case MOVER_CLEANING:
+        if (!mover->is_committing)
+            set_phase(mover, MOVER_IDLE);
+        return !mover->is_committing;
+    }
+    return false;
+}
+
+bool mover_is_busy(const struct mover *mover)
+{
+    return mover->phase != MOVER_IDLE;
+}
+
+uint64_t mover_sequence(const struct mover *mover)
+{
+    return (mover_is_busy(mover) ? mover->job_sequence : mover->sequence_last) + 1;
+}
+
+uint64_t mover_number_last(const struct mover *mover)
+{
+    return mover->number_last;
+}
+
+void mover_set_tight(struct mover *mover, bool is_tight)
+{
+    mover->is_tight = is_tight;
+}
+
+void mover_stop(struct mover *mover)
+{
+    mover->is_stopping = true;
+}
+
+void mover_shut(struct mover *mover)
+{
+    assert(!mover_is_busy(mover));
+    for (uint32_t g = 0; g < MOVER_GENERATIONS; g++)
+        for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
+            struct mover_output *output = &mover->outputs[g][i];
+            if (output->handle >= 0)
+                (void)wal_wait_close(mover->io, output->handle);
+            output->handle = -1;
+        }
+    while (!list_is_empty(&mover->closings) && io_run(mover->io, UINT64_MAX) >= 0)
+        continue;
+}
+
+void mover_free(struct mover *mover)
+{
+    if (mover == NULL)
+        return;
+    for (struct list_node *node; (node = list_pop_front(&mover->closings)) != NULL;)
+        free(container_of(node, struct closing, node));
+    mover_stage_close(&mover->stage);
+    free(mover->syncs);
+    free(mover->cleaning);
+    free(mover);
+}
+
+void mover_stats(const struct mover *mover, struct mover_stats *ret_stats)
+{
+    *ret_stats = mover->stats;
+    ret_stats->phase = phase_names[mover->phase];
+}

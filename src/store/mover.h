@@ -1,0 +1,117 @@
+/* The mover: carries what is still alive out of the log and out of segments that are mostly dead,
+ * into the partitions' segments, so that the log can be recycled and the disk's space comes back.
+ *
+ *   inputs (log segments, or segments with little alive) -> stage: live records, in memory
+ *     -> chunks appended to each partition's open segment -> sync -> manifest: the new ends
+ *     -> index: the new locations -> the inputs have nothing alive and go
+ *
+ * One job at a time, in small steps between the requests. The index points to what is durable and
+ * in the manifest, always: a job that fails half way leaves bytes beyond the ends in the manifest,
+ * which count for nothing and are overwritten by the next one. What dies while a job carries it
+ * arrives dead.
+ *
+ * Two open segments a partition: generation 1 takes what comes from the log, generation 2 what a
+ * compaction carries on, so that what has been alive for long does not share a file with what will
+ * soon die.
+ *
+ * Tombstones. A tombstone must outlive every older record of its key that a restart could find. A
+ * segment was filled with what was alive at the time, so it can only hold records that this
+ * tombstone killed if it was begun (`created`) before it. So a job drops a tombstone instead of
+ * carrying it on when every other segment of the partition was created after the tombstone's
+ * position, the log begins after it, and no other slot has its hash. A record whose death was
+ * proved only after it had been carried on lowers its segment's `created` (segment_record_dead). */
+#ifndef MINIVAULT_STORE_MOVER_H
+#define MINIVAULT_STORE_MOVER_H
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "io/io.h"
+#include "store/index.h"
+#include "store/manifest.h"
+#include "store/segments.h"
+#include "store/wal.h"
+
+struct mover;
+
+struct mover_options {
+    const char *path; /* the data directory; its partition folders exist */
+    uint64_t directory_id;
+    uint32_t log_id;
+    const uint8_t *secret; /* HASH_SECRET_SIZE bytes */
+    struct wal *wal;
+    struct segments *segments;
+    struct manifest *manifest;
+    struct index *index;
+    uint64_t segment_size;   /* bytes: a segment that has reached it is sealed */
+    uint64_t log_keep_bytes; /* sealed log segments beyond this are moved */
+    uint64_t compact_min;    /* dead bytes of all segments that are worth a job */
+    uint64_t stage_bytes;    /* memory of a job, beside its table; at least a record's size */
+    uint64_t number_last;    /* of segments, as recovered */
+    uint64_t sequence_last;  /* of chunks, as recovered */
+    uint8_t *memory;         /* MOVER_MEMORY_SIZE bytes of the region, aligned to 4096 */
+    void *context;
+    /* A device or memory error: what the manifest took is unknown. The store must stop. */
+    void (*failed)(void *context, int error);
+    /* The disk was full: the job was given up, and is tried again in a second. */
+    void (*full)(void *context);
+    uint64_t tight_bytes; /* mover_set_tight: a job carries at most this much */
+};
+
+#define MOVER_MEMORY_SIZE ((size_t)(3 * 1024 * 1024 + 4096))
+
+/* The salt of the segment with this number: nobody outside can tell it, and no file has to be read
+ * to know it. `secret`: HASH_SECRET_SIZE bytes. */
+static inline uint64_t segment_salt(const uint8_t *secret, uint64_t number)
+{
+    return hash_keyed(secret, (const uint8_t *)&number, sizeof number);
+}
+
+/* Errors: -ENOMEM. */
+int mover_create(struct io *io, const struct log *log, const struct mover_options *options,
+                 struct mover **ret_mover);
+
+/* Does a piece of the work, about `budget` bytes of records. Returns whether there is more to do
+ * without waiting for the disk. */
+bool mover_step(struct mover *mover, uint64_t budget);
+
+/* Whether a job is under way. */
+bool mover_is_busy(const struct mover *mover);
+
+/* Chunks with this sequence and later ones may not be in the index yet. */
+uint64_t mover_sequence(const struct mover *mover);
+
+/* The greatest number given to a segment so far. */
+uint64_t mover_number_last(const struct mover *mover);
+
+/* Adds edits for segments whose `created` was lowered, as far as there is room: they belong into
+ * the next group of the manifest, whatever it is about. Returns the new count. */
+uint32_t mover_add_changed(struct mover *mover, struct manifest_edit *edits, uint32_t count,
+                           uint32_t capacity);
+
+/* How that group ended. */
+void mover_changed_told(struct mover *mover, bool is_durable);
+
+/* The disk is full, and there is space for small jobs only: whatever frees some is worth one. */
+void mover_set_tight(struct mover *mover, bool is_tight);
+
+/* Begins no further jobs; gives up the one under way unless its commit is. Afterwards, once
+ * mover_is_busy says false, it may be freed. Goes on through mover_step. */
+void mover_stop(struct mover *mover);
+
+/* Closes the files. Synchronous; not busy. */
+void mover_shut(struct mover *mover);
+void mover_free(struct mover *mover);
+
+struct mover_stats {
+    uint64_t jobs;
+    uint64_t read_bytes;
+    uint64_t moved_records, moved_bytes; /* from the log and by compaction */
+    uint64_t compacted_bytes;            /* of these, by compaction */
+    uint64_t written_bytes;              /* chunks and headers, with padding */
+    uint64_t purged_tombstones;
+    uint64_t removed_segments;
+    const char *phase; /* what it does now */
+};
+void mover_stats(const struct mover *mover, struct mover_stats *ret_stats);
+
+#endif

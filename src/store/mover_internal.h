@@ -1,0 +1,237 @@
+/* What the mover's own files share.
+ *
+ *   mover.c        the job: from phase to phase
+ *   mover_choose.c which inputs, and when
+ *   mover_read.c   an input's live records, one by one
+ *   mover_stage.c  where they wait for being written
+ *   mover_write.c  chunks into the partitions' open segments, synced
+ *
+ * A job's way:
+ *
+ *   IDLE -> READING -> WRITING -> SYNCING -> COMMITTING -> APPLYING -> IDLE
+ *                 \________\_________\-> ENDING (a failure: waits for operations) -> IDLE
+ *   IDLE -> CLEANING -> IDLE   (segments with nothing alive leave the manifest) */
+#ifndef MINIVAULT_STORE_MOVER_INTERNAL_H
+#define MINIVAULT_STORE_MOVER_INTERNAL_H
+
+#include "base/assert.h"
+#include "store/mover.h"
+#include "store/record.h"
+#include "store/segment_format.h"
+
+#define MOVER_PARTITIONS 256u
+#define MOVER_GENERATIONS 2u
+#define MOVER_WINDOW_SIZE ((uint32_t)(1 * MIB)) /* one read of an input; holds a whole chunk */
+#define MOVER_BUFFERS 2u
+#define MOVER_SYNCS 4u
+#define MOVER_CLEAN_MAX 1024u          /* segments that leave with one group of the manifest */
+#define MOVER_RETRY_NS NS_PER_S        /* after a failure, or for nothing */
+#define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
+
+enum mover_phase {
+    MOVER_IDLE,
+    MOVER_READING,
+    MOVER_WRITING,
+    MOVER_SYNCING,
+    MOVER_COMMITTING,
+    MOVER_APPLYING,
+    MOVER_ENDING,
+    MOVER_CLEANING,
+};
+
+/* ---- an input ---- */
+
+struct mover_input {
+    bool is_segment;
+    bool is_pinned;
+    bool is_damaged; /* not all of it could be read */
+    uint32_t file;
+    int handle;
+    uint8_t partition; /* of a segment */
+    uint64_t number;
+    uint64_t salt;
+    uint64_t at;  /* the next batch or chunk */
+    uint64_t end; /* nothing counts from here on */
+    /* within the window: the batch or chunk that is being taken apart */
+    uint32_t records_left;
+    uint32_t record_index;
+    uint64_t record_offset; /* in the file */
+    uint64_t unit_offset;   /* of the batch or chunk, in the file */
+    uint64_t unit_end;
+};
+
+struct mover_reader {
+    struct io_op op;
+    struct segment_pin pin;
+    bool is_pinning;
+    struct mover_input input;
+    bool has_input;
+    uint8_t *window;
+    uint64_t window_offset; /* in the file */
+    uint32_t window_size;   /* valid bytes */
+};
+
+/* One live record of the input. `data` is its bytes in the window, valid until the next call. */
+struct mover_record {
+    struct record record;
+    const uint8_t *data;
+    uint64_t hash;
+    uint64_t location;
+    uint8_t partition;
+    uint32_t size;  /* unpadded */
+    bool is_hidden; /* its hash has a newer slot: it may be dead, which is not proved yet */
+};
+
+enum mover_read {
+    MOVER_READ_RECORD,
+    MOVER_READ_SKIPPED, /* a record that is not alive, or a bad one */
+    MOVER_READ_WAIT,    /* for the disk */
+    MOVER_READ_END,     /* of the input */
+};
+
+/* Takes the next record of the input. */
+enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_record);
+
+/* Opens the input for mover_read_next. */
+void mover_read_open(struct mover *mover, const struct mover_input *input);
+
+/* Lets the input go: nothing of the reader is in flight. */
+void mover_read_close(struct mover *mover);
+bool mover_read_is_active(const struct mover *mover);
+
+/* ---- the stage ---- */
+
+struct staged {
+    uint64_t hash;
+    uint64_t old_location;
+    uint64_t new_location; /* once written */
+    struct version version;
+    uint32_t offset; /* in the arena */
+    uint32_t size;   /* unpadded; 0: a tombstone to be purged */
+    uint32_t next;   /* of the same partition, as an index + 1 */
+    bool tombstone;
+    bool in_value_file;
+};
+
+struct mover_stage {
+    uint8_t *arena;
+    uint64_t arena_size;
+    uint64_t arena_used;
+    struct staged *records;
+    uint32_t count;
+    uint32_t capacity;
+    uint32_t first[MOVER_PARTITIONS]; /* index + 1; 0: none */
+    uint32_t last[MOVER_PARTITIONS];
+    uint64_t created[MOVER_PARTITIONS]; /* whatever kills one of the records is newer */
+    uint32_t purges; /* index + 1: list of tombstones to be purged, partition in new_location */
+};
+
+/* `created`: a log position that is durable: what a record that is alive now dies of is newer.
+ * Errors: -ENOMEM. */
+int mover_stage_open(struct mover_stage *stage, uint64_t arena_size, uint64_t created);
+void mover_stage_close(struct mover_stage *stage);
+
+/* Copies the record. Returns false: it does not fit. */
+bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, bool purge);
+
+/* ---- the outputs ---- */
+
+struct mover_output {
+    struct segment *segment; /* NULL: none yet */
+    int handle;              /* for writing; < 0: not open */
+    uint64_t end;            /* written; segment->end is what the manifest knows */
+    bool is_touched;         /* by this job */
+    bool is_new;             /* its name is not durable yet */
+};
+
+struct mover_buffer {
+    struct io_op op;
+    struct mover *mover;
+    uint8_t *data;
+    uint32_t size;
+};
+
+struct mover_sync {
+    struct io_op op;
+    struct mover *mover;
+    struct mover_output *output;
+    enum { MOVER_SYNC_FILE, MOVER_SYNC_OPEN, MOVER_SYNC_NAME, MOVER_SYNC_CLOSE } step;
+    int directory;
+    char path[SEGMENT_PATH_MAX];
+};
+
+struct mover {
+    struct io *io;
+    const struct log *log;
+    struct mover_options options;
+    enum mover_phase phase;
+    uint8_t generation; /* of the job's outputs: 1 moves the log, 2 compacts */
+    bool is_stopping;
+    bool is_tight;
+    int error;         /* of the job */
+    uint64_t retry_ns; /* no job before */
+    uint64_t number_last;
+    uint64_t sequence_last;
+    uint64_t job_sequence; /* sequence_last when the job began */
+    struct mover_reader reader;
+    struct mover_stage stage;
+    uint64_t log_taken_bytes; /* of the log segments that this job took */
+    uint64_t log_taken;       /* number of the last log segment that this job took */
+    struct mover_buffer buffers[MOVER_BUFFERS];
+    uint32_t write_partition;
+    uint32_t write_next;  /* staged record, as index + 1 */
+    struct io_op open_op; /* opening, then the header of a new output */
+    bool is_header_written;
+    uint8_t *header;
+    char open_path[SEGMENT_PATH_MAX];
+    struct list closings; /* of outputs: nobody waits for them */
+    struct mover_output outputs[MOVER_GENERATIONS][MOVER_PARTITIONS];
+    struct mover_sync *syncs; /* MOVER_SYNCS */
+    uint32_t sync_partition;
+    struct manifest_op manifest_op;
+    bool is_committing;
+    uint32_t apply_next;
+    uint64_t *cleaning; /* numbers of the segments that leave */
+    uint32_t cleaning_count;
+    struct mover_stats stats;
+};
+
+static inline struct mover_output *mover_output_of(struct mover *mover, uint32_t partition)
+{
+    return &mover->outputs[mover->generation - 1][partition];
+}
+
+/* mover.c: whether an error may pass: of a full disk, or of what the process may have. */
+bool mover_may_retry(int error);
+
+/* mover_choose.c */
+
+/* Whether there is a reason to begin a job, and of which generation. */
+bool mover_wants_job(struct mover *mover, uint8_t *ret_generation);
+
+/* How many times the usual work a step is to do: the log has grown that many times as large as it
+ * is meant to stay, and requests have to wait a little. At most MOVER_URGENCY_MAX. */
+uint64_t mover_urgency(const struct mover *mover);
+#define MOVER_URGENCY_MAX 16u
+
+/* The job's next input. Returns false: no more. */
+bool mover_choose_input(struct mover *mover, struct mover_input *ret_input);
+
+/* Whether this tombstone, of the present input, need not be carried on. */
+bool mover_may_purge(const struct mover *mover, const struct mover_record *record);
+
+/* Whether the segment is being filled. */
+bool mover_is_output(const struct mover *mover, const struct segment *segment);
+
+/* The segment takes no more: closes its file. Nothing of it is in flight. */
+void mover_seal(struct mover *mover, struct segment *segment);
+
+/* mover_write.c: both return whether they wait for nothing but their next call; `done` tells that
+ * all is written, or synced. mover->error tells failures. */
+bool mover_write_step(struct mover *mover, bool *ret_done);
+bool mover_sync_step(struct mover *mover, bool *ret_done);
+bool mover_write_is_active(const struct mover *mover);
+void mover_write_begin(struct mover *mover);
+void mover_sync_begin(struct mover *mover);
+
+#endif

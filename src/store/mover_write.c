@@ -1,0 +1,319 @@
+/* From the stage into the partitions' open segments: one partition after the other, in chunks as
+ * large as they come, then every file that was written to is synced, and the folder of each new
+ * one. */
+#include "store/mover_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static void fail(struct mover *mover, int error, const char *what, const char *path)
+{
+    if (mover->error != 0)
+        return;
+    mover->error = error;
+    log_error(mover->log, "%s %s: %s", what, path, strerror(-error));
+}
+
+/* ---- an output is made ready ---- */
+
+static void output_opened(struct io_op *op, int32_t result)
+{
+    struct mover *mover = container_of(op, struct mover, open_op);
+    struct mover_output *output = mover_output_of(mover, mover->write_partition);
+    if (result < 0) {
+        fail(mover, result, "cannot open", mover->open_path);
+        return;
+    }
+    output->handle = result;
+    mover->is_header_written = !output->is_new;
+}
+
+static void header_written(struct io_op *op, int32_t result)
+{
+    struct mover *mover = container_of(op, struct mover, open_op);
+    struct mover_output *output = mover_output_of(mover, mover->write_partition);
+    if (result != (int32_t)SEGMENT_BLOCK_SIZE) {
+        fail(mover, result < 0 ? result : -EIO, "cannot write", mover->open_path);
+        return;
+    }
+    output->end = SEGMENT_DATA_OFFSET;
+    mover->is_header_written = true;
+    mover->stats.written_bytes += SEGMENT_BLOCK_SIZE;
+}
+
+static void write_header(struct mover *mover, const struct mover_output *output)
+{
+    const struct segment *segment = output->segment;
+    struct segment_header header = {
+        .partition = segment->partition,
+        .generation = segment->generation,
+        .directory_id = mover->options.directory_id,
+        .log_id = mover->options.log_id,
+        .number = segment->number,
+        .salt = segment->salt,
+        .created = segment->created,
+    };
+    segment_header_encode(&header, mover->header);
+    mover->open_op.done = header_written;
+    io_write(mover->io, &mover->open_op, output->handle, mover->header, SEGMENT_BLOCK_SIZE, 0,
+             IO_WRITE_PLAIN);
+}
+
+static int begin_segment(struct mover *mover, struct mover_output *output)
+{
+    int error = segments_add(mover->options.segments, (uint8_t)mover->write_partition,
+                             mover->generation, mover->number_last + 1, &output->segment);
+    if (error < 0)
+        return error;
+    mover->number_last++;
+    output->segment->created = mover->stage.created[mover->write_partition];
+    output->segment->salt = segment_salt(mover->options.secret, output->segment->number);
+    output->is_new = true;
+    output->end = 0;
+    return 0;
+}
+
+static void open_output(struct mover *mover, struct mover_output *output)
+{
+    int error = output->segment == NULL ? begin_segment(mover, output) : 0;
+    if (error < 0) {
+        fail(mover, error, "no further segment in", mover->options.path);
+        return;
+    }
+    segment_path(mover->options.segments, output->segment, mover->open_path);
+    mover->open_op.done = output_opened;
+    io_open_file(mover->io, &mover->open_op, mover->open_path,
+                 IO_OPEN_WRITE | IO_OPEN_DIRECT | (output->is_new ? IO_OPEN_CREATE : 0));
+}
+
+/* Returns whether chunks may be written to it. */
+static bool make_ready(struct mover *mover, struct mover_output *output)
+{
+    if (io_op_is_active(&mover->open_op))
+        return false;
+    bool is_full = output->segment != NULL && !output->is_touched &&
+                   output->end >= mover->options.segment_size;
+    if (is_full)
+        mover_seal(mover, output->segment);
+    if (output->handle < 0) {
+        open_output(mover, output);
+        return false;
+    }
+    if (!mover->is_header_written) {
+        write_header(mover, output);
+        return false;
+    }
+    return true;
+}
+
+/* ---- chunks ---- */
+
+static void chunk_written(struct io_op *op, int32_t result)
+{
+    struct mover_buffer *buffer = container_of(op, struct mover_buffer, op);
+    struct mover *mover = buffer->mover;
+    if (result < 0 || (uint32_t)result != buffer->size)
+        fail(mover, result < 0 ? result : -EIO, "cannot write to a segment in",
+             mover->options.path);
+    else
+        mover->stats.written_bytes += buffer->size;
+}
+
+static struct mover_buffer *free_buffer(struct mover *mover)
+{
+    for (uint32_t i = 0; i < MOVER_BUFFERS; i++)
+        if (!io_op_is_active(&mover->buffers[i].op))
+            return &mover->buffers[i];
+    return NULL;
+}
+
+/* How many of the records from `next` on fit into a chunk. */
+static uint32_t count_for_chunk(const struct mover_stage *stage, uint32_t next,
+                                uint64_t *ret_records_size)
+{
+    uint32_t count = 0;
+    uint64_t size = 0;
+    for (; next != 0; next = stage->records[next - 1].next) {
+        uint64_t more = round_up(stage->records[next - 1].size, SEGMENT_RECORD_ALIGNMENT);
+        if (segment_chunk_size(count + 1, size + more) > SEGMENT_CHUNK_SIZE_MAX)
+            break;
+        count++;
+        size += more;
+    }
+    assert(count > 0);
+    *ret_records_size = size;
+    return count;
+}
+
+static uint32_t fill_records(struct mover *mover, const struct mover_output *output, uint8_t *chunk,
+                             uint32_t count)
+{
+    struct mover_stage *stage = &mover->stage;
+    uint64_t at = segment_chunk_records_offset(count);
+    uint32_t next = mover->write_next;
+    for (uint32_t i = 0; i < count; i++) {
+        struct staged *staged = &stage->records[next - 1];
+        struct segment_entry entry = {
+            .hash = staged->hash,
+            .version = staged->version,
+            .record_size = staged->size,
+            .in_value_file = staged->in_value_file,
+            .tombstone = staged->tombstone,
+        };
+        segment_entry_encode(&entry,
+                             chunk + SEGMENT_CHUNK_HEADER_SIZE + (uint64_t)i * SEGMENT_ENTRY_SIZE);
+        uint64_t padded = round_up(staged->size, SEGMENT_RECORD_ALIGNMENT);
+        memcpy(chunk + at, stage->arena + staged->offset, padded);
+        staged->new_location = segment_location_make(output->segment->file, output->end + at);
+        at += padded;
+        next = staged->next;
+    }
+    return next;
+}
+
+static void write_chunk(struct mover *mover, struct mover_output *output,
+                        struct mover_buffer *buffer)
+{
+    uint64_t records_size;
+    uint32_t count = count_for_chunk(&mover->stage, mover->write_next, &records_size);
+    uint64_t size = segment_chunk_size(count, records_size);
+    uint64_t filled = segment_chunk_records_offset(count) + records_size;
+    mover->write_next = fill_records(mover, output, buffer->data, count);
+    memset(buffer->data + filled, 0, size - filled);
+    struct segment_chunk_header header = {
+        .directory_id = mover->options.directory_id,
+        .record_count = count,
+        .salt = output->segment->salt,
+        .segment = output->segment->number,
+        .offset = output->end,
+        .sequence = ++mover->sequence_last,
+        .records_size = (uint32_t)records_size,
+    };
+    segment_chunk_header_encode(&header, buffer->data);
+    buffer->size = (uint32_t)size;
+    buffer->op.done = chunk_written;
+    io_write(mover->io, &buffer->op, output->handle, buffer->data, buffer->size, output->end,
+             IO_WRITE_PLAIN);
+    output->end += size;
+    output->is_touched = true;
+    output->segment->created =
+        min_u64(output->segment->created, mover->stage.created[mover->write_partition]);
+}
+
+void mover_write_begin(struct mover *mover)
+{
+    mover->write_partition = 0;
+    mover->write_next = mover->stage.first[0];
+    mover->is_header_written = true;
+}
+
+bool mover_write_is_active(const struct mover *mover)
+{
+    bool is_active = io_op_is_active(&mover->open_op);
+    for (uint32_t i = 0; i < MOVER_BUFFERS; i++)
+        is_active |= io_op_is_active(&mover->buffers[i].op);
+    for (uint32_t i = 0; i < MOVER_SYNCS; i++)
+        is_active |= io_op_is_active(&mover->syncs[i].op);
+    return is_active;
+}
+
+bool mover_write_step(struct mover *mover, bool *ret_done)
+{
+    *ret_done = false;
+    while (mover->write_next == 0 && mover->write_partition + 1 < MOVER_PARTITIONS)
+        mover->write_next = mover->stage.first[++mover->write_partition];
+    if (mover->write_next == 0) {
+        *ret_done = !mover_write_is_active(mover);
+        return *ret_done;
+    }
+    struct mover_output *output = mover_output_of(mover, mover->write_partition);
+    if (!make_ready(mover, output))
+        return false;
+    struct mover_buffer *buffer = free_buffer(mover);
+    if (buffer == NULL)
+        return false;
+    write_chunk(mover, output, buffer);
+    return true;
+}
+
+/* ---- syncs ---- */
+
+static void sync_next(struct mover_sync *sync);
+
+static void sync_done(struct io_op *op, int32_t result)
+{
+    struct mover_sync *sync = container_of(op, struct mover_sync, op);
+    if (sync->step == MOVER_SYNC_OPEN && result >= 0)
+        sync->directory = result;
+    if (result < 0 && sync->step != MOVER_SYNC_CLOSE) {
+        fail(sync->mover, result, "cannot sync", sync->path);
+        bool is_open = sync->step == MOVER_SYNC_NAME;
+        sync->step = MOVER_SYNC_CLOSE;
+        if (is_open)
+            io_close_file(sync->mover->io, op, sync->directory);
+        return;
+    }
+    sync_next(sync);
+}
+
+static void sync_next(struct mover_sync *sync)
+{
+    struct io *io = sync->mover->io;
+    sync->op.done = sync_done;
+    switch (sync->step) {
+    case MOVER_SYNC_FILE:
+        if (!sync->output->is_new)
+            return;
+        sync->step = MOVER_SYNC_OPEN;
+        io_open_file(io, &sync->op, sync->path, IO_OPEN_DIRECTORY);
+        break;
+    case MOVER_SYNC_OPEN:
+        sync->step = MOVER_SYNC_NAME;
+        io_sync(io, &sync->op, sync->directory);
+        break;
+    case MOVER_SYNC_NAME:
+        sync->output->is_new = false;
+        sync->step = MOVER_SYNC_CLOSE;
+        io_close_file(io, &sync->op, sync->directory);
+        break;
+    case MOVER_SYNC_CLOSE:
+        break;
+    }
+}
+
+static void sync_output(struct mover *mover, struct mover_sync *sync, uint32_t partition)
+{
+    sync->output = mover_output_of(mover, partition);
+    sync->step = MOVER_SYNC_FILE;
+    (void)snprintf(sync->path, sizeof sync->path, "%s/%02x", mover->options.path, partition);
+    sync->op.done = sync_done;
+    io_sync(mover->io, &sync->op, sync->output->handle);
+}
+
+void mover_sync_begin(struct mover *mover)
+{
+    mover->sync_partition = 0;
+}
+
+bool mover_sync_step(struct mover *mover, bool *ret_done)
+{
+    for (uint32_t i = 0; i < MOVER_SYNCS && mover->error == 0; i++) {
+        struct mover_sync *sync = &mover->syncs[i];
+        if (io_op_is_active(&sync->op))
+            continue;
+        while (mover->sync_partition < MOVER_PARTITIONS &&
+               !mover_output_of(mover, mover->sync_partition)->is_touched)
+            mover->sync_partition++;
+        if (mover->sync_partition == MOVER_PARTITIONS)
+            break;
+#ifdef PLANT_SKIP_SEGMENT_SYNC
+        mover_output_of(mover, mover->sync_partition++)->is_new = false;
+        continue;
+#endif
+        sync_output(mover, sync, mover->sync_partition++);
+    }
+    *ret_done = mover->sync_partition == MOVER_PARTITIONS && !mover_write_is_active(mover);
+    return *ret_done;
+}

@@ -1,0 +1,106 @@
+/* Which files must be there: what the newest header lists, and what a clean shutdown told. */
+#include "store/recovery_internal.h"
+
+#include <inttypes.h>
+
+void recovery_note_header(struct recovery *recovery, const struct wal_segment_header *header,
+                          const uint8_t *block)
+{
+    recovery->lost = max_u64(recovery->lost, header->lost);
+    recovery->last_known = max_u64(recovery->last_known, header->durable);
+    recovery->number_known = max_u64(recovery->number_known, header->number_durable);
+    recovery->number_known = max_u64(recovery->number_known, header->number);
+    if (header->state != WAL_HEADER_ACTIVE || header->number <= recovery->newest.number)
+        return;
+    recovery->newest = *header;
+    wal_listing_decode(block, &recovery->listing);
+}
+
+static bool is_segment(const struct wal_segment *segment)
+{
+    return segment->state == WAL_SEGMENT_SEALED && !segment->is_discarded;
+}
+
+void recovery_note_dead(struct recovery *recovery)
+{
+    const struct wal_table *table = &recovery->state->table;
+    if (recovery->listing.flags != WAL_LISTING)
+        return;
+    for (uint32_t file = 0; file < table->count; file++) {
+        struct wal_segment *segment = table->segments[file];
+        segment->is_dead = is_segment(segment) &&
+                           segment->header.number < recovery->newest.number &&
+                           !wal_listing_has(&recovery->listing, segment->header.number);
+    }
+}
+
+/* As a segment, or by its mark. */
+static bool is_there(const struct recovery *recovery, uint64_t number)
+{
+    const struct wal_table *table = &recovery->state->table;
+    for (uint32_t file = 0; file < table->count; file++) {
+        const struct wal_segment *segment = table->segments[file];
+        if (segment->mark == number || (is_segment(segment) && segment->header.number == number))
+            return true;
+    }
+    return false;
+}
+
+/* The newest header itself is gone: files that its list need not name may have gone before it. */
+static bool is_stale(const struct recovery *recovery)
+{
+    const struct wal_table *table = &recovery->state->table;
+    uint64_t newest = recovery->number_known;
+    for (uint32_t file = 0; file < table->count; file++)
+        newest = max_u64(newest, table->segments[file]->header.number);
+    return newest > recovery->newest.number;
+}
+
+static void note_missing(struct recovery *recovery, uint64_t number)
+{
+    uint64_t last = recovery->newest.last_before;
+    if (is_stale(recovery)) {
+        log_warn(recovery->log,
+                 "%s: the log segment with the number %" PRIu64
+                 " is gone; whether it was needed is not known, since the newest header is damaged",
+                 recovery->options->directory, number);
+        return;
+    }
+    log_error(recovery->log,
+              "%s: the log segment with the number %" PRIu64
+              " is gone; it held writes up to log position %" PRIu64
+              " at most. Put its file (wal-...) back while the server is stopped, if it is "
+              "somewhere",
+              recovery->options->directory, number, last);
+    recovery->found.damaged_batches++;
+    recovery->lost = max_u64(recovery->lost, max_u64(last, 1));
+}
+
+static void judge_listing(struct recovery *recovery, uint64_t proof)
+{
+    const struct wal_segment_header *newest = &recovery->newest;
+    proof = max_u64(proof, recovery->last_known);
+    bool is_proved = newest->last_before > 0 && proof >= newest->last_before;
+    for (uint32_t i = 0; i < recovery->listing.count; i++) {
+        uint64_t number = recovery->listing.numbers[i];
+        bool must_be = number <= newest->number_durable || is_proved;
+        if (must_be && !is_there(recovery, number))
+            note_missing(recovery, number);
+    }
+}
+
+void recovery_judge_losses(struct recovery *recovery, uint64_t proof)
+{
+    struct wal_recovered *found = &recovery->found;
+    uint64_t known = recovery->last_known;
+    found->damaged_batches += recovery->lost > 0;
+    judge_listing(recovery, proof);
+    if (found->last_position >= known)
+        return;
+    log_error(recovery->log,
+              "%s: the log ends at position %" PRIu64 ", but had reached %" PRIu64
+              " at least: its newest file is gone, or was cut or overwritten",
+              recovery->options->directory, found->last_position, known);
+    found->damaged_batches++;
+    recovery->lost = max_u64(recovery->lost, known);
+}

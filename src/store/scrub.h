@@ -1,0 +1,84 @@
+/* The scrubber: reads everything that lies on the disk again and again, in the background, so that
+ * what rots is found while it can still be written again, and not years later by a client.
+ *
+ *   pass:   the log's segments, then the partitions' segments, from a partition by chance on
+ *   file:   its header, then batch by batch or chunk by chunk, a megabyte at a time
+ *   record: alive and in a value file: the file, before the next record
+ *
+ * In that order nothing that is there when a pass begins is missed: what the mover carries
+ * meanwhile goes from the log to a partition, or to a segment with a greater number. Where a pass
+ * is does not survive a restart; since it begins by chance, restarts do not leave the same part
+ * unread for ever.
+ *
+ * Verified are: a segment's header; of each chunk its header (which says where it must lie, so that
+ * a block that went astray or was never written shows), its directory, each record, and that a
+ * record's slot in the index leads there; that all that the index has in a segment is in its
+ * chunks; a log segment's header and the checksums of its batches; each block of a value file
+ * against the descriptor in its record.
+ *
+ * Damage is logged once a place. Where it concerns what is alive it counts, and a partition segment
+ * is not compacted any more (is_damaged) until all of its damaged records are dead; the key itself
+ * answers CORRUPT when it is read. Damage that concerns nothing alive is counted apart, no more.
+ *
+ * A file is pinned for the time of a read only. */
+#ifndef MINIVAULT_STORE_SCRUB_H
+#define MINIVAULT_STORE_SCRUB_H
+
+#include "base/log.h"
+#include "base/units.h"
+#include "io/io.h"
+#include "store/index.h"
+#include "store/mover.h"
+#include "store/segments.h"
+#include "store/wal.h"
+
+struct scrub;
+
+#define SCRUB_OFF 0u
+#define SCRUB_AUTO UINT64_MAX /* what reads the disk in SCRUB_PASS_NS, at least SCRUB_RATE_MIN */
+#define SCRUB_PASS_NS (7 * 24 * 3600 * NS_PER_S)
+#define SCRUB_RATE_MIN MIB
+
+#define SCRUB_WINDOW_SIZE ((uint32_t)MIB) /* of one read; holds a whole batch or chunk */
+#define SCRUB_MEMORY_SIZE ((size_t)2 * SCRUB_WINDOW_SIZE)
+
+struct scrub_options {
+    const char *path; /* the data directory */
+    uint64_t directory_id;
+    const uint8_t *secret; /* HASH_SECRET_SIZE bytes */
+    struct wal *wal;
+    struct segments *segments;
+    const struct index *index;
+    const struct mover *mover;
+    uint64_t rate;   /* bytes a second, or SCRUB_AUTO; not SCRUB_OFF */
+    uint8_t *memory; /* SCRUB_MEMORY_SIZE bytes of the region, aligned to 4096 */
+};
+
+/* Everything in the options outlives it. Errors: -ENOMEM. */
+int scrub_create(struct io *io, const struct log *log, const struct scrub_options *options,
+                 struct scrub **ret_scrub);
+
+/* All of these may be called with NULL: there is none. */
+
+/* Does a piece of the work, about `budget` bytes. Returns whether there is more to do without
+ * waiting for the disk or the time. */
+bool scrub_step(struct scrub *scrub, uint64_t budget);
+
+/* Ends what is under way, through scrub_step, until scrub_is_busy says false. */
+void scrub_stop(struct scrub *scrub);
+bool scrub_is_busy(const struct scrub *scrub);
+
+/* After that, or after the world was closed. */
+void scrub_free(struct scrub *scrub);
+
+struct scrub_stats {
+    uint64_t rate;         /* bytes a second, 0: off */
+    uint64_t bytes;        /* read since the start */
+    uint64_t passes;       /* completed since the start */
+    uint64_t pass_age_s;   /* since the end of the last one; without any: since the start */
+    uint64_t damaged;      /* places found since the start that concern what is alive */
+    uint64_t damaged_dead; /* and those that do not */
+};
+void scrub_stats(const struct scrub *scrub, struct scrub_stats *ret_stats);
+
+#endif

@@ -1,0 +1,329 @@
+#include "store/segment_scan.h"
+
+#include "base/assert.h"
+#include "store/recovery_internal.h"
+#include "store/segments.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Of a chunk, header and directory are read. Of small chunks many at once, since a read costs more
+ * than the records that it brings along. */
+#define READ_AHEAD_SIZE ((uint32_t)(256 * KIB))
+#define SMALL_CHUNK_SIZE ((uint32_t)(128 * KIB))
+#define WINDOW_SIZE SEGMENT_CHUNK_SIZE_MAX
+
+static_assert(READ_AHEAD_SIZE <= WINDOW_SIZE, "a read fits into the window");
+
+enum found {
+    FOUND_CHUNK,
+    FOUND_HEADER, /* sound, but the directory is not */
+    FOUND_NOTHING,
+    FOUND_END, /* of the file, which has been noted */
+};
+
+struct scanner {
+    struct io *io;
+    const struct log *log;
+    struct segment_scan *scan;
+    int file;
+    uint64_t file_size;
+    char path[SEGMENT_PATH_MAX];
+    uint8_t *window;
+    uint64_t window_offset;
+    uint32_t window_size;
+    uint32_t read_size; /* of the next read, at least */
+    bool is_unreadable; /* the device refused a read: from now on no more than is needed is read */
+    int error;          /* of the last read */
+    uint64_t damage_from; /* 0: what lies before is sound */
+    enum found damage;    /* what was found there */
+    int damage_error;
+};
+
+/* ---- reading ---- */
+
+static bool holds(const struct scanner *scanner, uint64_t from, uint64_t size)
+{
+    return from >= scanner->window_offset &&
+           from + size <= scanner->window_offset + scanner->window_size;
+}
+
+static int read_window(struct scanner *scanner, uint64_t offset, uint32_t size)
+{
+    scanner->window_offset = offset;
+    scanner->window_size = 0;
+    int result = wal_wait_read(scanner->io, scanner->file, scanner->window, size, offset);
+    if (result < 0)
+        return result;
+    scanner->window_size = (uint32_t)result;
+    scanner->scan->bytes_read += (uint32_t)result;
+    return 0;
+}
+
+/* Makes [offset, offset + size), which is within the file, readable. What is read ahead may lie on
+ * a bad place that is not needed: then only what is needed is read. Errors: the read's; of the
+ * device, when reader_is_device_error says so. */
+static int load(struct scanner *scanner, uint64_t offset, uint64_t size)
+{
+    if (holds(scanner, offset, size))
+        return 0;
+    uint64_t end = round_up(max_u64(scanner->scan->end, offset + size), DISK_BLOCK_SIZE);
+    uint32_t needed = (uint32_t)round_up(size, DISK_BLOCK_SIZE);
+    uint32_t wanted = (uint32_t)min_u64(max_u64(needed, scanner->read_size), end - offset);
+    assert(needed <= WINDOW_SIZE && wanted <= WINDOW_SIZE);
+    if (!scanner->is_unreadable && wanted > needed) {
+        int error = read_window(scanner, offset, wanted);
+        if (error < 0 && !reader_is_device_error(error))
+            return error;
+        if (holds(scanner, offset, size))
+            return 0;
+        scanner->is_unreadable = true;
+    }
+    int error = read_window(scanner, offset, needed);
+    return error == 0 && !holds(scanner, offset, size) ? -EIO : error;
+}
+
+static const uint8_t *window_at(const struct scanner *scanner, uint64_t offset)
+{
+    return scanner->window + (offset - scanner->window_offset);
+}
+
+/* ---- chunks ---- */
+
+static bool belongs(const struct segment_scan *scan, const struct segment_chunk_header *header,
+                    uint64_t offset)
+{
+    uint64_t size = segment_chunk_size(header->record_count, header->records_size);
+    return header->directory_id == scan->directory_id && header->segment == scan->number &&
+           header->salt == scan->salt && header->offset == offset && size <= scan->end - offset;
+}
+
+/* Loads a part of the chunk at `offset`. Returns FOUND_CHUNK: it is there. */
+static enum found load_part(struct scanner *scanner, uint64_t offset, uint64_t size)
+{
+    if (offset + size > scanner->file_size)
+        return FOUND_END;
+    scanner->error = load(scanner, offset, size);
+    return scanner->error < 0 ? FOUND_NOTHING : FOUND_CHUNK;
+}
+
+/* What lies at `offset`. The header is set for FOUND_CHUNK and FOUND_HEADER. */
+static enum found look(struct scanner *scanner, uint64_t offset,
+                       struct segment_chunk_header *ret_header)
+{
+    struct segment_chunk_header header;
+    scanner->error = 0;
+    enum found found = load_part(scanner, offset, SEGMENT_BLOCK_SIZE);
+    if (found != FOUND_CHUNK)
+        return found;
+    if (segment_chunk_header_decode(window_at(scanner, offset), &header) < 0 ||
+        !belongs(scanner->scan, &header, offset))
+        return FOUND_NOTHING;
+    *ret_header = header;
+    scanner->scan->sequence_max = max_u64(scanner->scan->sequence_max, header.sequence);
+    found = load_part(scanner, offset, segment_chunk_records_offset(header.record_count));
+    if (found == FOUND_NOTHING)
+        return FOUND_HEADER;
+    if (found == FOUND_END)
+        return FOUND_END;
+    bool is_sound = segment_directory_check(&header, window_at(scanner, offset)) == 0;
+    return is_sound ? FOUND_CHUNK : FOUND_HEADER;
+}
+
+/* ---- damage ---- */
+
+static void begin_damage(struct scanner *scanner, uint64_t offset, enum found found)
+{
+    scanner->scan->is_damaged = true;
+    if (scanner->damage_from != 0)
+        return;
+    scanner->damage_from = offset;
+    scanner->damage = found;
+    scanner->damage_error = scanner->error;
+}
+
+static const char *describe_damage(const struct scanner *scanner)
+{
+    if (scanner->damage_error < 0)
+        return strerror(-scanner->damage_error);
+    return scanner->damage == FOUND_HEADER ? "the directory of the chunk is corrupt"
+                                           : "no sound chunk of this segment";
+}
+
+static void end_damage(struct scanner *scanner, uint64_t offset)
+{
+    if (scanner->damage_from == 0)
+        return;
+    log_error(scanner->log,
+              "%s is damaged from offset %" PRIu64 " to %" PRIu64
+              ": %s. Keys that were there may be missing: restore them from a replica or a backup",
+              scanner->path, scanner->damage_from, offset, describe_damage(scanner));
+    scanner->damage_from = 0;
+}
+
+/* ---- the segment ---- */
+
+/* How much to read next: what the last chunk tells about its neighbours. */
+static void plan_read(struct scanner *scanner, const struct segment_chunk_header *header)
+{
+    uint64_t size = segment_chunk_size(header->record_count, header->records_size);
+    uint64_t directory = segment_chunk_records_offset(header->record_count);
+    scanner->read_size =
+        size <= SMALL_CHUNK_SIZE ? READ_AHEAD_SIZE : (uint32_t)round_up(directory, DISK_BLOCK_SIZE);
+}
+
+/* Shows the chunk, or notes that there is none, and moves *offset on. */
+static int step(struct scanner *scanner, uint64_t *offset)
+{
+    struct segment_scan *scan = scanner->scan;
+    struct segment_chunk_header header;
+    enum found found = look(scanner, *offset, &header);
+    if (scanner->error < 0 && !reader_is_device_error(scanner->error))
+        return scanner->error;
+    int result = 0;
+    if (found == FOUND_CHUNK) {
+        end_damage(scanner, *offset);
+        plan_read(scanner, &header);
+        result = scan->each(scan->context, &header, *offset,
+                            window_at(scanner, *offset) + SEGMENT_CHUNK_HEADER_SIZE);
+    } else if (found != FOUND_END) {
+        begin_damage(scanner, *offset, found);
+        scanner->read_size = READ_AHEAD_SIZE;
+    }
+    if (found == FOUND_NOTHING)
+        *offset += SEGMENT_BLOCK_SIZE;
+    else if (found == FOUND_END)
+        *offset = scan->end;
+    else
+        *offset += segment_chunk_size(header.record_count, header.records_size);
+    return result;
+}
+
+static int scan_chunks(struct scanner *scanner)
+{
+    int result = 0;
+    uint64_t offset = scanner->scan->from;
+    while (result == 0 && offset < scanner->scan->end)
+        result = step(scanner, &offset);
+    if (result == 0)
+        end_damage(scanner, min_u64(offset, scanner->file_size));
+    else if (result < 0 && scanner->error == result)
+        log_error(scanner->log, "%s cannot be read at offset %" PRIu64 ": %s", scanner->path,
+                  offset, strerror(-result));
+    return result;
+}
+
+/* The segment goes on without its header: each chunk says again what it belongs to. */
+static int note_bad_header(struct scanner *scanner, const char *what)
+{
+    log_error(scanner->log, "%s: the header is not sound: %s. What can be read of it is kept",
+              scanner->path, what);
+    scanner->scan->is_damaged = true;
+    return 0;
+}
+
+static int judge_header(struct scanner *scanner, const uint8_t *block)
+{
+    const struct segment_scan *scan = scanner->scan;
+    struct segment_header header;
+    int error = segment_header_decode(block, &header);
+    if (error == -EPROTONOSUPPORT) {
+        log_error(scanner->log,
+                  "%s has format %" PRIu16 ", this release reads format %d: use the release that "
+                  "wrote it",
+                  scanner->path, segment_format_of(block), SEGMENT_FORMAT);
+        return error;
+    }
+    if (error < 0)
+        return note_bad_header(scanner, "it is corrupt");
+    if (header.directory_id != scan->directory_id) {
+        log_error(scanner->log, "%s belongs to another data directory: move it away",
+                  scanner->path);
+        return -EXDEV;
+    }
+    if (header.number != scan->number || header.partition != scan->partition ||
+        header.salt != scan->salt)
+        return note_bad_header(scanner, "it is another segment's");
+    return 0;
+}
+
+static int check_header(struct scanner *scanner)
+{
+    scanner->read_size = scanner->scan->from == SEGMENT_DATA_OFFSET ? READ_AHEAD_SIZE : 0;
+    if (scanner->file_size < SEGMENT_BLOCK_SIZE)
+        return note_bad_header(scanner, "the file is too short");
+    int error = load(scanner, 0, SEGMENT_BLOCK_SIZE);
+    if (error < 0 && reader_is_device_error(error))
+        return note_bad_header(scanner, strerror(-error));
+    if (error < 0) {
+        log_error(scanner->log, "%s cannot be read: %s", scanner->path, strerror(-error));
+        return error;
+    }
+    return judge_header(scanner, window_at(scanner, 0));
+}
+
+/* Records that are not there answer CORRUPT when they are asked for. */
+static int check_size(struct scanner *scanner)
+{
+    int64_t size = io_file_size(scanner->io, scanner->file);
+    if (size < 0) {
+        log_error(scanner->log, "%s cannot be read: %s", scanner->path, strerror((int)-size));
+        return (int)size;
+    }
+    scanner->file_size = (uint64_t)size;
+    if (scanner->file_size >= scanner->scan->end)
+        return 0;
+    log_error(scanner->log,
+              "%s ends at offset %" PRIu64 ", but had %" PRIu64
+              " bytes: restore it from a backup, or its keys from a replica",
+              scanner->path, scanner->file_size, scanner->scan->end);
+    scanner->scan->is_damaged = true;
+    return 0;
+}
+
+static int scan_file(struct scanner *scanner)
+{
+    scanner->file = wal_wait_open(scanner->io, scanner->path, IO_OPEN_READ | IO_OPEN_DIRECT);
+    if (scanner->file < 0) {
+        log_error(scanner->log, "%s, which the manifest names, cannot be opened: %s", scanner->path,
+                  strerror(-scanner->file));
+        return scanner->file;
+    }
+    int result = check_size(scanner);
+    if (result == 0)
+        result = check_header(scanner);
+    scanner->read_size = READ_AHEAD_SIZE;
+    if (result == 0)
+        result = scan_chunks(scanner);
+    (void)wal_wait_close(scanner->io, scanner->file);
+    return result;
+}
+
+int segment_scan(struct io *io, const struct log *log, struct segment_scan *scan)
+{
+    assert(scan->from >= SEGMENT_DATA_OFFSET);
+    assert(scan->from % DISK_BLOCK_SIZE == 0 && scan->end % DISK_BLOCK_SIZE == 0);
+    scan->is_damaged = false;
+    scan->bytes_read = 0;
+    scan->sequence_max = 0;
+    if (scan->from >= scan->end)
+        return 0;
+    struct scanner *scanner = calloc(1, sizeof *scanner);
+    uint8_t *window = aligned_alloc(DISK_BLOCK_SIZE, WINDOW_SIZE);
+    int result = -ENOMEM;
+    if (scanner != NULL && window != NULL) {
+        scanner->io = io;
+        scanner->log = log;
+        scanner->scan = scan;
+        scanner->window = window;
+        (void)snprintf(scanner->path, sizeof scanner->path, "%s/%02x/seg-%016" PRIx64, scan->path,
+                       scan->partition, scan->number);
+        result = scan_file(scanner);
+    }
+    free(window);
+    free(scanner);
+    return result;
+}

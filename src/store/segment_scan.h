@@ -1,0 +1,42 @@
+/* Reads one partition segment at a start: the headers and directories of its chunks, not the
+ * records.
+ *
+ * Only a sound chunk of this very segment (directory, number, salt, offset) that ends within `end`
+ * is shown. Anything else below `end` is damage, which is logged with file and offset, once for
+ * each place; then the scan goes on with the next chunk: behind the bad one when its header is
+ * sound and only its directory is not, otherwise at the next block where one begins. */
+#ifndef MINIVAULT_STORE_SEGMENT_SCAN_H
+#define MINIVAULT_STORE_SEGMENT_SCAN_H
+
+#include "base/log.h"
+#include "io/io.h"
+#include "store/segment_format.h"
+
+/* One chunk, verified but for its records. `directory` is valid until it returns. Stops the scan
+ * when not 0. */
+typedef int segment_scan_each(void *context, const struct segment_chunk_header *header,
+                              uint64_t offset, const uint8_t *directory);
+
+struct segment_scan {
+    const char *path; /* the data directory */
+    uint64_t directory_id;
+    uint8_t partition;
+    uint64_t number;
+    uint64_t salt;
+    uint64_t from; /* the offset of a chunk: those before it are not looked at */
+    uint64_t end;  /* as the manifest says: what lies beyond does not count */
+    segment_scan_each *each;
+    void *context;
+    /* results */
+    bool is_damaged;
+    uint64_t bytes_read;
+    uint64_t sequence_max; /* of the sound chunk headers from `from` on */
+};
+
+/* Synchronous. With from == end nothing is read. `from` and `end` are multiples of 4096. A segment
+ * header that is damaged, or a device that does not give some bytes, is damage. Errors are logged
+ * but for -ENOMEM and what `each` returned: open's (-ENOENT, ...), -EXDEV (of another directory),
+ * -EPROTONOSUPPORT, a read's that says nothing of the device (-ECANCELED, ...). */
+int segment_scan(struct io *io, const struct log *log, struct segment_scan *scan);
+
+#endif

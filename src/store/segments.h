@@ -1,0 +1,176 @@
+/* The partition segments of a shard: which there are, how much of each is alive, and their open
+ * files. What is in them is written by the mover (mover.h) and read by fetches; the manifest
+ * (manifest.h) says which of them count.
+ *
+ * A location in a segment is a location like the log's (wal.h), with bit 47 set:
+ *
+ *   47  1: a segment, 0: the log       46..28  file: index of this table      27..0  offset / 8
+ *
+ * Files are opened when they are needed and stay open, the least recently used ones are closed when
+ * more than `open_max` are. Live bytes are sums of index_read_size of the live records: what the
+ * index knows. */
+#ifndef MINIVAULT_STORE_SEGMENTS_H
+#define MINIVAULT_STORE_SEGMENTS_H
+
+#include "base/list.h"
+#include "base/log.h"
+#include "io/io.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SEGMENT_LOCATION_BIT (1ull << 47)
+#define SEGMENTS_MAX (1u << 19)
+#define SEGMENT_PATH_MAX 4096u
+
+static inline bool location_is_segment(uint64_t location)
+{
+    return (location & SEGMENT_LOCATION_BIT) != 0;
+}
+static inline uint64_t segment_location_make(uint32_t file, uint64_t offset)
+{
+    return SEGMENT_LOCATION_BIT | (uint64_t)file << 28 | offset >> 3;
+}
+static inline uint32_t segment_location_file(uint64_t location)
+{
+    return (uint32_t)(location >> 28) & (SEGMENTS_MAX - 1);
+}
+static inline uint64_t segment_location_offset(uint64_t location)
+{
+    return (location & ((1u << 28) - 1)) << 3;
+}
+
+enum segment_state {
+    SEGMENT_OPEN,    /* the mover may still append to it */
+    SEGMENT_SEALED,  /* complete: may become a victim of compaction */
+    SEGMENT_LEAVING, /* nothing points into it any more: goes when nobody pins it */
+};
+
+struct segment {
+    struct list_node partition_node; /* in segments_of(partition), ascending in number */
+    struct list_node handle_node;    /* unpinned and open: in the order of their last use */
+    struct list_node empty_node;     /* in the manifest, with nothing alive */
+    struct io_op op;                 /* open, close, unlink */
+    struct list waiters;             /* pins that wait for the open */
+    struct segments *owner;
+    struct segment *number_next; /* in the hash table of numbers */
+    char *path;                  /* while an operation needs it */
+    uint32_t file;               /* index in the table */
+    uint32_t rank;               /* index for segments_nth */
+    uint8_t partition;
+    uint8_t generation;
+    enum segment_state state;
+    bool has_loss;     /* recovery: chunks that only its directories know are lost */
+    bool is_loss_told; /* the manifest knows */
+    uint64_t loss_position;
+    bool is_damaged;  /* a part of it cannot be read: kept, never a victim */
+    bool is_removed;  /* goes once nobody pins it */
+    bool is_unlinked; /* with its file */
+    int handle;       /* < 0: not open */
+    uint32_t pins;
+    uint64_t taken_by_job; /* the mover's: the last job that had it as an input */
+    uint64_t indexed_end;  /* recovery's: chunks up to here are in the checkpoint */
+    uint64_t number;
+    uint64_t salt;
+    uint64_t created;      /* log position, as in its header */
+    uint64_t end;          /* durable bytes, as in the manifest */
+    uint64_t live_records; /* tombstones too */
+    uint64_t live_bytes;
+    uint64_t killer_last; /* log position: it may go once this is durable */
+    bool is_seen;         /* recovery: its file is there */
+    bool created_telling; /* the manifest's group under way says how low `created` is */
+    bool created_changed; /* `created` is lower than the manifest says: for its next group */
+};
+
+struct segments;
+
+struct segments_options {
+    const char *path; /* the data directory; the string stays the caller's */
+    uint64_t directory_id;
+    uint32_t log_id;
+    uint32_t open_max; /* files open at once */
+};
+
+/* Errors: -ENOMEM, -ENAMETOOLONG. */
+int segments_create(struct io *io, const struct log *log, const struct segments_options *options,
+                    struct segments **ret_segments);
+
+/* After the world was closed, or when no pin and no operation is left (segments_shut). May be NULL.
+ */
+void segments_free(struct segments *segments);
+
+/* Waits until nothing is pinned, and what is under way has ended; closes all files. Synchronous.
+ * Errors: io_run's. */
+int segments_shut(struct segments *segments);
+
+/* A new entry of the table; nothing happens on disk. Numbers are unique. Errors: -ENOMEM, -ENFILE
+ * (SEGMENTS_MAX). */
+int segments_add(struct segments *segments, uint8_t partition, uint8_t generation, uint64_t number,
+                 struct segment **ret_segment);
+
+/* Takes it out of the table at once; when nobody pins it any more its file is closed and, with
+ * `unlink`, removed (best effort: what stays behind is removed at the next start), then it is
+ * freed. Nothing is alive in it. */
+void segments_remove(struct segments *segments, struct segment *segment, bool unlink);
+
+/* NULL: no such file. O(1). */
+struct segment *segments_find(const struct segments *segments, uint32_t file);
+
+/* NULL: no such number. O(1) (a hash table). */
+struct segment *segments_find_number(const struct segments *segments, uint64_t number);
+
+/* Those that are in the manifest (segment_set_end), in no order, which changes only when one is
+ * added to it or removed: NULL behind the last. O(1). */
+struct segment *segments_nth(const struct segments *segments, uint64_t index);
+
+/* The segments of a partition; nodes are segment.partition_node. */
+const struct list *segments_of(const struct segments *segments, uint8_t partition);
+
+/* DATA/<2 hex>/seg-<16 hex> in ret_path (SEGMENT_PATH_MAX bytes). */
+void segment_path(const struct segments *segments, const struct segment *segment, char *ret_path);
+
+/* Keeps a file open for reading, with O_DIRECT, until segment_unpin. Returns its handle at once
+ * when it is open; -EINPROGRESS: pin->done comes later from the loop, with the handle, or with the
+ * error of the open: then there is nothing to unpin. Other errors: none. The pin is the caller's,
+ * in use until done. A segment that was removed is not pinned again. */
+struct segment_pin;
+typedef void segment_pin_done(struct segment_pin *pin, int handle_or_error);
+struct segment_pin {
+    segment_pin_done *done;
+    struct segment *segment;
+    struct list_node node;
+};
+int segment_pin(struct segments *segments, struct segment *segment, struct segment_pin *pin);
+void segment_unpin(struct segments *segments, struct segment *segment);
+
+/* From a directory entry. Errors: -EINVAL. */
+int segment_name_parse(const char *name, uint64_t *ret_number);
+
+/* Whether pins, opens, closes or removals are under way. */
+bool segments_are_busy(const struct segments *segments);
+
+/* Accounts. The end is the manifest's, 0: it is not in there. `read_size` is the index entry's. */
+void segment_set_end(struct segments *segments, struct segment *segment, uint64_t end);
+void segment_add_live(struct segments *segments, struct segment *segment, uint64_t read_size);
+
+/* The record at `location` is no longer alive: moved (killer position UINT64_MAX), or because of
+ * the record at `killer_position` of the log. A record that died by a write older than its segment
+ * was copied into it while nobody knew: then `created` is lowered, since that is what it says. */
+void segment_record_dead(struct segments *segments, uint64_t location, uint64_t read_size,
+                         uint64_t killer_position);
+
+/* Whether there is a segment with nothing alive in it that is sound and that nobody pins. As good
+ * as O(1): looks at damaged and pinned ones without anything alive until it finds another. */
+bool segments_have_empty(const struct segments *segments);
+
+struct segments_stats {
+    uint64_t segments;   /* in the manifest */
+    uint64_t size_bytes; /* of the files, up to their ends */
+    uint64_t live_records;
+    uint64_t live_bytes;
+    uint64_t open_files;
+};
+/* O(1). */
+void segments_stats(const struct segments *segments, struct segments_stats *ret_stats);
+
+#endif

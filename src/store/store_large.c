@@ -1,0 +1,361 @@
+#include "store/store_large.h"
+
+#include "base/assert.h"
+#include "store/store_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct store_upload {
+    struct store *store;
+    struct value_writer *writer;
+    struct value_file_name name;
+    struct store_waiter waiter;      /* of the look-up that examines what may be newer */
+    uint64_t reserved;               /* of store->reserved_bytes */
+    struct version examining;        /* the newest candidate when it began */
+    struct version examined;         /* candidates up to here that are newer are other keys' */
+    enum store_status examine_error; /* OK, or why it told nothing */
+    bool is_examining;
+    bool is_superseded;
+    bool is_committed;
+    bool is_closed; /* by its owner, while it is being examined: in uploads_closed */
+    struct list_node node;
+};
+
+bool store_has_stream(struct store *store)
+{
+    if (stream_pool_streams(store->streams) < STORE_STREAMS_MAX)
+        return true;
+    store->starved = true;
+    return false;
+}
+
+/* ---- uploads ---- */
+
+/* What a client says of its value's size is believed, and reserved on the disk, only for so much:
+ * those who declare and do not send shall not fill it. */
+#define RESERVED_SHARE 8u
+
+static uint64_t reserve(struct store *store, uint64_t size)
+{
+    uint64_t free_size = 0;
+    uint64_t total_size;
+    (void)io_disk_space(store->io, store->options.path, &free_size, &total_size);
+    if (store->reserved_bytes + size > free_size / RESERVED_SHARE)
+        return 0;
+    store->reserved_bytes += size;
+    return size;
+}
+
+enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
+                                     const struct value_writer_events *events,
+                                     struct store_upload **ret_upload)
+{
+    assert(key.size > 0);
+    if (store->failed != 0)
+        return STORE_FAILED;
+    if (!wal_has_space(store->wal) || reserve_is_released(&store->reserve))
+        return STORE_NO_SPACE;
+    struct store_upload *upload = calloc(1, sizeof *upload);
+    if (upload == NULL)
+        return STORE_BUSY;
+    struct place place = store_place(store, key);
+    upload->store = store;
+    upload->name = (struct value_file_name){
+        .partition = (uint8_t)place.partition,
+        .key_hash = place.key_hash,
+        .version = {hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)), store->origin},
+    };
+    upload->reserved = reserve(store, size_hint);
+    int result = value_writer_open(store->streams, &upload->name, store->options.value_size_max,
+                                   upload->reserved, events, &upload->writer);
+    if (result < 0) {
+        store->reserved_bytes -= upload->reserved;
+        free(upload);
+        return store_upload_status(result);
+    }
+    *ret_upload = upload;
+    return STORE_OK;
+}
+
+struct value_writer *store_upload_writer(const struct store_upload *upload)
+{
+    return upload->writer;
+}
+
+enum store_status store_upload_status(int error)
+{
+    switch (error) {
+    case -ENOSPC:
+    case -EDQUOT:
+        return STORE_NO_SPACE;
+    case -EFBIG:
+        return STORE_TOO_LARGE;
+    case -ENOMEM:
+        return STORE_BUSY;
+    default:
+        return STORE_FAILED;
+    }
+}
+
+static bool is_newer(const struct store_upload *upload, struct version version)
+{
+    return version_compare(version, upload->name.version) > 0;
+}
+
+/* ---- what may be newer than the upload ---- */
+
+/* `version` is that of the key's newest record. */
+static void examine_end(struct store_upload *upload, enum store_status status,
+                        struct version version)
+{
+    upload->is_examining = false;
+    upload->examine_error = STORE_OK;
+    if (status == STORE_CORRUPT)
+        upload->examine_error = STORE_CORRUPT;
+    else if (status != STORE_BUSY && is_newer(upload, version))
+        upload->is_superseded = true;
+    else if (status != STORE_BUSY)
+        upload->examined = upload->examining;
+}
+
+static void examine_done(struct store_waiter *waiter, enum store_status status,
+                         const struct store_value *value)
+{
+    struct store_upload *upload = container_of(waiter, struct store_upload, waiter);
+    examine_end(upload, status, value->version);
+    /* The look-up gives itself back after this and makes room: the commit is tried again then. */
+    upload->store->starved = true;
+    if (!upload->is_closed)
+        return;
+    list_remove(&upload->node);
+    free(upload);
+}
+
+/* A slot of the key's hash is newer than the upload, and whose it is stands on the disk only. Finds
+ * out. Returns OK: known now, try again; BUSY: later; CORRUPT. */
+static enum store_status examine(struct store_upload *upload, struct slice key, struct place place,
+                                 struct version newest)
+{
+    struct store_value value = {0};
+    upload->waiter.done = examine_done;
+    upload->examining = newest;
+    upload->is_examining = true;
+    enum store_status status = lookup_start(upload->store, key, place, &upload->waiter, &value);
+    if (status == STORE_PENDING) {
+        upload->store->starved = true;
+        return STORE_BUSY;
+    }
+    examine_end(upload, status, value.version);
+    return status == STORE_BUSY || status == STORE_CORRUPT ? status : STORE_OK;
+}
+
+/* The newest of the plan's slots that is newer than the upload and not known to be another key's.
+ */
+static bool find_unknown(const struct store_upload *upload, const struct plan *plan,
+                         struct version *ret_newest)
+{
+    bool found = false;
+    for (uint32_t i = 0; plan->proof != NULL && i < plan->proof->candidate_count; i++) {
+        struct version version = plan->proof->candidates[i].version;
+        if (!is_newer(upload, version) || version_compare(version, upload->examined) <= 0)
+            continue;
+        if (!found || version_compare(version, *ret_newest) > 0)
+            *ret_newest = version;
+        found = true;
+    }
+    return found;
+}
+
+/* Slots that are newer are other keys' by now: they are not to be proved superseded. */
+static void drop_newer(const struct store_upload *upload, struct proof *proof)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < proof->candidate_count; i++) {
+        if (!is_newer(upload, proof->candidates[i].version))
+            proof->candidates[count++] = proof->candidates[i];
+    }
+    proof->candidate_count = count;
+}
+
+/* Whether memory tells that the key has a newer version. */
+static bool plan_is_newer(const struct store_upload *upload, const struct plan *plan)
+{
+    if (plan->cached != NULL)
+        return is_newer(upload, plan->cached->version);
+    for (uint32_t i = 0; i < plan->same_count; i++) {
+        if (is_newer(upload, plan->same[i].version))
+            return true;
+    }
+    return false;
+}
+
+static enum store_status commit(struct store_upload *upload, struct slice key, struct plan *plan,
+                                uint64_t *ret_gate)
+{
+    if (plan->proof != NULL)
+        drop_newer(upload, plan->proof);
+    struct slice descriptor = value_writer_descriptor(upload->writer);
+    struct record record = {
+        .key = key,
+        .value = descriptor,
+        .decoded_size = (uint32_t)value_writer_size(upload->writer),
+        .flags = RECORD_IN_VALUE_FILE,
+        .version = upload->name.version,
+    };
+    enum store_status status = plan_commit(upload->store, plan, &record, descriptor, ret_gate);
+    upload->is_committed = status == STORE_OK;
+    return status;
+}
+
+enum store_status store_upload_commit(struct store_upload *upload, struct slice key,
+                                      uint64_t *ret_gate)
+{
+    struct store *store = upload->store;
+    assert(!upload->is_committed);
+    /* Each turn but the last knows more than the one before: a newer version, or whose slots are.
+     */
+    while (!upload->is_examining && upload->examine_error == STORE_OK && !upload->is_superseded) {
+        struct plan plan;
+        struct version newest;
+        enum store_status status = plan_write(store, key, &plan);
+        if (status != STORE_OK)
+            return status;
+        upload->is_superseded = plan_is_newer(upload, &plan);
+        bool is_unknown = !upload->is_superseded && find_unknown(upload, &plan, &newest);
+        if (!upload->is_superseded && !is_unknown)
+            return commit(upload, key, &plan, ret_gate);
+        plan_drop(store, &plan);
+        if (is_unknown)
+            status = examine(upload, key, plan.place, newest);
+        if (status != STORE_OK)
+            return status;
+    }
+    if (upload->is_examining) {
+        store->starved = true;
+        return STORE_BUSY;
+    }
+    /* Whatever superseded it is in the log already. */
+    *ret_gate = wal_gate(store->wal, wal_last(store->wal));
+    return upload->is_superseded ? STORE_OK : upload->examine_error;
+}
+
+void store_upload_close(struct store_upload *upload)
+{
+    struct store *store = upload->store;
+    value_writer_close(upload->writer, upload->is_committed);
+    store->reserved_bytes -= upload->reserved;
+    upload->is_closed = true;
+    if (upload->is_examining)
+        list_push_back(&store->uploads_closed, &upload->node);
+    else
+        free(upload);
+    store_made_room(store);
+}
+
+void store_upload_forget(struct store_upload *upload)
+{
+    free(upload);
+}
+
+/* ---- downloads ---- */
+
+int store_download_open(struct store *store, const struct store_value *value,
+                        const struct value_reader_events *events, struct value_reader **ret_reader)
+{
+    assert(value->in_value_file);
+    return value_reader_open(store->streams, &value->file, (struct slice){value->data, value->size},
+                             events, ret_reader);
+}
+
+void store_download_close(struct store *store, struct value_reader *reader)
+{
+    value_reader_close(reader);
+    store_made_room(store);
+}
+
+/* ---- files that died ---- */
+
+struct removal {
+    struct list_node node;
+    uint64_t killer_position;
+    struct value_file_name name;
+};
+
+void large_file_dead(struct store *store, const struct value_file_name *name,
+                     uint64_t killer_position)
+{
+    struct removal *removal = calloc(1, sizeof *removal);
+    if (removal == NULL)
+        return; /* an orphan: the next start removes it */
+    removal->killer_position = killer_position;
+    removal->name = *name;
+    list_push_back(&store->removals, &removal->node);
+}
+
+void large_flush(struct store *store)
+{
+    /* Killers stand in the log in about this order: what is behind one that must wait, waits. */
+    uint64_t durable = wal_durable(store->wal);
+    for (struct list_node *node; (node = list_first(&store->removals)) != NULL;) {
+        struct removal *removal = container_of(node, struct removal, node);
+        if (removal->killer_position > durable)
+            return;
+        list_remove(node);
+        value_file_remove(store->streams, &removal->name);
+        free(removal);
+    }
+}
+
+/* ---- opening and closing ---- */
+
+uint32_t large_value_min(const struct store_options *options)
+{
+    return options->value_file_min != 0 ? options->value_file_min : (uint32_t)VALUE_FILE_MIN;
+}
+
+uint32_t large_stored_max(const struct store_options *options)
+{
+    return (uint32_t)compress_bound(large_value_min(options));
+}
+
+uint32_t store_value_file_min(const struct store *store)
+{
+    return large_value_min(&store->options);
+}
+
+uint32_t store_frame_size_max(const struct store *store)
+{
+    return large_stored_max(&store->options);
+}
+
+uint64_t large_memory_size(const struct store_options *options)
+{
+    uint64_t count = options->stream_buffers;
+    return (count != 0 ? count : STORE_STREAM_BUFFERS) * VALUE_FILE_BUFFER_SIZE;
+}
+
+int large_open(struct store *store, uint8_t *memory)
+{
+    list_init(&store->removals);
+    list_init(&store->uploads_closed);
+    uint32_t count = (uint32_t)(large_memory_size(&store->options) / VALUE_FILE_BUFFER_SIZE);
+    return stream_pool_create(store->io, store->log, store->options.path, memory, count,
+                              &store->streams);
+}
+
+bool large_is_busy(const struct store *store)
+{
+    return stream_pool_is_busy(store->streams);
+}
+
+void large_free(struct store *store)
+{
+    if (store->streams == NULL)
+        return;
+    for (struct list_node *node; (node = list_pop_front(&store->removals)) != NULL;)
+        free(container_of(node, struct removal, node));
+    for (struct list_node *node; (node = list_pop_front(&store->uploads_closed)) != NULL;)
+        free(container_of(node, struct store_upload, node));
+    stream_pool_free(store->streams);
+}

@@ -1,0 +1,496 @@
+/* What a start finds: the manifest's segments, the index from the checkpoint and from what is
+ * newer, and what nobody names any more.
+ *
+ *   manifest -> checkpoint -> directories of newer chunks -> the log (store_open.c)
+ *     -> a walk over the index: what is alive where -> orphans go
+ *
+ * Versions decide, so the order does not matter; the same write may be found twice, where a move
+ * was under way. */
+#include "store/store_internal.h"
+
+#include "base/assert.h"
+#include "store/segment_scan.h"
+#include "store/value_file.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Edits of one group when the manifest is built anew. */
+#define TELL_MAX 256u
+
+/* ---- the manifest ---- */
+
+static int add_segment(struct store *store, const struct manifest_edit *edit)
+{
+    if (edit->generation != 1 && edit->generation != 2) {
+        log_error(store->log,
+                  "the manifest names segment %" PRIu64 " with the unknown generation %u",
+                  edit->number, edit->generation);
+        return -EBADMSG;
+    }
+    struct segment *segment;
+    int error =
+        segments_add(store->segments, edit->partition, edit->generation, edit->number, &segment);
+    if (error < 0)
+        return error;
+    segment->state = SEGMENT_SEALED;
+    segment->created = edit->created;
+    segment->salt = segment_salt(store->superblock.now.secret, edit->number);
+    segment_set_end(store->segments, segment, edit->end);
+    return 0;
+}
+
+static int take_edit(void *context, const struct manifest_edit *edit)
+{
+    struct store *store = context;
+    struct segment *segment = segments_find_number(store->segments, edit->number);
+    switch (edit->kind) {
+    case MANIFEST_SEGMENT:
+        store->recovered.number_last = max_u64(store->recovered.number_last, edit->number);
+        if (segment == NULL)
+            return add_segment(store, edit);
+        segment->created = edit->created;
+        segment_set_end(store->segments, segment, edit->end);
+        return 0;
+    case MANIFEST_REMOVE:
+        if (segment != NULL)
+            segments_remove(store->segments, segment, false);
+        return 0;
+    case MANIFEST_CHECKPOINT:
+        store->recovered.number_last = max_u64(store->recovered.number_last, edit->end);
+        store->checkpoint_number = edit->number;
+        store->checkpoint_last = max_u64(store->checkpoint_last, edit->number);
+        return 0;
+    case MANIFEST_DAMAGE:
+        if (segment != NULL) {
+            segment->is_loss_told = true;
+            segment->loss_position = edit->end;
+        }
+        return 0;
+    }
+    return -EBADMSG;
+}
+
+static void fill_loss(const struct store *store, const struct segment *segment,
+                      struct manifest_edit *ret_edit)
+{
+    *ret_edit = (struct manifest_edit){
+        .kind = MANIFEST_DAMAGE,
+        .partition = segment->partition,
+        .generation = segment->generation,
+        .log_id = store->options.shard,
+        .number = segment->number,
+        .end = segment->loss_position,
+    };
+}
+
+/* Behind all segments come those that lost something. */
+static bool show_loss(const struct store *store, uint64_t index, struct manifest_edit *ret_edit)
+{
+    struct segments_stats stats;
+    segments_stats(store->segments, &stats);
+    uint64_t left = index - stats.segments;
+    const struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++) {
+        if (!segment->is_loss_told || left-- > 0)
+            continue;
+        fill_loss(store, segment, ret_edit);
+        return true;
+    }
+    return false;
+}
+
+/* The whole state, for the manifest's rewriting: the checkpoint first, then the segments, then what
+ * they lost. */
+static bool show_state(void *context, uint64_t index, struct manifest_edit *ret_edit)
+{
+    const struct store *store = context;
+    if (store->checkpoint_number != 0 && index-- == 0) {
+        *ret_edit = store_checkpoint_edit(store, store->checkpoint_number);
+        return true;
+    }
+    const struct segment *segment = segments_nth(store->segments, index);
+    if (segment == NULL)
+        return show_loss(store, index, ret_edit);
+    *ret_edit = (struct manifest_edit){
+        .kind = MANIFEST_SEGMENT,
+        .partition = segment->partition,
+        .generation = segment->generation,
+        .log_id = store->options.shard,
+        .number = segment->number,
+        .end = segment->end,
+        .created = segment->created,
+    };
+    return true;
+}
+
+int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory)
+{
+    struct manifest_options options = {
+        .path = store->options.path,
+        .directory_id = store->superblock.now.directory_id,
+        .shard = store->options.shard,
+        .snapshot = show_state,
+        .context = store,
+        .memory = memory,
+        .accept_loss = store->options.accept_loss,
+        .closed = {store->superblock.now.manifest_salt, store->superblock.now.manifest_edition,
+                   store->superblock.now.manifest_blocks},
+        .seen = {.edition = note->major, .blocks = note->minor},
+        .is_closed = store->superblock.now.clean,
+    };
+    return manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
+}
+
+/* ---- the index: the checkpoint, then what is newer ---- */
+
+/* The log is replayed as a whole: what the checkpoint knows of it is not needed. */
+static uint32_t find_file(void *context, const struct checkpoint_file *file)
+{
+    struct store *store = context;
+    if (!file->is_segment)
+        return UINT32_MAX;
+    struct segment *segment = segments_find_number(store->segments, file->number);
+    if (segment == NULL)
+        return UINT32_MAX;
+    segment->indexed_end = file->end;
+    return segment->file;
+}
+
+static int renew_index(struct store *store)
+{
+    index_free(store->index);
+    store->index = NULL;
+    struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
+        segment->indexed_end = 0;
+    return index_create(0, &store->index);
+}
+
+static int load_checkpoint(struct store *store)
+{
+    if (store->checkpoint_number == 0)
+        return 0;
+    struct checkpoint_options options = store_checkpoint_options(store);
+    struct checkpoint_info info;
+    uint64_t dropped;
+    int result = checkpoint_load(store->io, store->log, &options, store->checkpoint_number,
+                                 store->index, find_file, store, &info, &dropped);
+    if (result == 0) {
+        store->recovered.sequence_last = info.chunk_sequence;
+        store->recovered.clock_ceiling = info.clock_ceiling;
+        store->recovered.log_last = info.position;
+        return 0;
+    }
+    if (result != -ENOENT && result != -EBADMSG && result != -EIO)
+        return result;
+    log_warn(store->log,
+             "%s: the index checkpoint %" PRIu64
+             " cannot be used: the index is built from the segments, which takes longer",
+             store->options.path, store->checkpoint_number);
+    return renew_index(store);
+}
+
+struct scanning {
+    struct store *store;
+    const struct segment *segment;
+    uint64_t records;
+    uint64_t reported_ns;
+    uint64_t segments;
+};
+
+static int take_entry(struct scanning *scanning, const struct segment_entry *found, uint64_t offset)
+{
+    struct store *store = scanning->store;
+    uint32_t partition = scanning->segment->partition;
+    struct index_entry entry = {
+        .version = found->version,
+        .location = segment_location_make(scanning->segment->file, offset),
+        .read_size = index_read_size(found->record_size),
+        .tombstone = found->tombstone,
+        .in_value_file = found->in_value_file,
+    };
+    scanning->records++;
+    store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
+    if (index_replace(store->index, partition, found->hash, found->version, &entry, NULL) == 0)
+        return 0;
+    struct index_entry newest;
+    uint32_t count = index_find(store->index, partition, found->hash, &newest, 1);
+    int result = index_add(store->index, partition, found->hash, &entry);
+    if (result == 0 && count > 0)
+        result = store_add_suspect(store, (struct place){partition, found->hash, 0});
+    return result;
+}
+
+static int take_chunk(void *context, const struct segment_chunk_header *header, uint64_t offset,
+                      const uint8_t *directory)
+{
+    struct scanning *scanning = context;
+    uint64_t at = offset + segment_chunk_records_offset(header->record_count);
+    for (uint32_t i = 0; i < header->record_count; i++) {
+        struct segment_entry entry;
+        segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, &entry);
+        int result = take_entry(scanning, &entry, at);
+        if (result < 0)
+            return result;
+        at += round_up(entry.record_size, SEGMENT_RECORD_ALIGNMENT);
+    }
+    return 0;
+}
+
+static void report_progress(struct scanning *scanning, uint64_t done)
+{
+    struct store *store = scanning->store;
+    uint64_t now_ns = io_now_ns(store->io);
+    if (now_ns - scanning->reported_ns < NS_PER_S)
+        return;
+    scanning->reported_ns = now_ns;
+    log_info(store->log, "%s: %" PRIu64 " of %" PRIu64 " segments are read, %" PRIu64 " records",
+             store->options.path, done, scanning->segments, scanning->records);
+}
+
+/* What a lost part of a segment may have held is not known: in its partition, only what is written
+ * from now on is sure. */
+static void note_damaged_segment(struct store *store, struct segment *segment)
+{
+    store->recovered.damaged_segments += !segment->has_loss;
+    segment->is_damaged = true;
+    segment->has_loss = true;
+}
+
+static int scan_segment(struct scanning *scanning, struct segment *segment)
+{
+    struct store *store = scanning->store;
+    struct segment_scan scan = {
+        .path = store->options.path,
+        .directory_id = store->superblock.now.directory_id,
+        .partition = segment->partition,
+        .number = segment->number,
+        .salt = segment->salt,
+        .from = max_u64(segment->indexed_end, SEGMENT_DATA_OFFSET),
+        .end = segment->end,
+        .each = take_chunk,
+        .context = scanning,
+    };
+    scanning->segment = segment;
+    int result = segment_scan(store->io, store->log, &scan);
+    store->recovered.sequence_last = max_u64(store->recovered.sequence_last, scan.sequence_max);
+    store->recovered.bytes_read += scan.bytes_read;
+    if (result == -ENOENT || result == -EIO || result == -EBADMSG)
+        scan.is_damaged = true;
+    else if (result < 0)
+        return result;
+    if (scan.is_damaged)
+        note_damaged_segment(store, segment);
+    return 0;
+}
+
+static int scan_segments(struct store *store)
+{
+    struct segments_stats stats;
+    segments_stats(store->segments, &stats);
+    struct scanning scanning = {
+        .store = store, .reported_ns = io_now_ns(store->io), .segments = stats.segments};
+    struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++) {
+        int result = scan_segment(&scanning, segment);
+        if (result < 0)
+            return result;
+        report_progress(&scanning, i + 1);
+    }
+    store->recovered.segment_records = scanning.records;
+    return 0;
+}
+
+/* ---- telling the manifest ---- */
+
+struct telling {
+    struct manifest_op op;
+    int result;
+    bool is_done;
+};
+
+static void told(struct manifest_op *op, int result)
+{
+    struct telling *telling = container_of(op, struct telling, op);
+    telling->result = result;
+    telling->is_done = true;
+}
+
+/* One group, and waits until it is durable. */
+static int tell(struct store *store, const struct manifest_edit *edits, uint32_t count)
+{
+    struct telling telling = {.op.done = told};
+    manifest_append(store->manifest, &telling.op, edits, count);
+    while (!telling.is_done) {
+        int result = io_run(store->io, UINT64_MAX);
+        if (result < 0)
+            return result;
+    }
+    return telling.result;
+}
+
+/* Writes all that is known into the manifest. */
+static int tell_manifest(struct store *store)
+{
+    struct manifest_edit edits[TELL_MAX];
+    bool is_more = true;
+    int result = 0;
+    for (uint64_t at = 0; is_more && result == 0;) {
+        uint32_t count = 0;
+        while (count < TELL_MAX && (is_more = show_state(store, at, &edits[count]))) {
+            count++;
+            at++;
+        }
+        result = tell(store, edits, count);
+    }
+    return result;
+}
+
+/* A loss is in doubt up to where the log was when it was found, in whichever life that was. */
+static int judge_loss(struct store *store, struct segment *segment, uint64_t last_position)
+{
+    bool is_accepted = store->options.accept_loss;
+    bool is_told = segment->is_loss_told && (!is_accepted || segment->loss_position == 0);
+    if (!is_told) {
+        segment->loss_position = is_accepted ? 0 : max_u64(last_position, 1);
+        segment->is_loss_told = true;
+        struct manifest_edit edit;
+        fill_loss(store, segment, &edit);
+        int result = tell(store, &edit, 1);
+        if (result < 0)
+            return result;
+    }
+    uint64_t *damage = &store->damage_of_partition[segment->partition];
+    *damage = max_u64(*damage, segment->loss_position);
+    return 0;
+}
+
+int store_judge_losses(struct store *store, uint64_t last_position)
+{
+    uint64_t count = 0;
+    struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++) {
+        if (!segment->has_loss)
+            continue;
+        int result = judge_loss(store, segment, last_position);
+        if (result < 0)
+            return result;
+        count += segment->loss_position > 0;
+    }
+    if (store->options.accept_loss && store->recovered.damaged_segments > 0)
+        log_warn(store->log, "-accept-loss: what %" PRIu64 " damaged segments held is given up",
+                 store->recovered.damaged_segments);
+    if (count > 0)
+        log_error(store->log,
+                  "%" PRIu64 " partition segments have lost records: in their partitions, keys "
+                  "answer CORRUPT until they are written again. Restore the directory from a "
+                  "backup, or start once with -accept-loss to go on with what is left",
+                  count);
+    return 0;
+}
+
+/* ---- a manifest that is lost, as a whole or in part ---- */
+
+struct adoption {
+    struct store *store;
+    uint32_t partition;
+    uint64_t found;
+};
+
+static int64_t size_of(struct store *store, const struct segment *segment)
+{
+    char path[SEGMENT_PATH_MAX];
+    segment_path(store->segments, segment, path);
+    struct io_op op = {0};
+    io_open_file(store->io, &op, path, IO_OPEN_READ);
+    int handle = io_wait(store->io, &op);
+    if (handle < 0)
+        return handle;
+    int64_t size = io_file_size(store->io, handle);
+    io_close_file(store->io, &op, handle);
+    (void)io_wait(store->io, &op);
+    return size;
+}
+
+/* What the manifest would have said of it is not known: all of it counts, and it may be as old as
+ * can be. */
+static int adopt(void *context, const char *name)
+{
+    struct adoption *adoption = context;
+    struct store *store = adoption->store;
+    uint64_t number;
+    if (segment_name_parse(name, &number) < 0 ||
+        segments_find_number(store->segments, number) != NULL)
+        return 0;
+    adoption->found++;
+    if (!store->options.accept_loss)
+        return 0;
+    struct manifest_edit edit = {.kind = MANIFEST_SEGMENT,
+                                 .partition = (uint8_t)adoption->partition,
+                                 .generation = 1,
+                                 .number = number};
+    int result = take_edit(store, &edit);
+    if (result < 0)
+        return result;
+    struct segment *segment = segments_find_number(store->segments, number);
+    int64_t size = size_of(store, segment);
+    if (size < 0)
+        return (int)size;
+    segment_set_end(store->segments, segment,
+                    max_u64(round_down((uint64_t)size, DISK_BLOCK_SIZE), SEGMENT_DATA_OFFSET));
+    return 0;
+}
+
+/* Nothing may be taken for an orphan before the operator has said so. */
+static int adopt_segments(struct store *store)
+{
+    struct adoption adoption = {.store = store};
+    if (!manifest_is_new(store->manifest) && !manifest_has_loss(store->manifest))
+        return 0;
+    for (; adoption.partition < STORE_PARTITIONS; adoption.partition++) {
+        char path[SEGMENT_PATH_MAX];
+        (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, adoption.partition);
+        int result = io_list_directory(store->io, path, adopt, &adoption);
+        if (result < 0)
+            return result;
+    }
+    bool is_lost = manifest_is_new(store->manifest) && manifest_has_loss(store->manifest);
+    if (adoption.found == 0 && !is_lost)
+        return 0;
+    if (store->options.accept_loss) {
+        log_warn(store->log,
+                 "-accept-loss: the manifest is built anew from the %" PRIu64 " segments that are "
+                 "there: keys that were deleted long ago may come back",
+                 adoption.found);
+        return tell_manifest(store);
+    }
+    log_error(store->log,
+              "%s/manifest-%" PRIu32 " is missing, but there are %" PRIu64 " segments that it must "
+              "have named. Restore it from a backup, or start once with -accept-loss to build it "
+              "anew from the segments: keys that were deleted long ago may come back then",
+              store->options.path, store->options.shard, adoption.found);
+    return -EBADMSG;
+}
+
+/* What an earlier start found lost stays lost, also where a checkpoint saves this one the reading.
+ */
+static void remember_losses(struct store *store)
+{
+    struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
+        if (segment->is_loss_told && segment->loss_position > 0)
+            note_damaged_segment(store, segment);
+}
+
+int store_recover_segments(struct store *store)
+{
+    int result = adopt_segments(store);
+    remember_losses(store);
+    if (result == 0)
+        result = load_checkpoint(store);
+    return result < 0 ? result : scan_segments(store);
+}

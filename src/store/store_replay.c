@@ -1,0 +1,138 @@
+/* The log's part of recovery: every record of it, in no promised order, over what the segments gave
+ * (store_recover.c). */
+#include "store/store_internal.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+int store_add_suspect(struct store *store, struct place place)
+{
+    if (store->suspect_count == store->suspect_capacity) {
+        uint64_t capacity = max_u64(1024, 2 * store->suspect_capacity);
+        struct suspect *grown = realloc(store->suspects, capacity * sizeof *grown);
+        if (grown == NULL)
+            return -ENOMEM;
+        store->suspects = grown;
+        store->suspect_capacity = capacity;
+    }
+    store->suspects[store->suspect_count++] = (struct suspect){place};
+    return 0;
+}
+
+static void keep_in_cache(struct store *store, struct place place, const struct record *record,
+                          struct cache_entry *cached)
+{
+    if (!(record->flags & RECORD_ZSTD)) {
+        (void)cache_put(store->cache, place.hash, record->key, record->value,
+                        record->flags & RECORD_TOMBSTONE, record->flags & RECORD_IN_VALUE_FILE,
+                        record->version, record->position);
+    } else if (cached != NULL) {
+        cache_remove(store->cache, cached);
+    }
+}
+
+/* A record of a key that is not cached. It may be in the index already, moved to a segment, or
+ * stand beside another slot of its hash, which is sorted out later. */
+static int replay_uncached(struct store *store, struct place place, const struct record *record,
+                           const struct index_entry *entry)
+{
+    struct index_entry found;
+    bool is_known =
+        index_get(store->index, place.partition, place.hash, record->version, &found) == 0;
+    struct index_entry newest;
+    uint32_t count = index_find(store->index, place.partition, place.hash, &newest, 1);
+    int result = is_known ? 0 : index_add(store->index, place.partition, place.hash, entry);
+    if (result == 0 && !is_known && count > 0)
+        result = store_add_suspect(store, place);
+    bool is_newest = count == 0 || version_compare(record->version, newest.version) >= 0;
+    if (result == 0 && is_newest)
+        keep_in_cache(store, place, record, NULL);
+    return result;
+}
+
+static int replay_record(void *context, const struct record *record, wal_location location)
+{
+    struct store *store = context;
+    struct place place = store_place(store, record->key);
+    uint64_t size = record_size(record->key.size, record->value.size);
+    if (size > INDEX_RECORD_SIZE_MAX) {
+        log_error(store->log,
+                  "the log has a record of %" PRIu64 " bytes: this version takes at most %" PRIu64,
+                  size, (uint64_t)INDEX_RECORD_SIZE_MAX);
+        return -EFBIG;
+    }
+    struct index_entry entry = {
+        .version = record->version,
+        .location = location,
+        .read_size = index_read_size(size),
+        .tombstone = record->flags & RECORD_TOMBSTONE,
+        .in_value_file = record->flags & RECORD_IN_VALUE_FILE,
+    };
+    struct cache_entry *cached = cache_find(store->cache, place.hash, record->key);
+    if (cached == NULL)
+        return replay_uncached(store, place, record, &entry);
+    if (version_compare(record->version, cached->version) <= 0)
+        return 0;
+    int result =
+        index_replace(store->index, place.partition, place.hash, cached->version, &entry, NULL);
+    assert(result == 0);
+    keep_in_cache(store, place, record, cached);
+    return 0;
+}
+
+static void note_damage(struct store *store, const struct wal_recovered *recovered)
+{
+    struct superblock *superblock = &store->superblock.now;
+    if (recovered->damaged_last <= superblock->damage_accepted)
+        return;
+    if (store->options.accept_loss) {
+        superblock->damage_accepted = recovered->damaged_last;
+        log_warn(store->log,
+                 "-accept-loss: the loss of writes up to log position %" PRIu64
+                 " is accepted; keys answer with "
+                 "what is left of them",
+                 recovered->damaged_last);
+        return;
+    }
+    store->damage_last = recovered->damaged_last;
+    log_error(store->log,
+              "acknowledged writes are lost: %" PRIu64
+              " damaged places in the log, up to position %" PRIu64
+              ". Keys that were written later are served; for all others, absent ones too, the "
+              "answer is CORRUPT, "
+              "since a lost write may have been theirs. Restore the directory from a backup, or "
+              "start once with "
+              "-accept-loss to go on with what is left",
+              recovered->damaged_batches, recovered->damaged_last);
+}
+
+int store_replay_log(struct store *store, const struct wal_options *options,
+                     struct wal_state **ret_state)
+{
+    struct wal_recovered recovered;
+    int result =
+        wal_recover(store->io, store->log, options, replay_record, store, &recovered, ret_state);
+    if (result < 0)
+        return result;
+    hybrid_clock_init(&store->clock,
+                      max_u64(max_u64(recovered.clock_ceiling, store->recovered.clock_ceiling),
+                              store->superblock.now.clock_ceiling));
+    note_damage(store, &recovered);
+    result = store_judge_losses(store, recovered.last_position);
+    if (result < 0) {
+        wal_state_free(store->io, *ret_state);
+        return result;
+    }
+    log_info(store->log,
+             "recovered %" PRIu64 " keys from %" PRIu64 " records in %" PRIu64
+             " log segments (%" PRIu64 " bytes read, %" PRIu64
+             " bytes of an unacknowledged tail dropped) and %" PRIu64
+             " records in segments newer than the index checkpoint",
+             index_count(store->index) - index_tombstones(store->index), recovered.records,
+             recovered.segments, recovered.bytes_read, recovered.dropped_bytes,
+             store->recovered.segment_records);
+    return 0;
+}

@@ -1,0 +1,62 @@
+/* Sealed segments, for the mover, which carries what is alive out of them. */
+#include "store/wal_internal.h"
+
+static bool is_movable(const struct wal_segment *segment)
+{
+    return segment->state == WAL_SEGMENT_SEALED && segment->is_settled && segment->live > 0 &&
+           !segment->is_damaged && !segment->is_unreadable;
+}
+
+static bool is_there(const struct wal *wal, uint32_t file)
+{
+    return wal->table.segments[file] != NULL;
+}
+
+uint64_t wal_sealed_bytes(const struct wal *wal)
+{
+    uint64_t bytes = 0;
+    for (uint32_t file = 0; file < wal->table.capacity; file++)
+        if (is_there(wal, file) && is_movable(wal->table.segments[file]))
+            bytes += wal->table.segments[file]->end;
+    return bytes;
+}
+
+bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *ret_sealed)
+{
+    const struct wal_segment *first = NULL;
+    for (uint32_t file = 0; file < wal->table.capacity; file++) {
+        const struct wal_segment *segment = wal->table.segments[file];
+        if (segment == NULL || !is_movable(segment) || segment->header.number <= after)
+            continue;
+        if (first == NULL || segment->header.number < first->header.number)
+            first = segment;
+    }
+    if (first == NULL)
+        return false;
+    *ret_sealed = (struct wal_sealed){
+        .file = first->file,
+        .number = first->header.number,
+        .salt = first->header.salt,
+        .end = first->end,
+    };
+    return true;
+}
+
+uint64_t wal_first_position(const struct wal *wal)
+{
+    uint64_t position = wal->position_last + 1;
+    for (uint32_t file = 0; file < wal->table.capacity; file++) {
+        const struct wal_segment *segment = wal->table.segments[file];
+        bool has_records = segment != NULL && segment->state != WAL_SEGMENT_PREPARING &&
+                           segment->state != WAL_SEGMENT_SPARE &&
+                           segment->state != WAL_SEGMENT_MARKED && !segment->is_dead;
+        if (has_records && segment->header.last_before < position)
+            position = segment->header.last_before + 1;
+    }
+    return position;
+}
+
+void wal_keep_damaged(struct wal *wal, uint32_t file)
+{
+    wal_table_find(&wal->table, file)->is_damaged = true;
+}

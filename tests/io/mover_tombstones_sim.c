@@ -1,0 +1,318 @@
+/* Tombstones: purged when nothing older of their key can be found any more, and not before. */
+#include "mover_bench.h"
+
+#include "store/wal_internal.h"
+
+/* ---- the rule ---- */
+
+#define RULE_SEGMENTS_MAX 4u
+
+/* A mover that is nothing but what the rule looks at: a log that begins somewhere, the segments of
+ * a partition, the slots of a hash. */
+struct rule {
+    struct mover mover;
+    struct wal wal;
+    struct wal_segment *log_segment;
+    struct segments *segments;
+    struct segment *at[RULE_SEGMENTS_MAX];
+    struct index *index;
+    struct mover_record record;
+};
+
+static void rule_open(struct rule *rule, uint64_t position)
+{
+    *rule = (struct rule){.record = {.partition = 9, .hash = 77, .record.position = position}};
+    struct segments_options options = {.path = "nowhere", .open_max = 4};
+    cr_assert_eq(segments_create(NULL, NULL, &options, &rule->segments), 0);
+    for (uint32_t i = 0; i < RULE_SEGMENTS_MAX; i++) {
+        uint8_t partition = i + 1 < RULE_SEGMENTS_MAX ? 9 : 10; /* the last one is another's */
+        cr_assert_eq(segments_add(rule->segments, partition, 1, i + 1, &rule->at[i]), 0);
+        rule->at[i]->created = i + 1 < RULE_SEGMENTS_MAX ? position : 0;
+    }
+    cr_assert_eq(index_create(0, &rule->index), 0);
+    struct index_entry entry = {.version = {.clock = 5}, .read_size = 64, .tombstone = true};
+    cr_assert_eq(index_add(rule->index, 9, 77, &entry), 0);
+    rule->log_segment = calloc(1, sizeof *rule->log_segment);
+    rule->log_segment->state = WAL_SEGMENT_OPEN;
+    rule->log_segment->header.last_before = position;
+    rule->wal = (struct wal){.table = {&rule->log_segment, 1, 1}, .position_last = position + 10};
+    rule->mover.options =
+        (struct mover_options){.wal = &rule->wal, .segments = rule->segments, .index = rule->index};
+    rule->mover.reader.input =
+        (struct mover_input){.is_segment = true, .partition = 9, .file = rule->at[0]->file};
+}
+
+static void rule_close(struct rule *rule)
+{
+    free(rule->log_segment);
+    segments_free(rule->segments);
+    index_free(rule->index);
+}
+
+static bool may_purge(const struct rule *rule)
+{
+    return mover_may_purge(&rule->mover, &rule->record);
+}
+
+Test(mover_tombstones, purged_when_log_and_segments_are_younger)
+{
+    struct rule rule;
+    rule_open(&rule, 100);
+    cr_assert(may_purge(&rule));
+    rule.at[0]->created = 0;
+    cr_assert(may_purge(&rule), "its own segment goes with it");
+    rule_close(&rule);
+}
+
+Test(mover_tombstones, kept_when_another_segment_of_the_partition_is_older)
+{
+    struct rule rule;
+    rule_open(&rule, 100);
+    rule.at[2]->created = 99;
+    cr_assert_not(may_purge(&rule));
+    rule.at[2]->created = 100;
+    cr_assert(may_purge(&rule));
+    rule_close(&rule);
+}
+
+Test(mover_tombstones, kept_when_the_log_begins_before)
+{
+    struct rule rule;
+    rule_open(&rule, 100);
+    rule.log_segment->header.last_before = 99; /* it may hold the position 100 */
+    cr_assert_not(may_purge(&rule));
+    rule.log_segment->header.last_before = 0;
+    cr_assert_not(may_purge(&rule));
+    rule.log_segment->state = WAL_SEGMENT_LEAVING; /* a start would still read it */
+    cr_assert_not(may_purge(&rule));
+    rule.log_segment->state = WAL_SEGMENT_SPARE;
+    cr_assert(may_purge(&rule));
+    rule_close(&rule);
+}
+
+Test(mover_tombstones, kept_when_its_hash_has_another_slot)
+{
+    struct rule rule;
+    rule_open(&rule, 100);
+    struct index_entry older = {.version = {.clock = 4}, .read_size = 64};
+    cr_assert_eq(index_add(rule.index, 9, 77, &older), 0);
+    cr_assert_not(may_purge(&rule));
+    rule_close(&rule);
+}
+
+Test(mover_tombstones, kept_when_it_comes_from_the_log)
+{
+    struct rule rule;
+    rule_open(&rule, 100);
+    rule.mover.reader.input.is_segment = false;
+    cr_assert_not(may_purge(&rule));
+    rule_close(&rule);
+}
+
+/* ---- a store ---- */
+
+static struct bench *bench_new(uint32_t key_count)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    cr_assert_not_null(bench);
+    bench_open(bench, 11, key_count, 1);
+    return bench;
+}
+
+static void bench_delete_it(struct bench *bench)
+{
+    bench_close(bench);
+    free(bench);
+}
+
+static void write_keys(struct bench *bench, uint32_t from, uint32_t upto)
+{
+    for (uint32_t key = from; key < upto; key++) {
+        cr_assert_eq(bench_write(bench, key, 3000), STORE_OK);
+        cr_assert(bench_pass(bench));
+    }
+}
+
+static void delete_keys(struct bench *bench, uint32_t from, uint32_t upto)
+{
+    for (uint32_t key = from; key < upto; key++) {
+        cr_assert_eq(bench_delete(bench, key), STORE_OK);
+        cr_assert(bench_pass(bench));
+    }
+}
+
+/* What stands before [from, upto) dies; then all is moved and compacted. */
+static void turn_over(struct bench *bench, uint32_t from, uint32_t upto)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        write_keys(bench, from, upto);
+        bench_roll(bench);
+        bench_settle(bench);
+    }
+}
+
+static uint64_t purged(const struct bench *bench)
+{
+    return bench->purged + bench_moves(bench).purged_tombstones;
+}
+
+/* A start without a checkpoint reads what is on the disk: what was purged too early comes back. */
+Test(mover_tombstones, deleted_keys_stay_deleted_when_their_tombstones_are_gone)
+{
+    struct bench *bench = bench_new(600);
+    write_keys(bench, 0, 300);
+    bench_roll(bench);
+    bench_settle(bench);
+    delete_keys(bench, 0, 300);
+    uint64_t tombstones = 0;
+    for (uint32_t round = 0; round < 6; round++) {
+        turn_over(bench, 300, 600);
+        tombstones = index_tombstones(bench->store->index);
+        bench_check_all(bench);
+        bench_restart(bench, round % 2 == 0);
+        bench_check_all(bench);
+    }
+    cr_assert_gt(purged(bench), 0);
+    cr_assert_lt(tombstones, 300);
+    bench_delete_it(bench);
+}
+
+/* A segment that is older than the deletes, and has nothing dead in it, so that it stays. */
+Test(mover_tombstones, old_segment_keeps_all_younger_tombstones_of_its_partition)
+{
+    struct bench *bench = bench_new(500);
+    write_keys(bench, 0, 120);
+    bench_roll(bench);
+    bench_settle(bench);
+    write_keys(bench, 120, 200);
+    delete_keys(bench, 120, 200);
+    for (uint32_t round = 0; round < 3; round++)
+        turn_over(bench, 200, 500);
+    cr_assert_gt(bench_moves(bench).compacted_bytes, 0);
+    cr_assert_eq(purged(bench), 0);
+    cr_assert_geq(index_tombstones(bench->store->index), 80);
+    bench_restart(bench, false);
+    bench_delete_it(bench);
+}
+
+/* ---- deaths that nobody knows of yet ---- */
+
+static void empty_cache(struct bench *bench)
+{
+    bench_restart(bench, true);
+    for (uint32_t key = 0; key < bench->key_count; key++) {
+        struct slice name = bench_name(bench, key);
+        uint64_t hash = store_place(bench->store, name).hash;
+        struct cache_entry *entry = cache_find(bench->store->cache, hash, name);
+        if (entry != NULL)
+            cache_remove(bench->store->cache, entry);
+    }
+}
+
+static uint64_t slots_of(const struct bench *bench, uint32_t key)
+{
+    struct place place = store_place(bench->store, bench_name(bench, key));
+    struct index_entry entries[CANDIDATES_MAX];
+    return index_find(bench->store->index, place.partition, place.hash, entries, CANDIDATES_MAX);
+}
+
+/* Deletes the keys while nobody can read what they were: both records of each stay alive. */
+static void delete_unproved(struct bench *bench, uint32_t from, uint32_t upto)
+{
+    sim_disk_options(bench->disk)->read_error_ppm = 1000000;
+    delete_keys(bench, from, upto);
+    cr_assert(bench_run(bench, NS_PER_S));
+    sim_disk_options(bench->disk)->read_error_ppm = 0;
+    for (uint32_t key = from; key < upto; key++)
+        cr_assert_eq(slots_of(bench, key), 2, "key %u", key);
+}
+
+/* No segment that holds a record was created after what killed it, as the manifest says, too. */
+Test(mover_tombstones, copy_of_a_record_that_is_dead_unproved_counts_as_older_than_its_tombstone)
+{
+    struct bench *bench = bench_new(450);
+    bench_pause(bench, true);
+    write_keys(bench, 0, 20);
+    bench_roll(bench);
+    empty_cache(bench);
+    uint64_t before = wal_durable(bench->store->wal);
+    delete_unproved(bench, 0, 20);
+    bench_pause(bench, false);
+    bench_roll(bench);
+    bench_settle(bench);
+    cr_assert_geq(bench_files(bench, 0), 1);
+    const struct list *list = segments_of(bench->store->segments, 0);
+    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
+        const struct segment *segment = container_of(node, struct segment, partition_node);
+        cr_assert_lt(segment->created, before);
+    }
+    /* Killed with nothing proved, then again and again, while all that can be purged is. */
+    for (uint32_t round = 0; round < 5; round++) {
+        bench_restart(bench, false);
+        for (uint32_t key = 0; key < 20; key++)
+            cr_assert_eq(bench->keys[key].newest, bench->keys[key].deleted);
+        turn_over(bench, 20, 450);
+    }
+    bench_restart(bench, false);
+    bench_delete_it(bench);
+}
+
+/* The proof comes while the mover has the record in hand: it arrives dead, in a segment that is
+ * younger than its tombstone. */
+Test(mover_tombstones, record_that_is_proved_dead_on_its_way_does_not_come_back)
+{
+    struct bench *bench = bench_new(450);
+    bench_pause(bench, true);
+    write_keys(bench, 0, 20);
+    bench_roll(bench);
+    empty_cache(bench);
+    delete_unproved(bench, 0, 20);
+    struct mover *mover = bench->store->mover;
+    bench_pause(bench, false);
+    for (uint32_t i = 0; i < 10000 && mover->phase != MOVER_SYNCING; i++)
+        cr_assert(bench_pass(bench));
+    cr_assert_eq(mover->phase, MOVER_SYNCING);
+    for (uint32_t key = 0; key < 20; key++)
+        cr_assert_eq(
+            store_add_suspect(bench->store, store_place(bench->store, bench_name(bench, key))), 0);
+    proof_work_off_suspects(bench->store);
+    bench_settle(bench);
+    for (uint32_t key = 0; key < 20; key++)
+        cr_assert_eq(slots_of(bench, key), 1);
+    for (uint32_t round = 0; round < 5; round++) {
+        turn_over(bench, 20, 450);
+        bench_restart(bench, false);
+        for (uint32_t key = 0; key < 20; key++)
+            cr_assert_eq(bench->keys[key].newest, bench->keys[key].deleted);
+    }
+    bench_delete_it(bench);
+}
+
+/* What dies while a job has it in hand is in a segment that counts as older than what killed it. */
+Test(mover_tombstones, segment_is_as_old_as_the_begin_of_its_job)
+{
+    struct bench *bench = bench_new(20);
+    bench_pause(bench, true);
+    write_keys(bench, 0, 20);
+    bench_roll(bench);
+    cr_assert(bench_run(bench, NS_PER_S));
+    uint64_t durable = wal_durable(bench->store->wal);
+    cr_assert_eq(durable, wal_last(bench->store->wal));
+    bench_pause(bench, false);
+    const struct mover *mover = bench->store->mover;
+    for (uint32_t i = 0; i < 10000 && mover->phase != MOVER_WRITING; i++) {
+        cr_assert_geq(io_run(bench->io, NS_PER_MS), 0);
+        (void)store_flush(bench->store);
+    }
+    cr_assert_eq(mover->phase, MOVER_WRITING);
+    cr_assert_null(mover->outputs[0][0].segment, "it is not begun yet");
+    for (uint32_t key = 0; key < 10; key++)
+        cr_assert_eq(bench_delete(bench, key), STORE_OK);
+    bench_settle(bench);
+    const struct list *list = segments_of(bench->store->segments, 0);
+    cr_assert_not_null(list_first(list));
+    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node))
+        cr_assert_leq(container_of(node, struct segment, partition_node)->created, durable);
+    bench_check_all(bench);
+    bench_delete_it(bench);
+}
