@@ -44,7 +44,7 @@ uint32_t health_text(struct server *server, char *buffer)
         stats.cache.entries, stats.cache.memory / MIB, stats.wal.size_bytes / MIB, memory / MIB,
         MINIVAULT_VERSION, stats.keys, server->connection_count, server->shard.gets,
         server->shard.sets, server->shard.deletes, server->requests_refused,
-        server->connections_refused, stats.cache.hits, stats.cache.misses, stats.cache.evictions,
+        server->connections_refused, stats.get_hits, stats.get_misses, stats.cache.evictions,
         stats.wal.segments, stats.wal.batches, stats.wal.bytes_written, stats.disk_free / MIB,
         stats.disk_total / MIB, stats.scrub.rate, stats.scrub.bytes, stats.scrub.passes,
         stats.scrub.pass_age_s, stats.scrub.damaged, stats.scrub.damaged_dead);

@@ -58,8 +58,6 @@ struct cache {
     struct cache_table table;
     struct cache_arena arena;
     uint64_t entries;
-    uint64_t hits;
-    uint64_t misses;
     uint64_t evictions;
     uint64_t budget;
     uint64_t table_size_max;
@@ -175,26 +173,13 @@ static inline void count_hit(struct cache_entry *entry)
         entry->hits++;
 }
 
-static __attribute__((noinline)) struct cache_entry *find_counted(struct cache *cache,
-                                                                  uint64_t hash, struct slice key)
-{
-    struct cache_entry *entry = find(cache, hash, key);
-    if (entry == NULL) {
-        cache->misses++;
-        return NULL;
-    }
-    cache->hits++;
-    count_hit(entry);
-    return entry;
-}
-
 struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice key)
 {
     struct cache_entry *entry = find_first(cache, hash, key);
     if (entry == NULL)
-        return find_counted(cache, hash, key);
-    cache->hits++;
-    count_hit(entry);
+        entry = find(cache, hash, key);
+    if (entry != NULL)
+        count_hit(entry);
     return entry;
 }
 
@@ -506,8 +491,6 @@ void cache_stats(const struct cache *cache, struct cache_stats *ret_stats)
         .entries = cache->entries,
         .memory = cache_table_size(&cache->table) + ghosts_size(cache) +
                   cache->arena.units_used * CACHE_UNIT_SIZE,
-        .hits = cache->hits,
-        .misses = cache->misses,
         .evictions = cache->evictions,
     };
 }

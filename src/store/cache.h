@@ -60,8 +60,8 @@ static inline struct slice cache_entry_value(const struct cache_entry *entry)
 int cache_create(uint64_t budget, struct cache **ret_cache);
 void cache_free(struct cache *cache);
 
-/* The entry of this key, or NULL. Counts a hit. Valid until the next cache_put or cache_remove,
- * longer when pinned. */
+/* The entry of this key, or NULL. To be found is a use: it stays longer. Valid until the next
+ * cache_put or cache_remove, longer when pinned. */
 struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice key);
 
 /* Hints that cache_find for this hash comes soon. */
@@ -89,7 +89,7 @@ void cache_unpin(struct cache *cache, struct cache_entry *entry);
 struct cache_stats {
     uint64_t entries; /* in the table, tombstones too */
     uint64_t memory;  /* bytes counted against the budget, pinned leftovers too */
-    uint64_t hits, misses, evictions;
+    uint64_t evictions;
 };
 void cache_stats(const struct cache *cache, struct cache_stats *ret_stats);
 

@@ -98,12 +98,16 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     uint64_t hash = hash_keyed(store->superblock.now.secret, key.data, key.size);
     struct cache_entry *entry = cache_find(store->cache, hash, key);
     *ret_value = (struct store_value){0};
-    if (entry != NULL)
+    if (entry != NULL) {
+        store->get_hits++;
         return store_show_entry(store, entry, ret_value);
+    }
     uint64_t key_hash = hash_key(key.data, key.size);
     struct place place = {
         .partition = hash_partition(key_hash), .hash = hash, .key_hash = key_hash};
-    return lookup_start(store, key, place, waiter, ret_value);
+    enum store_status status = lookup_start(store, key, place, waiter, ret_value);
+    store->get_misses += status != STORE_BUSY;
+    return status;
 }
 
 struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write)
@@ -121,12 +125,13 @@ void store_prefetch_entry(const struct store *store, struct store_place place)
 }
 
 /* Whether the filter knows that there is no such key. */
-static bool is_absent(const struct store *store, struct slice key, uint64_t hash,
+static bool is_absent(struct store *store, struct slice key, uint64_t hash,
                       enum store_status *ret_status)
 {
     uint32_t partition = hash_partition(hash_key(key.data, key.size));
     if (bloom_may_contain(store->bloom, partition, hash))
         return false;
+    store->get_misses++;
     *ret_status = store_is_damaged_at(store, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
     return true;
 }
@@ -138,6 +143,7 @@ bool store_get_at_once(struct store *store, struct slice key, struct store_place
     *ret_value = (struct store_value){0};
     if (entry == NULL)
         return is_absent(store, key, place.hash, ret_status);
+    store->get_hits++;
     *ret_status = store_show_entry(store, entry, ret_value);
     return true;
 }
@@ -362,6 +368,8 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
     *ret_stats = (struct store_stats){
         .keys = index_count(store->index) - index_tombstones(store->index),
         .index_memory = index_memory(store->index),
+        .get_hits = store->get_hits,
+        .get_misses = store->get_misses,
         .damaged = store->damage_last != 0 || store->recovered.damaged_segments > 0,
     };
     (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free,

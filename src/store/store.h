@@ -158,6 +158,7 @@ struct store_stats {
     uint64_t index_memory;
     uint64_t disk_free, disk_total;
     bool damaged;
+    uint64_t get_hits, get_misses; /* of the cache; each get counts once */
     struct cache_stats cache;
     struct wal_stats wal;
     struct segments_stats segments;

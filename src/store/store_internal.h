@@ -112,6 +112,8 @@ struct store {
     int failed;           /* 0, or the log's error */
     uint64_t damage_last; /* log position up to which acknowledged writes were lost; 0: none */
     bool starved;         /* somebody was told BUSY */
+    uint64_t get_hits;    /* gets that the cache answered */
+    uint64_t get_misses;  /* and the others, but those told BUSY: they come again */
     struct fetcher fetcher;
     struct decode_queue decodes;
     struct stream_pool *streams; /* of large values on their way */

@@ -83,8 +83,6 @@ Test(cache, finds_what_was_put)
     struct cache_stats stats;
     cache_stats(cache, &stats);
     cr_expect_eq(stats.entries, 1);
-    cr_expect_eq(stats.hits, 1);
-    cr_expect_eq(stats.misses, 2);
     cache_free(cache);
 }
 
