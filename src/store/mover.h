@@ -46,6 +46,7 @@ struct mover_options {
     uint64_t log_keep_bytes; /* sealed log segments beyond this are moved */
     uint64_t compact_min;    /* dead bytes of all segments that are worth a job */
     uint64_t stage_bytes;    /* memory of a job, beside its table; at least a record's size */
+    uint32_t window_size;    /* bytes that one read of an input brings: blocks, at most a MiB */
     uint64_t number_last;    /* of segments, as recovered */
     uint64_t sequence_last;  /* of chunks, as recovered */
     uint8_t *memory;         /* MOVER_MEMORY_SIZE bytes of the region, aligned to 4096 */

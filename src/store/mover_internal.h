@@ -21,7 +21,7 @@
 
 #define MOVER_PARTITIONS 256u
 #define MOVER_GENERATIONS 2u
-#define MOVER_WINDOW_SIZE ((uint32_t)(1 * MIB)) /* one read of an input; holds a whole chunk */
+#define MOVER_WINDOW_SIZE ((uint32_t)(1 * MIB)) /* holds a whole batch or chunk */
 #define MOVER_BUFFERS 2u
 #define MOVER_SYNCS 4u
 #define MOVER_CLEAN_MAX 1024u          /* segments that leave with one group of the manifest */
@@ -44,7 +44,8 @@ enum mover_phase {
 struct mover_input {
     bool is_segment;
     bool is_pinned;
-    bool is_damaged; /* not all of it could be read */
+    bool is_damaged;   /* not all of it could be read */
+    bool is_searching; /* for the next sound header, behind damage */
     uint32_t file;
     int handle;
     uint8_t partition; /* of a segment */
@@ -68,7 +69,10 @@ struct mover_reader {
     bool has_input;
     uint8_t *window;
     uint64_t window_offset; /* in the file */
+    uint32_t window_wanted; /* bytes that were asked for */
     uint32_t window_size;   /* valid bytes */
+    uint32_t failures;      /* reads of this input that the device refused */
+    bool has_ended;         /* the file is shorter than it should be */
 };
 
 /* One live record of the input. `data` is its bytes in the window, valid until the next call. */
@@ -168,8 +172,9 @@ struct mover {
     uint8_t generation; /* of the job's outputs: 1 moves the log, 2 compacts */
     bool is_stopping;
     bool is_tight;
-    int error;         /* of the job */
-    uint64_t retry_ns; /* no job before */
+    int error;                /* of the job */
+    uint64_t retry_ns;        /* no job before */
+    uint64_t compact_look_ns; /* no look for segments to be compacted before */
     uint64_t number_last;
     uint64_t sequence_last;
     uint64_t job_sequence; /* sequence_last when the job began */
