@@ -186,6 +186,16 @@ static uint64_t moved_min(const struct store *store)
                                               : max_u64(MOVED_MIN, index_count(store->index));
 }
 
+/* The new one lies beside the old one for a while: it must not take the room that moves need. */
+static bool has_room(const struct store *store)
+{
+    uint64_t free_size, total_size;
+    uint64_t size = index_count(store->index) * INDEX_PACKED_SIZE + 2 * store->reserve.size;
+    return !reserve_is_released(&store->reserve) &&
+           (io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0 ||
+            free_size >= size);
+}
+
 bool store_step_checkpoint(struct store *store, uint64_t budget)
 {
     if (store->checkpoint != NULL)
@@ -195,12 +205,11 @@ bool store_step_checkpoint(struct store *store, uint64_t budget)
         commit(store);
         return false;
     }
-    /* On a full disk it would take the room that the mover needs. */
     if (store->is_checkpointing || mover_is_busy(store->mover) || store->failed != 0 ||
-        reserve_is_released(&store->reserve) || io_now_ns(store->io) < store->checkpoint_retry_ns ||
+        io_now_ns(store->io) < store->checkpoint_retry_ns ||
         !store_wants_checkpoint(store, moved_min(store)))
         return false;
-    if (store_begin_checkpoint(store) < 0)
+    if (!has_room(store) || store_begin_checkpoint(store) < 0)
         store->checkpoint_retry_ns = io_now_ns(store->io) + RETRY_NS;
     return false;
 }
