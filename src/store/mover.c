@@ -18,9 +18,6 @@ static const char *const phase_names[] = {
 /* A job appends what it carries, however full a segment is: a location must still name the end. */
 #define SEGMENT_SIZE_LIMIT ((uint64_t)GIB)
 
-/* Of one group: all outputs, and some segments whose `created` changed. */
-#define EDITS_MAX 1024u
-
 void mover_set_phase(struct mover *mover, enum mover_phase phase)
 {
     bool is_forward = phase == mover->phase + 1 && phase <= MOVER_APPLYING;
@@ -257,12 +254,6 @@ void mover_fill_edit(const struct mover *mover, const struct segment *segment, u
     };
 }
 
-static bool is_touched(const struct mover *mover, const struct segment *segment)
-{
-    return mover_is_output(mover, segment) &&
-           mover->outputs[segment->generation - 1][segment->partition].is_touched;
-}
-
 /* Only where all of it is known: the rest of what an earlier process put in may be rounded
  * otherwise. */
 static void note_filled(struct mover *mover, const struct mover_output *output)
@@ -279,7 +270,6 @@ static void note_filled(struct mover *mover, const struct mover_output *output)
 static void committed(struct manifest_op *op, int result)
 {
     struct mover *mover = container_of(op, struct mover, manifest_op);
-    mover_changed_told(mover, result == 0);
     mover->is_committing = false;
     if (result < 0) {
         mover->error = result;
@@ -302,7 +292,7 @@ uint32_t mover_add_changed(struct mover *mover, struct manifest_edit *edits, uin
     struct segment *segment;
     for (uint64_t i = 0;
          count < capacity && (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
-        if (!segment->created_changed || segment->end == 0 || is_touched(mover, segment))
+        if (!segment->created_changed || segment->end == 0)
             continue;
         mover_fill_edit(mover, segment, segment->end, MANIFEST_SEGMENT, &edits[count++]);
         segment->created_changed = false;
@@ -322,14 +312,13 @@ void mover_changed_told(struct mover *mover, bool is_durable)
 
 static void start_commit(struct mover *mover)
 {
-    struct manifest_edit edits[EDITS_MAX];
+    struct manifest_edit edits[MOVER_PARTITIONS];
     uint32_t count = 0;
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
         const struct mover_output *output = mover_output_of(mover, i);
         if (output->is_touched)
             mover_fill_edit(mover, output->segment, output->end, MANIFEST_SEGMENT, &edits[count++]);
     }
-    count = mover_add_changed(mover, edits, count, EDITS_MAX);
     mover->apply_next = 0;
     if (count == 0)
         return;

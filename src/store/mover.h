@@ -89,8 +89,8 @@ uint64_t mover_sequence(const struct mover *mover);
 /* The greatest number given to a segment so far. */
 uint64_t mover_number_last(const struct mover *mover);
 
-/* Adds edits for segments whose `created` was lowered, as far as there is room: they belong into
- * the next group of the manifest, whatever it is about. Returns the new count. */
+/* Adds edits for segments whose `created` was lowered, as far as there is room: the manifest has to
+ * know of all of them before a checkpoint counts. Returns the new count. */
 uint32_t mover_add_changed(struct mover *mover, struct manifest_edit *edits, uint32_t count,
                            uint32_t capacity);
 

@@ -17,7 +17,7 @@
 /* After one that failed. */
 #define RETRY_NS (60 * NS_PER_S)
 
-/* Of the group that makes it count: itself, and segments whose `created` changed. */
+/* Of one group: the checkpoint, or segments whose `created` was lowered. */
 #define EDITS_MAX 512u
 
 struct checkpoint_options store_checkpoint_options(const struct store *store)
@@ -100,13 +100,35 @@ static void committed(struct manifest_op *op, int result)
         store_remove_checkpoint(store, before, false);
 }
 
-/* The file is complete under its name; it counts once the manifest says so. */
+static void changed_told(struct manifest_op *op, int result)
+{
+    struct store *store = container_of(op, struct store, checkpoint_op);
+    if (result < 0) {
+        committed(op, result);
+        return;
+    }
+    mover_changed_told(store->mover, true);
+    store->is_checkpoint_written = true; /* the next step goes on */
+}
+
+/* The file is complete under its name; it counts once the manifest says so.
+ *
+ * Before it does, the manifest has to know every segment whose `created` was lowered. That happens
+ * when a record turns out to be dead by a tombstone that is older than the record's segment; then
+ * its slot goes. Without a checkpoint the next start finds the slot again, which protects the
+ * tombstone, and the proof is made again. With the checkpoint it finds the tombstone alone, and
+ * only `created` protects it from being purged while the record still lies on the disk. There may
+ * be more such segments than one group takes: they go ahead, in groups of their own. */
 static void commit(struct store *store)
 {
-    struct manifest_edit edits[EDITS_MAX] = {store_checkpoint_edit(store, store->checkpoint_last)};
-    uint32_t count = mover_add_changed(store->mover, edits, 1, EDITS_MAX);
+    struct manifest_edit edits[EDITS_MAX];
     store->is_checkpoint_written = false;
-    store->checkpoint_op.done = committed;
+    store->checkpoint_op.done = changed_told;
+    uint32_t count = mover_add_changed(store->mover, edits, 0, EDITS_MAX);
+    if (count < EDITS_MAX) {
+        edits[count++] = store_checkpoint_edit(store, store->checkpoint_last);
+        store->checkpoint_op.done = committed;
+    }
     manifest_append(store->manifest, &store->checkpoint_op, edits, count);
 }
 

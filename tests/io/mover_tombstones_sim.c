@@ -455,3 +455,40 @@ Test(mover_tombstones, deleted_keys_stay_deleted_whenever_a_round_is_killed)
         bench_delete_it(bench);
     }
 }
+
+/* ---- what the manifest has to know ---- */
+
+/* More segments than one group of the manifest takes edits. Also the open ones, while a job writes
+ * to them. */
+Test(mover_tombstones, checkpoint_counts_when_every_lowered_created_is_told)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    bench_init(bench, 31, 1024, STORE_PARTITIONS);
+    cr_assert_eq(bench_start(bench), 0);
+    for (uint32_t round = 0; round < 4; round++) {
+        write_keys(bench, 256 * round, 256 * round + 256);
+        bench_roll(bench);
+        bench_settle(bench);
+        for (uint32_t i = 0; round < 3 && i < STORE_PARTITIONS; i++)
+            if (bench->store->mover->outputs[0][i].segment != NULL)
+                mover_seal(bench->store->mover, bench->store->mover->outputs[0][i].segment);
+    }
+    cr_assert_gt(bench_segments(bench).segments, 1000);
+    struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(bench->store->segments, i)) != NULL; i++) {
+        cr_assert_gt(segment->created, 1);
+        segment->created = 1;
+        segment->created_changed = true;
+    }
+    bench->store->options.checkpoint_min = 1;
+    for (uint32_t i = 0; i < 10000 && bench->store->checkpoint_number == 0; i++)
+        cr_assert(bench_pass(bench));
+    cr_assert_neq(bench->store->checkpoint_number, 0);
+    bench->is_paused = true;
+    bench_restart(bench, false);
+    uint64_t count = 0;
+    for (; (segment = segments_nth(bench->store->segments, count)) != NULL; count++)
+        cr_assert_eq(segment->created, 1);
+    cr_assert_gt(count, 1000);
+    bench_delete_it(bench);
+}
