@@ -47,6 +47,14 @@ static uint64_t reserve(struct store *store, uint64_t size)
     return size;
 }
 
+/* What lies in files could take all that moving records needs, and that the next start needs. */
+static bool has_room(const struct store *store, uint64_t size)
+{
+    uint64_t free_size, total_size;
+    return io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0 ||
+           free_size >= store->reserve.size + store->reserved_bytes + size;
+}
+
 enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
                                      const struct value_writer_events *events,
                                      struct store_upload **ret_upload)
@@ -54,7 +62,8 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
     assert(key.size > 0);
     if (store->failed != 0)
         return STORE_FAILED;
-    if (!wal_has_space(store->wal) || reserve_is_released(&store->reserve))
+    if (!wal_has_space(store->wal) || reserve_is_released(&store->reserve) ||
+        !has_room(store, size_hint))
         return STORE_NO_SPACE;
     struct store_upload *upload = calloc(1, sizeof *upload);
     if (upload == NULL)

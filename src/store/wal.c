@@ -69,6 +69,12 @@ static int lay_out_memory(struct wal *wal)
 
 /* ---- opening ---- */
 
+/* The largest batch fits, and the seal. */
+static uint64_t segment_size_min(const struct wal_options *options)
+{
+    return WAL_DATA_OFFSET + max_u64(jumbo_size(options), options->buffer_size) + WAL_BLOCK_SIZE;
+}
+
 static int check_options(const struct log *log, const struct wal_options *options)
 {
     assert(options->buffer_count >= 3);
@@ -78,8 +84,7 @@ static int check_options(const struct log *log, const struct wal_options *option
            options->segment_size <= WAL_SEGMENT_SIZE_MAX);
     assert(options->writes_in_flight == 1 || options->writes_in_flight == 2);
     assert((uintptr_t)options->memory % WAL_BLOCK_SIZE == 0);
-    uint64_t needed =
-        WAL_DATA_OFFSET + max_u64(jumbo_size(options), options->buffer_size) + WAL_BLOCK_SIZE;
+    uint64_t needed = segment_size_min(options);
     if (needed <= options->segment_size)
         return 0;
     log_error(log,
@@ -122,14 +127,22 @@ static void take_over(struct wal *wal, struct wal_state *state)
     }
 }
 
+/* On a full disk a small segment will do: whoever wants to delete something has to get in. */
 static int wait_for_spare(struct wal *wal)
 {
+    wal->segment_size_next = wal->options.segment_size;
     wal_keep(wal);
     while (wal->spare_count == 0) {
         if (wal->failed != 0)
             return wal->failed;
-        if (wal->disk_full)
+        bool has_failed = wal->disk_full && wal->keeper.task == WAL_TASK_NONE;
+        if (has_failed && wal->segment_size_next == segment_size_min(&wal->options))
             return -ENOSPC;
+        if (has_failed) {
+            wal->segment_size_next = segment_size_min(&wal->options);
+            wal_keep(wal);
+            continue;
+        }
         int result = io_run(wal->io, UINT64_MAX);
         if (result < 0)
             return result;
@@ -189,6 +202,7 @@ static int start(struct wal *wal)
     if (error == 0)
         error = wait_for_spare(wal);
     wal->is_opening = false;
+    wal->segment_size_next = wal->options.segment_size;
     return error == -ENOSPC ? 0 : error;
 }
 

@@ -163,7 +163,7 @@ static bool is_known_full(const struct wal *wal)
     uint64_t total_size;
     return (wal->disk_full || wal->kept_free > 0) &&
            io_disk_space(wal->io, wal->directory, &free_size, &total_size) == 0 &&
-           free_size < wal->options.segment_size + wal->kept_free;
+           free_size < wal->segment_size_next + wal->kept_free;
 }
 
 static void task_failed(struct wal *wal, int error)
@@ -267,7 +267,8 @@ static void task_done(struct io_op *op, int32_t result)
 
 static void prepare(struct wal *wal)
 {
-    if (io_op_is_active(&wal->keeper.timer))
+    bool is_last_try = wal->segment_size_next < wal->options.segment_size;
+    if (io_op_is_active(&wal->keeper.timer) && !is_last_try)
         return;
     if (is_known_full(wal)) {
         note_full(wal, -ENOSPC);
@@ -284,7 +285,7 @@ static void prepare(struct wal *wal)
     }
     wal->serial++;
     segment->state = WAL_SEGMENT_PREPARING;
-    segment->size = wal->options.segment_size;
+    segment->size = wal->segment_size_next;
     wal->keeper.segment = segment;
     wal->keeper.zeroed = 0;
     wal->keeper.is_recycling = false;

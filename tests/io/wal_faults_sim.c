@@ -293,10 +293,42 @@ Test(wal_faults, deletes_make_room_on_a_full_disk)
     machine_free(machine);
 }
 
-Test(wal_faults, a_disk_without_room_for_one_segment_is_refused_at_start)
+/* Killed again and again with the last segment in use, and nothing free but a little. */
+Test(wal_faults, a_start_on_a_full_disk_gets_in_with_a_small_segment)
+{
+    struct machine *machine = machine_create(8);
+    machine_start(machine);
+    while (machine->written < 100)
+        cr_assert_eq(append(machine, 4000, 0), 0);
+    settle(machine);
+    for (uint32_t i = 0; i < 4; i++) {
+        machine_stop(machine);
+        machine_start(machine); /* what was prepared is used up soon */
+        uint64_t free_size, total_size;
+        cr_assert_eq(io_disk_space(machine->io, "/", &free_size, &total_size), 0);
+        sim_disk_options(machine->disk)->capacity = total_size - free_size + 100 * KIB;
+        uint32_t deletes = 0;
+        while (append(machine, 0, RECORD_TOMBSTONE) == 0)
+            deletes++;
+        cr_assert_gt(deletes, 100);
+        settle(machine);
+        cr_assert_eq(machine->failures, 0);
+        sim_disk_options(machine->disk)->capacity += 100 * KIB;
+    }
+    machine_stop(machine);
+    sim_disk_options(machine->disk)->capacity = GIB;
+    machine_start(machine);
+    for (uint32_t number = 1; number <= machine->written; number++)
+        cr_assert(machine->shown[number]);
+    cr_assert(wal_has_space(machine->wal));
+    machine_stop(machine);
+    machine_free(machine);
+}
+
+Test(wal_faults, a_disk_without_room_for_the_smallest_segment_is_refused_at_start)
 {
     struct machine *machine = machine_create(7);
-    sim_disk_options(machine->disk)->capacity = 64 * KIB;
+    sim_disk_options(machine->disk)->capacity = 16 * KIB;
     struct wal_state *state;
     cr_assert_eq(machine_recover(machine, &state), 0);
     cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal),
