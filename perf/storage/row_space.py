@@ -63,8 +63,13 @@ class Disk:
             raise
 
     def remove(self):
-        for command in (["umount", self.point], ["losetup", "-d", self.device]):
-            subprocess.run(command, check=False, capture_output=True)
+        """A server that was killed may hold its files a little longer: until its ring is gone."""
+        deadline = time.monotonic() + 20
+        while os.path.ismount(self.point) and time.monotonic() < deadline:
+            if subprocess.run(["umount", self.point], check=False,
+                              capture_output=True).returncode != 0:
+                time.sleep(0.2)
+        subprocess.run(["losetup", "-d", self.device], check=False, capture_output=True)
         os.unlink(self.image)
 
     def size(self):

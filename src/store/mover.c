@@ -475,6 +475,7 @@ static bool begin_job(struct mover *mover)
     mover->job_last = wal_last(mover->options.wal);
     mover->job_sequence = mover->sequence_last;
     mover->stats.jobs++;
+    mover->compactions = mover->generation == 2 ? mover->compactions + 1 : 0;
     mover_set_phase(mover, MOVER_READING);
     return true;
 }

@@ -1,8 +1,8 @@
 /* What is worth moving, and when.
  *
  * The log is moved once more than `log_keep_bytes` of it are sealed, oldest first: what is
- * overwritten young dies there and is never copied. Segments are compacted once a sixth of all
- * their bytes is dead, those with the least alive first: that bounds the space at 6/5 of
+ * overwritten young dies there and is never copied. Segments are compacted once a seventh of all
+ * their bytes is dead, those with the least alive first: that bounds the space at 7/6 of
  * what is alive, and the copying at what the dead share pays for. What a segment needs beside its
  * records is not dead: it would be there again in the next one, and copied for ever.
  *
@@ -14,7 +14,7 @@
 #include "store/wal_format.h"
 
 /* Compaction begins beyond this part of all bytes. */
-#define DEAD_SHARE 6u
+#define DEAD_SHARE 7u
 
 /* Sizes in the index are rounded up, by a quarter at most: less is dead than this says. */
 #define OPTIMISM(bytes) ((bytes) / 5 * 4)
@@ -22,10 +22,13 @@
 /* A log that is so many times as long as it should be grows no further while it is being moved:
  * writes are as fast as that then. A start reads all of it, and on a small disk it would take the
  * room that what is alive needs. */
-#define LOG_LENGTH_MAX 8u
+#define LOG_LENGTH_MAX 4u
 
 /* At most this part of the disk is kept free for moving. */
 #define ROOM_SHARE 16u
+
+/* Jobs of compaction for one of the log, when both are due. */
+#define COMPACTION_TURNS 3u
 
 /* Segments of which less than this part is dead are not worth copying: usually, with little free,
  * and on a full disk. */
@@ -92,13 +95,13 @@ static bool is_room_low(const struct mover *mover)
     return free_size < min_u64(room, total_size / ROOM_SHARE);
 }
 
-/* Four times the work when the log is twice as long as it should be: the longer it is, the less
+/* Eight times the work when the log is twice as long as it should be: the longer it is, the less
  * room is left for it. */
 uint64_t mover_urgency(const struct mover *mover)
 {
     uint64_t keep = max_u64(mover->options.log_keep_bytes, 1);
     uint64_t sealed = wal_sealed_bytes(mover->options.wal);
-    uint64_t excess = sealed > keep ? 4 * (sealed - keep) / keep : 0;
+    uint64_t excess = sealed > keep ? 8 * (sealed - keep) / keep : 0;
     bool is_short = is_log_pressed(mover) || mover->is_room_low;
     return is_short ? MOVER_URGENCY_MAX : min_u64(1 + excess, MOVER_URGENCY_MAX);
 }
@@ -211,10 +214,11 @@ bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
     bool compaction_due = is_compaction_due(mover) || is_purge_due(mover);
     if (!log_due && !compaction_due)
         return false;
-    /* By turns, so that neither starves. But moving the log takes room, while compaction makes
-     * some: where it is low, compaction goes first, and writes wait for it once the log is long. On
-     * a full disk either may be the one that goes. */
-    bool is_turn = mover->generation != 1 && (mover->is_tight || !mover->is_room_low);
+    /* Compaction goes first: moving the log takes room, and lets more die than one job frees; but
+     * where there is room, the log has its turn soon enough. On a full disk either may be the one
+     * that goes. */
+    uint32_t turns = mover->is_tight ? 1 : COMPACTION_TURNS;
+    bool is_turn = mover->compactions >= turns && (mover->is_tight || !mover->is_room_low);
     bool is_log = log_due && (!compaction_due || is_turn);
     *ret_generation = is_log ? 1 : 2;
     return true;

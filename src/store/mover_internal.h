@@ -208,6 +208,7 @@ struct mover {
     struct mover_rest rests[MOVER_GENERATIONS];
     uint64_t filled_bytes, filled_read_bytes; /* of all that was written, as in a segment */
     uint64_t job_last;                        /* log position when the job began */
+    uint32_t compactions;                     /* since the last job of the log */
     uint32_t halvings; /* of a job's size, since the disk was too full for the last ones */
     uint64_t number_last;
     uint64_t sequence_last;
