@@ -113,7 +113,7 @@ static void closed(struct io_op *op, int32_t result)
     free(closing);
 }
 
-static void close_handle(struct mover *mover, struct mover_output *output)
+void mover_close_output(struct mover *mover, struct mover_output *output)
 {
     struct closing *closing = output->handle >= 0 ? calloc(1, sizeof *closing) : NULL;
     if (closing == NULL)
@@ -128,115 +128,9 @@ void mover_seal(struct mover *mover, struct segment *segment)
 {
     struct mover_output *output = &mover->outputs[segment->generation - 1][segment->partition];
     assert(output->segment == segment && !output->is_touched);
-    close_handle(mover, output);
+    mover_close_output(mover, output);
     segment->state = SEGMENT_SEALED;
     *output = (struct mover_output){.handle = -1};
-}
-
-/* ---- a job's end ---- */
-
-static void end_job(struct mover *mover)
-{
-    mover_read_close(mover);
-    mover_stage_close(&mover->stage);
-    mover->error = 0;
-    mover_set_phase(mover, MOVER_IDLE);
-}
-
-/* The job was in vain, and others of its kind will be for a while. */
-static void rest(struct mover *mover)
-{
-    mover->rests[mover->generation - 1] =
-        (struct mover_rest){io_now_ns(mover->io) + MOVER_RETRY_NS, mover->job_last};
-    if (mover->options.futile != NULL)
-        mover->options.futile(mover->options.context);
-}
-
-static void cut(struct io_op *op, int32_t result)
-{
-    (void)op;
-    (void)result; /* best effort: what stays is overwritten */
-}
-
-/* What a failed job wrote behind an end counts for nothing, but would take space until it is
- * overwritten: on a full disk that could be all that there is. Returns whether one is being cut. */
-static bool cut_output(struct mover *mover)
-{
-    for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
-        struct mover_output *output = mover_output_of(mover, i);
-        if (!output->is_touched || output->segment->end == 0)
-            continue;
-        output->is_touched = false;
-        output->end = output->segment->end;
-        segment_path(mover->options.segments, output->segment, mover->open_path);
-        mover->open_op.done = cut;
-        io_truncate(mover->io, &mover->open_op, mover->open_path, output->end);
-        return true;
-    }
-    return false;
-}
-
-/* What was written counts for nothing. A new segment that the manifest does not know goes. */
-static void forget_outputs(struct mover *mover)
-{
-    for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
-        struct mover_output *output = mover_output_of(mover, i);
-        struct segment *segment = output->segment;
-        if (segment == NULL)
-            continue;
-        output->is_touched = false;
-        output->end = segment->end;
-        output->job_bytes = output->job_read_bytes = 0;
-        if (segment->end > 0)
-            continue;
-        close_handle(mover, output);
-        *output = (struct mover_output){.handle = -1};
-        segment->state = SEGMENT_LEAVING;
-        segments_remove(mover->options.segments, segment, true);
-    }
-}
-
-bool mover_may_retry(int error)
-{
-    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
-           error == -ENOMEM;
-}
-
-static bool step_ending(struct mover *mover)
-{
-    if (mover_read_is_active(mover) || mover_write_is_active(mover))
-        return false;
-    int error = mover->error;
-    bool is_fatal = error != 0 && !mover_may_retry(error);
-    bool is_full = error == -ENOSPC || error == -EDQUOT;
-    if (is_full && cut_output(mover))
-        return false;
-    /* After a failed commit nobody knows what the manifest names: nothing of it is removed. */
-    if (!is_fatal)
-        forget_outputs(mover);
-    end_job(mover);
-    bool was_tight = mover->is_tight;
-    mover->is_failing = error != 0;
-    mover->retry_ns = is_fatal ? UINT64_MAX : io_now_ns(mover->io) + MOVER_RETRY_NS;
-    if (is_fatal)
-        mover->options.failed(mover->options.context, error);
-    else if (is_full)
-        mover->options.full(mover->options.context);
-    /* A smaller job may find room, or one of the other kind. */
-    if (is_full && was_tight) {
-        mover->retry_ns = 0;
-        if (mover->halvings < MOVER_HALVINGS_MAX)
-            mover->halvings++;
-        else
-            rest(mover);
-    }
-    return false;
-}
-
-static bool give_up(struct mover *mover)
-{
-    mover_set_phase(mover, MOVER_ENDING);
-    return step_ending(mover);
 }
 
 /* ---- committing ---- */
@@ -372,11 +266,11 @@ static bool step_applying(struct mover *mover, uint64_t budget)
         if (mover->apply_next == stage->count) {
             /* Where there was nothing to move there will not be soon. */
             if (stage->count == 0)
-                rest(mover);
+                mover_rest(mover);
             mover->halvings = 0;
             mover->is_failing = false;
             mover->retry_ns = 0;
-            end_job(mover);
+            mover_end_job(mover);
             return true;
         }
         const struct staged *staged = &stage->records[mover->apply_next++];
@@ -483,7 +377,7 @@ static bool begin_job(struct mover *mover)
 static bool go_on(struct mover *mover, bool is_done, enum mover_phase next)
 {
     if (mover->error != 0)
-        return give_up(mover);
+        return mover_give_up(mover);
     if (is_done)
         mover_set_phase(mover, next);
     return is_done;
@@ -500,10 +394,10 @@ bool mover_step(struct mover *mover, uint64_t budget)
     case MOVER_IDLE:
         return begin_job(mover);
     case MOVER_READING:
-        return mover->is_stopping ? give_up(mover) : step_reading(mover, budget);
+        return mover->is_stopping ? mover_give_up(mover) : step_reading(mover, budget);
     case MOVER_WRITING:
         if (mover->is_stopping)
-            return give_up(mover);
+            return mover_give_up(mover);
         more = mover->error == 0 && mover_write_step(mover, (uint32_t)urgency, &is_done);
         mover_sync_begin(mover);
         return go_on(mover, is_done, MOVER_SYNCING) || more;
@@ -521,7 +415,7 @@ bool mover_step(struct mover *mover, uint64_t budget)
     case MOVER_APPLYING:
         return step_applying(mover, budget);
     case MOVER_ENDING:
-        return step_ending(mover);
+        return mover_end_step(mover);
     case MOVER_CLEANING:
         if (!mover->is_committing)
             mover_set_phase(mover, MOVER_IDLE);

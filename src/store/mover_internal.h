@@ -3,6 +3,7 @@
  *   mover.c        the job: from phase to phase
  *   mover_choose.c which inputs, and when
  *   mover_purge.c  the same for tombstones
+ *   mover_end.c    a job's end
  *   mover_clean.c  segments with nothing alive leave
  *   mover_read.c   an input's live records, one by one
  *   mover_stage.c  where they wait for being written
@@ -295,7 +296,22 @@ bool mover_purge_empties_log(struct mover *mover);
  * that has begun. */
 bool mover_clean_begin(struct mover *mover);
 
+/* mover_end.c */
+
+/* The job is over, whatever became of it: nothing of it is in flight. */
+void mover_end_job(struct mover *mover);
+
+/* The job was in vain, and others of its kind will be for a while. */
+void mover_rest(struct mover *mover);
+
+/* Ends a job that failed or is not wanted; both return whether there is more to do at once. */
+bool mover_give_up(struct mover *mover);
+bool mover_end_step(struct mover *mover);
+
 /* mover.c */
+
+/* Nobody waits for it. */
+void mover_close_output(struct mover *mover, struct mover_output *output);
 void mover_fill_edit(const struct mover *mover, const struct segment *segment, uint64_t end,
                      enum manifest_kind kind, struct manifest_edit *ret_edit);
 void mover_set_phase(struct mover *mover, enum mover_phase phase);
