@@ -167,8 +167,13 @@ static void retry_parked(struct server *server)
     retried.head.next->prev = &retried.head;
     retried.head.prev->next = &retried.head;
     list_init(&server->parked);
-    for (struct list_node *node; (node = list_pop_front(&retried)) != NULL;)
-        connection_run(container_of(node, struct connection, parked_node));
+    server->is_retrying = true;
+    for (struct list_node *node; (node = list_pop_front(&retried)) != NULL;) {
+        struct connection *connection = container_of(node, struct connection, parked_node);
+        connection_set_waits(connection, false);
+        connection_run(connection);
+    }
+    server->is_retrying = false;
 }
 
 /* Connections for which something has come. What wakes them meanwhile wants another pass. */

@@ -25,7 +25,8 @@ static uint64_t dead_of(uint64_t size, uint64_t segments, uint64_t records, uint
 
 static uint64_t dead_bytes(const struct segment *segment)
 {
-    return dead_of(segment->end, 1, segment->live_records, segment->live_bytes);
+    return dead_of(segment->end, 1, segment->live_records,
+                   segment->live_bytes - segment->doomed_bytes);
 }
 
 bool mover_is_output(const struct mover *mover, const struct segment *segment)
@@ -50,7 +51,8 @@ static bool is_compaction_due(const struct mover *mover)
 {
     struct segments_stats stats;
     segments_stats(mover->options.segments, &stats);
-    uint64_t dead = dead_of(stats.size_bytes, stats.segments, stats.live_records, stats.live_bytes);
+    uint64_t dead = dead_of(stats.size_bytes, stats.segments, stats.live_records,
+                            stats.live_bytes - stats.doomed_bytes);
     if (mover->is_tight)
         return dead > DEAD_BYTES_MIN_TIGHT;
     return dead > stats.size_bytes / DEAD_SHARE && dead > mover->options.compact_min;

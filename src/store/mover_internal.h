@@ -3,6 +3,7 @@
  *   mover.c        the job: from phase to phase
  *   mover_choose.c which inputs, and when
  *   mover_read.c   an input's live records, one by one
+ *   mover_doomed.c which of them are known to be dead
  *   mover_stage.c  where they wait for being written
  *   mover_write.c  chunks into the partitions' open segments, synced
  *
@@ -22,8 +23,8 @@
 #define MOVER_PARTITIONS 256u
 #define MOVER_GENERATIONS 2u
 #define MOVER_WINDOW_SIZE ((uint32_t)(1 * MIB)) /* one read of an input; holds a whole chunk */
-#define MOVER_BUFFERS 2u
-#define MOVER_SYNCS 4u
+#define MOVER_BUFFERS 8u /* chunks being written */
+#define MOVER_SYNCS 32u  /* at once: the device makes one flush of many */
 #define MOVER_CLEAN_MAX 1024u          /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S        /* after a failure, or for nothing */
 #define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
@@ -98,6 +99,11 @@ void mover_read_open(struct mover *mover, const struct mover_input *input);
 /* Lets the input go: nothing of the reader is in flight. */
 void mover_read_close(struct mover *mover);
 bool mover_read_is_active(const struct mover *mover);
+
+/* mover_doomed.c: whether this record, which has a slot and a newer one of its hash beside it, is
+ * known to be dead. Then its slot goes. */
+bool mover_bury(struct mover *mover, const struct record *record, uint32_t partition,
+                uint64_t hash);
 
 /* ---- the stage ---- */
 

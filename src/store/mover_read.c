@@ -147,6 +147,14 @@ static bool is_alive(const struct mover *mover, struct mover_record *record)
     return entry.location == record->location;
 }
 
+/* What has a slot may be known to be dead all the same. */
+static enum mover_read take_alive(struct mover *mover, const struct mover_record *record)
+{
+    bool is_dead = record->is_hidden &&
+                   mover_bury(mover, &record->record, record->partition, record->hash);
+    return is_dead ? MOVER_READ_SKIPPED : MOVER_READ_RECORD;
+}
+
 /* A record of a batch has to be decoded to know its size; a bad one ends the batch. */
 static enum mover_read take_from_batch(struct mover *mover, struct mover_record *ret_record)
 {
@@ -166,7 +174,7 @@ static enum mover_read take_from_batch(struct mover *mover, struct mover_record 
     ret_record->hash = hash_keyed(mover->options.secret, key.data, key.size);
     ret_record->location = wal_location_make(input->file, input->record_offset);
     input->record_offset += round_up((uint64_t)size, WAL_RECORD_ALIGNMENT);
-    return is_alive(mover, ret_record) ? MOVER_READ_RECORD : MOVER_READ_SKIPPED;
+    return is_alive(mover, ret_record) ? take_alive(mover, ret_record) : MOVER_READ_SKIPPED;
 }
 
 /* The directory tells whether a record is alive before it is looked at. */
@@ -194,7 +202,7 @@ static enum mover_read take_from_chunk(struct mover *mover, struct mover_record 
     int64_t size = record_decode(ret_record->data, entry.record_size, &ret_record->record);
     if (size == entry.record_size &&
         version_compare(ret_record->record.version, entry.version) == 0)
-        return MOVER_READ_RECORD;
+        return take_alive(mover, ret_record);
     note_damage(mover);
     return MOVER_READ_SKIPPED;
 }

@@ -22,6 +22,9 @@
 /* How long background work may oversleep on an idle server. */
 #define HEARTBEAT_NS NS_PER_S
 
+/* Of the cache's budget, for marks of what is dead but has its slot still: 8 bytes each. */
+#define DOOMED_SHARE 64u
+
 /* Memory for what a job of the mover carries; its table comes on top. */
 #define STAGE_SIZE_MAX (32 * MIB)
 
@@ -160,7 +163,11 @@ static int init_squeeze(struct store *store)
 
 static int create_memory(struct store *store)
 {
-    int result = cache_create(store->options.cache_size, &store->cache);
+    uint64_t doomed_size = store->options.cache_size / DOOMED_SHARE;
+    int result = cache_create(store->options.cache_size - doomed_memory(doomed_size),
+                              &store->cache);
+    if (result == 0)
+        result = doomed_create(doomed_size, store->superblock.now.secret, &store->doomed);
     if (result == 0)
         result = index_create(0, &store->index);
     if (result == 0)
@@ -303,6 +310,7 @@ static int open_mover(struct store *store)
         .segments = store->segments,
         .manifest = store->manifest,
         .index = store->index,
+        .doomed = store->doomed,
         .segment_size = store->superblock.now.segment_size,
         .log_keep_bytes = from->log_keep_bytes != 0
                               ? from->log_keep_bytes

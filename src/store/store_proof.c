@@ -54,6 +54,9 @@ static bool judge(struct proof *proof)
     if (index_remove(store->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) == 0) {
         struct place place = store_place(store, record->key);
+        uint64_t mark = doomed_mark(store->doomed, record->key, old.version, old.tombstone);
+        if (doomed_remove(store->doomed, mark))
+            segment_record_spared(store->segments, old.location, old.read_size);
         store_record_dead(store, &place, &old, proof->killer_position);
         proof->removed_count++;
     }
