@@ -46,6 +46,7 @@ static void fill_store_options(const struct config *config, struct store_options
         .stream_buffers = config->stream_buffers,
         .log_keep_bytes = config->log_keep_bytes,
         .compact_min = config->compact_min,
+        .mover_window = config->mover_window,
         .checkpoint_min = config->checkpoint_min,
         .durability = config->durability,
         .lock_wait_ns = config->lock_wait_ns,

@@ -28,6 +28,9 @@
 /* Memory for what a job of the mover carries; its table comes on top. */
 #define STAGE_SIZE_MAX (32 * MIB)
 
+/* One read of the mover. */
+#define MOVER_WINDOW (4 * MIB)
+
 /* Of the file that is kept for a full disk: the largest record and its chunk fit. */
 #define RESERVE_SIZE_MIN (2 * MIB)
 
@@ -318,6 +321,7 @@ static int open_mover(struct store *store)
         .compact_min =
             from->compact_min != 0 ? from->compact_min : store->superblock.now.segment_size,
         .stage_bytes = stage_bytes,
+        .window_size = from->mover_window != 0 ? from->mover_window : MOVER_WINDOW,
         .tight_bytes = reserved - reserved / 4,
         .number_last = store->recovered.number_last,
         .sequence_last = store->recovered.sequence_last,
