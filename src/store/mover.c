@@ -180,6 +180,7 @@ static bool step_ending(struct mover *mover)
     /* After a failed commit nobody knows what the manifest names: nothing of it is removed. */
     if (!is_fatal)
         forget_outputs(mover);
+    mover->resume[mover->generation - 1] = (struct mover_resume){0};
     end_job(mover);
     mover->retry_ns = is_fatal ? UINT64_MAX : io_now_ns(mover->io) + MOVER_RETRY_NS;
     if (is_fatal)
@@ -329,6 +330,15 @@ static void apply(struct mover *mover, const struct staged *staged, uint32_t par
     mover->stats.compacted_bytes += mover->generation == 2 ? staged->size : 0;
 }
 
+static void prefetch_slot(const struct mover *mover, const struct staged *staged)
+{
+    if (staged->size == 0)
+        return;
+    const struct segment *segment =
+        segments_find(mover->options.segments, segment_location_file(staged->new_location));
+    index_prefetch(mover->options.index, segment->partition, staged->hash);
+}
+
 static bool step_applying(struct mover *mover, uint64_t budget)
 {
     struct mover_stage *stage = &mover->stage;
@@ -340,6 +350,8 @@ static bool step_applying(struct mover *mover, uint64_t budget)
             return true;
         }
         const struct staged *staged = &stage->records[mover->apply_next++];
+        if (mover->apply_next + MOVER_AHEAD < stage->count)
+            prefetch_slot(mover, staged + MOVER_AHEAD);
         if (staged->size == 0) {
             purge(mover, staged);
             continue;
@@ -389,8 +401,10 @@ static bool step_reading(struct mover *mover, uint64_t budget)
             used += APPLY_COST;
             break;
         case MOVER_READ_RECORD:
-            if (!stage_record(mover, &record))
+            if (!stage_record(mover, &record)) {
+                mover_note_resume(mover);
                 return begin_writing(mover);
+            }
             used += APPLY_COST + record.size;
             break;
         }

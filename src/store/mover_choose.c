@@ -111,6 +111,20 @@ bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
     return true;
 }
 
+void mover_note_resume(struct mover *mover)
+{
+    const struct mover_input *input = &mover->reader.input;
+    mover->resume[mover->generation - 1] =
+        (struct mover_resume){input->number, input->unit_end > 0 ? input->unit_offset : input->at};
+}
+
+/* What lies before was moved by the job before. */
+static uint64_t begin_of(const struct mover *mover, uint64_t number, uint64_t first)
+{
+    const struct mover_resume *resume = &mover->resume[mover->generation - 1];
+    return resume->number == number ? resume->at : first;
+}
+
 static bool choose_log(struct mover *mover, struct mover_input *ret_input)
 {
     struct wal_sealed sealed;
@@ -125,7 +139,7 @@ static bool choose_log(struct mover *mover, struct mover_input *ret_input)
         .handle = -1,
         .number = sealed.number,
         .salt = sealed.salt,
-        .at = WAL_DATA_OFFSET,
+        .at = begin_of(mover, sealed.number, WAL_DATA_OFFSET),
         .end = sealed.end,
     };
     return true;
@@ -164,7 +178,7 @@ static bool choose_segment(struct mover *mover, struct mover_input *ret_input)
         .partition = segment->partition,
         .number = segment->number,
         .salt = segment->salt,
-        .at = SEGMENT_DATA_OFFSET,
+        .at = begin_of(mover, segment->number, SEGMENT_DATA_OFFSET),
         .end = segment->end,
     };
     return true;

@@ -23,7 +23,7 @@
 #define HEARTBEAT_NS NS_PER_S
 
 /* Of the cache's budget, for marks of what is dead but has its slot still: 8 bytes each. */
-#define DOOMED_SHARE 64u
+#define DOOMED_SHARE 32u
 
 /* Memory for what a job of the mover carries; its table comes on top. */
 #define STAGE_SIZE_MAX (32 * MIB)
@@ -167,8 +167,8 @@ static int init_squeeze(struct store *store)
 static int create_memory(struct store *store)
 {
     uint64_t doomed_size = store->options.cache_size / DOOMED_SHARE;
-    int result = cache_create(store->options.cache_size - doomed_memory(doomed_size),
-                              &store->cache);
+    int result =
+        cache_create(store->options.cache_size - doomed_memory(doomed_size), &store->cache);
     if (result == 0)
         result = doomed_create(doomed_size, store->superblock.now.secret, &store->doomed);
     if (result == 0)
