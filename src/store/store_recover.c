@@ -1,8 +1,8 @@
 /* What a start finds: the manifest's segments, the index from the checkpoint and from what is
  * newer, and what nobody names any more.
  *
- *   manifest -> checkpoint -> directories of newer chunks -> the log (store_open.c)
- *     -> a walk over the index: what is alive where -> orphans go
+ *   manifest -> checkpoint -> directories of newer chunks -> the log (store_replay.c)
+ *     -> a walk over the index: what is alive where -> orphans go (store_survey.c)
  *
  * Versions decide, so the order does not matter; the same write may be found twice, where a move
  * was under way. */
@@ -17,6 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Records whose rows of the index are under way from memory. */
+#define PREFETCH_AHEAD 12u
 
 /* Edits of one group when the manifest is built anew. */
 #define TELL_MAX 256u
@@ -167,7 +170,10 @@ static int renew_index(struct store *store)
     struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
         segment->indexed_end = 0;
-    return index_create(0, &store->index);
+    int result = index_create(0, &store->index);
+    if (result == 0)
+        index_set_bulk(store->index, true);
+    return result;
 }
 
 static int load_checkpoint(struct store *store)
@@ -225,12 +231,25 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     return result;
 }
 
+/* Hashes lie anywhere in the index: without this, each record waits for memory. */
+static void prefetch_entry(const struct scanning *scanning,
+                           const struct segment_chunk_header *header, const uint8_t *directory,
+                           uint32_t i)
+{
+    if (i >= header->record_count)
+        return;
+    struct segment_entry entry;
+    segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, &entry);
+    index_prefetch(scanning->store->index, scanning->segment->partition, entry.hash);
+}
+
 static int take_chunk(void *context, const struct segment_chunk_header *header, uint64_t offset,
                       const uint8_t *directory)
 {
     struct scanning *scanning = context;
     uint64_t at = offset + segment_chunk_records_offset(header->record_count);
     for (uint32_t i = 0; i < header->record_count; i++) {
+        prefetch_entry(scanning, header, directory, i + PREFETCH_AHEAD);
         struct segment_entry entry;
         segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, &entry);
         int result = take_entry(scanning, &entry, at);
@@ -489,6 +508,7 @@ static void remember_losses(struct store *store)
 int store_recover_segments(struct store *store)
 {
     int result = adopt_segments(store);
+    index_set_bulk(store->index, true);
     remember_losses(store);
     if (result == 0)
         result = load_checkpoint(store);

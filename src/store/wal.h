@@ -66,6 +66,9 @@ struct wal_events {
     void (*failed)(void *context, int error);
     /* The owner's note as of now, for a header or mark that is about to be written; may be NULL. */
     struct wal_note (*note)(void *context);
+    /* Recovery is likely to show a record of this key soon: time to ask the memory for what that
+     * takes. Nothing is promised. May be NULL. */
+    void (*coming)(void *context, struct slice key);
 };
 
 struct wal_options {
