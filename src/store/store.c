@@ -366,7 +366,7 @@ struct decode_queue *store_decodes(struct store *store)
 void store_stats(struct store *store, struct store_stats *ret_stats)
 {
     *ret_stats = (struct store_stats){
-        .keys = index_count(store->index) - index_tombstones(store->index),
+        .keys = store_key_count(store),
         .index_memory = index_memory(store->index),
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,

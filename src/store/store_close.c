@@ -33,7 +33,8 @@ static int shut_segments(struct store *store)
     int result = 0;
     uint64_t moved_min =
         store->options.checkpoint_min != 0 ? store->options.checkpoint_min : CHECKPOINT_MOVED_MIN;
-    if (!store->is_checkpointing && store_wants_checkpoint(store, moved_min))
+    if (!store->is_checkpointing && !proof_has_suspects(store) &&
+        store_wants_checkpoint(store, moved_min))
         result = store_begin_checkpoint(store);
     while (result >= 0 && store->is_checkpointing) {
         bool more = store_step_checkpoint(store, UINT64_MAX);

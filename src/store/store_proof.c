@@ -17,6 +17,7 @@ struct proof *proof_get(struct store *store)
     proof->removed_count = 0;
     proof->key_known = true;
     proof->is_suspect = false;
+    proof->is_counted = false;
     return proof;
 }
 
@@ -27,6 +28,7 @@ void proof_put(struct store *store, struct proof *proof)
     list_push_front(&store->proofs_free, &proof->node);
     assert(store->proofs_active > 0);
     store->proofs_active--;
+    store->suspect_keys -= proof->is_counted;
     store_made_room(store);
 }
 
@@ -138,16 +140,29 @@ static bool is_being_proved(const struct store *store, uint64_t hash)
 void proof_work_off_suspects(struct store *store)
 {
     while (store->suspect_count > 0) {
-        struct place place = store->suspects[store->suspect_count - 1].place;
+        const struct suspect *suspect = &store->suspects[store->suspect_count - 1];
+        struct place place = suspect->place;
         struct proof *proof = is_being_proved(store, place.hash) ? NULL : proof_get(store);
         if (proof == NULL && list_is_empty(&store->proofs_free))
             return;
+        bool is_counted = suspect->is_counted;
         store->suspect_count--;
-        if (proof == NULL)
+        if (proof == NULL) {
+            store->suspect_keys -= is_counted;
             continue;
+        }
+        proof->is_counted = is_counted;
         proof->place = place;
         proof->is_suspect = true;
         (void)load(proof);
         proof_start(proof);
     }
+}
+
+bool proof_has_suspects(const struct store *store)
+{
+    bool is_any = store->suspect_count > 0;
+    for (uint32_t i = 0; i < PROOFS_MAX && !is_any; i++)
+        is_any = !list_node_is_linked(&store->proofs[i].node) && store->proofs[i].is_suspect;
+    return is_any;
 }

@@ -221,14 +221,12 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     };
     scanning->records++;
     store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
-    if (index_replace(store->index, partition, found->hash, found->version, &entry, NULL) == 0)
-        return 0;
-    struct index_entry newest;
-    uint32_t count = index_find(store->index, partition, found->hash, &newest, 1);
-    int result = index_add(store->index, partition, found->hash, &entry);
-    if (result == 0 && count > 0)
-        result = store_add_suspect(store, (struct place){partition, found->hash, 0});
-    return result;
+    int result =
+        index_replace(store->index, partition, found->hash, found->version, &entry, NULL) == 0
+            ? 0
+            : index_add(store->index, partition, found->hash, &entry);
+    struct place place = {partition, found->hash, 0};
+    return result < 0 ? result : store_suspect(store, place, &entry);
 }
 
 /* Hashes lie anywhere in the index: without this, each record waits for memory. */

@@ -9,13 +9,14 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* Records that are announced at once, and how much nearer one is when its cached entry is wanted. */
+/* Records that are announced at once, and how much nearer one is when its cached entry is wanted.
+ */
 #define COMING_MAX 32u
 #define COMING_NEAR 8u
 
 static_assert(COMING_MAX >= WAL_SCAN_AHEAD, "what is announced is still known when it is shown");
 
-int store_add_suspect(struct store *store, struct place place)
+int store_add_suspect(struct store *store, struct place place, bool is_counted)
 {
     if (store->suspect_count == store->suspect_capacity) {
         uint64_t capacity = max_u64(1024, 2 * store->suspect_capacity);
@@ -25,8 +26,18 @@ int store_add_suspect(struct store *store, struct place place)
         store->suspects = grown;
         store->suspect_capacity = capacity;
     }
-    store->suspects[store->suspect_count++] = (struct suspect){place};
+    store->suspects[store->suspect_count++] = (struct suspect){place, is_counted};
+    store->suspect_keys += is_counted;
     return 0;
+}
+
+int store_suspect(struct store *store, struct place place, const struct index_entry *entry)
+{
+    struct index_entry newest[2];
+    if (index_find(store->index, place.partition, place.hash, newest, 2) < 2)
+        return 0;
+    const struct index_entry *older = index_entry_is_same(entry, &newest[0]) ? &newest[1] : entry;
+    return store_add_suspect(store, place, !older->tombstone);
 }
 
 /* A record that will be shown soon. */
@@ -94,8 +105,9 @@ static int replay_uncached(struct store *store, struct place place, const struct
     struct index_entry newest;
     uint32_t count = index_find(store->index, place.partition, place.hash, &newest, 1);
     int result = is_known ? 0 : index_add(store->index, place.partition, place.hash, entry);
-    if (result == 0 && !is_known && count > 0)
-        result = store_add_suspect(store, place);
+    /* A checkpoint has both slots of an overwrite whose proof was under way. */
+    if (result == 0 && count > is_known)
+        result = store_suspect(store, place, entry);
     bool is_newest = count == 0 || version_compare(record->version, newest.version) >= 0;
     if (result == 0 && is_newest)
         keep_in_cache(store, place, record, NULL);
@@ -184,8 +196,7 @@ int store_replay_log(struct store *store, const struct wal_options *options,
              " log segments (%" PRIu64 " bytes read, %" PRIu64
              " bytes of an unacknowledged tail dropped) and %" PRIu64
              " records in segments newer than the index checkpoint",
-             index_count(store->index) - index_tombstones(store->index), recovered.records,
-             recovered.segments, recovered.bytes_read, recovered.dropped_bytes,
-             store->recovered.segment_records);
+             store_key_count(store), recovered.records, recovered.segments, recovered.bytes_read,
+             recovered.dropped_bytes, store->recovered.segment_records);
     return 0;
 }
