@@ -323,6 +323,18 @@ static int open_mover(struct store *store)
                       : reserve_init(&store->reserve, store->io, store->log, from->path, reserved);
 }
 
+static uint64_t tell_checkpoint(void *context)
+{
+    const struct store *store = context;
+    return store->checkpoint_number;
+}
+
+static void replace_checkpoint(void *context)
+{
+    struct store *store = context;
+    store->is_checkpoint_wanted = true;
+}
+
 static int open_scrub(struct store *store)
 {
     struct scrub_options options = {
@@ -333,6 +345,10 @@ static int open_scrub(struct store *store)
         .segments = store->segments,
         .index = store->index,
         .mover = store->mover,
+        .superblock = &store->superblock,
+        .manifest = store->manifest,
+        .shard = store->options.shard,
+        .owner = {store, tell_checkpoint, replace_checkpoint},
         .rate = store->options.scrub_rate,
         .memory = io_region(store->io) + lay_out(&store->options).scrub,
     };

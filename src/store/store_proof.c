@@ -4,6 +4,8 @@
 
 #include "base/assert.h"
 
+#include <errno.h>
+
 struct proof *proof_get(struct store *store)
 {
     struct list_node *node = list_pop_front(&store->proofs_free);
@@ -38,25 +40,54 @@ static bool refresh(const struct proof *proof, struct index_entry *candidate)
                      candidate->version, candidate) == 0;
 }
 
+static void remove_candidate(struct proof *proof)
+{
+    struct store *store = proof->store;
+    struct index_entry old;
+    if (index_remove(store->index, proof->place.partition, proof->place.hash,
+                     proof->candidates[proof->candidate].version, &old) < 0)
+        return;
+    struct place place = store_place(store, proof->key.slice);
+    store_record_dead(store, &place, &old, proof->killer_position);
+    proof->removed_count++;
+}
+
+/* What was read is damaged, but still spells another key of the same keyed hash. */
+static bool spells_other_key(const struct proof *proof)
+{
+    const struct fetch *fetch = &proof->fetch;
+    const uint8_t *data = (fetch->large != NULL ? fetch->large : fetch->buffer) + fetch->skip;
+    uint64_t size = fetch->read_size - fetch->skip;
+    if (size < RECORD_HEADER_SIZE || RECORD_HEADER_SIZE + (uint64_t)load_u16(data + 8) > size)
+        return false;
+    struct slice key = {data + RECORD_HEADER_SIZE, load_u16(data + 8)};
+    return hash_keyed(proof->store->superblock.now.secret, key.data, key.size) ==
+               proof->place.hash &&
+           !slice_equal(key, proof->key.slice);
+}
+
+/* The current candidate is damaged on the disk. Partition and keyed hash, 64 bits under a secret,
+ * speak for it: it is an older write of the key, which nobody needs any more. Kept, it would keep
+ * its segment in quarantine for ever. What the device refuses to read keeps its slot: another time
+ * it may be there. */
+static bool judge_damaged(struct proof *proof, int error)
+{
+    if (proof->key_known && error == -EBADMSG && !spells_other_key(proof))
+        remove_candidate(proof);
+    return proof->key_known;
+}
+
 /* The current candidate's record is there. Returns whether to go on. */
 static bool judge(struct proof *proof)
 {
-    struct store *store = proof->store;
     const struct record *record = &proof->fetch.record;
     if (!proof->key_known) {
         proof->key_known = true;
         proof->killer_position = record->position;
         return kept_key_set(&proof->key, record->key) == 0;
     }
-    if (!slice_equal(record->key, proof->key.slice))
-        return true;
-    struct index_entry old;
-    if (index_remove(store->index, proof->place.partition, proof->place.hash,
-                     proof->candidates[proof->candidate].version, &old) == 0) {
-        struct place place = store_place(store, record->key);
-        store_record_dead(store, &place, &old, proof->killer_position);
-        proof->removed_count++;
-    }
+    if (slice_equal(record->key, proof->key.slice))
+        remove_candidate(proof);
     return true;
 }
 
@@ -76,8 +107,8 @@ static uint32_t load(struct proof *proof)
 static void fetched(struct fetch *fetch, int result);
 
 /* Goes through the candidates from proof->candidate on. Returns false when one has to be waited
- * for. A record that cannot be read keeps its slot: it stays hidden behind the newer version, and
- * answers CORRUPT should that ever not be so. */
+ * for. A record that cannot be read just now keeps its slot: it stays hidden behind the newer
+ * version. */
 static bool walk(struct proof *proof)
 {
     struct store *store = proof->store;
@@ -112,7 +143,7 @@ static void run(struct proof *proof)
 static void fetched(struct fetch *fetch, int result)
 {
     struct proof *proof = container_of(fetch, struct proof, fetch);
-    bool go_on = result == 0 ? judge(proof) : proof->key_known;
+    bool go_on = result == 0 ? judge(proof) : judge_damaged(proof, result);
     fetch_release(fetch);
     /* Without the newest record's key there is nothing to compare with. */
     proof->candidate = go_on ? proof->candidate + 1 : proof->candidate_count;
