@@ -299,9 +299,24 @@ static void purge(struct mover *mover, const struct staged *staged)
     mover->stats.purged_tombstones++;
 }
 
+/* Whether it was overwritten on its way, by a key that was not in memory. */
+static bool has_died(struct mover *mover, const struct staged *staged, uint32_t partition)
+{
+    struct index_entry entry;
+    if (index_find(mover->options.index, partition, staged->hash, &entry, 1) == 0 ||
+        version_compare(entry.version, staged->version) == 0 ||
+        index_get(mover->options.index, partition, staged->hash, staged->version, &entry) < 0)
+        return false;
+    struct record record;
+    int64_t size = record_decode(mover->stage.arena + staged->offset, staged->size, &record);
+    assert(size > 0);
+    return mover_bury(mover, &record, partition, staged->hash);
+}
+
 static void apply(struct mover *mover, const struct staged *staged, uint32_t partition)
 {
-    if (index_move(mover->options.index, partition, staged->hash, staged->version,
+    if (has_died(mover, staged, partition) ||
+        index_move(mover->options.index, partition, staged->hash, staged->version,
                    staged->old_location, staged->new_location) < 0)
         return;
     uint64_t read_size = index_read_size(staged->size);

@@ -25,7 +25,8 @@ static uint64_t dead_of(uint64_t size, uint64_t segments, uint64_t records, uint
 
 static uint64_t dead_bytes(const struct segment *segment)
 {
-    return dead_of(segment->end, 1, segment->live_records, segment->live_bytes);
+    return dead_of(segment->end, 1, segment->live_records,
+                   segment->live_bytes - segment->doomed_bytes);
 }
 
 bool mover_is_output(const struct mover *mover, const struct segment *segment)
@@ -46,14 +47,56 @@ static bool is_log_due(const struct mover *mover)
            wal_next_sealed(mover->options.wal, 0, &sealed);
 }
 
-static bool is_compaction_due(const struct mover *mover)
+/* Whether the segment may be a job's input at all. */
+static bool is_usable(const struct mover *mover, const struct segment *segment)
+{
+    return segment->state != SEGMENT_LEAVING && !segment->is_damaged && segment->live_records > 0 &&
+           segment->end > SEGMENT_DATA_OFFSET &&
+           !mover->outputs[segment->generation - 1][segment->partition].is_touched;
+}
+
+static bool is_worth_it(const struct mover *mover, const struct segment *segment)
+{
+    return dead_bytes(segment) > segment->end / (mover->is_tight ? 64 : 8);
+}
+
+/* What the totals say without those that no job may touch: damaged ones keep their dead bytes, and
+ * empty ones are about to go. Looks at every segment. */
+static bool is_worth_compacting(const struct mover *mover)
+{
+    uint64_t size = 0, dead = 0;
+    bool has_victim = false;
+    const struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
+        if (!is_usable(mover, segment))
+            continue;
+        size += segment->end;
+        dead += dead_bytes(segment);
+        has_victim |= is_worth_it(mover, segment);
+    }
+    bool is_much = mover->is_tight ? dead > DEAD_BYTES_MIN_TIGHT
+                                   : dead > size / DEAD_SHARE && dead > mover->options.compact_min;
+    return is_much && has_victim;
+}
+
+/* The totals first, which are there at once. When they were too optimistic they stay so for a
+ * while. */
+static bool is_compaction_due(struct mover *mover)
 {
     struct segments_stats stats;
     segments_stats(mover->options.segments, &stats);
-    uint64_t dead = dead_of(stats.size_bytes, stats.segments, stats.live_records, stats.live_bytes);
-    if (mover->is_tight)
-        return dead > DEAD_BYTES_MIN_TIGHT;
-    return dead > stats.size_bytes / DEAD_SHARE && dead > mover->options.compact_min;
+    uint64_t dead = dead_of(stats.size_bytes, stats.segments, stats.live_records,
+                            stats.live_bytes - stats.doomed_bytes);
+    bool may_be = mover->is_tight
+                      ? dead > DEAD_BYTES_MIN_TIGHT
+                      : dead > stats.size_bytes / DEAD_SHARE && dead > mover->options.compact_min;
+    uint64_t now_ns = io_now_ns(mover->io);
+    if (!may_be || now_ns < mover->compact_look_ns)
+        return false;
+    if (is_worth_compacting(mover))
+        return true;
+    mover->compact_look_ns = now_ns + MOVER_RETRY_NS;
+    return false;
 }
 
 bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
@@ -97,11 +140,8 @@ static struct segment *choose_victim(struct mover *mover)
         for (struct list_node *node = list_first(list); node != NULL;
              node = list_next(list, node)) {
             struct segment *segment = container_of(node, struct segment, partition_node);
-            bool is_fit = segment->state != SEGMENT_LEAVING && !segment->is_damaged &&
-                          segment->live_records > 0 && segment->taken_by_job != mover->stats.jobs &&
-                          segment->end > SEGMENT_DATA_OFFSET &&
-                          !mover->outputs[segment->generation - 1][partition].is_touched;
-            if (is_fit && dead_bytes(segment) > segment->end / (mover->is_tight ? 64 : 8) &&
+            if (is_usable(mover, segment) && segment->taken_by_job != mover->stats.jobs &&
+                is_worth_it(mover, segment) &&
                 (best == NULL || dead_bytes(segment) * best->end > dead_bytes(best) * segment->end))
                 best = segment;
         }

@@ -3,6 +3,7 @@
  *   mover.c        the job: from phase to phase
  *   mover_choose.c which inputs, and when
  *   mover_read.c   an input's live records, one by one
+ *   mover_doomed.c which of them are known to be dead
  *   mover_stage.c  where they wait for being written
  *   mover_write.c  chunks into the partitions' open segments, synced
  *
@@ -21,9 +22,11 @@
 
 #define MOVER_PARTITIONS 256u
 #define MOVER_GENERATIONS 2u
-#define MOVER_WINDOW_SIZE ((uint32_t)(1 * MIB)) /* one read of an input; holds a whole chunk */
-#define MOVER_BUFFERS 2u
-#define MOVER_SYNCS 4u
+#define MOVER_READ_SIZE ((uint32_t)(1 * MIB)) /* holds a whole batch or chunk */
+#define MOVER_READS 4u                        /* of an input at once, side by side */
+#define MOVER_WINDOW_SIZE (MOVER_READS * MOVER_READ_SIZE)
+#define MOVER_BUFFERS 8u                        /* chunks being written */
+#define MOVER_SYNCS 32u /* at once: the device makes one flush of many */
 #define MOVER_CLEAN_MAX 1024u          /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S        /* after a failure, or for nothing */
 #define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
@@ -44,7 +47,8 @@ enum mover_phase {
 struct mover_input {
     bool is_segment;
     bool is_pinned;
-    bool is_damaged; /* not all of it could be read */
+    bool is_damaged;   /* not all of it could be read */
+    bool is_searching; /* for the next sound header, behind damage */
     uint32_t file;
     int handle;
     uint8_t partition; /* of a segment */
@@ -60,15 +64,27 @@ struct mover_input {
     uint64_t unit_end;
 };
 
-struct mover_reader {
+/* A part of the window on its way. */
+struct mover_piece {
     struct io_op op;
+    struct mover *mover;
+    uint32_t size;
+    int32_t result;
+};
+
+struct mover_reader {
+    struct mover_piece pieces[MOVER_READS];
+    uint32_t piece_count;
     struct segment_pin pin;
     bool is_pinning;
     struct mover_input input;
     bool has_input;
     uint8_t *window;
     uint64_t window_offset; /* in the file */
+    uint32_t window_wanted; /* bytes that were asked for */
     uint32_t window_size;   /* valid bytes */
+    uint32_t failures;      /* reads of this input that the device refused */
+    bool has_ended;         /* the file is shorter than it should be */
 };
 
 /* One live record of the input. `data` is its bytes in the window, valid until the next call. */
@@ -98,6 +114,11 @@ void mover_read_open(struct mover *mover, const struct mover_input *input);
 /* Lets the input go: nothing of the reader is in flight. */
 void mover_read_close(struct mover *mover);
 bool mover_read_is_active(const struct mover *mover);
+
+/* mover_doomed.c: whether this record, which has a slot and a newer one of its hash beside it, is
+ * known to be dead. Then its slot goes. */
+bool mover_bury(struct mover *mover, const struct record *record, uint32_t partition,
+                uint64_t hash);
 
 /* ---- the stage ---- */
 
@@ -168,8 +189,9 @@ struct mover {
     uint8_t generation; /* of the job's outputs: 1 moves the log, 2 compacts */
     bool is_stopping;
     bool is_tight;
-    int error;         /* of the job */
-    uint64_t retry_ns; /* no job before */
+    int error;                /* of the job */
+    uint64_t retry_ns;        /* no job before */
+    uint64_t compact_look_ns; /* no look for segments to be compacted before */
     uint64_t number_last;
     uint64_t sequence_last;
     uint64_t job_sequence; /* sequence_last when the job began */

@@ -50,7 +50,10 @@ struct manifest;
 /* What only the owner can say and do. */
 struct scrub_owner {
     void *context;
-    uint64_t (*checkpoint)(void *context);     /* number of the one that counts; 0: none */
+    uint64_t (*checkpoint)(void *context); /* number of the one that counts; 0: none */
+    /* A write that is damaged is hidden by a newer one of its keyed hash: find out whether it is
+     * its key's, so that its slot can go. */
+    void (*prove)(void *context, uint8_t partition, uint64_t hash);
     void (*replace_checkpoint)(void *context); /* it is damaged: another one, soon */
 };
 

@@ -114,8 +114,11 @@ static enum scrub_check check_in_chunk(struct scrub *scrub, uint64_t *used)
     const char *problem = judge_record(scrub, &entry, scrub_window_at(scrub, offset), &record);
     if (problem == NULL && is_alive && !is_slot_right(&entry, &slot))
         problem = "the index says something else of it";
+    enum scrub_life life = problem != NULL ? life_of(scrub, &entry, is_alive) : SCRUB_DEAD;
+    if (life == SCRUB_HIDDEN)
+        scrub->options.owner.prove(scrub->options.owner.context, file->partition, entry.hash);
     if (problem != NULL)
-        scrub_report_record(scrub, offset, life_of(scrub, &entry, is_alive), problem);
+        scrub_report_record(scrub, offset, life, problem);
     if (problem != NULL || !is_alive || !entry.in_value_file)
         return SCRUB_CHECK_MORE;
     return check_value(scrub, &record, entry.hash, offset);

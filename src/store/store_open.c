@@ -22,8 +22,14 @@
 /* How long background work may oversleep on an idle server. */
 #define HEARTBEAT_NS NS_PER_S
 
+/* Of the cache's budget, for marks of what is dead but has its slot still: 8 bytes each. */
+#define DOOMED_SHARE 64u
+
 /* Memory for what a job of the mover carries; its table comes on top. */
 #define STAGE_SIZE_MAX (32 * MIB)
+
+/* One read of the mover. */
+#define MOVER_WINDOW (4 * MIB)
 
 /* Of the file that is kept for a full disk: the largest record and its chunk fit. */
 #define RESERVE_SIZE_MIN (2 * MIB)
@@ -160,7 +166,11 @@ static int init_squeeze(struct store *store)
 
 static int create_memory(struct store *store)
 {
-    int result = cache_create(store->options.cache_size, &store->cache);
+    uint64_t doomed_size = store->options.cache_size / DOOMED_SHARE;
+    int result =
+        cache_create(store->options.cache_size - doomed_memory(doomed_size), &store->cache);
+    if (result == 0)
+        result = doomed_create(doomed_size, store->superblock.now.secret, &store->doomed);
     if (result == 0)
         result = index_create(0, &store->index);
     if (result == 0)
@@ -303,6 +313,7 @@ static int open_mover(struct store *store)
         .segments = store->segments,
         .manifest = store->manifest,
         .index = store->index,
+        .doomed = store->doomed,
         .segment_size = store->superblock.now.segment_size,
         .log_keep_bytes = from->log_keep_bytes != 0
                               ? from->log_keep_bytes
@@ -310,6 +321,7 @@ static int open_mover(struct store *store)
         .compact_min =
             from->compact_min != 0 ? from->compact_min : store->superblock.now.segment_size,
         .stage_bytes = stage_bytes,
+        .window_size = from->mover_window != 0 ? from->mover_window : MOVER_WINDOW,
         .tight_bytes = reserved - reserved / 4,
         .number_last = store->recovered.number_last,
         .sequence_last = store->recovered.sequence_last,
@@ -327,6 +339,12 @@ static uint64_t tell_checkpoint(void *context)
 {
     const struct store *store = context;
     return store->checkpoint_number;
+}
+
+/* Without memory for it the next pass comes again. */
+static void prove_hidden(void *context, uint8_t partition, uint64_t hash)
+{
+    (void)store_add_suspect(context, (struct place){.partition = partition, .hash = hash});
 }
 
 static void replace_checkpoint(void *context)
@@ -348,7 +366,7 @@ static int open_scrub(struct store *store)
         .superblock = &store->superblock,
         .manifest = store->manifest,
         .shard = store->options.shard,
-        .owner = {store, tell_checkpoint, replace_checkpoint},
+        .owner = {store, tell_checkpoint, prove_hidden, replace_checkpoint},
         .rate = store->options.scrub_rate,
         .memory = io_region(store->io) + lay_out(&store->options).scrub,
     };

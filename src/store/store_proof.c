@@ -48,9 +48,15 @@ static void remove_candidate(struct proof *proof)
                      proof->candidates[proof->candidate].version, &old) < 0)
         return;
     struct place place = store_place(store, proof->key.slice);
+    uint64_t mark = doomed_mark(store->doomed, proof->key.slice, old.version, old.tombstone);
+    if (doomed_remove(store->doomed, mark))
+        segment_record_spared(store->segments, old.location, old.read_size);
     store_record_dead(store, &place, &old, proof->killer_position);
     proof->removed_count++;
 }
+
+/* The index knows the lower bits of a hash. */
+#define HASH_MASK ((1ull << 56) - 1)
 
 /* What was read is damaged, but still spells another key of the same keyed hash. */
 static bool spells_other_key(const struct proof *proof)
@@ -61,20 +67,24 @@ static bool spells_other_key(const struct proof *proof)
     if (size < RECORD_HEADER_SIZE || RECORD_HEADER_SIZE + (uint64_t)load_u16(data + 8) > size)
         return false;
     struct slice key = {data + RECORD_HEADER_SIZE, load_u16(data + 8)};
-    return hash_keyed(proof->store->superblock.now.secret, key.data, key.size) ==
-               proof->place.hash &&
-           !slice_equal(key, proof->key.slice);
+    uint64_t hash = hash_keyed(proof->store->superblock.now.secret, key.data, key.size);
+    return ((hash ^ proof->place.hash) & HASH_MASK) == 0 && !slice_equal(key, proof->key.slice);
 }
 
-/* The current candidate is damaged on the disk. Partition and keyed hash, 64 bits under a secret,
- * speak for it: it is an older write of the key, which nobody needs any more. Kept, it would keep
- * its segment in quarantine for ever. What the device refuses to read keeps its slot: another time
- * it may be there. */
-static bool judge_damaged(struct proof *proof, int error)
+/* The current candidate cannot be read. The write that came after it may have left a mark. Without
+ * one, what is damaged on the disk is taken for an older write of the key, which partition and
+ * keyed hash say, 64 bits under a secret: nobody needs it any more, and kept, it would keep its
+ * segment in quarantine for ever. */
+static bool judge_unreadable(struct proof *proof, int error)
 {
-    if (proof->key_known && error == -EBADMSG && !spells_other_key(proof))
+    if (!proof->key_known)
+        return false;
+    const struct doomed *doomed = proof->store->doomed;
+    const struct index_entry *candidate = &proof->candidates[proof->candidate];
+    uint64_t mark = doomed_mark(doomed, proof->key.slice, candidate->version, candidate->tombstone);
+    if (doomed_has(doomed, mark) || (error == -EBADMSG && !spells_other_key(proof)))
         remove_candidate(proof);
-    return proof->key_known;
+    return true;
 }
 
 /* The current candidate's record is there. Returns whether to go on. */
@@ -143,7 +153,7 @@ static void run(struct proof *proof)
 static void fetched(struct fetch *fetch, int result)
 {
     struct proof *proof = container_of(fetch, struct proof, fetch);
-    bool go_on = result == 0 ? judge(proof) : judge_damaged(proof, result);
+    bool go_on = result == 0 ? judge(proof) : judge_unreadable(proof, result);
     fetch_release(fetch);
     /* Without the newest record's key there is nothing to compare with. */
     proof->candidate = go_on ? proof->candidate + 1 : proof->candidate_count;
