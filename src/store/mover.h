@@ -55,8 +55,12 @@ struct mover_options {
     void *context;
     /* A device or memory error: what the manifest took is unknown. The store must stop. */
     void (*failed)(void *context, int error);
-    /* The disk was full: the job was given up, and is tried again in a second. */
+    /* The disk was full: the job was given up, and is tried again in a second, or once mover_wake
+     * says that there is room. */
     void (*full)(void *context);
+    /* Nothing more can be freed for now: mover_may_free says no. May be NULL. */
+    void (*futile)(void *context);
+    uint64_t room_bytes;  /* compaction sees to it that this much of the disk is free */
     uint64_t tight_bytes; /* mover_set_tight: a job carries at most this much */
 };
 
@@ -96,6 +100,13 @@ void mover_changed_told(struct mover *mover, bool is_durable);
 
 /* The disk is full, and there is space for small jobs only: whatever frees some is worth one. */
 void mover_set_tight(struct mover *mover, bool is_tight);
+
+/* There may be room where there was none: looks again at once. */
+void mover_wake(struct mover *mover);
+
+/* Whether space may come free soon: a job is under way, or there is one that has not been tried in
+ * vain since the last write. Then it begins at once, also when the mover was resting. */
+bool mover_may_free(struct mover *mover);
 
 /* Begins no further jobs; gives up the one under way unless its commit is. Afterwards, once
  * mover_is_busy says false, it may be freed. Goes on through mover_step. */

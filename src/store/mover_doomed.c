@@ -19,8 +19,8 @@ bool mover_bury(struct mover *mover, const struct record *record, uint32_t parti
     struct doomed *doomed = mover->options.doomed;
     if (doomed_count(doomed) == 0)
         return false;
-    uint64_t mark = doomed_mark(doomed, record->key, record->version,
-                                (record->flags & RECORD_TOMBSTONE) != 0);
+    uint64_t mark =
+        doomed_mark(doomed, record->key, record->version, (record->flags & RECORD_TOMBSTONE) != 0);
     if (!doomed_remove(doomed, mark))
         return false;
     struct index_entry old;

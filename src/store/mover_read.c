@@ -214,16 +214,8 @@ static bool is_alive(const struct mover *mover, struct mover_record *record)
     return entry.location == record->location;
 }
 
-/* What has a slot may be known to be dead all the same. */
-static enum mover_read take_alive(struct mover *mover, const struct mover_record *record)
-{
-    bool is_dead = record->is_hidden &&
-                   mover_bury(mover, &record->record, record->partition, record->hash);
-    return is_dead ? MOVER_READ_SKIPPED : MOVER_READ_RECORD;
-}
-
 /* A record of a batch has to be decoded to know its size; a bad one ends the batch. */
-static enum mover_read take_from_batch(struct mover *mover, struct mover_record *ret_record)
+static bool locate_in_batch(struct mover *mover, struct mover_record *ret_record)
 {
     struct mover_reader *reader = &mover->reader;
     struct mover_input *input = &reader->input;
@@ -232,7 +224,7 @@ static enum mover_read take_from_batch(struct mover *mover, struct mover_record 
     if (size < 0) {
         note_damage(mover);
         input->records_left = 0;
-        return MOVER_READ_SKIPPED;
+        return false;
     }
     struct slice key = ret_record->record.key;
     ret_record->data = data;
@@ -241,14 +233,13 @@ static enum mover_read take_from_batch(struct mover *mover, struct mover_record 
     ret_record->hash = hash_keyed(mover->options.secret, key.data, key.size);
     ret_record->location = wal_location_make(input->file, input->record_offset);
     input->record_offset += round_up((uint64_t)size, WAL_RECORD_ALIGNMENT);
-    return is_alive(mover, ret_record) ? take_alive(mover, ret_record) : MOVER_READ_SKIPPED;
+    return true;
 }
 
-/* The directory tells whether a record is alive before it is looked at. */
-static enum mover_read take_from_chunk(struct mover *mover, struct mover_record *ret_record)
+/* The directory tells enough to know whether a record is alive. */
+static void locate_in_chunk(const struct mover_reader *reader, struct mover_input *input,
+                            struct mover_record *ret_record)
 {
-    struct mover_reader *reader = &mover->reader;
-    struct mover_input *input = &reader->input;
     struct segment_entry entry;
     segment_entry_decode(window_at(reader, input->unit_offset + SEGMENT_CHUNK_HEADER_SIZE +
                                                (uint64_t)input->record_index * SEGMENT_ENTRY_SIZE),
@@ -264,14 +255,53 @@ static enum mover_read take_from_chunk(struct mover *mover, struct mover_record 
         .partition = input->partition,
         .size = entry.record_size,
     };
+}
+
+static void look_ahead(struct mover *mover)
+{
+    struct mover_reader *reader = &mover->reader;
+    struct mover_input *input = &reader->input;
+    while (reader->ahead_count < MOVER_AHEAD && input->records_left > 0) {
+        struct mover_record *record =
+            &reader->ahead[(reader->ahead_first + reader->ahead_count) % MOVER_AHEAD];
+        input->records_left--;
+        if (input->is_segment)
+            locate_in_chunk(reader, input, record);
+        else if (!locate_in_batch(mover, record))
+            return;
+        index_prefetch(mover->options.index, record->partition, record->hash);
+        reader->ahead_count++;
+    }
+}
+
+/* What its directory says of a record must be what it says itself. */
+static bool decode_from_chunk(struct mover *mover, struct mover_record *record)
+{
+    struct version version = record->record.version;
+    int64_t size = record_decode(record->data, record->size, &record->record);
+    if (size == record->size && version_compare(record->record.version, version) == 0)
+        return true;
+    note_damage(mover);
+    return false;
+}
+
+static enum mover_read take_record(struct mover *mover, struct mover_record *ret_record)
+{
+    struct mover_reader *reader = &mover->reader;
+    look_ahead(mover);
+    if (reader->ahead_count == 0)
+        return MOVER_READ_SKIPPED;
+    *ret_record = reader->ahead[reader->ahead_first];
+    reader->ahead_first = (reader->ahead_first + 1) % MOVER_AHEAD;
+    reader->ahead_count--;
     if (!is_alive(mover, ret_record))
         return MOVER_READ_SKIPPED;
-    int64_t size = record_decode(ret_record->data, entry.record_size, &ret_record->record);
-    if (size == entry.record_size &&
-        version_compare(ret_record->record.version, entry.version) == 0)
-        return take_alive(mover, ret_record);
-    note_damage(mover);
-    return MOVER_READ_SKIPPED;
+    if (reader->input.is_segment && !decode_from_chunk(mover, ret_record))
+        return MOVER_READ_SKIPPED;
+    /* What has a slot may be known to be dead all the same. */
+    bool is_dead = ret_record->is_hidden &&
+                   mover_bury(mover, &ret_record->record, ret_record->partition, ret_record->hash);
+    return is_dead ? MOVER_READ_SKIPPED : MOVER_READ_RECORD;
 }
 
 enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_record)
@@ -283,7 +313,7 @@ enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_re
         return MOVER_READ_WAIT;
     if (input->handle < 0)
         return MOVER_READ_END;
-    if (input->records_left == 0) {
+    if (input->records_left == 0 && reader->ahead_count == 0) {
         if (input->unit_end > 0) {
             input->at = input->unit_end;
             input->unit_end = 0;
@@ -294,9 +324,7 @@ enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_re
         if (input->records_left == 0) /* a seal */
             return MOVER_READ_SKIPPED;
     }
-    input->records_left--;
-    return input->is_segment ? take_from_chunk(mover, ret_record)
-                             : take_from_batch(mover, ret_record);
+    return take_record(mover, ret_record);
 }
 
 /* ---- opening and closing ---- */
@@ -323,6 +351,7 @@ void mover_read_open(struct mover *mover, const struct mover_input *input)
     reader->input = *input;
     reader->window_offset = 0;
     reader->window_size = 0;
+    reader->ahead_count = 0;
     reader->window_wanted = 0;
     reader->failures = 0;
     reader->has_ended = false;

@@ -114,8 +114,11 @@ struct store_place store_prefetch(const struct store *store, struct slice key, b
 {
     struct store_place place = {hash_keyed(store->superblock.now.secret, key.data, key.size)};
     cache_prefetch(store->cache, place.hash);
-    if (is_write)
-        index_prefetch(store->index, hash_partition(hash_key(key.data, key.size)), place.hash);
+    if (is_write) {
+        uint32_t partition = hash_partition(hash_key(key.data, key.size));
+        index_prefetch(store->index, partition, place.hash);
+        bloom_prefetch(store->bloom, partition, place.hash);
+    }
     return place;
 }
 
@@ -224,8 +227,7 @@ static void doom(struct store *store, const struct plan *plan, struct slice key)
 {
     for (uint32_t i = 0; i < plan->doomed_count; i++) {
         const struct index_entry *old = &plan->doomed[i];
-        doomed_add(store->doomed,
-                   doomed_mark(store->doomed, key, old->version, old->tombstone));
+        doomed_add(store->doomed, doomed_mark(store->doomed, key, old->version, old->tombstone));
         segment_record_doomed(store->segments, old->location, old->read_size);
     }
 }

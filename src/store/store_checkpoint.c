@@ -196,8 +196,9 @@ bool store_step_checkpoint(struct store *store, uint64_t budget)
         commit(store);
         return false;
     }
+    /* On a full disk it would take the room that the mover needs. */
     if (store->is_checkpointing || mover_is_busy(store->mover) || store->failed != 0 ||
-        io_now_ns(store->io) < store->checkpoint_retry_ns ||
+        reserve_is_released(&store->reserve) || io_now_ns(store->io) < store->checkpoint_retry_ns ||
         !store_wants_checkpoint(store, moved_min(store)))
         return false;
     if (store_begin_checkpoint(store) < 0)

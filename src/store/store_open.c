@@ -23,7 +23,7 @@
 #define HEARTBEAT_NS NS_PER_S
 
 /* Of the cache's budget, for marks of what is dead but has its slot still: 8 bytes each. */
-#define DOOMED_SHARE 64u
+#define DOOMED_SHARE 32u
 
 /* Memory for what a job of the mover carries; its table comes on top. */
 #define STAGE_SIZE_MAX (32 * MIB)
@@ -101,6 +101,14 @@ static void log_room(void *context)
     store_made_room(context);
 }
 
+/* Deletes make room in the end, so that they are not refused while the mover is at it. */
+static bool log_may_clear(void *context)
+{
+    struct store *store = context;
+    return store->mover != NULL &&
+           (reserve_is_busy(&store->reserve) || mover_may_free(store->mover));
+}
+
 static void log_failed(void *context, int error)
 {
     struct store *store = context;
@@ -131,6 +139,7 @@ static void log_options(const struct store *store, const char *directory,
         .durable = log_durable,
         .room = log_room,
         .failed = log_failed,
+        .may_clear = log_may_clear,
         .note = log_note,
     };
 }
@@ -273,6 +282,18 @@ static void disk_full(void *context)
     mover_set_tight(store->mover, true);
 }
 
+static void reserve_released(void *context)
+{
+    struct store *store = context;
+    mover_wake(store->mover);
+    store_made_room(store);
+}
+
+static void mover_futile(void *context)
+{
+    store_made_room(context);
+}
+
 /* At most a 32nd of the disk, so that small disks have some use. */
 static uint64_t reserve_size(const struct store *store, uint64_t stage_bytes)
 {
@@ -297,6 +318,17 @@ static void start_heartbeat(struct store *store)
 {
     store->heartbeat.done = beat;
     io_timer(store->io, &store->heartbeat, io_now_ns(store->io) + HEARTBEAT_NS);
+}
+
+/* With less than this free, compaction makes room while it is easy: for a log segment and two jobs
+ * beside the reserve, but at most a 16th of the disk. */
+static uint64_t room_size(const struct store *store, uint64_t stage_bytes, uint64_t reserved)
+{
+    uint64_t free_size, total_size;
+    uint64_t size = reserved + 2 * stage_bytes + store->superblock.now.segment_size;
+    if (io_disk_space(store->io, store->options.path, &free_size, &total_size) == 0)
+        size = min_u64(size, total_size / 16);
+    return size;
 }
 
 static int open_mover(struct store *store)
@@ -329,10 +361,16 @@ static int open_mover(struct store *store)
         .context = store,
         .failed = mover_failed,
         .full = disk_full,
+        .futile = mover_futile,
+        .room_bytes = room_size(store, stage_bytes, reserved),
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
-    return result < 0 ? result
-                      : reserve_init(&store->reserve, store->io, store->log, from->path, reserved);
+    if (result == 0)
+        result = reserve_init(&store->reserve, store->io, store->log, from->path, reserved);
+    store->reserve.released = reserve_released;
+    store->reserve.context = store;
+    wal_set_kept_free(store->wal, reserved);
+    return result;
 }
 
 static uint64_t tell_checkpoint(void *context)

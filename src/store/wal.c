@@ -333,6 +333,11 @@ bool wal_has_space(const struct wal *wal)
     return !wal->disk_full || wal->spare_count >= WAL_SPARES_WANTED;
 }
 
+void wal_set_kept_free(struct wal *wal, uint64_t bytes)
+{
+    wal->kept_free = bytes;
+}
+
 void wal_stats(const struct wal *wal, struct wal_stats *ret_stats)
 {
     struct wal_stats stats = wal->stats;

@@ -211,6 +211,7 @@ struct wal {
     uint64_t lost;
     uint32_t serial;
 
+    uint64_t kept_free; /* bytes of the disk that no new segment may take */
     uint64_t position_last;
     uint64_t durable;
     uint64_t clock_max;       /* greatest clock of a record since start */

@@ -183,8 +183,9 @@ static bool is_known_full(const struct wal *wal)
 {
     uint64_t free_size;
     uint64_t total_size;
-    return wal->disk_full && io_disk_space(wal->io, wal->directory, &free_size, &total_size) == 0 &&
-           free_size < wal->options.segment_size;
+    return (wal->disk_full || wal->kept_free > 0) &&
+           io_disk_space(wal->io, wal->directory, &free_size, &total_size) == 0 &&
+           free_size < wal->options.segment_size + wal->kept_free;
 }
 
 static void task_failed(struct wal *wal, int error)

@@ -50,8 +50,7 @@ static void choose_moves(struct run *run)
     static const uint32_t windows[] = {4 * KIB, 16 * KIB, 64 * KIB, 0};
     struct prng prng = {~run->seed};
     run->plan.target.log_keep_bytes = log_keep_bytes[prng_below(&prng, 4)];
-    /* On a full disk only so many deletes find room in the log before the mover has made some. */
-    if (prng_below(&prng, 4) == 0 && run->plan.trouble != TROUBLE_NO_SPACE)
+    if (prng_below(&prng, 4) == 0)
         run->plan.requests_max += 4000;
     run->plan.target.compact_min = compact_mins[prng_below(&prng, 4)];
     run->plan.target.checkpoint_min = checkpoint_mins[prng_below(&prng, 4)];
