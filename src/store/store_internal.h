@@ -162,6 +162,7 @@ struct store {
     uint64_t checkpoint_gate;        /* log position: what is written counts once this is durable */
     bool is_checkpointing;
     bool is_checkpoint_written; /* and now for the manifest */
+    bool is_checkpoint_wanted;  /* the one that counts is damaged */
 };
 
 static inline struct place store_place(const struct store *store, struct slice key)

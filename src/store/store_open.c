@@ -373,6 +373,24 @@ static int open_mover(struct store *store)
     return result;
 }
 
+static uint64_t tell_checkpoint(void *context)
+{
+    const struct store *store = context;
+    return store->checkpoint_number;
+}
+
+/* Without memory for it the next pass comes again. */
+static void prove_hidden(void *context, uint8_t partition, uint64_t hash)
+{
+    (void)store_add_suspect(context, (struct place){.partition = partition, .hash = hash}, false);
+}
+
+static void replace_checkpoint(void *context)
+{
+    struct store *store = context;
+    store->is_checkpoint_wanted = true;
+}
+
 static int open_scrub(struct store *store)
 {
     struct scrub_options options = {
@@ -383,6 +401,10 @@ static int open_scrub(struct store *store)
         .segments = store->segments,
         .index = store->index,
         .mover = store->mover,
+        .superblock = &store->superblock,
+        .manifest = store->manifest,
+        .shard = store->options.shard,
+        .owner = {store, tell_checkpoint, prove_hidden, replace_checkpoint},
         .rate = store->options.scrub_rate,
         .memory = io_region(store->io) + lay_out(&store->options).scrub,
     };
