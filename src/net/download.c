@@ -62,6 +62,13 @@ static void put(struct download *download)
     free(download);
 }
 
+/* What a client is told when its value could not be read. */
+static uint8_t status_of(int error)
+{
+    bool is_passing = error == -ENOMEM || error == -EMFILE || error == -ENFILE;
+    return is_passing ? MINIVAULT_OVERLOADED : MINIVAULT_CORRUPT;
+}
+
 /* It ends before a byte was shown. */
 static void end(struct download *download, const struct shard_answer *answer)
 {
@@ -139,7 +146,7 @@ static void open_file(struct download *download, const struct shard_answer *answ
     if (result == 0)
         result = shard_download(&server->shard, answer, &events, &download->reader);
     if (result < 0) {
-        end_status(download, result == -ENOMEM ? MINIVAULT_OVERLOADED : MINIVAULT_CORRUPT);
+        end_status(download, status_of(result));
         return;
     }
     download->state = DOWNLOAD_OPENING;
@@ -203,7 +210,7 @@ static void look_at_first(struct download *download)
     if (error == -ENOENT)
         look_again(download);
     else
-        end_status(download, error == -ENOMEM ? MINIVAULT_OVERLOADED : MINIVAULT_CORRUPT);
+        end_status(download, status_of(error));
 }
 
 void download_go_on(struct connection *connection)

@@ -57,6 +57,9 @@ struct mover_options {
     uint64_t tight_bytes; /* mover_set_tight: a job carries at most this much */
 };
 
+/* Segments that it has open for writing: two of each partition. */
+#define MOVER_OUTPUTS_MAX 512u
+
 #define MOVER_MEMORY_SIZE ((size_t)(3 * 1024 * 1024 + 4096))
 
 /* The salt of the segment with this number: nobody outside can tell it, and no file has to be read

@@ -21,6 +21,7 @@
 
 #define MOVER_PARTITIONS 256u
 #define MOVER_GENERATIONS 2u
+static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.h tells it");
 #define MOVER_WINDOW_SIZE ((uint32_t)(1 * MIB)) /* one read of an input; holds a whole chunk */
 #define MOVER_BUFFERS 2u
 #define MOVER_SYNCS 4u

@@ -16,7 +16,7 @@
 #include "store/stream_pool.h"
 #include "store/value_file.h"
 
-#define STREAM_PARTITIONS 256u
+#define STREAM_PARTITIONS STREAM_FOLDERS_MAX
 
 struct stream;
 

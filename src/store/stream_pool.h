@@ -25,6 +25,7 @@
 
 #define VALUE_FILE_BUFFER_SIZE ((uint32_t)(256 * KIB))
 #define STREAM_BUFFERS_MAX 8u
+#define STREAM_FOLDERS_MAX 256u /* open at once: the partitions' */
 
 struct stream_pool;
 
