@@ -223,6 +223,35 @@ def broken_large_frames(context):
     wait_for_files(context, 0)
 
 
+# The log's segments are written once with zeros, some of them while the server serves.
+LOG_AT_START = 256 * MIB
+
+
+def written_bytes(server):
+    with open(f"/proc/{server.process.pid}/io", encoding="utf-8") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("write_bytes"))
+
+
+@test(seconds=120)
+def a_frame_over_the_limit_costs_no_more_than_a_value(context):
+    """It says nothing of its size, so it is refused when it has reached the limit."""
+    server = context.server(*CACHE)
+    frame = zstd_run(20 * VALUE_SIZE_MAX)  # of 64 KiB
+    with server.client(timeout=60) as client:
+        client.set(b"k", b"before")
+        for _ in range(3):
+            assert client.call(set_(b"k", frame, 1)) == (ERROR, b"")
+        wait_for_files(context, 0)
+        most = 3 * VALUE_SIZE_MAX + LOG_AT_START
+        assert written_bytes(server) <= most, f"{written_bytes(server)} bytes, for nothing"
+        assert client.get(b"k") == b"before"
+        declared = zstd_run(20 * VALUE_SIZE_MAX, content_size=20 * VALUE_SIZE_MAX)
+        for _ in range(10):
+            assert client.call(set_(b"k", declared, 1)) == (ERROR, b"")
+        assert written_bytes(server) <= most, "what says so is refused at once"
+    wait_for_files(context, 0)
+
+
 @test()
 def many_frames_at_once(context):
     """More than there are decoders: the others wait, nobody is refused."""
