@@ -72,7 +72,7 @@ struct segment {
     uint64_t indexed_end;  /* recovery's: chunks up to here are in the checkpoint */
     uint64_t number;
     uint64_t salt;
-    uint64_t created;      /* log position, as in its header */
+    uint64_t created;      /* log position, as in its header or lower */
     uint64_t end;          /* durable bytes, as in the manifest */
     uint64_t live_records; /* tombstones too */
     uint64_t live_bytes;
