@@ -5,12 +5,12 @@
  *
  * DATA/manifest-<shard>, appended to in blocks of 4 KiB. A group of edits, possibly over several
  * blocks, takes effect as a whole or not at all: that is what makes a move of records atomic (all
- * its new ends are one group; its inputs go with a later one, once nothing in them is alive: between
- * the two, a record is in both, and versions make it one). The file is as long as it will ever be, zeros
- * behind the last group, so that a full disk does not hinder an append. When it has grown beyond
- * MANIFEST_SIZE_MAX and twice what is needed, it is written anew as DATA/manifest-<shard>.new and
- * renamed over the old one; the last MANIFEST_RESERVE bytes are for what is appended when there is
- * no space for that.
+ * its new ends are one group; its inputs go with a later one, once nothing in them is alive:
+ * between the two, a record is in both, and versions make it one). The file is as long as it will
+ * ever be, zeros behind the last group, so that a full disk does not hinder an append. When it has
+ * grown beyond MANIFEST_SIZE_MAX and twice what is needed, it is written anew as
+ * DATA/manifest-<shard>.new and renamed over the old one; the last MANIFEST_RESERVE bytes are for
+ * what is appended when there is no space for that.
  *
  *   offset  size  field
  *        0     8  magic "mvMANIF1"
