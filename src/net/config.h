@@ -93,6 +93,7 @@ struct config {
     uint32_t stream_buffers; /* of large values on their way; 0: STORE_STREAM_BUFFERS */
     uint64_t log_keep_bytes; /* of sealed log that are not moved yet; 0: some segments */
     uint64_t compact_min;    /* dead bytes of segments that are worth a job; 0: a segment's */
+    uint32_t mover_window;   /* bytes that the mover reads at once; 0: a MiB */
     uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
     uint64_t segment_size;   /* bytes, of a directory that is formatted now */
     uint64_t lock_wait_ns;   /* how long start-up waits for a predecessor's lock and port */

@@ -205,6 +205,16 @@ static void park_if_blocked(struct connection *connection)
         list_push_back(&connection->server->parked, &connection->parked_node);
 }
 
+void connection_set_waits(struct connection *connection, bool waits)
+{
+    uint32_t *count = &connection->server->sets_waiting;
+    if (waits && !connection->set_waits)
+        ++*count;
+    if (!waits && connection->set_waits)
+        --*count;
+    connection->set_waits = waits;
+}
+
 void connection_wake(struct connection *connection)
 {
     if (!list_node_is_linked(&connection->woken_node))
@@ -357,6 +367,7 @@ static void put_away(struct connection *connection)
 void connection_free(struct connection *connection)
 {
     struct server *server = connection->server;
+    connection_set_waits(connection, false);
     upload_free(connection);
     download_free_all(connection);
     input_clear(&connection->input, &server->input_bytes);

@@ -46,6 +46,7 @@ static void fill_store_options(const struct config *config, struct store_options
         .stream_buffers = config->stream_buffers,
         .log_keep_bytes = config->log_keep_bytes,
         .compact_min = config->compact_min,
+        .mover_window = config->mover_window,
         .checkpoint_min = config->checkpoint_min,
         .durability = config->durability,
         .lock_wait_ns = config->lock_wait_ns,
@@ -167,8 +168,13 @@ static void retry_parked(struct server *server)
     retried.head.next->prev = &retried.head;
     retried.head.prev->next = &retried.head;
     list_init(&server->parked);
-    for (struct list_node *node; (node = list_pop_front(&retried)) != NULL;)
-        connection_run(container_of(node, struct connection, parked_node));
+    server->is_retrying = true;
+    for (struct list_node *node; (node = list_pop_front(&retried)) != NULL;) {
+        struct connection *connection = container_of(node, struct connection, parked_node);
+        connection_set_waits(connection, false);
+        connection_run(connection);
+    }
+    server->is_retrying = false;
 }
 
 /* Connections for which something has come. What wakes them meanwhile wants another pass. */

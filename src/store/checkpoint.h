@@ -42,11 +42,17 @@ struct checkpoint_file {
 /* ---- writing ---- */
 
 struct checkpoint_writer;
+
+/* Loading: a slot whose hash has others before it. Errors end the load. */
+typedef int checkpoint_shared(void *context, uint32_t partition, uint64_t hash,
+                              const struct index_entry *entry);
+
 struct checkpoint_options {
     const char *path; /* the data directory */
     uint64_t directory_id;
     uint32_t log_id;
-    uint8_t *memory; /* CHECKPOINT_MEMORY_SIZE bytes of the region, aligned to 4096 */
+    uint8_t *memory;           /* CHECKPOINT_MEMORY_SIZE bytes of the region, aligned to 4096 */
+    checkpoint_shared *shared; /* of loading, with its context; may be NULL */
 };
 #define CHECKPOINT_MEMORY_SIZE ((size_t)2 * 1024 * 1024)
 

@@ -146,6 +146,39 @@ static void end_job(struct mover *mover)
     set_phase(mover, MOVER_IDLE);
 }
 
+/* The job was in vain, and others of its kind will be for a while. */
+static void rest(struct mover *mover)
+{
+    mover->rests[mover->generation - 1] =
+        (struct mover_rest){io_now_ns(mover->io) + MOVER_RETRY_NS, mover->job_last};
+    if (mover->options.futile != NULL)
+        mover->options.futile(mover->options.context);
+}
+
+static void cut(struct io_op *op, int32_t result)
+{
+    (void)op;
+    (void)result; /* best effort: what stays is overwritten */
+}
+
+/* What a failed job wrote behind an end counts for nothing, but would take space until it is
+ * overwritten: on a full disk that could be all that there is. Returns whether one is being cut. */
+static bool cut_output(struct mover *mover)
+{
+    for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
+        struct mover_output *output = mover_output_of(mover, i);
+        if (!output->is_touched || output->segment->end == 0)
+            continue;
+        output->is_touched = false;
+        output->end = output->segment->end;
+        segment_path(mover->options.segments, output->segment, mover->open_path);
+        mover->open_op.done = cut;
+        io_truncate(mover->io, &mover->open_op, mover->open_path, output->end);
+        return true;
+    }
+    return false;
+}
+
 /* What was written counts for nothing. A new segment that the manifest does not know goes. */
 static void forget_outputs(struct mover *mover)
 {
@@ -156,6 +189,7 @@ static void forget_outputs(struct mover *mover)
             continue;
         output->is_touched = false;
         output->end = segment->end;
+        output->job_bytes = output->job_read_bytes = 0;
         if (segment->end > 0)
             continue;
         close_handle(mover, output);
@@ -177,15 +211,28 @@ static bool step_ending(struct mover *mover)
         return false;
     int error = mover->error;
     bool is_fatal = error != 0 && !mover_may_retry(error);
+    bool is_full = error == -ENOSPC || error == -EDQUOT;
+    if (is_full && cut_output(mover))
+        return false;
     /* After a failed commit nobody knows what the manifest names: nothing of it is removed. */
     if (!is_fatal)
         forget_outputs(mover);
+    mover->resume[mover->generation - 1] = (struct mover_resume){0};
     end_job(mover);
+    bool was_tight = mover->is_tight;
     mover->retry_ns = is_fatal ? UINT64_MAX : io_now_ns(mover->io) + MOVER_RETRY_NS;
     if (is_fatal)
         mover->options.failed(mover->options.context, error);
-    else if (error == -ENOSPC || error == -EDQUOT)
+    else if (is_full)
         mover->options.full(mover->options.context);
+    /* A smaller job may find room, or one of the other kind. */
+    if (is_full && was_tight) {
+        mover->retry_ns = 0;
+        if (mover->halvings < MOVER_HALVINGS_MAX)
+            mover->halvings++;
+        else
+            rest(mover);
+    }
     return false;
 }
 
@@ -217,6 +264,17 @@ static bool is_touched(const struct mover *mover, const struct segment *segment)
            mover->outputs[segment->generation - 1][segment->partition].is_touched;
 }
 
+/* Only where all of it is known: the rest of what an earlier process put in may be rounded
+ * otherwise. */
+static void note_filled(struct mover_output *output)
+{
+    struct segment *segment = output->segment;
+    if (segment->end > 0 && segment->filled_read_bytes == 0)
+        return;
+    segment->filled_bytes += output->job_bytes;
+    segment->filled_read_bytes += output->job_read_bytes;
+}
+
 static void committed(struct manifest_op *op, int result)
 {
     struct mover *mover = container_of(op, struct mover, manifest_op);
@@ -231,6 +289,8 @@ static void committed(struct manifest_op *op, int result)
         if (!output->is_touched)
             continue;
         output->is_touched = false;
+        note_filled(output);
+        output->job_bytes = output->job_read_bytes = 0;
         segment_set_end(mover->options.segments, output->segment, output->end);
     }
 }
@@ -299,9 +359,24 @@ static void purge(struct mover *mover, const struct staged *staged)
     mover->stats.purged_tombstones++;
 }
 
+/* Whether it was overwritten on its way, by a key that was not in memory. */
+static bool has_died(struct mover *mover, const struct staged *staged, uint32_t partition)
+{
+    struct index_entry entry;
+    if (index_find(mover->options.index, partition, staged->hash, &entry, 1) == 0 ||
+        version_compare(entry.version, staged->version) == 0 ||
+        index_get(mover->options.index, partition, staged->hash, staged->version, &entry) < 0)
+        return false;
+    struct record record;
+    int64_t size = record_decode(mover->stage.arena + staged->offset, staged->size, &record);
+    assert(size > 0);
+    return mover_bury(mover, &record, partition, staged->hash);
+}
+
 static void apply(struct mover *mover, const struct staged *staged, uint32_t partition)
 {
-    if (index_move(mover->options.index, partition, staged->hash, staged->version,
+    if (has_died(mover, staged, partition) ||
+        index_move(mover->options.index, partition, staged->hash, staged->version,
                    staged->old_location, staged->new_location) < 0)
         return;
     uint64_t read_size = index_read_size(staged->size);
@@ -314,17 +389,31 @@ static void apply(struct mover *mover, const struct staged *staged, uint32_t par
     mover->stats.compacted_bytes += mover->generation == 2 ? staged->size : 0;
 }
 
+static void prefetch_slot(const struct mover *mover, const struct staged *staged)
+{
+    if (staged->size == 0)
+        return;
+    const struct segment *segment =
+        segments_find(mover->options.segments, segment_location_file(staged->new_location));
+    index_prefetch(mover->options.index, segment->partition, staged->hash);
+}
+
 static bool step_applying(struct mover *mover, uint64_t budget)
 {
     struct mover_stage *stage = &mover->stage;
     for (uint64_t used = 0; used < budget; used += APPLY_COST) {
         if (mover->apply_next == stage->count) {
             /* Where there was nothing to move there will not be soon. */
-            mover->retry_ns = io_now_ns(mover->io) + (stage->count > 0 ? 0 : MOVER_RETRY_NS);
+            if (stage->count == 0)
+                rest(mover);
+            mover->halvings = 0;
+            mover->retry_ns = 0;
             end_job(mover);
             return true;
         }
         const struct staged *staged = &stage->records[mover->apply_next++];
+        if (mover->apply_next + MOVER_AHEAD < stage->count)
+            prefetch_slot(mover, staged + MOVER_AHEAD);
         if (staged->size == 0) {
             purge(mover, staged);
             continue;
@@ -374,8 +463,10 @@ static bool step_reading(struct mover *mover, uint64_t budget)
             used += APPLY_COST;
             break;
         case MOVER_READ_RECORD:
-            if (!stage_record(mover, &record))
+            if (!stage_record(mover, &record)) {
+                mover_note_resume(mover);
                 return begin_writing(mover);
+            }
             used += APPLY_COST + record.size;
             break;
         }
@@ -450,6 +541,13 @@ static bool begin_cleaning(struct mover *mover)
 
 /* ---- from phase to phase ---- */
 
+static uint64_t job_bytes(const struct mover *mover)
+{
+    if (!mover->is_tight)
+        return mover->options.stage_bytes;
+    return max_u64(mover->options.tight_bytes >> mover->halvings, MOVER_TIGHT_BYTES_MIN);
+}
+
 /* Looking for work costs a little, so that an idle mover does it once in a while. */
 static bool begin_job(struct mover *mover)
 {
@@ -462,15 +560,14 @@ static bool begin_job(struct mover *mover)
     if (!mover_wants_job(mover, &mover->generation))
         return false;
     uint64_t durable = wal_durable(mover->options.wal);
-    if (mover_stage_open(&mover->stage,
-                         mover->is_tight ? mover->options.tight_bytes : mover->options.stage_bytes,
-                         durable) < 0) {
+    if (mover_stage_open(&mover->stage, job_bytes(mover), durable) < 0) {
         log_warn(mover->log, "not enough memory to move the log to its segments: tried again");
         mover->retry_ns = now_ns + MOVER_RETRY_NS;
         return false;
     }
     mover->log_taken = 0;
     mover->log_taken_bytes = 0;
+    mover->job_last = wal_last(mover->options.wal);
     mover->job_sequence = mover->sequence_last;
     mover->stats.jobs++;
     set_phase(mover, MOVER_READING);
@@ -544,6 +641,23 @@ uint64_t mover_number_last(const struct mover *mover)
 void mover_set_tight(struct mover *mover, bool is_tight)
 {
     mover->is_tight = is_tight;
+}
+
+void mover_wake(struct mover *mover)
+{
+    if (mover->retry_ns != UINT64_MAX)
+        mover->retry_ns = 0;
+}
+
+bool mover_may_free(struct mover *mover)
+{
+    if (mover->is_stopping || mover->retry_ns == UINT64_MAX)
+        return false;
+    uint8_t generation = mover->generation;
+    if (!mover_is_busy(mover) && !mover_wants_job(mover, &generation))
+        return false;
+    mover_wake(mover);
+    return true;
 }
 
 void mover_stop(struct mover *mover)

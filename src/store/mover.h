@@ -26,6 +26,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "io/io.h"
+#include "store/doomed.h"
 #include "store/index.h"
 #include "store/manifest.h"
 #include "store/segments.h"
@@ -42,22 +43,28 @@ struct mover_options {
     struct segments *segments;
     struct manifest *manifest;
     struct index *index;
+    struct doomed *doomed;
     uint64_t segment_size;   /* bytes: a segment that has reached it is sealed */
     uint64_t log_keep_bytes; /* sealed log segments beyond this are moved */
     uint64_t compact_min;    /* dead bytes of all segments that are worth a job */
     uint64_t stage_bytes;    /* memory of a job, beside its table; at least a record's size */
+    uint32_t window_size;    /* bytes of an input that are read at once: blocks, at most 4 MiB */
     uint64_t number_last;    /* of segments, as recovered */
     uint64_t sequence_last;  /* of chunks, as recovered */
     uint8_t *memory;         /* MOVER_MEMORY_SIZE bytes of the region, aligned to 4096 */
     void *context;
     /* A device or memory error: what the manifest took is unknown. The store must stop. */
     void (*failed)(void *context, int error);
-    /* The disk was full: the job was given up, and is tried again in a second. */
+    /* The disk was full: the job was given up, and is tried again in a second, or once mover_wake
+     * says that there is room. */
     void (*full)(void *context);
+    /* Nothing more can be freed for now: mover_may_free says no. May be NULL. */
+    void (*futile)(void *context);
+    uint64_t room_bytes;  /* compaction sees to it that this much of the disk is free */
     uint64_t tight_bytes; /* mover_set_tight: a job carries at most this much */
 };
 
-#define MOVER_MEMORY_SIZE ((size_t)(3 * 1024 * 1024 + 4096))
+#define MOVER_MEMORY_SIZE ((size_t)(12 * 1024 * 1024 + 4096))
 
 /* The salt of the segment with this number: nobody outside can tell it, and no file has to be read
  * to know it. `secret`: HASH_SECRET_SIZE bytes. */
@@ -94,6 +101,13 @@ void mover_changed_told(struct mover *mover, bool is_durable);
 /* The disk is full, and there is space for small jobs only: whatever frees some is worth one. */
 void mover_set_tight(struct mover *mover, bool is_tight);
 
+/* There may be room where there was none: looks again at once. */
+void mover_wake(struct mover *mover);
+
+/* Whether space may come free soon: a job is under way, or there is one that has not been tried in
+ * vain since the last write. Then it begins at once, also when the mover was resting. */
+bool mover_may_free(struct mover *mover);
+
 /* Begins no further jobs; gives up the one under way unless its commit is. Afterwards, once
  * mover_is_busy says false, it may be freed. Goes on through mover_step. */
 void mover_stop(struct mover *mover);
@@ -109,6 +123,7 @@ struct mover_stats {
     uint64_t compacted_bytes;            /* of these, by compaction */
     uint64_t written_bytes;              /* chunks and headers, with padding */
     uint64_t purged_tombstones;
+    uint64_t buried_records; /* known to be dead when they were come upon (doomed.h) */
     uint64_t removed_segments;
     const char *phase; /* what it does now */
 };

@@ -4,13 +4,26 @@
  * overwritten young dies there and is never copied. Segments are compacted once about a quarter
  * of all their bytes is dead, those with the least alive first: that bounds the space at 4/3 of
  * what is alive, and the copying at what the dead share pays for. What a segment needs beside its
- * records is not dead: it would be there again in the next one, and copied for ever. */
+ * records is not dead: it would be there again in the next one, and copied for ever.
+ *
+ * While space is short, three things change. Less than `room_bytes` free: dead bytes are worth a
+ * job sooner, so that the disk is full only when it is full of what is alive. No room for another
+ * log segment: the log keeps nothing, and the segment that is emptied soonest is moved first, since
+ * deletes wait for it. No room for a job (tight): small ones, and whatever frees something. */
 #include "store/mover_internal.h"
 #include "store/wal_format.h"
 
-/* Compaction begins beyond this part of all bytes. Sizes in the index are rounded up by 11 % on the
- * average, so a sixth in its eyes is about a quarter. */
-#define DEAD_SHARE 6u
+/* Compaction begins beyond this part of all bytes. */
+#define DEAD_SHARE 4u
+
+/* Sizes in the index are rounded up, by a quarter at most: less is dead than this says. */
+#define OPTIMISM(bytes) ((bytes) / 5 * 4)
+
+/* Segments of which less than this part is dead are not worth copying: usually, with little free,
+ * and on a full disk. */
+#define VICTIM_SHARE 8u
+#define VICTIM_SHARE_LOW 16u
+#define VICTIM_SHARE_TIGHT 64u
 
 /* Fewer dead bytes are not worth a job even on a full disk. */
 #define DEAD_BYTES_MIN_TIGHT (256 * KIB)
@@ -23,9 +36,14 @@ static uint64_t dead_of(uint64_t size, uint64_t segments, uint64_t records, uint
     return size > needed ? size - needed : 0;
 }
 
+/* What is alive is a part of what was put in, in the index's eyes; so of its true bytes, too. */
 static uint64_t dead_bytes(const struct segment *segment)
 {
-    return dead_of(segment->end, 1, segment->live_records, segment->live_bytes);
+    uint64_t live = segment->live_bytes - segment->doomed_bytes;
+    if (segment->filled_read_bytes > 0)
+        live = (uint64_t)((double)live * (double)segment->filled_bytes /
+                          (double)segment->filled_read_bytes);
+    return dead_of(segment->end, 1, segment->live_records, live);
 }
 
 bool mover_is_output(const struct mover *mover, const struct segment *segment)
@@ -33,27 +51,111 @@ bool mover_is_output(const struct mover *mover, const struct segment *segment)
     return mover->outputs[segment->generation - 1][segment->partition].segment == segment;
 }
 
+static bool is_log_pressed(const struct mover *mover)
+{
+    return !wal_has_space(mover->options.wal);
+}
+
+bool mover_is_pressed(const struct mover *mover)
+{
+    return mover->is_tight || is_log_pressed(mover);
+}
+
+static bool is_room_low(const struct mover *mover)
+{
+    uint64_t free_size, total_size;
+    return mover->options.room_bytes > 0 &&
+           io_disk_space(mover->io, mover->options.path, &free_size, &total_size) == 0 &&
+           free_size < mover->options.room_bytes;
+}
+
+/* Four times the work when the log is twice as long as it should be: the longer it is, the less
+ * room is left for it. */
 uint64_t mover_urgency(const struct mover *mover)
 {
     uint64_t keep = max_u64(mover->options.log_keep_bytes, 1);
-    return max_u64(1, min_u64(wal_sealed_bytes(mover->options.wal) / keep, MOVER_URGENCY_MAX));
+    uint64_t sealed = wal_sealed_bytes(mover->options.wal);
+    uint64_t excess = sealed > keep ? 4 * (sealed - keep) / keep : 0;
+    return is_log_pressed(mover) ? MOVER_URGENCY_MAX : min_u64(1 + excess, MOVER_URGENCY_MAX);
+}
+
+static bool is_resting(const struct mover *mover, uint8_t generation)
+{
+    const struct mover_rest *rest = &mover->rests[generation - 1];
+    bool is_news = mover_is_pressed(mover) && wal_last(mover->options.wal) != rest->last;
+    return io_now_ns(mover->io) < rest->until_ns && !is_news;
 }
 
 static bool is_log_due(const struct mover *mover)
 {
     struct wal_sealed sealed;
-    return wal_sealed_bytes(mover->options.wal) > mover->options.log_keep_bytes &&
+    bool is_long = wal_sealed_bytes(mover->options.wal) > mover->options.log_keep_bytes;
+    return (is_long || is_log_pressed(mover)) && !is_resting(mover, 1) &&
            wal_next_sealed(mover->options.wal, 0, &sealed);
 }
 
-static bool is_compaction_due(const struct mover *mover)
+/* Whether the segment may be a job's input at all. */
+static bool is_usable(const struct mover *mover, const struct segment *segment)
 {
-    struct segments_stats stats;
-    segments_stats(mover->options.segments, &stats);
-    uint64_t dead = dead_of(stats.size_bytes, stats.segments, stats.live_records, stats.live_bytes);
+    return segment->state != SEGMENT_LEAVING && !segment->is_damaged && segment->live_records > 0 &&
+           segment->end > SEGMENT_DATA_OFFSET &&
+           !mover->outputs[segment->generation - 1][segment->partition].is_touched;
+}
+
+static uint32_t victim_share(const struct mover *mover)
+{
+    if (mover->is_tight)
+        return VICTIM_SHARE_TIGHT;
+    return mover->is_room_low ? VICTIM_SHARE_LOW : VICTIM_SHARE;
+}
+
+static bool is_worth_it(const struct mover *mover, const struct segment *segment)
+{
+    return dead_bytes(segment) > segment->end / victim_share(mover);
+}
+
+static bool is_much(const struct mover *mover, uint64_t dead, uint64_t size)
+{
     if (mover->is_tight)
         return dead > DEAD_BYTES_MIN_TIGHT;
-    return dead > stats.size_bytes / DEAD_SHARE && dead > mover->options.compact_min;
+    return dead > mover->options.compact_min && (mover->is_room_low || dead > size / DEAD_SHARE);
+}
+
+/* What the totals say without those that no job may touch: damaged ones keep their dead bytes, and
+ * empty ones are about to go. Looks at every segment. */
+static bool is_worth_compacting(const struct mover *mover)
+{
+    uint64_t size = 0, dead = 0;
+    bool has_victim = false;
+    const struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
+        if (!is_usable(mover, segment))
+            continue;
+        size += segment->end;
+        dead += dead_bytes(segment);
+        has_victim |= is_worth_it(mover, segment);
+    }
+    return has_victim && is_much(mover, dead, size);
+}
+
+/* The totals first, which are there at once. When they were too optimistic they stay so for a
+ * while. */
+static bool is_compaction_due(struct mover *mover)
+{
+    if (is_resting(mover, 2))
+        return false;
+    struct segments_stats stats;
+    segments_stats(mover->options.segments, &stats);
+    mover->is_room_low = is_room_low(mover);
+    uint64_t dead = dead_of(stats.size_bytes, stats.segments, stats.live_records,
+                            OPTIMISM(stats.live_bytes - stats.doomed_bytes));
+    if (!is_much(mover, dead, stats.size_bytes))
+        return false;
+    if (is_worth_compacting(mover))
+        return true;
+    mover->rests[1] =
+        (struct mover_rest){io_now_ns(mover->io) + MOVER_LOOK_NS, wal_last(mover->options.wal)};
+    return false;
 }
 
 bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
@@ -68,12 +170,37 @@ bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
     return true;
 }
 
+void mover_note_resume(struct mover *mover)
+{
+    const struct mover_input *input = &mover->reader.input;
+    mover->resume[mover->generation - 1] =
+        (struct mover_resume){input->number, input->unit_end > 0 ? input->unit_offset : input->at};
+}
+
+/* What lies before was moved by the job before. */
+static uint64_t begin_of(const struct mover *mover, uint64_t number, uint64_t first)
+{
+    const struct mover_resume *resume = &mover->resume[mover->generation - 1];
+    return resume->number == number ? resume->at : first;
+}
+
+/* One segment a job: what matters is that it is emptied. */
+static bool next_pressed(const struct mover *mover, struct wal_sealed *ret_sealed)
+{
+    return mover->log_taken == 0 && wal_emptiest_sealed(mover->options.wal, ret_sealed);
+}
+
+static bool next_oldest(const struct mover *mover, struct wal_sealed *ret_sealed)
+{
+    uint64_t sealed_bytes = wal_sealed_bytes(mover->options.wal);
+    return sealed_bytes > mover->options.log_keep_bytes + mover->log_taken_bytes &&
+           wal_next_sealed(mover->options.wal, mover->log_taken, ret_sealed);
+}
+
 static bool choose_log(struct mover *mover, struct mover_input *ret_input)
 {
     struct wal_sealed sealed;
-    uint64_t sealed_bytes = wal_sealed_bytes(mover->options.wal);
-    if (sealed_bytes <= mover->options.log_keep_bytes + mover->log_taken_bytes ||
-        !wal_next_sealed(mover->options.wal, mover->log_taken, &sealed))
+    if (is_log_pressed(mover) ? !next_pressed(mover, &sealed) : !next_oldest(mover, &sealed))
         return false;
     mover->log_taken = sealed.number;
     mover->log_taken_bytes += sealed.end;
@@ -82,7 +209,7 @@ static bool choose_log(struct mover *mover, struct mover_input *ret_input)
         .handle = -1,
         .number = sealed.number,
         .salt = sealed.salt,
-        .at = WAL_DATA_OFFSET,
+        .at = begin_of(mover, sealed.number, WAL_DATA_OFFSET),
         .end = sealed.end,
     };
     return true;
@@ -97,11 +224,8 @@ static struct segment *choose_victim(struct mover *mover)
         for (struct list_node *node = list_first(list); node != NULL;
              node = list_next(list, node)) {
             struct segment *segment = container_of(node, struct segment, partition_node);
-            bool is_fit = segment->state != SEGMENT_LEAVING && !segment->is_damaged &&
-                          segment->live_records > 0 && segment->taken_by_job != mover->stats.jobs &&
-                          segment->end > SEGMENT_DATA_OFFSET &&
-                          !mover->outputs[segment->generation - 1][partition].is_touched;
-            if (is_fit && dead_bytes(segment) > segment->end / (mover->is_tight ? 64 : 8) &&
+            if (is_usable(mover, segment) && segment->taken_by_job != mover->stats.jobs &&
+                is_worth_it(mover, segment) &&
                 (best == NULL || dead_bytes(segment) * best->end > dead_bytes(best) * segment->end))
                 best = segment;
         }
@@ -124,7 +248,7 @@ static bool choose_segment(struct mover *mover, struct mover_input *ret_input)
         .partition = segment->partition,
         .number = segment->number,
         .salt = segment->salt,
-        .at = SEGMENT_DATA_OFFSET,
+        .at = begin_of(mover, segment->number, SEGMENT_DATA_OFFSET),
         .end = segment->end,
     };
     return true;

@@ -3,6 +3,7 @@
  *   mover.c        the job: from phase to phase
  *   mover_choose.c which inputs, and when
  *   mover_read.c   an input's live records, one by one
+ *   mover_doomed.c which of them are known to be dead
  *   mover_stage.c  where they wait for being written
  *   mover_write.c  chunks into the partitions' open segments, synced
  *
@@ -20,13 +21,18 @@
 #include "store/segment_format.h"
 
 #define MOVER_PARTITIONS 256u
+#define MOVER_HALVINGS_MAX 4u
+#define MOVER_TIGHT_BYTES_MIN (512 * KIB) /* the largest record fits */
 #define MOVER_GENERATIONS 2u
-#define MOVER_WINDOW_SIZE ((uint32_t)(1 * MIB)) /* one read of an input; holds a whole chunk */
-#define MOVER_BUFFERS 2u
-#define MOVER_SYNCS 4u
-#define MOVER_CLEAN_MAX 1024u          /* segments that leave with one group of the manifest */
-#define MOVER_RETRY_NS NS_PER_S        /* after a failure, or for nothing */
-#define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
+#define MOVER_READ_SIZE ((uint32_t)(1 * MIB)) /* holds a whole batch or chunk */
+#define MOVER_READS 4u                        /* of an input at once, side by side */
+#define MOVER_WINDOW_SIZE (MOVER_READS * MOVER_READ_SIZE)
+#define MOVER_BUFFERS 8u                /* chunks being written */
+#define MOVER_SYNCS 32u                 /* at once: the device makes one flush of many */
+#define MOVER_CLEAN_MAX 1024u           /* segments that leave with one group of the manifest */
+#define MOVER_RETRY_NS NS_PER_S         /* after a failure, or for nothing */
+#define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */
+#define MOVER_CHECK_NS (2 * NS_PER_MS)  /* between looks for work */
 
 enum mover_phase {
     MOVER_IDLE,
@@ -44,7 +50,8 @@ enum mover_phase {
 struct mover_input {
     bool is_segment;
     bool is_pinned;
-    bool is_damaged; /* not all of it could be read */
+    bool is_damaged;   /* not all of it could be read */
+    bool is_searching; /* for the next sound header, behind damage */
     uint32_t file;
     int handle;
     uint8_t partition; /* of a segment */
@@ -60,18 +67,21 @@ struct mover_input {
     uint64_t unit_end;
 };
 
-struct mover_reader {
+/* A part of the window on its way. */
+struct mover_piece {
     struct io_op op;
-    struct segment_pin pin;
-    bool is_pinning;
-    struct mover_input input;
-    bool has_input;
-    uint8_t *window;
-    uint64_t window_offset; /* in the file */
-    uint32_t window_size;   /* valid bytes */
+    struct mover *mover;
+    uint32_t size;
+    int32_t result;
 };
 
-/* One live record of the input. `data` is its bytes in the window, valid until the next call. */
+/* Where a job's memory was full in the middle of an input: the next one goes on there. */
+struct mover_resume {
+    uint64_t number; /* of the input; 0: none */
+    uint64_t at;
+};
+
+/* One record of the input. `data` is its bytes in the window. */
 struct mover_record {
     struct record record;
     const uint8_t *data;
@@ -82,6 +92,27 @@ struct mover_record {
     bool is_hidden; /* its hash has a newer slot: it may be dead, which is not proved yet */
 };
 
+/* So many records are located before they are looked up, so that their misses overlap. */
+#define MOVER_AHEAD 16u
+
+struct mover_reader {
+    struct mover_piece pieces[MOVER_READS];
+    uint32_t piece_count;
+    struct segment_pin pin;
+    bool is_pinning;
+    struct mover_input input;
+    bool has_input;
+    struct mover_record ahead[MOVER_AHEAD]; /* of the unit, in a ring */
+    uint32_t ahead_first;
+    uint32_t ahead_count;
+    uint8_t *window;
+    uint64_t window_offset; /* in the file */
+    uint32_t window_wanted; /* bytes that were asked for */
+    uint32_t window_size;   /* valid bytes */
+    uint32_t failures;      /* reads of this input that the device refused */
+    bool has_ended;         /* the file is shorter than it should be */
+};
+
 enum mover_read {
     MOVER_READ_RECORD,
     MOVER_READ_SKIPPED, /* a record that is not alive, or a bad one */
@@ -89,7 +120,7 @@ enum mover_read {
     MOVER_READ_END,     /* of the input */
 };
 
-/* Takes the next record of the input. */
+/* Takes the next live record of the input; its data is valid until the next call. */
 enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_record);
 
 /* Opens the input for mover_read_next. */
@@ -98,6 +129,11 @@ void mover_read_open(struct mover *mover, const struct mover_input *input);
 /* Lets the input go: nothing of the reader is in flight. */
 void mover_read_close(struct mover *mover);
 bool mover_read_is_active(const struct mover *mover);
+
+/* mover_doomed.c: whether this record, which has a slot and a newer one of its hash beside it, is
+ * known to be dead. Then its slot goes. */
+bool mover_bury(struct mover *mover, const struct record *record, uint32_t partition,
+                uint64_t hash);
 
 /* ---- the stage ---- */
 
@@ -140,6 +176,8 @@ struct mover_output {
     struct segment *segment; /* NULL: none yet */
     int handle;              /* for writing; < 0: not open */
     uint64_t end;            /* written; segment->end is what the manifest knows */
+    uint64_t job_bytes;      /* of the records that this job wrote */
+    uint64_t job_read_bytes; /* the same as the index knows them */
     bool is_touched;         /* by this job */
     bool is_new;             /* its name is not durable yet */
 };
@@ -160,6 +198,13 @@ struct mover_sync {
     char path[SEGMENT_PATH_MAX];
 };
 
+/* A kind of job was tried in vain. */
+struct mover_rest {
+    uint64_t until_ns;
+    uint64_t last; /* log position when it began: while space is short, a write since then is a
+                      reason to try again at once */
+};
+
 struct mover {
     struct io *io;
     const struct log *log;
@@ -168,19 +213,24 @@ struct mover {
     uint8_t generation; /* of the job's outputs: 1 moves the log, 2 compacts */
     bool is_stopping;
     bool is_tight;
+    bool is_room_low;  /* less than room_bytes of the disk are free, as of the last look */
     int error;         /* of the job */
     uint64_t retry_ns; /* no job before */
+    struct mover_rest rests[MOVER_GENERATIONS];
+    uint64_t job_last; /* log position when the job began */
+    uint32_t halvings; /* of a job's size, since the disk was too full for the last ones */
     uint64_t number_last;
     uint64_t sequence_last;
     uint64_t job_sequence; /* sequence_last when the job began */
     struct mover_reader reader;
     struct mover_stage stage;
+    struct mover_resume resume[MOVER_GENERATIONS];
     uint64_t log_taken_bytes; /* of the log segments that this job took */
     uint64_t log_taken;       /* number of the last log segment that this job took */
     struct mover_buffer buffers[MOVER_BUFFERS];
     uint32_t write_partition;
     uint32_t write_next;  /* staged record, as index + 1 */
-    struct io_op open_op; /* opening, then the header of a new output */
+    struct io_op open_op; /* opening, then the header of a new output; cutting after a failure */
     bool is_header_written;
     uint8_t *header;
     char open_path[SEGMENT_PATH_MAX];
@@ -206,6 +256,9 @@ bool mover_may_retry(int error);
 
 /* mover_choose.c */
 
+/* Whether space is short, for the log or for segments. */
+bool mover_is_pressed(const struct mover *mover);
+
 /* Whether there is a reason to begin a job, and of which generation. */
 bool mover_wants_job(struct mover *mover, uint8_t *ret_generation);
 
@@ -216,6 +269,9 @@ uint64_t mover_urgency(const struct mover *mover);
 
 /* The job's next input. Returns false: no more. */
 bool mover_choose_input(struct mover *mover, struct mover_input *ret_input);
+
+/* The present input is not read to its end by this job. */
+void mover_note_resume(struct mover *mover);
 
 /* Whether this tombstone, of the present input, need not be carried on. */
 bool mover_may_purge(const struct mover *mover, const struct mover_record *record);

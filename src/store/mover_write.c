@@ -13,6 +13,10 @@ static void fail(struct mover *mover, int error, const char *what, const char *p
     if (mover->error != 0)
         return;
     mover->error = error;
+    if (mover->is_tight && mover_may_retry(error)) {
+        log_debug(mover->log, "%s %s: %s", what, path, strerror(-error));
+        return;
+    }
     log_error(mover->log, "%s %s: %s", what, path, strerror(-error));
 }
 
@@ -147,7 +151,7 @@ static uint32_t count_for_chunk(const struct mover_stage *stage, uint32_t next,
     return count;
 }
 
-static uint32_t fill_records(struct mover *mover, const struct mover_output *output, uint8_t *chunk,
+static uint32_t fill_records(struct mover *mover, struct mover_output *output, uint8_t *chunk,
                              uint32_t count)
 {
     struct mover_stage *stage = &mover->stage;
@@ -165,6 +169,8 @@ static uint32_t fill_records(struct mover *mover, const struct mover_output *out
         segment_entry_encode(&entry,
                              chunk + SEGMENT_CHUNK_HEADER_SIZE + (uint64_t)i * SEGMENT_ENTRY_SIZE);
         uint64_t padded = round_up(staged->size, SEGMENT_RECORD_ALIGNMENT);
+        output->job_bytes += padded;
+        output->job_read_bytes += index_read_size(staged->size);
         memcpy(chunk + at, stage->arena + staged->offset, padded);
         staged->new_location = segment_location_make(output->segment->file, output->end + at);
         at += padded;

@@ -26,6 +26,8 @@ static void unlinked(struct io_op *op, int32_t result)
     (void)result;
     reserve->look_ns = io_now_ns(reserve->io) + LOOK_NS;
     set_state(reserve, RESERVE_ABSENT);
+    if (reserve->released != NULL)
+        reserve->released(reserve->context);
 }
 
 static void unlink_file(struct reserve *reserve)

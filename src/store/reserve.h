@@ -32,7 +32,9 @@ struct reserve {
     enum reserve_state state;
     struct io_op op;
     int handle;
-    int error;        /* of the attempt under way */
+    int error;                       /* of the attempt under way */
+    void (*released)(void *context); /* its space is free now; NULL: nobody wants to know */
+    void *context;
     uint64_t look_ns; /* no look before */
     bool is_needed;   /* it was released: the disk is full */
 };

@@ -81,6 +81,7 @@ struct store_options {
     uint32_t stream_buffers; /* for values on their way; 0: STORE_STREAM_BUFFERS */
     uint64_t log_keep_bytes; /* of sealed log that are not moved yet; 0: some segments */
     uint64_t compact_min;    /* dead bytes of segments that are worth a job; 0: a segment's */
+    uint32_t mover_window;   /* bytes that it reads at once: blocks, at most a MiB; 0: a MiB */
     uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
     uint32_t shard;          /* this shard's number */
     uint64_t scrub_rate;     /* bytes a second, SCRUB_AUTO or SCRUB_OFF */

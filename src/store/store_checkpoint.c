@@ -1,7 +1,6 @@
 /* When the index is checkpointed: at a clean shutdown, and whenever as many records have been moved
  * since the last one as the index has, so that what a start has to read beside it stays in
- * proportion, and what is written for it, too. Not while hashes have slots that recovery left to be
- * sorted out: the next start would find them in the checkpoint, where nothing tells them apart. */
+ * proportion, and what is written for it, too. */
 #include "store/store_internal.h"
 
 #include "base/assert.h"
@@ -196,9 +195,10 @@ bool store_step_checkpoint(struct store *store, uint64_t budget)
         commit(store);
         return false;
     }
+    /* On a full disk it would take the room that the mover needs. */
     if (store->is_checkpointing || mover_is_busy(store->mover) || store->failed != 0 ||
-        io_now_ns(store->io) < store->checkpoint_retry_ns ||
-        !store_wants_checkpoint(store, moved_min(store)) || proof_has_suspects(store))
+        reserve_is_released(&store->reserve) || io_now_ns(store->io) < store->checkpoint_retry_ns ||
+        !store_wants_checkpoint(store, moved_min(store)))
         return false;
     if (store_begin_checkpoint(store) < 0)
         store->checkpoint_retry_ns = io_now_ns(store->io) + RETRY_NS;

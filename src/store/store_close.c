@@ -33,8 +33,7 @@ static int shut_segments(struct store *store)
     int result = 0;
     uint64_t moved_min =
         store->options.checkpoint_min != 0 ? store->options.checkpoint_min : CHECKPOINT_MOVED_MIN;
-    if (!store->is_checkpointing && !proof_has_suspects(store) &&
-        store_wants_checkpoint(store, moved_min))
+    if (!store->is_checkpointing && store_wants_checkpoint(store, moved_min))
         result = store_begin_checkpoint(store);
     while (result >= 0 && store->is_checkpointing) {
         bool more = store_step_checkpoint(store, UINT64_MAX);
@@ -129,6 +128,7 @@ void store_free(struct store *store)
         index_free(store->index);
     if (store->cache != NULL)
         cache_free(store->cache);
+    doomed_free(store->doomed);
     free(store->suspects);
     free(store->superblock.block); /* left by a store that was not shut */
     free(store);

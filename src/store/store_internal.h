@@ -7,6 +7,7 @@
 #include "store/bloom.h"
 #include "store/checkpoint.h"
 #include "store/decode.h"
+#include "store/doomed.h"
 #include "store/fetch.h"
 #include "store/index.h"
 #include "store/manifest.h"
@@ -21,11 +22,14 @@
 /* Gets that wait for the disk, and writes whose old slot is being proved. Each owns a buffer in the
  * region. */
 #define LOOKUPS_MAX 256u
-#define PROOFS_MAX 64u
+#define PROOFS_MAX 256u
 
 /* Slots that one hash may have. Two keys with one keyed hash do not happen by chance, so more than
  * one slot is an overwrite that is not proved yet; at this many a write waits for the proofs. */
 #define CANDIDATES_MAX 8u
+
+/* From this many on they are proved at once, by reading, instead of being left to the mover. */
+#define CANDIDATES_CROWDED 4u
 
 /* How often a look-up starts over because writes changed what it walks through. */
 #define LOOKUP_RELOADS_MAX 8u
@@ -126,6 +130,7 @@ struct store {
     struct list lookups_free;
     struct proof *proofs; /* PROOFS_MAX */
     struct list proofs_free;
+    struct doomed *doomed;
     struct suspect *suspects;
     uint64_t suspect_count;
     uint64_t suspect_capacity;
@@ -183,7 +188,7 @@ static inline bool store_is_damaged_at(const struct store *store, uint32_t parti
 static inline uint64_t store_key_count(const struct store *store)
 {
     uint64_t slots = index_count(store->index) - index_tombstones(store->index);
-    return slots - min_u64(slots, store->suspect_keys);
+    return slots - min_u64(slots, doomed_values(store->doomed) + store->suspect_keys);
 }
 
 /* Errors: -ENOMEM. */
@@ -201,12 +206,17 @@ struct plan {
     struct cache_entry *cached;
     struct index_entry same[CANDIDATES_MAX]; /* slots that are this key's for certain */
     uint32_t same_count;
+    struct index_entry doomed[CANDIDATES_MAX]; /* that most certainly are, for the mover to see */
+    uint32_t doomed_count;
     struct proof *proof; /* for those that may be; NULL: there are none */
-    bool absent;         /* the key is not here at all */
+    bool is_newest;
+    bool absent; /* the key is not here at all */
 };
 
-/* Fills the plan. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
-enum store_status plan_write(struct store *store, struct slice key, struct plan *ret_plan);
+/* Fills the plan. `is_newest`: the write will have a newer version than all there is, else it has
+ * been stamped before. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
+enum store_status plan_write(struct store *store, struct slice key, bool is_newest,
+                             struct plan *ret_plan);
 void plan_drop(struct store *store, struct plan *plan);
 
 /* Appends and applies. `decoded` is what the cache shows; record->version is stamped here when it
@@ -244,11 +254,9 @@ void proof_put(struct store *store, struct proof *proof);
  * !key_known. */
 void proof_start(struct proof *proof);
 
-/* Starts as many proofs as there is room for, for what recovery left. */
+/* Starts as many proofs as there is room for, for what recovery left. What a shutdown leaves of it
+ * the next start finds again. */
 void proof_work_off_suspects(struct store *store);
-
-/* Whether there is still something of it. */
-bool proof_has_suspects(const struct store *store);
 
 /* store_large.c: value files. The memory is of the region, large_memory_size bytes. Errors:
  * -ENOMEM.

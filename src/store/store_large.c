@@ -218,7 +218,7 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
     while (!upload->is_examining && upload->examine_error == STORE_OK && !upload->is_superseded) {
         struct plan plan;
         struct version newest;
-        enum store_status status = plan_write(store, key, &plan);
+        enum store_status status = plan_write(store, key, false, &plan);
         if (status != STORE_OK)
             return status;
         upload->is_superseded = plan_is_newer(upload, &plan);

@@ -22,8 +22,14 @@
 /* How long background work may oversleep on an idle server. */
 #define HEARTBEAT_NS NS_PER_S
 
+/* Of the cache's budget, for marks of what is dead but has its slot still: 8 bytes each. */
+#define DOOMED_SHARE 32u
+
 /* Memory for what a job of the mover carries; its table comes on top. */
 #define STAGE_SIZE_MAX (32 * MIB)
+
+/* One read of the mover. */
+#define MOVER_WINDOW (4 * MIB)
 
 /* Of the file that is kept for a full disk: the largest record and its chunk fit. */
 #define RESERVE_SIZE_MIN (2 * MIB)
@@ -95,6 +101,14 @@ static void log_room(void *context)
     store_made_room(context);
 }
 
+/* Deletes make room in the end, so that they are not refused while the mover is at it. */
+static bool log_may_clear(void *context)
+{
+    struct store *store = context;
+    return store->mover != NULL &&
+           (reserve_is_busy(&store->reserve) || mover_may_free(store->mover));
+}
+
 static void log_failed(void *context, int error)
 {
     struct store *store = context;
@@ -125,6 +139,7 @@ static void log_options(const struct store *store, const char *directory,
         .durable = log_durable,
         .room = log_room,
         .failed = log_failed,
+        .may_clear = log_may_clear,
         .note = log_note,
     };
 }
@@ -160,7 +175,11 @@ static int init_squeeze(struct store *store)
 
 static int create_memory(struct store *store)
 {
-    int result = cache_create(store->options.cache_size, &store->cache);
+    uint64_t doomed_size = store->options.cache_size / DOOMED_SHARE;
+    int result =
+        cache_create(store->options.cache_size - doomed_memory(doomed_size), &store->cache);
+    if (result == 0)
+        result = doomed_create(doomed_size, store->superblock.now.secret, &store->doomed);
     if (result == 0)
         result = index_create(0, &store->index);
     if (result == 0)
@@ -263,6 +282,18 @@ static void disk_full(void *context)
     mover_set_tight(store->mover, true);
 }
 
+static void reserve_released(void *context)
+{
+    struct store *store = context;
+    mover_wake(store->mover);
+    store_made_room(store);
+}
+
+static void mover_futile(void *context)
+{
+    store_made_room(context);
+}
+
 /* At most a 32nd of the disk, so that small disks have some use. */
 static uint64_t reserve_size(const struct store *store, uint64_t stage_bytes)
 {
@@ -289,6 +320,17 @@ static void start_heartbeat(struct store *store)
     io_timer(store->io, &store->heartbeat, io_now_ns(store->io) + HEARTBEAT_NS);
 }
 
+/* With less than this free, compaction makes room while it is easy: for a log segment and two jobs
+ * beside the reserve, but at most a 16th of the disk. */
+static uint64_t room_size(const struct store *store, uint64_t stage_bytes, uint64_t reserved)
+{
+    uint64_t free_size, total_size;
+    uint64_t size = reserved + 2 * stage_bytes + store->superblock.now.segment_size;
+    if (io_disk_space(store->io, store->options.path, &free_size, &total_size) == 0)
+        size = min_u64(size, total_size / 16);
+    return size;
+}
+
 static int open_mover(struct store *store)
 {
     const struct store_options *from = &store->options;
@@ -303,6 +345,7 @@ static int open_mover(struct store *store)
         .segments = store->segments,
         .manifest = store->manifest,
         .index = store->index,
+        .doomed = store->doomed,
         .segment_size = store->superblock.now.segment_size,
         .log_keep_bytes = from->log_keep_bytes != 0
                               ? from->log_keep_bytes
@@ -310,6 +353,7 @@ static int open_mover(struct store *store)
         .compact_min =
             from->compact_min != 0 ? from->compact_min : store->superblock.now.segment_size,
         .stage_bytes = stage_bytes,
+        .window_size = from->mover_window != 0 ? from->mover_window : MOVER_WINDOW,
         .tight_bytes = reserved - reserved / 4,
         .number_last = store->recovered.number_last,
         .sequence_last = store->recovered.sequence_last,
@@ -317,10 +361,16 @@ static int open_mover(struct store *store)
         .context = store,
         .failed = mover_failed,
         .full = disk_full,
+        .futile = mover_futile,
+        .room_bytes = room_size(store, stage_bytes, reserved),
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
-    return result < 0 ? result
-                      : reserve_init(&store->reserve, store->io, store->log, from->path, reserved);
+    if (result == 0)
+        result = reserve_init(&store->reserve, store->io, store->log, from->path, reserved);
+    store->reserve.released = reserve_released;
+    store->reserve.context = store;
+    wal_set_kept_free(store->wal, reserved);
+    return result;
 }
 
 static int open_scrub(struct store *store)

@@ -56,6 +56,9 @@ static bool judge(struct proof *proof)
     if (index_remove(store->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) == 0) {
         struct place place = store_place(store, record->key);
+        uint64_t mark = doomed_mark(store->doomed, record->key, old.version, old.tombstone);
+        if (doomed_remove(store->doomed, mark))
+            segment_record_spared(store->segments, old.location, old.read_size);
         store_record_dead(store, &place, &old, proof->killer_position);
         proof->removed_count++;
     }
@@ -139,7 +142,7 @@ static bool is_being_proved(const struct store *store, uint64_t hash)
 
 void proof_work_off_suspects(struct store *store)
 {
-    while (store->suspect_count > 0) {
+    while (store->suspect_count > 0 && !store->is_shutting) {
         const struct suspect *suspect = &store->suspects[store->suspect_count - 1];
         struct place place = suspect->place;
         struct proof *proof = is_being_proved(store, place.hash) ? NULL : proof_get(store);
@@ -157,12 +160,4 @@ void proof_work_off_suspects(struct store *store)
         (void)load(proof);
         proof_start(proof);
     }
-}
-
-bool proof_has_suspects(const struct store *store)
-{
-    bool is_any = store->suspect_count > 0;
-    for (uint32_t i = 0; i < PROOFS_MAX && !is_any; i++)
-        is_any = !list_node_is_linked(&store->proofs[i].node) && store->proofs[i].is_suspect;
-    return is_any;
 }

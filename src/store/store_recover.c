@@ -170,10 +170,18 @@ static int renew_index(struct store *store)
     struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
         segment->indexed_end = 0;
+    store->suspect_count = store->suspect_keys = 0;
     int result = index_create(0, &store->index);
     if (result == 0)
         index_set_bulk(store->index, true);
     return result;
+}
+
+/* An overwrite that was not proved yet, or left to the mover: who was to see to it has gone. */
+static int suspect_shared(void *context, uint32_t partition, uint64_t hash,
+                          const struct index_entry *entry)
+{
+    return store_suspect(context, (struct place){partition, hash, 0}, entry);
 }
 
 static int load_checkpoint(struct store *store)
@@ -181,6 +189,7 @@ static int load_checkpoint(struct store *store)
     if (store->checkpoint_number == 0)
         return 0;
     struct checkpoint_options options = store_checkpoint_options(store);
+    options.shared = suspect_shared;
     struct checkpoint_info info;
     uint64_t dropped;
     int result = checkpoint_load(store->io, store->log, &options, store->checkpoint_number,
@@ -221,12 +230,9 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     };
     scanning->records++;
     store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
-    int result =
-        index_replace(store->index, partition, found->hash, found->version, &entry, NULL) == 0
-            ? 0
-            : index_add(store->index, partition, found->hash, &entry);
+    int others = index_put(store->index, partition, found->hash, &entry);
     struct place place = {partition, found->hash, 0};
-    return result < 0 ? result : store_suspect(store, place, &entry);
+    return others <= 0 ? others : store_suspect(store, place, &entry);
 }
 
 /* Hashes lie anywhere in the index: without this, each record waits for memory. */

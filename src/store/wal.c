@@ -232,7 +232,7 @@ int wal_open(struct io *io, const struct log *log, const struct wal_options *opt
 static bool is_busy(const struct wal *wal)
 {
     if (io_op_is_active(&wal->timer) || io_op_is_active(&wal->sync) ||
-        io_op_is_active(&wal->keeper.op) || io_op_is_active(&wal->keeper.timer))
+        wal_keeper_is_active(&wal->keeper) || io_op_is_active(&wal->keeper.timer))
         return true;
     for (uint32_t i = 0; wal->buffers != NULL && i < wal->buffer_count; i++) {
         if (io_op_is_active(&wal->buffers[i].op))
@@ -331,6 +331,11 @@ uint64_t wal_gate(const struct wal *wal, uint64_t position)
 bool wal_has_space(const struct wal *wal)
 {
     return !wal->disk_full || wal->spare_count >= WAL_SPARES_WANTED;
+}
+
+void wal_set_kept_free(struct wal *wal, uint64_t bytes)
+{
+    wal->kept_free = bytes;
 }
 
 void wal_stats(const struct wal *wal, struct wal_stats *ret_stats)

@@ -64,6 +64,9 @@ struct wal_events {
     /* A write or sync failed: nothing that is not durable yet ever will be, wal_append refuses from
      * now on. Once. */
     void (*failed)(void *context, int error);
+    /* The disk is full: whether room may come soon without anybody's help. Then an append waits
+     * (-EAGAIN) instead of failing. Asked for each append that finds no segment; may be NULL. */
+    bool (*may_clear)(void *context);
     /* The owner's note as of now, for a header or mark that is about to be written; may be NULL. */
     struct wal_note (*note)(void *context);
     /* Recovery is likely to show a record of this key soon: time to ask the memory for what that
@@ -142,6 +145,14 @@ bool wal_has_space(const struct wal *wal);
  * others. */
 uint64_t wal_gate(const struct wal *wal, uint64_t position);
 
+/* Prepares no further segment unless this much of the disk stays free beside it: what moving
+ * records needs comes first. 0 at first. */
+void wal_set_kept_free(struct wal *wal, uint64_t bytes);
+
+/* Goes on in the next segment when the open one has records and enough others are at hand, so that
+ * the log can be emptied. Returns whether it did. */
+bool wal_roll(struct wal *wal);
+
 /* The bytes at `location` while a buffer still holds them (they may not be on disk yet), otherwise
  * NULL. Valid until the end of the pass. */
 const uint8_t *wal_peek(const struct wal *wal, wal_location location);
@@ -165,6 +176,10 @@ struct wal_sealed {
 
 /* The one with the lowest number above `after`. Returns false: there is none. */
 bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *ret_sealed);
+
+/* The one with the fewest live records: moving these frees it soonest. Returns false: there is
+ * none. */
+bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed);
 
 /* Bytes of all of them. */
 uint64_t wal_sealed_bytes(const struct wal *wal);

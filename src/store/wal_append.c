@@ -33,6 +33,15 @@ static int wait_for_room(struct wal *wal)
     return -EAGAIN;
 }
 
+/* On a full disk only as long as there is hope. */
+static int wait_for_segment(struct wal *wal)
+{
+    const struct wal_events *events = &wal->options.events;
+    bool may_clear = !wal->disk_full || wal_is_clearing(wal) ||
+                     (events->may_clear != NULL && events->may_clear(events->context));
+    return may_clear ? wait_for_room(wal) : -ENOSPC;
+}
+
 /* The last spare segment is kept for deletes, which make room in the end: a set waits for another
  * one, in the open segment as well when deletes have taken the last. */
 static int next_segment(struct wal *wal, bool is_tombstone)
@@ -40,7 +49,7 @@ static int next_segment(struct wal *wal, bool is_tombstone)
     uint32_t needed = is_tombstone ? 1 : 2;
     if (wal->spare_count < needed) {
         wal_keep(wal);
-        return wal->disk_full ? -ENOSPC : wait_for_room(wal);
+        return wait_for_segment(wal);
     }
     const struct list_node *first = list_first(&wal->free_blocks);
     if (first == NULL || list_next(&wal->free_blocks, first) == NULL)
@@ -109,7 +118,20 @@ static int admit(struct wal *wal, bool is_tombstone)
         return -EIO;
     if (wal->spare_count > 0 || is_tombstone)
         return 0;
-    return wal->disk_full ? -ENOSPC : wait_for_room(wal);
+    return wait_for_segment(wal);
+}
+
+bool wal_roll(struct wal *wal)
+{
+    bool has_records = wal->position_last > wal->segment->header.last_before;
+    if (wal->failed != 0 || wal->is_shutting || !has_records ||
+        wal->spare_count < WAL_SPARES_WANTED)
+        return false;
+    if (wal->open != NULL) {
+        wal_close_buffer(wal);
+        wal_pump(wal);
+    }
+    return next_segment(wal, false) == 0;
 }
 
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt)

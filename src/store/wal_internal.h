@@ -39,7 +39,8 @@
     4                /* more: recycled ones are removed. With as few as are wanted, each           \
                         segment would be made before the last one is free, then removed */
 #define WAL_BLOCKS 8 /* blocks for seals and headers: four changes of segment */
-#define WAL_ZEROS_SIZE ((uint32_t)(256 * KIB)) /* one write when a segment is zeroed */
+#define WAL_ZEROS_SIZE ((uint32_t)(512 * KIB)) /* one write when a segment is zeroed */
+#define WAL_ZEROS_IN_FLIGHT 4
 #define WAL_RETRY_NS NS_PER_S /* between attempts to prepare a segment on a full disk */
 #define WAL_CLOCK_AHEAD_MS 250
 #define WAL_NAME_SIZE sizeof("/wal-12345678")
@@ -171,13 +172,21 @@ enum wal_task {
 };
 
 /* One task at a time, on one segment. */
+struct wal_zeros {
+    struct io_op op;
+    struct wal *wal;
+    uint32_t size;
+};
+
 struct wal_keeper {
     struct io_op op;
+    struct wal_zeros zeroing[WAL_ZEROS_IN_FLIGHT]; /* ZERO: instead of op */
+    uint64_t zeroed;                               /* bytes, also those on their way */
+    int zero_error;
     struct io_op timer; /* the next attempt on a full disk */
     enum wal_task task;
     struct wal_segment *segment;
     bool is_recycling; /* MARK is of a segment that held records */
-    uint64_t zeroed;
     uint8_t *mark;  /* one block */
     uint8_t *zeros; /* WAL_ZEROS_SIZE */
 };
@@ -202,6 +211,7 @@ struct wal {
     uint64_t lost;
     uint32_t serial;
 
+    uint64_t kept_free; /* bytes of the disk that no new segment may take */
     uint64_t position_last;
     uint64_t durable;
     uint64_t clock_max;       /* greatest clock of a record since start */
@@ -297,6 +307,9 @@ int wal_cut_old_segments(struct wal *wal);
 
 /* Starts the next piece of housekeeping, if there is any to do and nothing under way. */
 void wal_keep(struct wal *wal);
+
+/* Whether one of its operations is in flight. */
+bool wal_keeper_is_active(const struct wal_keeper *keeper);
 
 /* Whether segments are waiting to be recycled or removed, or are on the way. */
 bool wal_is_clearing(const struct wal *wal);

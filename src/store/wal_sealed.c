@@ -21,6 +21,30 @@ uint64_t wal_sealed_bytes(const struct wal *wal)
     return bytes;
 }
 
+static bool show(const struct wal_segment *segment, struct wal_sealed *ret_sealed)
+{
+    if (segment == NULL)
+        return false;
+    *ret_sealed = (struct wal_sealed){
+        .file = segment->file,
+        .number = segment->header.number,
+        .salt = segment->header.salt,
+        .end = segment->end,
+    };
+    return true;
+}
+
+bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)
+{
+    const struct wal_segment *best = NULL;
+    for (uint32_t file = 0; file < wal->table.capacity; file++) {
+        const struct wal_segment *segment = wal->table.segments[file];
+        if (segment != NULL && is_movable(segment) && (best == NULL || segment->live < best->live))
+            best = segment;
+    }
+    return show(best, ret_sealed);
+}
+
 bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *ret_sealed)
 {
     const struct wal_segment *first = NULL;
@@ -31,15 +55,7 @@ bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *r
         if (first == NULL || segment->header.number < first->header.number)
             first = segment;
     }
-    if (first == NULL)
-        return false;
-    *ret_sealed = (struct wal_sealed){
-        .file = first->file,
-        .number = first->header.number,
-        .salt = first->header.salt,
-        .end = first->end,
-    };
-    return true;
+    return show(first, ret_sealed);
 }
 
 uint64_t wal_first_position(const struct wal *wal)

@@ -140,6 +140,7 @@ static inline void bench_init(struct bench *bench, uint64_t seed, uint32_t key_c
         .value_size_max = 64 * KIB,
         .value_file_min = 4 * KIB,
         .log_keep_bytes = 1,
+        .mover_window = 16 * KIB,
         .checkpoint_min = UINT64_MAX,
         .durability = WAL_COMMIT,
         .events = {bench, bench_durable, bench_room, bench_failed},

@@ -47,13 +47,14 @@ static void choose_moves(struct run *run)
     static const uint64_t log_keep_bytes[] = {1, 1, 512 * KIB, 0};
     static const uint64_t compact_mins[] = {1, 16 * KIB, 128 * KIB, 0};
     static const uint64_t checkpoint_mins[] = {1, 100, 2000, 0};
+    static const uint32_t windows[] = {4 * KIB, 16 * KIB, 64 * KIB, 0};
     struct prng prng = {~run->seed};
     run->plan.target.log_keep_bytes = log_keep_bytes[prng_below(&prng, 4)];
-    /* On a full disk only so many deletes find room in the log before the mover has made some. */
-    if (prng_below(&prng, 4) == 0 && run->plan.trouble != TROUBLE_NO_SPACE)
+    if (prng_below(&prng, 4) == 0)
         run->plan.requests_max += 4000;
     run->plan.target.compact_min = compact_mins[prng_below(&prng, 4)];
     run->plan.target.checkpoint_min = checkpoint_mins[prng_below(&prng, 4)];
+    run->plan.target.mover_window = windows[prng_below(&prng, 4)];
 }
 
 static void choose_workload(struct run *run)

@@ -24,6 +24,7 @@ void target_init(struct target *target, struct sim *sim, const struct target_opt
     target->config.stream_buffers = options->stream_buffers;
     target->config.log_keep_bytes = options->log_keep_bytes;
     target->config.compact_min = options->compact_min;
+    target->config.mover_window = options->mover_window;
     target->config.checkpoint_min = options->checkpoint_min;
     uint64_t segment_size = options->value_file_min + RECORD_EXTRA;
     segment_size = max_u64(segment_size, SEGMENT_SIZE_MIN) + options->segment_size_more;

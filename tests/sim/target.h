@@ -28,6 +28,7 @@ struct target_options {
     uint64_t segment_size_more; /* beyond the least that takes such values */
     uint64_t log_keep_bytes;    /* of sealed log, before it is moved to segments */
     uint64_t compact_min;       /* dead bytes of segments that are worth a job */
+    uint32_t mover_window;      /* bytes that the mover reads at once */
     uint64_t checkpoint_min;    /* moved records that are worth an index checkpoint */
     uint32_t connections_max;
 };

