@@ -18,6 +18,7 @@ enum catalog_kind {
     CATALOG_SEGMENT,
     CATALOG_VALUE,
     CATALOG_SPACE, /* kept for a full disk, or for a measurement: no data */
+    CATALOG_SHARD, /* another shard's, of a later release */
     CATALOG_OTHER, /* not ours */
     CATALOG_KINDS,
 };

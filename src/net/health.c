@@ -39,15 +39,16 @@ uint32_t health_text(struct server *server, char *buffer)
         ",\"disk_free_mb\":%" PRIu64 ",\"disk_total_mb\":%" PRIu64 ",\"scrub_rate_bytes\":%" PRIu64
         ",\"scrub_bytes_read\":%" PRIu64 ",\"scrub_passes\":%" PRIu64
         ",\"scrub_seconds_since_pass\":%" PRIu64 ",\"scrub_damaged_places\":%" PRIu64
-        ",\"scrub_damaged_dead_places\":%" PRIu64 "}",
+        ",\"scrub_damaged_dead_places\":%" PRIu64 ",\"scrub_mended_places\":%" PRIu64 "}",
         health_status(server, &stats), (io_now_ns(server->io) - server->started_ns) / NS_PER_S,
-        stats.cache.entries, stats.cache.memory / MIB, stats.wal.size_bytes / MIB, memory / MIB,
-        MINIVAULT_VERSION, stats.keys, server->connection_count, server->shard.gets,
-        server->shard.sets, server->shard.deletes, server->requests_refused,
-        server->connections_refused, stats.get_hits, stats.get_misses, stats.cache.evictions,
-        stats.wal.segments, stats.wal.batches, stats.wal.bytes_written, stats.disk_free / MIB,
-        stats.disk_total / MIB, stats.scrub.rate, stats.scrub.bytes, stats.scrub.passes,
-        stats.scrub.pass_age_s, stats.scrub.damaged, stats.scrub.damaged_dead);
+        stats.cache.entries, stats.cache.memory / MIB,
+        (stats.wal.size_bytes + stats.segments.size_bytes) / MIB, memory / MIB, MINIVAULT_VERSION,
+        stats.keys, server->connection_count, server->shard.gets, server->shard.sets,
+        server->shard.deletes, server->requests_refused, server->connections_refused,
+        stats.get_hits, stats.get_misses, stats.cache.evictions, stats.wal.segments,
+        stats.wal.batches, stats.wal.bytes_written, stats.disk_free / MIB, stats.disk_total / MIB,
+        stats.scrub.rate, stats.scrub.bytes, stats.scrub.passes, stats.scrub.pass_age_s,
+        stats.scrub.damaged, stats.scrub.damaged_dead, stats.scrub.mended);
     assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
     return (uint32_t)size;
 }

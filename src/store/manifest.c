@@ -136,7 +136,8 @@ static bool must_rewrite(const struct manifest *manifest)
 /* A damaged file is left alone until somebody appends. */
 static bool has_grown(const struct manifest *manifest)
 {
-    return !manifest->has_loss && manifest->size - manifest->used < MANIFEST_RESERVE_BLOCKS;
+    return !manifest->has_loss &&
+           (manifest->is_worn || manifest->size - manifest->used < MANIFEST_RESERVE_BLOCKS);
 }
 
 static bool may_be_tried_again(int error)
@@ -182,6 +183,14 @@ void manifest_append(struct manifest *manifest, struct manifest_op *op,
         memcpy(manifest->edits, edits, count * sizeof *edits);
     manifest->count = count;
     manifest->op = op;
+    if (manifest->phase != MANIFEST_REWRITING)
+        manifest->rewrite_error = 0;
+    manifest_go_on(manifest);
+}
+
+void manifest_renew(struct manifest *manifest)
+{
+    manifest->is_worn = true;
     if (manifest->phase != MANIFEST_REWRITING)
         manifest->rewrite_error = 0;
     manifest_go_on(manifest);

@@ -66,6 +66,7 @@ struct manifest {
     bool is_new;
     bool is_lost; /* a file is being made in place of one that is gone */
     bool has_loss;
+    bool is_worn;     /* the file is to be written anew */
     bool is_unsealed; /* a group was written behind which there is no seal */
     int failed;
     enum manifest_phase phase;

@@ -64,6 +64,11 @@ struct mover_options {
     uint64_t tight_bytes; /* mover_set_tight: a job carries at most this much */
 };
 
+/* Files that it has open at most: for writing two segments of each partition, and folders while the
+ * names of new ones are synced. */
+#define MOVER_OUTPUTS_MAX 512u
+#define MOVER_FOLDERS_MAX 32u
+
 #define MOVER_MEMORY_SIZE ((size_t)(12 * 1024 * 1024 + 4096))
 
 /* The salt of the segment with this number: nobody outside can tell it, and no file has to be read

@@ -24,11 +24,12 @@
 #define MOVER_HALVINGS_MAX 4u
 #define MOVER_TIGHT_BYTES_MIN (512 * KIB) /* the largest record fits */
 #define MOVER_GENERATIONS 2u
+static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.h tells it");
 #define MOVER_READ_SIZE ((uint32_t)(1 * MIB)) /* holds a whole batch or chunk */
 #define MOVER_READS 4u                        /* of an input at once, side by side */
 #define MOVER_WINDOW_SIZE (MOVER_READS * MOVER_READ_SIZE)
 #define MOVER_BUFFERS 8u                /* chunks being written */
-#define MOVER_SYNCS 32u                 /* at once: the device makes one flush of many */
+#define MOVER_SYNCS MOVER_FOLDERS_MAX               /* at once: the device makes one flush of many */
 #define MOVER_CLEAN_MAX 1024u           /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S         /* after a failure, or for nothing */
 #define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */

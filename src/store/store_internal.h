@@ -162,6 +162,7 @@ struct store {
     uint64_t checkpoint_gate;        /* log position: what is written counts once this is durable */
     bool is_checkpointing;
     bool is_checkpoint_written; /* and now for the manifest */
+    bool is_checkpoint_wanted;  /* the one that counts is damaged */
 };
 
 static inline struct place store_place(const struct store *store, struct slice key)
@@ -188,7 +189,7 @@ static inline bool store_is_damaged_at(const struct store *store, uint32_t parti
 static inline uint64_t store_key_count(const struct store *store)
 {
     uint64_t slots = index_count(store->index) - index_tombstones(store->index);
-    return slots - min_u64(slots, doomed_values(store->doomed) + store->suspect_keys);
+    return slots - min_u64(slots, store->suspect_keys + doomed_values(store->doomed));
 }
 
 /* Errors: -ENOMEM. */

@@ -165,6 +165,11 @@ void wal_unpin_file(struct wal *wal, uint32_t file);
  * segment without live records is recycled once its last killer is durable and nobody pins it. */
 void wal_record_dead(struct wal *wal, wal_location location, uint64_t killer_position);
 
+/* The record at `location` is dead but keeps its slot for now; and: it is about to lose its slot.
+ */
+void wal_record_doomed(struct wal *wal, wal_location location);
+void wal_record_spared(struct wal *wal, wal_location location);
+
 /* The sealed segments with live records, for the mover: a segment goes once its records are dead,
  * and a record that lies elsewhere by now is dead here (wal_record_dead with killer position 0). */
 struct wal_sealed {

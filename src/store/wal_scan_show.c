@@ -2,26 +2,16 @@
 #include "store/wal_scan_internal.h"
 
 #include <errno.h>
-#include <inttypes.h>
-
-/* A rotten device must not flood the journal. */
-#define NOTES_MAX 100
-
-static bool may_note(struct wal_scan *scan)
-{
-    if (scan->notes == NOTES_MAX)
-        log_error(scan->log, "the log has more damage than is worth a line each");
-    return scan->notes++ < NOTES_MAX;
-}
 
 void scan_note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto,
                      const char *what)
 {
     scan->segments[index].is_damaged = true;
     scan->found.damaged_batches++;
-    if (may_note(scan))
-        log_error(scan->log, "%s: damage from byte %" PRIu64 " to %" PRIu64 ": %s",
-                  scan->segments[index].path, from, upto, what);
+    scan->note(
+        scan->context,
+        &(struct wal_scan_note){
+            .kind = WAL_SCAN_DAMAGE, .segment = index, .from = from, .upto = upto, .what = what});
 }
 
 /* The positions from scan->expected to `last` are not there, although they were durable. */
@@ -30,11 +20,11 @@ void scan_note_lost(struct wal_scan *scan, uint32_t index, uint64_t offset, uint
     if (last < scan->expected)
         return;
     scan->found.damaged_last = max_u64(scan->found.damaged_last, last);
-    if (may_note(scan))
-        log_error(scan->log,
-                  "%s: the writes at the log positions %" PRIu64 " to %" PRIu64
-                  " are missing before byte %" PRIu64 ", although they were acknowledged",
-                  scan->segments[index].path, scan->expected, last, offset);
+    scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_SCAN_LOST,
+                                                      .segment = index,
+                                                      .from = offset,
+                                                      .position_first = scan->expected,
+                                                      .position_last = last});
     if (!scan->segments[index].is_damaged)
         scan_note_place(scan, index, offset, offset, "batches are missing before it");
     scan->expected = last + 1;
@@ -47,11 +37,11 @@ static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offse
     struct record record;
     int64_t result = record_decode(data, size, &record);
     if (result == -EPROTONOSUPPORT) {
-        log_error(scan->log,
-                  "%s: the record at byte %" PRIu64
-                  " has format %u and flags %02x, which this program does not know: "
-                  "use the version that wrote it, or a newer one",
-                  scan->segments[index].path, offset, data[6], data[7]);
+        scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_SCAN_UNKNOWN,
+                                                          .segment = index,
+                                                          .from = offset,
+                                                          .format = data[6],
+                                                          .flags = data[7]});
         return result;
     }
     if (result < 0 || record.position != position)

@@ -103,7 +103,7 @@ Test(checkpoint, slots_that_share_a_hash_are_told)
     struct log log = {.level_min = LOG_WARN, .write = say_nothing};
     struct shared shared = {slot.hash & (((uint64_t)1 << 56) - 1), slot.partition, 0};
     struct checkpoint_options options = checkpoint_options(io, folder(world));
-    options.shared = note_shared;
+    options.each_twin = note_shared;
     struct checkpoint_info info;
     uint64_t dropped;
     struct index *loaded = make_index();
