@@ -36,7 +36,7 @@
 #define RESERVE_SIZE_MIN (2 * MIB)
 
 /* Partition segments open at once, for reading. */
-#define SEGMENTS_OPEN_MAX 2048u
+#define SEGMENTS_OPEN_MAX 2000u
 
 /* The log's files: what it keeps, spares, and what waits to be moved. */
 #define LOG_FILES_MAX 192u
