@@ -248,12 +248,15 @@ def loopback(bench, value_size):
         bench.tool("loopback"), "--port", "{port}", "--value-size", str(value_size)])
 
 
+def mvload_command(bench, server, *words):
+    return [bench.tool("mvload"), "--json", "--noise", "--protocol", server.protocol, "--port",
+            str(server.port), "--key-size", str(KEY_SIZE)] + [str(word) for word in words]
+
+
 def mvload(bench, server, *words):
     """One run; mvload's JSON. A run with an error or a miss is no measurement."""
-    command = [bench.tool("mvload"), "--json", "--noise", "--protocol", server.protocol, "--port",
-               str(server.port), "--key-size", str(KEY_SIZE)] + [str(word) for word in words]
     try:
-        return json.loads(bench.run(command, CLIENT_CPU))
+        return json.loads(bench.run(mvload_command(bench, server, *words), CLIENT_CPU))
     except Failure as failure:
         raise Failure(f"against {server.name}: {failure}\nits log ends:\n"
                       f"{server.log_tail()}") from None

@@ -143,6 +143,27 @@ static struct index_slot *search_version(const struct index *index, uint32_t par
     return slot;
 }
 
+int index_put(struct index *index, uint32_t partition, uint64_t hash,
+              const struct index_entry *entry)
+{
+    assert(partition < PARTITION_COUNT);
+    struct index_search search;
+    index_search_begin(&index->tables[partition], &index->memory, hash, &search);
+    struct index_slot *slot;
+    int others = 0;
+    while ((slot = index_search_next(&search)) != NULL) {
+        others++;
+        if (slot->clock != entry->version.clock || slot->origin != entry->version.origin)
+            continue;
+        index->tombstones += entry->tombstone;
+        index->tombstones -= slot->tombstone;
+        *slot = slot_make(hash, entry);
+        return 0;
+    }
+    int result = index_add(index, partition, hash, entry);
+    return result < 0 ? result : others;
+}
+
 int index_get(const struct index *index, uint32_t partition, uint64_t hash, struct version version,
               struct index_entry *ret_entry)
 {

@@ -52,6 +52,11 @@ void index_set_bulk(struct index *index, bool is_bulk);
 int index_add(struct index *index, uint32_t partition, uint64_t hash,
               const struct index_entry *entry);
 
+/* Replaces the slot that has exactly this hash and the entry's version, and returns 0; or adds one,
+ * and returns how many others the hash has. Errors: as above. */
+int index_put(struct index *index, uint32_t partition, uint64_t hash,
+              const struct index_entry *entry);
+
 /* The slot that has exactly this hash and version. Errors: -ENOENT. */
 int index_get(const struct index *index, uint32_t partition, uint64_t hash, struct version version,
               struct index_entry *ret_entry);
