@@ -78,6 +78,11 @@ void index_free(struct index *index)
     free(index);
 }
 
+void index_set_bulk(struct index *index, bool is_bulk)
+{
+    index_pool_set_bulk(&index->memory.pool, is_bulk);
+}
+
 /* Whether this many more rows, whole blocks of them, are within the limit. */
 static bool has_memory(const struct index *index, uint64_t rows)
 {

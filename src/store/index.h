@@ -42,6 +42,10 @@ uint64_t index_read_size(uint64_t record_size);
 int index_create(uint64_t memory_max, struct index **ret_index);
 void index_free(struct index *index);
 
+/* While many slots are added and nobody waits for a single one, as at a start: adding and finding
+ * them is faster. Off at first; to be turned off again before somebody waits. */
+void index_set_bulk(struct index *index, bool is_bulk);
+
 /* Adds a slot beside whatever is there for this hash. `partition` is hash_partition of the key's
  * XXH64, `hash` is hash_keyed. Never reads keys, never stalls: a table grows by one row at a time.
  * Errors: -ENOMEM (memory_max). */

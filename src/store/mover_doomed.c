@@ -10,6 +10,7 @@ static void record_dead(struct mover *mover, const struct index_entry *old)
         segment_record_dead(mover->options.segments, old->location, old->read_size,
                             killer_position);
     } else {
+        wal_record_spared(mover->options.wal, old->location);
         wal_record_dead(mover->options.wal, old->location, killer_position);
     }
 }

@@ -95,6 +95,12 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
     return recovery->each_result == 0 ? 0 : -ECANCELED;
 }
 
+static void announce(void *context, struct slice key)
+{
+    const struct recovery *recovery = context;
+    recovery->options->events.coming(recovery->options->events.context, key);
+}
+
 /* A rotten device must not flood the journal. */
 #define NOTES_MAX 100
 
@@ -176,6 +182,7 @@ static int scan_segments(struct recovery *recovery)
         .context = recovery,
         .load = load,
         .record = show,
+        .coming = recovery->options->events.coming != NULL ? announce : NULL,
         .note = note,
     };
     recovery->reported_ns = io_now_ns(recovery->io);

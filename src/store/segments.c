@@ -283,8 +283,6 @@ void segment_record_dead(struct segments *segments, uint64_t location, uint64_t 
 
 void segment_record_doomed(struct segments *segments, uint64_t location, uint64_t read_size)
 {
-    if (!location_is_segment(location))
-        return;
     struct segment *segment = segments_find(segments, segment_location_file(location));
     assert(segment != NULL && segment->live_bytes - segment->doomed_bytes >= read_size);
     segment->doomed_bytes += read_size;
@@ -293,8 +291,6 @@ void segment_record_doomed(struct segments *segments, uint64_t location, uint64_
 
 void segment_record_spared(struct segments *segments, uint64_t location, uint64_t read_size)
 {
-    if (!location_is_segment(location))
-        return;
     struct segment *segment = segments_find(segments, segment_location_file(location));
     assert(segment != NULL && segment->doomed_bytes >= read_size);
     segment->doomed_bytes -= read_size;

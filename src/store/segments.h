@@ -81,10 +81,10 @@ struct segment {
     uint64_t live_records; /* tombstones too */
     uint64_t live_bytes;
     uint64_t doomed_bytes; /* of these: dead, but they still have slots (doomed.h) */
-    uint64_t killer_last; /* log position: it may go once this is durable */
-    bool is_seen;         /* recovery: its file is there */
-    bool created_telling; /* the manifest's group under way says how low `created` is */
-    bool created_changed; /* `created` is lower than the manifest says: for its next group */
+    uint64_t killer_last;  /* log position: it may go once this is durable */
+    bool is_seen;          /* recovery: its file is there */
+    bool created_telling;  /* the manifest's group under way says how low `created` is */
+    bool created_changed;  /* `created` is lower than the manifest says: for its next group */
 };
 
 struct segments;
@@ -164,8 +164,8 @@ void segment_add_live(struct segments *segments, struct segment *segment, uint64
 void segment_record_dead(struct segments *segments, uint64_t location, uint64_t read_size,
                          uint64_t killer_position);
 
-/* The record at `location` is dead but keeps its slot for now; and: it loses its slot, or its death
- * was doubtful. Locations in the log are ignored. */
+/* The record at `location` is dead but keeps its slot for now; and: it is about to lose its slot.
+ */
 void segment_record_doomed(struct segments *segments, uint64_t location, uint64_t read_size);
 void segment_record_spared(struct segments *segments, uint64_t location, uint64_t read_size);
 

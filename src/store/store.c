@@ -228,7 +228,10 @@ static void doom(struct store *store, const struct plan *plan, struct slice key)
     for (uint32_t i = 0; i < plan->doomed_count; i++) {
         const struct index_entry *old = &plan->doomed[i];
         doomed_add(store->doomed, doomed_mark(store->doomed, key, old->version, old->tombstone));
-        segment_record_doomed(store->segments, old->location, old->read_size);
+        if (location_is_segment(old->location))
+            segment_record_doomed(store->segments, old->location, old->read_size);
+        else
+            wal_record_doomed(store->wal, old->location);
     }
 }
 
@@ -399,8 +402,7 @@ struct decode_queue *store_decodes(struct store *store)
 void store_stats(struct store *store, struct store_stats *ret_stats)
 {
     *ret_stats = (struct store_stats){
-        .keys = index_count(store->index) - index_tombstones(store->index) -
-                doomed_values(store->doomed),
+        .keys = store_key_count(store),
         .index_memory = index_memory(store->index),
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,

@@ -80,6 +80,7 @@ struct proof {
     uint32_t candidate;
     uint32_t removed_count; /* slots, in this round */
     bool is_suspect;        /* left by recovery: all slots of the hash are to be sorted out */
+    bool is_counted;        /* as the suspect's */
     bool key_known;         /* false: the first candidate's key is the one to prove */
     struct list_node node;
 };
@@ -87,6 +88,7 @@ struct proof {
 /* A hash that recovery left with several slots. */
 struct suspect {
     struct place place;
+    bool is_counted; /* among the keys, though it will turn out to be an older write of one */
 };
 
 /* What recovery found beside the log. */
@@ -132,6 +134,7 @@ struct store {
     struct suspect *suspects;
     uint64_t suspect_count;
     uint64_t suspect_capacity;
+    uint64_t suspect_keys; /* of them is_counted */
     uint64_t lookups_active;
     uint64_t proofs_active;
 
@@ -179,6 +182,14 @@ static inline bool store_is_damaged_at(const struct store *store, uint32_t parti
 {
     uint64_t damage = max_u64(store->damage_last, store->damage_of_partition[partition]);
     return damage != 0 && position <= damage;
+}
+
+/* How many keys there are. While recovery's suspects are sorted out, writes may make it too small
+ * for a moment. */
+static inline uint64_t store_key_count(const struct store *store)
+{
+    uint64_t slots = index_count(store->index) - index_tombstones(store->index);
+    return slots - min_u64(slots, store->suspect_keys + doomed_values(store->doomed));
 }
 
 /* Errors: -ENOMEM. */
@@ -278,7 +289,11 @@ int store_replay_log(struct store *store, const struct wal_options *options,
                      struct wal_state **ret_state);
 
 /* A hash that has several slots. Errors: -ENOMEM. */
-int store_add_suspect(struct store *store, struct place place);
+int store_add_suspect(struct store *store, struct place place, bool is_counted);
+
+/* After the slot `entry` of a hash was found: when the hash has others, they are sorted out once
+ * the store is open. Errors: -ENOMEM. */
+int store_suspect(struct store *store, struct place place, const struct index_entry *entry);
 
 /* store_survey.c: counts what is alive and removes what nothing names. Errors: the device's,
  * -ENOMEM. */

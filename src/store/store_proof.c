@@ -6,6 +6,9 @@
 
 #include <errno.h>
 
+/* Of PROOFS_MAX: nobody waits for what recovery left to be sorted out. */
+#define SUSPECTS_ACTIVE_MAX 32u
+
 struct proof *proof_get(struct store *store)
 {
     struct list_node *node = list_pop_front(&store->proofs_free);
@@ -19,6 +22,7 @@ struct proof *proof_get(struct store *store)
     proof->removed_count = 0;
     proof->key_known = true;
     proof->is_suspect = false;
+    proof->is_counted = false;
     return proof;
 }
 
@@ -29,6 +33,7 @@ void proof_put(struct store *store, struct proof *proof)
     list_push_front(&store->proofs_free, &proof->node);
     assert(store->proofs_active > 0);
     store->proofs_active--;
+    store->suspect_keys -= proof->is_counted;
     store_made_room(store);
 }
 
@@ -38,6 +43,15 @@ static bool refresh(const struct proof *proof, struct index_entry *candidate)
 {
     return index_get(proof->store->index, proof->place.partition, proof->place.hash,
                      candidate->version, candidate) == 0;
+}
+
+/* The mark of its death is gone, and its slot. */
+static void record_spared(struct store *store, const struct index_entry *old)
+{
+    if (location_is_segment(old->location))
+        segment_record_spared(store->segments, old->location, old->read_size);
+    else
+        wal_record_spared(store->wal, old->location);
 }
 
 static void remove_candidate(struct proof *proof)
@@ -50,7 +64,7 @@ static void remove_candidate(struct proof *proof)
     struct place place = store_place(store, proof->key.slice);
     uint64_t mark = doomed_mark(store->doomed, proof->key.slice, old.version, old.tombstone);
     if (doomed_remove(store->doomed, mark))
-        segment_record_spared(store->segments, old.location, old.read_size);
+        record_spared(store, &old);
     store_record_dead(store, &place, &old, proof->killer_position);
     proof->removed_count++;
 }
@@ -178,14 +192,19 @@ static bool is_being_proved(const struct store *store, uint64_t hash)
 
 void proof_work_off_suspects(struct store *store)
 {
-    while (store->suspect_count > 0) {
-        struct place place = store->suspects[store->suspect_count - 1].place;
+    while (store->suspect_count > 0 && store->proofs_active < SUSPECTS_ACTIVE_MAX) {
+        const struct suspect *suspect = &store->suspects[store->suspect_count - 1];
+        struct place place = suspect->place;
         struct proof *proof = is_being_proved(store, place.hash) ? NULL : proof_get(store);
         if (proof == NULL && list_is_empty(&store->proofs_free))
             return;
+        bool is_counted = suspect->is_counted;
         store->suspect_count--;
-        if (proof == NULL)
+        if (proof == NULL) {
+            store->suspect_keys -= is_counted;
             continue;
+        }
+        proof->is_counted = is_counted;
         proof->place = place;
         proof->is_suspect = true;
         (void)load(proof);

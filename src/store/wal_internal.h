@@ -73,6 +73,7 @@ struct wal_segment {
     uint64_t size;      /* of the file */
     uint64_t end;       /* where the next batch goes; nothing from here on is the log's */
     uint64_t live;      /* records */
+    uint64_t doomed;    /* of these: dead, but they still have slots (doomed.h) */
     uint64_t killer_last;
     uint64_t position_last; /* recovered: of its last record; 0: none */
     uint64_t mark;          /* recovered: the number in the file's spare mark; 0: none */
@@ -187,8 +188,8 @@ struct wal_keeper {
     enum wal_task task;
     struct wal_segment *segment;
     bool is_recycling; /* MARK is of a segment that held records */
-    uint8_t *mark;  /* one block */
-    uint8_t *zeros; /* WAL_ZEROS_SIZE */
+    uint8_t *mark;     /* one block */
+    uint8_t *zeros;    /* WAL_ZEROS_SIZE */
 };
 
 struct wal {

@@ -293,8 +293,7 @@ static void zeros_done(struct io_op *op, int32_t result)
     struct wal_zeros *zeros = container_of(op, struct wal_zeros, op);
     struct wal *wal = zeros->wal;
     struct wal_keeper *keeper = &wal->keeper;
-    int error = result >= 0 && (uint32_t)result != zeros->size ? -EIO
-                                                               : (result < 0 ? result : 0);
+    int error = result >= 0 && (uint32_t)result != zeros->size ? -EIO : (result < 0 ? result : 0);
     if (keeper->zero_error == 0)
         keeper->zero_error = error;
     if (keeper->zero_error == 0 && wal->failed == 0 && !wal->is_shutting)

@@ -25,6 +25,9 @@
 
 #define WAL_READABLE UINT64_MAX
 
+/* How many records are announced before they are shown. */
+#define WAL_SCAN_AHEAD 16u
+
 struct wal_scan_segment {
     struct wal_segment_header header;
     uint64_t size;            /* bytes in the file, a multiple of the block */
@@ -80,6 +83,8 @@ struct wal_scan {
                 const uint8_t **ret_image);
     /* One record at `offset` of the segment; anything but 0 ends the scan. */
     int (*record)(void *context, uint32_t segment, uint64_t offset, const struct record *record);
+    /* A record of this key is likely to be shown soon. May be NULL. */
+    void (*coming)(void *context, struct slice key);
     /* Each is told once, however many there are. */
     void (*note)(void *context, const struct wal_scan_note *note);
 

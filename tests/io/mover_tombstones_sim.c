@@ -281,8 +281,9 @@ Test(mover_tombstones, record_that_is_proved_dead_on_its_way_does_not_come_back)
         cr_assert(bench_pass(bench));
     cr_assert_eq(mover->phase, MOVER_SYNCING);
     for (uint32_t key = 0; key < 20; key++)
-        cr_assert_eq(
-            store_add_suspect(bench->store, store_place(bench->store, bench_name(bench, key))), 0);
+        cr_assert_eq(store_add_suspect(bench->store,
+                                       store_place(bench->store, bench_name(bench, key)), true),
+                     0);
     proof_work_off_suspects(bench->store);
     bench_settle(bench);
     for (uint32_t key = 0; key < 20; key++)

@@ -1,6 +1,7 @@
 #include "base/compress.h"
 #include "base/hash.h"
 #include "base/prng.h"
+#include "store/store_internal.h"
 #include "store_fixture.h"
 
 #include <errno.h>
@@ -384,4 +385,86 @@ Test(store, a_key_overwritten_often_and_never_cached_is_found_after_a_kill)
     fixture_shut(&f);
     fixture_remove(&f);
     free(bytes);
+}
+
+static uint64_t keys_of(struct fixture *fixture)
+{
+    struct store_stats stats;
+    store_stats(fixture->store, &stats);
+    return stats.keys;
+}
+
+/* A key of one of the first 32 partitions: a world of a test has few files. */
+static struct slice few(char *name, size_t size, uint32_t number)
+{
+    for (uint32_t i = 0;; i++) {
+        (void)snprintf(name, size, "u%u.%u", number, i);
+        struct slice key = text(name);
+        if (hash_partition(hash_key(key.data, key.size)) < 32)
+            return key;
+    }
+}
+
+/* Sets `count` keys, deletes every eighth, overwrites all others, deletes some of them again. None
+ * of the older writes is proved before the kill. Returns how many keys there are. */
+static uint64_t overwrite_unproved(struct fixture *f, uint32_t count)
+{
+    char name[32];
+    uint8_t bytes[1000];
+    uint64_t gate = 0, keys = 0;
+    for (uint32_t i = 0; i < count; i++)
+        gate = fixture_set(f, few(name, sizeof name, i), pattern(bytes, sizeof bytes, i));
+    for (uint32_t i = 0; i < count; i += 8)
+        gate = fixture_delete(f, few(name, sizeof name, i));
+    for (uint32_t i = 0; i < count; i++) {
+        struct slice key = few(name, sizeof name, i);
+        keys += i % 8 != 1;
+        gate = i % 8 == 1 ? fixture_delete(f, key) : fixture_set(f, key, pattern(bytes, 900, i));
+    }
+    fixture_settle(f, gate);
+    return keys;
+}
+
+Test(store, older_writes_that_a_kill_left_unproved_are_not_counted_as_keys)
+{
+    struct fixture f;
+    fixture_start(&f, SMALL_CACHE);
+    uint64_t keys = overwrite_unproved(&f, 2000);
+    fixture_kill(&f);
+    fixture_open(&f);
+    cr_assert_gt(f.store->suspect_count, 0);
+    cr_assert_eq(keys_of(&f), keys);
+    for (int i = 0; i < 1000; i++)
+        fixture_pass(&f);
+    cr_assert_eq(f.store->suspect_count + f.store->proofs_active, 0);
+    cr_assert_eq(keys_of(&f), keys);
+    fixture_shut(&f);
+    fixture_remove(&f);
+}
+
+/* The checkpoint has both slots of such a hash: who loads it suspects them anew. */
+Test(store, unproved_writes_do_not_hide_in_a_checkpoint)
+{
+    struct fixture f;
+    fixture_init(&f, SMALL_CACHE);
+    f.options.log_keep_bytes = 1;
+    fixture_open(&f);
+    uint64_t keys = overwrite_unproved(&f, 10000);
+    fixture_kill(&f);
+    f.options.checkpoint_min = 1;
+    fixture_open(&f);
+    cr_assert_gt(f.store->suspect_count, 0);
+    cr_assert(store_wants_checkpoint(f.store, 1));
+    fixture_shut(&f);
+    fixture_open(&f);
+    cr_assert_gt(f.store->checkpoint_number, 0);
+    cr_assert_gt(f.store->suspect_count, 0);
+    cr_assert_eq(keys_of(&f), keys);
+    for (int i = 0; i < 20000 && f.store->suspect_count + f.store->proofs_active > 0; i++)
+        fixture_pass(&f);
+    cr_assert_eq(f.store->suspect_count + f.store->proofs_active, 0);
+    cr_assert_eq(keys_of(&f), keys);
+    cr_assert_eq(index_count(f.store->index) - index_tombstones(f.store->index), keys);
+    fixture_shut(&f);
+    fixture_remove(&f);
 }
