@@ -342,8 +342,9 @@ static void purge(struct mover *mover, const struct staged *staged)
 {
     struct index_entry old;
     uint32_t partition = (uint32_t)staged->new_location;
-    if (index_get(mover->options.index, partition, staged->hash, staged->version, &old) < 0 ||
-        old.location != staged->old_location)
+    /* With a newer slot beside it, it is dead, and somebody is about to find that out. */
+    if (index_find(mover->options.index, partition, staged->hash, &old, 1) == 0 ||
+        version_compare(old.version, staged->version) != 0 || old.location != staged->old_location)
         return;
     (void)index_remove(mover->options.index, partition, staged->hash, staged->version, &old);
     record_dead(mover, old.location, old.read_size);

@@ -300,6 +300,9 @@ bool mover_may_purge(const struct mover *mover, const struct mover_record *recor
 #ifdef PLANT_DROP_TOMBSTONE
     return true;
 #endif
+    /* This job may carry on what the tombstone killed, since nobody knew when it was read. */
+    if (mover->stage.created[record->partition] < position)
+        return false;
     const struct list *list = segments_of(mover->options.segments, input->partition);
     for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
         const struct segment *segment = container_of(node, struct segment, partition_node);
