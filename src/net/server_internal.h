@@ -51,6 +51,7 @@ struct connection {
     bool blocked;            /* a whole request waits for room in the output or the store */
     bool wants_room;         /* an upload or download waits for room in the store */
     bool receive_ending;     /* was cancelled, to be submitted in another way */
+    bool expects_value;      /* its last request was a large SET: another one may come */
     bool closed;             /* the socket's close has completed */
     uint64_t send_begun_ns;  /* of the active send; 0: none */
     uint64_t requests;       /* taken so far */
