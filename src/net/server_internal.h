@@ -52,6 +52,7 @@ struct connection {
     bool wants_room;         /* an upload or download waits for room in the store */
     bool set_waits;          /* for the store, or behind others that do */
     bool receive_ending;     /* was cancelled, to be submitted in another way */
+    bool expects_value;      /* its last request was a large SET: another one may come */
     bool closed;             /* the socket's close has completed */
     uint64_t send_begun_ns;  /* of the active send; 0: none */
     uint64_t requests;       /* taken so far */
