@@ -63,7 +63,7 @@ void server_io_options(const struct config *config, struct io_options *ret_optio
     *ret_options = (struct io_options){
         .sockets_max =
             config->connections_max + 1 + SPARE_SOCKETS, /* the listener, and to refuse with */
-        .files_max = 4096,
+        .files_max = store_files_max(),
         .receive_buffer_size = CONFIG_RECEIVE_SIZE,
         .receive_buffer_count = CONFIG_RECEIVE_COUNT,
         .region_size = store_region_size(&store),

@@ -278,6 +278,16 @@ static uint64_t decode(struct upload *upload, const uint8_t *data, uint64_t size
     return used;
 }
 
+/* What the frame says of itself, so that a full disk shows early. What it says too much is the
+ * decoder's to refuse; where it says nothing, the file grows until the frame is refused, so that
+ * this costs no more than the largest value. */
+static bool open_file_of_frame(struct upload *upload, const uint8_t *data, uint64_t size)
+{
+    uint64_t declared = compress_declared_size(data, size);
+    bool is_possible = declared <= server_of(upload)->config->value_size_max;
+    return open_file(upload, is_possible ? declared : 0);
+}
+
 /* A decoder comes first, so that who waits for one holds nothing else. */
 static uint64_t take_frame(struct upload *upload, const uint8_t *data, uint64_t size)
 {
@@ -289,7 +299,7 @@ static uint64_t take_frame(struct upload *upload, const uint8_t *data, uint64_t 
         wait_for_room(upload);
         return 0;
     }
-    if (upload->file == NULL && !open_file(upload, 0))
+    if (upload->file == NULL && !open_file_of_frame(upload, data, size))
         return 0;
     return decode(upload, data, size);
 }

@@ -104,15 +104,10 @@ static int take_files(struct loader *loader, const struct checkpoint_block *bloc
 static int put_slot(const struct loader *loader, uint32_t partition, uint64_t hash,
                     const struct index_entry *entry)
 {
-    struct index_entry newest;
-    if (index_find(loader->index, partition, hash, &newest, 1) == 0)
-        return index_add(loader->index, partition, hash, entry);
-    if (index_replace(loader->index, partition, hash, entry->version, entry, NULL) == 0)
-        return 0;
-    int error = index_add(loader->index, partition, hash, entry);
-    return error == 0 && loader->each_twin != NULL
-               ? loader->each_twin(loader->context, partition, hash, entry)
-               : error;
+    int others = index_put(loader->index, partition, hash, entry);
+    if (others <= 0 || loader->each_twin == NULL)
+        return others < 0 ? others : 0;
+    return loader->each_twin(loader->context, partition, hash, entry);
 }
 
 static int take_slots(struct loader *loader, const struct checkpoint_block *block,

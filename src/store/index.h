@@ -52,6 +52,11 @@ void index_set_bulk(struct index *index, bool is_bulk);
 int index_add(struct index *index, uint32_t partition, uint64_t hash,
               const struct index_entry *entry);
 
+/* Replaces the slot that has exactly this hash and the entry's version, and returns 0; or adds one,
+ * and returns how many others the hash has. Errors: as above. */
+int index_put(struct index *index, uint32_t partition, uint64_t hash,
+              const struct index_entry *entry);
+
 /* The slot that has exactly this hash and version. Errors: -ENOENT. */
 int index_get(const struct index *index, uint32_t partition, uint64_t hash, struct version version,
               struct index_entry *ret_entry);
@@ -106,6 +111,8 @@ void index_unpack(const uint8_t *data, uint64_t *ret_hash, struct index_entry *r
 uint64_t index_count(const struct index *index); /* slots, tombstones too */
 uint64_t index_partition_count(const struct index *index, uint32_t partition);
 uint64_t index_tombstones(const struct index *index);
+/* Of a partition: those whose records lie in partition segments. */
+uint64_t index_settled_tombstones(const struct index *index, uint32_t partition);
 uint64_t index_memory(const struct index *index); /* bytes */
 
 #endif

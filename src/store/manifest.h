@@ -1,14 +1,16 @@
-/* The manifest: which partition segments count, and how far. A file in a partition's folder that
- * the manifest does not name, and bytes beyond the end that it names, were never finished and are
- * cleared away at the next start; a file that it names and that is missing is damage.
+/* The manifest: which partition segments count, and how far. A segment file that it does not name
+ * was never finished, or is no longer needed, and is removed at the next start. Bytes beyond the
+ * end that it names were never finished either: they stay, count for nothing, and the next chunk is
+ * written over them. A file that it names and that is missing is damage.
  *
  * DATA/manifest-<shard>, appended to in blocks of 4 KiB. A group of edits, possibly over several
- * blocks, takes effect as a whole or not at all: that is what makes a move of records atomic (the
- * new ends and the removed inputs are one group). The file is as long as it will ever be, zeros
- * behind the last group, so that a full disk does not hinder an append. When it has grown beyond
- * MANIFEST_SIZE_MAX and twice what is needed, it is written anew as DATA/manifest-<shard>.new and
- * renamed over the old one; the last MANIFEST_RESERVE bytes are for what is appended when there is
- * no space for that.
+ * blocks, takes effect as a whole or not at all: that is what makes a move of records atomic (all
+ * its new ends are one group; its inputs go with a later one, once nothing in them is alive:
+ * between the two, a record is in both, and versions make it one). The file is as long as it will
+ * ever be, zeros behind the last group, so that a full disk does not hinder an append. When it has
+ * grown beyond MANIFEST_SIZE_MAX and twice what is needed, it is written anew as
+ * DATA/manifest-<shard>.new and renamed over the old one; the last MANIFEST_RESERVE bytes are for
+ * what is appended when there is no space for that.
  *
  *   offset  size  field
  *        0     8  magic "mvMANIF1"

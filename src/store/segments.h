@@ -72,7 +72,7 @@ struct segment {
     uint64_t indexed_end;  /* recovery's: chunks up to here are in the checkpoint */
     uint64_t number;
     uint64_t salt;
-    uint64_t created; /* log position, as in its header */
+    uint64_t created; /* log position, as in its header or lower */
     uint64_t end;     /* durable bytes, as in the manifest */
     /* What was ever put into it, since it was begun by this process (0: by another one): what the
      * rounded sizes of the index are worth here. */

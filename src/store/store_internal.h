@@ -255,7 +255,8 @@ void proof_put(struct store *store, struct proof *proof);
  * !key_known. */
 void proof_start(struct proof *proof);
 
-/* Starts as many proofs as there is room for, for what recovery left. */
+/* Starts as many proofs as there is room for, for what recovery left. What a shutdown leaves of it
+ * the next start finds again. */
 void proof_work_off_suspects(struct store *store);
 
 /* store_large.c: value files. The memory is of the region, large_memory_size bytes. Errors:

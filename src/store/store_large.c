@@ -92,6 +92,8 @@ enum store_status store_upload_status(int error)
     case -EFBIG:
         return STORE_TOO_LARGE;
     case -ENOMEM:
+    case -EMFILE:
+    case -ENFILE:
         return STORE_BUSY;
     default:
         return STORE_FAILED;

@@ -2,6 +2,7 @@
 #include "store/filesystem.h"
 #include "store/probe.h"
 #include "store/store_internal.h"
+#include "store/store_large.h"
 
 #include "base/assert.h"
 #include "base/units.h"
@@ -34,8 +35,26 @@
 /* Of the file that is kept for a full disk: the largest record and its chunk fit. */
 #define RESERVE_SIZE_MIN (2 * MIB)
 
-/* Partition segments open at once, of the files that a world may have open. */
-#define SEGMENTS_OPEN_MAX 2048u
+/* Partition segments open at once, for reading. */
+#define SEGMENTS_OPEN_MAX 2000u
+
+/* The log's files: what it keeps, spares, and what waits to be moved. */
+#define LOG_FILES_MAX 192u
+
+/* Large values that were ended and are still closing their files. Should there be more of them, who
+ * begins one is told to try again. */
+#define STREAMS_CLOSING_MAX 256u
+
+/* The superblock, the manifest and its successor, an index checkpoint, the reserve, what the
+ * scrubber reads, files that are being closed. */
+#define OTHER_FILES_MAX 64u
+
+/* Everything that a store has open at once. */
+#define FILES_MAX                                                                                  \
+    (SEGMENTS_OPEN_MAX + MOVER_OUTPUTS_MAX + MOVER_FOLDERS_MAX + STORE_STREAMS_MAX +               \
+     STREAMS_CLOSING_MAX + STREAM_FOLDERS_MAX + LOG_FILES_MAX + OTHER_FILES_MAX)
+
+static_assert(FILES_MAX <= 4096, "docs/operations.md says so: the rest are for connections");
 
 static uint64_t fetch_memory_size(void)
 {
@@ -80,6 +99,11 @@ static struct layout lay_out(const struct store_options *options)
 size_t store_region_size(const struct store_options *options)
 {
     return lay_out(options).size;
+}
+
+uint32_t store_files_max(void)
+{
+    return FILES_MAX;
 }
 
 /* In the log's headers: an older manifest than that is not taken for the present one. */
@@ -320,17 +344,6 @@ static void start_heartbeat(struct store *store)
     io_timer(store->io, &store->heartbeat, io_now_ns(store->io) + HEARTBEAT_NS);
 }
 
-/* With less than this free, compaction makes room while it is easy: for a log segment and two jobs
- * beside the reserve, but at most a 16th of the disk. */
-static uint64_t room_size(const struct store *store, uint64_t stage_bytes, uint64_t reserved)
-{
-    uint64_t free_size, total_size;
-    uint64_t size = reserved + 2 * stage_bytes + store->superblock.now.segment_size;
-    if (io_disk_space(store->io, store->options.path, &free_size, &total_size) == 0)
-        size = min_u64(size, total_size / 16);
-    return size;
-}
-
 static int open_mover(struct store *store)
 {
     const struct store_options *from = &store->options;
@@ -362,7 +375,8 @@ static int open_mover(struct store *store)
         .failed = mover_failed,
         .full = disk_full,
         .futile = mover_futile,
-        .room_bytes = room_size(store, stage_bytes, reserved),
+        /* For a log segment and two jobs, beside what the log leaves free. */
+        .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.segment_size,
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
     if (result == 0)

@@ -192,7 +192,8 @@ static bool is_being_proved(const struct store *store, uint64_t hash)
 
 void proof_work_off_suspects(struct store *store)
 {
-    while (store->suspect_count > 0 && store->proofs_active < SUSPECTS_ACTIVE_MAX) {
+    while (store->suspect_count > 0 && store->proofs_active < SUSPECTS_ACTIVE_MAX &&
+           !store->is_shutting) {
         const struct suspect *suspect = &store->suspects[store->suspect_count - 1];
         struct place place = suspect->place;
         struct proof *proof = is_being_proved(store, place.hash) ? NULL : proof_get(store);

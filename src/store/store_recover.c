@@ -232,12 +232,9 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     };
     scanning->records++;
     store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
-    int result =
-        index_replace(store->index, partition, found->hash, found->version, &entry, NULL) == 0
-            ? 0
-            : index_add(store->index, partition, found->hash, &entry);
+    int others = index_put(store->index, partition, found->hash, &entry);
     struct place place = {partition, found->hash, 0};
-    return result < 0 ? result : store_suspect(store, place, &entry);
+    return others <= 0 ? others : store_suspect(store, place, &entry);
 }
 
 /* Hashes lie anywhere in the index: without this, each record waits for memory. */

@@ -105,8 +105,7 @@ static int replay_uncached(struct store *store, struct place place, const struct
     struct index_entry newest;
     uint32_t count = index_find(store->index, place.partition, place.hash, &newest, 1);
     int result = is_known ? 0 : index_add(store->index, place.partition, place.hash, entry);
-    /* A checkpoint has both slots of an overwrite whose proof was under way. */
-    if (result == 0 && count > is_known)
+    if (result == 0 && !is_known && count > 0)
         result = store_suspect(store, place, entry);
     bool is_newest = count == 0 || version_compare(record->version, newest.version) >= 0;
     if (result == 0 && is_newest)
