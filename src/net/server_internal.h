@@ -85,8 +85,8 @@ struct server {
     struct list waiting;
     struct list parked;
     struct list woken;
-    uint32_t sets_waiting; /* connections with set_waits: who comes later queues behind them */
-    bool is_retrying;      /* it is the turn of the parked ones */
+    uint32_t sets_waiting;  /* connections with set_waits: who comes later queues behind them */
+    bool is_retrying;       /* it is the turn of the parked ones */
     bool streams_are_short; /* somebody waits long for a large value's turn, since the last tick */
     bool streams_were_short;
     bool has_room;     /* parked connections are to be tried again */
