@@ -8,6 +8,7 @@
  *   mover_doomed.c which of them are known to be dead
  *   mover_stage.c  where they wait for being written
  *   mover_write.c  chunks into the partitions' open segments, synced
+ *   mover_apply.c  the index learns where they lie
  *
  * A job's way:
  *
@@ -31,11 +32,13 @@ static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.
 #define MOVER_READS 4u                        /* of an input at once, side by side */
 #define MOVER_WINDOW_SIZE (MOVER_READS * MOVER_READ_SIZE)
 #define MOVER_BUFFERS 8u                /* chunks being written */
-#define MOVER_SYNCS MOVER_FOLDERS_MAX               /* at once: the device makes one flush of many */
+#define MOVER_SYNCS MOVER_FOLDERS_MAX   /* at once: the device makes one flush of many */
 #define MOVER_CLEAN_MAX 1024u           /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S         /* after a failure, or for nothing */
 #define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */
-#define MOVER_CHECK_NS (2 * NS_PER_MS)  /* between looks for work */
+/* What looking one record up costs of a step's budget, which counts bytes. */
+#define MOVER_LOOK_COST 256u
+#define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
 
 enum mover_phase {
     MOVER_IDLE,
@@ -172,6 +175,9 @@ void mover_stage_close(struct mover_stage *stage);
 
 /* Copies the record. Returns false: it does not fit. */
 bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, bool purge);
+
+/* mover_apply.c: goes on from mover->apply_next. Returns whether that was all. */
+bool mover_apply_step(struct mover *mover, uint64_t budget);
 
 /* ---- the outputs ---- */
 
