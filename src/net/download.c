@@ -35,7 +35,7 @@ struct download {
     uint32_t attempts;
     uint64_t gate;
     uint64_t waits_since_ns; /* for a piece; 0: it does not */
-    const uint8_t *first; /* the first piece, until it is taken */
+    const uint8_t *first;    /* the first piece, until it is taken */
     uint32_t first_size;
     struct list_node node;
     struct slice key;

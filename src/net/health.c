@@ -25,6 +25,7 @@ uint32_t health_text(struct server *server, char *buffer)
 {
     struct store_stats stats;
     store_stats(server->shard.store, &stats);
+    const struct mover_stats *mover = &stats.mover;
     uint64_t memory = stats.cache.memory + stats.index_memory + server->input_bytes +
                       (uint64_t)server->outputs.blocks.count_touched * OUTPUT_BLOCK_SIZE;
     int size = snprintf(
@@ -39,7 +40,13 @@ uint32_t health_text(struct server *server, char *buffer)
         ",\"disk_free_mb\":%" PRIu64 ",\"disk_total_mb\":%" PRIu64 ",\"scrub_rate_bytes\":%" PRIu64
         ",\"scrub_bytes_read\":%" PRIu64 ",\"scrub_passes\":%" PRIu64
         ",\"scrub_seconds_since_pass\":%" PRIu64 ",\"scrub_damaged_places\":%" PRIu64
-        ",\"scrub_damaged_dead_places\":%" PRIu64 ",\"scrub_mended_places\":%" PRIu64 "}",
+        ",\"scrub_damaged_dead_places\":%" PRIu64 ",\"scrub_mended_places\":%" PRIu64
+        ",\"tombstones\":%" PRIu64 ",\"tombstones_purged\":%" PRIu64
+        ",\"mover_phase\":\"%s\",\"mover_job\":\"%s\""
+        ",\"mover_jobs\":%" PRIu64 ",\"mover_bytes_moved\":%" PRIu64
+        ",\"mover_bytes_compacted\":%" PRIu64 ",\"mover_bytes_written\":%" PRIu64
+        ",\"segments\":%" PRIu64 ",\"segments_bytes\":%" PRIu64 ",\"segments_dead_bytes\":%" PRIu64
+        ",\"log_sealed_bytes\":%" PRIu64 ",\"log_backlog_bytes\":%" PRIu64 "}",
         health_status(server, &stats), (io_now_ns(server->io) - server->started_ns) / NS_PER_S,
         stats.cache.entries, stats.cache.memory / MIB,
         (stats.wal.size_bytes + stats.segments.size_bytes) / MIB, memory / MIB, MINIVAULT_VERSION,
@@ -48,7 +55,11 @@ uint32_t health_text(struct server *server, char *buffer)
         stats.get_hits, stats.get_misses, stats.cache.evictions, stats.wal.segments,
         stats.wal.batches, stats.wal.bytes_written, stats.disk_free / MIB, stats.disk_total / MIB,
         stats.scrub.rate, stats.scrub.bytes, stats.scrub.passes, stats.scrub.pass_age_s,
-        stats.scrub.damaged, stats.scrub.damaged_dead, stats.scrub.mended);
+        stats.scrub.damaged, stats.scrub.damaged_dead, stats.scrub.mended, stats.tombstones,
+        mover->purged_tombstones, mover->phase, mover->job, mover->jobs, mover->moved_bytes,
+        mover->compacted_bytes, mover->written_bytes, stats.segments.segments,
+        stats.segments.size_bytes, mover->dead_bytes, mover->log_sealed_bytes,
+        mover->backlog_bytes);
     assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
     return (uint32_t)size;
 }

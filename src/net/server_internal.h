@@ -52,6 +52,7 @@ struct connection {
     bool wants_room;         /* an upload or download waits for room in the store */
     bool set_waits;          /* for the store, or behind others that do */
     bool receive_ending;     /* was cancelled, to be submitted in another way */
+    bool expects_value;      /* its last request was a large SET: another one may come */
     bool closed;             /* the socket's close has completed */
     uint64_t send_begun_ns;  /* of the active send; 0: none */
     uint64_t requests;       /* taken so far */
@@ -84,8 +85,8 @@ struct server {
     struct list waiting;
     struct list parked;
     struct list woken;
-    uint32_t sets_waiting; /* connections with set_waits: who comes later queues behind them */
-    bool is_retrying;      /* it is the turn of the parked ones */
+    uint32_t sets_waiting;  /* connections with set_waits: who comes later queues behind them */
+    bool is_retrying;       /* it is the turn of the parked ones */
     bool streams_are_short; /* somebody waits long for a large value's turn, since the last tick */
     bool streams_were_short;
     bool has_room;     /* parked connections are to be tried again */

@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* With less than this to come, receiving straight into the file's buffer does not pay. */
+/* With less than this to come, ending a receive that is under way, to receive straight into the
+ * file's buffer, does not pay. */
 #define DIRECT_MIN (64 * KIB)
 
 /* While the server drains, a client that sends nothing for this long is not waited for. */
@@ -82,6 +83,7 @@ static void answer(struct upload *upload, const struct shard_answer *shard_answe
     output_fill(&connection->output, &server->outputs, upload->block, connection->typed,
                 shard_answer);
     connection->requests++;
+    connection->expects_value = !upload->is_frame;
     connection->upload = NULL;
     free(upload);
     connection_touch(connection);
@@ -405,8 +407,9 @@ bool upload_takes(const struct connection *connection)
 bool upload_is_direct(const struct connection *connection)
 {
     const struct upload *upload = connection->upload;
+    uint64_t left_min = io_op_is_active(&connection->receive) ? DIRECT_MIN : 1;
     return upload != NULL && upload->state == UPLOAD_RECEIVING && !upload->is_frame &&
-           upload->left >= DIRECT_MIN;
+           upload->left >= left_min;
 }
 
 uint64_t upload_left(const struct connection *connection)

@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/units.h"
 #include "store/index_table.h"
+#include "store/segments.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ struct index {
     uint64_t memory_max;
     uint64_t tombstones;
     uint64_t count;
+    uint64_t settled_tombstones[PARTITION_COUNT];
     struct index_table tables[PARTITION_COUNT];
 };
 
@@ -116,6 +118,11 @@ static struct index_entry slot_entry(const struct index_slot *slot)
     };
 }
 
+static bool is_settled_tombstone(const struct index_slot *slot)
+{
+    return slot->tombstone && location_is_segment(slot->location);
+}
+
 int index_add(struct index *index, uint32_t partition, uint64_t hash,
               const struct index_entry *entry)
 {
@@ -127,6 +134,7 @@ int index_add(struct index *index, uint32_t partition, uint64_t hash,
         return result;
     index->count++;
     index->tombstones += entry->tombstone;
+    index->settled_tombstones[partition] += is_settled_tombstone(&slot);
     return 0;
 }
 
@@ -185,6 +193,8 @@ int index_replace(struct index *index, uint32_t partition, uint64_t hash, struct
     index->tombstones += entry->tombstone;
     index->tombstones -= slot->tombstone;
     struct index_slot fresh = slot_make(hash, entry); /* ret_old may be entry */
+    index->settled_tombstones[partition] += is_settled_tombstone(&fresh);
+    index->settled_tombstones[partition] -= is_settled_tombstone(slot);
     if (ret_old != NULL)
         *ret_old = slot_entry(slot);
     *slot = fresh;
@@ -199,6 +209,7 @@ int index_remove(struct index *index, uint32_t partition, uint64_t hash, struct 
     if (slot == NULL)
         return -ENOENT;
     index->tombstones -= slot->tombstone;
+    index->settled_tombstones[partition] -= is_settled_tombstone(slot);
     index->count--;
     if (ret_old != NULL)
         *ret_old = slot_entry(slot);
@@ -214,7 +225,9 @@ int index_move(struct index *index, uint32_t partition, uint64_t hash, struct ve
     struct index_slot *slot = search_version(index, partition, hash, version, &search);
     if (slot == NULL || slot->location != old_location)
         return -ENOENT;
+    index->settled_tombstones[partition] -= is_settled_tombstone(slot);
     slot->location = location;
+    index->settled_tombstones[partition] += is_settled_tombstone(slot);
     return 0;
 }
 
@@ -356,6 +369,12 @@ uint64_t index_partition_count(const struct index *index, uint32_t partition)
 uint64_t index_tombstones(const struct index *index)
 {
     return index->tombstones;
+}
+
+uint64_t index_settled_tombstones(const struct index *index, uint32_t partition)
+{
+    assert(partition < PARTITION_COUNT);
+    return index->settled_tombstones[partition];
 }
 
 uint64_t index_memory(const struct index *index)

@@ -111,6 +111,8 @@ void index_unpack(const uint8_t *data, uint64_t *ret_hash, struct index_entry *r
 uint64_t index_count(const struct index *index); /* slots, tombstones too */
 uint64_t index_partition_count(const struct index *index, uint32_t partition);
 uint64_t index_tombstones(const struct index *index);
+/* Of a partition: those whose records lie in partition segments. */
+uint64_t index_settled_tombstones(const struct index *index, uint32_t partition);
 uint64_t index_memory(const struct index *index); /* bytes */
 
 #endif

@@ -18,10 +18,7 @@ static const char *const phase_names[] = {
 /* A job appends what it carries, however full a segment is: a location must still name the end. */
 #define SEGMENT_SIZE_LIMIT ((uint64_t)GIB)
 
-/* Of one group: all outputs, and some segments whose `created` changed. */
-#define EDITS_MAX 1024u
-
-static void set_phase(struct mover *mover, enum mover_phase phase)
+void mover_set_phase(struct mover *mover, enum mover_phase phase)
 {
     bool is_forward = phase == mover->phase + 1 && phase <= MOVER_APPLYING;
     bool is_end = phase == MOVER_IDLE || phase == MOVER_ENDING;
@@ -143,7 +140,7 @@ static void end_job(struct mover *mover)
     mover_read_close(mover);
     mover_stage_close(&mover->stage);
     mover->error = 0;
-    set_phase(mover, MOVER_IDLE);
+    mover_set_phase(mover, MOVER_IDLE);
 }
 
 /* The job was in vain, and others of its kind will be for a while. */
@@ -238,14 +235,14 @@ static bool step_ending(struct mover *mover)
 
 static bool give_up(struct mover *mover)
 {
-    set_phase(mover, MOVER_ENDING);
+    mover_set_phase(mover, MOVER_ENDING);
     return step_ending(mover);
 }
 
 /* ---- committing ---- */
 
-static void fill_edit(const struct mover *mover, const struct segment *segment, uint64_t end,
-                      enum manifest_kind kind, struct manifest_edit *ret_edit)
+void mover_fill_edit(const struct mover *mover, const struct segment *segment, uint64_t end,
+                     enum manifest_kind kind, struct manifest_edit *ret_edit)
 {
     *ret_edit = (struct manifest_edit){
         .kind = kind,
@@ -258,17 +255,13 @@ static void fill_edit(const struct mover *mover, const struct segment *segment, 
     };
 }
 
-static bool is_touched(const struct mover *mover, const struct segment *segment)
-{
-    return mover_is_output(mover, segment) &&
-           mover->outputs[segment->generation - 1][segment->partition].is_touched;
-}
-
 /* Only where all of it is known: the rest of what an earlier process put in may be rounded
  * otherwise. */
-static void note_filled(struct mover_output *output)
+static void note_filled(struct mover *mover, const struct mover_output *output)
 {
     struct segment *segment = output->segment;
+    mover->filled_bytes += output->job_bytes;
+    mover->filled_read_bytes += output->job_read_bytes;
     if (segment->end > 0 && segment->filled_read_bytes == 0)
         return;
     segment->filled_bytes += output->job_bytes;
@@ -278,7 +271,6 @@ static void note_filled(struct mover_output *output)
 static void committed(struct manifest_op *op, int result)
 {
     struct mover *mover = container_of(op, struct mover, manifest_op);
-    mover_changed_told(mover, result == 0);
     mover->is_committing = false;
     if (result < 0) {
         mover->error = result;
@@ -289,7 +281,7 @@ static void committed(struct manifest_op *op, int result)
         if (!output->is_touched)
             continue;
         output->is_touched = false;
-        note_filled(output);
+        note_filled(mover, output);
         output->job_bytes = output->job_read_bytes = 0;
         segment_set_end(mover->options.segments, output->segment, output->end);
     }
@@ -301,9 +293,9 @@ uint32_t mover_add_changed(struct mover *mover, struct manifest_edit *edits, uin
     struct segment *segment;
     for (uint64_t i = 0;
          count < capacity && (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
-        if (!segment->created_changed || segment->end == 0 || is_touched(mover, segment))
+        if (!segment->created_changed || segment->end == 0)
             continue;
-        fill_edit(mover, segment, segment->end, MANIFEST_SEGMENT, &edits[count++]);
+        mover_fill_edit(mover, segment, segment->end, MANIFEST_SEGMENT, &edits[count++]);
         segment->created_changed = false;
         segment->created_telling = true;
     }
@@ -321,14 +313,13 @@ void mover_changed_told(struct mover *mover, bool is_durable)
 
 static void start_commit(struct mover *mover)
 {
-    struct manifest_edit edits[EDITS_MAX];
+    struct manifest_edit edits[MOVER_PARTITIONS];
     uint32_t count = 0;
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
         const struct mover_output *output = mover_output_of(mover, i);
         if (output->is_touched)
-            fill_edit(mover, output->segment, output->end, MANIFEST_SEGMENT, &edits[count++]);
+            mover_fill_edit(mover, output->segment, output->end, MANIFEST_SEGMENT, &edits[count++]);
     }
-    count = mover_add_changed(mover, edits, count, EDITS_MAX);
     mover->apply_next = 0;
     if (count == 0)
         return;
@@ -351,8 +342,9 @@ static void purge(struct mover *mover, const struct staged *staged)
 {
     struct index_entry old;
     uint32_t partition = (uint32_t)staged->new_location;
-    if (index_get(mover->options.index, partition, staged->hash, staged->version, &old) < 0 ||
-        old.location != staged->old_location)
+    /* With a newer slot beside it, it is dead, and somebody is about to find that out. */
+    if (index_find(mover->options.index, partition, staged->hash, &old, 1) == 0 ||
+        version_compare(old.version, staged->version) != 0 || old.location != staged->old_location)
         return;
     (void)index_remove(mover->options.index, partition, staged->hash, staged->version, &old);
     record_dead(mover, old.location, old.read_size);
@@ -439,7 +431,7 @@ static bool begin_writing(struct mover *mover)
 {
     mover_read_close(mover);
     mover_write_begin(mover);
-    set_phase(mover, MOVER_WRITING);
+    mover_set_phase(mover, MOVER_WRITING);
     return true;
 }
 
@@ -474,77 +466,18 @@ static bool step_reading(struct mover *mover, uint64_t budget)
     return true;
 }
 
-/* ---- segments with nothing alive ---- */
-
-static void cleaned(struct manifest_op *op, int result)
-{
-    struct mover *mover = container_of(op, struct mover, manifest_op);
-    mover->is_committing = false;
-    if (result < 0) {
-        mover->retry_ns = io_now_ns(mover->io) + MOVER_RETRY_NS;
-        if (!mover_may_retry(result))
-            mover->options.failed(mover->options.context, result);
-        return;
-    }
-    for (uint32_t i = 0; i < mover->cleaning_count; i++) {
-        struct segment *segment = segments_find_number(mover->options.segments, mover->cleaning[i]);
-        segment->state = SEGMENT_LEAVING;
-        segments_remove(mover->options.segments, segment, true);
-        mover->stats.removed_segments++;
-    }
-}
-
-/* What killed its records must not be lost, or they would be with it. */
-static bool is_empty(const struct mover *mover, const struct segment *segment)
-{
-    return segment->state != SEGMENT_LEAVING && segment->live_records == 0 && segment->end > 0 &&
-           !segment->is_damaged && segment->pins == 0 &&
-           segment->killer_last <= wal_durable(mover->options.wal) &&
-           !mover->outputs[segment->generation - 1][segment->partition].is_touched;
-}
-
-/* Collects what has died, up to what one group takes. */
-static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
-{
-    uint32_t count = 0;
-    for (uint32_t partition = 0; partition < MOVER_PARTITIONS; partition++) {
-        const struct list *list = segments_of(mover->options.segments, (uint8_t)partition);
-        for (struct list_node *node = list_first(list); node != NULL && count < MOVER_CLEAN_MAX;
-             node = list_next(list, node)) {
-            struct segment *segment = container_of(node, struct segment, partition_node);
-            if (!is_empty(mover, segment))
-                continue;
-            if (mover_is_output(mover, segment))
-                mover_seal(mover, segment);
-            fill_edit(mover, segment, segment->end, MANIFEST_REMOVE, &edits[count]);
-            mover->cleaning[count++] = segment->number;
-        }
-    }
-    return count;
-}
-
-static bool begin_cleaning(struct mover *mover)
-{
-    struct manifest_edit *edits = malloc(MOVER_CLEAN_MAX * sizeof *edits);
-    if (edits == NULL)
-        return false;
-    mover->cleaning_count = collect_empty(mover, edits);
-    if (mover->cleaning_count > 0) {
-        set_phase(mover, MOVER_CLEANING);
-        mover->is_committing = true;
-        mover->manifest_op.done = cleaned;
-        manifest_append(mover->options.manifest, &mover->manifest_op, edits, mover->cleaning_count);
-    }
-    free(edits);
-    return mover->cleaning_count > 0;
-}
-
 /* ---- from phase to phase ---- */
 
 static uint64_t job_bytes(const struct mover *mover)
 {
-    if (!mover->is_tight)
-        return mover->options.stage_bytes;
+    uint64_t free_size, total_size;
+    if (!mover->is_tight) {
+        /* What is written beside the records is less than a quarter. */
+        if (io_disk_space(mover->io, mover->options.path, &free_size, &total_size) < 0)
+            free_size = UINT64_MAX;
+        uint64_t size = min_u64(mover->options.stage_bytes, free_size / 4 * 3);
+        return max_u64(size, min_u64(MOVER_TIGHT_BYTES_MIN, mover->options.stage_bytes));
+    }
     return max_u64(mover->options.tight_bytes >> mover->halvings, MOVER_TIGHT_BYTES_MIN);
 }
 
@@ -555,7 +488,7 @@ static bool begin_job(struct mover *mover)
     if (mover->is_stopping || now_ns < mover->retry_ns || manifest_is_busy(mover->options.manifest))
         return false;
     mover->retry_ns = now_ns + MOVER_CHECK_NS;
-    if (segments_have_empty(mover->options.segments) && begin_cleaning(mover))
+    if (segments_have_empty(mover->options.segments) && mover_clean_begin(mover))
         return false;
     if (!mover_wants_job(mover, &mover->generation))
         return false;
@@ -570,7 +503,7 @@ static bool begin_job(struct mover *mover)
     mover->job_last = wal_last(mover->options.wal);
     mover->job_sequence = mover->sequence_last;
     mover->stats.jobs++;
-    set_phase(mover, MOVER_READING);
+    mover_set_phase(mover, MOVER_READING);
     return true;
 }
 
@@ -579,7 +512,7 @@ static bool go_on(struct mover *mover, bool is_done, enum mover_phase next)
     if (mover->error != 0)
         return give_up(mover);
     if (is_done)
-        set_phase(mover, next);
+        mover_set_phase(mover, next);
     return is_done;
 }
 
@@ -617,7 +550,7 @@ bool mover_step(struct mover *mover, uint64_t budget)
         return step_ending(mover);
     case MOVER_CLEANING:
         if (!mover->is_committing)
-            set_phase(mover, MOVER_IDLE);
+            mover_set_phase(mover, MOVER_IDLE);
         return !mover->is_committing;
     }
     return false;
@@ -694,5 +627,12 @@ void mover_free(struct mover *mover)
 void mover_stats(const struct mover *mover, struct mover_stats *ret_stats)
 {
     *ret_stats = mover->stats;
+    ret_stats->dead_bytes = mover_dead_bytes(mover);
+    ret_stats->log_sealed_bytes = wal_sealed_bytes(mover->options.wal);
+    ret_stats->backlog_bytes = ret_stats->log_sealed_bytes -
+                               min_u64(ret_stats->log_sealed_bytes, mover->options.log_keep_bytes);
     ret_stats->phase = phase_names[mover->phase];
+    bool is_job = mover_is_busy(mover) && mover->phase != MOVER_CLEANING;
+    const char *job = mover->generation == 1 ? "log" : "compaction";
+    ret_stats->job = is_job ? job : "none";
 }

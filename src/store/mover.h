@@ -60,7 +60,8 @@ struct mover_options {
     void (*full)(void *context);
     /* Nothing more can be freed for now: mover_may_free says no. May be NULL. */
     void (*futile)(void *context);
-    uint64_t room_bytes;  /* compaction sees to it that this much of the disk is free */
+    uint64_t room_bytes;  /* compaction sees to it that this much of the disk is free, and room for
+                             a checkpoint, at most a 16th of it */
     uint64_t tight_bytes; /* mover_set_tight: a job carries at most this much */
 };
 
@@ -95,8 +96,8 @@ uint64_t mover_sequence(const struct mover *mover);
 /* The greatest number given to a segment so far. */
 uint64_t mover_number_last(const struct mover *mover);
 
-/* Adds edits for segments whose `created` was lowered, as far as there is room: they belong into
- * the next group of the manifest, whatever it is about. Returns the new count. */
+/* Adds edits for segments whose `created` was lowered, as far as there is room: the manifest has to
+ * know of all of them before a checkpoint counts. Returns the new count. */
 uint32_t mover_add_changed(struct mover *mover, struct manifest_edit *edits, uint32_t count,
                            uint32_t capacity);
 
@@ -130,7 +131,11 @@ struct mover_stats {
     uint64_t purged_tombstones;
     uint64_t buried_records; /* known to be dead when they were come upon (doomed.h) */
     uint64_t removed_segments;
-    const char *phase; /* what it does now */
+    uint64_t dead_bytes;       /* of segments, as far as the sizes that the index knows tell */
+    uint64_t log_sealed_bytes; /* of sealed log segments with something alive in them */
+    uint64_t backlog_bytes;    /* of these, what is to be moved by now */
+    const char *phase;         /* what it does now */
+    const char *job;           /* "log", "compaction", or "none" */
 };
 void mover_stats(const struct mover *mover, struct mover_stats *ret_stats);
 

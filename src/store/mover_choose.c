@@ -19,6 +19,9 @@
 /* Sizes in the index are rounded up, by a quarter at most: less is dead than this says. */
 #define OPTIMISM(bytes) ((bytes) / 5 * 4)
 
+/* At most this part of the disk is kept free for moving. */
+#define ROOM_SHARE 16u
+
 /* Segments of which less than this part is dead are not worth copying: usually, with little free,
  * and on a full disk. */
 #define VICTIM_SHARE 8u
@@ -46,6 +49,17 @@ static uint64_t dead_bytes(const struct segment *segment)
     return dead_of(segment->end, 1, segment->live_records, live);
 }
 
+uint64_t mover_dead_bytes(const struct mover *mover)
+{
+    struct segments_stats stats;
+    segments_stats(mover->options.segments, &stats);
+    double share = mover->filled_read_bytes > 0
+                       ? (double)mover->filled_bytes / (double)mover->filled_read_bytes
+                       : 1;
+    return dead_of(stats.size_bytes, stats.segments, stats.live_records,
+                   (uint64_t)((double)stats.live_bytes * share));
+}
+
 bool mover_is_output(const struct mover *mover, const struct segment *segment)
 {
     return mover->outputs[segment->generation - 1][segment->partition].segment == segment;
@@ -64,9 +78,13 @@ bool mover_is_pressed(const struct mover *mover)
 static bool is_room_low(const struct mover *mover)
 {
     uint64_t free_size, total_size;
-    return mover->options.room_bytes > 0 &&
-           io_disk_space(mover->io, mover->options.path, &free_size, &total_size) == 0 &&
-           free_size < mover->options.room_bytes;
+    if (mover->options.room_bytes == 0 ||
+        io_disk_space(mover->io, mover->options.path, &free_size, &total_size) < 0)
+        return false;
+    /* The next checkpoint needs some, too. */
+    uint64_t room =
+        mover->options.room_bytes + index_count(mover->options.index) * INDEX_PACKED_SIZE;
+    return free_size < min_u64(room, total_size / ROOM_SHARE);
 }
 
 /* Four times the work when the log is twice as long as it should be: the longer it is, the less
@@ -86,19 +104,25 @@ static bool is_resting(const struct mover *mover, uint8_t generation)
     return io_now_ns(mover->io) < rest->until_ns && !is_news;
 }
 
-static bool is_log_due(const struct mover *mover)
+static uint64_t log_keep(const struct mover *mover)
+{
+    return mover->is_log_emptied ? 0 : mover->options.log_keep_bytes;
+}
+
+static bool is_log_due(struct mover *mover)
 {
     struct wal_sealed sealed;
-    bool is_long = wal_sealed_bytes(mover->options.wal) > mover->options.log_keep_bytes;
+    mover->is_log_emptied = mover_purge_empties_log(mover);
+    bool is_long = wal_sealed_bytes(mover->options.wal) > log_keep(mover);
     return (is_long || is_log_pressed(mover)) && !is_resting(mover, 1) &&
            wal_next_sealed(mover->options.wal, 0, &sealed);
 }
 
-/* Whether the segment may be a job's input at all. */
-static bool is_usable(const struct mover *mover, const struct segment *segment)
+bool mover_is_usable(const struct mover *mover, const struct segment *segment)
 {
-    return segment->state != SEGMENT_LEAVING && !segment->is_damaged && segment->live_records > 0 &&
-           segment->end > SEGMENT_DATA_OFFSET &&
+    bool is_taken = mover_is_busy(mover) && segment->taken_by_job == mover->stats.jobs;
+    return !is_taken && segment->state != SEGMENT_LEAVING && !segment->is_damaged &&
+           segment->live_records > 0 && segment->end > SEGMENT_DATA_OFFSET &&
            !mover->outputs[segment->generation - 1][segment->partition].is_touched;
 }
 
@@ -129,7 +153,7 @@ static bool is_worth_compacting(const struct mover *mover)
     bool has_victim = false;
     const struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
-        if (!is_usable(mover, segment))
+        if (!mover_is_usable(mover, segment))
             continue;
         size += segment->end;
         dead += dead_bytes(segment);
@@ -158,10 +182,15 @@ static bool is_compaction_due(struct mover *mover)
     return false;
 }
 
+static bool is_purge_due(struct mover *mover)
+{
+    return !mover_is_busy(mover) && !is_resting(mover, 2) && mover_purge_is_due(mover);
+}
+
 bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
 {
     bool log_due = is_log_due(mover);
-    bool compaction_due = is_compaction_due(mover);
+    bool compaction_due = is_compaction_due(mover) || is_purge_due(mover);
     if (!log_due && !compaction_due)
         return false;
     /* By turns, so that neither starves. */
@@ -193,7 +222,7 @@ static bool next_pressed(const struct mover *mover, struct wal_sealed *ret_seale
 static bool next_oldest(const struct mover *mover, struct wal_sealed *ret_sealed)
 {
     uint64_t sealed_bytes = wal_sealed_bytes(mover->options.wal);
-    return sealed_bytes > mover->options.log_keep_bytes + mover->log_taken_bytes &&
+    return sealed_bytes > log_keep(mover) + mover->log_taken_bytes &&
            wal_next_sealed(mover->options.wal, mover->log_taken, ret_sealed);
 }
 
@@ -224,8 +253,7 @@ static struct segment *choose_victim(struct mover *mover)
         for (struct list_node *node = list_first(list); node != NULL;
              node = list_next(list, node)) {
             struct segment *segment = container_of(node, struct segment, partition_node);
-            if (is_usable(mover, segment) && segment->taken_by_job != mover->stats.jobs &&
-                is_worth_it(mover, segment) &&
+            if (mover_is_usable(mover, segment) && is_worth_it(mover, segment) &&
                 (best == NULL || dead_bytes(segment) * best->end > dead_bytes(best) * segment->end))
                 best = segment;
         }
@@ -235,7 +263,9 @@ static struct segment *choose_victim(struct mover *mover)
 
 static bool choose_segment(struct mover *mover, struct mover_input *ret_input)
 {
-    struct segment *segment = choose_victim(mover);
+    struct segment *segment = mover_purge_victim(mover);
+    if (segment == NULL)
+        segment = choose_victim(mover);
     if (segment == NULL)
         return false;
     segment->taken_by_job = mover->stats.jobs;
@@ -270,6 +300,9 @@ bool mover_may_purge(const struct mover *mover, const struct mover_record *recor
 #ifdef PLANT_DROP_TOMBSTONE
     return true;
 #endif
+    /* This job may carry on what the tombstone killed, since nobody knew when it was read. */
+    if (mover->stage.created[record->partition] < position)
+        return false;
     const struct list *list = segments_of(mover->options.segments, input->partition);
     for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
         const struct segment *segment = container_of(node, struct segment, partition_node);

@@ -2,6 +2,8 @@
  *
  *   mover.c        the job: from phase to phase
  *   mover_choose.c which inputs, and when
+ *   mover_purge.c  the same for tombstones
+ *   mover_clean.c  segments with nothing alive leave
  *   mover_read.c   an input's live records, one by one
  *   mover_doomed.c which of them are known to be dead
  *   mover_stage.c  where they wait for being written
@@ -206,6 +208,19 @@ struct mover_rest {
                       reason to try again at once */
 };
 
+/* mover_purge.c tells what the stages are. */
+enum mover_purge_stage { MOVER_PURGE_NONE, MOVER_PURGE_OLD, MOVER_PURGE_YOUNG };
+
+struct mover_purge {
+    enum mover_purge_stage stage;
+    uint64_t number_last; /* the stage's segments: their numbers are not above */
+    uint64_t log_first;   /* position that the log began with at the last round's begin */
+    uint64_t quiet_last;  /* the log's last position, as of the last look */
+    uint64_t quiet_ns;    /* from when on it has been quiet since then */
+    bool is_emptying;     /* the log, while it is quiet */
+    bool is_in[MOVER_PARTITIONS];
+};
+
 struct mover {
     struct io *io;
     const struct log *log;
@@ -214,11 +229,13 @@ struct mover {
     uint8_t generation; /* of the job's outputs: 1 moves the log, 2 compacts */
     bool is_stopping;
     bool is_tight;
-    bool is_room_low;  /* less than room_bytes of the disk are free, as of the last look */
-    int error;         /* of the job */
-    uint64_t retry_ns; /* no job before */
+    bool is_log_emptied; /* the log keeps nothing: it is quiet, and tombstones are waiting */
+    bool is_room_low;    /* less than room_bytes of the disk are free, as of the last look */
+    int error;           /* of the job */
+    uint64_t retry_ns;   /* no job before */
     struct mover_rest rests[MOVER_GENERATIONS];
-    uint64_t job_last; /* log position when the job began */
+    uint64_t filled_bytes, filled_read_bytes; /* of all that was written, as in a segment */
+    uint64_t job_last;                        /* log position when the job began */
     uint32_t halvings; /* of a job's size, since the disk was too full for the last ones */
     uint64_t number_last;
     uint64_t sequence_last;
@@ -242,6 +259,7 @@ struct mover {
     struct manifest_op manifest_op;
     bool is_committing;
     uint32_t apply_next;
+    struct mover_purge purge;
     uint64_t *cleaning; /* numbers of the segments that leave */
     uint32_t cleaning_count;
     struct mover_stats stats;
@@ -268,6 +286,9 @@ bool mover_wants_job(struct mover *mover, uint8_t *ret_generation);
 uint64_t mover_urgency(const struct mover *mover);
 #define MOVER_URGENCY_MAX 16u
 
+/* Of all segments, without looking at each. */
+uint64_t mover_dead_bytes(const struct mover *mover);
+
 /* The job's next input. Returns false: no more. */
 bool mover_choose_input(struct mover *mover, struct mover_input *ret_input);
 
@@ -277,11 +298,34 @@ void mover_note_resume(struct mover *mover);
 /* Whether this tombstone, of the present input, need not be carried on. */
 bool mover_may_purge(const struct mover *mover, const struct mover_record *record);
 
+/* Whether the segment may be an input of this job. */
+bool mover_is_usable(const struct mover *mover, const struct segment *segment);
+
 /* Whether the segment is being filled. */
 bool mover_is_output(const struct mover *mover, const struct segment *segment);
 
 /* The segment takes no more: closes its file. Nothing of it is in flight. */
 void mover_seal(struct mover *mover, struct segment *segment);
+
+/* mover_purge.c */
+
+/* Whether a compaction is due for tombstones. Begins rounds and ends them; between two jobs. */
+bool mover_purge_is_due(struct mover *mover);
+
+/* The next segment that the round wants compacted. NULL: none now. */
+struct segment *mover_purge_victim(const struct mover *mover);
+
+/* Whether all of the log is to be moved, so that tombstones can be purged. */
+bool mover_purge_empties_log(struct mover *mover);
+
+/* mover_clean.c: segments with nothing alive leave the manifest, then the disk. Returns whether
+ * that has begun. */
+bool mover_clean_begin(struct mover *mover);
+
+/* mover.c */
+void mover_fill_edit(const struct mover *mover, const struct segment *segment, uint64_t end,
+                     enum manifest_kind kind, struct manifest_edit *ret_edit);
+void mover_set_phase(struct mover *mover, enum mover_phase phase);
 
 /* mover_write.c: both return whether they wait for nothing but their next call; `done` tells that
  * all is written, or synced. mover->error tells failures. */

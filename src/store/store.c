@@ -403,6 +403,7 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
 {
     *ret_stats = (struct store_stats){
         .keys = store_key_count(store),
+        .tombstones = index_tombstones(store->index),
         .index_memory = index_memory(store->index),
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,

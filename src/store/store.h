@@ -159,6 +159,7 @@ struct decode_queue *store_decodes(struct store *store);
 
 struct store_stats {
     uint64_t keys;
+    uint64_t tombstones;
     uint64_t index_memory;
     uint64_t disk_free, disk_total;
     bool damaged;

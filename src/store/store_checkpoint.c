@@ -17,7 +17,7 @@
 /* After one that failed. */
 #define RETRY_NS (60 * NS_PER_S)
 
-/* Of the group that makes it count: itself, and segments whose `created` changed. */
+/* Of one group: the checkpoint, or segments whose `created` was lowered. */
 #define EDITS_MAX 512u
 
 struct checkpoint_options store_checkpoint_options(const struct store *store)
@@ -101,13 +101,35 @@ static void committed(struct manifest_op *op, int result)
         store_remove_checkpoint(store, before, false);
 }
 
-/* The file is complete under its name; it counts once the manifest says so. */
+static void changed_told(struct manifest_op *op, int result)
+{
+    struct store *store = container_of(op, struct store, checkpoint_op);
+    if (result < 0) {
+        committed(op, result);
+        return;
+    }
+    mover_changed_told(store->mover, true);
+    store->is_checkpoint_written = true; /* the next step goes on */
+}
+
+/* The file is complete under its name; it counts once the manifest says so.
+ *
+ * Before it does, the manifest has to know every segment whose `created` was lowered. That happens
+ * when a record turns out to be dead by a tombstone that is older than the record's segment; then
+ * its slot goes. Without a checkpoint the next start finds the slot again, which protects the
+ * tombstone, and the proof is made again. With the checkpoint it finds the tombstone alone, and
+ * only `created` protects it from being purged while the record still lies on the disk. There may
+ * be more such segments than one group takes: they go ahead, in groups of their own. */
 static void commit(struct store *store)
 {
-    struct manifest_edit edits[EDITS_MAX] = {store_checkpoint_edit(store, store->checkpoint_last)};
-    uint32_t count = mover_add_changed(store->mover, edits, 1, EDITS_MAX);
+    struct manifest_edit edits[EDITS_MAX];
     store->is_checkpoint_written = false;
-    store->checkpoint_op.done = committed;
+    store->checkpoint_op.done = changed_told;
+    uint32_t count = mover_add_changed(store->mover, edits, 0, EDITS_MAX);
+    if (count < EDITS_MAX) {
+        edits[count++] = store_checkpoint_edit(store, store->checkpoint_last);
+        store->checkpoint_op.done = committed;
+    }
     manifest_append(store->manifest, &store->checkpoint_op, edits, count);
 }
 
@@ -187,6 +209,16 @@ static uint64_t moved_min(const struct store *store)
                                               : max_u64(MOVED_MIN, index_count(store->index));
 }
 
+/* The new one lies beside the old one for a while: it must not take the room that moves need. */
+static bool has_room(const struct store *store)
+{
+    uint64_t free_size, total_size;
+    uint64_t size = index_count(store->index) * INDEX_PACKED_SIZE + 2 * store->reserve.size;
+    return !reserve_is_released(&store->reserve) &&
+           (io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0 ||
+            free_size >= size);
+}
+
 bool store_step_checkpoint(struct store *store, uint64_t budget)
 {
     if (store->checkpoint != NULL)
@@ -196,12 +228,11 @@ bool store_step_checkpoint(struct store *store, uint64_t budget)
         commit(store);
         return false;
     }
-    /* On a full disk it would take the room that the mover needs. */
     if (store->is_checkpointing || mover_is_busy(store->mover) || store->failed != 0 ||
-        reserve_is_released(&store->reserve) || io_now_ns(store->io) < store->checkpoint_retry_ns ||
+        io_now_ns(store->io) < store->checkpoint_retry_ns ||
         !store_wants_checkpoint(store, moved_min(store)))
         return false;
-    if (store_begin_checkpoint(store) < 0)
+    if (!has_room(store) || store_begin_checkpoint(store) < 0)
         store->checkpoint_retry_ns = io_now_ns(store->io) + RETRY_NS;
     return false;
 }

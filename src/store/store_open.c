@@ -344,17 +344,6 @@ static void start_heartbeat(struct store *store)
     io_timer(store->io, &store->heartbeat, io_now_ns(store->io) + HEARTBEAT_NS);
 }
 
-/* With less than this free, compaction makes room while it is easy: for a log segment and two jobs
- * beside the reserve, but at most a 16th of the disk. */
-static uint64_t room_size(const struct store *store, uint64_t stage_bytes, uint64_t reserved)
-{
-    uint64_t free_size, total_size;
-    uint64_t size = reserved + 2 * stage_bytes + store->superblock.now.segment_size;
-    if (io_disk_space(store->io, store->options.path, &free_size, &total_size) == 0)
-        size = min_u64(size, total_size / 16);
-    return size;
-}
-
 static int open_mover(struct store *store)
 {
     const struct store_options *from = &store->options;
@@ -386,7 +375,8 @@ static int open_mover(struct store *store)
         .failed = mover_failed,
         .full = disk_full,
         .futile = mover_futile,
-        .room_bytes = room_size(store, stage_bytes, reserved),
+        /* For a log segment and two jobs, beside what the log leaves free. */
+        .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.segment_size,
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
     if (result == 0)

@@ -149,8 +149,8 @@ uint64_t wal_gate(const struct wal *wal, uint64_t position);
  * records needs comes first. 0 at first. */
 void wal_set_kept_free(struct wal *wal, uint64_t bytes);
 
-/* Goes on in the next segment when the open one has records and enough others are at hand, so that
- * the log can be emptied. Returns whether it did. */
+/* Goes on in the next segment, so that the log can be emptied: when the open one has records, or
+ * when that lets files go; as long as enough others are at hand. Returns whether it did. */
 bool wal_roll(struct wal *wal);
 
 /* The bytes at `location` while a buffer still holds them (they may not be on disk yet), otherwise

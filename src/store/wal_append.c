@@ -121,11 +121,20 @@ static int admit(struct wal *wal, bool is_tombstone)
     return wait_for_segment(wal);
 }
 
+/* Files that have to stay only because the newest header lists them. */
+static bool wants_header(const struct wal *wal)
+{
+    const struct list_node *first = list_first(&wal->marked);
+    return first != NULL && wal->number_durable == wal->number &&
+           !wal_segment_is_unlisted(wal, container_of(first, struct wal_segment, node));
+}
+
 bool wal_roll(struct wal *wal)
 {
+    if (wal->failed != 0 || wal->is_shutting || wal->spare_count < WAL_SPARES_WANTED)
+        return false;
     bool has_records = wal->position_last > wal->segment->header.last_before;
-    if (wal->failed != 0 || wal->is_shutting || !has_records ||
-        wal->spare_count < WAL_SPARES_WANTED)
+    if (!has_records && !wants_header(wal))
         return false;
     if (wal->open != NULL) {
         wal_close_buffer(wal);

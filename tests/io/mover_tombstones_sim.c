@@ -325,3 +325,179 @@ Test(mover_tombstones, segment_is_as_old_as_the_begin_of_its_job)
     bench_check_all(bench);
     bench_delete_it(bench);
 }
+
+/* ---- rounds ---- */
+
+static uint64_t files_left(struct bench *bench)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < STORE_PARTITIONS; i++)
+        count += i == BENCH_FILLER_PARTITION ? 0 : bench_files(bench, i);
+    return count;
+}
+
+/* Nothing is left but what was never deleted; and it stays deleted. */
+static void expect_purged(struct bench *bench, uint64_t slots_max)
+{
+    bench_settle(bench);
+    cr_assert(bench_run(bench, 10 * NS_PER_S));
+    bench_settle(bench);
+    cr_assert_leq(index_count(bench->store->index), slots_max);
+    bench_check_all(bench);
+}
+
+static void delete_everything(uint32_t partitions, bool restarts)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    bench_init(bench, 21, 1500, partitions);
+    bench->options.log_keep_bytes = 0; /* as usual */
+    cr_assert_eq(bench_start(bench), 0);
+    write_keys(bench, 0, 1500);
+    cr_assert(bench_run(bench, NS_PER_S));
+    if (restarts)
+        bench_restart(bench, false);
+    delete_keys(bench, 0, 1500);
+    expect_purged(bench, 16);
+    cr_assert_eq(index_tombstones(bench->store->index), 0);
+    cr_assert_eq(files_left(bench), 0);
+    struct wal_stats wal;
+    wal_stats(bench->store->wal, &wal);
+    cr_assert_leq(wal.segments, WAL_SPARES_KEPT + 2);
+    bench_restart(bench, restarts);
+    cr_assert_leq(index_count(bench->store->index), 16);
+    bench_delete_it(bench);
+}
+
+Test(mover_tombstones, all_go_when_everything_was_deleted)
+{
+    delete_everything(1, false);
+    delete_everything(200, false);
+    delete_everything(50, true);
+}
+
+/* A segment that is older than all deletes, and in which nothing is dead. */
+Test(mover_tombstones, old_segment_does_not_keep_them_for_ever)
+{
+    struct bench *bench = bench_new(900);
+    write_keys(bench, 0, 60);
+    bench_roll(bench);
+    bench_settle(bench);
+    const struct segment *old = container_of(list_first(segments_of(bench->store->segments, 0)),
+                                             struct segment, partition_node);
+    uint64_t number = old->number;
+    for (uint32_t key = 60; key < 900; key++) {
+        cr_assert_eq(bench_write(bench, key, 8), STORE_OK);
+        cr_assert(bench_pass(bench));
+    }
+    delete_keys(bench, 60, 900);
+    bench_roll(bench);
+    expect_purged(bench, 60 + 16 + 8);
+    cr_assert_null(segments_find_number(bench->store->segments, number));
+    bench_restart(bench, false);
+    bench_delete_it(bench);
+}
+
+/* A damaged one does: nobody knows what it holds. And it is no reason for jobs. */
+Test(mover_tombstones, damaged_segment_keeps_them)
+{
+    struct bench *bench = bench_new(900);
+    write_keys(bench, 0, 60);
+    bench_roll(bench);
+    bench_settle(bench);
+    struct segment *old = container_of(list_first(segments_of(bench->store->segments, 0)),
+                                       struct segment, partition_node);
+    old->is_damaged = true;
+    delete_keys(bench, 0, 50);
+    write_keys(bench, 60, 500);
+    delete_keys(bench, 60, 500);
+    bench_roll(bench);
+    bench_settle(bench);
+    cr_assert(bench_run(bench, 5 * NS_PER_S));
+    cr_assert_geq(index_tombstones(bench->store->index), 440);
+    uint64_t jobs = bench_moves(bench).jobs;
+    cr_assert(bench_run(bench, 20 * NS_PER_S));
+    cr_assert_eq(bench_moves(bench).jobs, jobs);
+    bench_delete_it(bench);
+}
+
+/* With as many keys alive, tombstones are not worth copying those; nor is the log emptied. */
+Test(mover_tombstones, few_ones_begin_no_round)
+{
+    struct bench *bench = bench_new(1200);
+    write_keys(bench, 0, 700);
+    bench_roll(bench);
+    bench_settle(bench);
+    struct mover_stats before = bench_moves(bench);
+    for (uint32_t key = 700; key < 1000; key++)
+        cr_assert_eq(bench_write(bench, key, 8), STORE_OK);
+    delete_keys(bench, 700, 1000);
+    bench_roll(bench);
+    cr_assert(bench_run(bench, 20 * NS_PER_S));
+    cr_assert_eq(bench->store->mover->purge.stage, MOVER_PURGE_NONE);
+    cr_assert_eq(bench_moves(bench).compacted_bytes, before.compacted_bytes);
+    bench_check_all(bench);
+    bench_delete_it(bench);
+}
+
+/* Crashes at any moment of a round, without a checkpoint: nothing comes back. */
+Test(mover_tombstones, deleted_keys_stay_deleted_whenever_a_round_is_killed)
+{
+    for (uint32_t seed = 1; seed <= 30; seed++) {
+        struct bench *bench = malloc(sizeof *bench);
+        bench_init(bench, seed, 700, 3);
+        cr_assert_eq(bench_start(bench), 0);
+        write_keys(bench, 0, 60); /* stays */
+        bench_roll(bench);
+        bench_settle(bench);
+        for (uint32_t key = 60; key < 700; key++) {
+            cr_assert_eq(bench_write(bench, key, 100), STORE_OK);
+            if (key % 8 == 0)
+                cr_assert(bench_pass(bench));
+        }
+        bench_roll(bench);
+        delete_keys(bench, 60, 700);
+        for (uint32_t i = 0; i < 4; i++) {
+            cr_assert(bench_run(bench, prng_below(&bench->prng, 1500) * NS_PER_MS));
+            bench_restart(bench, false);
+        }
+        expect_purged(bench, 60 + 8 + 16);
+        bench_delete_it(bench);
+    }
+}
+
+/* ---- what the manifest has to know ---- */
+
+/* More segments than one group of the manifest takes edits. Also the open ones, while a job writes
+ * to them. */
+Test(mover_tombstones, checkpoint_counts_when_every_lowered_created_is_told)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    bench_init(bench, 31, 1024, STORE_PARTITIONS);
+    cr_assert_eq(bench_start(bench), 0);
+    for (uint32_t round = 0; round < 4; round++) {
+        write_keys(bench, 256 * round, 256 * round + 256);
+        bench_roll(bench);
+        bench_settle(bench);
+        for (uint32_t i = 0; round < 3 && i < STORE_PARTITIONS; i++)
+            if (bench->store->mover->outputs[0][i].segment != NULL)
+                mover_seal(bench->store->mover, bench->store->mover->outputs[0][i].segment);
+    }
+    cr_assert_gt(bench_segments(bench).segments, 1000);
+    struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(bench->store->segments, i)) != NULL; i++) {
+        cr_assert_gt(segment->created, 1);
+        segment->created = 1;
+        segment->created_changed = true;
+    }
+    bench->store->options.checkpoint_min = 1;
+    for (uint32_t i = 0; i < 10000 && bench->store->checkpoint_number == 0; i++)
+        cr_assert(bench_pass(bench));
+    cr_assert_neq(bench->store->checkpoint_number, 0);
+    bench->is_paused = true;
+    bench_restart(bench, false);
+    uint64_t count = 0;
+    for (; (segment = segments_nth(bench->store->segments, count)) != NULL; count++)
+        cr_assert_eq(segment->created, 1);
+    cr_assert_gt(count, 1000);
+    bench_delete_it(bench);
+}
