@@ -44,6 +44,7 @@ struct catalog {
     uint32_t capacity;
     uint32_t first[CATALOG_KINDS + 1]; /* where each kind begins */
     uint64_t checkpoint;               /* the number that counts; 0: none */
+    uint64_t log_position;             /* that the log had reached, as the manifest tells */
 };
 
 /* Lists the directory and reads the manifest; findings are reported. Errors: -errno, reported. */

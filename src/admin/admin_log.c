@@ -283,12 +283,13 @@ static int scan(struct log_walk *walk)
     return 0;
 }
 
-/* The index checkpoint and a clean shutdown tell how far the log had come. */
+/* The manifest, the index checkpoint and a clean shutdown tell how far the log had come. */
 static void take_known(struct log_walk *walk)
 {
     struct admin *admin = walk->admin;
     const struct superblock *superblock = &admin->superblock;
     listing_take_known(&walk->listing, superblock->log_last, superblock->log_number);
+    listing_take_known(&walk->listing, admin->catalog.log_position, 0);
     const struct catalog_file *file =
         catalog_find(&admin->catalog, CATALOG_CHECKPOINT, 0, admin->catalog.checkpoint);
     struct checkpoint_info info;

@@ -73,6 +73,8 @@ static int take_block(struct manifest_reader *reader, uint64_t offset,
         if (error == 0 && !reader->is_in_group) {
             reader->end = offset + BLOCK;
             reader->complete = reader->count;
+            reader->admin->catalog.log_position =
+                max_u64(reader->admin->catalog.log_position, block->position);
         }
         return error;
     }

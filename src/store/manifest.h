@@ -23,7 +23,7 @@
  *       40     4  edits in this block (at most 126)
  *       44     4  0
  *       48     8  edition: grows each time the manifest is written anew; 0: of an older release
- *       56     8  0
+ *       56     8  log position that was durable when this was written; 0: unknown
  *       64        edits of 32 bytes: kind u8, partition u8, generation u8, 0 u8, log id u32,
  *                 number u64, end u64, created u64; 0 behind them
  *
@@ -88,6 +88,9 @@ struct manifest_options {
      * exactly what the groups up to now say: nothing that is not in the manifest yet, nothing that
      * was removed by it. */
     bool (*snapshot)(void *context, uint64_t index, struct manifest_edit *ret_edit);
+    /* The log position that is durable now, for the blocks that are about to be written; may be
+     * NULL. */
+    uint64_t (*position)(void *context);
     void *context;
     uint8_t *memory;  /* MANIFEST_MEMORY_SIZE bytes of the region, aligned to 4096 */
     bool accept_loss; /* go on with what stands before the damage */
@@ -142,6 +145,10 @@ void manifest_renew(struct manifest *manifest);
 /* How far it has come. Also after manifest_shut. */
 struct manifest_mark manifest_tell(const struct manifest *manifest);
 
+/* The greatest log position that its complete groups told of when it was opened: the log has been
+ * as far. */
+uint64_t manifest_position(const struct manifest *manifest);
+
 /* Whether an append or a rewrite is under way. */
 bool manifest_is_busy(const struct manifest *manifest);
 
@@ -173,6 +180,7 @@ struct manifest_block {
     uint64_t sequence; /* from 1 on */
     uint64_t salt;     /* not 0 */
     uint64_t edition;
+    uint64_t position;
     uint32_t count;
     struct manifest_edit edits[MANIFEST_BLOCK_EDITS];
 };

@@ -130,6 +130,12 @@ static bool show_state(void *context, uint64_t index, struct manifest_edit *ret_
     return true;
 }
 
+static uint64_t log_position(void *context)
+{
+    const struct store *store = context;
+    return store->wal != NULL ? wal_durable(store->wal) : store->recovered.log_last;
+}
+
 int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory)
 {
     struct manifest_options options = {
@@ -137,6 +143,7 @@ int store_open_manifest(struct store *store, const struct wal_note *note, uint8_
         .directory_id = store->superblock.now.directory_id,
         .shard = store->options.shard,
         .snapshot = show_state,
+        .position = log_position,
         .context = store,
         .memory = memory,
         .accept_loss = store->options.accept_loss,
@@ -145,7 +152,10 @@ int store_open_manifest(struct store *store, const struct wal_note *note, uint8_
         .seen = {.edition = note->major, .blocks = note->minor},
         .is_closed = store->superblock.now.clean,
     };
-    return manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
+    int result = manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
+    if (result == 0)
+        store->recovered.log_last = manifest_position(store->manifest);
+    return result;
 }
 
 /* ---- the index: the checkpoint, then what is newer ---- */
@@ -199,7 +209,7 @@ static int load_checkpoint(struct store *store)
     if (result == 0) {
         store->recovered.sequence_last = info.chunk_sequence;
         store->recovered.clock_ceiling = info.clock_ceiling;
-        store->recovered.log_last = info.position;
+        store->recovered.log_last = max_u64(store->recovered.log_last, info.position);
         return 0;
     }
     if (result != -ENOENT && result != -EBADMSG && result != -EIO)

@@ -468,3 +468,71 @@ Test(store, unproved_writes_do_not_hide_in_a_checkpoint)
     fixture_shut(&f);
     fixture_remove(&f);
 }
+
+/* The number of the segment that the file holds; 0: it is a spare one. */
+static uint64_t segment_number(const char *path)
+{
+    uint8_t block[WAL_BLOCK_SIZE] = {0};
+    FILE *file = fopen(path, "rb");
+    cr_assert_not_null(file);
+    (void)fread(block, 1, sizeof block, file);
+    cr_assert_eq(fclose(file), 0);
+    struct wal_segment_header header;
+    return wal_segment_header_decode(block, &header) == 0 ? header.number : 0;
+}
+
+static void find_newest_log_file(const struct fixture *fixture, char *path, size_t size)
+{
+    uint64_t newest = 0;
+    for (uint32_t serial = 0; serial < 100; serial++) {
+        char name[512];
+        (void)snprintf(name, sizeof name, "%s/log/wal-%08x", fixture->path, serial);
+        uint64_t number = access(name, F_OK) == 0 ? segment_number(name) : 0;
+        if (number <= newest)
+            continue;
+        newest = number;
+        (void)snprintf(path, size, "%s", name);
+    }
+    cr_assert_gt(newest, 0);
+}
+
+/* No header tells how far the newest file went, but a group of the manifest that was written
+ * meanwhile. */
+Test(store, a_newest_log_file_that_is_gone_after_a_kill_is_missed)
+{
+    struct fixture f;
+    fixture_init(&f, SMALL_CACHE);
+    f.options.log_keep_bytes = 1;
+    fixture_open(&f);
+    char name[32], path[512];
+    uint8_t bytes[1000];
+    uint64_t gate = 0;
+    struct manifest_stats manifest = {0};
+    for (uint32_t i = 0; i < 20000 && manifest.groups == 0; i++) {
+        gate = fixture_set(&f, few(name, sizeof name, i), pattern(bytes, sizeof bytes, i));
+        if (i % 8 == 0)
+            fixture_settle(&f, gate);
+        manifest_stats(f.store->manifest, &manifest);
+    }
+    cr_assert_gt(manifest.groups, 0);
+    fixture_kill(&f);
+    find_newest_log_file(&f, path, sizeof path);
+    cr_assert_eq(unlink(path), 0);
+    log_init_stderr(&f.log, LOG_ERROR + 1);
+    fixture_open(&f);
+    struct store_stats stats;
+    store_stats(f.store, &stats);
+    cr_assert(stats.damaged);
+    struct found found;
+    cr_assert_eq(fixture_get(&f, text("never written"), &found), STORE_CORRUPT);
+    fixture_shut(&f);
+    f.options.accept_loss = true;
+    fixture_open(&f);
+    fixture_expect_absent(&f, text("never written"));
+    fixture_shut(&f);
+    f.options.accept_loss = false;
+    fixture_open(&f);
+    fixture_expect_absent(&f, text("never written"));
+    fixture_shut(&f);
+    fixture_remove(&f);
+}
