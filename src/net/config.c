@@ -15,7 +15,7 @@ void config_init_defaults(struct config *config)
         .log_level = LOG_INFO,
         .connections_max = CONFIG_CONNECTIONS_MAX,
         .value_size_max = CONFIG_VALUE_SIZE_DEFAULT,
-        .segment_size = 64 * MIB,
+        .segment_size = 32 * MIB,
         .lock_wait_ns = 10 * NS_PER_S,
     };
 }

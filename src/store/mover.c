@@ -33,9 +33,9 @@ static void lay_out_memory(struct mover *mover)
     for (uint32_t i = 0; i < MOVER_BUFFERS; i++) {
         mover->buffers[i].mover = mover;
         mover->buffers[i].data =
-            mover->reader.window + MOVER_WINDOW_SIZE + (uint64_t)i * SEGMENT_CHUNK_SIZE_MAX;
+            mover->reader.window + MOVER_WINDOW_SIZE + (uint64_t)i * MOVER_CHUNK_SIZE;
     }
-    static_assert(SEGMENT_BLOCK_SIZE + MOVER_WINDOW_SIZE + MOVER_BUFFERS * SEGMENT_CHUNK_SIZE_MAX ==
+    static_assert(SEGMENT_BLOCK_SIZE + MOVER_WINDOW_SIZE + MOVER_BUFFERS * MOVER_CHUNK_SIZE ==
                       MOVER_MEMORY_SIZE,
                   "the region's slice holds all buffers");
 }
@@ -214,6 +214,7 @@ static bool step_ending(struct mover *mover)
     mover->resume[mover->generation - 1] = (struct mover_resume){0};
     end_job(mover);
     bool was_tight = mover->is_tight;
+    mover->is_failing = error != 0;
     mover->retry_ns = is_fatal ? UINT64_MAX : io_now_ns(mover->io) + MOVER_RETRY_NS;
     if (is_fatal)
         mover->options.failed(mover->options.context, error);
@@ -333,6 +334,7 @@ static bool step_applying(struct mover *mover, uint64_t budget)
     if (mover->stage.count == 0)
         rest(mover);
     mover->halvings = 0;
+    mover->is_failing = false;
     mover->retry_ns = 0;
     end_job(mover);
     return true;
@@ -439,8 +441,9 @@ static bool go_on(struct mover *mover, bool is_done, enum mover_phase next)
 
 bool mover_step(struct mover *mover, uint64_t budget)
 {
-    if (mover->phase != MOVER_IDLE)
-        budget *= mover_urgency(mover);
+    uint64_t urgency = mover->phase != MOVER_IDLE ? mover_urgency(mover) : 1;
+    budget *= urgency;
+    wal_set_held(mover->options.wal, mover_is_behind(mover));
     bool is_done = false;
     bool more;
     switch (mover->phase) {
@@ -451,7 +454,7 @@ bool mover_step(struct mover *mover, uint64_t budget)
     case MOVER_WRITING:
         if (mover->is_stopping)
             return give_up(mover);
-        more = mover->error == 0 && mover_write_step(mover, &is_done);
+        more = mover->error == 0 && mover_write_step(mover, (uint32_t)urgency, &is_done);
         mover_sync_begin(mover);
         return go_on(mover, is_done, MOVER_SYNCING) || more;
     case MOVER_SYNCING:

@@ -70,7 +70,7 @@ struct mover_options {
 #define MOVER_OUTPUTS_MAX 512u
 #define MOVER_FOLDERS_MAX 32u
 
-#define MOVER_MEMORY_SIZE ((size_t)(12 * 1024 * 1024 + 4096))
+#define MOVER_MEMORY_SIZE ((size_t)(8 * 1024 * 1024 + 4096))
 
 /* The salt of the segment with this number: nobody outside can tell it, and no file has to be read
  * to know it. `secret`: HASH_SECRET_SIZE bytes. */

@@ -1,8 +1,8 @@
 /* What is worth moving, and when.
  *
  * The log is moved once more than `log_keep_bytes` of it are sealed, oldest first: what is
- * overwritten young dies there and is never copied. Segments are compacted once about a quarter
- * of all their bytes is dead, those with the least alive first: that bounds the space at 4/3 of
+ * overwritten young dies there and is never copied. Segments are compacted once a sixth of all
+ * their bytes is dead, those with the least alive first: that bounds the space at 6/5 of
  * what is alive, and the copying at what the dead share pays for. What a segment needs beside its
  * records is not dead: it would be there again in the next one, and copied for ever.
  *
@@ -14,10 +14,15 @@
 #include "store/wal_format.h"
 
 /* Compaction begins beyond this part of all bytes. */
-#define DEAD_SHARE 4u
+#define DEAD_SHARE 6u
 
 /* Sizes in the index are rounded up, by a quarter at most: less is dead than this says. */
 #define OPTIMISM(bytes) ((bytes) / 5 * 4)
+
+/* A log that is so many times as long as it should be grows no further while it is being moved:
+ * writes are as fast as that then. A start reads all of it, and on a small disk it would take the
+ * room that what is alive needs. */
+#define LOG_LENGTH_MAX 8u
 
 /* At most this part of the disk is kept free for moving. */
 #define ROOM_SHARE 16u
@@ -94,7 +99,8 @@ uint64_t mover_urgency(const struct mover *mover)
     uint64_t keep = max_u64(mover->options.log_keep_bytes, 1);
     uint64_t sealed = wal_sealed_bytes(mover->options.wal);
     uint64_t excess = sealed > keep ? 4 * (sealed - keep) / keep : 0;
-    return is_log_pressed(mover) ? MOVER_URGENCY_MAX : min_u64(1 + excess, MOVER_URGENCY_MAX);
+    bool is_short = is_log_pressed(mover) || mover->is_room_low;
+    return is_short ? MOVER_URGENCY_MAX : min_u64(1 + excess, MOVER_URGENCY_MAX);
 }
 
 static bool is_resting(const struct mover *mover, uint8_t generation)
@@ -102,6 +108,18 @@ static bool is_resting(const struct mover *mover, uint8_t generation)
     const struct mover_rest *rest = &mover->rests[generation - 1];
     bool is_news = mover_is_pressed(mover) && wal_last(mover->options.wal) != rest->last;
     return io_now_ns(mover->io) < rest->until_ns && !is_news;
+}
+
+bool mover_is_behind(const struct mover *mover)
+{
+    uint64_t free_size, total_size;
+    uint64_t log_max = LOG_LENGTH_MAX * mover->options.log_keep_bytes;
+    if (mover->is_failing || is_resting(mover, 1) || mover->retry_ns == UINT64_MAX ||
+        wal_sealed_bytes(mover->options.wal) <= 2 * mover->options.log_keep_bytes)
+        return false;
+    if (io_disk_space(mover->io, mover->options.path, &free_size, &total_size) == 0)
+        log_max = min_u64(log_max, total_size / ROOM_SHARE);
+    return wal_sealed_bytes(mover->options.wal) > log_max;
 }
 
 static uint64_t log_keep(const struct mover *mover)
@@ -193,8 +211,11 @@ bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
     bool compaction_due = is_compaction_due(mover) || is_purge_due(mover);
     if (!log_due && !compaction_due)
         return false;
-    /* By turns, so that neither starves. */
-    bool is_log = log_due && (!compaction_due || mover->generation != 1);
+    /* By turns, so that neither starves. But moving the log takes room, while compaction makes
+     * some: where it is low, compaction goes first, and writes wait for it once the log is long. On
+     * a full disk either may be the one that goes. */
+    bool is_turn = mover->generation != 1 && (mover->is_tight || !mover->is_room_low);
+    bool is_log = log_due && (!compaction_due || is_turn);
     *ret_generation = is_log ? 1 : 2;
     return true;
 }

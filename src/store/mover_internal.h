@@ -31,8 +31,9 @@ static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.
 #define MOVER_READ_SIZE ((uint32_t)(1 * MIB)) /* holds a whole batch or chunk */
 #define MOVER_READS 4u                        /* of an input at once, side by side */
 #define MOVER_WINDOW_SIZE (MOVER_READS * MOVER_READ_SIZE)
-#define MOVER_BUFFERS 8u                /* chunks being written */
-#define MOVER_SYNCS MOVER_FOLDERS_MAX   /* at once: the device makes one flush of many */
+#define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* the largest that is written */
+#define MOVER_BUFFERS 8u                         /* chunks being written */
+#define MOVER_SYNCS MOVER_FOLDERS_MAX            /* at once: the device makes one flush of many */
 #define MOVER_CLEAN_MAX 1024u           /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S         /* after a failure, or for nothing */
 #define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */
@@ -234,6 +235,7 @@ struct mover {
     enum mover_phase phase;
     uint8_t generation; /* of the job's outputs: 1 moves the log, 2 compacts */
     bool is_stopping;
+    bool is_failing; /* the last job was given up */
     bool is_tight;
     bool is_log_emptied; /* the log keeps nothing: it is quiet, and tombstones are waiting */
     bool is_room_low;    /* less than room_bytes of the disk are free, as of the last look */
@@ -295,6 +297,10 @@ uint64_t mover_urgency(const struct mover *mover);
 /* Of all segments, without looking at each. */
 uint64_t mover_dead_bytes(const struct mover *mover);
 
+/* Whether the log is so long that it had better not grow any further: as long as jobs shorten it,
+ * or nothing would ever go on. */
+bool mover_is_behind(const struct mover *mover);
+
 /* The job's next input. Returns false: no more. */
 bool mover_choose_input(struct mover *mover, struct mover_input *ret_input);
 
@@ -335,7 +341,7 @@ void mover_set_phase(struct mover *mover, enum mover_phase phase);
 
 /* mover_write.c: both return whether they wait for nothing but their next call; `done` tells that
  * all is written, or synced. mover->error tells failures. */
-bool mover_write_step(struct mover *mover, bool *ret_done);
+bool mover_write_step(struct mover *mover, uint32_t chunks_max, bool *ret_done);
 bool mover_sync_step(struct mover *mover, bool *ret_done);
 bool mover_write_is_active(const struct mover *mover);
 void mover_write_begin(struct mover *mover);

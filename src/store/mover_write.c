@@ -141,7 +141,7 @@ static uint32_t count_for_chunk(const struct mover_stage *stage, uint32_t next,
     uint64_t size = 0;
     for (; next != 0; next = stage->records[next - 1].next) {
         uint64_t more = round_up(stage->records[next - 1].size, SEGMENT_RECORD_ALIGNMENT);
-        if (segment_chunk_size(count + 1, size + more) > SEGMENT_CHUNK_SIZE_MAX)
+        if (segment_chunk_size(count + 1, size + more) > MOVER_CHUNK_SIZE)
             break;
         count++;
         size += more;
@@ -225,9 +225,8 @@ bool mover_write_is_active(const struct mover *mover)
     return is_active;
 }
 
-bool mover_write_step(struct mover *mover, bool *ret_done)
+static bool write_next(struct mover *mover, bool *ret_done)
 {
-    *ret_done = false;
     while (mover->write_next == 0 && mover->write_partition + 1 < MOVER_PARTITIONS)
         mover->write_next = mover->stage.first[++mover->write_partition];
     if (mover->write_next == 0) {
@@ -242,6 +241,16 @@ bool mover_write_step(struct mover *mover, bool *ret_done)
         return false;
     write_chunk(mover, output, buffer);
     return true;
+}
+
+/* Passes are few when there are many requests: a chunk in each would be too slow then. */
+bool mover_write_step(struct mover *mover, uint32_t chunks_max, bool *ret_done)
+{
+    *ret_done = false;
+    bool more = true;
+    for (uint32_t i = 0; i < chunks_max && more && !*ret_done; i++)
+        more = write_next(mover, ret_done);
+    return more;
 }
 
 /* ---- syncs ---- */

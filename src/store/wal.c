@@ -338,6 +338,15 @@ void wal_set_kept_free(struct wal *wal, uint64_t bytes)
     wal->kept_free = bytes;
 }
 
+void wal_set_held(struct wal *wal, bool is_held)
+{
+    if (wal->is_held == is_held)
+        return;
+    wal->is_held = is_held;
+    if (!is_held)
+        wal_keep(wal);
+}
+
 void wal_stats(const struct wal *wal, struct wal_stats *ret_stats)
 {
     struct wal_stats stats = wal->stats;

@@ -233,6 +233,7 @@ struct wal {
     bool is_shutting;
     bool room_wanted;
     bool disk_full;
+    bool is_held;     /* no segments are made beyond the one for deletes */
     bool is_hindered; /* one of: failed, shutting, disk full, no spare segment. wal_append looks
                          closer */
     int failed;

@@ -399,6 +399,6 @@ void wal_keep(struct wal *wal)
     struct wal_segment *segment = find_leaving(wal);
     if (segment != NULL)
         leave(wal, segment);
-    else if (wal->spare_count < WAL_SPARES_WANTED)
+    else if (wal->spare_count < (wal->is_held ? 1 : WAL_SPARES_WANTED))
         prepare(wal);
 }

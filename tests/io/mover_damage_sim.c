@@ -135,9 +135,11 @@ Test(mover_damage, what_lies_behind_a_damaged_batch_is_moved)
 Test(mover_damage, damaged_directory_costs_its_chunk_alone)
 {
     struct bench *bench = bench_new(16 * KIB, 180, 1);
-    for (uint32_t i = 0; i < 3; i++) { /* a chunk each */
+    for (uint32_t i = 0; i < 3; i++) { /* a job and a chunk each */
+        bench_pause(bench, true);
         write_keys(bench, i * 60, i * 60 + 60, 1000, 1);
         bench_roll(bench);
+        bench_pause(bench, false);
         bench_settle(bench);
     }
     struct segment *segment = segment_of(bench, 60);
