@@ -251,7 +251,7 @@ static int open_store(struct engine *engine)
     fill_store_options(engine, &options);
     struct io_options io_options = {
         .sockets_max = 16,
-        .files_max = 4096,
+        .files_max = store_files_max(),
         .receive_buffer_size = 4096,
         .receive_buffer_count = 16,
         .region_size = store_region_size(&options),

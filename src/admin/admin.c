@@ -35,8 +35,9 @@ static const char HELP[] =
     "  0  sound\n"
     "  1  damage was found\n"
     "  2  wrong usage\n"
-    "  3  it could not be done: no data directory, in use by a server, of another format or of\n"
-    "     another directory, not readable, not enough memory, output not writable\n";
+    "  3  it could not be done: no data directory, in use by a server, of another format,\n"
+    "     another directory or another shard, not readable, not enough memory, output not\n"
+    "     writable\n";
 
 struct command {
     const char *name;

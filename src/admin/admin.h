@@ -32,6 +32,7 @@ struct admin {
     int superblock_file; /* holds the lock */
     struct superblock superblock;
     struct catalog catalog;
+    struct wal_note manifest; /* how far it has come: edition, blocks; 0: unknown */
     struct admin_log log;
 };
 

@@ -50,6 +50,17 @@ static int add_sized(struct admin *admin, struct catalog_file *file)
 
 /* ---- what a name means ---- */
 
+/* A manifest with another number. */
+static bool is_of_other_shard(const char *name)
+{
+    unsigned shard;
+    char again[32];
+    if (sscanf(name, "manifest-%4u", &shard) != 1)
+        return false;
+    (void)snprintf(again, sizeof again, "manifest-%u", shard);
+    return strcmp(name, again) == 0;
+}
+
 static void judge_root(const char *name, struct catalog_file *file)
 {
     bool is_temporary;
@@ -64,6 +75,8 @@ static void judge_root(const char *name, struct catalog_file *file)
         file->kind = CATALOG_MANIFEST;
         file->is_leftover = true;
         file->counts = false;
+    } else if (is_of_other_shard(name)) {
+        file->kind = CATALOG_SHARD;
     } else if (strcmp(name, "reserve") == 0) {
         file->kind = CATALOG_SPACE;
     } else if (checkpoint_name_parse(name, &file->number, &is_temporary) == 0) {

@@ -18,6 +18,7 @@ enum catalog_kind {
     CATALOG_SEGMENT,
     CATALOG_VALUE,
     CATALOG_SPACE, /* kept for a full disk, or for a measurement: no data */
+    CATALOG_SHARD, /* another shard's, of a later release */
     CATALOG_OTHER, /* not ours */
     CATALOG_KINDS,
 };
@@ -43,6 +44,7 @@ struct catalog {
     uint32_t capacity;
     uint32_t first[CATALOG_KINDS + 1]; /* where each kind begins */
     uint64_t checkpoint;               /* the number that counts; 0: none */
+    uint64_t log_position;             /* that the log had reached, as the manifest tells */
 };
 
 /* Lists the directory and reads the manifest; findings are reported. Errors: -errno, reported. */

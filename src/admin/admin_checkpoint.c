@@ -204,14 +204,18 @@ int checkpoint_check(struct admin *admin, const struct catalog_file *file)
 
 /* ---- only the ends ---- */
 
-static int read_block(int handle, uint64_t offset, enum checkpoint_kind kind, uint8_t *data)
+static int read_block(const struct admin *admin, int handle, uint64_t offset,
+                      enum checkpoint_kind kind, uint8_t *data)
 {
     struct checkpoint_block block;
     int64_t count = admin_read(handle, data, BLOCK_MIN, offset);
     if (count < 0)
         return (int)count;
     int error = checkpoint_block_decode(data, (uint32_t)count, &block);
-    return error == 0 && block.kind != kind ? -EBADMSG : error;
+    if (error < 0)
+        return error;
+    bool is_ours = block.directory_id == admin->superblock.directory_id;
+    return block.kind == kind && is_ours ? 0 : -EBADMSG;
 }
 
 int checkpoint_look(struct admin *admin, const struct catalog_file *file,
@@ -225,10 +229,10 @@ int checkpoint_look(struct admin *admin, const struct catalog_file *file,
     int handle = admin_open_file(admin->directory, file->name);
     if (handle < 0)
         return handle;
-    int result = read_block(handle, 0, CHECKPOINT_BEGIN, data);
+    int result = read_block(admin, handle, 0, CHECKPOINT_BEGIN, data);
     if (result == 0) {
         checkpoint_begin_decode(data, &begin);
-        result = read_block(handle, file->size - BLOCK_MIN, CHECKPOINT_END, data);
+        result = read_block(admin, handle, file->size - BLOCK_MIN, CHECKPOINT_END, data);
     }
     if (result == 0)
         checkpoint_end_decode(data, &end);

@@ -1,6 +1,7 @@
 /* Walking the log. wal_scan.h decides what is the log, what is its torn tail and what is damage;
  * here is what it needs: which file is which segment (the rules are those of recovery_files.c), and
  * their bytes. */
+#include "admin/admin_checkpoint.h"
 #include "admin/admin_log_listing.h"
 #include "admin/admin_log_window.h"
 #include "admin/admin_walk.h"
@@ -18,7 +19,6 @@
 struct log_walk {
     const struct walk *walk;
     struct admin *admin;
-    struct log log; /* what the scan says of damage */
     struct log_window window;
     struct log_listing listing;
     struct wal_scan_segment *segments;
@@ -29,42 +29,32 @@ struct log_walk {
 
 /* ---- what the scan says ---- */
 
-/* Of a line that says what is missing before which byte. */
-static uint64_t offset_before(const char *text)
-{
-    uint64_t offset = 0;
-    const char *place = strstr(text, "before byte ");
-    if (place != NULL)
-        (void)sscanf(place, "before byte %" SCNu64, &offset);
-    return offset;
-}
-
-/* A line is "LEVEL NAME: text": the scan knows no other way to tell a place. */
-static void take_line(void *context, const char *line, uint32_t size)
+static void note(void *context, const struct wal_scan_note *note)
 {
     struct log_walk *walk = context;
-    char text[LOG_LINE_MAX + 1];
-    (void)snprintf(text, sizeof text, "%.*s", (int)size - 1, line);
-    char *name = strchr(text, ' ');
-    char *what = name == NULL ? NULL : strstr(++name, ": ");
-    if (what == NULL) {
-        report_note(&walk->admin->report, "log", 0, "%s", text);
-        return;
-    }
-    *what = '\0';
-    what += 2;
-    uint64_t from;
-    uint64_t upto;
-    int rest = 0;
-    if (sscanf(what, "damage from byte %" SCNu64 " to %" SCNu64 ": %n", &from, &upto, &rest) >= 2)
-        report_damage(&walk->admin->report, name, from,
+    struct admin_report *report = &walk->admin->report;
+    const char *name = walk->segments[note->segment].path;
+    switch (note->kind) {
+    case WAL_SCAN_DAMAGE:
+        report_damage(report, name, note->from,
                       "%s up to %" PRIu64 ", acknowledged writes are lost: restore their keys from "
                       "a replica or a backup",
-                      what + rest, upto);
-    else if (sscanf(what, "the record at byte %" SCNu64, &from) == 1)
-        report_refuse(&walk->admin->report, name, from, "%s", what);
-    else
-        report_damage(&walk->admin->report, name, offset_before(what), "%s", what);
+                      note->what, note->upto);
+        break;
+    case WAL_SCAN_LOST:
+        report_damage(report, name, note->from,
+                      "the writes at the log positions %" PRIu64 " to %" PRIu64
+                      " are missing before it, although they were acknowledged: restore their keys "
+                      "from a replica or a backup",
+                      note->position_first, note->position_last);
+        break;
+    case WAL_SCAN_UNKNOWN:
+        report_refuse(report, name, note->from,
+                      "the record has format %u and flags %02x, which this program does not know: "
+                      "use the release that wrote it, or a newer one",
+                      note->format, note->flags);
+        break;
+    }
 }
 
 static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
@@ -133,8 +123,7 @@ static int infer(struct log_walk *walk, const char *name, uint64_t number)
     struct wal_scan_segment *segment = &walk->segments[walk->count];
     segment->header.directory_id = walk->admin->superblock.directory_id;
     segment->header.log_id = ADMIN_SHARD;
-    struct wal_scan scan = {.log = &walk->log,
-                            .segments = walk->segments,
+    struct wal_scan scan = {.segments = walk->segments,
                             .segment_count = walk->count + 1,
                             .context = walk,
                             .load = load};
@@ -174,8 +163,10 @@ static int judge(struct log_walk *walk, const char *name, const uint8_t *head)
         return is_marked;
     if (is_active)
         listing_take_header(&walk->listing, &header, head);
-    if (is_marked)
+    if (is_marked) {
+        listing_take_header(&walk->listing, &mark, head + WAL_MARK_OFFSET);
         listing_take_number(&walk->listing, mark.number);
+    }
     if (is_active && (!is_marked || header.number > mark.number)) {
         walk->segments[walk->count].header = header;
         return 1;
@@ -278,12 +269,12 @@ static void take_found(struct log_walk *walk, const struct wal_scan_found *found
 
 static int scan(struct log_walk *walk)
 {
-    struct wal_scan scan = {.log = &walk->log,
-                            .segments = walk->segments,
+    struct wal_scan scan = {.segments = walk->segments,
                             .segment_count = walk->count,
                             .context = walk,
                             .load = load,
-                            .record = show};
+                            .record = show,
+                            .note = note};
     int result = wal_scan_run(&scan);
     if (result < 0)
         return walk->result != 0 ? walk->result : result;
@@ -292,12 +283,28 @@ static int scan(struct log_walk *walk)
     return 0;
 }
 
+/* The manifest, the index checkpoint and a clean shutdown tell how far the log had come. */
+static void take_known(struct log_walk *walk)
+{
+    struct admin *admin = walk->admin;
+    const struct superblock *superblock = &admin->superblock;
+    listing_take_known(&walk->listing, superblock->log_last, superblock->log_number);
+    listing_take_known(&walk->listing, admin->catalog.log_position, 0);
+    const struct catalog_file *file =
+        catalog_find(&admin->catalog, CATALOG_CHECKPOINT, 0, admin->catalog.checkpoint);
+    struct checkpoint_info info;
+    int64_t age_s;
+    if (file != NULL && file->counts && checkpoint_look(admin, file, &info, &age_s) == 0)
+        listing_take_known(&walk->listing, info.position, 0);
+}
+
 static int walk_files(struct log_walk *walk)
 {
     const struct catalog *catalog = &walk->admin->catalog;
     uint32_t first = catalog->first[CATALOG_LOG];
     uint32_t end = catalog->first[CATALOG_LOG + 1];
     int result = 0;
+    take_known(walk);
     for (uint32_t i = first; result == 0 && i < end; i++)
         result = add_file(walk, i);
     if (result == 0)
@@ -316,7 +323,6 @@ int admin_walk_log(const struct walk *walk)
     for (uint32_t i = 0; i < count; i++)
         largest = max_u64(largest, catalog->files[catalog->first[CATALOG_LOG] + i].size);
     struct log_walk log_walk = {.walk = walk, .admin = admin};
-    log_walk.log = (struct log){.level_min = LOG_WARN, .write = take_line, .context = &log_walk};
     log_walk.segments = calloc(count + 1, sizeof *log_walk.segments);
     log_walk.files = calloc(count + 1, sizeof *log_walk.files);
     int result = log_walk.segments == NULL || log_walk.files == NULL

@@ -21,21 +21,36 @@ void listing_deinit(struct log_listing *listing)
     listing->numbers = NULL;
 }
 
+static bool is_older(const struct wal_note *note, const struct wal_note *other)
+{
+    return note->major < other->major ||
+           (note->major == other->major && note->minor < other->minor);
+}
+
 void listing_take_header(struct log_listing *listing, const struct wal_segment_header *header,
                          const uint8_t *block)
 {
     listing->lost = max_u64(listing->lost, header->lost);
-    if (header->number <= listing->newest.number)
+    listing_take_known(listing, header->durable, max_u64(header->number, header->number_durable));
+    if (is_older(&listing->note, &header->note))
+        listing->note = header->note;
+    if (header->state != WAL_HEADER_ACTIVE || header->number <= listing->newest.number)
         return;
     listing->newest = *header;
     wal_listing_decode(block, &listing->listing);
+}
+
+void listing_take_known(struct log_listing *listing, uint64_t position, uint64_t number)
+{
+    listing->last_known = max_u64(listing->last_known, position);
+    listing->number_known = max_u64(listing->number_known, number);
 }
 
 void listing_take_number(struct log_listing *listing, uint64_t number)
 {
     assert(listing->count < listing->capacity);
     listing->numbers[listing->count++] = number;
-    listing->number_greatest = max_u64(listing->number_greatest, number);
+    listing_take_known(listing, 0, number);
 }
 
 bool listing_is_dead(const struct log_listing *listing, uint64_t number)
@@ -54,8 +69,7 @@ static bool is_there(const struct log_listing *listing, uint64_t number)
 
 static void note_missing(const struct log_listing *listing, struct admin *admin, uint64_t number)
 {
-    uint64_t newest = max_u64(listing->number_greatest, admin->superblock.log_number);
-    if (newest > listing->newest.number)
+    if (listing->number_known > listing->newest.number)
         report_note(&admin->report, FOLDER, 0,
                     "the segment with the number %" PRIu64 " is gone, whether it was needed is not "
                     "known since the newest header is damaged",
@@ -79,10 +93,25 @@ static void judge_listed(const struct log_listing *listing, struct admin *admin,
     }
 }
 
+/* The log notes how far the manifest had come. */
+static void judge_manifest(const struct log_listing *listing, struct admin *admin)
+{
+    if (admin->manifest.major == 0 || !is_older(&admin->manifest, &listing->note))
+        return;
+    report_damage(&admin->report, "manifest-0", 0,
+                  "it is older than the log says (edition %" PRIu64 " with %" PRIu64
+                  " blocks, which had come to edition %" PRIu64 " with %" PRIu64
+                  "): put back the one that was there, restore the directory from a backup, or "
+                  "start once with -accept-loss",
+                  admin->manifest.major, admin->manifest.minor, listing->note.major,
+                  listing->note.minor);
+}
+
 void listing_judge(const struct log_listing *listing, struct admin *admin, uint64_t proof)
 {
     const struct superblock *superblock = &admin->superblock;
     uint64_t last = admin->log.scan.last_position;
+    judge_manifest(listing, admin);
     if (listing->lost > superblock->damage_accepted)
         report_damage(&admin->report, FOLDER, 0,
                       "an earlier start found writes up to log position %" PRIu64
@@ -90,11 +119,11 @@ void listing_judge(const struct log_listing *listing, struct admin *admin, uint6
                       "that are gone, keys last written before it answer CORRUPT until they are "
                       "written again, or start once with -accept-loss",
                       listing->lost);
-    judge_listed(listing, admin, max_u64(proof, superblock->log_last));
-    if (last < superblock->log_last && listing->lost < superblock->log_last)
+    judge_listed(listing, admin, max_u64(proof, listing->last_known));
+    if (last < listing->last_known && listing->lost < listing->last_known)
         report_damage(&admin->report, FOLDER, 0,
                       "the log ends at position %" PRIu64 " but had reached %" PRIu64
-                      " when the server was shut down, its newest file is gone or was cut or "
-                      "overwritten: put it back or restore the directory from a backup",
-                      last, superblock->log_last);
+                      " at least, its newest file is gone or was cut or overwritten: put it back "
+                      "or restore the directory from a backup",
+                      last, listing->last_known);
 }

@@ -9,7 +9,9 @@ struct log_listing {
     struct wal_segment_header newest; /* of the sound ones; number 0: there is none */
     struct wal_listing listing;       /* its */
     uint64_t lost;                    /* greatest one that any header tells */
-    uint64_t number_greatest;         /* of headers and marks */
+    uint64_t last_known;              /* the log had reached this position */
+    uint64_t number_known;            /* and a segment with this number had its header */
+    struct wal_note note;             /* greatest one: how far the manifest had come */
     uint64_t *numbers;                /* that are there, as a segment or by a mark */
     uint32_t count;
     uint32_t capacity;
@@ -19,12 +21,15 @@ struct log_listing {
 int listing_init(struct log_listing *listing, uint32_t files);
 void listing_deinit(struct log_listing *listing);
 
-/* Takes a sound header in its block, of whatever use of its file. */
+/* Takes a sound header in its block, of whatever use of its file, or a mark. */
 void listing_take_header(struct log_listing *listing, const struct wal_segment_header *header,
                          const uint8_t *block);
 
 /* A segment or a mark with this number is there; at most two a file. */
 void listing_take_number(struct log_listing *listing, uint64_t number);
+
+/* What is known from elsewhere of how far the log had come. */
+void listing_take_known(struct log_listing *listing, uint64_t position, uint64_t number);
 
 /* Whether nothing in the segment is alive, since the newest header does not list it. */
 bool listing_is_dead(const struct log_listing *listing, uint64_t number);

@@ -22,6 +22,7 @@ struct manifest_reader {
     struct admin *admin;
     const char *name;
     uint64_t salt;
+    uint64_t edition;
     struct placed_edit *edits;
     uint64_t count;
     uint64_t complete; /* of them, in complete groups */
@@ -72,6 +73,8 @@ static int take_block(struct manifest_reader *reader, uint64_t offset,
         if (error == 0 && !reader->is_in_group) {
             reader->end = offset + BLOCK;
             reader->complete = reader->count;
+            reader->admin->catalog.log_position =
+                max_u64(reader->admin->catalog.log_position, block->position);
         }
         return error;
     }
@@ -85,15 +88,17 @@ static int take_block(struct manifest_reader *reader, uint64_t offset,
     return 0;
 }
 
-/* Whether the block belongs into this file; the first one tells the salt. */
+/* Whether the block belongs into this file; the first one tells salt and edition. */
 static bool belongs(struct manifest_reader *reader, uint64_t offset,
                     const struct manifest_block *block)
 {
     const struct admin *admin = reader->admin;
-    if (offset == 0)
+    if (offset == 0) {
         reader->salt = block->salt;
+        reader->edition = block->edition;
+    }
     return block->directory_id == admin->superblock.directory_id && block->salt == reader->salt &&
-           block->sequence == offset / BLOCK + 1;
+           block->edition == reader->edition && block->sequence == offset / BLOCK + 1;
 }
 
 static bool is_blank(const uint8_t *data)
@@ -155,10 +160,12 @@ static bool is_other(const struct manifest_reader *reader)
     uint64_t blocks = reader->end / BLOCK;
     if (superblock->manifest_salt == 0)
         return false;
-    if (reader->salt != superblock->manifest_salt)
-        return superblock->clean;
-    return blocks < superblock->manifest_blocks ||
-           (superblock->clean && blocks > superblock->manifest_blocks + 1);
+    bool is_older =
+        reader->edition < superblock->manifest_edition ||
+        (reader->edition == superblock->manifest_edition && blocks < superblock->manifest_blocks);
+    bool is_same = reader->salt == superblock->manifest_salt;
+    return is_older ||
+           (superblock->clean && (!is_same || blocks > superblock->manifest_blocks + 1));
 }
 
 static void compare_superblock(struct manifest_reader *reader)
@@ -242,6 +249,11 @@ static void note_leftovers(struct admin *admin, bool has_manifest)
         else if (file->kind == CATALOG_MANIFEST && !file->counts)
             report_note(&admin->report, file->name, 0,
                         "a manifest that was never finished, removed at the next start");
+        else if (file->kind == CATALOG_SHARD)
+            report_refuse(&admin->report, file->name, 0,
+                          "it belongs to another shard, this program knows directories of one "
+                          "shard, whose manifest is manifest-%u: use the release that wrote it",
+                          ADMIN_SHARD);
         else if (file->kind == CATALOG_OTHER)
             report_note(&admin->report, file->name, 0, "not a file of ours, it is left alone");
         else if (file->kind == CATALOG_SEGMENT && !file->counts && has_manifest)
@@ -278,6 +290,8 @@ static int read_manifest(struct manifest_reader *reader)
         return result;
     if (size >= 0)
         compare_superblock(reader);
+    if (size >= 0 && !reader->is_damaged)
+        admin->manifest = (struct wal_note){reader->edition, reader->end / BLOCK};
     take_edits(reader);
     return 0;
 }

@@ -83,8 +83,9 @@ static void show_ratio(const char *name, uint64_t part, uint64_t whole)
 
 static uint64_t show_files(const struct catalog *catalog)
 {
-    static const char *const names[CATALOG_KINDS] = {
-        "superblock", "manifests", "checkpoints", "log", "segments", "values", "space", "others"};
+    static const char *const names[CATALOG_KINDS] = {"superblock", "manifests",    "checkpoints",
+                                                     "log",        "segments",     "values",
+                                                     "space",      "other_shards", "others"};
     uint64_t all = 0;
     for (uint32_t kind = 0; kind < CATALOG_KINDS; kind++) {
         uint64_t size = 0;

@@ -343,6 +343,13 @@ size_t decompressor_memory(const struct decompressor *decompressor)
     return decompressor->output_capacity;
 }
 
+uint64_t compress_declared_size(const uint8_t *frame, size_t size)
+{
+    unsigned long long declared = ZSTD_getFrameContentSize(frame, size);
+    bool is_told = declared != ZSTD_CONTENTSIZE_UNKNOWN && declared != ZSTD_CONTENTSIZE_ERROR;
+    return is_told ? declared : 0;
+}
+
 /* What the encoder said, as a size or an error of ours. */
 static int64_t frame_result(size_t result)
 {

@@ -58,6 +58,10 @@ struct decompressor_buffers {
  * taken. */
 int decompressor_move(struct decompressor *decompressor, struct decompressor_buffers *buffers);
 
+/* The decoded size that a frame's first bytes tell, 0 when they tell none or there are too few of
+ * them: to prepare for, not to rely on. */
+uint64_t compress_declared_size(const uint8_t *frame, size_t size);
+
 /* The memory that this context holds for output now, in bytes: at most twice what it has decoded,
  * or DECOMPRESS_OUTPUT_FIRST. */
 #define DECOMPRESS_OUTPUT_FIRST 16384

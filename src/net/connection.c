@@ -80,6 +80,26 @@ static void arm_direct(struct connection *connection)
     io_receive_into(io, &connection->receive, connection->socket, buffer, size);
 }
 
+static void head_done(struct io_op *op, int32_t result);
+
+/* Behind a large value another one is likely. Its head comes by itself, so that what follows is not
+ * in leased buffers, to be copied, by the time it is known to be a value. */
+static bool arm_head(struct connection *connection)
+{
+    struct server *server = connection->server;
+    bool is_between = connection->state == CONNECTION_OPEN && connection->upload == NULL &&
+                      connection->skip.left == 0 && input_size(&connection->input) == 0;
+    if (!connection->expects_value || !is_between)
+        return false;
+    uint8_t *room = input_room(&connection->input, &server->input_bytes, CONFIG_INPUT_BYTES_MAX);
+    if (room == NULL)
+        return false;
+    connection->receive.done = head_done;
+    connection->receive.hint = NULL;
+    io_receive_into(server->io, &connection->receive, connection->socket, room, INPUT_FLOOR);
+    return true;
+}
+
 /* Receives when there is somebody to take it: not while a request waits, but also after the last
  * request, so that what a client still sends is taken off the wire and cannot turn our FIN into a
  * reset. */
@@ -95,6 +115,8 @@ static void arm_receive(struct connection *connection)
     if (io_op_is_active(&connection->receive))
         return;
     connection->receive_ending = false;
+    if (arm_head(connection))
+        return;
     connection->receive.done = receive_done;
     connection->receive.hint = receive_hint;
     io_receive(connection->server->io, &connection->receive, connection->socket);
@@ -205,6 +227,16 @@ static void park_if_blocked(struct connection *connection)
         list_push_back(&connection->server->parked, &connection->parked_node);
 }
 
+void connection_set_waits(struct connection *connection, bool waits)
+{
+    uint32_t *count = &connection->server->sets_waiting;
+    if (waits && !connection->set_waits)
+        ++*count;
+    if (!waits && connection->set_waits)
+        --*count;
+    connection->set_waits = waits;
+}
+
 void connection_wake(struct connection *connection)
 {
     if (!list_node_is_linked(&connection->woken_node))
@@ -232,20 +264,42 @@ static void receive_done(struct io_op *op, int32_t result)
     connection->broken = connection->broken || result < 0;
 }
 
-static void direct_done(struct io_op *op, int32_t result)
+/* A receive into memory of ours. */
+static void into_done(struct connection *connection, int32_t result)
 {
-    struct connection *connection = container_of(op, struct connection, receive);
     connection_touch(connection);
-    if (result > 0) {
+    if (result > 0)
         connection->arrived += (uint64_t)result;
-        upload_filled(connection, (uint32_t)result);
-        begin_request_clock(connection);
-        return;
-    }
-    if (result == -ECANCELED)
+    if (result > 0 || result == -ECANCELED)
         return;
     connection->stream_ended = true;
     connection->broken = connection->broken || result < 0;
+}
+
+static void direct_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection = container_of(op, struct connection, receive);
+    into_done(connection, result);
+    if (result <= 0)
+        return;
+    upload_filled(connection, (uint32_t)result);
+    begin_request_clock(connection);
+}
+
+static void head_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection = container_of(op, struct connection, receive);
+    into_done(connection, result);
+    if (result <= 0)
+        return;
+    input_filled(&connection->input, (uint64_t)result);
+    connection->expects_value = false;
+    if (connection->state != CONNECTION_OPEN)
+        input_clear(&connection->input, &connection->server->input_bytes);
+    else if (!connection_is_waiting(connection))
+        take_from_input(connection);
+    begin_request_clock(connection);
+    park_if_blocked(connection);
 }
 
 void connection_run(struct connection *connection)
@@ -357,6 +411,7 @@ static void put_away(struct connection *connection)
 void connection_free(struct connection *connection)
 {
     struct server *server = connection->server;
+    connection_set_waits(connection, false);
     upload_free(connection);
     download_free_all(connection);
     input_clear(&connection->input, &server->input_bytes);

@@ -34,8 +34,8 @@ struct download {
     enum download_state state;
     uint32_t attempts;
     uint64_t gate;
-    uint64_t opened_ns;
-    const uint8_t *first; /* the first piece, until it is taken */
+    uint64_t waits_since_ns; /* for a piece; 0: it does not */
+    const uint8_t *first;    /* the first piece, until it is taken */
     uint32_t first_size;
     struct list_node node;
     struct slice key;
@@ -62,6 +62,13 @@ static void put(struct download *download)
     free(download);
 }
 
+/* What a client is told when its value could not be read. */
+static uint8_t status_of(int error)
+{
+    bool is_passing = error == -ENOMEM || error == -EMFILE || error == -ENFILE;
+    return is_passing ? MINIVAULT_OVERLOADED : MINIVAULT_CORRUPT;
+}
+
 /* It ends before a byte was shown. */
 static void end(struct download *download, const struct shard_answer *answer)
 {
@@ -83,6 +90,15 @@ static struct download *of_stream(struct output_stream *stream)
     return container_of(stream, struct download, stream);
 }
 
+/* Also in the middle of a value it may wait long, when all buffers are with others. */
+static void note_wait(struct download *download, bool waits)
+{
+    if (!waits)
+        download->waits_since_ns = 0;
+    else if (download->waits_since_ns == 0)
+        download->waits_since_ns = io_now_ns(server_of(download)->io);
+}
+
 static const uint8_t *next_piece(struct output_stream *stream, uint32_t *ret_size)
 {
     struct download *download = of_stream(stream);
@@ -92,6 +108,7 @@ static const uint8_t *next_piece(struct output_stream *stream, uint32_t *ret_siz
     if (piece != NULL)
         return piece;
     piece = value_reader_piece(download->reader, ret_size);
+    note_wait(download, piece == NULL);
     int error = piece == NULL ? value_reader_error(download->reader) : 0;
     if (error < 0) {
         log_error(server_of(download)->log,
@@ -139,7 +156,7 @@ static void open_file(struct download *download, const struct shard_answer *answ
     if (result == 0)
         result = shard_download(&server->shard, answer, &events, &download->reader);
     if (result < 0) {
-        end_status(download, result == -ENOMEM ? MINIVAULT_OVERLOADED : MINIVAULT_CORRUPT);
+        end_status(download, status_of(result));
         return;
     }
     download->state = DOWNLOAD_OPENING;
@@ -191,6 +208,7 @@ static void look_at_first(struct download *download)
 {
     download->first = value_reader_piece(download->reader, &download->first_size);
     if (download->first != NULL) {
+        download->waits_since_ns = 0;
         struct connection *connection = download->connection;
         download->state = DOWNLOAD_SENDING;
         output_fill_stream(&connection->output, download->block, download->gate, &download->stream);
@@ -203,7 +221,7 @@ static void look_at_first(struct download *download)
     if (error == -ENOENT)
         look_again(download);
     else
-        end_status(download, error == -ENOMEM ? MINIVAULT_OVERLOADED : MINIVAULT_CORRUPT);
+        end_status(download, status_of(error));
 }
 
 void download_go_on(struct connection *connection)
@@ -242,7 +260,7 @@ static struct download *create(struct connection *connection, struct output_bloc
     download->key = (struct slice){download->key_bytes, key.size};
     download->connection = connection;
     download->block = block;
-    download->opened_ns = io_now_ns(connection->server->io);
+    download->waits_since_ns = io_now_ns(connection->server->io);
     download->stream =
         (struct output_stream){.next = next_piece, .release = release_piece, .ended = stream_ended};
     list_push_back(&connection->downloads, &download->node);
@@ -292,5 +310,6 @@ bool download_is_starved(const struct connection *connection, uint64_t at_ns)
     if (node == NULL)
         return false;
     const struct download *download = container_of(node, struct download, node);
-    return download->state == DOWNLOAD_OPENING && at_ns - download->opened_ns > STARVED_NS;
+    bool waits = download->state == DOWNLOAD_OPENING || download->state == DOWNLOAD_SENDING;
+    return waits && download->waits_since_ns != 0 && at_ns - download->waits_since_ns > STARVED_NS;
 }

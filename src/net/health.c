@@ -40,20 +40,22 @@ uint32_t health_text(struct server *server, char *buffer)
         ",\"disk_free_mb\":%" PRIu64 ",\"disk_total_mb\":%" PRIu64 ",\"scrub_rate_bytes\":%" PRIu64
         ",\"scrub_bytes_read\":%" PRIu64 ",\"scrub_passes\":%" PRIu64
         ",\"scrub_seconds_since_pass\":%" PRIu64 ",\"scrub_damaged_places\":%" PRIu64
-        ",\"scrub_damaged_dead_places\":%" PRIu64 ",\"tombstones\":%" PRIu64
-        ",\"tombstones_purged\":%" PRIu64 ",\"mover_phase\":\"%s\",\"mover_job\":\"%s\""
+        ",\"scrub_damaged_dead_places\":%" PRIu64 ",\"scrub_mended_places\":%" PRIu64
+        ",\"tombstones\":%" PRIu64 ",\"tombstones_purged\":%" PRIu64
+        ",\"mover_phase\":\"%s\",\"mover_job\":\"%s\""
         ",\"mover_jobs\":%" PRIu64 ",\"mover_bytes_moved\":%" PRIu64
         ",\"mover_bytes_compacted\":%" PRIu64 ",\"mover_bytes_written\":%" PRIu64
         ",\"segments\":%" PRIu64 ",\"segments_bytes\":%" PRIu64 ",\"segments_dead_bytes\":%" PRIu64
         ",\"log_sealed_bytes\":%" PRIu64 ",\"log_backlog_bytes\":%" PRIu64 "}",
         health_status(server, &stats), (io_now_ns(server->io) - server->started_ns) / NS_PER_S,
-        stats.cache.entries, stats.cache.memory / MIB, stats.wal.size_bytes / MIB, memory / MIB,
-        MINIVAULT_VERSION, stats.keys, server->connection_count, server->shard.gets,
-        server->shard.sets, server->shard.deletes, server->requests_refused,
-        server->connections_refused, stats.get_hits, stats.get_misses, stats.cache.evictions,
-        stats.wal.segments, stats.wal.batches, stats.wal.bytes_written, stats.disk_free / MIB,
-        stats.disk_total / MIB, stats.scrub.rate, stats.scrub.bytes, stats.scrub.passes,
-        stats.scrub.pass_age_s, stats.scrub.damaged, stats.scrub.damaged_dead, stats.tombstones,
+        stats.cache.entries, stats.cache.memory / MIB,
+        (stats.wal.size_bytes + stats.segments.size_bytes) / MIB, memory / MIB, MINIVAULT_VERSION,
+        stats.keys, server->connection_count, server->shard.gets, server->shard.sets,
+        server->shard.deletes, server->requests_refused, server->connections_refused,
+        stats.get_hits, stats.get_misses, stats.cache.evictions, stats.wal.segments,
+        stats.wal.batches, stats.wal.bytes_written, stats.disk_free / MIB, stats.disk_total / MIB,
+        stats.scrub.rate, stats.scrub.bytes, stats.scrub.passes, stats.scrub.pass_age_s,
+        stats.scrub.damaged, stats.scrub.damaged_dead, stats.scrub.mended, stats.tombstones,
         mover->purged_tombstones, mover->phase, mover->job, mover->jobs, mover->moved_bytes,
         mover->compacted_bytes, mover->written_bytes, stats.segments.segments,
         stats.segments.size_bytes, mover->dead_bytes, mover->log_sealed_bytes,

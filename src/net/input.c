@@ -7,10 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Every connection may have this much whatever the budget says, so that small requests always get
- * through. */
-#define INPUT_FLOOR (4 * KIB)
-
 static int grow(struct input *input, uint64_t needed, uint64_t *budget_used, uint64_t budget_max)
 {
     uint64_t capacity = max_u64(INPUT_FLOOR, input->capacity);
@@ -42,6 +38,22 @@ int input_append(struct input *input, const uint8_t *data, uint64_t size, uint64
     memcpy(input->data + input->end, data, size);
     input->end += size;
     return 0;
+}
+
+uint8_t *input_room(struct input *input, uint64_t *budget_used, uint64_t budget_max)
+{
+    assert(input_size(input) == 0);
+    input->begin = 0;
+    input->end = 0;
+    if (input->capacity < INPUT_FLOOR && grow(input, INPUT_FLOOR, budget_used, budget_max) < 0)
+        return NULL;
+    return input->data;
+}
+
+void input_filled(struct input *input, uint64_t size)
+{
+    assert(input->end == 0 && size <= input->capacity);
+    input->end = size;
 }
 
 void input_consume(struct input *input, uint64_t size, uint64_t *budget_used)

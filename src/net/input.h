@@ -4,7 +4,13 @@
 #ifndef MINIVAULT_NET_INPUT_H
 #define MINIVAULT_NET_INPUT_H
 
+#include "base/units.h"
+
 #include <stdint.h>
+
+/* Every connection may have this much whatever the budget says, so that small requests always get
+ * through. */
+#define INPUT_FLOOR (4 * KIB)
 
 struct input {
     uint8_t *data;
@@ -17,6 +23,11 @@ struct input {
  * Errors: -ENOMEM (over `budget_max`, or no memory; nothing was appended). */
 int input_append(struct input *input, const uint8_t *data, uint64_t size, uint64_t *budget_used,
                  uint64_t budget_max);
+
+/* Memory of an empty input for at least INPUT_FLOOR bytes that are received straight into it, or
+ * NULL: no memory. It must not be touched until input_filled tells how many came. */
+uint8_t *input_room(struct input *input, uint64_t *budget_used, uint64_t budget_max);
+void input_filled(struct input *input, uint64_t size);
 
 /* Takes `size` bytes off the front; frees the memory when it is more than a few KiB and nothing is
  * left. */

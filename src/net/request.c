@@ -161,9 +161,20 @@ static enum taken get(struct connection *connection, struct slice key, struct st
     return answer(connection, &shard_answer);
 }
 
+/* What comes free is for those who wait, in their order, before it is for whoever happens to come:
+ * else a few wait for as long as the store is busy. They are retried at the end of the pass. */
+static bool has_to_queue(const struct server *server)
+{
+    return server->sets_waiting > 0 && !server->is_retrying;
+}
+
 static enum taken set(struct connection *connection, const struct binary_request *request)
 {
     struct shard_answer shard_answer;
+    if (has_to_queue(connection->server)) {
+        connection_set_waits(connection, true);
+        return BLOCKED;
+    }
     switch (shard_set(&connection->server->shard, request->key, request->value,
                       request->compressed == 1, &shard_answer)) {
     case SHARD_ANSWERED:
@@ -171,6 +182,7 @@ static enum taken set(struct connection *connection, const struct binary_request
     case SHARD_LARGE:
         return upload_begin(connection, request) ? BEGUN : BLOCKED;
     default:
+        connection_set_waits(connection, true);
         return BLOCKED;
     }
 }

@@ -63,7 +63,7 @@ void server_io_options(const struct config *config, struct io_options *ret_optio
     *ret_options = (struct io_options){
         .sockets_max =
             config->connections_max + 1 + SPARE_SOCKETS, /* the listener, and to refuse with */
-        .files_max = 4096,
+        .files_max = store_files_max(),
         .receive_buffer_size = CONFIG_RECEIVE_SIZE,
         .receive_buffer_count = CONFIG_RECEIVE_COUNT,
         .region_size = store_region_size(&store),
@@ -168,8 +168,13 @@ static void retry_parked(struct server *server)
     retried.head.next->prev = &retried.head;
     retried.head.prev->next = &retried.head;
     list_init(&server->parked);
-    for (struct list_node *node; (node = list_pop_front(&retried)) != NULL;)
-        connection_run(container_of(node, struct connection, parked_node));
+    server->is_retrying = true;
+    for (struct list_node *node; (node = list_pop_front(&retried)) != NULL;) {
+        struct connection *connection = container_of(node, struct connection, parked_node);
+        connection_set_waits(connection, false);
+        connection_run(connection);
+    }
+    server->is_retrying = false;
 }
 
 /* Connections for which something has come. What wakes them meanwhile wants another pass. */

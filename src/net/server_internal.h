@@ -50,7 +50,9 @@ struct connection {
     bool broken;             /* nothing can be sent any more */
     bool blocked;            /* a whole request waits for room in the output or the store */
     bool wants_room;         /* an upload or download waits for room in the store */
+    bool set_waits;          /* for the store, or behind others that do */
     bool receive_ending;     /* was cancelled, to be submitted in another way */
+    bool expects_value;      /* its last request was a large SET: another one may come */
     bool closed;             /* the socket's close has completed */
     uint64_t send_begun_ns;  /* of the active send; 0: none */
     uint64_t requests;       /* taken so far */
@@ -83,6 +85,8 @@ struct server {
     struct list waiting;
     struct list parked;
     struct list woken;
+    uint32_t sets_waiting;  /* connections with set_waits: who comes later queues behind them */
+    bool is_retrying;       /* it is the turn of the parked ones */
     bool streams_are_short; /* somebody waits long for a large value's turn, since the last tick */
     bool streams_were_short;
     bool has_room;     /* parked connections are to be tried again */
@@ -115,6 +119,9 @@ void connection_abort(struct connection *connection);
 
 /* Looks at its deadlines. */
 void connection_tick(struct connection *connection, uint64_t now_ns);
+
+/* Whether a SET of it waits for the store, or for its turn. */
+void connection_set_waits(struct connection *connection, bool waits);
 
 /* Has it looked at at the end of this pass. */
 void connection_touch(struct connection *connection);

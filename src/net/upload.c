@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* With less than this to come, receiving straight into the file's buffer does not pay. */
+/* With less than this to come, ending a receive that is under way, to receive straight into the
+ * file's buffer, does not pay. */
 #define DIRECT_MIN (64 * KIB)
 
 /* While the server drains, a client that sends nothing for this long is not waited for. */
@@ -82,6 +83,7 @@ static void answer(struct upload *upload, const struct shard_answer *shard_answe
     output_fill(&connection->output, &server->outputs, upload->block, connection->typed,
                 shard_answer);
     connection->requests++;
+    connection->expects_value = !upload->is_frame;
     connection->upload = NULL;
     free(upload);
     connection_touch(connection);
@@ -278,6 +280,16 @@ static uint64_t decode(struct upload *upload, const uint8_t *data, uint64_t size
     return used;
 }
 
+/* What the frame says of itself, so that a full disk shows early. What it says too much is the
+ * decoder's to refuse; where it says nothing, the file grows until the frame is refused, so that
+ * this costs no more than the largest value. */
+static bool open_file_of_frame(struct upload *upload, const uint8_t *data, uint64_t size)
+{
+    uint64_t declared = compress_declared_size(data, size);
+    bool is_possible = declared <= server_of(upload)->config->value_size_max;
+    return open_file(upload, is_possible ? declared : 0);
+}
+
 /* A decoder comes first, so that who waits for one holds nothing else. */
 static uint64_t take_frame(struct upload *upload, const uint8_t *data, uint64_t size)
 {
@@ -289,7 +301,7 @@ static uint64_t take_frame(struct upload *upload, const uint8_t *data, uint64_t 
         wait_for_room(upload);
         return 0;
     }
-    if (upload->file == NULL && !open_file(upload, 0))
+    if (upload->file == NULL && !open_file_of_frame(upload, data, size))
         return 0;
     return decode(upload, data, size);
 }
@@ -395,8 +407,9 @@ bool upload_takes(const struct connection *connection)
 bool upload_is_direct(const struct connection *connection)
 {
     const struct upload *upload = connection->upload;
+    uint64_t left_min = io_op_is_active(&connection->receive) ? DIRECT_MIN : 1;
     return upload != NULL && upload->state == UPLOAD_RECEIVING && !upload->is_frame &&
-           upload->left >= DIRECT_MIN;
+           upload->left >= left_min;
 }
 
 uint64_t upload_left(const struct connection *connection)

@@ -2,8 +2,8 @@
  * segment's directory. A cache: without it the segments' directories and the log give the same
  * index.
  *
- * It is written a piece at a time while the store goes on. So it is of no single moment: what is
- * newer than `chunk_sequence` and `position`, taken when it was begun, is replayed over it;
+ * It is written a piece at a time while the store goes on. So it is of no single moment: the chunks
+ * from `chunk_sequence` on, taken when it was begun, and the whole log are replayed over it;
  * versions decide. A location in it may have moved on since: the replay of newer chunks says where
  * to; a slot whose file is gone and that no newer chunk moved was dead, and is dropped.
  *
@@ -25,7 +25,8 @@
 
 struct checkpoint_info {
     uint64_t number;
-    uint64_t position;       /* log records up to here are in it */
+    uint64_t position; /* of the log, durable when it was begun: a log that ends before it has lost
+                          its end. Nothing else is made of it */
     uint64_t chunk_sequence; /* chunks with smaller sequences are in it */
     uint64_t clock_ceiling;
     uint64_t slots; /* in the file; not looked at when one is begun */
@@ -41,11 +42,16 @@ struct checkpoint_file {
 /* ---- writing ---- */
 
 struct checkpoint_writer;
+
 struct checkpoint_options {
     const char *path; /* the data directory */
     uint64_t directory_id;
     uint32_t log_id;
     uint8_t *memory; /* CHECKPOINT_MEMORY_SIZE bytes of the region, aligned to 4096 */
+    /* Loading: told of a slot whose hash has another one already, which may be an older or newer
+     * write of the same key. NULL: nobody wants to know. Errors: checkpoint_load's, then. */
+    int (*each_twin)(void *context, uint32_t partition, uint64_t hash,
+                     const struct index_entry *entry);
 };
 #define CHECKPOINT_MEMORY_SIZE ((size_t)2 * 1024 * 1024)
 

@@ -29,6 +29,8 @@ struct loader {
     uint64_t number;
     struct index *index;
     checkpoint_each_file *each_file;
+    int (*each_twin)(void *context, uint32_t partition, uint64_t hash,
+                     const struct index_entry *entry);
     void *context;
 
     int handle;
@@ -99,12 +101,13 @@ static int take_files(struct loader *loader, const struct checkpoint_block *bloc
 }
 
 /* The walk may have shown a slot more than once: then the later location counts. */
-static int put_slot(struct index *index, uint32_t partition, uint64_t hash,
+static int put_slot(const struct loader *loader, uint32_t partition, uint64_t hash,
                     const struct index_entry *entry)
 {
-    if (index_replace(index, partition, hash, entry->version, entry, NULL) == 0)
-        return 0;
-    return index_add(index, partition, hash, entry);
+    int others = index_put(loader->index, partition, hash, entry);
+    if (others <= 0 || loader->each_twin == NULL)
+        return others < 0 ? others : 0;
+    return loader->each_twin(loader->context, partition, hash, entry);
 }
 
 static int take_slots(struct loader *loader, const struct checkpoint_block *block,
@@ -125,7 +128,7 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
         }
         entry.location = (uint64_t)(file - FILE_FIRST) << CHECKPOINT_OFFSET_BITS |
                          (entry.location & OFFSET_MASK);
-        int error = put_slot(loader->index, block->partition, hash, &entry);
+        int error = put_slot(loader, block->partition, hash, &entry);
         if (error < 0)
             return error;
     }
@@ -355,6 +358,7 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
                               .number = number,
                               .index = index,
                               .each_file = each_file,
+                              .each_twin = options->each_twin,
                               .context = context,
                               .told_ns = io_now_ns(io)};
     for (uint32_t i = 0; i < UNITS; i++)

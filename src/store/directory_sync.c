@@ -1,14 +1,15 @@
 /* Syncs of folders. A sync covers what was created before it was submitted; so those that come
  * while one is under way share the next one.
  *
- *   idle -> open -> sync -> [sync -> ...] close -> idle, or open again
+ *   closed -> open -> sync -> [sync -> ...] idle -> sync ..., or close -> closed, or open again
  *
- * The folder is open only meanwhile: 256 of them would be many files. */
+ * A folder stays open while its pool has streams: under load, opening and closing it would be three
+ * more trips through the kernel's workers for each value. */
 #include "store/stream.h"
 
-void directory_init(struct directory *directory, struct io *io, char *path)
+void directory_init(struct directory *directory, struct stream_pool *pool, char *path)
 {
-    directory->io = io;
+    directory->pool = pool;
     directory->path = path;
     directory->handle = -1;
     list_init(&directory->waiting);
@@ -17,21 +18,25 @@ void directory_init(struct directory *directory, struct io *io, char *path)
 
 static void open_directory(struct directory *directory);
 
-static void tell(struct list *list, int result)
+static void move_all(struct list *from, struct list *to)
 {
     struct list_node *node;
-    while ((node = list_pop_front(list)) != NULL) {
+    while ((node = list_pop_front(from)) != NULL)
+        list_push_back(to, node);
+}
+
+/* From a list of their own: one that is told may begin a sync, and who is covered by that one must
+ * not be told of this one's result. */
+static void tell(struct list *covered, int result)
+{
+    struct list told;
+    list_init(&told);
+    move_all(covered, &told);
+    struct list_node *node;
+    while ((node = list_pop_front(&told)) != NULL) {
         struct directory_waiter *waiter = container_of(node, struct directory_waiter, node);
         waiter->done(waiter, result);
     }
-}
-
-/* Nothing is open, nothing under way; whoever came meanwhile begins anew. */
-static void become_idle(struct directory *directory)
-{
-    directory->is_busy = false;
-    if (!list_is_empty(&directory->waiting))
-        open_directory(directory);
 }
 
 static void close_done(struct io_op *op, int32_t result)
@@ -39,22 +44,24 @@ static void close_done(struct io_op *op, int32_t result)
     struct directory *directory = container_of(op, struct directory, op);
     (void)result;
     directory->handle = -1;
-    become_idle(directory);
+    if (!list_is_empty(&directory->waiting))
+        open_directory(directory); /* whoever came meanwhile begins anew */
 }
 
 static void sync_done(struct io_op *op, int32_t result);
 
-static void sync_or_close(struct directory *directory)
+/* What waits is synced; nobody left: it is closed. */
+static void go_on(struct directory *directory)
 {
-    struct list_node *node;
-    while ((node = list_pop_front(&directory->waiting)) != NULL)
-        list_push_back(&directory->covered, node);
+    if (io_op_is_active(&directory->op))
+        return;
+    move_all(&directory->waiting, &directory->covered);
     if (!list_is_empty(&directory->covered)) {
         directory->op.done = sync_done;
-        io_sync(directory->io, &directory->op, directory->handle);
-    } else {
+        io_sync(directory->pool->io, &directory->op, directory->handle);
+    } else if (list_is_empty(&directory->pool->streams)) {
         directory->op.done = close_done;
-        io_close_file(directory->io, &directory->op, directory->handle);
+        io_close_file(directory->pool->io, &directory->op, directory->handle);
     }
 }
 
@@ -62,7 +69,7 @@ static void sync_done(struct io_op *op, int32_t result)
 {
     struct directory *directory = container_of(op, struct directory, op);
     tell(&directory->covered, result);
-    sync_or_close(directory);
+    go_on(directory);
 }
 
 static void open_done(struct io_op *op, int32_t result)
@@ -70,33 +77,43 @@ static void open_done(struct io_op *op, int32_t result)
     struct directory *directory = container_of(op, struct directory, op);
     if (result >= 0) {
         directory->handle = result;
-        sync_or_close(directory);
+        go_on(directory);
         return;
     }
-    struct list_node *node;
-    while ((node = list_pop_front(&directory->waiting)) != NULL)
-        list_push_back(&directory->covered, node);
+    move_all(&directory->waiting, &directory->covered);
     tell(&directory->covered, result);
-    become_idle(directory);
+    if (!list_is_empty(&directory->waiting) && !io_op_is_active(&directory->op))
+        open_directory(directory);
 }
 
 static void open_directory(struct directory *directory)
 {
-    assert(!directory->is_busy);
-    directory->is_busy = true;
+    assert(directory->handle < 0);
     directory->op.done = open_done;
-    io_open_file(directory->io, &directory->op, directory->path, IO_OPEN_DIRECTORY);
+    io_open_file(directory->pool->io, &directory->op, directory->path, IO_OPEN_DIRECTORY);
 }
 
 void directory_sync(struct directory *directory, struct directory_waiter *waiter)
 {
     list_push_back(&directory->waiting, &waiter->node);
-    if (!directory->is_busy)
+    if (io_op_is_active(&directory->op))
+        return;
+    if (directory->handle < 0)
         open_directory(directory);
+    else
+        go_on(directory);
 }
 
 void directory_forget(struct directory_waiter *waiter)
 {
     if (list_node_is_linked(&waiter->node))
         list_remove(&waiter->node);
+}
+
+void directories_close(struct stream_pool *pool)
+{
+    for (uint32_t i = 0; i < STREAM_PARTITIONS; i++) {
+        if (pool->directories[i].handle >= 0)
+            go_on(&pool->directories[i]);
+    }
 }

@@ -80,6 +80,11 @@ void index_free(struct index *index)
     free(index);
 }
 
+void index_set_bulk(struct index *index, bool is_bulk)
+{
+    index_pool_set_bulk(&index->memory.pool, is_bulk);
+}
+
 /* Whether this many more rows, whole blocks of them, are within the limit. */
 static bool has_memory(const struct index *index, uint64_t rows)
 {
@@ -144,6 +149,27 @@ static struct index_slot *search_version(const struct index *index, uint32_t par
     while (slot != NULL && (slot->clock != version.clock || slot->origin != version.origin))
         slot = index_search_next(ret_search);
     return slot;
+}
+
+int index_put(struct index *index, uint32_t partition, uint64_t hash,
+              const struct index_entry *entry)
+{
+    assert(partition < PARTITION_COUNT);
+    struct index_search search;
+    index_search_begin(&index->tables[partition], &index->memory, hash, &search);
+    struct index_slot *slot;
+    int others = 0;
+    while ((slot = index_search_next(&search)) != NULL) {
+        others++;
+        if (slot->clock != entry->version.clock || slot->origin != entry->version.origin)
+            continue;
+        index->tombstones += entry->tombstone;
+        index->tombstones -= slot->tombstone;
+        *slot = slot_make(hash, entry);
+        return 0;
+    }
+    int result = index_add(index, partition, hash, entry);
+    return result < 0 ? result : others;
 }
 
 int index_get(const struct index *index, uint32_t partition, uint64_t hash, struct version version,

@@ -42,10 +42,19 @@ uint64_t index_read_size(uint64_t record_size);
 int index_create(uint64_t memory_max, struct index **ret_index);
 void index_free(struct index *index);
 
+/* While many slots are added and nobody waits for a single one, as at a start: adding and finding
+ * them is faster. Off at first; to be turned off again before somebody waits. */
+void index_set_bulk(struct index *index, bool is_bulk);
+
 /* Adds a slot beside whatever is there for this hash. `partition` is hash_partition of the key's
  * XXH64, `hash` is hash_keyed. Never reads keys, never stalls: a table grows by one row at a time.
  * Errors: -ENOMEM (memory_max). */
 int index_add(struct index *index, uint32_t partition, uint64_t hash,
+              const struct index_entry *entry);
+
+/* Replaces the slot that has exactly this hash and the entry's version, and returns 0; or adds one,
+ * and returns how many others the hash has. Errors: as above. */
+int index_put(struct index *index, uint32_t partition, uint64_t hash,
               const struct index_entry *entry);
 
 /* The slot that has exactly this hash and version. Errors: -ENOENT. */

@@ -20,6 +20,10 @@ struct index_pool {
 int index_pool_init(struct index_pool *pool, uint64_t size);
 void index_pool_deinit(struct index_pool *pool);
 
+/* In bulk, rows are touched by huge pages. They stay; what is touched later is of small ones again.
+ */
+void index_pool_set_bulk(struct index_pool *pool, bool is_bulk);
+
 static inline struct index_row *index_pool_at(const struct index_pool *pool, uint32_t row)
 {
     return (struct index_row *)(pool->base + (uint64_t)row * INDEX_ROW_SIZE);

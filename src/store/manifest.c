@@ -21,6 +21,12 @@ void manifest_fail(struct manifest *manifest, int error, const char *what, const
               what, path, strerror(-error));
 }
 
+static uint64_t position_now(const struct manifest *manifest)
+{
+    const struct manifest_options *options = &manifest->options;
+    return options->position != NULL ? options->position(options->context) : 0;
+}
+
 void manifest_encode_group(const struct manifest *manifest, struct manifest_mark place,
                            const struct manifest_edit *edits, uint64_t count, uint32_t index,
                            uint8_t *target)
@@ -35,6 +41,7 @@ void manifest_encode_group(const struct manifest *manifest, struct manifest_mark
         .sequence = place.blocks + index + 1,
         .salt = place.salt,
         .edition = place.edition,
+        .position = position_now(manifest),
         .count = (uint32_t)min_u64(count - from, MANIFEST_BLOCK_EDITS),
     };
     if (block.count > 0)
@@ -136,7 +143,8 @@ static bool must_rewrite(const struct manifest *manifest)
 /* A damaged file is left alone until somebody appends. */
 static bool has_grown(const struct manifest *manifest)
 {
-    return !manifest->has_loss && manifest->size - manifest->used < MANIFEST_RESERVE_BLOCKS;
+    return !manifest->has_loss &&
+           (manifest->is_worn || manifest->size - manifest->used < MANIFEST_RESERVE_BLOCKS);
 }
 
 static bool may_be_tried_again(int error)
@@ -187,6 +195,14 @@ void manifest_append(struct manifest *manifest, struct manifest_op *op,
     manifest_go_on(manifest);
 }
 
+void manifest_renew(struct manifest *manifest)
+{
+    manifest->is_worn = true;
+    if (manifest->phase != MANIFEST_REWRITING)
+        manifest->rewrite_error = 0;
+    manifest_go_on(manifest);
+}
+
 bool manifest_is_busy(const struct manifest *manifest)
 {
     return manifest->op != NULL || manifest->phase == MANIFEST_REWRITING;
@@ -207,6 +223,11 @@ bool manifest_has_loss(const struct manifest *manifest)
 struct manifest_mark manifest_tell(const struct manifest *manifest)
 {
     return (struct manifest_mark){manifest->salt, manifest->edition, manifest->used};
+}
+
+uint64_t manifest_position(const struct manifest *manifest)
+{
+    return manifest->position;
 }
 
 void manifest_stats(const struct manifest *manifest, struct manifest_stats *ret_stats)

@@ -1,14 +1,16 @@
-/* The manifest: which partition segments count, and how far. A file in a partition's folder that
- * the manifest does not name, and bytes beyond the end that it names, were never finished and are
- * cleared away at the next start; a file that it names and that is missing is damage.
+/* The manifest: which partition segments count, and how far. A segment file that it does not name
+ * was never finished, or is no longer needed, and is removed at the next start. Bytes beyond the
+ * end that it names were never finished either: they stay, count for nothing, and the next chunk is
+ * written over them. A file that it names and that is missing is damage.
  *
  * DATA/manifest-<shard>, appended to in blocks of 4 KiB. A group of edits, possibly over several
- * blocks, takes effect as a whole or not at all: that is what makes a move of records atomic (the
- * new ends and the removed inputs are one group). The file is as long as it will ever be, zeros
- * behind the last group, so that a full disk does not hinder an append. When it has grown beyond
- * MANIFEST_SIZE_MAX and twice what is needed, it is written anew as DATA/manifest-<shard>.new and
- * renamed over the old one; the last MANIFEST_RESERVE bytes are for what is appended when there is
- * no space for that.
+ * blocks, takes effect as a whole or not at all: that is what makes a move of records atomic (all
+ * its new ends are one group; its inputs go with a later one, once nothing in them is alive:
+ * between the two, a record is in both, and versions make it one). The file is as long as it will
+ * ever be, zeros behind the last group, so that a full disk does not hinder an append. When it has
+ * grown beyond MANIFEST_SIZE_MAX and twice what is needed, it is written anew as
+ * DATA/manifest-<shard>.new and renamed over the old one; the last MANIFEST_RESERVE bytes are for
+ * what is appended when there is no space for that.
  *
  *   offset  size  field
  *        0     8  magic "mvMANIF1"
@@ -21,7 +23,7 @@
  *       40     4  edits in this block (at most 126)
  *       44     4  0
  *       48     8  edition: grows each time the manifest is written anew; 0: of an older release
- *       56     8  0
+ *       56     8  log position that was durable when this was written; 0: unknown
  *       64        edits of 32 bytes: kind u8, partition u8, generation u8, 0 u8, log id u32,
  *                 number u64, end u64, created u64; 0 behind them
  *
@@ -86,6 +88,9 @@ struct manifest_options {
      * exactly what the groups up to now say: nothing that is not in the manifest yet, nothing that
      * was removed by it. */
     bool (*snapshot)(void *context, uint64_t index, struct manifest_edit *ret_edit);
+    /* The log position that is durable now, for the blocks that are about to be written; may be
+     * NULL. */
+    uint64_t (*position)(void *context);
     void *context;
     uint8_t *memory;  /* MANIFEST_MEMORY_SIZE bytes of the region, aligned to 4096 */
     bool accept_loss; /* go on with what stands before the damage */
@@ -133,8 +138,16 @@ struct manifest_op {
 void manifest_append(struct manifest *manifest, struct manifest_op *op,
                      const struct manifest_edit *edits, uint32_t count);
 
+/* Writes the whole state into a new file when nothing else is under way: the present one is
+ * damaged. Tried once, and again with each append as long as that failed. */
+void manifest_renew(struct manifest *manifest);
+
 /* How far it has come. Also after manifest_shut. */
 struct manifest_mark manifest_tell(const struct manifest *manifest);
+
+/* The greatest log position that its complete groups told of when it was opened: the log has been
+ * as far. */
+uint64_t manifest_position(const struct manifest *manifest);
 
 /* Whether an append or a rewrite is under way. */
 bool manifest_is_busy(const struct manifest *manifest);
@@ -167,6 +180,7 @@ struct manifest_block {
     uint64_t sequence; /* from 1 on */
     uint64_t salt;     /* not 0 */
     uint64_t edition;
+    uint64_t position;
     uint32_t count;
     struct manifest_edit edits[MANIFEST_BLOCK_EDITS];
 };

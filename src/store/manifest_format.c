@@ -13,7 +13,7 @@
 #define FORMAT 1u
 #define FLAGS_KNOWN (MANIFEST_GROUP_FIRST | MANIFEST_GROUP_LAST)
 #define EDITION_OFFSET 48u
-#define HEADER_SIZE 56u /* zeros from here to the edits */
+#define POSITION_OFFSET 56u
 #define EDITS_OFFSET 64u
 #define EDIT_SIZE 32u
 
@@ -48,6 +48,7 @@ void manifest_block_encode(const struct manifest_block *block, uint8_t *target)
     store_u64(target + 32, block->salt);
     store_u32(target + 40, block->count);
     store_u64(target + EDITION_OFFSET, block->edition);
+    store_u64(target + POSITION_OFFSET, block->position);
     for (uint32_t i = 0; i < block->count; i++)
         encode_edit(&block->edits[i], target + EDITS_OFFSET + (size_t)i * EDIT_SIZE);
     store_u32(target + 8, crc32c(target + CRC_FROM, MANIFEST_BLOCK_SIZE - CRC_FROM));
@@ -85,8 +86,7 @@ int manifest_block_decode(const uint8_t *data, struct manifest_block *ret_block)
         load_u32(data + 8) != crc32c(data + CRC_FROM, MANIFEST_BLOCK_SIZE - CRC_FROM))
         return -EBADMSG;
     uint16_t flags = load_u16(data + 14);
-    if (load_u16(data + 12) != FORMAT || (flags & ~FLAGS_KNOWN) != 0 || load_u32(data + 44) != 0 ||
-        !is_zero(data, HEADER_SIZE, EDITS_OFFSET))
+    if (load_u16(data + 12) != FORMAT || (flags & ~FLAGS_KNOWN) != 0 || load_u32(data + 44) != 0)
         return -EPROTONOSUPPORT;
     struct manifest_block block = {
         .flags = flags,
@@ -94,6 +94,7 @@ int manifest_block_decode(const uint8_t *data, struct manifest_block *ret_block)
         .sequence = load_u64(data + 24),
         .salt = load_u64(data + 32),
         .edition = load_u64(data + EDITION_OFFSET),
+        .position = load_u64(data + POSITION_OFFSET),
         .count = load_u32(data + 40),
     };
     if (block.count > MANIFEST_BLOCK_EDITS || block.sequence == 0 || block.salt == 0)

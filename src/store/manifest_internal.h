@@ -61,11 +61,13 @@ struct manifest {
     int handle;    /* < 0: no file yet */
     uint64_t salt; /* of the file */
     uint64_t edition;
-    uint32_t used; /* blocks of complete groups; the next group begins here */
-    uint32_t size; /* blocks of the file; from `used` on they are zeros, or a seal and zeros */
+    uint64_t position; /* of the log, as found when it was opened */
+    uint32_t used;     /* blocks of complete groups; the next group begins here */
+    uint32_t size;     /* blocks of the file; from `used` on they are zeros, or a seal and zeros */
     bool is_new;
     bool is_lost; /* a file is being made in place of one that is gone */
     bool has_loss;
+    bool is_worn;     /* the file is to be written anew */
     bool is_unsealed; /* a group was written behind which there is no seal */
     int failed;
     enum manifest_phase phase;

@@ -275,6 +275,7 @@ static int show_block(struct manifest *manifest, uint32_t index, manifest_each *
         return -EIO;
     }
     int result = 0;
+    manifest->position = max_u64(manifest->position, block.position);
     for (int i = 0; result == 0 && i < count; i++)
         result = each(each_context, &block.edits[i]);
     return result;

@@ -114,6 +114,7 @@ static void take_over(struct manifest *manifest)
     manifest->used = rewrite->needed;
     manifest->size = rewrite->size;
     manifest->is_unsealed = false; /* the first group needs no proof */
+    manifest->is_worn = false;
     manifest->has_loss = false;
     manifest->rewrites++;
     if (old < 0) {

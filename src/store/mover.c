@@ -12,9 +12,6 @@ static const char *const phase_names[] = {
     [MOVER_ENDING] = "ending",   [MOVER_CLEANING] = "cleaning",
 };
 
-/* What applying one record costs of a step's budget, which counts bytes. */
-#define APPLY_COST 256u
-
 /* A job appends what it carries, however full a segment is: a location must still name the end. */
 #define SEGMENT_SIZE_LIMIT ((uint64_t)GIB)
 
@@ -222,66 +219,17 @@ static void start_commit(struct mover *mover)
     manifest_append(mover->options.manifest, &mover->manifest_op, edits, count);
 }
 
-/* ---- applying ---- */
-
-static void record_dead(struct mover *mover, uint64_t location, uint64_t read_size)
-{
-    if (location_is_segment(location))
-        segment_record_dead(mover->options.segments, location, read_size, UINT64_MAX);
-    else
-        wal_record_dead(mover->options.wal, location, 0);
-}
-
-static void purge(struct mover *mover, const struct staged *staged)
-{
-    struct index_entry old;
-    uint32_t partition = (uint32_t)staged->new_location;
-    if (index_get(mover->options.index, partition, staged->hash, staged->version, &old) < 0 ||
-        old.location != staged->old_location)
-        return;
-    (void)index_remove(mover->options.index, partition, staged->hash, staged->version, &old);
-    record_dead(mover, old.location, old.read_size);
-    mover->stats.purged_tombstones++;
-}
-
-static void apply(struct mover *mover, const struct staged *staged, uint32_t partition)
-{
-    if (index_move(mover->options.index, partition, staged->hash, staged->version,
-                   staged->old_location, staged->new_location) < 0)
-        return;
-    uint64_t read_size = index_read_size(staged->size);
-    struct segment *segment =
-        segments_find(mover->options.segments, segment_location_file(staged->new_location));
-    segment_add_live(mover->options.segments, segment, read_size);
-    record_dead(mover, staged->old_location, read_size);
-    mover->stats.moved_records++;
-    mover->stats.moved_bytes += staged->size;
-    mover->stats.compacted_bytes += mover->generation == 2 ? staged->size : 0;
-}
-
 static bool step_applying(struct mover *mover, uint64_t budget)
 {
-    struct mover_stage *stage = &mover->stage;
-    for (uint64_t used = 0; used < budget; used += APPLY_COST) {
-        if (mover->apply_next == stage->count) {
-            /* Where there was nothing to move there will not be soon. */
-            if (stage->count == 0)
-                mover_rest(mover);
-            mover->halvings = 0;
-            mover->is_failing = false;
-            mover->retry_ns = 0;
-            mover_end_job(mover);
-            return true;
-        }
-        const struct staged *staged = &stage->records[mover->apply_next++];
-        if (staged->size == 0) {
-            purge(mover, staged);
-            continue;
-        }
-        const struct segment *segment =
-            segments_find(mover->options.segments, segment_location_file(staged->new_location));
-        apply(mover, staged, segment->partition);
-    }
+    if (!mover_apply_step(mover, budget))
+        return true;
+    /* Where there was nothing to move there will not be soon. */
+    if (mover->stage.count == 0)
+        mover_rest(mover);
+    mover->halvings = 0;
+    mover->is_failing = false;
+    mover->retry_ns = 0;
+    mover_end_job(mover);
     return true;
 }
 
@@ -320,12 +268,14 @@ static bool step_reading(struct mover *mover, uint64_t budget)
             mover_read_close(mover);
             return true;
         case MOVER_READ_SKIPPED:
-            used += APPLY_COST;
+            used += MOVER_LOOK_COST;
             break;
         case MOVER_READ_RECORD:
-            if (!stage_record(mover, &record))
+            if (!stage_record(mover, &record)) {
+                mover_note_resume(mover);
                 return begin_writing(mover);
-            used += APPLY_COST + record.size;
+            }
+            used += MOVER_LOOK_COST + record.size;
             break;
         }
     }

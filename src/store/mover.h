@@ -26,6 +26,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "io/io.h"
+#include "store/doomed.h"
 #include "store/index.h"
 #include "store/manifest.h"
 #include "store/segments.h"
@@ -42,11 +43,12 @@ struct mover_options {
     struct segments *segments;
     struct manifest *manifest;
     struct index *index;
+    struct doomed *doomed;
     uint64_t segment_size;   /* bytes: a segment that has reached it is sealed */
     uint64_t log_keep_bytes; /* sealed log segments beyond this are moved */
     uint64_t compact_min;    /* dead bytes of all segments that are worth a job */
     uint64_t stage_bytes;    /* memory of a job, beside its table; at least a record's size */
-    uint32_t window_size;    /* bytes that one read of an input brings: blocks, at most a MiB */
+    uint32_t window_size;    /* bytes of an input that are read at once: blocks, at most 4 MiB */
     uint64_t number_last;    /* of segments, as recovered */
     uint64_t sequence_last;  /* of chunks, as recovered */
     uint8_t *memory;         /* MOVER_MEMORY_SIZE bytes of the region, aligned to 4096 */
@@ -63,7 +65,12 @@ struct mover_options {
     uint64_t tight_bytes; /* mover_set_tight: a job carries at most this much */
 };
 
-#define MOVER_MEMORY_SIZE ((size_t)(3 * 1024 * 1024 + 4096))
+/* Files that it has open at most: for writing two segments of each partition, and folders while the
+ * names of new ones are synced. */
+#define MOVER_OUTPUTS_MAX 512u
+#define MOVER_FOLDERS_MAX 32u
+
+#define MOVER_MEMORY_SIZE ((size_t)(8 * 1024 * 1024 + 4096))
 
 /* The salt of the segment with this number: nobody outside can tell it, and no file has to be read
  * to know it. `secret`: HASH_SECRET_SIZE bytes. */
@@ -122,6 +129,7 @@ struct mover_stats {
     uint64_t compacted_bytes;            /* of these, by compaction */
     uint64_t written_bytes;              /* chunks and headers, with padding */
     uint64_t purged_tombstones;
+    uint64_t buried_records; /* known to be dead when they were come upon (doomed.h) */
     uint64_t removed_segments;
     uint64_t dead_bytes;       /* of segments, as far as the sizes that the index knows tell */
     uint64_t log_sealed_bytes; /* of sealed log segments with something alive in them */

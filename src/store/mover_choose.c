@@ -50,7 +50,7 @@ static uint64_t dead_of(uint64_t size, uint64_t segments, uint64_t records, uint
 /* What is alive is a part of what was put in, in the index's eyes; so of its true bytes, too. */
 static uint64_t dead_bytes(const struct segment *segment)
 {
-    uint64_t live = segment->live_bytes;
+    uint64_t live = segment->live_bytes - segment->doomed_bytes;
     if (segment->filled_read_bytes > 0)
         live = (uint64_t)((double)live * (double)segment->filled_bytes /
                           (double)segment->filled_read_bytes);
@@ -192,8 +192,8 @@ static bool is_compaction_due(struct mover *mover)
     struct segments_stats stats;
     segments_stats(mover->options.segments, &stats);
     mover->is_room_low = is_room_low(mover);
-    uint64_t dead =
-        dead_of(stats.size_bytes, stats.segments, stats.live_records, OPTIMISM(stats.live_bytes));
+    uint64_t dead = dead_of(stats.size_bytes, stats.segments, stats.live_records,
+                            OPTIMISM(stats.live_bytes - stats.doomed_bytes));
     if (!is_much(mover, dead, stats.size_bytes))
         return false;
     if (is_worth_compacting(mover))
@@ -224,6 +224,20 @@ bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
     return true;
 }
 
+void mover_note_resume(struct mover *mover)
+{
+    const struct mover_input *input = &mover->reader.input;
+    mover->resume[mover->generation - 1] =
+        (struct mover_resume){input->number, input->unit_end > 0 ? input->unit_offset : input->at};
+}
+
+/* What lies before was moved by the job before. */
+static uint64_t begin_of(const struct mover *mover, uint64_t number, uint64_t first)
+{
+    const struct mover_resume *resume = &mover->resume[mover->generation - 1];
+    return resume->number == number ? resume->at : first;
+}
+
 /* One segment a job: what matters is that it is emptied. */
 static bool next_pressed(const struct mover *mover, struct wal_sealed *ret_sealed)
 {
@@ -249,7 +263,7 @@ static bool choose_log(struct mover *mover, struct mover_input *ret_input)
         .handle = -1,
         .number = sealed.number,
         .salt = sealed.salt,
-        .at = WAL_DATA_OFFSET,
+        .at = begin_of(mover, sealed.number, WAL_DATA_OFFSET),
         .end = sealed.end,
     };
     return true;
@@ -289,7 +303,7 @@ static bool choose_segment(struct mover *mover, struct mover_input *ret_input)
         .partition = segment->partition,
         .number = segment->number,
         .salt = segment->salt,
-        .at = SEGMENT_DATA_OFFSET,
+        .at = begin_of(mover, segment->number, SEGMENT_DATA_OFFSET),
         .end = segment->end,
     };
     return true;
@@ -311,6 +325,9 @@ bool mover_may_purge(const struct mover *mover, const struct mover_record *recor
 #ifdef PLANT_DROP_TOMBSTONE
     return true;
 #endif
+    /* This job may carry on what the tombstone killed, since nobody knew when it was read. */
+    if (mover->stage.created[record->partition] < position)
+        return false;
     const struct list *list = segments_of(mover->options.segments, input->partition);
     for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
         const struct segment *segment = container_of(node, struct segment, partition_node);

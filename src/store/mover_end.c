@@ -82,6 +82,7 @@ bool mover_end_step(struct mover *mover)
     /* After a failed commit nobody knows what the manifest names: nothing of it is removed. */
     if (!is_fatal)
         forget_outputs(mover);
+    mover->resume[mover->generation - 1] = (struct mover_resume){0};
     mover_end_job(mover);
     bool was_tight = mover->is_tight;
     mover->is_failing = error != 0;

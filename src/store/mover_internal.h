@@ -6,8 +6,10 @@
  *   mover_end.c    a job's end
  *   mover_clean.c  segments with nothing alive leave
  *   mover_read.c   an input's live records, one by one
+ *   mover_doomed.c which of them are known to be dead
  *   mover_stage.c  where they wait for being written
  *   mover_write.c  chunks into the partitions' open segments, synced
+ *   mover_apply.c  the index learns where they lie
  *
  * A job's way:
  *
@@ -26,14 +28,19 @@
 #define MOVER_HALVINGS_MAX 4u
 #define MOVER_TIGHT_BYTES_MIN (512 * KIB) /* the largest record fits */
 #define MOVER_GENERATIONS 2u
-#define MOVER_WINDOW_SIZE ((uint32_t)(1 * MIB))  /* holds a whole batch or chunk */
-#define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* largest one that is written */
-#define MOVER_BUFFERS 4u
-#define MOVER_SYNCS 8u
+static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.h tells it");
+#define MOVER_READ_SIZE ((uint32_t)(1 * MIB)) /* holds a whole batch or chunk */
+#define MOVER_READS 4u                        /* of an input at once, side by side */
+#define MOVER_WINDOW_SIZE (MOVER_READS * MOVER_READ_SIZE)
+#define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* the largest that is written */
+#define MOVER_BUFFERS 8u                         /* chunks being written */
+#define MOVER_SYNCS MOVER_FOLDERS_MAX            /* at once: the device makes one flush of many */
 #define MOVER_CLEAN_MAX 1024u           /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S         /* after a failure, or for nothing */
 #define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */
-#define MOVER_CHECK_NS (2 * NS_PER_MS)  /* between looks for work */
+/* What looking one record up costs of a step's budget, which counts bytes. */
+#define MOVER_LOOK_COST 256u
+#define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
 
 enum mover_phase {
     MOVER_IDLE,
@@ -68,21 +75,21 @@ struct mover_input {
     uint64_t unit_end;
 };
 
-struct mover_reader {
+/* A part of the window on its way. */
+struct mover_piece {
     struct io_op op;
-    struct segment_pin pin;
-    bool is_pinning;
-    struct mover_input input;
-    bool has_input;
-    uint8_t *window;
-    uint64_t window_offset; /* in the file */
-    uint32_t window_wanted; /* bytes that were asked for */
-    uint32_t window_size;   /* valid bytes */
-    uint32_t failures;      /* reads of this input that the device refused */
-    bool has_ended;         /* the file is shorter than it should be */
+    struct mover *mover;
+    uint32_t size;
+    int32_t result;
 };
 
-/* One live record of the input. `data` is its bytes in the window, valid until the next call. */
+/* Where a job's memory was full in the middle of an input: the next one goes on there. */
+struct mover_resume {
+    uint64_t number; /* of the input; 0: none */
+    uint64_t at;
+};
+
+/* One record of the input. `data` is its bytes in the window. */
 struct mover_record {
     struct record record;
     const uint8_t *data;
@@ -93,6 +100,27 @@ struct mover_record {
     bool is_hidden; /* its hash has a newer slot: it may be dead, which is not proved yet */
 };
 
+/* So many records are located before they are looked up, so that their misses overlap. */
+#define MOVER_AHEAD 16u
+
+struct mover_reader {
+    struct mover_piece pieces[MOVER_READS];
+    uint32_t piece_count;
+    struct segment_pin pin;
+    bool is_pinning;
+    struct mover_input input;
+    bool has_input;
+    struct mover_record ahead[MOVER_AHEAD]; /* of the unit, in a ring */
+    uint32_t ahead_first;
+    uint32_t ahead_count;
+    uint8_t *window;
+    uint64_t window_offset; /* in the file */
+    uint32_t window_wanted; /* bytes that were asked for */
+    uint32_t window_size;   /* valid bytes */
+    uint32_t failures;      /* reads of this input that the device refused */
+    bool has_ended;         /* the file is shorter than it should be */
+};
+
 enum mover_read {
     MOVER_READ_RECORD,
     MOVER_READ_SKIPPED, /* a record that is not alive, or a bad one */
@@ -100,7 +128,7 @@ enum mover_read {
     MOVER_READ_END,     /* of the input */
 };
 
-/* Takes the next record of the input. */
+/* Takes the next live record of the input; its data is valid until the next call. */
 enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_record);
 
 /* Opens the input for mover_read_next. */
@@ -109,6 +137,11 @@ void mover_read_open(struct mover *mover, const struct mover_input *input);
 /* Lets the input go: nothing of the reader is in flight. */
 void mover_read_close(struct mover *mover);
 bool mover_read_is_active(const struct mover *mover);
+
+/* mover_doomed.c: whether this record, which has a slot and a newer one of its hash beside it, is
+ * known to be dead. Then its slot goes. */
+bool mover_bury(struct mover *mover, const struct record *record, uint32_t partition,
+                uint64_t hash);
 
 /* ---- the stage ---- */
 
@@ -144,6 +177,9 @@ void mover_stage_close(struct mover_stage *stage);
 
 /* Copies the record. Returns false: it does not fit. */
 bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, bool purge);
+
+/* mover_apply.c: goes on from mover->apply_next. Returns whether that was all. */
+bool mover_apply_step(struct mover *mover, uint64_t budget);
 
 /* ---- the outputs ---- */
 
@@ -216,6 +252,7 @@ struct mover {
     uint64_t job_sequence; /* sequence_last when the job began */
     struct mover_reader reader;
     struct mover_stage stage;
+    struct mover_resume resume[MOVER_GENERATIONS];
     uint64_t log_taken_bytes; /* of the log segments that this job took */
     uint64_t log_taken;       /* number of the last log segment that this job took */
     struct mover_buffer buffers[MOVER_BUFFERS];
@@ -268,6 +305,9 @@ bool mover_is_behind(const struct mover *mover);
 
 /* The job's next input. Returns false: no more. */
 bool mover_choose_input(struct mover *mover, struct mover_input *ret_input);
+
+/* The present input is not read to its end by this job. */
+void mover_note_resume(struct mover *mover);
 
 /* Whether this tombstone, of the present input, need not be carried on. */
 bool mover_may_purge(const struct mover *mover, const struct mover_record *record);

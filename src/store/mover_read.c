@@ -11,21 +11,48 @@
 /* A device that refuses this many reads of an input is not asked any further. */
 #define READ_FAILURES_MAX 64u
 
-static void read_done(struct io_op *op, int32_t result)
+static bool is_reading(const struct mover_reader *reader)
 {
-    struct mover *mover = container_of(op, struct mover, reader.op);
+    bool is_active = false;
+    for (uint32_t i = 0; i < MOVER_READS; i++)
+        is_active |= io_op_is_active(&reader->pieces[i].op);
+    return is_active;
+}
+
+static void note_failure(struct mover *mover, uint64_t offset, int error)
+{
     struct mover_reader *reader = &mover->reader;
-    if (result >= 0) {
-        reader->window_size = (uint32_t)result;
-        reader->has_ended = (uint32_t)result < reader->window_wanted;
-        mover->stats.read_bytes += (uint32_t)result;
-        return;
-    }
     if (reader->failures++ == 0)
         log_error(mover->log, "%s segment %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
-                  reader->input.is_segment ? "partition" : "log", reader->input.number,
-                  reader->window_offset, strerror(-result));
+                  reader->input.is_segment ? "partition" : "log", reader->input.number, offset,
+                  strerror(-error));
     reader->input.is_damaged = true;
+}
+
+/* What is there without a gap counts. */
+static void join_pieces(struct mover *mover)
+{
+    struct mover_reader *reader = &mover->reader;
+    for (uint32_t i = 0; i < reader->piece_count; i++) {
+        const struct mover_piece *piece = &reader->pieces[i];
+        if (piece->result < 0) {
+            note_failure(mover, reader->window_offset + reader->window_size, piece->result);
+            return;
+        }
+        reader->window_size += (uint32_t)piece->result;
+        mover->stats.read_bytes += (uint32_t)piece->result;
+        reader->has_ended = (uint32_t)piece->result < piece->size;
+        if (reader->has_ended)
+            return;
+    }
+}
+
+static void piece_done(struct io_op *op, int32_t result)
+{
+    struct mover_piece *piece = container_of(op, struct mover_piece, op);
+    piece->result = result;
+    if (!is_reading(&piece->mover->reader))
+        join_pieces(piece->mover);
 }
 
 static void load_window(struct mover *mover, uint64_t size)
@@ -35,9 +62,15 @@ static void load_window(struct mover *mover, uint64_t size)
     reader->window_offset = input->at;
     reader->window_size = 0;
     reader->window_wanted = (uint32_t)size;
-    reader->op.done = read_done;
-    io_read(mover->io, &reader->op, input->handle, reader->window, reader->window_wanted,
-            input->at);
+    reader->piece_count = 0;
+    for (uint64_t at = 0; at < size; at += MOVER_READ_SIZE) {
+        struct mover_piece *piece = &reader->pieces[reader->piece_count++];
+        piece->mover = mover;
+        piece->size = (uint32_t)min_u64(MOVER_READ_SIZE, size - at);
+        piece->op.done = piece_done;
+        io_read(mover->io, &piece->op, input->handle, reader->window + at, piece->size,
+                input->at + at);
+    }
 }
 
 /* The window's bytes at this offset of the file. */
@@ -149,7 +182,7 @@ static enum mover_read begin_unit(struct mover *mover)
     struct unit unit;
     int error =
         input->is_segment ? decode_chunk(input, data, &unit) : decode_batch(input, data, &unit);
-    if (error < 0 || unit.size > min_u64(MOVER_WINDOW_SIZE, input->end - input->at))
+    if (error < 0 || unit.size > min_u64(MOVER_READ_SIZE, input->end - input->at))
         return skip(mover, DISK_BLOCK_SIZE);
     enum mover_read whole = need(mover, unit.size);
     if (whole == MOVER_READ_WAIT)
@@ -182,7 +215,7 @@ static bool is_alive(const struct mover *mover, struct mover_record *record)
 }
 
 /* A record of a batch has to be decoded to know its size; a bad one ends the batch. */
-static enum mover_read take_from_batch(struct mover *mover, struct mover_record *ret_record)
+static bool locate_in_batch(struct mover *mover, struct mover_record *ret_record)
 {
     struct mover_reader *reader = &mover->reader;
     struct mover_input *input = &reader->input;
@@ -191,7 +224,7 @@ static enum mover_read take_from_batch(struct mover *mover, struct mover_record 
     if (size < 0) {
         note_damage(mover);
         input->records_left = 0;
-        return MOVER_READ_SKIPPED;
+        return false;
     }
     struct slice key = ret_record->record.key;
     ret_record->data = data;
@@ -200,14 +233,13 @@ static enum mover_read take_from_batch(struct mover *mover, struct mover_record 
     ret_record->hash = hash_keyed(mover->options.secret, key.data, key.size);
     ret_record->location = wal_location_make(input->file, input->record_offset);
     input->record_offset += round_up((uint64_t)size, WAL_RECORD_ALIGNMENT);
-    return is_alive(mover, ret_record) ? MOVER_READ_RECORD : MOVER_READ_SKIPPED;
+    return true;
 }
 
-/* The directory tells whether a record is alive before it is looked at. */
-static enum mover_read take_from_chunk(struct mover *mover, struct mover_record *ret_record)
+/* The directory tells enough to know whether a record is alive. */
+static void locate_in_chunk(const struct mover_reader *reader, struct mover_input *input,
+                            struct mover_record *ret_record)
 {
-    struct mover_reader *reader = &mover->reader;
-    struct mover_input *input = &reader->input;
     struct segment_entry entry;
     segment_entry_decode(window_at(reader, input->unit_offset + SEGMENT_CHUNK_HEADER_SIZE +
                                                (uint64_t)input->record_index * SEGMENT_ENTRY_SIZE),
@@ -223,14 +255,53 @@ static enum mover_read take_from_chunk(struct mover *mover, struct mover_record 
         .partition = input->partition,
         .size = entry.record_size,
     };
+}
+
+static void look_ahead(struct mover *mover)
+{
+    struct mover_reader *reader = &mover->reader;
+    struct mover_input *input = &reader->input;
+    while (reader->ahead_count < MOVER_AHEAD && input->records_left > 0) {
+        struct mover_record *record =
+            &reader->ahead[(reader->ahead_first + reader->ahead_count) % MOVER_AHEAD];
+        input->records_left--;
+        if (input->is_segment)
+            locate_in_chunk(reader, input, record);
+        else if (!locate_in_batch(mover, record))
+            return;
+        index_prefetch(mover->options.index, record->partition, record->hash);
+        reader->ahead_count++;
+    }
+}
+
+/* What its directory says of a record must be what it says itself. */
+static bool decode_from_chunk(struct mover *mover, struct mover_record *record)
+{
+    struct version version = record->record.version;
+    int64_t size = record_decode(record->data, record->size, &record->record);
+    if (size == record->size && version_compare(record->record.version, version) == 0)
+        return true;
+    note_damage(mover);
+    return false;
+}
+
+static enum mover_read take_record(struct mover *mover, struct mover_record *ret_record)
+{
+    struct mover_reader *reader = &mover->reader;
+    look_ahead(mover);
+    if (reader->ahead_count == 0)
+        return MOVER_READ_SKIPPED;
+    *ret_record = reader->ahead[reader->ahead_first];
+    reader->ahead_first = (reader->ahead_first + 1) % MOVER_AHEAD;
+    reader->ahead_count--;
     if (!is_alive(mover, ret_record))
         return MOVER_READ_SKIPPED;
-    int64_t size = record_decode(ret_record->data, entry.record_size, &ret_record->record);
-    if (size == entry.record_size &&
-        version_compare(ret_record->record.version, entry.version) == 0)
-        return MOVER_READ_RECORD;
-    note_damage(mover);
-    return MOVER_READ_SKIPPED;
+    if (reader->input.is_segment && !decode_from_chunk(mover, ret_record))
+        return MOVER_READ_SKIPPED;
+    /* What has a slot may be known to be dead all the same. */
+    bool is_dead = ret_record->is_hidden &&
+                   mover_bury(mover, &ret_record->record, ret_record->partition, ret_record->hash);
+    return is_dead ? MOVER_READ_SKIPPED : MOVER_READ_RECORD;
 }
 
 enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_record)
@@ -242,7 +313,7 @@ enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_re
         return MOVER_READ_WAIT;
     if (input->handle < 0)
         return MOVER_READ_END;
-    if (input->records_left == 0) {
+    if (input->records_left == 0 && reader->ahead_count == 0) {
         if (input->unit_end > 0) {
             input->at = input->unit_end;
             input->unit_end = 0;
@@ -253,9 +324,7 @@ enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_re
         if (input->records_left == 0) /* a seal */
             return MOVER_READ_SKIPPED;
     }
-    input->records_left--;
-    return input->is_segment ? take_from_chunk(mover, ret_record)
-                             : take_from_batch(mover, ret_record);
+    return take_record(mover, ret_record);
 }
 
 /* ---- opening and closing ---- */
@@ -282,6 +351,7 @@ void mover_read_open(struct mover *mover, const struct mover_input *input)
     reader->input = *input;
     reader->window_offset = 0;
     reader->window_size = 0;
+    reader->ahead_count = 0;
     reader->window_wanted = 0;
     reader->failures = 0;
     reader->has_ended = false;
@@ -320,5 +390,5 @@ void mover_read_close(struct mover *mover)
 
 bool mover_read_is_active(const struct mover *mover)
 {
-    return mover->reader.is_pinning || io_op_is_active(&mover->reader.op);
+    return mover->reader.is_pinning || is_reading(&mover->reader);
 }

@@ -95,6 +95,41 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
     return recovery->each_result == 0 ? 0 : -ECANCELED;
 }
 
+static void announce(void *context, struct slice key)
+{
+    const struct recovery *recovery = context;
+    recovery->options->events.coming(recovery->options->events.context, key);
+}
+
+/* A rotten device must not flood the journal. */
+#define NOTES_MAX 100
+
+static void note(void *context, const struct wal_scan_note *note)
+{
+    struct recovery *recovery = context;
+    const char *path = recovery->places[note->segment].path;
+    if (note->kind == WAL_SCAN_UNKNOWN) {
+        log_error(recovery->log,
+                  "%s: the record at byte %" PRIu64
+                  " has format %u and flags %02x, which this program does not know: "
+                  "use the version that wrote it, or a newer one",
+                  path, note->from, note->format, note->flags);
+        return;
+    }
+    if (recovery->notes++ == NOTES_MAX)
+        log_error(recovery->log, "the log has more damage than is worth a line each");
+    if (recovery->notes > NOTES_MAX)
+        return;
+    if (note->kind == WAL_SCAN_DAMAGE)
+        log_error(recovery->log, "%s: damage from byte %" PRIu64 " to %" PRIu64 ": %s", path,
+                  note->from, note->upto, note->what);
+    else
+        log_error(recovery->log,
+                  "%s: the writes at the log positions %" PRIu64 " to %" PRIu64
+                  " are missing before byte %" PRIu64 ", although they were acknowledged",
+                  path, note->position_first, note->position_last, note->from);
+}
+
 static int lay_out_places(struct recovery *recovery)
 {
     recovery->places = calloc(max_u64(recovery->place_count, 1), sizeof *recovery->places);
@@ -142,12 +177,13 @@ static int scan_segments(struct recovery *recovery)
     if (error < 0)
         return error;
     struct wal_scan scan = {
-        .log = recovery->log,
         .segments = recovery->places,
         .segment_count = recovery->place_count,
         .context = recovery,
         .load = load,
         .record = show,
+        .coming = recovery->options->events.coming != NULL ? announce : NULL,
+        .note = note,
     };
     recovery->reported_ns = io_now_ns(recovery->io);
     error = wal_scan_run(&scan);

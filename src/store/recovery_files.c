@@ -189,7 +189,6 @@ static int infer(struct recovery *recovery, struct wal_segment *segment, uint64_
         .unreadable_last = WAL_READABLE,
     };
     struct wal_scan scan = {
-        .log = recovery->log,
         .segments = &place,
         .segment_count = 1,
         .context = recovery,

@@ -65,6 +65,7 @@ struct recovery {
         *places; /* of the segments with records: the first place_count of the table */
     uint32_t place_count;
     struct reader reader;
+    uint32_t notes;      /* of damage */
     uint64_t size_bytes; /* of all files */
     uint64_t reported_ns;
     bool is_unsure;                   /* a whole file is beyond reading */

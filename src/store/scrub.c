@@ -73,12 +73,14 @@ static void begin_pass(struct scrub *scrub)
     scrub->place = 0;
     scrub->number_last = 0;
     scrub->log_last = scrub->options.wal->number;
-    scrub->phase = SCRUB_CHOOSING;
+    scrub->is_pass_incomplete = false;
+    scrub_meta_begin(scrub);
 }
 
 static void end_pass(struct scrub *scrub)
 {
     uint64_t now_ns = io_now_ns(scrub->io);
+    scrub_report_pass(scrub);
     scrub->stats.passes++;
     scrub->pass_ended_ns = now_ns;
     scrub->pass_next_ns = now_ns + PASS_REST_NS;
@@ -195,13 +197,17 @@ static void stop(struct scrub *scrub)
         (void)scrub_value_step(scrub, 0);
         return;
     }
+    if (scrub->phase == SCRUB_META && scrub_meta_stop(scrub))
+        return;
     scrub->phase = SCRUB_STOPPED;
 }
 
 bool scrub_step(struct scrub *scrub, uint64_t budget)
 {
-    if (scrub == NULL || io_op_is_active(&scrub->timer) || io_op_is_active(&scrub->op) ||
-        scrub->is_pinning)
+    if (scrub == NULL)
+        return false;
+    scrub_meta_settle(scrub);
+    if (io_op_is_active(&scrub->timer) || io_op_is_active(&scrub->op) || scrub->is_pinning)
         return false;
     if (scrub->is_stopping) {
         stop(scrub);
@@ -210,6 +216,8 @@ bool scrub_step(struct scrub *scrub, uint64_t budget)
     switch (scrub->phase) {
     case SCRUB_RESTING:
         return rest(scrub);
+    case SCRUB_META:
+        return scrub_meta_step(scrub, budget);
     case SCRUB_CHOOSING:
         return choose(scrub);
     case SCRUB_CHECKING:

@@ -1,24 +1,26 @@
 /* The scrubber: reads everything that lies on the disk again and again, in the background, so that
  * what rots is found while it can still be written again, and not years later by a client.
  *
- *   pass:   the log's segments, then the partitions' segments, from a partition by chance on
- *   file:   its header, then batch by batch or chunk by chunk, a megabyte at a time
- *   record: alive and in a value file: the file, before the next record
+ *   pass:   superblock, manifest, checkpoint; the log's segments, then the partitions' segments,
+ * from a partition by chance on file:   its header, then batch by batch or chunk by chunk, a
+ * megabyte at a time record: alive and in a value file: the file, before the next record
  *
  * In that order nothing that is there when a pass begins is missed: what the mover carries
  * meanwhile goes from the log to a partition, or to a segment with a greater number. Where a pass
  * is does not survive a restart; since it begins by chance, restarts do not leave the same part
  * unread for ever.
  *
- * Verified are: a segment's header; of each chunk its header (which says where it must lie, so that
- * a block that went astray or was never written shows), its directory, each record, and that a
- * record's slot in the index leads there; that all that the index has in a segment is in its
- * chunks; a log segment's header and the checksums of its batches; each block of a value file
- * against the descriptor in its record.
+ * Verified are: both copies of the superblock, the manifest's groups, every block of the checkpoint
+ * that counts (what is damaged of these is written anew from memory); a segment's header; of each
+ * chunk its header (which says where it must lie, so that a block that went astray or was never
+ * written shows), its directory, each record, and that a record's slot in the index leads there;
+ * that all that the index has in a segment is in its chunks; a log segment's header and the
+ * checksums of its batches; each block of a value file against the descriptor in its record.
  *
- * Damage is logged once a place. Where it concerns what is alive it counts, and a partition segment
- * is not compacted any more (is_damaged) until all of its damaged records are dead; the key itself
- * answers CORRUPT when it is read. Damage that concerns nothing alive is counted apart, no more.
+ * Damage is logged once a place. Where somebody can be hurt by it, it counts; where its key has a
+ * newer version, or nothing is alive, it is counted apart, no more. What a whole pass does not meet
+ * again counts no longer. A partition segment is not compacted (is_damaged) as long as the index
+ * leads to anything damaged in it; the key itself answers CORRUPT when it is read.
  *
  * A file is pinned for the time of a read only. */
 #ifndef MINIVAULT_STORE_SCRUB_H
@@ -42,6 +44,19 @@ struct scrub;
 #define SCRUB_WINDOW_SIZE ((uint32_t)MIB) /* of one read; holds a whole batch or chunk */
 #define SCRUB_MEMORY_SIZE ((size_t)2 * SCRUB_WINDOW_SIZE)
 
+struct superblock_file;
+struct manifest;
+
+/* What only the owner can say and do. */
+struct scrub_owner {
+    void *context;
+    uint64_t (*checkpoint)(void *context); /* number of the one that counts; 0: none */
+    /* A write that is damaged is hidden by a newer one of its keyed hash: find out whether it is
+     * its key's, so that its slot can go. */
+    void (*prove)(void *context, uint8_t partition, uint64_t hash);
+    void (*replace_checkpoint)(void *context); /* it is damaged: another one, soon */
+};
+
 struct scrub_options {
     const char *path; /* the data directory */
     uint64_t directory_id;
@@ -50,6 +65,10 @@ struct scrub_options {
     struct segments *segments;
     const struct index *index;
     const struct mover *mover;
+    struct superblock_file *superblock;
+    struct manifest *manifest;
+    uint32_t shard;
+    struct scrub_owner owner;
     uint64_t rate;   /* bytes a second, or SCRUB_AUTO; not SCRUB_OFF */
     uint8_t *memory; /* SCRUB_MEMORY_SIZE bytes of the region, aligned to 4096 */
 };
@@ -76,8 +95,9 @@ struct scrub_stats {
     uint64_t bytes;        /* read since the start */
     uint64_t passes;       /* completed since the start */
     uint64_t pass_age_s;   /* since the end of the last one; without any: since the start */
-    uint64_t damaged;      /* places found since the start that concern what is alive */
-    uint64_t damaged_dead; /* and those that do not */
+    uint64_t damaged;      /* places, as of the last pass, where somebody can be hurt */
+    uint64_t damaged_dead; /* and those where nobody can */
+    uint64_t mended;       /* places that were written anew since the start */
 };
 void scrub_stats(const struct scrub *scrub, struct scrub_stats *ret_stats);
 

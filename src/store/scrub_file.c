@@ -299,8 +299,9 @@ static enum scrub_check begin_unit(struct scrub *scrub, uint64_t *used)
 /* ---- the end ---- */
 
 /* A chunk that was never written over an older one of the same segment looks sound: only the index
- * knows what should be there. While the mover works, both sides change. */
-static void check_count(struct scrub *scrub)
+ * knows what should be there. While the mover works, both sides change. Returns whether all that
+ * should be there was found. */
+static bool check_count(struct scrub *scrub)
 {
     struct scrub_file *file = &scrub->file;
     struct mover_stats moved;
@@ -308,25 +309,28 @@ static void check_count(struct scrub *scrub)
     const struct segment *segment = scrub_segment(scrub);
     bool is_still = moved.jobs == file->jobs_begin && !mover_is_busy(scrub->options.mover) &&
                     segment->end == file->end;
-    if (is_still && segment->live_records > file->found_alive)
+    bool is_complete = segment->live_records <= file->found_alive;
+    if (is_still && !is_complete && !file->has_damage)
         scrub_report_lost(scrub, segment->live_records - file->found_alive);
+    return is_still && is_complete;
 }
 
 static enum scrub_check end_file(struct scrub *scrub)
 {
     struct scrub_file *file = &scrub->file;
     end_bad(scrub);
-    if (file->is_segment && !file->has_damage)
-        check_count(scrub);
-    scrub_report_end(scrub);
+    if (file->is_segment)
+        scrub_report_end(scrub, check_count(scrub));
     return SCRUB_CHECK_END;
 }
 
 enum scrub_check scrub_check_next(struct scrub *scrub, uint64_t *used)
 {
     struct scrub_file *file = &scrub->file;
-    if (file->is_abandoned)
+    if (file->is_abandoned) {
+        scrub->is_pass_incomplete = true;
         return SCRUB_CHECK_END;
+    }
     if (file->records_left > 0)
         return scrub_check_record(scrub, used);
     if (file->at >= file->end)

@@ -1,6 +1,7 @@
 /* What the scrubber's own files share.
  *
  *   scrub.c        passes, the rate, from phase to phase
+ *   scrub_meta.c   superblock, manifest, checkpoint
  *   scrub_log.c    what of the log can be read
  *   scrub_file.c   reading a segment, batch by batch or chunk by chunk
  *   scrub_record.c the records of a batch or chunk
@@ -9,8 +10,8 @@
  *
  * From phase to phase:
  *
- *   RESTING -> CHOOSING -> CHECKING <-> LOADING
- *      ^__________|  ^________|  ^
+ *   RESTING -> META -> CHOOSING -> CHECKING <-> LOADING
+ *      ^__________________|  ^________|  ^
  *                                +-> VALUE_OPENING -> VALUE_READING <-> VALUE_CHECKING
  *                                |_____________________________ VALUE_CLOSING <-|
  *   any -> STOPPED */
@@ -18,9 +19,11 @@
 #define MINIVAULT_STORE_SCRUB_INTERNAL_H
 
 #include "base/assert.h"
+#include "store/manifest.h"
 #include "store/record.h"
 #include "store/scrub.h"
 #include "store/segment_format.h"
+#include "store/superblock.h"
 #include "store/value_file.h"
 #include "store/wal_internal.h"
 
@@ -29,6 +32,7 @@
 
 enum scrub_phase {
     SCRUB_RESTING,  /* until the next pass */
+    SCRUB_META,     /* what the directory is lost without: scrub_meta.step */
     SCRUB_CHOOSING, /* the next file */
     SCRUB_CHECKING, /* what is in the window */
     SCRUB_LOADING,  /* the window */
@@ -41,14 +45,55 @@ enum scrub_phase {
 
 /* ---- damage ---- */
 
-enum scrub_kind { SCRUB_LOG, SCRUB_SEGMENT, SCRUB_VALUE };
+enum scrub_kind {
+    SCRUB_SUPERBLOCK,
+    SCRUB_MANIFEST,
+    SCRUB_CHECKPOINT,
+    SCRUB_LOG,
+    SCRUB_SEGMENT,
+    SCRUB_VALUE,
+};
+
+enum scrub_place_state {
+    SCRUB_PLACE_GONE, /* was not met again, or was written anew */
+    SCRUB_PLACE_DEAD, /* nobody can be hurt by it */
+    SCRUB_PLACE_ALIVE,
+};
 
 struct scrub_place {
-    uint64_t number; /* of the segment; of a value file its version */
+    uint64_t number; /* of the segment or checkpoint; of the manifest its edition; of a value file
+                        its version */
     uint64_t offset;
+    uint64_t pass; /* the last one that met it */
     uint32_t origin;
     uint8_t kind;
-    bool is_alive;
+    uint8_t state;
+    bool is_told;
+};
+
+/* ---- superblock, manifest, checkpoint ---- */
+
+enum scrub_meta_step {
+    SCRUB_META_OPENING,
+    SCRUB_META_READING,
+    SCRUB_META_CHECKING,
+    SCRUB_META_MENDING,
+    SCRUB_META_CLOSING,
+};
+
+struct scrub_meta {
+    enum scrub_kind kind;
+    enum scrub_meta_step step;
+    char path[SEGMENT_PATH_MAX];
+    int handle;
+    uint64_t number;
+    struct manifest_mark mark; /* of the manifest, when it was opened */
+    uint64_t end;
+    uint64_t at;
+    uint64_t sequence;   /* of the checkpoint's next block */
+    uint64_t refused_at; /* what the device has just refused */
+    bool is_ended;       /* its last block was seen */
+    bool is_bad;         /* enough is known of the file */
 };
 
 /* ---- the file that is being checked ---- */
@@ -69,11 +114,12 @@ struct scrub_file {
     uint64_t unit_end;
     uint64_t unit_size; /* of what begins at `at`, when it is read alone; 0: it is not */
     /* damage */
-    uint64_t bad_from; /* no header that belongs there from here on; 0: none is missing */
-    int bad_error;     /* of the device, at bad_from */
-    bool has_damage;   /* of whatever kind */
-    bool has_alive_damage;
-    bool is_abandoned; /* not all of it could be read just now */
+    uint64_t bad_from;     /* no header that belongs there from here on; 0: none is missing */
+    int bad_error;         /* of the device, at bad_from */
+    bool has_damage;       /* of whatever kind */
+    bool has_alive_damage; /* in what the index leads to */
+    bool has_bad_part;     /* nobody knows yet whether the index leads there */
+    bool is_abandoned;     /* not all of it could be read just now */
     /* what the index has in it */
     uint64_t found_alive;
     uint64_t jobs_begin; /* the mover's */
@@ -123,9 +169,11 @@ struct scrub {
     uint64_t pass_began_ns;
     uint64_t pass_ended_ns; /* the last complete one; without any: the start */
     uint32_t partition_first;
-    uint32_t place;       /* 0: the log, then the partitions in order from partition_first */
-    uint64_t number_last; /* of the file before, in this place */
-    uint64_t log_last;    /* number of the log's last segment when the pass began */
+    uint32_t place;          /* 0: the log, then the partitions in order from partition_first */
+    uint64_t number_last;    /* of the file before, in this place */
+    uint64_t log_last;       /* number of the log's last segment when the pass began */
+    bool is_pass_incomplete; /* something could not be read just now */
+    struct scrub_meta meta;
     struct scrub_file file;
     struct scrub_window window;
     uint64_t window_next; /* what LOADING reads */
@@ -143,6 +191,19 @@ bool scrub_may_read(struct scrub *scrub);
 
 /* So many bytes were asked of the disk. */
 void scrub_pay(struct scrub *scrub, uint64_t size);
+
+/* ---- scrub_meta.c ---- */
+
+void scrub_meta_begin(struct scrub *scrub);
+
+/* A piece of it: as scrub_step. */
+bool scrub_meta_step(struct scrub *scrub, uint64_t budget);
+
+/* Returns whether something has to be waited for. */
+bool scrub_meta_stop(struct scrub *scrub);
+
+/* Counts what was written anew since. */
+void scrub_meta_settle(struct scrub *scrub);
 
 /* ---- scrub_log.c ---- */
 
@@ -197,16 +258,34 @@ bool scrub_value_step(struct scrub *scrub, uint64_t budget);
 
 /* ---- scrub_report.c ---- */
 
+/* What the index says of a record. */
+enum scrub_life {
+    SCRUB_DEAD,   /* nothing leads to it */
+    SCRUB_HIDDEN, /* behind a newer write of its hash, until that is proved to be its key's */
+    SCRUB_NEWEST,
+};
+
 /* [offset, end) of the file cannot be used, and nobody knows what was in there. */
 void scrub_report_part(struct scrub *scrub, uint64_t offset, uint64_t end, const char *what);
-void scrub_report_record(struct scrub *scrub, uint64_t offset, bool is_alive, const char *what);
+void scrub_report_record(struct scrub *scrub, uint64_t offset, enum scrub_life life,
+                         const char *what);
 void scrub_report_value(struct scrub *scrub, uint64_t offset, const char *what);
 
 /* The index has more in the segment than was found there. */
 void scrub_report_lost(struct scrub *scrub, uint64_t count);
 
-/* The file was read to its end: a segment whose damaged records are all dead by now is like any
- * other. */
-void scrub_report_end(struct scrub *scrub);
+/* The file was read to its end. `is_complete`: everything that the index has in it was found, so
+ * that nothing alive lies in what could not be read. A segment of which nothing that is alive is
+ * damaged by now is like any other. */
+void scrub_report_end(struct scrub *scrub, bool is_complete);
+
+/* What is in memory, and is going to be written anew. */
+void scrub_report_meta(struct scrub *scrub, enum scrub_kind kind, uint64_t number, uint64_t offset,
+                       const char *what);
+void scrub_report_mended(struct scrub *scrub, enum scrub_kind kind, uint64_t number,
+                         uint64_t offset);
+
+/* Behind a pass: what it did not meet counts no longer. */
+void scrub_report_pass(struct scrub *scrub);
 
 #endif

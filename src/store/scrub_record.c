@@ -25,7 +25,7 @@ static enum scrub_check check_value(struct scrub *scrub, const struct record *re
 {
     if (scrub_value_begin(scrub, record, hash) == 0)
         return SCRUB_CHECK_VALUE;
-    scrub_report_record(scrub, offset, true, "its value's descriptor makes no sense");
+    scrub_report_record(scrub, offset, SCRUB_NEWEST, "its value's descriptor makes no sense");
     return SCRUB_CHECK_MORE;
 }
 
@@ -82,6 +82,18 @@ static bool is_slot_right(const struct segment_entry *entry, const struct index_
            slot->in_value_file == entry->in_value_file;
 }
 
+static enum scrub_life life_of(const struct scrub *scrub, const struct segment_entry *entry,
+                               bool is_slot)
+{
+    struct index_entry newest;
+    if (!is_slot)
+        return SCRUB_DEAD;
+    uint32_t count =
+        index_find(scrub->options.index, scrub->file.partition, entry->hash, &newest, 1);
+    bool is_newest = count > 0 && version_compare(newest.version, entry->version) == 0;
+    return is_newest ? SCRUB_NEWEST : SCRUB_HIDDEN;
+}
+
 static enum scrub_check check_in_chunk(struct scrub *scrub, uint64_t *used)
 {
     struct scrub_file *file = &scrub->file;
@@ -102,8 +114,11 @@ static enum scrub_check check_in_chunk(struct scrub *scrub, uint64_t *used)
     const char *problem = judge_record(scrub, &entry, scrub_window_at(scrub, offset), &record);
     if (problem == NULL && is_alive && !is_slot_right(&entry, &slot))
         problem = "the index says something else of it";
+    enum scrub_life life = problem != NULL ? life_of(scrub, &entry, is_alive) : SCRUB_DEAD;
+    if (life == SCRUB_HIDDEN)
+        scrub->options.owner.prove(scrub->options.owner.context, file->partition, entry.hash);
     if (problem != NULL)
-        scrub_report_record(scrub, offset, is_alive, problem);
+        scrub_report_record(scrub, offset, life, problem);
     if (problem != NULL || !is_alive || !entry.in_value_file)
         return SCRUB_CHECK_MORE;
     return check_value(scrub, &record, entry.hash, offset);

@@ -6,31 +6,68 @@
 
 /* ---- places ---- */
 
-static bool is_known(const struct scrub *scrub, const struct scrub_place *place)
+static struct scrub_place *find_place(const struct scrub *scrub, const struct scrub_place *place)
 {
     for (uint32_t i = 0; i < scrub->place_count; i++) {
-        const struct scrub_place *known = &scrub->places[i];
+        struct scrub_place *known = &scrub->places[i];
         if (known->kind == place->kind && known->number == place->number &&
             known->offset == place->offset && known->origin == place->origin)
-            return true;
+            return known;
     }
-    return false;
+    return NULL;
 }
 
-/* Counts it. Returns whether it is to be logged. */
-static bool note(struct scrub *scrub, const struct scrub_place *place)
+static void set_state(struct scrub *scrub, struct scrub_place *place, enum scrub_place_state state)
 {
-    if (scrub->place_count == SCRUB_PLACES_MAX || is_known(scrub, place))
-        return false;
-    scrub->places[scrub->place_count++] = *place;
-    scrub->stats.damaged += place->is_alive;
-    scrub->stats.damaged_dead += !place->is_alive;
+    scrub->stats.damaged -= place->state == SCRUB_PLACE_ALIVE;
+    scrub->stats.damaged_dead -= place->state == SCRUB_PLACE_DEAD;
+    place->state = (uint8_t)state;
+    scrub->stats.damaged += state == SCRUB_PLACE_ALIVE;
+    scrub->stats.damaged_dead += state == SCRUB_PLACE_DEAD;
+}
+
+static struct scrub_place *add_place(struct scrub *scrub, const struct scrub_place *place)
+{
+    if (scrub->place_count == SCRUB_PLACES_MAX)
+        return NULL;
+    struct scrub_place *added = &scrub->places[scrub->place_count++];
+    *added = *place;
+    added->state = SCRUB_PLACE_GONE;
     if (scrub->place_count == SCRUB_PLACES_MAX)
         log_error(scrub->log,
                   "the scrubber has found %u damaged places: what it finds from now on is neither "
                   "counted nor logged. Replace the device",
                   SCRUB_PLACES_MAX);
-    return place->is_alive;
+    return added;
+}
+
+/* Counts it. Returns whether it is to be logged. */
+static bool note(struct scrub *scrub, const struct scrub_place *place)
+{
+    struct scrub_place *known = find_place(scrub, place);
+    if (known == NULL)
+        known = add_place(scrub, place);
+    if (known == NULL)
+        return false;
+    known->pass = scrub->stats.passes;
+    set_state(scrub, known, (enum scrub_place_state)place->state);
+    bool is_news = place->state == SCRUB_PLACE_ALIVE && !known->is_told;
+    known->is_told |= is_news;
+    return is_news;
+}
+
+void scrub_report_pass(struct scrub *scrub)
+{
+    if (scrub->is_pass_incomplete)
+        return;
+    for (uint32_t i = 0; i < scrub->place_count; i++)
+        if (scrub->places[i].pass != scrub->stats.passes)
+            set_state(scrub, &scrub->places[i], SCRUB_PLACE_GONE);
+}
+
+static enum scrub_place_state state_of(bool is_alive)
+{
+    return is_alive ? SCRUB_PLACE_ALIVE : SCRUB_PLACE_DEAD;
 }
 
 static struct scrub_place place_in_file(const struct scrub *scrub, uint64_t offset, bool is_alive)
@@ -39,7 +76,7 @@ static struct scrub_place place_in_file(const struct scrub *scrub, uint64_t offs
         .number = scrub->file.number,
         .offset = offset,
         .kind = scrub->file.is_segment ? SCRUB_SEGMENT : SCRUB_LOG,
-        .is_alive = is_alive,
+        .state = (uint8_t)state_of(is_alive),
     };
 }
 
@@ -62,11 +99,9 @@ static bool has_alive(const struct scrub *scrub)
 }
 
 /* What is alive in a damaged segment stays where it can be read: it is no longer compacted. */
-static void note_in_file(struct scrub *scrub, bool is_alive)
+static void keep_segment(struct scrub *scrub)
 {
-    scrub->file.has_damage = true;
-    scrub->file.has_alive_damage |= is_alive;
-    if (is_alive && scrub->file.is_segment)
+    if (scrub->file.is_segment)
         scrub_segment(scrub)->is_damaged = true;
 }
 
@@ -75,7 +110,10 @@ void scrub_report_part(struct scrub *scrub, uint64_t offset, uint64_t end, const
     char path[SEGMENT_PATH_MAX];
     bool is_alive = has_alive(scrub);
     struct scrub_place place = place_in_file(scrub, offset, is_alive);
-    note_in_file(scrub, is_alive);
+    scrub->file.has_damage = true;
+    scrub->file.has_bad_part = true;
+    if (is_alive)
+        keep_segment(scrub);
     if (!note(scrub, &place))
         return;
     describe_file(scrub, path);
@@ -86,11 +124,15 @@ void scrub_report_part(struct scrub *scrub, uint64_t offset, uint64_t end, const
               path, offset, end, what);
 }
 
-void scrub_report_record(struct scrub *scrub, uint64_t offset, bool is_alive, const char *what)
+void scrub_report_record(struct scrub *scrub, uint64_t offset, enum scrub_life life,
+                         const char *what)
 {
     char path[SEGMENT_PATH_MAX];
-    struct scrub_place place = place_in_file(scrub, offset, is_alive);
-    note_in_file(scrub, is_alive);
+    struct scrub_place place = place_in_file(scrub, offset, life == SCRUB_NEWEST);
+    scrub->file.has_damage = true;
+    scrub->file.has_alive_damage |= life != SCRUB_DEAD;
+    if (life != SCRUB_DEAD)
+        keep_segment(scrub);
     if (!note(scrub, &place))
         return;
     describe_file(scrub, path);
@@ -105,7 +147,9 @@ void scrub_report_lost(struct scrub *scrub, uint64_t count)
 {
     char path[SEGMENT_PATH_MAX];
     struct scrub_place place = place_in_file(scrub, UINT64_MAX, true);
-    note_in_file(scrub, true);
+    scrub->file.has_damage = true;
+    scrub->file.has_alive_damage = true;
+    keep_segment(scrub);
     if (!note(scrub, &place))
         return;
     describe_file(scrub, path);
@@ -116,21 +160,19 @@ void scrub_report_lost(struct scrub *scrub, uint64_t count)
               path, count);
 }
 
-/* Damage that was found before, in records that were alive then. */
-static bool was_reported(const struct scrub *scrub)
+void scrub_report_end(struct scrub *scrub, bool is_complete)
 {
+    struct segment *segment = scrub_segment(scrub);
+    if (!is_complete || scrub->file.has_alive_damage)
+        return;
     for (uint32_t i = 0; i < scrub->place_count; i++) {
-        const struct scrub_place *place = &scrub->places[i];
-        if (place->kind == SCRUB_SEGMENT && place->number == scrub->file.number && place->is_alive)
-            return true;
+        struct scrub_place *place = &scrub->places[i];
+        if (place->kind == SCRUB_SEGMENT && place->number == segment->number &&
+            place->state == SCRUB_PLACE_ALIVE)
+            set_state(scrub, place, SCRUB_PLACE_DEAD);
     }
-    return false;
-}
-
-void scrub_report_end(struct scrub *scrub)
-{
-    if (scrub->file.is_segment && !scrub->file.has_alive_damage && was_reported(scrub))
-        scrub_segment(scrub)->is_damaged = false;
+    if (!segment->has_loss) /* whose lost part a start may have to look for again */
+        segment->is_damaged = false;
 }
 
 /* ---- value files ---- */
@@ -144,9 +186,9 @@ void scrub_report_value(struct scrub *scrub, uint64_t offset, const char *what)
         .origin = name->version.origin,
         .offset = offset,
         .kind = SCRUB_VALUE,
-        .is_alive = index_get(scrub->options.index, name->partition, scrub->value.hash,
-                              name->version, &slot) == 0,
     };
+    uint32_t count = index_find(scrub->options.index, name->partition, scrub->value.hash, &slot, 1);
+    place.state = (uint8_t)state_of(count > 0 && version_compare(slot.version, name->version) == 0);
     if (!note(scrub, &place))
         return;
     log_error(scrub->log,
@@ -154,4 +196,36 @@ void scrub_report_value(struct scrub *scrub, uint64_t offset, const char *what)
               ": %s. What is damaged is never shown: write its key again, or restore it from a "
               "replica or a backup, and check the device",
               scrub->value.path, offset, what);
+}
+
+/* ---- superblock, manifest, checkpoint ---- */
+
+void scrub_report_meta(struct scrub *scrub, enum scrub_kind kind, uint64_t number, uint64_t offset,
+                       const char *what)
+{
+    struct scrub_place place = {
+        .number = number,
+        .offset = offset,
+        .kind = (uint8_t)kind,
+        .state = SCRUB_PLACE_ALIVE,
+    };
+    if (note(scrub, &place))
+        log_error(scrub->log,
+                  "%s is damaged at offset %" PRIu64
+                  ": %s. Nothing is lost: it is written anew from memory. Check the device",
+                  scrub->meta.path, offset, what);
+}
+
+void scrub_report_mended(struct scrub *scrub, enum scrub_kind kind, uint64_t number,
+                         uint64_t offset)
+{
+    static const char *const names[] = {"superblock", "manifest", "checkpoint"};
+    struct scrub_place wanted = {.number = number, .offset = offset, .kind = (uint8_t)kind};
+    struct scrub_place *place = find_place(scrub, &wanted);
+    if (place == NULL || place->state != SCRUB_PLACE_ALIVE)
+        return;
+    set_state(scrub, place, SCRUB_PLACE_GONE);
+    place->is_told = false; /* damage to what is there now is news */
+    scrub->stats.mended++;
+    log_warn(scrub->log, "the damaged %s was written anew", names[kind]);
 }

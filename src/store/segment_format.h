@@ -17,10 +17,12 @@
  *       16     8  directory id
  *       24     4  log id: the shard that wrote it
  *       28     4  reserved, 0
- *       32     8  number: never used again in this directory
- *       40     8  salt: random, in each chunk of the segment, told to nobody
- *       48     8  created: the log's last position when the segment was begun
- *       56  4040  0
+ *       32     8  number: given again only when no manifest and no checkpoint names this one
+ *       40     8  salt: derived from the number and the superblock's secret (segment_salt), in each
+ *                 chunk of the segment, told to nobody
+ *       48     8  created: the log's durable position when the job began that wrote the first
+ * chunk, or lower (segment_record_dead): whatever kills a record of the segment is newer. It may be
+ * lowered later: the manifest's counts 56  4040  0
  *
  * A chunk: a header of 128 bytes, a directory of 24 bytes a record, the records, each padded with
  * zeros to a multiple of 8 bytes and with a checksum of its own, then zeros up to the next multiple

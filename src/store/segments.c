@@ -281,6 +281,22 @@ void segment_record_dead(struct segments *segments, uint64_t location, uint64_t 
     }
 }
 
+void segment_record_doomed(struct segments *segments, uint64_t location, uint64_t read_size)
+{
+    struct segment *segment = segments_find(segments, segment_location_file(location));
+    assert(segment != NULL && segment->live_bytes - segment->doomed_bytes >= read_size);
+    segment->doomed_bytes += read_size;
+    segments->stats.doomed_bytes += read_size;
+}
+
+void segment_record_spared(struct segments *segments, uint64_t location, uint64_t read_size)
+{
+    struct segment *segment = segments_find(segments, segment_location_file(location));
+    assert(segment != NULL && segment->doomed_bytes >= read_size);
+    segment->doomed_bytes -= read_size;
+    segments->stats.doomed_bytes -= read_size;
+}
+
 bool segments_have_empty(const struct segments *segments)
 {
     for (struct list_node *node = list_first(&segments->empty); node != NULL;

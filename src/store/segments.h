@@ -72,7 +72,7 @@ struct segment {
     uint64_t indexed_end;  /* recovery's: chunks up to here are in the checkpoint */
     uint64_t number;
     uint64_t salt;
-    uint64_t created; /* log position, as in its header */
+    uint64_t created; /* log position, as in its header or lower */
     uint64_t end;     /* durable bytes, as in the manifest */
     /* What was ever put into it, since it was begun by this process (0: by another one): what the
      * rounded sizes of the index are worth here. */
@@ -80,10 +80,11 @@ struct segment {
     uint64_t filled_read_bytes;
     uint64_t live_records; /* tombstones too */
     uint64_t live_bytes;
-    uint64_t killer_last; /* log position: it may go once this is durable */
-    bool is_seen;         /* recovery: its file is there */
-    bool created_telling; /* the manifest's group under way says how low `created` is */
-    bool created_changed; /* `created` is lower than the manifest says: for its next group */
+    uint64_t doomed_bytes; /* of these: dead, but they still have slots (doomed.h) */
+    uint64_t killer_last;  /* log position: it may go once this is durable */
+    bool is_seen;          /* recovery: its file is there */
+    bool created_telling;  /* the manifest's group under way says how low `created` is */
+    bool created_changed;  /* `created` is lower than the manifest says: for its next group */
 };
 
 struct segments;
@@ -163,6 +164,11 @@ void segment_add_live(struct segments *segments, struct segment *segment, uint64
 void segment_record_dead(struct segments *segments, uint64_t location, uint64_t read_size,
                          uint64_t killer_position);
 
+/* The record at `location` is dead but keeps its slot for now; and: it is about to lose its slot.
+ */
+void segment_record_doomed(struct segments *segments, uint64_t location, uint64_t read_size);
+void segment_record_spared(struct segments *segments, uint64_t location, uint64_t read_size);
+
 /* Whether there is a segment with nothing alive in it that is sound and that nobody pins. As good
  * as O(1): looks at damaged and pinned ones without anything alive until it finds another. */
 bool segments_have_empty(const struct segments *segments);
@@ -172,6 +178,7 @@ struct segments_stats {
     uint64_t size_bytes; /* of the files, up to their ends */
     uint64_t live_records;
     uint64_t live_bytes;
+    uint64_t doomed_bytes; /* of the live bytes */
     uint64_t open_files;
 };
 /* O(1). */

@@ -114,8 +114,11 @@ struct store_place store_prefetch(const struct store *store, struct slice key, b
 {
     struct store_place place = {hash_keyed(store->superblock.now.secret, key.data, key.size)};
     cache_prefetch(store->cache, place.hash);
-    if (is_write)
-        index_prefetch(store->index, hash_partition(hash_key(key.data, key.size)), place.hash);
+    if (is_write) {
+        uint32_t partition = hash_partition(hash_key(key.data, key.size));
+        index_prefetch(store->index, partition, place.hash);
+        bloom_prefetch(store->bloom, partition, place.hash);
+    }
     return place;
 }
 
@@ -148,6 +151,22 @@ bool store_get_at_once(struct store *store, struct slice key, struct store_place
     return true;
 }
 
+/* Whether a slot that is not in memory is left to the mover. A value file's space is wanted back
+ * sooner than that. */
+static bool is_for_mover(struct store *store, struct slice key, const struct index_entry *found,
+                         uint32_t count, struct plan *plan)
+{
+    if (!plan->is_newest || count >= CANDIDATES_CROWDED || found->in_value_file)
+        return false;
+    uint64_t mark = doomed_mark(store->doomed, key, found->version, found->tombstone);
+    if (doomed_has(store->doomed, mark))
+        return true;
+    if (!doomed_has_room(store->doomed, plan->doomed_count + 1))
+        return false;
+    plan->doomed[plan->doomed_count++] = *found;
+    return true;
+}
+
 /* Sorts the slots of a key that is not cached: the log's memory tells of some at once. Returns
  * false: BUSY. */
 static bool plan_candidates(struct store *store, struct slice key, struct plan *plan)
@@ -169,6 +188,8 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
                 plan->same[plan->same_count++] = found[i];
             continue;
         }
+        if (is_for_mover(store, key, &found[i], count, plan))
+            continue;
         if (plan->proof == NULL)
             plan->proof = proof_get(store);
         if (plan->proof == NULL)
@@ -187,9 +208,10 @@ void plan_drop(struct store *store, struct plan *plan)
         proof_put(store, plan->proof);
 }
 
-enum store_status plan_write(struct store *store, struct slice key, struct plan *plan)
+enum store_status plan_write(struct store *store, struct slice key, bool is_newest,
+                             struct plan *plan)
 {
-    *plan = (struct plan){.place = store_place(store, key)};
+    *plan = (struct plan){.place = store_place(store, key), .is_newest = is_newest};
     if (store->failed != 0)
         return STORE_FAILED;
     plan->cached = cache_find(store->cache, plan->place.hash, key);
@@ -198,6 +220,19 @@ enum store_status plan_write(struct store *store, struct slice key, struct plan 
     plan_drop(store, plan);
     store->starved = true;
     return STORE_BUSY;
+}
+
+/* Those slots stay until the mover comes to their records. */
+static void doom(struct store *store, const struct plan *plan, struct slice key)
+{
+    for (uint32_t i = 0; i < plan->doomed_count; i++) {
+        const struct index_entry *old = &plan->doomed[i];
+        doomed_add(store->doomed, doomed_mark(store->doomed, key, old->version, old->tombstone));
+        if (location_is_segment(old->location))
+            segment_record_doomed(store->segments, old->location, old->read_size);
+        else
+            wal_record_doomed(store->wal, old->location);
+    }
 }
 
 /* The index after the append: the new slot in, what it certainly replaces out. */
@@ -267,6 +302,7 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
         plan_drop(store, plan);
         return STORE_FAILED;
     }
+    doom(store, plan, record->key);
     (void)cache_put(store->cache, plan->place.hash, record->key, decoded, tombstone, in_value_file,
                     record->version, receipt.position);
     if (plan->proof != NULL) {
@@ -289,7 +325,7 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
     if (reserve_is_released(&store->reserve))
         return STORE_NO_SPACE;
     struct plan plan;
-    enum store_status status = plan_write(store, key, &plan);
+    enum store_status status = plan_write(store, key, true, &plan);
     if (status != STORE_OK)
         return status;
     zstd = zstd || squeeze(&store->squeeze, stored, &stored) == 1;
@@ -306,7 +342,7 @@ enum store_status store_delete(struct store *store, struct slice key, uint64_t *
 {
     assert(key.size > 0);
     struct plan plan;
-    enum store_status status = plan_write(store, key, &plan);
+    enum store_status status = plan_write(store, key, true, &plan);
     if (status != STORE_OK)
         return status;
     /* Where damage may have taken a newer write, only a tombstone makes sure. */
@@ -366,7 +402,7 @@ struct decode_queue *store_decodes(struct store *store)
 void store_stats(struct store *store, struct store_stats *ret_stats)
 {
     *ret_stats = (struct store_stats){
-        .keys = index_count(store->index) - index_tombstones(store->index),
+        .keys = store_key_count(store),
         .tombstones = index_tombstones(store->index),
         .index_memory = index_memory(store->index),
         .get_hits = store->get_hits,

@@ -95,6 +95,9 @@ struct store_options {
 /* How much of the world's region a store with these options uses, for io_options.region_size. */
 size_t store_region_size(const struct store_options *options);
 
+/* How many files a store has open at once, at most, for io_options.files_max. */
+uint32_t store_files_max(void);
+
 /* Opens, or formats, the data directory and recovers it. Synchronous. Every failure has been logged
  * with what to do. Errors: superblock_open's, wal_recover's, wal_open's. */
 int store_open(struct io *io, const struct log *log, const struct store_options *options,

@@ -94,6 +94,7 @@ static void committed(struct manifest_op *op, int result)
         store_fail(store, result);
         return;
     }
+    store->is_checkpoint_wanted = false;
     store->checkpoint_number = store->checkpoint_last;
     store->checkpoint_moved = store->checkpoint_moved_begin;
     if (before != 0)
@@ -199,7 +200,7 @@ bool store_wants_checkpoint(const struct store *store, uint64_t moved_min)
     mover_stats(store->mover, &stats);
     uint64_t moved =
         stats.moved_records + store->recovered.segment_records - store->checkpoint_moved;
-    return moved > moved_min;
+    return moved > moved_min || store->is_checkpoint_wanted;
 }
 
 static uint64_t moved_min(const struct store *store)

@@ -128,6 +128,7 @@ void store_free(struct store *store)
         index_free(store->index);
     if (store->cache != NULL)
         cache_free(store->cache);
+    doomed_free(store->doomed);
     free(store->suspects);
     free(store->superblock.block); /* left by a store that was not shut */
     free(store);

@@ -7,6 +7,7 @@
 #include "store/bloom.h"
 #include "store/checkpoint.h"
 #include "store/decode.h"
+#include "store/doomed.h"
 #include "store/fetch.h"
 #include "store/index.h"
 #include "store/manifest.h"
@@ -21,11 +22,14 @@
 /* Gets that wait for the disk, and writes whose old slot is being proved. Each owns a buffer in the
  * region. */
 #define LOOKUPS_MAX 256u
-#define PROOFS_MAX 64u
+#define PROOFS_MAX 256u
 
 /* Slots that one hash may have. Two keys with one keyed hash do not happen by chance, so more than
  * one slot is an overwrite that is not proved yet; at this many a write waits for the proofs. */
 #define CANDIDATES_MAX 8u
+
+/* From this many on they are proved at once, by reading, instead of being left to the mover. */
+#define CANDIDATES_CROWDED 4u
 
 /* How often a look-up starts over because writes changed what it walks through. */
 #define LOOKUP_RELOADS_MAX 8u
@@ -76,6 +80,7 @@ struct proof {
     uint32_t candidate;
     uint32_t removed_count; /* slots, in this round */
     bool is_suspect;        /* left by recovery: all slots of the hash are to be sorted out */
+    bool is_counted;        /* as the suspect's */
     bool key_known;         /* false: the first candidate's key is the one to prove */
     struct list_node node;
 };
@@ -83,6 +88,7 @@ struct proof {
 /* A hash that recovery left with several slots. */
 struct suspect {
     struct place place;
+    bool is_counted; /* among the keys, though it will turn out to be an older write of one */
 };
 
 /* What recovery found beside the log. */
@@ -124,9 +130,11 @@ struct store {
     struct list lookups_free;
     struct proof *proofs; /* PROOFS_MAX */
     struct list proofs_free;
+    struct doomed *doomed;
     struct suspect *suspects;
     uint64_t suspect_count;
     uint64_t suspect_capacity;
+    uint64_t suspect_keys; /* of them is_counted */
     uint64_t lookups_active;
     uint64_t proofs_active;
 
@@ -154,6 +162,7 @@ struct store {
     uint64_t checkpoint_gate;        /* log position: what is written counts once this is durable */
     bool is_checkpointing;
     bool is_checkpoint_written; /* and now for the manifest */
+    bool is_checkpoint_wanted;  /* the one that counts is damaged */
 };
 
 static inline struct place store_place(const struct store *store, struct slice key)
@@ -175,6 +184,14 @@ static inline bool store_is_damaged_at(const struct store *store, uint32_t parti
     return damage != 0 && position <= damage;
 }
 
+/* How many keys there are. While recovery's suspects are sorted out, writes may make it too small
+ * for a moment. */
+static inline uint64_t store_key_count(const struct store *store)
+{
+    uint64_t slots = index_count(store->index) - index_tombstones(store->index);
+    return slots - min_u64(slots, store->suspect_keys + doomed_values(store->doomed));
+}
+
 /* Errors: -ENOMEM. */
 int kept_key_set(struct kept_key *kept, struct slice key);
 void kept_key_clear(struct kept_key *kept);
@@ -190,12 +207,17 @@ struct plan {
     struct cache_entry *cached;
     struct index_entry same[CANDIDATES_MAX]; /* slots that are this key's for certain */
     uint32_t same_count;
+    struct index_entry doomed[CANDIDATES_MAX]; /* that most certainly are, for the mover to see */
+    uint32_t doomed_count;
     struct proof *proof; /* for those that may be; NULL: there are none */
-    bool absent;         /* the key is not here at all */
+    bool is_newest;
+    bool absent; /* the key is not here at all */
 };
 
-/* Fills the plan. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
-enum store_status plan_write(struct store *store, struct slice key, struct plan *ret_plan);
+/* Fills the plan. `is_newest`: the write will have a newer version than all there is, else it has
+ * been stamped before. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
+enum store_status plan_write(struct store *store, struct slice key, bool is_newest,
+                             struct plan *ret_plan);
 void plan_drop(struct store *store, struct plan *plan);
 
 /* Appends and applies. `decoded` is what the cache shows; record->version is stamped here when it
@@ -233,7 +255,8 @@ void proof_put(struct store *store, struct proof *proof);
  * !key_known. */
 void proof_start(struct proof *proof);
 
-/* Starts as many proofs as there is room for, for what recovery left. */
+/* Starts as many proofs as there is room for, for what recovery left. What a shutdown leaves of it
+ * the next start finds again. */
 void proof_work_off_suspects(struct store *store);
 
 /* store_large.c: value files. The memory is of the region, large_memory_size bytes. Errors:
@@ -267,7 +290,11 @@ int store_replay_log(struct store *store, const struct wal_options *options,
                      struct wal_state **ret_state);
 
 /* A hash that has several slots. Errors: -ENOMEM. */
-int store_add_suspect(struct store *store, struct place place);
+int store_add_suspect(struct store *store, struct place place, bool is_counted);
+
+/* After the slot `entry` of a hash was found: when the hash has others, they are sorted out once
+ * the store is open. Errors: -ENOMEM. */
+int store_suspect(struct store *store, struct place place, const struct index_entry *entry);
 
 /* store_survey.c: counts what is alive and removes what nothing names. Errors: the device's,
  * -ENOMEM. */

@@ -101,6 +101,8 @@ enum store_status store_upload_status(int error)
     case -EFBIG:
         return STORE_TOO_LARGE;
     case -ENOMEM:
+    case -EMFILE:
+    case -ENFILE:
         return STORE_BUSY;
     default:
         return STORE_FAILED;
@@ -227,7 +229,7 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
     while (!upload->is_examining && upload->examine_error == STORE_OK && !upload->is_superseded) {
         struct plan plan;
         struct version newest;
-        enum store_status status = plan_write(store, key, &plan);
+        enum store_status status = plan_write(store, key, false, &plan);
         if (status != STORE_OK)
             return status;
         upload->is_superseded = plan_is_newer(upload, &plan);

@@ -19,8 +19,8 @@
 /* Buffers (VALUE_FILE_BUFFER_SIZE each) that all large values of a shard share on their way. */
 #define STORE_STREAM_BUFFERS 160u
 
-/* How many of them there may be at once; each has a file open. */
-#define STORE_STREAMS_MAX 2048u
+/* How many of them there may be at once; each has a file open (store_files_max). */
+#define STORE_STREAMS_MAX 768u
 
 /* A value of at least this many bytes, decoded, lies in a file. */
 uint32_t store_value_file_min(const struct store *store);
@@ -55,8 +55,8 @@ void store_upload_close(struct store_upload *upload);
 /* Its memory, when the store is gone. NULL: nothing. */
 void store_upload_forget(struct store_upload *upload);
 
-/* What a client is told when its value could not be written: NO_SPACE, TOO_LARGE, BUSY (no memory)
- * or FAILED (the device refused it). */
+/* What a client is told when its value could not be written: NO_SPACE, TOO_LARGE, BUSY (no memory,
+ * too many open files) or FAILED (the device refused it). */
 enum store_status store_upload_status(int error);
 
 /* `value` is what store_get showed, of a value file. Errors: value_reader_open's. */

@@ -2,6 +2,7 @@
 #include "store/filesystem.h"
 #include "store/probe.h"
 #include "store/store_internal.h"
+#include "store/store_large.h"
 
 #include "base/assert.h"
 #include "base/units.h"
@@ -22,17 +23,38 @@
 /* How long background work may oversleep on an idle server. */
 #define HEARTBEAT_NS NS_PER_S
 
+/* Of the cache's budget, for marks of what is dead but has its slot still: 8 bytes each. */
+#define DOOMED_SHARE 32u
+
 /* Memory for what a job of the mover carries; its table comes on top. */
 #define STAGE_SIZE_MAX (32 * MIB)
 
 /* One read of the mover. */
-#define MOVER_WINDOW ((uint32_t)MIB)
+#define MOVER_WINDOW (4 * MIB)
 
 /* Of the file that is kept for a full disk: the largest record and its chunk fit. */
 #define RESERVE_SIZE_MIN (2 * MIB)
 
-/* Partition segments open at once, of the files that a world may have open. */
-#define SEGMENTS_OPEN_MAX 2048u
+/* Partition segments open at once, for reading. */
+#define SEGMENTS_OPEN_MAX 2000u
+
+/* The log's files: what it keeps, spares, and what waits to be moved. */
+#define LOG_FILES_MAX 192u
+
+/* Large values that were ended and are still closing their files. Should there be more of them, who
+ * begins one is told to try again. */
+#define STREAMS_CLOSING_MAX 256u
+
+/* The superblock, the manifest and its successor, an index checkpoint, the reserve, what the
+ * scrubber reads, files that are being closed. */
+#define OTHER_FILES_MAX 64u
+
+/* Everything that a store has open at once. */
+#define FILES_MAX                                                                                  \
+    (SEGMENTS_OPEN_MAX + MOVER_OUTPUTS_MAX + MOVER_FOLDERS_MAX + STORE_STREAMS_MAX +               \
+     STREAMS_CLOSING_MAX + STREAM_FOLDERS_MAX + LOG_FILES_MAX + OTHER_FILES_MAX)
+
+static_assert(FILES_MAX <= 4096, "docs/operations.md says so: the rest are for connections");
 
 static uint64_t fetch_memory_size(void)
 {
@@ -77,6 +99,11 @@ static struct layout lay_out(const struct store_options *options)
 size_t store_region_size(const struct store_options *options)
 {
     return lay_out(options).size;
+}
+
+uint32_t store_files_max(void)
+{
+    return FILES_MAX;
 }
 
 /* In the log's headers: an older manifest than that is not taken for the present one. */
@@ -172,7 +199,11 @@ static int init_squeeze(struct store *store)
 
 static int create_memory(struct store *store)
 {
-    int result = cache_create(store->options.cache_size, &store->cache);
+    uint64_t doomed_size = store->options.cache_size / DOOMED_SHARE;
+    int result =
+        cache_create(store->options.cache_size - doomed_memory(doomed_size), &store->cache);
+    if (result == 0)
+        result = doomed_create(doomed_size, store->superblock.now.secret, &store->doomed);
     if (result == 0)
         result = index_create(0, &store->index);
     if (result == 0)
@@ -327,6 +358,7 @@ static int open_mover(struct store *store)
         .segments = store->segments,
         .manifest = store->manifest,
         .index = store->index,
+        .doomed = store->doomed,
         .segment_size = store->superblock.now.segment_size,
         .log_keep_bytes = from->log_keep_bytes != 0
                               ? from->log_keep_bytes
@@ -355,6 +387,24 @@ static int open_mover(struct store *store)
     return result;
 }
 
+static uint64_t tell_checkpoint(void *context)
+{
+    const struct store *store = context;
+    return store->checkpoint_number;
+}
+
+/* Without memory for it the next pass comes again. */
+static void prove_hidden(void *context, uint8_t partition, uint64_t hash)
+{
+    (void)store_add_suspect(context, (struct place){.partition = partition, .hash = hash}, false);
+}
+
+static void replace_checkpoint(void *context)
+{
+    struct store *store = context;
+    store->is_checkpoint_wanted = true;
+}
+
 static int open_scrub(struct store *store)
 {
     struct scrub_options options = {
@@ -365,6 +415,10 @@ static int open_scrub(struct store *store)
         .segments = store->segments,
         .index = store->index,
         .mover = store->mover,
+        .superblock = &store->superblock,
+        .manifest = store->manifest,
+        .shard = store->options.shard,
+        .owner = {store, tell_checkpoint, prove_hidden, replace_checkpoint},
         .rate = store->options.scrub_rate,
         .memory = io_region(store->io) + lay_out(&store->options).scrub,
     };

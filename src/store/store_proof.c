@@ -4,6 +4,11 @@
 
 #include "base/assert.h"
 
+#include <errno.h>
+
+/* Of PROOFS_MAX: nobody waits for what recovery left to be sorted out. */
+#define SUSPECTS_ACTIVE_MAX 32u
+
 struct proof *proof_get(struct store *store)
 {
     struct list_node *node = list_pop_front(&store->proofs_free);
@@ -17,6 +22,7 @@ struct proof *proof_get(struct store *store)
     proof->removed_count = 0;
     proof->key_known = true;
     proof->is_suspect = false;
+    proof->is_counted = false;
     return proof;
 }
 
@@ -27,6 +33,7 @@ void proof_put(struct store *store, struct proof *proof)
     list_push_front(&store->proofs_free, &proof->node);
     assert(store->proofs_active > 0);
     store->proofs_active--;
+    store->suspect_keys -= proof->is_counted;
     store_made_room(store);
 }
 
@@ -38,25 +45,73 @@ static bool refresh(const struct proof *proof, struct index_entry *candidate)
                      candidate->version, candidate) == 0;
 }
 
+/* The mark of its death is gone, and its slot. */
+static void record_spared(struct store *store, const struct index_entry *old)
+{
+    if (location_is_segment(old->location))
+        segment_record_spared(store->segments, old->location, old->read_size);
+    else
+        wal_record_spared(store->wal, old->location);
+}
+
+static void remove_candidate(struct proof *proof)
+{
+    struct store *store = proof->store;
+    struct index_entry old;
+    if (index_remove(store->index, proof->place.partition, proof->place.hash,
+                     proof->candidates[proof->candidate].version, &old) < 0)
+        return;
+    struct place place = store_place(store, proof->key.slice);
+    uint64_t mark = doomed_mark(store->doomed, proof->key.slice, old.version, old.tombstone);
+    if (doomed_remove(store->doomed, mark))
+        record_spared(store, &old);
+    store_record_dead(store, &place, &old, proof->killer_position);
+    proof->removed_count++;
+}
+
+/* The index knows the lower bits of a hash. */
+#define HASH_MASK ((1ull << 56) - 1)
+
+/* What was read is damaged, but still spells another key of the same keyed hash. */
+static bool spells_other_key(const struct proof *proof)
+{
+    const struct fetch *fetch = &proof->fetch;
+    const uint8_t *data = (fetch->large != NULL ? fetch->large : fetch->buffer) + fetch->skip;
+    uint64_t size = fetch->read_size - fetch->skip;
+    if (size < RECORD_HEADER_SIZE || RECORD_HEADER_SIZE + (uint64_t)load_u16(data + 8) > size)
+        return false;
+    struct slice key = {data + RECORD_HEADER_SIZE, load_u16(data + 8)};
+    uint64_t hash = hash_keyed(proof->store->superblock.now.secret, key.data, key.size);
+    return ((hash ^ proof->place.hash) & HASH_MASK) == 0 && !slice_equal(key, proof->key.slice);
+}
+
+/* The current candidate cannot be read. The write that came after it may have left a mark. Without
+ * one, what is damaged on the disk is taken for an older write of the key, which partition and
+ * keyed hash say, 64 bits under a secret: nobody needs it any more, and kept, it would keep its
+ * segment in quarantine for ever. */
+static bool judge_unreadable(struct proof *proof, int error)
+{
+    if (!proof->key_known)
+        return false;
+    const struct doomed *doomed = proof->store->doomed;
+    const struct index_entry *candidate = &proof->candidates[proof->candidate];
+    uint64_t mark = doomed_mark(doomed, proof->key.slice, candidate->version, candidate->tombstone);
+    if (doomed_has(doomed, mark) || (error == -EBADMSG && !spells_other_key(proof)))
+        remove_candidate(proof);
+    return true;
+}
+
 /* The current candidate's record is there. Returns whether to go on. */
 static bool judge(struct proof *proof)
 {
-    struct store *store = proof->store;
     const struct record *record = &proof->fetch.record;
     if (!proof->key_known) {
         proof->key_known = true;
         proof->killer_position = record->position;
         return kept_key_set(&proof->key, record->key) == 0;
     }
-    if (!slice_equal(record->key, proof->key.slice))
-        return true;
-    struct index_entry old;
-    if (index_remove(store->index, proof->place.partition, proof->place.hash,
-                     proof->candidates[proof->candidate].version, &old) == 0) {
-        struct place place = store_place(store, record->key);
-        store_record_dead(store, &place, &old, proof->killer_position);
-        proof->removed_count++;
-    }
+    if (slice_equal(record->key, proof->key.slice))
+        remove_candidate(proof);
     return true;
 }
 
@@ -76,8 +131,8 @@ static uint32_t load(struct proof *proof)
 static void fetched(struct fetch *fetch, int result);
 
 /* Goes through the candidates from proof->candidate on. Returns false when one has to be waited
- * for. A record that cannot be read keeps its slot: it stays hidden behind the newer version, and
- * answers CORRUPT should that ever not be so. */
+ * for. A record that cannot be read just now keeps its slot: it stays hidden behind the newer
+ * version. */
 static bool walk(struct proof *proof)
 {
     struct store *store = proof->store;
@@ -112,7 +167,7 @@ static void run(struct proof *proof)
 static void fetched(struct fetch *fetch, int result)
 {
     struct proof *proof = container_of(fetch, struct proof, fetch);
-    bool go_on = result == 0 ? judge(proof) : proof->key_known;
+    bool go_on = result == 0 ? judge(proof) : judge_unreadable(proof, result);
     fetch_release(fetch);
     /* Without the newest record's key there is nothing to compare with. */
     proof->candidate = go_on ? proof->candidate + 1 : proof->candidate_count;
@@ -137,14 +192,20 @@ static bool is_being_proved(const struct store *store, uint64_t hash)
 
 void proof_work_off_suspects(struct store *store)
 {
-    while (store->suspect_count > 0) {
-        struct place place = store->suspects[store->suspect_count - 1].place;
+    while (store->suspect_count > 0 && store->proofs_active < SUSPECTS_ACTIVE_MAX &&
+           !store->is_shutting) {
+        const struct suspect *suspect = &store->suspects[store->suspect_count - 1];
+        struct place place = suspect->place;
         struct proof *proof = is_being_proved(store, place.hash) ? NULL : proof_get(store);
         if (proof == NULL && list_is_empty(&store->proofs_free))
             return;
+        bool is_counted = suspect->is_counted;
         store->suspect_count--;
-        if (proof == NULL)
+        if (proof == NULL) {
+            store->suspect_keys -= is_counted;
             continue;
+        }
+        proof->is_counted = is_counted;
         proof->place = place;
         proof->is_suspect = true;
         (void)load(proof);

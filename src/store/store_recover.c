@@ -1,8 +1,8 @@
 /* What a start finds: the manifest's segments, the index from the checkpoint and from what is
  * newer, and what nobody names any more.
  *
- *   manifest -> checkpoint -> directories of newer chunks -> the log (store_open.c)
- *     -> a walk over the index: what is alive where -> orphans go
+ *   manifest -> checkpoint -> directories of newer chunks -> the log (store_replay.c)
+ *     -> a walk over the index: what is alive where -> orphans go (store_survey.c)
  *
  * Versions decide, so the order does not matter; the same write may be found twice, where a move
  * was under way. */
@@ -17,6 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Records whose rows of the index are under way from memory. */
+#define PREFETCH_AHEAD 12u
 
 /* Edits of one group when the manifest is built anew. */
 #define TELL_MAX 256u
@@ -127,6 +130,12 @@ static bool show_state(void *context, uint64_t index, struct manifest_edit *ret_
     return true;
 }
 
+static uint64_t log_position(void *context)
+{
+    const struct store *store = context;
+    return store->wal != NULL ? wal_durable(store->wal) : store->recovered.log_last;
+}
+
 int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory)
 {
     struct manifest_options options = {
@@ -134,6 +143,7 @@ int store_open_manifest(struct store *store, const struct wal_note *note, uint8_
         .directory_id = store->superblock.now.directory_id,
         .shard = store->options.shard,
         .snapshot = show_state,
+        .position = log_position,
         .context = store,
         .memory = memory,
         .accept_loss = store->options.accept_loss,
@@ -142,7 +152,10 @@ int store_open_manifest(struct store *store, const struct wal_note *note, uint8_
         .seen = {.edition = note->major, .blocks = note->minor},
         .is_closed = store->superblock.now.clean,
     };
-    return manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
+    int result = manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
+    if (result == 0)
+        store->recovered.log_last = manifest_position(store->manifest);
+    return result;
 }
 
 /* ---- the index: the checkpoint, then what is newer ---- */
@@ -160,14 +173,27 @@ static uint32_t find_file(void *context, const struct checkpoint_file *file)
     return segment->file;
 }
 
+/* The checkpoint's writer had an overwrite of an uncached key that nobody had proved yet, or that
+ * was left to the mover (doomed.h). */
+static int suspect_twin(void *context, uint32_t partition, uint64_t hash,
+                        const struct index_entry *entry)
+{
+    return store_suspect(context, (struct place){partition, hash, 0}, entry);
+}
+
 static int renew_index(struct store *store)
 {
+    store->suspect_count = 0;
+    store->suspect_keys = 0;
     index_free(store->index);
     store->index = NULL;
     struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
         segment->indexed_end = 0;
-    return index_create(0, &store->index);
+    int result = index_create(0, &store->index);
+    if (result == 0)
+        index_set_bulk(store->index, true);
+    return result;
 }
 
 static int load_checkpoint(struct store *store)
@@ -175,6 +201,7 @@ static int load_checkpoint(struct store *store)
     if (store->checkpoint_number == 0)
         return 0;
     struct checkpoint_options options = store_checkpoint_options(store);
+    options.each_twin = suspect_twin;
     struct checkpoint_info info;
     uint64_t dropped;
     int result = checkpoint_load(store->io, store->log, &options, store->checkpoint_number,
@@ -182,7 +209,7 @@ static int load_checkpoint(struct store *store)
     if (result == 0) {
         store->recovered.sequence_last = info.chunk_sequence;
         store->recovered.clock_ceiling = info.clock_ceiling;
-        store->recovered.log_last = info.position;
+        store->recovered.log_last = max_u64(store->recovered.log_last, info.position);
         return 0;
     }
     if (result != -ENOENT && result != -EBADMSG && result != -EIO)
@@ -215,14 +242,21 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     };
     scanning->records++;
     store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
-    if (index_replace(store->index, partition, found->hash, found->version, &entry, NULL) == 0)
-        return 0;
-    struct index_entry newest;
-    uint32_t count = index_find(store->index, partition, found->hash, &newest, 1);
-    int result = index_add(store->index, partition, found->hash, &entry);
-    if (result == 0 && count > 0)
-        result = store_add_suspect(store, (struct place){partition, found->hash, 0});
-    return result;
+    int others = index_put(store->index, partition, found->hash, &entry);
+    struct place place = {partition, found->hash, 0};
+    return others <= 0 ? others : store_suspect(store, place, &entry);
+}
+
+/* Hashes lie anywhere in the index: without this, each record waits for memory. */
+static void prefetch_entry(const struct scanning *scanning,
+                           const struct segment_chunk_header *header, const uint8_t *directory,
+                           uint32_t i)
+{
+    if (i >= header->record_count)
+        return;
+    struct segment_entry entry;
+    segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, &entry);
+    index_prefetch(scanning->store->index, scanning->segment->partition, entry.hash);
 }
 
 static int take_chunk(void *context, const struct segment_chunk_header *header, uint64_t offset,
@@ -231,6 +265,7 @@ static int take_chunk(void *context, const struct segment_chunk_header *header, 
     struct scanning *scanning = context;
     uint64_t at = offset + segment_chunk_records_offset(header->record_count);
     for (uint32_t i = 0; i < header->record_count; i++) {
+        prefetch_entry(scanning, header, directory, i + PREFETCH_AHEAD);
         struct segment_entry entry;
         segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, &entry);
         int result = take_entry(scanning, &entry, at);
@@ -489,6 +524,7 @@ static void remember_losses(struct store *store)
 int store_recover_segments(struct store *store)
 {
     int result = adopt_segments(store);
+    index_set_bulk(store->index, true);
     remember_losses(store);
     if (result == 0)
         result = load_checkpoint(store);

@@ -3,12 +3,20 @@
 #include "store/store_internal.h"
 
 #include "base/assert.h"
+#include "store/wal_scan.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
-int store_add_suspect(struct store *store, struct place place)
+/* Records that are announced at once, and how much nearer one is when its cached entry is wanted.
+ */
+#define COMING_MAX 32u
+#define COMING_NEAR 8u
+
+static_assert(COMING_MAX >= WAL_SCAN_AHEAD, "what is announced is still known when it is shown");
+
+int store_add_suspect(struct store *store, struct place place, bool is_counted)
 {
     if (store->suspect_count == store->suspect_capacity) {
         uint64_t capacity = max_u64(1024, 2 * store->suspect_capacity);
@@ -18,8 +26,60 @@ int store_add_suspect(struct store *store, struct place place)
         store->suspects = grown;
         store->suspect_capacity = capacity;
     }
-    store->suspects[store->suspect_count++] = (struct suspect){place};
+    store->suspects[store->suspect_count++] = (struct suspect){place, is_counted};
+    store->suspect_keys += is_counted;
     return 0;
+}
+
+int store_suspect(struct store *store, struct place place, const struct index_entry *entry)
+{
+    struct index_entry newest[2];
+    if (index_find(store->index, place.partition, place.hash, newest, 2) < 2)
+        return 0;
+    const struct index_entry *older = index_entry_is_same(entry, &newest[0]) ? &newest[1] : entry;
+    return store_add_suspect(store, place, !older->tombstone);
+}
+
+/* A record that will be shown soon. */
+struct coming {
+    struct slice key;
+    struct place place;
+};
+
+/* Of the log's records, with those that come next: of some of them the index's rows and the cache's
+ * buckets are under way from memory, of the nearer ones the cached entry. */
+struct replay {
+    struct store *store;
+    struct coming coming[COMING_MAX]; /* a ring */
+    uint64_t announced;
+    uint64_t shown;
+};
+
+static void announce(void *context, struct slice key)
+{
+    struct replay *replay = context;
+    struct store *store = replay->store;
+    if (replay->announced - replay->shown == COMING_MAX)
+        replay->shown++;
+    struct coming *coming = &replay->coming[replay->announced++ % COMING_MAX];
+    *coming = (struct coming){key, store_place(store, key)};
+    cache_prefetch(store->cache, coming->place.hash);
+    index_prefetch(store->index, coming->place.partition, coming->place.hash);
+    if (replay->announced - replay->shown > COMING_NEAR)
+        cache_prefetch_entry(
+            store->cache,
+            replay->coming[(replay->announced - 1 - COMING_NEAR) % COMING_MAX].place.hash);
+}
+
+/* Damage ends announcements too early, or leaves records out that were announced. */
+static struct place place_of(struct replay *replay, struct slice key)
+{
+    while (replay->shown < replay->announced) {
+        const struct coming *coming = &replay->coming[replay->shown++ % COMING_MAX];
+        if (coming->key.data == key.data && coming->key.size == key.size)
+            return coming->place;
+    }
+    return store_place(replay->store, key);
 }
 
 static void keep_in_cache(struct store *store, struct place place, const struct record *record,
@@ -46,7 +106,7 @@ static int replay_uncached(struct store *store, struct place place, const struct
     uint32_t count = index_find(store->index, place.partition, place.hash, &newest, 1);
     int result = is_known ? 0 : index_add(store->index, place.partition, place.hash, entry);
     if (result == 0 && !is_known && count > 0)
-        result = store_add_suspect(store, place);
+        result = store_suspect(store, place, entry);
     bool is_newest = count == 0 || version_compare(record->version, newest.version) >= 0;
     if (result == 0 && is_newest)
         keep_in_cache(store, place, record, NULL);
@@ -55,8 +115,9 @@ static int replay_uncached(struct store *store, struct place place, const struct
 
 static int replay_record(void *context, const struct record *record, wal_location location)
 {
-    struct store *store = context;
-    struct place place = store_place(store, record->key);
+    struct replay *replay = context;
+    struct store *store = replay->store;
+    struct place place = place_of(replay, record->key);
     uint64_t size = record_size(record->key.size, record->value.size);
     if (size > INDEX_RECORD_SIZE_MAX) {
         log_error(store->log,
@@ -113,8 +174,11 @@ int store_replay_log(struct store *store, const struct wal_options *options,
                      struct wal_state **ret_state)
 {
     struct wal_recovered recovered;
-    int result =
-        wal_recover(store->io, store->log, options, replay_record, store, &recovered, ret_state);
+    struct replay replay = {.store = store};
+    struct wal_options announcing = *options;
+    announcing.events = (struct wal_events){.context = &replay, .coming = announce};
+    int result = wal_recover(store->io, store->log, &announcing, replay_record, &replay, &recovered,
+                             ret_state);
     if (result < 0)
         return result;
     hybrid_clock_init(&store->clock,
@@ -131,8 +195,7 @@ int store_replay_log(struct store *store, const struct wal_options *options,
              " log segments (%" PRIu64 " bytes read, %" PRIu64
              " bytes of an unacknowledged tail dropped) and %" PRIu64
              " records in segments newer than the index checkpoint",
-             index_count(store->index) - index_tombstones(store->index), recovered.records,
-             recovered.segments, recovered.bytes_read, recovered.dropped_bytes,
-             store->recovered.segment_records);
+             store_key_count(store), recovered.records, recovered.segments, recovered.bytes_read,
+             recovered.dropped_bytes, store->recovered.segment_records);
     return 0;
 }

@@ -244,6 +244,7 @@ int store_survey(struct store *store, struct wal_state *state)
     }
     free(survey.files);
     free(survey.orphans);
+    index_set_bulk(store->index, false);
     if (store->recovered.orphans > 0)
         log_info(store->log,
                  "%s: %" PRIu64 " files that were never finished, or had been replaced, "

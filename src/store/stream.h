@@ -16,7 +16,7 @@
 #include "store/stream_pool.h"
 #include "store/value_file.h"
 
-#define STREAM_PARTITIONS 256u
+#define STREAM_PARTITIONS STREAM_FOLDERS_MAX
 
 struct stream;
 
@@ -69,22 +69,24 @@ struct directory_waiter {
 };
 
 struct directory {
-    struct io *io;
+    struct stream_pool *pool;
     struct io_op op;
     struct list waiting; /* for the next sync */
     struct list covered; /* by the one under way */
     char *path;
-    int handle;
-    bool is_busy;
+    int handle; /* < 0: not open */
 };
 
-void directory_init(struct directory *directory, struct io *io, char *path);
+void directory_init(struct directory *directory, struct stream_pool *pool, char *path);
 
 /* What was created in the directory before this call is durable when `done` says 0. */
 void directory_sync(struct directory *directory, struct directory_waiter *waiter);
 
 /* `done` will not be called. */
 void directory_forget(struct directory_waiter *waiter);
+
+/* The pool's last stream has gone: folders close once nothing of them is under way. */
+void directories_close(struct stream_pool *pool);
 
 /* ---- the pool: stream_pool.c ---- */
 

@@ -19,7 +19,7 @@ static int init_directories(struct stream_pool *pool)
     for (uint32_t i = 0; i < STREAM_PARTITIONS; i++) {
         char *path = pool->directory_paths + size * i;
         (void)snprintf(path, size, "%s/%02x", pool->path, i);
-        directory_init(&pool->directories[i], pool->io, path);
+        directory_init(&pool->directories[i], pool, path);
     }
     return 0;
 }
@@ -87,7 +87,7 @@ bool stream_pool_is_busy(const struct stream_pool *pool)
     if (!list_is_empty(&pool->streams) || io_op_is_active(&pool->timer))
         return true;
     for (uint32_t i = 0; i < STREAM_PARTITIONS; i++) {
-        if (pool->directories[i].is_busy)
+        if (pool->directories[i].handle >= 0 || io_op_is_active(&pool->directories[i].op))
             return true;
     }
     return false;
@@ -138,8 +138,11 @@ void stream_free(struct stream *stream)
     assert(!stream->is_user);
     assert(stream->held == 0);
     assert(!io_op_is_active(&stream->op));
+    struct stream_pool *pool = stream->pool;
     list_remove(&stream->node);
     free(stream);
+    if (list_is_empty(&pool->streams))
+        directories_close(pool);
 }
 
 /* ---- buffers ---- */

@@ -26,6 +26,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Measured (perf/storage/compare --only threshold; file / log, MiB/s of durable sets): 0.57 at 64
+ * KiB, 1.2 at 128, 1.2 at 256, 1.4 at 512, 1.9 at 1024, and what goes to the log is written again
+ * when it moves. So it is not writing that asks for more than 128 KiB but reading: a value in a
+ * record is cached whole, of one in a file the descriptor alone. */
 #define VALUE_FILE_MIN ((uint64_t)(256 * KIB))
 #define VALUE_FILE_SIZE_MAX ((uint64_t)(100 * MIB))
 #define VALUE_FILE_FORMAT 1u

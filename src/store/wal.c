@@ -246,7 +246,7 @@ int wal_open(struct io *io, const struct log *log, const struct wal_options *opt
 static bool is_busy(const struct wal *wal)
 {
     if (io_op_is_active(&wal->timer) || io_op_is_active(&wal->sync) ||
-        io_op_is_active(&wal->keeper.op) || io_op_is_active(&wal->keeper.timer))
+        wal_keeper_is_active(&wal->keeper) || io_op_is_active(&wal->keeper.timer))
         return true;
     for (uint32_t i = 0; wal->buffers != NULL && i < wal->buffer_count; i++) {
         if (io_op_is_active(&wal->buffers[i].op))

@@ -69,6 +69,9 @@ struct wal_events {
     bool (*may_clear)(void *context);
     /* The owner's note as of now, for a header or mark that is about to be written; may be NULL. */
     struct wal_note (*note)(void *context);
+    /* Recovery is likely to show a record of this key soon: time to ask the memory for what that
+     * takes. Nothing is promised. May be NULL. */
+    void (*coming)(void *context, struct slice key);
 };
 
 struct wal_options {
@@ -164,6 +167,11 @@ void wal_unpin_file(struct wal *wal, uint32_t file);
 /* The record at `location` is no longer alive, because of the record at `killer_position`. A sealed
  * segment without live records is recycled once its last killer is durable and nobody pins it. */
 void wal_record_dead(struct wal *wal, wal_location location, uint64_t killer_position);
+
+/* The record at `location` is dead but keeps its slot for now; and: it is about to lose its slot.
+ */
+void wal_record_doomed(struct wal *wal, wal_location location);
+void wal_record_spared(struct wal *wal, wal_location location);
 
 /* The sealed segments with live records, for the mover: a segment goes once its records are dead,
  * and a record that lies elsewhere by now is dead here (wal_record_dead with killer position 0). */

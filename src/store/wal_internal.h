@@ -39,7 +39,8 @@
     4                /* more: recycled ones are removed. With as few as are wanted, each           \
                         segment would be made before the last one is free, then removed */
 #define WAL_BLOCKS 8 /* blocks for seals and headers: four changes of segment */
-#define WAL_ZEROS_SIZE ((uint32_t)(256 * KIB)) /* one write when a segment is zeroed */
+#define WAL_ZEROS_SIZE ((uint32_t)(512 * KIB)) /* one write when a segment is zeroed */
+#define WAL_ZEROS_IN_FLIGHT 4
 #define WAL_RETRY_NS NS_PER_S /* between attempts to prepare a segment on a full disk */
 #define WAL_CLOCK_AHEAD_MS 250
 #define WAL_NAME_SIZE sizeof("/wal-12345678")
@@ -72,6 +73,7 @@ struct wal_segment {
     uint64_t size;      /* of the file */
     uint64_t end;       /* where the next batch goes; nothing from here on is the log's */
     uint64_t live;      /* records */
+    uint64_t doomed;    /* of these: dead, but they still have slots (doomed.h) */
     uint64_t killer_last;
     uint64_t position_last; /* recovered: of its last record; 0: none */
     uint64_t mark;          /* recovered: the number in the file's spare mark; 0: none */
@@ -171,15 +173,23 @@ enum wal_task {
 };
 
 /* One task at a time, on one segment. */
+struct wal_zeros {
+    struct io_op op;
+    struct wal *wal;
+    uint32_t size;
+};
+
 struct wal_keeper {
     struct io_op op;
+    struct wal_zeros zeroing[WAL_ZEROS_IN_FLIGHT]; /* ZERO: instead of op */
+    uint64_t zeroed;                               /* bytes, also those on their way */
+    int zero_error;
     struct io_op timer; /* the next attempt on a full disk */
     enum wal_task task;
     struct wal_segment *segment;
     bool is_recycling; /* MARK is of a segment that held records */
-    uint64_t zeroed;
-    uint8_t *mark;  /* one block */
-    uint8_t *zeros; /* WAL_ZEROS_SIZE */
+    uint8_t *mark;     /* one block */
+    uint8_t *zeros;    /* WAL_ZEROS_SIZE */
 };
 
 struct wal {
@@ -300,6 +310,9 @@ int wal_cut_old_segments(struct wal *wal);
 
 /* Starts the next piece of housekeeping, if there is any to do and nothing under way. */
 void wal_keep(struct wal *wal);
+
+/* Whether one of its operations is in flight. */
+bool wal_keeper_is_active(const struct wal_keeper *keeper);
 
 /* Whether segments are waiting to be recycled or removed, or are on the way. */
 bool wal_is_clearing(const struct wal *wal);

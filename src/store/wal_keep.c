@@ -32,9 +32,32 @@ static void write_mark(struct wal *wal, struct wal_segment *segment)
              WAL_MARK_OFFSET, IO_WRITE_DSYNC);
 }
 
-static uint32_t zero_size(const struct wal_keeper *keeper)
+bool wal_keeper_is_active(const struct wal_keeper *keeper)
 {
-    return (uint32_t)min_u64(WAL_ZEROS_SIZE, keeper->segment->size - keeper->zeroed);
+    bool is_active = io_op_is_active(&keeper->op);
+    for (uint32_t i = 0; i < WAL_ZEROS_IN_FLIGHT; i++)
+        is_active |= io_op_is_active(&keeper->zeroing[i].op);
+    return is_active;
+}
+
+static void zeros_done(struct io_op *op, int32_t result);
+
+/* Several writes at once: else the log, at its fastest, fills a segment before the next is made. */
+static void write_zeros(struct wal *wal)
+{
+    struct wal_keeper *keeper = &wal->keeper;
+    for (uint32_t i = 0; i < WAL_ZEROS_IN_FLIGHT; i++) {
+        struct wal_zeros *zeros = &keeper->zeroing[i];
+        uint64_t left = keeper->segment->size - keeper->zeroed;
+        if (io_op_is_active(&zeros->op) || left == 0)
+            continue;
+        zeros->wal = wal;
+        zeros->size = (uint32_t)min_u64(WAL_ZEROS_SIZE, left);
+        zeros->op.done = zeros_done;
+        io_write(wal->io, &zeros->op, keeper->segment->handle, keeper->zeros, zeros->size,
+                 keeper->zeroed, IO_WRITE_PLAIN);
+        keeper->zeroed += zeros->size;
+    }
 }
 
 /* Every change of the keeper's task goes through here. */
@@ -56,8 +79,7 @@ static void start_task(struct wal *wal, enum wal_task task)
         io_allocate(wal->io, &keeper->op, segment->handle, segment->size);
         break;
     case WAL_TASK_ZERO:
-        io_write(wal->io, &keeper->op, segment->handle, keeper->zeros, zero_size(keeper),
-                 keeper->zeroed, IO_WRITE_PLAIN);
+        write_zeros(wal);
         break;
     case WAL_TASK_SYNC_ZEROS:
         io_sync(wal->io, &keeper->op, segment->handle);
@@ -202,9 +224,7 @@ static void next_task(struct wal *wal)
         start_task(wal, WAL_TASK_ZERO);
         break;
     case WAL_TASK_ZERO:
-        keeper->zeroed += zero_size(keeper);
-        start_task(wal,
-                   keeper->zeroed < keeper->segment->size ? WAL_TASK_ZERO : WAL_TASK_SYNC_ZEROS);
+        start_task(wal, WAL_TASK_SYNC_ZEROS);
         break;
     case WAL_TASK_SYNC_ZEROS:
 #ifdef PLANT_SKIP_DIRECTORY_SYNC
@@ -238,11 +258,22 @@ static int32_t judge(const struct wal_keeper *keeper, int32_t result)
         return 0;
     if (keeper->task == WAL_TASK_UNLINK && result == -ENOENT)
         return 0;
-    if (keeper->task == WAL_TASK_ZERO && result >= 0 && (uint32_t)result != zero_size(keeper))
-        return -EIO;
     if (keeper->task == WAL_TASK_MARK && result >= 0 && (uint32_t)result != WAL_BLOCK_SIZE)
         return -EIO;
     return result;
+}
+
+static void go_on(struct wal *wal, int result)
+{
+    if (wal->failed != 0 || wal->is_shutting) {
+        /* What is half done, recovery clears away. */
+        start_task(wal, WAL_TASK_NONE);
+        return;
+    }
+    if (result < 0)
+        task_failed(wal, result);
+    else
+        next_task(wal);
 }
 
 static void task_done(struct io_op *op, int32_t result)
@@ -254,15 +285,21 @@ static void task_done(struct io_op *op, int32_t result)
         keeper->segment->handle = result;
     if (keeper->task == WAL_TASK_CLOSE)
         keeper->segment->handle = -1;
-    if (wal->failed != 0 || wal->is_shutting) {
-        /* What is half done, recovery clears away. */
-        start_task(wal, WAL_TASK_NONE);
-        return;
-    }
-    if (judged < 0)
-        task_failed(wal, judged);
-    else
-        next_task(wal);
+    go_on(wal, judged);
+}
+
+static void zeros_done(struct io_op *op, int32_t result)
+{
+    struct wal_zeros *zeros = container_of(op, struct wal_zeros, op);
+    struct wal *wal = zeros->wal;
+    struct wal_keeper *keeper = &wal->keeper;
+    int error = result >= 0 && (uint32_t)result != zeros->size ? -EIO : (result < 0 ? result : 0);
+    if (keeper->zero_error == 0)
+        keeper->zero_error = error;
+    if (keeper->zero_error == 0 && wal->failed == 0 && !wal->is_shutting)
+        write_zeros(wal);
+    if (!wal_keeper_is_active(keeper))
+        go_on(wal, keeper->zero_error);
 }
 
 static void prepare(struct wal *wal)
@@ -288,6 +325,7 @@ static void prepare(struct wal *wal)
     segment->size = wal->segment_size_next;
     wal->keeper.segment = segment;
     wal->keeper.zeroed = 0;
+    wal->keeper.zero_error = 0;
     wal->keeper.is_recycling = false;
     start_task(wal, WAL_TASK_CREATE);
 }

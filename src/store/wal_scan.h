@@ -17,7 +17,6 @@
 #ifndef MINIVAULT_STORE_WAL_SCAN_H
 #define MINIVAULT_STORE_WAL_SCAN_H
 
-#include "base/log.h"
 #include "store/record.h"
 #include "store/wal_format.h"
 
@@ -26,10 +25,13 @@
 
 #define WAL_READABLE UINT64_MAX
 
+/* How many records are announced before they are shown. */
+#define WAL_SCAN_AHEAD 16u
+
 struct wal_scan_segment {
     struct wal_segment_header header;
     uint64_t size;            /* bytes in the file, a multiple of the block */
-    const char *path;         /* for messages */
+    const char *path;         /* the caller's, for messages */
     uint64_t unreadable_last; /* offset of the last block that the device did not give (it reads as
                                  zeros); WAL_READABLE: none. May change during `load`. */
     /* What the scan found: */
@@ -37,6 +39,27 @@ struct wal_scan_segment {
     uint64_t position_last; /* 0: no record */
     bool is_sealed;
     bool is_damaged;
+};
+
+/* What the reader has to tell besides records. */
+enum wal_scan_note_kind {
+    WAL_SCAN_DAMAGE,  /* [from, upto) is damaged: `what` */
+    WAL_SCAN_LOST,    /* the writes at position_first to position_last are missing before `from`,
+                         although they were acknowledged */
+    WAL_SCAN_UNKNOWN, /* the record at `from` has a format or flags of another release: the scan
+                         ends with -EPROTONOSUPPORT */
+};
+
+struct wal_scan_note {
+    enum wal_scan_note_kind kind;
+    uint32_t segment;
+    uint64_t from;
+    uint64_t upto;
+    uint64_t position_first;
+    uint64_t position_last;
+    const char *what;
+    uint8_t format;
+    uint8_t flags;
 };
 
 struct wal_scan_found {
@@ -50,7 +73,6 @@ struct wal_scan_found {
 
 struct wal_scan {
     /* The caller's. */
-    const struct log *log;
     struct wal_scan_segment *segments; /* ascending in number, without repetition */
     uint32_t segment_count;
     void *context;
@@ -61,6 +83,10 @@ struct wal_scan {
                 const uint8_t **ret_image);
     /* One record at `offset` of the segment; anything but 0 ends the scan. */
     int (*record)(void *context, uint32_t segment, uint64_t offset, const struct record *record);
+    /* A record of this key is likely to be shown soon. May be NULL. */
+    void (*coming)(void *context, struct slice key);
+    /* Each is told once, however many there are. */
+    void (*note)(void *context, const struct wal_scan_note *note);
 
     struct wal_scan_found found;
 
@@ -71,10 +97,9 @@ struct wal_scan {
     uint64_t proof;
     bool is_proved;
     uint64_t tail_bytes; /* what the last look ahead saw from where it began */
-    uint32_t notes;
 };
 
-/* All zero but for the caller's fields before it is called. Errors: -EPROTONOSUPPORT (logged), what
+/* All zero but for the caller's fields before it is called. Errors: -EPROTONOSUPPORT (noted), what
  * `load` and `record` returned. */
 int wal_scan_run(struct wal_scan *scan);
 

@@ -4,7 +4,7 @@
 
 #include "store/wal_scan.h"
 
-/* Damage at [from, upto) of a segment: counted and logged. */
+/* Damage at [from, upto) of a segment: counted and noted. */
 void scan_note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto,
                      const char *what);
 
@@ -13,7 +13,7 @@ void scan_note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint6
 void scan_note_lost(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t last);
 
 /* Shows the records of a batch whose records are sound as a whole; scan->expected goes on behind
- * it. Errors: -EPROTONOSUPPORT (logged), the callback's. */
+ * it. Errors: -EPROTONOSUPPORT (noted), the callback's. */
 int scan_show_batch(struct wal_scan *scan, uint32_t index, uint64_t offset,
                     const struct wal_batch_header *batch, const uint8_t *payload);
 

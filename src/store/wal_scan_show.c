@@ -2,26 +2,16 @@
 #include "store/wal_scan_internal.h"
 
 #include <errno.h>
-#include <inttypes.h>
-
-/* A rotten device must not flood the journal. */
-#define NOTES_MAX 100
-
-static bool may_note(struct wal_scan *scan)
-{
-    if (scan->notes == NOTES_MAX)
-        log_error(scan->log, "the log has more damage than is worth a line each");
-    return scan->notes++ < NOTES_MAX;
-}
 
 void scan_note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto,
                      const char *what)
 {
     scan->segments[index].is_damaged = true;
     scan->found.damaged_batches++;
-    if (may_note(scan))
-        log_error(scan->log, "%s: damage from byte %" PRIu64 " to %" PRIu64 ": %s",
-                  scan->segments[index].path, from, upto, what);
+    scan->note(
+        scan->context,
+        &(struct wal_scan_note){
+            .kind = WAL_SCAN_DAMAGE, .segment = index, .from = from, .upto = upto, .what = what});
 }
 
 /* The positions from scan->expected to `last` are not there, although they were durable. */
@@ -30,11 +20,11 @@ void scan_note_lost(struct wal_scan *scan, uint32_t index, uint64_t offset, uint
     if (last < scan->expected)
         return;
     scan->found.damaged_last = max_u64(scan->found.damaged_last, last);
-    if (may_note(scan))
-        log_error(scan->log,
-                  "%s: the writes at the log positions %" PRIu64 " to %" PRIu64
-                  " are missing before byte %" PRIu64 ", although they were acknowledged",
-                  scan->segments[index].path, scan->expected, last, offset);
+    scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_SCAN_LOST,
+                                                      .segment = index,
+                                                      .from = offset,
+                                                      .position_first = scan->expected,
+                                                      .position_last = last});
     if (!scan->segments[index].is_damaged)
         scan_note_place(scan, index, offset, offset, "batches are missing before it");
     scan->expected = last + 1;
@@ -47,11 +37,11 @@ static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offse
     struct record record;
     int64_t result = record_decode(data, size, &record);
     if (result == -EPROTONOSUPPORT) {
-        log_error(scan->log,
-                  "%s: the record at byte %" PRIu64
-                  " has format %u and flags %02x, which this program does not know: "
-                  "use the version that wrote it, or a newer one",
-                  scan->segments[index].path, offset, data[6], data[7]);
+        scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_SCAN_UNKNOWN,
+                                                          .segment = index,
+                                                          .from = offset,
+                                                          .format = data[6],
+                                                          .flags = data[7]});
         return result;
     }
     if (result < 0 || record.position != position)
@@ -64,14 +54,50 @@ static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offse
     return (int64_t)round_up((uint64_t)result, WAL_RECORD_ALIGNMENT);
 }
 
+/* The size, with padding, that the unverified header at `data` tells, or 0 when it cannot be. */
+static uint64_t told_size(const uint8_t *data, uint64_t size)
+{
+    if (size < RECORD_HEADER_SIZE)
+        return 0;
+    uint64_t told =
+        round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
+    return told <= size ? told : 0;
+}
+
+/* Records that were announced but not shown yet. */
+struct announced {
+    uint32_t count; /* of the batch, from its begin */
+    uint64_t size;
+};
+
+/* Announces the records of a batch up to `count`. One whose size cannot be ends that. */
+static void announce(const struct wal_scan *scan, const struct wal_batch_header *batch,
+                     const uint8_t *payload, uint32_t count, struct announced *announced)
+{
+    while (announced->count < min_u64(count, batch->record_count)) {
+        const uint8_t *data = payload + announced->size;
+        uint64_t size = told_size(data, batch->payload_size - announced->size);
+        if (size == 0) {
+            announced->count = batch->record_count;
+            return;
+        }
+        scan->coming(scan->context, (struct slice){data + RECORD_HEADER_SIZE, load_u16(data + 8)});
+        announced->count++;
+        announced->size += size;
+    }
+}
+
 /* A batch whose records are sound as a whole. */
 int scan_show_batch(struct wal_scan *scan, uint32_t index, uint64_t offset,
                     const struct wal_batch_header *batch, const uint8_t *payload)
 {
     uint64_t done = 0;
     uint32_t i = 0;
+    struct announced announced = {0};
     offset += WAL_BATCH_HEADER_SIZE;
     for (; i < batch->record_count && done < batch->payload_size; i++) {
+        if (scan->coming != NULL)
+            announce(scan, batch, payload, i + 1 + WAL_SCAN_AHEAD, &announced);
         int64_t size = show_record(scan, index, offset + done, payload + done,
                                    batch->payload_size - done, batch->position_first + i);
         if (size < 0)
@@ -88,16 +114,6 @@ int scan_show_batch(struct wal_scan *scan, uint32_t index, uint64_t offset,
     }
     scan->expected = batch->position_first + batch->record_count;
     return 0;
-}
-
-/* The size, with padding, that the unverified header at `data` tells, or 0 when it cannot be. */
-static uint64_t told_size(const uint8_t *data, uint64_t size)
-{
-    if (size < RECORD_HEADER_SIZE)
-        return 0;
-    uint64_t told =
-        round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
-    return told <= size ? told : 0;
 }
 
 /* Whether the sizes that the records tell lead exactly through the batch. If not, a size is wrong,

@@ -34,12 +34,18 @@ static bool show(const struct wal_segment *segment, struct wal_sealed *ret_seale
     return true;
 }
 
+static uint64_t really_live(const struct wal_segment *segment)
+{
+    return segment->live - segment->doomed;
+}
+
 bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)
 {
     const struct wal_segment *best = NULL;
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
         const struct wal_segment *segment = wal->table.segments[file];
-        if (segment != NULL && is_movable(segment) && (best == NULL || segment->live < best->live))
+        if (segment != NULL && is_movable(segment) &&
+            (best == NULL || really_live(segment) < really_live(best)))
             best = segment;
     }
     return show(best, ret_sealed);
@@ -56,6 +62,20 @@ bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *r
             first = segment;
     }
     return show(first, ret_sealed);
+}
+
+void wal_record_doomed(struct wal *wal, wal_location location)
+{
+    struct wal_segment *segment = wal_table_find(&wal->table, wal_location_file(location));
+    assert(segment->doomed < segment->live);
+    segment->doomed++;
+}
+
+void wal_record_spared(struct wal *wal, wal_location location)
+{
+    struct wal_segment *segment = wal_table_find(&wal->table, wal_location_file(location));
+    assert(segment->doomed > 0);
+    segment->doomed--;
 }
 
 uint64_t wal_first_position(const struct wal *wal)

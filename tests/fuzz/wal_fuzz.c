@@ -216,16 +216,30 @@ static void check_tail(const struct images *images, const struct wal_scan *scan)
     REQUIRE(is_cut || scan->found.damaged_last == 0);
 }
 
+/* A place lies in its segment, and what is lost are positions. */
+static void check_note(void *context, const struct wal_scan_note *note)
+{
+    const struct images *images = context;
+    REQUIRE(note->segment < SEGMENTS);
+    uint64_t size = images->places[note->segment].size;
+    uint64_t segment_size = images->places[note->segment].header.segment_size;
+    REQUIRE(note->from <= size);
+    if (note->kind == WAL_SCAN_DAMAGE)
+        REQUIRE(note->upto >= note->from && note->upto <= max_u64(size, segment_size) &&
+                note->what != NULL);
+    if (note->kind == WAL_SCAN_LOST)
+        REQUIRE(note->position_first <= note->position_last);
+}
+
 static void read_log(struct images *images, bool tail_only)
 {
-    struct log log = {.level_min = LOG_ERROR + 1};
     struct wal_scan scan = {
-        .log = &log,
         .segments = images->places,
         .segment_count = SEGMENTS,
         .context = images,
         .load = load,
         .record = check_record,
+        .note = check_note,
     };
     int result = wal_scan_run(&scan);
     REQUIRE(result == 0 || images->is_raw);
@@ -233,11 +247,8 @@ static void read_log(struct images *images, bool tail_only)
         REQUIRE(scan.found.last_position >= images->shown_last);
     if (tail_only)
         check_tail(images, &scan);
-    struct wal_scan inferring = {.log = &log,
-                                 .segments = images->places,
-                                 .segment_count = SEGMENTS,
-                                 .context = images,
-                                 .load = load};
+    struct wal_scan inferring = {
+        .segments = images->places, .segment_count = SEGMENTS, .context = images, .load = load};
     for (uint32_t i = 0; i < SEGMENTS; i++)
         REQUIRE(wal_scan_infer(&inferring, i, i) >= 0);
 }

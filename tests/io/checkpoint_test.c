@@ -69,6 +69,53 @@ Test(checkpoint, many_slots_come_back_in_one_step_a_buffer)
     check_round_trip(100000, UINT64_MAX);
 }
 
+/* What an overwrite of an uncached key leaves until somebody has compared the keys. */
+
+struct shared {
+    uint64_t hash;
+    uint32_t partition;
+    uint32_t count;
+};
+
+static int note_shared(void *context, uint32_t partition, uint64_t hash,
+                       const struct index_entry *entry)
+{
+    struct shared *shared = context;
+    cr_assert_eq(partition, shared->partition);
+    cr_assert_eq(hash, shared->hash);
+    cr_assert(entry->version.clock >= 1 && entry->version.clock <= 3);
+    shared->count++;
+    return 0;
+}
+
+Test(checkpoint, slots_that_share_a_hash_are_told)
+{
+    struct world *world = open_world();
+    struct io *io = world_io(world);
+    struct index *index = index_with(1000);
+    struct slot slot = slot_at(5000);
+    for (uint64_t clock = 1; clock <= 3; clock++) {
+        slot.entry.version.clock = clock;
+        put_slot(index, &slot);
+    }
+    cr_assert_eq(write_checkpoint(io, folder(world), index, 4096), 0);
+    index_free(index);
+    struct log log = {.level_min = LOG_WARN, .write = say_nothing};
+    struct shared shared = {slot.hash & (((uint64_t)1 << 56) - 1), slot.partition, 0};
+    struct checkpoint_options options = checkpoint_options(io, folder(world));
+    options.each_twin = note_shared;
+    struct checkpoint_info info;
+    uint64_t dropped;
+    struct index *loaded = make_index();
+    cr_assert_eq(
+        checkpoint_load(io, &log, &options, NUMBER, loaded, same_file, &shared, &info, &dropped),
+        0);
+    cr_assert_eq(index_count(loaded), 1003);
+    cr_assert_eq(shared.count, 2, "each but the first");
+    index_free(loaded);
+    world_close(world);
+}
+
 /* One partition over several units. */
 Test(checkpoint, large_partition_takes_several_blocks)
 {

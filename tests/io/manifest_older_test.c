@@ -61,14 +61,15 @@ Test(manifest_older, one_with_fewer_groups_or_of_an_older_edition_is_refused)
 {
     struct fixture fixture;
     struct manifest_mark mark = fixture_write(&fixture);
+    const struct manifest_mark none = {0};
     struct manifest_mark later[] = {mark, mark};
     later[0].blocks += 2;
     later[1].edition++;
     later[1].blocks = 1;
     for (uint32_t i = 0; i < 4; i++) {
         struct manifest_options *options = &fixture.model->options;
-        options->closed = i < 2 ? later[i] : (struct manifest_mark){0};
-        options->seen = i < 2 ? (struct manifest_mark){0} : later[i - 2];
+        options->closed = i < 2 ? later[i] : none;
+        options->seen = i < 2 ? none : later[i - 2];
         cr_assert_eq(reopen(&fixture), -EBADMSG, "case %u", i);
         cr_assert(strstr(fixture.model->said, NAME) != NULL, "%s", fixture.model->said);
         options->accept_loss = true;

@@ -150,7 +150,7 @@ static inline void bench_init(struct bench *bench, uint64_t seed, uint32_t key_c
 /* Returns what store_open said. */
 static inline int bench_start(struct bench *bench)
 {
-    struct io_options options = {.files_max = 2048,
+    struct io_options options = {.files_max = store_files_max(),
                                  .sockets_max = 4,
                                  .receive_buffer_size = 4096,
                                  .receive_buffer_count = 4,

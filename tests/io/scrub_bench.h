@@ -66,7 +66,7 @@ static inline void on_failed(void *context, int error)
 static inline void bench_start(struct bench *bench)
 {
     struct io_options options = {.sockets_max = 16,
-                                 .files_max = 1024,
+                                 .files_max = store_files_max(),
                                  .receive_buffer_size = 4096,
                                  .receive_buffer_count = 16,
                                  .region_size = store_region_size(&bench->options)};

@@ -174,7 +174,9 @@ Test(scrub, every_damage_is_found_in_one_pass_and_told_once, .timeout = 120)
                          damages[i].path, damages[i].words);
         }
         cr_assert_eq(bench->line_count, count, "%s", bench->lines[count]);
-        cr_assert_eq(scrubbed(bench).damaged, count);
+        /* With a bad header alone all records are still there: nobody can be hurt. */
+        cr_assert_eq(scrubbed(bench).damaged, count - 1);
+        cr_assert_eq(scrubbed(bench).damaged_dead, 1);
         scrub_passes(bench, 2);
         cr_assert_eq(bench->line_count, count, "told twice: %s", bench->lines[count]);
         cr_assert_eq(get_small(bench, corrupt[0]), STORE_CORRUPT);

@@ -54,6 +54,15 @@ static void write_value(struct bench *bench, uint32_t stream, uint64_t size,
     RUN_UNTIL(bench->world, !stream_pool_is_busy(bench->pool));
 }
 
+/* While other streams are there. */
+static void write_value_beside(struct bench *bench, uint32_t stream, uint64_t size)
+{
+    struct upload upload = {.stream = stream, .size = size};
+    upload_open(&upload, bench->pool, size);
+    upload_pump(&upload);
+    finish_upload(bench, &upload, NULL);
+}
+
 #define MANY 50u
 
 /* All at once; each is read as soon as it is written, while others are still being written. */
@@ -301,6 +310,53 @@ Test(directory_sync, one_under_way_covers_nobody_who_comes_later)
     bench_close(&bench);
 }
 
+struct sync_again {
+    struct sync_probe first;
+    struct sync_probe second;
+    struct directory *directory;
+};
+
+static void sync_again_done(struct directory_waiter *waiter, int result)
+{
+    struct sync_again *again = container_of(waiter, struct sync_again, first.waiter);
+    sync_probe_done(waiter, result);
+    directory_sync(again->directory, &again->second.waiter);
+}
+
+Test(directory_sync, one_that_begins_while_others_are_told_covers_who_began_it)
+{
+    struct bench bench;
+    bench_open(&bench, 1);
+    struct sync_again again = {.first.waiter.done = sync_again_done,
+                               .second.waiter.done = sync_probe_done,
+                               .directory = stream_directory(bench.pool, 1)};
+    struct sync_probe other = {.waiter.done = sync_probe_done};
+    directory_sync(again.directory, &again.first.waiter);
+    directory_sync(again.directory, &other.waiter);
+    RUN_UNTIL(bench.world, other.count == 1);
+    cr_assert_eq(again.first.count, 1);
+    cr_assert_eq(again.second.count, 0, "the sync that had ended does not cover it");
+    RUN_UNTIL(bench.world, again.second.count == 1);
+    bench_close(&bench);
+}
+
+Test(directory_sync, a_folder_stays_open_while_there_are_streams)
+{
+    struct bench bench;
+    bench_open(&bench, 4);
+    struct directory *directory = stream_directory(bench.pool, 1);
+    struct upload lasting = {.stream = 2, .size = 1000, .pause_at = 1};
+    upload_open(&lasting, bench.pool, 0);
+    write_value_beside(&bench, 1, 5000);
+    int handle = directory->handle;
+    cr_assert_geq(handle, 0);
+    write_value_beside(&bench, 4, 5000);
+    cr_assert_eq(directory->handle, handle, "not opened again");
+    value_writer_close(lasting.writer, false);
+    RUN_UNTIL(bench.world, directory->handle < 0);
+    bench_close(&bench);
+}
+
 Test(directory_sync, what_cannot_be_opened_is_an_error_of_each)
 {
     struct bench bench;
@@ -315,7 +371,8 @@ Test(directory_sync, what_cannot_be_opened_is_an_error_of_each)
         RUN_UNTIL(bench.world, probes[0].count == 1 && probes[1].count == 1);
         cr_assert_eq(probes[0].result, -ENOENT);
         cr_assert_eq(probes[1].result, -ENOENT);
-        cr_assert(!directory->is_busy);
+        cr_assert_lt(directory->handle, 0);
+        cr_assert(!io_op_is_active(&directory->op));
     }
     bench_close(&bench);
 }

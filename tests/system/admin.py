@@ -464,6 +464,50 @@ def a_missing_file_of_the_log_is_damage(context):
 
 
 @test()
+def an_older_log_and_an_older_manifest_are_damage(context):
+    """Put back while the server was not shut down: the superblock says nothing, the files do."""
+    server = context.server("-cache", "8")
+    data, old, spare = (server.directory, *(context.directory / name for name in ("old", "spare")))
+    assert server.terminate() == 0
+    shutil.copy(data / "manifest-0", old)
+    shrink_segments(data, SEGMENT_SIZE)
+    server.start()
+    chance = random.Random(5)
+    with server.client(timeout=60) as client:
+        for first in range(0, 20000, 500):
+            client.send(b"".join(set_(b"%d" % number, chance.randbytes(1000))
+                                 for number in range(first, first + 500)))
+            for _ in range(500):
+                assert client.answer() == (OK, b"")
+    settle(data)
+    server.kill()
+    assert check(context, data)[:2] == (SOUND, [])
+    os.rename(data / "manifest-0", spare)
+    shutil.copy(old, data / "manifest-0")
+    code, damage, _ = check(context, data)
+    assert code == DAMAGED and any(name == "manifest-0" and "older than the log says" in what
+                                   for name, _, what in damage), damage
+    os.rename(spare, data / "manifest-0")
+    # The newest file with records, and with it the newest list: the others still tell.
+    lines = [line for line in dump(context, data, "--all") if line["file"].startswith("log/")]
+    newest = max(lines, key=lambda line: line["position"])["file"]
+    os.rename(data / newest, spare)
+    code, damage, _ = check(context, data)
+    assert code == DAMAGED and any("had reached" in what for _, _, what in damage), damage
+    os.rename(spare, data / newest)
+    assert check(context, data)[:2] == (SOUND, [])
+
+
+@test()
+def a_directory_with_more_shards_is_refused(context):
+    _, data = take_image(context)
+    shutil.copy(data / "manifest-0", data / "manifest-1")
+    for command in ("check", "stat"):
+        code, output, error = admin(context, command, data)
+        assert code == CANNOT and "belongs to another shard" in output.decode() + error, (code, error)
+
+
+@test()
 def what_does_not_fit_to_the_superblock_is_damage(context):
     _, data = take_image(context)
     before = (data / "superblock").read_bytes()

@@ -5,13 +5,14 @@ key may hold any write that no acknowledged one is certain to have replaced: a l
 connection, or one that was sent after this one's answer had come.
 """
 import collections
+import json
 import random
 import selectors
 import struct
 import threading
 import time
 
-from harness import ERROR, KIB, MIB, OK, Client, delete, get, set_, test
+from harness import ERROR, KIB, MIB, OK, Client, delete, get, health, set_, test
 
 CONNECTIONS = 8
 OWN_KEYS = 300     # of each connection
@@ -286,3 +287,34 @@ def sigterm_under_load_keeps_every_acknowledged_write(context):
         assert not problems, (mode, problems[:10])
         assert load.acknowledged > 100, mode
         assert server.terminate() == 0
+
+
+def count_keys(client):
+    status, body = client.call(health())
+    assert status == OK
+    return json.loads(body)["keys"]
+
+
+@test(seconds=120)
+def kill_9_between_overwrites_leaves_the_number_of_keys(context):
+    """Of keys that are in no cache the older write is still there after the kill, until it is proved."""
+    keys, rounds = 100000, 2
+    server = context.server("-cache", "1")
+    for round_ in range(rounds):
+        with server.client() as client:
+            # The log keeps the older writes as long as their segment has others.
+            for first in range(0, keys // (round_ + 1), BATCH):
+                client.send(b"".join(set_(b"key %d" % key, FILLER[key + round_:key + round_ + 20])
+                                     for key in range(first, first + BATCH)))
+                for _ in range(BATCH):
+                    assert client.answer()[0] == OK
+        server.kill()
+        server.start()
+        with server.client() as client:
+            found = count_keys(client)
+            assert keys - 64 <= found <= keys, f"round {round_}: {found} keys, not {keys}"
+            deadline = time.monotonic() + 60
+            while count_keys(client) != keys:
+                assert time.monotonic() < deadline, f"{count_keys(client)} keys, not {keys}"
+                time.sleep(0.1)
+            assert client.get(b"key 7") == FILLER[7 + round_:7 + round_ + 20]

@@ -1,9 +1,10 @@
 """Directories on file systems that are not what it is made for: it serves and says once what is lost,
 or refuses and says why."""
 import re
+import time
 
 from disks import Disk, assert_holds, noise
-from harness import MIB, test
+from harness import MIB, test, xxh64
 
 DISK_SIZE = 512 * MIB
 
@@ -60,6 +61,30 @@ def tmpfs_is_served_with_a_warning(context):
     """What is in memory does not survive the machine, whatever -durability says."""
     serves_with_a_warning(context, "tmpfs", r"memory.*(lost|gone|reboot|power)|"
                                             r"(lost|gone|reboot|power).*memory")
+
+
+@test()
+def a_large_value_lies_in_the_file_that_its_key_names(context):
+    """DATA/<2 hex of XXH64>/<16 hex of XXH64>-<24 hex of the version>, the value's bytes and zeros."""
+    server = context.server()
+    folders = {"%02x" % number for number in range(256)}
+    assert {path.name for path in server.directory.iterdir() if re.fullmatch("[0-9a-f]{2}", path.name)
+            } == folders
+    with server.client() as client:
+        for number in range(12):
+            key, value = b"key %027d!" % number, noise(number, 300000 + number)
+            client.set(key, value)
+            name = f"{xxh64(key):016x}"
+            (path,) = server.directory.glob(f"*/{name}-*")
+            assert path.parent.name == name[:2] and re.fullmatch(name + "-[0-9a-f]{24}", path.name)
+            content = path.read_bytes()
+            assert content[:len(value)] == value and not any(content[len(value):])
+            assert len(content) == -(-len(value) // 4096) * 4096
+            client.set(key, b"small")  # the file goes with the value
+            deadline = time.monotonic() + 10
+            while path.exists():
+                assert time.monotonic() < deadline, f"{path.name} is still there"
+                time.sleep(0.02)
 
 
 @test()

@@ -319,12 +319,36 @@ def try_round(context, image, model, mutation, number, clean):
         shutil.rmtree(round_.directory, ignore_errors=True)
 
 
+def count_of(context):
+    return (context.options.rounds + 1) // 2 if "asan" not in str(context.binary) else 8
+
+
 def mutate(context, clean, whole_file):
     image, older, model = build(context, clean)
-    count = (context.options.rounds + 1) // 2 if "asan" not in str(context.binary) else 8
-    mutations = [None] + [
+    try_all(context, image, model, clean, [
         Mutation(random.Random(context.options.seed * 1000003 + number), image, older, whole_file)
-        for number in range(1, count + 1)]
+        for number in range(1, count_of(context) + 1)])
+
+
+class Chosen(Mutation):
+    """This one, or another one of the same block that fits."""
+
+    def __init__(self, chance, image, place, what):
+        self.chance, self.image, self.older = chance, image, []
+        self.kind, self.name, self.block = place
+        self.touched, self.is_cut, self.what = [self.name], what == "truncate", what
+        self.steps = getattr(self, what)() or self.zero()
+
+
+def each_block(image):
+    """Every block that holds anything, and every way to damage it."""
+    return [((kind, name, block), what) for kind, files in image.files.items()
+            for name, blocks in files.items() for block in blocks
+            for what in ("flip", "swap", "zero", "truncate")]
+
+
+def try_all(context, image, model, clean, mutations):
+    count, mutations = len(mutations), [None, *mutations]
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(
             lambda pair: try_round(context, image, model, pair[1], pair[0], clean),
@@ -352,6 +376,19 @@ def report(results, mutations):
 def a_block_of_a_closed_directory(context):
     """Half of --rounds of them. Nothing may be missing."""
     mutate(context, clean=True, whole_file=False)
+
+
+@test(slow=True, seconds=7200)
+def each_block_of_a_closed_directory(context):
+    """Flipped, swapped, zeroed, the file cut off there: as many of all of them as twice --rounds,
+    evenly over the directory; with another --seed others. With enough rounds it is all of them."""
+    image, _, model = build(context, clean=True)
+    places = each_block(image)
+    step = max(1, len(places) // max(1, 4 * count_of(context))) | 1  # odd: every way comes
+    print(f"        every {step}th of {len(places)}")
+    try_all(context, image, model, True, [
+        Chosen(random.Random(number), image, *places[number])
+        for number in range(context.options.seed % step, len(places), step)])
 
 
 @test(seconds=1800)

@@ -61,7 +61,7 @@ def main():
     options.binary = options.binary.resolve()
 
     import admin, basic, hostile, crash, large, lifecycle  # noqa: E401, F401: they register their tests
-    import mutation, diskfull, shutdown, filesystems, scrub, moves  # noqa: E401, F401
+    import mutation, diskfull, shutdown, filesystems, scrub, memory, moves  # noqa: E401, F401
     tests = [t for t in harness.TESTS
              if (not options.names or any(name in t[0] for name in options.names))
              and not (options.quick and t[2])]

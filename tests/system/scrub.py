@@ -5,8 +5,11 @@ import re
 import struct
 import time
 
+from admin import check
 from disks import noise
 from harness import HELLO_NAME, KIB, MIB, OK, OK_FRAME, converse, get, health, hello, set_, test
+from images import shrink_segments
+from mutation import settle
 
 CORRUPT = 0x07
 BLOCK = 4096
@@ -109,6 +112,63 @@ def what_changes_on_the_disk_is_found_while_it_runs(context):
             if keys[number] != key:
                 assert typed_get(client, keys[number]) == (OK, noise(number, VALUE)), number
     assert server.terminate() == 0, "while it scrubs"
+
+
+@test(seconds=120)
+def what_the_directory_is_lost_without_is_written_anew(context):
+    """A byte in each copy of the superblock, in the manifest, in the checkpoint, while it runs."""
+    server = context.server("-scrub", "1000", "-cache", "8")
+    data = server.directory
+    assert server.terminate() == 0
+    shrink_segments(data, 2 * MIB)
+    server.start()
+    keys = [b"key %d" % number for number in range(60000)]
+    with server.client(timeout=60) as client:
+        for first in range(0, len(keys), 1000):
+            some = keys[first:first + 1000]
+            requests = b"".join(set_(key, noise(number, 300)) for number, key in enumerate(some, first))
+            assert converse(client, requests, len(OK_FRAME) * len(some)) == OK_FRAME * len(some)
+    settle(data)
+    assert server.terminate() == 0
+    server.start()
+    (checkpoint,) = data.glob("checkpoint-*")
+    for number, (path, offset) in enumerate(((data / "superblock", 100),
+                                             (data / "superblock", BLOCK + 100),
+                                             (data / "manifest-0", 70), (checkpoint, 3 * BLOCK)), 1):
+        flip(path, offset)
+        server.wait_line(rf"{path.name} is damaged at offset {offset // BLOCK * BLOCK}.*anew", 20)
+        wait_for("its repair", lambda: told(server)["scrub_mended_places"] == number)
+        wait_for("a pass", lambda: told(server)["scrub_damaged_places"] == 0)
+    assert told(server)["status"] == "healthy", told(server)
+    wait_for("the old checkpoint's removal", lambda: not checkpoint.exists())
+    server.kill()
+    code, damage, _ = check(context, data)
+    assert (code, damage) == (0, []), damage
+    server.start()
+    assert not any("corrupt" in line or "damaged" in line for line in server.lines), server.log()
+    with server.client() as client:
+        for number in range(0, len(keys), 501):
+            assert client.get(keys[number]) == noise(number, 300)
+
+
+@test(seconds=120)
+def a_damaged_record_that_is_written_again_is_over(context):
+    """Also when it is in no cache: nothing of it stays in quarantine."""
+    server = context.server("-scrub", "1000", "-cache", "8")
+    keys = [b"key %d" % number for number in range(KEYS)]
+    fill(server, keys)
+    wait_for("a pass", lambda: told(server)["scrub_passes"] > 0)
+    path = wait_for("segments", lambda: segments(server.directory))[0]
+    key, offset = first_record(path)
+    flip(path, offset + RECORD_HEADER + len(key) + 1000)
+    server.wait_line(rf"{path.name}: the record at offset {offset} is damaged", 10)
+    assert told(server)["status"] == "damaged"
+    with server.client() as client:
+        client.set(key, b"again")
+    wait_for("it is over", lambda: (h := told(server))["scrub_damaged_places"] == 0
+             and h["status"] == "healthy")
+    with server.client() as client:
+        assert client.get(key) == b"again"
 
 
 @test()

@@ -238,6 +238,18 @@ Test(compress, a_target_that_is_too_small_is_an_error)
         cr_assert_eq(compress_frame(target, (size_t)less, source, sizeof source), -ENOSPC);
 }
 
+Test(compress, the_declared_size_is_told_by_the_first_bytes)
+{
+    static uint8_t source[100000], frame[200000];
+    int64_t size = compress_frame(frame, sizeof frame, source, sizeof source);
+    cr_assert_gt(size, 0);
+    cr_assert_eq(compress_declared_size(frame, (size_t)size), sizeof source);
+    cr_assert_eq(compress_declared_size(frame, 18), sizeof source);
+    cr_assert_eq(compress_declared_size(frame, 5), 0, "too few of them");
+    cr_assert_eq(compress_declared_size(frame, 0), 0);
+    cr_assert_eq(compress_declared_size(source, sizeof source), 0, "no frame");
+}
+
 Test(compress, every_truncation_is_an_error)
 {
     const size_t sizes[] = {0, 1, 300, 5000};

@@ -385,3 +385,46 @@ Test(index_table, only_full_rows_are_marked_after_years_of_coming_and_going)
     free(hashes);
     free(memory);
 }
+
+Test(index, what_was_added_in_bulk_stays_and_more_can_be_added_afterwards)
+{
+    struct index *index;
+    cr_assert_eq(index_create(0, &index), 0);
+    const uint64_t half = 100000;
+    index_set_bulk(index, true);
+    for (uint64_t n = 1; n <= 2 * half; n++) {
+        if (n == half)
+            index_set_bulk(index, false);
+        struct index_entry entry = entry_of(n, n);
+        cr_assert_eq(index_add(index, (uint32_t)(n % 256), n * 0x9E3779B97F4A7C15u, &entry), 0);
+    }
+    for (uint64_t n = 1; n <= 2 * half; n++) {
+        struct index_entry expected = entry_of(n, n), found;
+        cr_assert_eq(index_find(index, (uint32_t)(n % 256), n * 0x9E3779B97F4A7C15u, &found, 1), 1);
+        expect_equal(&found, &expected);
+    }
+    index_free(index);
+}
+
+Test(index, put_replaces_its_own_slot_and_tells_of_others)
+{
+    struct index *index;
+    cr_assert_eq(index_create(0, &index), 0);
+    struct index_entry first = entry_of(7, 1), second = entry_of(8, 2), found[2];
+    cr_assert(first.tombstone);
+    cr_assert_eq(index_put(index, 3, 99, &first), 0);
+    cr_assert_eq(index_put(index, 3, 99, &first), 0);
+    cr_assert_eq(index_count(index), 1);
+    cr_assert_eq(index_put(index, 3, 99, &second), 1);
+    first.location = 77;
+    first.tombstone = false;
+    cr_assert_eq(index_tombstones(index), 1);
+    cr_assert_eq(index_put(index, 3, 99, &first), 0);
+    cr_assert_eq(index_tombstones(index), 0);
+    cr_assert_eq(index_put(index, 3, 98, &first), 0);
+    cr_assert_eq(index_count(index), 3);
+    cr_assert_eq(index_find(index, 3, 99, found, 2), 2);
+    expect_equal(&found[0], &second);
+    expect_equal(&found[1], &first);
+    index_free(index);
+}

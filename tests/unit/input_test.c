@@ -25,6 +25,26 @@ Test(input, keeps_bytes_in_order_over_partial_consumption)
     cr_assert_eq(used, 0);
 }
 
+Test(input, bytes_are_received_straight_into_an_empty_one)
+{
+    struct input input = {0};
+    uint64_t used = 0;
+    cr_assert_eq(input_append(&input, (const uint8_t *)"before", 6, &used, 0), 0);
+    input_consume(&input, 6, &used);
+    uint8_t *room = input_room(&input, &used, 0);
+    cr_assert_not_null(room, "the floor needs no budget");
+    memset(room, 7, INPUT_FLOOR);
+    input_filled(&input, 100);
+    cr_assert_eq(input_size(&input), 100);
+    cr_assert_eq(input_append(&input, (const uint8_t *)"behind", 6, &used, 0), 0);
+    cr_assert_eq(input_size(&input), 106);
+    cr_assert_arr_eq(input.data + 99, "\7behind", 7);
+    input_consume(&input, 106, &used);
+    cr_assert_eq(input_room(&input, &used, 0), room, "its memory is still there");
+    input_clear(&input, &used);
+    cr_assert_eq(used, 0);
+}
+
 Test(input, the_budget_holds_and_a_refused_append_changes_nothing)
 {
     struct input inputs[3] = {0};

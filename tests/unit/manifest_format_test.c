@@ -16,6 +16,7 @@ static struct manifest_block sample(void)
         .directory_id = 0x1122334455667788,
         .sequence = 0x0102,
         .salt = 0xA1A2A3A4A5A6A7A8,
+        .position = 0xB1B2B3B4B5B6B7B8,
         .count = 3,
     };
     block.edits[0] = (struct manifest_edit){MANIFEST_SEGMENT, 0xAB, 2, 7, 0x1001, 0x2002, 0x3003};
@@ -40,30 +41,31 @@ static bool is_zero(const uint8_t *bytes, size_t size)
 Test(manifest_format, a_block_has_these_bytes)
 {
     static const uint8_t golden[] = {
-        'm',  'v',  'M',  'A',  'N',  'I',  'F',  '1',        /* magic */
-        0x46, 0x26, 0x50, 0xE3,                               /* checksum */
-        1,    0,    2,    0,                                  /* format, flags */
-        0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,       /* directory */
-        2,    1,    0,    0,    0,    0,    0,    0,          /* sequence */
-        0xA8, 0xA7, 0xA6, 0xA5, 0xA4, 0xA3, 0xA2, 0xA1,       /* salt */
-        3,    0,    0,    0,                                  /* edits */
-        0,    0,    0,    0,    0,    0,    0,    0,    0, 0, /* nothing */
-        0,    0,    0,    0,    0,    0,    0,    0,    0, 0, /* nothing */
-        1,    0xAB, 2,    0,                                  /* a segment */
-        7,    0,    0,    0,                                  /* log */
-        1,    0x10, 0,    0,    0,    0,    0,    0,          /* number */
-        2,    0x20, 0,    0,    0,    0,    0,    0,          /* end */
-        3,    0x30, 0,    0,    0,    0,    0,    0,          /* created */
-        2,    0xFF, 1,    0,                                  /* a removal */
-        0xFF, 0xFF, 0xFF, 0xFF,                               /* log */
-        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,       /* number */
-        5,    0,    0,    0,    0,    0,    0,    0,          /* end */
-        6,    0,    0,    0,    0,    0,    0,    0,          /* created */
-        3,    0,    0,    0,                                  /* a checkpoint */
-        0,    0,    0,    0,                                  /* log */
-        9,    0,    0,    0,    0,    0,    0,    0,          /* number */
-        0,    0,    0,    0,    0,    0,    0,    0,          /* end */
-        0,    0,    0,    0,    0,    0,    0,    0,          /* created */
+        'm',  'v',  'M',  'A',  'N',  'I',  'F',  '1',  /* magic */
+        0x5E, 0x92, 0x4E, 0x30,                         /* checksum */
+        1,    0,    2,    0,                            /* format, flags */
+        0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, /* directory */
+        2,    1,    0,    0,    0,    0,    0,    0,    /* sequence */
+        0xA8, 0xA7, 0xA6, 0xA5, 0xA4, 0xA3, 0xA2, 0xA1, /* salt */
+        3,    0,    0,    0,                            /* edits */
+        0,    0,    0,    0,                            /* nothing */
+        0,    0,    0,    0,    0,    0,    0,    0,    /* edition */
+        0xB8, 0xB7, 0xB6, 0xB5, 0xB4, 0xB3, 0xB2, 0xB1, /* log position */
+        1,    0xAB, 2,    0,                            /* a segment */
+        7,    0,    0,    0,                            /* log */
+        1,    0x10, 0,    0,    0,    0,    0,    0,    /* number */
+        2,    0x20, 0,    0,    0,    0,    0,    0,    /* end */
+        3,    0x30, 0,    0,    0,    0,    0,    0,    /* created */
+        2,    0xFF, 1,    0,                            /* a removal */
+        0xFF, 0xFF, 0xFF, 0xFF,                         /* log */
+        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, /* number */
+        5,    0,    0,    0,    0,    0,    0,    0,    /* end */
+        6,    0,    0,    0,    0,    0,    0,    0,    /* created */
+        3,    0,    0,    0,                            /* a checkpoint */
+        0,    0,    0,    0,                            /* log */
+        9,    0,    0,    0,    0,    0,    0,    0,    /* number */
+        0,    0,    0,    0,    0,    0,    0,    0,    /* end */
+        0,    0,    0,    0,    0,    0,    0,    0,    /* created */
     };
     uint8_t bytes[BLOCK];
     struct manifest_block block = sample();
@@ -84,6 +86,7 @@ Test(manifest_format, what_is_encoded_is_decoded)
     cr_assert_eq(found.directory_id, block.directory_id);
     cr_assert_eq(found.sequence, block.sequence);
     cr_assert_eq(found.salt, block.salt);
+    cr_assert_eq(found.position, block.position);
     cr_assert_eq(found.count, 3);
     for (uint32_t i = 0; i < 3; i++) {
         cr_assert_eq(found.edits[i].kind, block.edits[i].kind);
@@ -164,7 +167,7 @@ Test(manifest_format, what_this_program_does_not_know_is_refused)
         {14, 4},        /* a flag */
         {15, 0x80},     /* a flag */
         {44, 1},        /* what is 0 today */
-        {63, 0x80},     /* what is 0 today */
+        {47, 0x80},     /* what is 0 today */
         {64, 4},        /* a kind: 5 */
         {64, 1},        /* a kind: 0 */
         {67, 1},        /* the byte in an edit that is 0 today */

@@ -334,3 +334,32 @@ Test(recovery, other_files_are_none_of_its_business)
     cr_assert_eq(fixture->shown_count, 20);
     fixture_free(fixture);
 }
+
+/* Notes in `rooms` how many were announced. */
+static void note_coming(void *context, struct slice key)
+{
+    struct wal_fixture *fixture = context;
+    uint32_t number = 0;
+    cr_assert_gt(key.size, 4);
+    for (uint32_t i = 4; i < key.size; i++)
+        number = 10 * number + (uint32_t)(key.data[i] - '0');
+    cr_assert_leq(number, fixture->written);
+    cr_assert_not(fixture->shown[number], "write %u was shown before it was announced", number);
+    fixture->rooms++;
+}
+
+Test(recovery, each_record_of_a_sound_log_is_announced_before_it_is_shown)
+{
+    struct wal_fixture *fixture = fixture_create();
+    fixture_start(fixture);
+    for (uint32_t i = 0; i < 20; i++)
+        (void)fixture_batch(fixture, 1 + i * 3, 100);
+    (void)fixture_batch(fixture, 1, 40000);
+    fixture_kill(fixture);
+    fixture->options.events.coming = note_coming;
+    fixture->rooms = 0;
+    cr_assert_eq(fixture_look(fixture), 0);
+    cr_assert_eq(fixture->shown_count, fixture->written);
+    cr_assert_eq(fixture->rooms, fixture->written);
+    fixture_free(fixture);
+}

@@ -1,6 +1,7 @@
 #include "store_fixture.h"
 
 #include "base/prng.h"
+#include "store/store_internal.h"
 #include "store/store_large.h"
 
 #include <dirent.h>
@@ -90,6 +91,44 @@ static void set_large(struct fixture *fixture, struct slice key, uint64_t seed)
     sender_begin(fixture, &sender, key);
     sender_send(fixture, &sender, seed);
     sender_commit(fixture, &sender, key);
+}
+
+Test(store_large, too_many_open_files_are_no_failure)
+{
+    struct fixture fixture;
+    struct sender senders[300]; /* the fixture's world has fewer files */
+    uint32_t refused = 0;
+    fixture_start(&fixture, MIB);
+    for (uint32_t i = 0; i < 300; i++) {
+        sender_begin(&fixture, &senders[i], text("k"));
+        value_writer_finish(store_upload_writer(senders[i].upload));
+    }
+    for (uint32_t i = 0; i < 300; i++) {
+        for (int pass = 0; pass < 1000 && !senders[i].finished; pass++)
+            fixture_pass(&fixture);
+        cr_assert(senders[i].finished);
+        if (senders[i].result < 0) {
+            cr_assert_eq(senders[i].result, -ENFILE);
+            cr_assert_eq(store_upload_status(senders[i].result), STORE_BUSY);
+            refused++;
+        }
+    }
+    cr_assert(refused >= 44 && refused < 300, "%u", refused);
+    for (uint32_t i = 0; i < 300; i++)
+        store_upload_close(senders[i].upload);
+    for (int pass = 0; pass < 1000 && large_is_busy(fixture.store); pass++)
+        fixture_pass(&fixture); /* their files are closed */
+    set_large(&fixture, text("k"), 1);
+    cr_assert_eq(fixture.failed, 0);
+    fixture_shut(&fixture);
+    fixture_remove(&fixture);
+}
+
+Test(store_large, only_what_the_device_refuses_is_a_failure)
+{
+    cr_assert_eq(store_upload_status(-ENOMEM), STORE_BUSY);
+    cr_assert_eq(store_upload_status(-EMFILE), STORE_BUSY);
+    cr_assert_eq(store_upload_status(-EIO), STORE_FAILED);
 }
 
 /* ---- a client of the downloads ---- */

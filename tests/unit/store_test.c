@@ -1,6 +1,7 @@
 #include "base/compress.h"
 #include "base/hash.h"
 #include "base/prng.h"
+#include "store/store_internal.h"
 #include "store_fixture.h"
 
 #include <errno.h>
@@ -384,4 +385,154 @@ Test(store, a_key_overwritten_often_and_never_cached_is_found_after_a_kill)
     fixture_shut(&f);
     fixture_remove(&f);
     free(bytes);
+}
+
+static uint64_t keys_of(struct fixture *fixture)
+{
+    struct store_stats stats;
+    store_stats(fixture->store, &stats);
+    return stats.keys;
+}
+
+/* A key of one of the first 32 partitions: a world of a test has few files. */
+static struct slice few(char *name, size_t size, uint32_t number)
+{
+    for (uint32_t i = 0;; i++) {
+        (void)snprintf(name, size, "u%u.%u", number, i);
+        struct slice key = text(name);
+        if (hash_partition(hash_key(key.data, key.size)) < 32)
+            return key;
+    }
+}
+
+/* Sets `count` keys, deletes every eighth, overwrites all others, deletes some of them again. None
+ * of the older writes is proved before the kill. Returns how many keys there are. */
+static uint64_t overwrite_unproved(struct fixture *f, uint32_t count)
+{
+    char name[32];
+    uint8_t bytes[1000];
+    uint64_t gate = 0, keys = 0;
+    for (uint32_t i = 0; i < count; i++)
+        gate = fixture_set(f, few(name, sizeof name, i), pattern(bytes, sizeof bytes, i));
+    for (uint32_t i = 0; i < count; i += 8)
+        gate = fixture_delete(f, few(name, sizeof name, i));
+    for (uint32_t i = 0; i < count; i++) {
+        struct slice key = few(name, sizeof name, i);
+        keys += i % 8 != 1;
+        gate = i % 8 == 1 ? fixture_delete(f, key) : fixture_set(f, key, pattern(bytes, 900, i));
+    }
+    fixture_settle(f, gate);
+    return keys;
+}
+
+Test(store, older_writes_that_a_kill_left_unproved_are_not_counted_as_keys)
+{
+    struct fixture f;
+    fixture_start(&f, SMALL_CACHE);
+    uint64_t keys = overwrite_unproved(&f, 2000);
+    fixture_kill(&f);
+    fixture_open(&f);
+    cr_assert_gt(f.store->suspect_count, 0);
+    cr_assert_eq(keys_of(&f), keys);
+    for (int i = 0; i < 1000; i++)
+        fixture_pass(&f);
+    cr_assert_eq(f.store->suspect_count + f.store->proofs_active, 0);
+    cr_assert_eq(keys_of(&f), keys);
+    fixture_shut(&f);
+    fixture_remove(&f);
+}
+
+/* The checkpoint has both slots of such a hash: who loads it suspects them anew. */
+Test(store, unproved_writes_do_not_hide_in_a_checkpoint)
+{
+    struct fixture f;
+    fixture_init(&f, SMALL_CACHE);
+    f.options.log_keep_bytes = 1;
+    fixture_open(&f);
+    uint64_t keys = overwrite_unproved(&f, 10000);
+    fixture_kill(&f);
+    f.options.checkpoint_min = 1;
+    fixture_open(&f);
+    cr_assert_gt(f.store->suspect_count, 0);
+    f.store->is_checkpoint_wanted = true;
+    fixture_shut(&f);
+    fixture_open(&f);
+    cr_assert_gt(f.store->checkpoint_number, 0);
+    cr_assert_gt(f.store->suspect_count, 0);
+    cr_assert_eq(keys_of(&f), keys);
+    for (int i = 0; i < 20000 && f.store->suspect_count + f.store->proofs_active > 0; i++)
+        fixture_pass(&f);
+    cr_assert_eq(f.store->suspect_count + f.store->proofs_active, 0);
+    cr_assert_eq(keys_of(&f), keys);
+    cr_assert_eq(index_count(f.store->index) - index_tombstones(f.store->index), keys);
+    fixture_shut(&f);
+    fixture_remove(&f);
+}
+
+/* The number of the segment that the file holds; 0: it is a spare one. */
+static uint64_t segment_number(const char *path)
+{
+    uint8_t block[WAL_BLOCK_SIZE] = {0};
+    FILE *file = fopen(path, "rb");
+    cr_assert_not_null(file);
+    (void)fread(block, 1, sizeof block, file);
+    cr_assert_eq(fclose(file), 0);
+    struct wal_segment_header header;
+    return wal_segment_header_decode(block, &header) == 0 ? header.number : 0;
+}
+
+static void find_newest_log_file(const struct fixture *fixture, char *path, size_t size)
+{
+    uint64_t newest = 0;
+    for (uint32_t serial = 0; serial < 100; serial++) {
+        char name[512];
+        (void)snprintf(name, sizeof name, "%s/log/wal-%08x", fixture->path, serial);
+        uint64_t number = access(name, F_OK) == 0 ? segment_number(name) : 0;
+        if (number <= newest)
+            continue;
+        newest = number;
+        (void)snprintf(path, size, "%s", name);
+    }
+    cr_assert_gt(newest, 0);
+}
+
+/* No header tells how far the newest file went, but a group of the manifest that was written
+ * meanwhile. */
+Test(store, a_newest_log_file_that_is_gone_after_a_kill_is_missed)
+{
+    struct fixture f;
+    fixture_init(&f, SMALL_CACHE);
+    f.options.log_keep_bytes = 1;
+    fixture_open(&f);
+    char name[32], path[512];
+    uint8_t bytes[1000];
+    uint64_t gate = 0;
+    struct manifest_stats manifest = {0};
+    for (uint32_t i = 0; i < 20000 && manifest.groups == 0; i++) {
+        gate = fixture_set(&f, few(name, sizeof name, i), pattern(bytes, sizeof bytes, i));
+        if (i % 8 == 0)
+            fixture_settle(&f, gate);
+        manifest_stats(f.store->manifest, &manifest);
+    }
+    cr_assert_gt(manifest.groups, 0);
+    fixture_kill(&f);
+    find_newest_log_file(&f, path, sizeof path);
+    cr_assert_eq(unlink(path), 0);
+    log_init_stderr(&f.log, LOG_ERROR + 1);
+    fixture_open(&f);
+    struct store_stats stats;
+    store_stats(f.store, &stats);
+    cr_assert(stats.damaged);
+    struct found found;
+    cr_assert_eq(fixture_get(&f, text("never written"), &found), STORE_CORRUPT);
+    fixture_shut(&f);
+    f.options.accept_loss = true;
+    fixture_open(&f);
+    fixture_expect_absent(&f, text("never written"));
+    fixture_shut(&f);
+    f.options.accept_loss = false;
+    fixture_open(&f);
+    fixture_expect_absent(&f, text("never written"));
+    fixture_shut(&f);
+    fixture_remove(&f);
 }

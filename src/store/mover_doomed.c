@@ -1,0 +1,33 @@
+#include "store/doomed.h"
+#include "store/mover_internal.h"
+
+static void record_dead(struct mover *mover, const struct index_entry *old)
+{
+    /* Who killed it is not known, but has been appended. */
+    uint64_t killer_position = wal_last(mover->options.wal);
+    if (location_is_segment(old->location)) {
+        segment_record_spared(mover->options.segments, old->location, old->read_size);
+        segment_record_dead(mover->options.segments, old->location, old->read_size,
+                            killer_position);
+    } else {
+        wal_record_spared(mover->options.wal, old->location);
+        wal_record_dead(mover->options.wal, old->location, killer_position);
+    }
+}
+
+bool mover_bury(struct mover *mover, const struct record *record, uint32_t partition, uint64_t hash)
+{
+    struct doomed *doomed = mover->options.doomed;
+    if (doomed_count(doomed) == 0)
+        return false;
+    uint64_t mark =
+        doomed_mark(doomed, record->key, record->version, (record->flags & RECORD_TOMBSTONE) != 0);
+    if (!doomed_remove(doomed, mark))
+        return false;
+    struct index_entry old;
+    int error = index_remove(mover->options.index, partition, hash, record->version, &old);
+    assert(error == 0 && !old.in_value_file);
+    record_dead(mover, &old);
+    mover->stats.buried_records++;
+    return true;
+}

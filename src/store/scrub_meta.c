@@ -1,0 +1,411 @@
+/* What a directory is lost without, once a pass, before all else: the superblock's two copies, the
+ * manifest, and the checkpoint that counts. What they say is in memory, so that what is damaged is
+ * written anew at once:
+ *
+ *   superblock   the damaged copy alone, in its place: the good one stays as it is
+ *   manifest     the whole state into a new file (manifest_renew)
+ *   checkpoint   another one (scrub_owner.replace_checkpoint)
+ *
+ *   OPENING -> READING <-> CHECKING -> CLOSING -> the next file
+ *                 ^-- MENDING <-| (a copy of the superblock)
+ *
+ * The manifest grows and is replaced while it is read: what is judged is what was durable when it
+ * was opened, and nothing is said of a file that was replaced meanwhile. */
+#include "store/scrub_internal.h"
+
+#include "store/checkpoint_format.h"
+#include "store/recovery_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define BLOCK ((uint32_t)DISK_BLOCK_SIZE)
+#define SUPERBLOCK_COPIES 2u
+
+static const struct superblock *superblock_now(const struct scrub *scrub)
+{
+    return &scrub->options.superblock->now;
+}
+
+static uint64_t checkpoint_now(const struct scrub *scrub)
+{
+    return scrub->options.owner.checkpoint(scrub->options.owner.context);
+}
+
+/* ---- which file ---- */
+
+static int name_file(struct scrub *scrub)
+{
+    struct scrub_meta *meta = &scrub->meta;
+    const char *directory = scrub->options.path;
+    int length = 0;
+    switch (meta->kind) {
+    case SCRUB_SUPERBLOCK:
+        length = snprintf(meta->path, sizeof meta->path, "%s/superblock", directory);
+        break;
+    case SCRUB_MANIFEST:
+        length = snprintf(meta->path, sizeof meta->path, "%s/manifest-%" PRIu32, directory,
+                          scrub->options.shard);
+        break;
+    default:
+        return checkpoint_path(directory, meta->number, false, meta->path);
+    }
+    return length > 0 && (size_t)length < sizeof meta->path ? 0 : -ENAMETOOLONG;
+}
+
+/* How much of it counts. Returns false: nothing, just now. */
+static bool take_file(struct scrub *scrub)
+{
+    struct scrub_meta *meta = &scrub->meta;
+    struct manifest *manifest = scrub->options.manifest;
+    meta->at = 0;
+    meta->sequence = 0;
+    meta->refused_at = UINT64_MAX;
+    meta->is_bad = false;
+    meta->is_ended = false;
+    if (meta->kind == SCRUB_SUPERBLOCK) {
+        meta->end = (uint64_t)SUPERBLOCK_COPIES * BLOCK;
+        return true;
+    }
+    if (meta->kind == SCRUB_MANIFEST) {
+        /* A damaged one whose loss was accepted is written anew with the first append. */
+        if (manifest_is_busy(manifest) || manifest_has_loss(manifest))
+            return false;
+        meta->mark = manifest_tell(manifest);
+        meta->number = meta->mark.edition;
+        meta->end = meta->mark.blocks * MANIFEST_BLOCK_SIZE;
+        return true;
+    }
+    meta->number = checkpoint_now(scrub);
+    meta->end = UINT64_MAX; /* the file's own, once it is open */
+    return meta->number != 0;
+}
+
+/* Whether what is read is still the file that counts. */
+static bool is_same_file(const struct scrub *scrub)
+{
+    const struct scrub_meta *meta = &scrub->meta;
+    const struct manifest *manifest = scrub->options.manifest;
+    if (meta->kind == SCRUB_MANIFEST)
+        return !manifest_is_busy(manifest) && manifest_tell(manifest).salt == meta->mark.salt;
+    return meta->kind == SCRUB_SUPERBLOCK || checkpoint_now(scrub) == meta->number;
+}
+
+static bool next_kind(struct scrub *scrub)
+{
+    if (scrub->meta.kind == SCRUB_CHECKPOINT) {
+        scrub->phase = SCRUB_CHOOSING;
+        return true;
+    }
+    scrub->meta.kind++;
+    scrub->meta.step = SCRUB_META_OPENING;
+    return true;
+}
+
+void scrub_meta_begin(struct scrub *scrub)
+{
+    scrub->phase = SCRUB_META;
+    scrub->meta.kind = SCRUB_SUPERBLOCK;
+    scrub->meta.step = SCRUB_META_OPENING;
+    scrub->meta.handle = -1;
+}
+
+/* ---- damage ---- */
+
+static void mended(struct io_op *op, int32_t result)
+{
+    struct scrub *scrub = container_of(op, struct scrub, op);
+    struct scrub_meta *meta = &scrub->meta;
+    meta->step = SCRUB_META_READING;
+    if (result == (int32_t)BLOCK)
+        scrub_report_mended(scrub, SCRUB_SUPERBLOCK, 0, meta->at);
+    else
+        log_error(scrub->log, "%s: its damaged copy cannot be written anew: %s", meta->path,
+                  strerror(result < 0 ? -result : EIO));
+    meta->at += BLOCK;
+}
+
+static uint64_t sequence_of_copy(const struct superblock *now, uint64_t offset)
+{
+    bool is_current = now->sequence % SUPERBLOCK_COPIES == offset / BLOCK;
+    return is_current ? now->sequence : now->sequence - 1;
+}
+
+static void mend_copy(struct scrub *scrub)
+{
+    struct superblock copy = *superblock_now(scrub);
+    copy.sequence = sequence_of_copy(&copy, scrub->meta.at);
+    superblock_encode(&copy, scrub->value.buffer);
+    scrub->op.done = mended;
+    io_write(scrub->io, &scrub->op, scrub->options.superblock->handle, scrub->value.buffer, BLOCK,
+             scrub->meta.at, IO_WRITE_DSYNC);
+}
+
+static void note_bad(struct scrub *scrub, const char *what)
+{
+    struct scrub_meta *meta = &scrub->meta;
+    scrub_report_meta(scrub, meta->kind, meta->kind == SCRUB_SUPERBLOCK ? 0 : meta->number,
+                      meta->at, what);
+    if (meta->kind == SCRUB_SUPERBLOCK) {
+        meta->step = SCRUB_META_MENDING;
+        return;
+    }
+    meta->is_bad = true; /* one place is enough: all of it is written anew */
+    if (meta->kind == SCRUB_MANIFEST)
+        manifest_renew(scrub->options.manifest);
+    else
+        scrub->options.owner.replace_checkpoint(scrub->options.owner.context);
+}
+
+void scrub_meta_settle(struct scrub *scrub)
+{
+    if (scrub->stats.damaged == 0)
+        return;
+    struct manifest_mark mark = manifest_tell(scrub->options.manifest);
+    for (uint32_t i = 0; i < scrub->place_count; i++) {
+        const struct scrub_place *place = &scrub->places[i];
+        if (place->state != SCRUB_PLACE_ALIVE)
+            continue;
+        bool is_mended =
+            (place->kind == SCRUB_MANIFEST && place->number != mark.edition) ||
+            (place->kind == SCRUB_CHECKPOINT && place->number != checkpoint_now(scrub));
+        if (is_mended)
+            scrub_report_mended(scrub, (enum scrub_kind)place->kind, place->number, place->offset);
+    }
+}
+
+/* ---- what is in the window ---- */
+
+/* Each judges what lies at meta->at, and returns its size. NULL in *ret_problem: it is sound. */
+static uint32_t judge_copy(const struct scrub *scrub, const uint8_t *data, const char **ret_problem)
+{
+    struct superblock found;
+    const struct superblock *now = superblock_now(scrub);
+    if (superblock_decode(data, &found) != 0)
+        *ret_problem = "this copy is corrupt";
+    else if (found.directory_id != now->directory_id ||
+             found.sequence != sequence_of_copy(now, scrub->meta.at))
+        *ret_problem = "this copy is not the one that was written";
+    return BLOCK;
+}
+
+static uint32_t judge_manifest_block(const struct scrub *scrub, const uint8_t *data,
+                                     const char **ret_problem)
+{
+    const struct scrub_meta *meta = &scrub->meta;
+    struct manifest_block block;
+    if (manifest_block_decode(data, &block) < 0)
+        *ret_problem = "a block is corrupt";
+    else if (block.directory_id != scrub->options.directory_id || block.salt != meta->mark.salt ||
+             block.edition != meta->mark.edition ||
+             block.sequence != meta->at / MANIFEST_BLOCK_SIZE + 1)
+        *ret_problem = "a block is not the one that was written there";
+    return MANIFEST_BLOCK_SIZE;
+}
+
+static bool is_end_of(const struct scrub_meta *meta, const uint8_t *data, uint64_t end)
+{
+    struct checkpoint_end_entry entry;
+    checkpoint_end_decode(data, &entry);
+    return entry.file_size == meta->end && end == meta->end;
+}
+
+static uint32_t judge_checkpoint_block(struct scrub *scrub, const uint8_t *data, uint32_t size,
+                                       const char **ret_problem)
+{
+    struct scrub_meta *meta = &scrub->meta;
+    struct checkpoint_block block;
+    if (checkpoint_block_decode(data, size, &block) < 0) {
+        *ret_problem = "a block is corrupt";
+        return size;
+    }
+    bool is_first = meta->sequence == 0;
+    meta->is_ended = block.kind == CHECKPOINT_END;
+    if (block.directory_id != scrub->options.directory_id || block.number != meta->number ||
+        block.sequence != meta->sequence || (block.kind == CHECKPOINT_BEGIN) != is_first)
+        *ret_problem = "a block is not the one that was written there";
+    else if (meta->is_ended && !is_end_of(meta, data, meta->at + block.size))
+        *ret_problem = "its end is not where it was written";
+    meta->sequence++;
+    return block.size;
+}
+
+static uint32_t judge(struct scrub *scrub, const uint8_t *data, uint32_t size,
+                      const char **ret_problem)
+{
+    if (size < BLOCK) {
+        *ret_problem = "the file ends before";
+        return size;
+    }
+    switch (scrub->meta.kind) {
+    case SCRUB_SUPERBLOCK:
+        return judge_copy(scrub, data, ret_problem);
+    case SCRUB_MANIFEST:
+        return judge_manifest_block(scrub, data, ret_problem);
+    default:
+        return judge_checkpoint_block(scrub, data, size, ret_problem);
+    }
+}
+
+/* The block at meta->at. Returns its size. */
+static uint32_t check_block(struct scrub *scrub)
+{
+    struct scrub_meta *meta = &scrub->meta;
+    const struct scrub_window *window = &scrub->window;
+    uint64_t within = meta->at - window->offset;
+    const char *problem = NULL;
+    uint32_t size = judge(scrub, window->data + within, window->size - (uint32_t)within, &problem);
+    if (problem == NULL)
+        meta->at += size;
+    else if (is_same_file(scrub))
+        note_bad(scrub, problem);
+    else
+        meta->is_bad = true; /* it was replaced: the new one is for the next pass */
+    return size > BLOCK ? size : BLOCK;
+}
+
+/* Nothing of the window could be read. */
+static void take_error(struct scrub *scrub)
+{
+    struct scrub_meta *meta = &scrub->meta;
+    bool is_device = reader_is_device_error(scrub->window.error);
+    if (is_device && meta->refused_at != meta->at) {
+        meta->refused_at = meta->at; /* once more */
+        meta->step = SCRUB_META_READING;
+        return;
+    }
+    if (is_device && is_same_file(scrub)) {
+        note_bad(scrub, strerror(-scrub->window.error));
+        return;
+    }
+    scrub->is_pass_incomplete = true;
+    meta->is_bad = true;
+}
+
+static bool check_window(struct scrub *scrub, uint64_t budget)
+{
+    struct scrub_meta *meta = &scrub->meta;
+    const struct scrub_window *window = &scrub->window;
+    uint64_t used = 0;
+    if (window->error < 0)
+        take_error(scrub);
+    while (meta->step == SCRUB_META_CHECKING && !meta->is_bad && used < budget) {
+        if (meta->at >= meta->end) {
+            if (meta->kind == SCRUB_CHECKPOINT && !meta->is_ended)
+                note_bad(scrub, "it has no end");
+            meta->is_bad = true;
+        } else if (meta->at >= window->offset + window->asked) {
+            meta->step = SCRUB_META_READING;
+        } else {
+            used += check_block(scrub);
+        }
+    }
+    if (meta->is_bad)
+        meta->step = SCRUB_META_CLOSING;
+    return true;
+}
+
+/* ---- opening, reading, closing ---- */
+
+static void opened(struct io_op *op, int32_t result)
+{
+    struct scrub *scrub = container_of(op, struct scrub, op);
+    struct scrub_meta *meta = &scrub->meta;
+    meta->handle = result;
+    meta->step = SCRUB_META_READING;
+    if (result >= 0 && meta->kind == SCRUB_CHECKPOINT) {
+        int64_t size = io_file_size(scrub->io, result);
+        meta->end = size < 0 ? 0 : round_down((uint64_t)size, BLOCK);
+    }
+    if (result >= 0)
+        return;
+    meta->step = SCRUB_META_CLOSING;
+    bool is_lost = result == -ENOENT || reader_is_device_error(result);
+    if (is_lost && meta->kind != SCRUB_SUPERBLOCK && is_same_file(scrub))
+        note_bad(scrub, strerror(-result));
+    else
+        scrub->is_pass_incomplete = true;
+}
+
+static bool open_file(struct scrub *scrub)
+{
+    if (!take_file(scrub) || name_file(scrub) < 0)
+        return next_kind(scrub);
+    scrub->op.done = opened;
+    io_open_file(scrub->io, &scrub->op, scrub->meta.path, IO_OPEN_READ | IO_OPEN_DIRECT);
+    return false;
+}
+
+static void read_done(struct io_op *op, int32_t result)
+{
+    struct scrub *scrub = container_of(op, struct scrub, op);
+    scrub->meta.step = SCRUB_META_CHECKING;
+    scrub->window.error = result < 0 ? result : 0;
+    scrub->window.size = result < 0 ? 0 : (uint32_t)result;
+    scrub->stats.bytes += scrub->window.size;
+}
+
+/* A copy of the superblock at a time: the device may refuse one of them. */
+static bool read_window(struct scrub *scrub)
+{
+    struct scrub_meta *meta = &scrub->meta;
+    struct scrub_window *window = &scrub->window;
+    uint32_t size = meta->kind == SCRUB_SUPERBLOCK ? BLOCK : SCRUB_WINDOW_SIZE;
+    window->offset = meta->at;
+    window->asked = (uint32_t)min_u64(size, meta->end - meta->at);
+    if (window->asked == 0) {
+        window->error = 0;
+        meta->step = SCRUB_META_CHECKING;
+        return true;
+    }
+    if (!scrub_may_read(scrub))
+        return false;
+    scrub->op.done = read_done;
+    io_read(scrub->io, &scrub->op, meta->handle, window->data, window->asked, meta->at);
+    scrub_pay(scrub, window->asked);
+    return false;
+}
+
+static void closed(struct io_op *op, int32_t result)
+{
+    struct scrub *scrub = container_of(op, struct scrub, op);
+    (void)result;
+    scrub->meta.handle = -1;
+    (void)next_kind(scrub);
+}
+
+static bool close_file(struct scrub *scrub)
+{
+    if (scrub->meta.handle < 0)
+        return next_kind(scrub);
+    scrub->op.done = closed;
+    io_close_file(scrub->io, &scrub->op, scrub->meta.handle);
+    return false;
+}
+
+bool scrub_meta_step(struct scrub *scrub, uint64_t budget)
+{
+    switch (scrub->meta.step) {
+    case SCRUB_META_OPENING:
+        return open_file(scrub);
+    case SCRUB_META_READING:
+        return read_window(scrub);
+    case SCRUB_META_CHECKING:
+        return check_window(scrub, budget);
+    case SCRUB_META_MENDING:
+        mend_copy(scrub);
+        return false;
+    case SCRUB_META_CLOSING:
+        return close_file(scrub);
+    }
+    return false;
+}
+
+bool scrub_meta_stop(struct scrub *scrub)
+{
+    if (scrub->meta.handle < 0)
+        return false;
+    return !close_file(scrub);
+}
