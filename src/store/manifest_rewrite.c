@@ -209,6 +209,15 @@ static void copied(struct io_op *op, int32_t result)
 static void allocated(struct io_op *op, int32_t result)
 {
     struct manifest *manifest = container_of(op, struct manifest, io_op);
+    struct manifest_rewrite *rewrite = &manifest->rewrite;
+    uint32_t least = rewrite->needed + MANIFEST_RESERVE_BLOCKS;
+    if (result == -ENOSPC && rewrite->size > least) {
+        /* On a full disk what frees space needs a manifest that takes its groups: a small one does.
+         */
+        rewrite->size = least;
+        io_allocate(manifest->io, &manifest->io_op, rewrite->handle, manifest_offset(least));
+        return;
+    }
     if (result < 0 && result != -EOPNOTSUPP)
         give_up(manifest, result);
     else
