@@ -22,7 +22,7 @@
 /* A log that is so many times as long as it should be grows no further while it is being moved:
  * writes are as fast as that then. A start reads all of it, and on a small disk it would take the
  * room that what is alive needs. */
-#define LOG_LENGTH_MAX 4u
+#define LOG_LENGTH_MAX 3u
 
 /* At most this part of the disk is kept free for moving. */
 #define ROOM_SHARE 16u
