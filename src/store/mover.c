@@ -29,11 +29,11 @@ static void lay_out_memory(struct mover *mover)
 {
     uint8_t *memory = mover->options.memory;
     mover->header = memory;
-    mover->reader.window = memory + SEGMENT_BLOCK_SIZE;
+    uint8_t *chunks = memory + SEGMENT_BLOCK_SIZE + MOVER_WINDOW_SIZE;
+    mover_window_init(&mover->reader.window, memory + SEGMENT_BLOCK_SIZE);
     for (uint32_t i = 0; i < MOVER_BUFFERS; i++) {
         mover->buffers[i].mover = mover;
-        mover->buffers[i].data =
-            mover->reader.window + MOVER_WINDOW_SIZE + (uint64_t)i * MOVER_CHUNK_SIZE;
+        mover->buffers[i].data = chunks + (uint64_t)i * MOVER_CHUNK_SIZE;
     }
     static_assert(SEGMENT_BLOCK_SIZE + MOVER_WINDOW_SIZE + MOVER_BUFFERS * MOVER_CHUNK_SIZE ==
                       MOVER_MEMORY_SIZE,
@@ -255,6 +255,8 @@ static bool step_reading(struct mover *mover, uint64_t budget)
 {
     struct mover_input input;
     if (!mover->reader.has_input) {
+        if (mover_read_is_active(mover)) /* what the last one read ahead for nothing */
+            return false;
         if (!mover_choose_input(mover, &input))
             return begin_writing(mover);
         mover_read_open(mover, &input);
@@ -306,8 +308,11 @@ static bool begin_job(struct mover *mover)
     mover->retry_ns = now_ns + MOVER_CHECK_NS;
     if (segments_have_empty(mover->options.segments) && mover_clean_begin(mover))
         return false;
-    if (!mover_wants_job(mover, &mover->generation))
+    if (!mover_wants_job(mover, &mover->generation)) {
+        if (now_ns - mover->job_end_ns > MOVER_MEMORY_NS)
+            mover_stage_free(&mover->stage);
         return false;
+    }
     uint64_t durable = wal_durable(mover->options.wal);
     if (mover_stage_open(&mover->stage, job_bytes(mover), durable) < 0) {
         log_warn(mover->log, "not enough memory to move the log to its segments: tried again");
@@ -337,7 +342,6 @@ bool mover_step(struct mover *mover, uint64_t budget)
 {
     uint64_t urgency = mover->phase != MOVER_IDLE ? mover_urgency(mover) : 1;
     budget *= urgency;
-    wal_set_held(mover->options.wal, mover_is_behind(mover));
     bool is_done = false;
     bool more;
     switch (mover->phase) {
@@ -367,9 +371,11 @@ bool mover_step(struct mover *mover, uint64_t budget)
     case MOVER_ENDING:
         return mover_end_step(mover);
     case MOVER_CLEANING:
-        if (!mover->is_committing)
-            mover_set_phase(mover, MOVER_IDLE);
-        return !mover->is_committing;
+        if (mover->is_committing)
+            return false;
+        mover->retry_ns = 0;
+        mover_set_phase(mover, MOVER_IDLE);
+        return true;
     }
     return false;
 }
@@ -436,7 +442,7 @@ void mover_free(struct mover *mover)
         return;
     for (struct list_node *node; (node = list_pop_front(&mover->closings)) != NULL;)
         free(container_of(node, struct closing, node));
-    mover_stage_close(&mover->stage);
+    mover_stage_free(&mover->stage);
     free(mover->syncs);
     free(mover->cleaning);
     free(mover);

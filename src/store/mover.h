@@ -29,6 +29,7 @@
 #include "store/doomed.h"
 #include "store/index.h"
 #include "store/manifest.h"
+#include "store/pace.h"
 #include "store/segments.h"
 #include "store/wal.h"
 
@@ -48,7 +49,7 @@ struct mover_options {
     uint64_t log_keep_bytes; /* sealed log segments beyond this are moved */
     uint64_t compact_min;    /* dead bytes of all segments that are worth a job */
     uint64_t stage_bytes;    /* memory of a job, beside its table; at least a record's size */
-    uint32_t window_size;    /* bytes of an input that are read at once: blocks, at most 4 MiB */
+    uint32_t window_size;    /* bytes of an input that are read at once: blocks, at most 1 MiB */
     uint64_t number_last;    /* of segments, as recovered */
     uint64_t sequence_last;  /* of chunks, as recovered */
     uint8_t *memory;         /* MOVER_MEMORY_SIZE bytes of the region, aligned to 4096 */
@@ -86,6 +87,9 @@ int mover_create(struct io *io, const struct log *log, const struct mover_option
 /* Does a piece of the work, about `budget` bytes of records. Returns whether there is more to do
  * without waiting for the disk. */
 bool mover_step(struct mover *mover, uint64_t budget);
+
+/* How long the log is, and may become: as long as jobs shorten it, or nothing would ever go on. */
+void mover_tell_log(const struct mover *mover, struct pace_log *ret_log);
 
 /* Whether a job is under way. */
 bool mover_is_busy(const struct mover *mover);

@@ -113,16 +113,23 @@ static bool is_resting(const struct mover *mover, uint8_t generation)
     return io_now_ns(mover->io) < rest->until_ns && !is_news;
 }
 
-bool mover_is_behind(const struct mover *mover)
+static uint64_t log_max(const struct mover *mover)
 {
+    uint64_t keep = max_u64(mover->options.log_keep_bytes, 1);
+    uint64_t most = LOG_LENGTH_MAX * keep;
     uint64_t free_size, total_size;
-    uint64_t log_max = LOG_LENGTH_MAX * mover->options.log_keep_bytes;
-    if (mover->is_failing || is_resting(mover, 1) || mover->retry_ns == UINT64_MAX ||
-        wal_sealed_bytes(mover->options.wal) <= 2 * mover->options.log_keep_bytes)
-        return false;
+    if (mover->is_failing || is_resting(mover, 1) || mover->retry_ns == UINT64_MAX)
+        return UINT64_MAX;
     if (io_disk_space(mover->io, mover->options.path, &free_size, &total_size) == 0)
-        log_max = min_u64(log_max, total_size / ROOM_SHARE);
-    return wal_sealed_bytes(mover->options.wal) > log_max;
+        most = min_u64(most, total_size / ROOM_SHARE);
+    return max_u64(most, 2 * keep);
+}
+
+void mover_tell_log(const struct mover *mover, struct pace_log *ret_log)
+{
+    ret_log->keep = mover->options.log_keep_bytes;
+    ret_log->length = wal_sealed_bytes(mover->options.wal);
+    ret_log->max = ret_log->length > ret_log->keep ? log_max(mover) : UINT64_MAX;
 }
 
 static uint64_t log_keep(const struct mover *mover)

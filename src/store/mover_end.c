@@ -8,6 +8,7 @@ void mover_end_job(struct mover *mover)
     mover_read_close(mover);
     mover_stage_close(&mover->stage);
     mover->error = 0;
+    mover->job_end_ns = io_now_ns(mover->io);
     mover_set_phase(mover, MOVER_IDLE);
 }
 

@@ -6,6 +6,7 @@
  *   mover_end.c    a job's end
  *   mover_clean.c  segments with nothing alive leave
  *   mover_read.c   an input's live records, one by one
+ *   mover_window.c its bytes, read ahead
  *   mover_doomed.c which of them are known to be dead
  *   mover_stage.c  where they wait for being written
  *   mover_write.c  chunks into the partitions' open segments, synced
@@ -29,9 +30,10 @@
 #define MOVER_TIGHT_BYTES_MIN (512 * KIB) /* the largest record fits */
 #define MOVER_GENERATIONS 2u
 static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.h tells it");
-#define MOVER_READ_SIZE ((uint32_t)(1 * MIB)) /* holds a whole batch or chunk */
-#define MOVER_READS 4u                        /* of an input at once, side by side */
-#define MOVER_WINDOW_SIZE (MOVER_READS * MOVER_READ_SIZE)
+#define MOVER_PART_SIZE ((uint32_t)(1 * MIB))    /* of an input; holds a whole batch or chunk */
+#define MOVER_PIECE_SIZE ((uint32_t)(256 * KIB)) /* one read: the log's writes wait behind it */
+#define MOVER_PIECES (MOVER_PART_SIZE / MOVER_PIECE_SIZE)
+#define MOVER_WINDOW_SIZE (4 * MOVER_PART_SIZE)  /* two parts, and room in front of each */
 #define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* the largest that is written */
 #define MOVER_BUFFERS 8u                         /* chunks being written */
 #define MOVER_SYNCS MOVER_FOLDERS_MAX            /* at once: the device makes one flush of many */
@@ -40,6 +42,7 @@ static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.
 #define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */
 /* What looking one record up costs of a step's budget, which counts bytes. */
 #define MOVER_LOOK_COST 256u
+#define MOVER_MEMORY_NS NS_PER_S       /* without a job: then the stage's memory goes */
 #define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
 
 enum mover_phase {
@@ -75,13 +78,43 @@ struct mover_input {
     uint64_t unit_end;
 };
 
-/* A part of the window on its way. */
+/* One read. */
 struct mover_piece {
     struct io_op op;
     struct mover *mover;
     uint32_t size;
     int32_t result;
 };
+
+struct mover_part {
+    struct mover_piece pieces[MOVER_PIECES];
+    uint32_t piece_count;
+    uint8_t *data;   /* MOVER_PART_SIZE bytes of memory, and as many before it */
+    uint64_t offset; /* in the file, of data[0] */
+    uint32_t before; /* valid bytes before data: a unit's begin, of the part before */
+    uint32_t size;   /* valid bytes from data on, once it is joined */
+    uint32_t wanted; /* bytes that were asked for; 0: the part is free */
+    bool is_joined;  /* it came, and somebody looked at it */
+    bool is_last;    /* the file ends in it, too early */
+    int error;       /* 0, or of the read behind `size` */
+};
+
+struct mover_window {
+    struct mover_part parts[2];
+    uint32_t now;      /* the part that is being taken apart */
+    uint32_t failures; /* reads of this input that the device refused */
+    bool has_ended;    /* the file is shorter than it should be */
+};
+
+/* `memory`: MOVER_WINDOW_SIZE bytes of the region, aligned to 4096. */
+void mover_window_init(struct mover_window *window, uint8_t *memory);
+
+/* For another input. Nothing is on its way. */
+void mover_window_reset(struct mover_window *window);
+bool mover_window_is_active(const struct mover_window *window);
+
+/* Whether the input's file is not worth another read. */
+bool mover_window_is_over(const struct mover_window *window);
 
 /* Where a job's memory was full in the middle of an input: the next one goes on there. */
 struct mover_resume {
@@ -104,21 +137,15 @@ struct mover_record {
 #define MOVER_AHEAD 16u
 
 struct mover_reader {
-    struct mover_piece pieces[MOVER_READS];
-    uint32_t piece_count;
+    struct mover_window window;
     struct segment_pin pin;
     bool is_pinning;
+    bool is_closing; /* once nothing of it is on its way any more */
     struct mover_input input;
     bool has_input;
     struct mover_record ahead[MOVER_AHEAD]; /* of the unit, in a ring */
     uint32_t ahead_first;
     uint32_t ahead_count;
-    uint8_t *window;
-    uint64_t window_offset; /* in the file */
-    uint32_t window_wanted; /* bytes that were asked for */
-    uint32_t window_size;   /* valid bytes */
-    uint32_t failures;      /* reads of this input that the device refused */
-    bool has_ended;         /* the file is shorter than it should be */
 };
 
 enum mover_read {
@@ -128,14 +155,25 @@ enum mover_read {
     MOVER_READ_END,     /* of the input */
 };
 
+/* Sees to it that `size` bytes from input.at on are there, at most MOVER_PART_SIZE. RECORD: they
+ * are. WAIT: for the disk. SKIPPED: they cannot be had. Once a read has failed, no more than is
+ * needed is read at a time, so that one bad block does not take its neighbours along. */
+enum mover_read mover_window_need(struct mover *mover, uint64_t size);
+
+/* The bytes at this offset of the file, which mover_window_need has seen to. */
+const uint8_t *mover_window_at(const struct mover_window *window, uint64_t offset);
+
 /* Takes the next live record of the input; its data is valid until the next call. */
 enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_record);
 
 /* Opens the input for mover_read_next. */
 void mover_read_open(struct mover *mover, const struct mover_input *input);
 
-/* Lets the input go: nothing of the reader is in flight. */
+/* Lets the input go, once the reads that are in flight are done. */
 void mover_read_close(struct mover *mover);
+
+/* mover_window.c: a read is done. */
+void mover_read_came(struct mover *mover);
 bool mover_read_is_active(const struct mover *mover);
 
 /* mover_doomed.c: whether this record, which has a slot and a newer one of its hash beside it, is
@@ -173,7 +211,11 @@ struct mover_stage {
 /* `created`: a log position that is durable: what a record that is alive now dies of is newer.
  * Errors: -ENOMEM. */
 int mover_stage_open(struct mover_stage *stage, uint64_t arena_size, uint64_t created);
+
+/* Forgets the records. The memory stays for the next job: getting 32 MiB from the kernel anew each
+ * time costs as much as a tenth of the job. */
 void mover_stage_close(struct mover_stage *stage);
+void mover_stage_free(struct mover_stage *stage);
 
 /* Copies the record. Returns false: it does not fit. */
 bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, bool purge);
@@ -244,6 +286,7 @@ struct mover {
     uint64_t retry_ns;   /* no job before */
     struct mover_rest rests[MOVER_GENERATIONS];
     uint64_t filled_bytes, filled_read_bytes; /* of all that was written, as in a segment */
+    uint64_t job_end_ns;                      /* of the last one */
     uint64_t job_last;                        /* log position when the job began */
     uint32_t compactions;                     /* since the last job of the log */
     uint32_t halvings; /* of a job's size, since the disk was too full for the last ones */
@@ -298,10 +341,6 @@ uint64_t mover_urgency(const struct mover *mover);
 
 /* Of all segments, without looking at each. */
 uint64_t mover_dead_bytes(const struct mover *mover);
-
-/* Whether the log is so long that it had better not grow any further: as long as jobs shorten it,
- * or nothing would ever go on. */
-bool mover_is_behind(const struct mover *mover);
 
 /* The job's next input. Returns false: no more. */
 bool mover_choose_input(struct mover *mover, struct mover_input *ret_input);

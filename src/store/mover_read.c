@@ -6,102 +6,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* ---- the window ---- */
-
-/* A device that refuses this many reads of an input is not asked any further. */
-#define READ_FAILURES_MAX 64u
-
-static bool is_reading(const struct mover_reader *reader)
-{
-    bool is_active = false;
-    for (uint32_t i = 0; i < MOVER_READS; i++)
-        is_active |= io_op_is_active(&reader->pieces[i].op);
-    return is_active;
-}
-
-static void note_failure(struct mover *mover, uint64_t offset, int error)
-{
-    struct mover_reader *reader = &mover->reader;
-    if (reader->failures++ == 0)
-        log_error(mover->log, "%s segment %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
-                  reader->input.is_segment ? "partition" : "log", reader->input.number, offset,
-                  strerror(-error));
-    reader->input.is_damaged = true;
-}
-
-/* What is there without a gap counts. */
-static void join_pieces(struct mover *mover)
-{
-    struct mover_reader *reader = &mover->reader;
-    for (uint32_t i = 0; i < reader->piece_count; i++) {
-        const struct mover_piece *piece = &reader->pieces[i];
-        if (piece->result < 0) {
-            note_failure(mover, reader->window_offset + reader->window_size, piece->result);
-            return;
-        }
-        reader->window_size += (uint32_t)piece->result;
-        mover->stats.read_bytes += (uint32_t)piece->result;
-        reader->has_ended = (uint32_t)piece->result < piece->size;
-        if (reader->has_ended)
-            return;
-    }
-}
-
-static void piece_done(struct io_op *op, int32_t result)
-{
-    struct mover_piece *piece = container_of(op, struct mover_piece, op);
-    piece->result = result;
-    if (!is_reading(&piece->mover->reader))
-        join_pieces(piece->mover);
-}
-
-static void load_window(struct mover *mover, uint64_t size)
-{
-    struct mover_reader *reader = &mover->reader;
-    const struct mover_input *input = &reader->input;
-    reader->window_offset = input->at;
-    reader->window_size = 0;
-    reader->window_wanted = (uint32_t)size;
-    reader->piece_count = 0;
-    for (uint64_t at = 0; at < size; at += MOVER_READ_SIZE) {
-        struct mover_piece *piece = &reader->pieces[reader->piece_count++];
-        piece->mover = mover;
-        piece->size = (uint32_t)min_u64(MOVER_READ_SIZE, size - at);
-        piece->op.done = piece_done;
-        io_read(mover->io, &piece->op, input->handle, reader->window + at, piece->size,
-                input->at + at);
-    }
-}
-
-/* The window's bytes at this offset of the file. */
-static const uint8_t *window_at(const struct mover_reader *reader, uint64_t offset)
-{
-    assert(offset >= reader->window_offset);
-    return reader->window + (offset - reader->window_offset);
-}
-
-static bool window_holds(const struct mover_reader *reader, uint64_t from, uint64_t upto)
-{
-    return from >= reader->window_offset && upto <= reader->window_offset + reader->window_size;
-}
-
-/* Sees to it that `size` bytes from the unit's begin on are in the window. RECORD: they are. WAIT:
- * for the disk. SKIPPED: they cannot be had. Once a read has failed, no more than is needed is
- * read at a time, so that one bad block does not take its neighbours along. */
-static enum mover_read need(struct mover *mover, uint64_t size)
-{
-    struct mover_reader *reader = &mover->reader;
-    const struct mover_input *input = &reader->input;
-    if (window_holds(reader, input->at, input->at + size))
-        return MOVER_READ_RECORD;
-    bool was_tried = reader->window_offset == input->at && reader->window_wanted == size;
-    if (was_tried || reader->has_ended || reader->failures >= READ_FAILURES_MAX)
-        return MOVER_READ_SKIPPED;
-    uint64_t ahead = reader->failures > 0 ? size : max_u64(size, mover->options.window_size);
-    load_window(mover, min_u64(ahead, input->end - input->at));
-    return MOVER_READ_WAIT;
-}
-
 /* ---- batches and chunks ---- */
 
 static void note_damage(struct mover *mover)
@@ -146,7 +50,7 @@ static int decode_chunk(const struct mover_input *input, const uint8_t *data, st
 
 static bool is_directory_sound(const struct mover_reader *reader)
 {
-    const uint8_t *chunk = window_at(reader, reader->input.at);
+    const uint8_t *chunk = mover_window_at(&reader->window, reader->input.at);
     struct segment_chunk_header header;
     return segment_chunk_header_decode(chunk, &header) == 0 &&
            segment_directory_check(&header, chunk) == 0;
@@ -162,7 +66,7 @@ static enum mover_read skip(struct mover *mover, uint64_t size)
     if (!input->is_searching)
         note_damage(mover);
     input->is_searching = true;
-    if (reader->has_ended || reader->failures >= READ_FAILURES_MAX)
+    if (mover_window_is_over(&reader->window))
         return MOVER_READ_END;
     input->at += size;
     return MOVER_READ_SKIPPED;
@@ -175,16 +79,16 @@ static enum mover_read begin_unit(struct mover *mover)
     struct mover_input *input = &reader->input;
     if (input->at >= input->end)
         return MOVER_READ_END;
-    enum mover_read header = need(mover, DISK_BLOCK_SIZE);
+    enum mover_read header = mover_window_need(mover, DISK_BLOCK_SIZE);
     if (header != MOVER_READ_RECORD)
         return header == MOVER_READ_WAIT ? header : skip(mover, DISK_BLOCK_SIZE);
-    const uint8_t *data = window_at(reader, input->at);
+    const uint8_t *data = mover_window_at(&reader->window, input->at);
     struct unit unit;
     int error =
         input->is_segment ? decode_chunk(input, data, &unit) : decode_batch(input, data, &unit);
-    if (error < 0 || unit.size > min_u64(MOVER_READ_SIZE, input->end - input->at))
+    if (error < 0 || unit.size > min_u64(MOVER_PART_SIZE, input->end - input->at))
         return skip(mover, DISK_BLOCK_SIZE);
-    enum mover_read whole = need(mover, unit.size);
+    enum mover_read whole = mover_window_need(mover, unit.size);
     if (whole == MOVER_READ_WAIT)
         return whole;
     if (whole == MOVER_READ_SKIPPED || (input->is_segment && !is_directory_sound(reader)))
@@ -219,7 +123,7 @@ static bool locate_in_batch(struct mover *mover, struct mover_record *ret_record
 {
     struct mover_reader *reader = &mover->reader;
     struct mover_input *input = &reader->input;
-    const uint8_t *data = window_at(reader, input->record_offset);
+    const uint8_t *data = mover_window_at(&reader->window, input->record_offset);
     int64_t size = record_decode(data, input->unit_end - input->record_offset, &ret_record->record);
     if (size < 0) {
         note_damage(mover);
@@ -241,15 +145,16 @@ static void locate_in_chunk(const struct mover_reader *reader, struct mover_inpu
                             struct mover_record *ret_record)
 {
     struct segment_entry entry;
-    segment_entry_decode(window_at(reader, input->unit_offset + SEGMENT_CHUNK_HEADER_SIZE +
-                                               (uint64_t)input->record_index * SEGMENT_ENTRY_SIZE),
-                         &entry);
+    segment_entry_decode(
+        mover_window_at(&reader->window, input->unit_offset + SEGMENT_CHUNK_HEADER_SIZE +
+                                             (uint64_t)input->record_index * SEGMENT_ENTRY_SIZE),
+        &entry);
     uint64_t offset = input->record_offset;
     input->record_index++;
     input->record_offset += round_up(entry.record_size, SEGMENT_RECORD_ALIGNMENT);
     *ret_record = (struct mover_record){
         .record = {.version = entry.version},
-        .data = window_at(reader, offset),
+        .data = mover_window_at(&reader->window, offset),
         .hash = entry.hash,
         .location = segment_location_make(input->file, offset),
         .partition = input->partition,
@@ -309,7 +214,7 @@ enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_re
     struct mover_reader *reader = &mover->reader;
     struct mover_input *input = &reader->input;
     assert(reader->has_input);
-    if (mover_read_is_active(mover))
+    if (reader->is_pinning)
         return MOVER_READ_WAIT;
     if (input->handle < 0)
         return MOVER_READ_END;
@@ -349,12 +254,8 @@ void mover_read_open(struct mover *mover, const struct mover_input *input)
     assert(!mover_read_is_active(mover) && !reader->has_input);
     reader->has_input = true;
     reader->input = *input;
-    reader->window_offset = 0;
-    reader->window_size = 0;
     reader->ahead_count = 0;
-    reader->window_wanted = 0;
-    reader->failures = 0;
-    reader->has_ended = false;
+    mover_window_reset(&reader->window);
     if (!input->is_segment) {
         reader->input.handle = wal_pin_file(mover->options.wal, input->file);
         reader->input.is_pinned = true;
@@ -368,13 +269,11 @@ void mover_read_open(struct mover *mover, const struct mover_input *input)
         pin_done(&reader->pin, handle);
 }
 
-void mover_read_close(struct mover *mover)
+static void let_go(struct mover *mover)
 {
     struct mover_reader *reader = &mover->reader;
-    assert(!mover_read_is_active(mover));
-    if (!reader->has_input)
-        return;
     const struct mover_input *input = &reader->input;
+    reader->is_closing = false;
     if (input->is_segment) {
         struct segment *segment = segments_find(mover->options.segments, input->file);
         segment->is_damaged |= input->is_damaged;
@@ -385,10 +284,26 @@ void mover_read_close(struct mover *mover)
             wal_keep_damaged(mover->options.wal, input->file);
         wal_unpin_file(mover->options.wal, input->file);
     }
+}
+
+void mover_read_close(struct mover *mover)
+{
+    struct mover_reader *reader = &mover->reader;
+    if (!reader->has_input)
+        return;
+    assert(!reader->is_pinning);
     reader->has_input = false;
+    reader->is_closing = true;
+    mover_read_came(mover);
+}
+
+void mover_read_came(struct mover *mover)
+{
+    if (mover->reader.is_closing && !mover_window_is_active(&mover->reader.window))
+        let_go(mover);
 }
 
 bool mover_read_is_active(const struct mover *mover)
 {
-    return mover->reader.is_pinning || is_reading(&mover->reader);
+    return mover->reader.is_pinning || mover_window_is_active(&mover->reader.window);
 }

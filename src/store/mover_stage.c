@@ -7,21 +7,41 @@
 /* Records are at least this large on the average, or the table is full before the arena is. */
 #define RECORD_SIZE_USUAL 128u
 
+static int take_memory(struct mover_stage *stage, uint64_t size)
+{
+    uint32_t capacity = (uint32_t)max_u64(size / RECORD_SIZE_USUAL, 16);
+    stage->arena = malloc(size);
+    stage->records = malloc(capacity * sizeof *stage->records);
+    if (stage->arena == NULL || stage->records == NULL) {
+        mover_stage_free(stage);
+        return -ENOMEM;
+    }
+    stage->arena_size = size;
+    stage->capacity = capacity;
+    return 0;
+}
+
 int mover_stage_open(struct mover_stage *stage, uint64_t arena_size, uint64_t created)
 {
-    *stage = (struct mover_stage){.arena_size = arena_size};
-    stage->capacity = (uint32_t)max_u64(arena_size / RECORD_SIZE_USUAL, 16);
+    if (stage->arena_size != arena_size)
+        mover_stage_free(stage);
+    int error = stage->arena == NULL ? take_memory(stage, arena_size) : 0;
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++)
         stage->created[i] = created;
-    stage->arena = malloc(arena_size);
-    stage->records = malloc(stage->capacity * sizeof *stage->records);
-    if (stage->arena != NULL && stage->records != NULL)
-        return 0;
-    mover_stage_close(stage);
-    return -ENOMEM;
+    return error;
 }
 
 void mover_stage_close(struct mover_stage *stage)
+{
+    *stage = (struct mover_stage){
+        .arena = stage->arena,
+        .arena_size = stage->arena_size,
+        .records = stage->records,
+        .capacity = stage->capacity,
+    };
+}
+
+void mover_stage_free(struct mover_stage *stage)
 {
     free(stage->arena);
     free(stage->records);

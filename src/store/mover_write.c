@@ -230,7 +230,7 @@ static bool write_next(struct mover *mover, bool *ret_done)
     while (mover->write_next == 0 && mover->write_partition + 1 < MOVER_PARTITIONS)
         mover->write_next = mover->stage.first[++mover->write_partition];
     if (mover->write_next == 0) {
-        *ret_done = !mover_write_is_active(mover);
+        *ret_done = !mover_write_is_active(mover) && !mover_read_is_active(mover);
         return *ret_done;
     }
     struct mover_output *output = mover_output_of(mover, mover->write_partition);

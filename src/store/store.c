@@ -286,6 +286,7 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
         plan_drop(store, plan);
         return status_of_append(store, result);
     }
+    pace_took(&store->pace, record_size(record->key.size, record->value.size));
     struct index_entry entry = {
         .version = record->version,
         .location = receipt.location,
@@ -324,6 +325,10 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
         return STORE_TOO_LARGE;
     if (reserve_is_released(&store->reserve))
         return STORE_NO_SPACE;
+    if (!pace_admits(&store->pace)) {
+        store->starved = true;
+        return STORE_BUSY;
+    }
     struct plan plan;
     enum store_status status = plan_write(store, key, true, &plan);
     if (status != STORE_OK)
@@ -356,6 +361,16 @@ enum store_status store_delete(struct store *store, struct slice key, uint64_t *
     return plan_commit(store, &plan, &record, (struct slice){(const uint8_t *)"", 0}, ret_gate);
 }
 
+/* Sets wait for the mover: a little each, and at the log's greatest length altogether. */
+static void keep_pace(struct store *store)
+{
+    struct pace_log log;
+    mover_tell_log(store->mover, &log);
+    wal_set_held(store->wal, log.length > log.max);
+    if (pace_step(&store->pace, &log))
+        store_made_room(store);
+}
+
 bool store_flush(struct store *store)
 {
     bool more = decode_step(&store->decodes);
@@ -366,6 +381,7 @@ bool store_flush(struct store *store)
     if (reserve_step(&store->reserve))
         mover_set_tight(store->mover, false);
     more |= mover_step(store->mover, MOVE_BUDGET);
+    keep_pace(store);
     more |= store_step_checkpoint(store, CHECKPOINT_BUDGET);
     more |= scrub_step(store->scrub, SCRUB_BUDGET);
     return more;

@@ -22,9 +22,9 @@ static int pass(struct store *store)
 static bool is_working(const struct store *store)
 {
     return store->lookups_active + store->proofs_active > 0 || large_is_busy(store) ||
-           io_op_is_active(&store->heartbeat) || mover_is_busy(store->mover) ||
-           store->checkpoint != NULL || reserve_is_busy(&store->reserve) ||
-           scrub_is_busy(store->scrub);
+           io_op_is_active(&store->heartbeat) || pace_is_busy(&store->pace) ||
+           mover_is_busy(store->mover) || store->checkpoint != NULL ||
+           reserve_is_busy(&store->reserve) || scrub_is_busy(store->scrub);
 }
 
 /* The log is durable by now, so that a checkpoint counts at once. */
@@ -70,6 +70,7 @@ int store_shut(struct store *store)
     int result = 0;
     store->is_shutting = true;
     io_cancel(store->io, &store->heartbeat);
+    pace_stop(&store->pace);
     mover_stop(store->mover);
     scrub_stop(store->scrub);
     while (result >= 0 && is_working(store))

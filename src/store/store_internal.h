@@ -12,6 +12,7 @@
 #include "store/index.h"
 #include "store/manifest.h"
 #include "store/mover.h"
+#include "store/pace.h"
 #include "store/recovery.h"
 #include "store/reserve.h"
 #include "store/segments.h"
@@ -143,6 +144,7 @@ struct store {
     struct bloom *bloom; /* in front of the index, for gets of absent keys */
     struct squeeze squeeze;
     struct mover *mover;
+    struct pace pace;       /* of sets */
     struct io_op heartbeat; /* background work looks for work, also when nobody asks for anything */
     bool is_shutting;
     struct scrub *scrub; /* NULL: it is off */

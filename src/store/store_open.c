@@ -30,7 +30,7 @@
 #define STAGE_SIZE_MAX (32 * MIB)
 
 /* One read of the mover. */
-#define MOVER_WINDOW (4 * MIB)
+#define MOVER_WINDOW (1 * MIB)
 
 /* Of the file that is kept for a full disk: the largest record and its chunk fit. */
 #define RESERVE_SIZE_MIN (2 * MIB)
@@ -384,6 +384,7 @@ static int open_mover(struct store *store)
     store->reserve.released = reserve_released;
     store->reserve.context = store;
     wal_set_kept_free(store->wal, reserved);
+    pace_init(&store->pace, store->io);
     return result;
 }
 
