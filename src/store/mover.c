@@ -311,6 +311,8 @@ static bool begin_job(struct mover *mover)
     if (!mover_wants_job(mover, &mover->generation)) {
         if (now_ns - mover->job_end_ns > MOVER_MEMORY_NS)
             mover_stage_free(&mover->stage);
+        if (mover_log_is_quiet(mover))
+            (void)wal_shed(mover->options.wal);
         return false;
     }
     uint64_t durable = wal_durable(mover->options.wal);

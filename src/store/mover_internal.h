@@ -368,6 +368,9 @@ bool mover_purge_is_due(struct mover *mover);
 /* The next segment that the round wants compacted. NULL: none now. */
 struct segment *mover_purge_victim(const struct mover *mover);
 
+/* Whether nothing was written for a while. */
+bool mover_log_is_quiet(struct mover *mover);
+
 /* Whether all of the log is to be moved, so that tombstones can be purged. */
 bool mover_purge_empties_log(struct mover *mover);
 

@@ -140,11 +140,9 @@ struct segment *mover_purge_victim(const struct mover *mover)
 
 /* ---- the log ---- */
 
-bool mover_purge_empties_log(struct mover *mover)
+bool mover_log_is_quiet(struct mover *mover)
 {
     struct mover_purge *purge = &mover->purge;
-    const struct index *index = mover->options.index;
-    uint64_t tombstones = index_tombstones(index);
     uint64_t now_ns = io_now_ns(mover->io);
     uint64_t last = wal_last(mover->options.wal);
     if (last != purge->quiet_last) {
@@ -152,7 +150,15 @@ bool mover_purge_empties_log(struct mover *mover)
         purge->quiet_ns = now_ns + QUIET_NS;
         purge->is_emptying = false;
     }
-    if (now_ns < purge->quiet_ns)
+    return now_ns >= purge->quiet_ns;
+}
+
+bool mover_purge_empties_log(struct mover *mover)
+{
+    struct mover_purge *purge = &mover->purge;
+    const struct index *index = mover->options.index;
+    uint64_t tombstones = index_tombstones(index);
+    if (!mover_log_is_quiet(mover))
         return false;
     /* Until the next write: when the tombstones have gone, files of the log still have to. */
     purge->is_emptying |= tombstones >= TOMBSTONES_MIN && 2 * tombstones >= index_count(index);

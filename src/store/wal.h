@@ -152,6 +152,10 @@ void wal_set_kept_free(struct wal *wal, uint64_t bytes);
 /* Makes no further segments for sets, which wait for recycled ones: the log is too long. */
 void wal_set_held(struct wal *wal, bool is_held);
 
+/* Goes on in the next segment when files are still there only because the newest header lists them;
+ * as long as enough segments are at hand. Returns whether it did. */
+bool wal_shed(struct wal *wal);
+
 /* Goes on in the next segment, so that the log can be emptied: when the open one has records, or
  * when that lets files go; as long as enough others are at hand. Returns whether it did. */
 bool wal_roll(struct wal *wal);

@@ -129,18 +129,26 @@ static bool wants_header(const struct wal *wal)
            !wal_segment_is_unlisted(wal, container_of(first, struct wal_segment, node));
 }
 
-bool wal_roll(struct wal *wal)
+static bool roll(struct wal *wal, bool is_worth_it)
 {
-    if (wal->failed != 0 || wal->is_shutting || wal->spare_count < WAL_SPARES_WANTED)
-        return false;
-    bool has_records = wal->position_last > wal->segment->header.last_before;
-    if (!has_records && !wants_header(wal))
+    if (!is_worth_it || wal->failed != 0 || wal->is_shutting ||
+        wal->spare_count < WAL_SPARES_WANTED)
         return false;
     if (wal->open != NULL) {
         wal_close_buffer(wal);
         wal_pump(wal);
     }
     return next_segment(wal, false) == 0;
+}
+
+bool wal_shed(struct wal *wal)
+{
+    return roll(wal, wants_header(wal));
+}
+
+bool wal_roll(struct wal *wal)
+{
+    return roll(wal, wal->position_last > wal->segment->header.last_before || wants_header(wal));
 }
 
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt)

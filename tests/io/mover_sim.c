@@ -137,6 +137,35 @@ Test(mover, log_is_kept_up_to_what_it_may_keep)
     bench_delete_it(bench);
 }
 
+static uint64_t log_files(const struct bench *bench)
+{
+    struct wal_stats stats;
+    wal_stats(bench->store->wal, &stats);
+    return stats.segments;
+}
+
+/* Those that the newest header lists stay, until the log goes on in another segment. */
+Test(mover, log_that_has_been_long_is_short_again_when_nothing_is_written)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    bench_open(bench, 4, 900, 5);
+    bench_pause(bench, true);
+    write_all(bench, 0, 900, 3000);
+    uint64_t most = log_files(bench);
+    cr_assert_geq(most, 9);
+    bench_pause(bench, false);
+    bench_settle(bench);
+    cr_assert(bench_run(bench, 5 * NS_PER_S));
+    cr_assert_leq(log_files(bench), 5, "%" PRIu64 " of %" PRIu64, log_files(bench), most);
+    uint64_t number = wal_number(bench->store->wal);
+    cr_assert(bench_run(bench, 5 * NS_PER_S));
+    cr_assert_eq(wal_number(bench->store->wal), number, "not for ever");
+    bench_end(bench);
+    cr_assert_eq(bench_start(bench), 0);
+    bench_check_all(bench);
+    bench_delete_it(bench);
+}
+
 Test(mover, compaction_frees_segments_and_then_rests)
 {
     struct bench *bench = bench_new(800, 2);
