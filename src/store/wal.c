@@ -127,16 +127,18 @@ static void take_over(struct wal *wal, struct wal_state *state)
     }
 }
 
-/* On a full disk a small segment will do: whoever wants to delete something has to get in. */
+/* On a full disk a small segment will do: whoever wants to delete something has to get in. Where
+ * there is nothing yet, nobody has: the disk is too small. */
 static int wait_for_spare(struct wal *wal)
 {
+    bool is_first = wal->number == 0;
     wal->segment_size_next = wal->options.segment_size;
     wal_keep(wal);
     while (wal->spare_count == 0) {
         if (wal->failed != 0)
             return wal->failed;
         bool has_failed = wal->disk_full && wal->keeper.task == WAL_TASK_NONE;
-        if (has_failed && wal->segment_size_next == segment_size_min(&wal->options))
+        if (has_failed && (is_first || wal->segment_size_next == segment_size_min(&wal->options)))
             return -ENOSPC;
         if (has_failed) {
             wal->segment_size_next = segment_size_min(&wal->options);

@@ -325,10 +325,10 @@ Test(wal_faults, a_start_on_a_full_disk_gets_in_with_a_small_segment)
     machine_free(machine);
 }
 
-Test(wal_faults, a_disk_without_room_for_the_smallest_segment_is_refused_at_start)
+Test(wal_faults, a_disk_without_room_for_one_segment_is_refused_at_the_first_start)
 {
     struct machine *machine = machine_create(7);
-    sim_disk_options(machine->disk)->capacity = 16 * KIB;
+    sim_disk_options(machine->disk)->capacity = 64 * KIB;
     struct wal_state *state;
     cr_assert_eq(machine_recover(machine, &state), 0);
     cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal),
