@@ -68,7 +68,7 @@ def index_growth(bench):
     keys. -durability interval, so that the device's flushes do not bound the growth."""
     end = 3_000_000 if bench.arguments.quick else 20_000_000
     seconds = bench.arguments.seconds
-    server = tools.minivault(bench, 1024, flags=("-durability", "interval"))
+    server = tools.minivault(bench, 1024 if bench.arguments.quick else 6144, flags=("-durability", "interval"))
     server.start()
     fill(bench, server, BEGIN, VALUE_SIZE, "--connections", 50, "--depth", 64)
     tools.mvload(bench, server, *GETS, "--depth", 16, "--warmup", 0, "--seconds", 1)

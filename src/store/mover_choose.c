@@ -113,6 +113,17 @@ static bool is_resting(const struct mover *mover, uint8_t generation)
     return io_now_ns(mover->io) < rest->until_ns && !is_news;
 }
 
+/* Moving reads all of a segment, whatever is alive in it: where the oldest one is all but dead it
+ * may stay as long again. A few keys that are overwritten all the time need no moving at all. */
+static uint64_t log_keep(const struct mover *mover)
+{
+    struct wal_sealed oldest;
+    if (mover->is_log_emptied)
+        return 0;
+    bool is_fading = wal_next_sealed(mover->options.wal, 0, &oldest) && oldest.is_fading;
+    return is_fading ? 2 * mover->options.log_keep_bytes : mover->options.log_keep_bytes;
+}
+
 static uint64_t log_max(const struct mover *mover)
 {
     uint64_t keep = max_u64(mover->options.log_keep_bytes, 1);
@@ -127,14 +138,9 @@ static uint64_t log_max(const struct mover *mover)
 
 void mover_tell_log(const struct mover *mover, struct pace_log *ret_log)
 {
-    ret_log->keep = mover->options.log_keep_bytes;
+    ret_log->keep = log_keep(mover);
     ret_log->length = wal_sealed_bytes(mover->options.wal);
     ret_log->max = ret_log->length > ret_log->keep ? log_max(mover) : UINT64_MAX;
-}
-
-static uint64_t log_keep(const struct mover *mover)
-{
-    return mover->is_log_emptied ? 0 : mover->options.log_keep_bytes;
 }
 
 static bool is_log_due(struct mover *mover)

@@ -183,7 +183,8 @@ struct wal_sealed {
     uint32_t file;   /* in locations; to be pinned for reading */
     uint64_t number; /* grows with time */
     uint64_t salt;
-    uint64_t end; /* batches lie in [WAL_DATA_OFFSET, end) */
+    uint64_t end;   /* batches lie in [WAL_DATA_OFFSET, end) */
+    bool is_fading; /* next to nothing of it is alive: what is left is likely to die as well */
 };
 
 /* The one with the lowest number above `after`. Returns false: there is none. */

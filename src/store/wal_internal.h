@@ -73,6 +73,7 @@ struct wal_segment {
     uint64_t size;      /* of the file */
     uint64_t end;       /* where the next batch goes; nothing from here on is the log's */
     uint64_t live;      /* records */
+    uint64_t records;   /* SEALED: there were so many; 0: not known */
     uint64_t doomed;    /* of these: dead, but they still have slots (doomed.h) */
     uint64_t killer_last;
     uint64_t position_last; /* recovered: of its last record; 0: none */

@@ -1,6 +1,9 @@
 /* Sealed segments, for the mover, which carries what is alive out of them. */
 #include "store/wal_internal.h"
 
+/* A segment of which less than this part is alive is all but dead. */
+#define FADING_SHARE 64u
+
 static bool is_movable(const struct wal_segment *segment)
 {
     return segment->state == WAL_SEGMENT_SEALED && segment->is_settled && segment->live > 0 &&
@@ -21,22 +24,23 @@ uint64_t wal_sealed_bytes(const struct wal *wal)
     return bytes;
 }
 
+static uint64_t really_live(const struct wal_segment *segment)
+{
+    return segment->live - segment->doomed;
+}
+
 static bool show(const struct wal_segment *segment, struct wal_sealed *ret_sealed)
 {
     if (segment == NULL)
         return false;
     *ret_sealed = (struct wal_sealed){
+        .is_fading = really_live(segment) <= segment->records / FADING_SHARE,
         .file = segment->file,
         .number = segment->header.number,
         .salt = segment->header.salt,
         .end = segment->end,
     };
     return true;
-}
-
-static uint64_t really_live(const struct wal_segment *segment)
-{
-    return segment->live - segment->doomed;
 }
 
 bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)

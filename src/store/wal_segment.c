@@ -114,6 +114,7 @@ void wal_seal_segment(struct wal *wal)
     assert(segment->end + WAL_BLOCK_SIZE <= segment->size);
     (void)take_block(wal, WAL_BUFFER_SEAL);
     segment->end += WAL_BLOCK_SIZE;
+    segment->records = wal->position_last - segment->header.last_before;
     segment->state = WAL_SEGMENT_SEALED;
     wal->segment = NULL;
 }
@@ -130,6 +131,7 @@ void wal_take_spare(struct wal *wal)
     segment->state = WAL_SEGMENT_OPEN;
     segment->is_settled = false;
     segment->end = WAL_DATA_OFFSET;
+    segment->records = 0;
     segment->killer_last = 0;
     segment->listed_last = 0;
     segment->is_dead = false;
