@@ -20,12 +20,19 @@ GIT_TAG := $(shell git describe --tags --match 'v*' --dirty 2>/dev/null)
 GIT_COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 VERSION := $(or $(patsubst v%,%,$(GIT_TAG)),0.1.0$(addprefix +,$(GIT_COMMIT)))
 
-CPPFLAGS := -D_GNU_SOURCE -Isrc -Iinclude
+# From the root: bpf/steer.h, and what is generated from bpf/.
+CPPFLAGS := -D_GNU_SOURCE -Isrc -Iinclude -I.
 WARNINGS := -Wall -Wextra -Werror
 CFLAGS_ALL := -std=gnu11 $(WARNINGS) -pthread
-LIBRARIES := -luring -lzstd -lisal -lsodium -pthread
+# A program is linked with those that it really uses: the offline tools need no libbpf.
+LIBRARIES := -Wl,--as-needed -luring -lzstd -lisal -lsodium -lbpf -lllhttp -pthread
+# What tests hold our own work against.
+LIBRARIES_TEST := -lyyjson
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# gcc says of every fence that ThreadSanitizer does not model it. The post's order two words of
+# different threads and publish nothing, so it misses nothing.
+THREAD_SANITIZE := -fsanitize=thread -Wno-tsan
 FUZZ_SANITIZE := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
 # ---- sources ----
@@ -49,18 +56,27 @@ SIM := $(call find_c,tests/sim)
 FUZZ := $(call find_c,tests/fuzz)
 FUZZ_HELPERS := $(filter-out %_fuzz.c,$(FUZZ))
 FUZZ_TARGETS := $(patsubst tests/fuzz/%_fuzz.c,%,$(filter %_fuzz.c,$(FUZZ)))
+# Those in the simulated world.
+FUZZ_SIMULATED := front
+# What several threads touch, and the world that they sleep in.
+THREADS := $(call find_c,tests/threads)
+SRC_THREADS := $(addprefix src/shard/,mailbox.c post.c lease.c rate.c) $(SRC_URING) \
+    src/base/histogram.c
 PERF_COMMON := $(call find_c,perf/common)
-PERF_PROGRAMS := mvload bound micro cache_trace engine
+PERF_PROGRAMS := mvload bound crowd micro mail cache_trace engine
 # One file each, in perf/storage.
 PERF_BOUNDS := loopback sequence
-PERF_LOAD := perf/mvload/histogram.c perf/mvload/keys.c
+PERF_LOAD := perf/mvload/keys.c
 PERF := $(PERF_COMMON) $(call find_c,$(addprefix perf/,$(PERF_PROGRAMS))) \
     $(PERF_BOUNDS:%=perf/storage/%.c)
 PLANTS := ack_before_sync reuse_buffer skip_directory_sync replay_stale drop_tombstone \
     skip_segment_sync
 
-ALL_C := $(SRC) $(UNIT) $(IO) $(SIM) $(FUZZ) $(PERF)
-ALL_H := $(sort $(shell find src include tests perf -name '*.h' 2>/dev/null))
+# The steering program, for the kernel: no object of ours.
+BPF := $(wildcard bpf/*.bpf.c)
+
+ALL_C := $(SRC) $(UNIT) $(IO) $(SIM) $(THREADS) $(FUZZ) $(PERF)
+ALL_H := $(sort $(shell find src include bpf tests perf -name '*.h' 2>/dev/null))
 # Only these see the version, so that a commit does not rebuild the rest.
 VERSIONED := $(shell grep -lw MINIVAULT_VERSION $(SRC) /dev/null)
 
@@ -92,10 +108,31 @@ OPTIMIZED := -O3 -flto=auto $(if $(filter x86_64,$(MACHINE)),-march=x86-64-v2)
 $(eval $(call variant,release,$(CC),-O2 -g))
 $(eval $(call variant,optimized,$(CC),$(OPTIMIZED)))
 $(eval $(call variant,asan,$(CC),-O1 -g $(SANITIZE)))
+$(eval $(call variant,tsan,$(CC),-O1 -g $(THREAD_SANITIZE)))
 $(eval $(call variant,clang,$(CLANG),-O1))
 $(eval $(call variant,fuzz,$(CLANG),-O1 -g $(FUZZ_SANITIZE)))
 $(foreach plant,$(PLANTS),$(eval $(call variant,plant-$(plant),$(CC),\
     -O2 -g -DPLANT_$(shell echo $(plant) | tr a-z A-Z))))
+
+# ---- the steering program: compiled for the kernel, embedded as libbpf's skeleton ----
+
+# Debian has it where only root's PATH looks.
+BPFTOOL := $(or $(shell command -v bpftool),/usr/sbin/bpftool)
+# The kernel's headers want asm/types.h, which is the machine's; v3 (Linux 5.12) has 32-bit registers.
+BPF_FLAGS := -target bpf -mcpu=v3 -O2 -g -ffreestanding -std=gnu11 $(WARNINGS) -I. \
+    -idirafter /usr/include/$(shell $(CC) -print-multiarch)
+
+# Linked by bpftool, which leaves the debugger's sections out.
+build/bpf/steer.bpf.o: bpf/steer.bpf.c bpf/steer.h Makefile
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  $(CLANG) $@")
+	$(Q)$(CLANG) $(BPF_FLAGS) -c -o $@.part $<
+	$(Q)$(BPFTOOL) gen object $@ $@.part
+
+build/bpf/steer.skel.h: build/bpf/steer.bpf.o
+	$(Q)$(BPFTOOL) gen skeleton $< name steer_bpf >$@
+
+$(VARIANTS:%=build/%/src/net/steer.o): build/bpf/steer.skel.h
 
 # ---- programs ----
 
@@ -121,7 +158,7 @@ build/asan/minivault: $(call objects,asan,$(SRC_REAL) src/main.c)
 # $(1) variant
 define test_programs
 build/$(1)/bin/unit: $$(call objects,$(1),$$(UNIT)) build/$(1)/real.a
-	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
+	$$(LINK_$(1)) $$(LIBRARIES) $$(LIBRARIES_TEST) -lcriterion
 build/$(1)/bin/io_uring: $$(call objects,$(1),$$(IO_REAL)) build/$(1)/real.a
 	$$(LINK_$(1)) $$(LIBRARIES) -lcriterion
 build/$(1)/bin/io_sim: $$(call objects,$(1),$$(IO_SIMULATED)) build/$(1)/simulated.a
@@ -135,12 +172,18 @@ build/$(1)/sim: $$(call objects,$(1),$$(SIM)) build/$(1)/simulated.a
 endef
 $(foreach name,release asan $(PLANTS:%=plant-%),$(eval $(call sim_program,$(name))))
 
-# $(1) target
-define fuzz_program
-build/fuzz/$(1): $$(call objects,fuzz,tests/fuzz/$(1)_fuzz.c $$(FUZZ_HELPERS)) build/fuzz/real.a
-	$$(LINK_fuzz) $$(LIBRARIES)
+define threads_program
+build/$(1)/threads: $$(call objects,$(1),$$(THREADS) $$(SRC_THREADS))
+	$$(LINK_$(1)) $$(LIBRARIES)
 endef
-$(foreach name,$(FUZZ_TARGETS),$(eval $(call fuzz_program,$(name))))
+$(foreach name,release tsan,$(eval $(call threads_program,$(name))))
+
+# $(1) target, $(2) world
+define fuzz_program
+build/fuzz/$(1): $$(call objects,fuzz,tests/fuzz/$(1)_fuzz.c $$(FUZZ_HELPERS)) build/fuzz/$(2).a
+	$$(LINK_fuzz) $$(LIBRARIES) $$(LIBRARIES_TEST)
+endef
+$(foreach name,$(FUZZ_TARGETS),$(eval $(call fuzz_program,$(name),$(if $(filter $(FUZZ_SIMULATED),$(name)),simulated,real))))
 
 # $(1) program
 define perf_program
@@ -149,12 +192,14 @@ build/release/bin/$(1): $$(call objects,release,$$(call find_c,perf/$(1)) $(2)) 
 endef
 $(eval $(call perf_program,mvload,$(PERF_COMMON)))
 $(eval $(call perf_program,bound,$(PERF_COMMON)))
+$(eval $(call perf_program,crowd,$(PERF_COMMON)))
 $(eval $(call perf_program,micro))
+$(eval $(call perf_program,mail))
 $(eval $(call perf_program,cache_trace,perf/common/options.c perf/mvload/keys.c))
 $(eval $(call perf_program,engine,$(PERF_COMMON) $(PERF_LOAD)))
 
 $(PERF_BOUNDS:%=build/release/bin/%): build/release/bin/%: build/release/perf/storage/%.o \
-    $(call objects,release,$(PERF_COMMON) $(PERF_LOAD))
+    $(call objects,release,$(PERF_COMMON) $(PERF_LOAD)) build/release/real.a
 	$(LINK_release) $(LIBRARIES) -lm
 
 # Changes only when the version does.
@@ -170,7 +215,7 @@ build/compiled-clang: $(call objects,clang,$(ALL_C))
 
 # ---- what a person asks for ----
 
-.PHONY: build build-optimized run deps test test-programs perf sim fuzz bench bench-storage lint \
+.PHONY: build build-optimized run deps test test-programs perf sim fuzz bench bench-storage bench-front lint \
     format install clean help FORCE
 
 build: ./minivault ./minivault-admin ## builds ./minivault and ./minivault-admin (the default)
@@ -203,12 +248,16 @@ bench-storage: build-optimized perf ## the storage's targets, beside fio, Redis 
 	@.ci/deps bench
 	perf/storage/compare --minivault $(CURDIR)/minivault-optimized $(BENCH_FLAGS)
 
-lint: ## clang-format, clang-tidy and cppcheck
+bench-front: build-optimized perf ## the front's targets, beside bare servers and nginx; BENCH_FLAGS="..."
+	@.ci/deps bench
+	perf/front/compare --minivault $(CURDIR)/minivault-optimized $(BENCH_FLAGS)
+
+lint: build/bpf/steer.skel.h ## clang-format, clang-tidy and cppcheck
 	@.ci/deps build test lint
-	@.ci/lint $(ALL_C) $(ALL_H)
+	@.ci/lint $(ALL_C) $(BPF) $(ALL_H)
 
 format: ## formats every source in place
-	clang-format -i $(ALL_C) $(ALL_H)
+	clang-format -i $(ALL_C) $(BPF) $(ALL_H)
 
 install: build ## installs into DESTDIR and PREFIX=/usr/local
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin minivault minivault-admin

@@ -1,4 +1,5 @@
 #include "flags.h"
+#include "pin.h"
 
 #include "base/assert.h"
 
@@ -86,6 +87,12 @@ static int set_auth_file(struct config *config, const char *value)
     return *value == '\0' ? -EINVAL : 0;
 }
 
+static int set_settings(struct config *config, const char *value)
+{
+    config->settings_file = value;
+    return *value == '\0' ? -EINVAL : 0;
+}
+
 static int set_auth_mode(struct config *config, const char *value)
 {
     static const char *const names[] = {"none", "writes", "all"};
@@ -165,6 +172,15 @@ static int set_log_level(struct config *config, const char *value)
     return 0;
 }
 
+static int set_slowlog(struct config *config, const char *value)
+{
+    uint64_t number;
+    int result = parse_number(value, 0, 3600000, &number);
+    if (result == 0)
+        config->slowlog_ns = number * NS_PER_MS;
+    return result;
+}
+
 static int set_connections(struct config *config, const char *value)
 {
     uint64_t number;
@@ -172,6 +188,30 @@ static int set_connections(struct config *config, const char *value)
     if (result == 0)
         config->connections_max = (uint32_t)number;
     return result;
+}
+
+static int set_drain_delay(struct config *config, const char *value)
+{
+    uint64_t number;
+    int result = parse_number(value, 0, 3600, &number);
+    if (result == 0)
+        config->drain_delay_ns = number * NS_PER_S;
+    return result;
+}
+
+static int set_shards(struct config *config, const char *value)
+{
+    uint64_t number;
+    int result = parse_number(value, 0, PIN_SHARDS_MAX, &number);
+    if (result == 0)
+        config->shard_count = (uint32_t)number;
+    return result;
+}
+
+static int set_pin(struct config *config, const char *value)
+{
+    config->pin = value;
+    return pin_check(value);
 }
 
 static int set_accept_loss(struct config *config, const char *value)
@@ -196,14 +236,19 @@ static const struct flag flags[] = {
     {"data", true, set_data, "a directory, at most 3800 bytes of path"},
     {"auth", true, set_auth, "a secret of at most 4096 bytes"},
     {"auth-file", true, set_auth_file, "the path of a file"},
+    {"settings", true, set_settings, "the path of a file"},
     {"authmode", true, set_auth_mode, "none, writes or all"},
     {"ratelimit", true, set_rate_limit, "operations a second, 0 (no limit) to 1000000000"},
     {"cache", true, set_cache, "MiB, 1 to 1048576"},
     {"workers", true, set_workers, "1 to 10000"},
     {"durability", true, set_durability, "commit, interval or none"},
     {"busypoll", true, set_busy_poll, "microseconds, 0 (never) to 1000"},
+    {"shards", true, set_shards, "0 (one a CPU) to 256"},
+    {"pin", true, set_pin, "auto, off, or a list of CPUs (0-3,8)"},
     {"connections", true, set_connections, "1 to 50000"},
     {"scrub", true, set_scrub, "off, auto, or MiB a second, 1 to 100000"},
+    {"slowlog", true, set_slowlog, "milliseconds, 0 (off) to 3600000"},
+    {"drain-delay", true, set_drain_delay, "seconds, 0 to 3600"},
     {"log-level", true, set_log_level, "debug, info, warn or error"},
     {"accept-loss", false, set_accept_loss, "no value"},
     {"probe", false, set_probe, "no value"},
@@ -298,6 +343,28 @@ static enum flags_result parse_one(int argc, char **argv, int *index, struct con
     return FLAGS_RUN;
 }
 
+int flags_set(struct config *config, const char *name, const char *value, char *ret_error)
+{
+    const struct flag *flag = find(name, strlen(name));
+    if (flag == NULL || !flag->takes_value) {
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "%.64s takes no value", name);
+        return -EINVAL;
+    }
+    if (flag->set(config, value) == 0)
+        return 0;
+    (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "%s wants %s, not \"%.64s\"", flag->name,
+                   flag->expected, value);
+    return -EINVAL;
+}
+
+/* A credential of systemd's stands in for -auth-file. */
+static void take_credential(struct config *config)
+{
+    if (*config->secret == '\0' && config->secret_file == NULL &&
+        !(config->auth_mode_given && config->auth_mode == AUTH_NONE))
+        config->secret_file = config->credential;
+}
+
 static enum flags_result check_together(const struct config *config, char *ret_error)
 {
     bool has_secret = *config->secret != '\0' || config->secret_file != NULL;
@@ -309,7 +376,8 @@ static enum flags_result check_together(const struct config *config, char *ret_e
                   "DELETE need it) or "
                   "-authmode all";
     else if (!has_secret && config->auth_mode != AUTH_NONE)
-        problem = "-authmode writes and all need a secret: add -auth-file FILE or -auth SECRET";
+        problem = "-authmode writes and all need a secret: add -auth-file FILE, "
+                  "-auth SECRET or systemd's credential minivault-auth";
     if (problem == NULL)
         return FLAGS_RUN;
     (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "%s", problem);
@@ -323,6 +391,7 @@ enum flags_result flags_parse(int argc, char **argv, struct config *config, char
         if (result != FLAGS_RUN)
             return result;
     }
+    take_credential(config);
     return check_together(config, ret_error);
 }
 
@@ -346,12 +415,25 @@ const char *flags_help(void)
            "                         none      at once; synced at shutdown only: a crash may lose "
            "everything\n"
            "                                   since the start\n"
-           "  -auth \"\"             the clients' secret. It shows in the process list: prefer "
+           "  -auth \"\"             the clients' secret. It may show in shell histories: prefer "
            "-auth-file\n"
            "  -auth-file FILE      a file with the secret; one trailing newline is not part of it\n"
+           "                       (without either: systemd's credential minivault-auth)\n"
            "  -authmode none       who needs the secret: none, writes (SET and DELETE), all (all "
            "but HEALTH)\n"
+           "  -shards 0            threads, each with its part of the keys (0: one for each CPU "
+           "that "
+           "this process\n"
+           "                       may run on; at most 256). A directory is converted at the start "
+           "when it had\n"
+           "                       another count\n"
+           "  -pin auto            CPUs of the shards' threads: auto (one each, when there are as "
+           "many), off, or\n"
+           "                       a list (0-3,8)\n"
            "  -connections 50000   clients at once (1 to 50000); RLIMIT_NOFILE may allow fewer\n"
+           "  -ratelimit 0         operations a second of the whole node, with bursts of a tenth "
+           "of "
+           "it (0: no limit)\n"
            "  -busypoll 50         microseconds to spin for more work before sleeping (0 to 1000; "
            "0: never)\n"
            "  -scrub auto          how fast the disk is read in the background to find what rots: "
@@ -359,7 +441,14 @@ const char *flags_help(void)
            "                       all of it within 7 days, at least 1 MiB a second; or MiB a "
            "second "
            "(1 to 100000)\n"
+           "  -drain-delay 0       seconds from SIGTERM, /readyz failing and everything else as "
+           "usual, until the\n"
+           "                       drain begins: for load balancers to see it (0 to 3600)\n"
+           "  -slowlog 0           milliseconds from which on a request is logged (0: off), at\n"
+           "                       most 10 a second, with its key's hash and where the time went\n"
            "  -log-level info      debug, info, warn or error, to stderr\n"
+           "  -settings FILE       lines NAME = VALUE of log-level and slowlog: before flags, and\n"
+           "                       read again at SIGHUP, as is the file of -auth-file\n"
            "  -probe               measure again how this device makes writes durable fastest\n"
            "  -accept-loss         go on although damage has destroyed acknowledged writes: see "
            "the log message\n"
@@ -370,7 +459,6 @@ const char *flags_help(void)
            "  -http 0              HTTP/JSON port (0: off)\n"
            "  -public-url          this node's address in a cluster; with CLUSTER_NODES in the "
            "environment\n"
-           "  -ratelimit 0         operations a second (0: no limit)\n"
            "  -workers 50          replication batches in flight\n"
            "\n"
            "SIGTERM and SIGINT drain: no new connections, what was received is answered, all is "

@@ -17,6 +17,10 @@ enum flags_result {
  * FLAGS_BAD `ret_error` (FLAGS_ERROR_SIZE bytes) says what is wrong and what would be right. */
 enum flags_result flags_parse(int argc, char **argv, struct config *config, char *ret_error);
 
+/* Sets one flag, given by its name without dash, that takes a value. Errors: -EINVAL, with
+ * `ret_error` as above. */
+int flags_set(struct config *config, const char *name, const char *value, char *ret_error);
+
 /* The text of --help. */
 const char *flags_help(void);
 

@@ -1,16 +1,17 @@
-/* The init ladder: flags -> secret -> world -> server; then passes until a signal drains it.
+/* The init ladder: flags -> secret -> threads; then signals, until they have drained.
  *
- * The shard runs on a thread of its own, which alone touches its world. The first thread waits for
- * signals. */
+ * Each shard runs on a thread of its own (threads.h), which alone touches its world. The first
+ * thread waits for signals. */
 #include "flags.h"
-#include "net/server.h"
+#include "pin.h"
+#include "reload.h"
+#include "secret.h"
+#include "threads.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,142 +24,14 @@
 #endif
 
 #define EXIT_USAGE 2
-#define SIGNAL_THREAD_ENDED SIGUSR2
-
-struct shard_thread {
-    pthread_t thread;
-    const struct config *config;
-    const struct log *log;
-    pthread_mutex_t io_lock;
-    struct io *io; /* NULL while there is no world to be woken; under io_lock */
-    atomic_bool drain;
-    int result;
-};
-
-/* ---- the shard's thread ---- */
-
-static int run_server(struct shard_thread *shard, struct server *server)
-{
-    for (;;) {
-        if (atomic_load(&shard->drain))
-            server_drain(server);
-        int result = server_pass(server);
-        if (result != 0)
-            return result;
-    }
-}
-
-static void set_io(struct shard_thread *shard, struct io *io)
-{
-    (void)pthread_mutex_lock(&shard->io_lock);
-    shard->io = io;
-    (void)pthread_mutex_unlock(&shard->io_lock);
-}
-
-static int run_world(struct shard_thread *shard)
-{
-    struct io_options options;
-    char message[IO_ERROR_SIZE];
-    struct io *io;
-    server_io_options(shard->config, &options);
-    int result = io_open(&options, &io, message);
-    if (result < 0) {
-        log_error(shard->log, "cannot start: %s", message);
-        return result;
-    }
-    if (message[0] != '\0')
-        log_warn(shard->log, "%s", message);
-    struct server *server = NULL;
-    result = server_open(io, shard->config, shard->log, &server);
-    if (result == 0) {
-        set_io(shard, io);
-        result = run_server(shard, server);
-        set_io(shard, NULL);
-    }
-    io_close(io);
-    server_close(server);
-    return result < 0 ? result : 0;
-}
-
-static void *thread_main(void *context)
-{
-    struct shard_thread *shard = context;
-    shard->result = run_world(shard);
-    (void)kill(getpid(), SIGNAL_THREAD_ENDED);
-    return NULL;
-}
-
-/* ---- the secret ---- */
-
-/* Reads the secret from its file. Errors: -errno; -EFBIG (over CONFIG_SECRET_SIZE_MAX), -EINVAL
- * (empty, or a NUL in it). */
-static int read_secret(const char *path, char *ret_secret)
-{
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return -errno;
-    ssize_t size = read(file, ret_secret, CONFIG_SECRET_SIZE_MAX + 2);
-    int result = size < 0 ? -errno : 0;
-    (void)close(file);
-    if (result < 0)
-        return result;
-    size_t length = (size_t)size;
-    if (length > 0 && ret_secret[length - 1] == '\n')
-        length--;
-    if (length > CONFIG_SECRET_SIZE_MAX)
-        return -EFBIG;
-    ret_secret[length] = '\0';
-    return length == 0 || strlen(ret_secret) != length ? -EINVAL : 0;
-}
-
-/* A secret on the command line is taken out of the process list. */
-static void hide_secret(int argc, char **argv, char *copy, struct config *config)
-{
-    if (*config->secret == '\0')
-        return;
-    (void)snprintf(copy, CONFIG_SECRET_SIZE_MAX + 2, "%s", config->secret);
-    for (int i = 1; i < argc; i++) {
-        char *end = argv[i] + strlen(argv[i]);
-        if (config->secret >= argv[i] && config->secret < end)
-            memset((char *)config->secret, '*', strlen(config->secret));
-    }
-    config->secret = copy;
-}
-
-static int prepare_secret(int argc, char **argv, char *copy, struct config *config,
-                          const struct log *log)
-{
-    hide_secret(argc, argv, copy, config);
-    if (config->secret_file == NULL)
-        return 0;
-    int result = read_secret(config->secret_file, copy);
-    if (result < 0) {
-        log_error(log, "cannot take the secret from %s: %s", config->secret_file,
-                  result == -EINVAL
-                      ? "it is empty or has a NUL byte"
-                      : (result == -EFBIG ? "it has more than 4096 bytes" : strerror(-result)));
-        return result;
-    }
-    config->secret = copy;
-    return 0;
-}
-
 /* ---- signals ---- */
 
 static void warn_about_later_features(const struct config *config, const struct log *log)
 {
     const char *nodes = getenv("CLUSTER_NODES");
-    if (config->http_port != 0)
-        log_warn(log, "-http %u: HTTP comes with a later release; nothing listens there",
-                 config->http_port);
     if (config->public_url != NULL || (nodes != NULL && *nodes != '\0'))
         log_warn(log, "-public-url and CLUSTER_NODES: clusters come with a later release; this "
                       "node is alone");
-    if (config->rate_limit != 0)
-        log_warn(log,
-                 "-ratelimit %" PRIu64
-                 ": the rate limit comes with a later release; nothing is limited",
-                 config->rate_limit);
     if (config->workers != 50)
         log_warn(log, "-workers %u: replication comes with a later release", config->workers);
 }
@@ -169,51 +42,73 @@ static void block_signals(sigset_t *ret_signals)
     sigemptyset(ret_signals);
     sigaddset(ret_signals, SIGTERM);
     sigaddset(ret_signals, SIGINT);
-    sigaddset(ret_signals, SIGNAL_THREAD_ENDED);
+    sigaddset(ret_signals, SIGHUP);
+    sigaddset(ret_signals, THREADS_SIGNAL);
     (void)pthread_sigmask(SIG_BLOCK, ret_signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN);
 }
 
-/* Waits until the shard has ended. */
-static int wait_for_end(struct shard_thread *shard, const sigset_t *signals)
+/* Waits until all shards have ended, or one has failed. `given`: what the flags say; `config`: what
+ * counts at first. */
+static int wait_for_end(struct threads *threads, const sigset_t *signals,
+                        const struct config *given, const struct config *config, struct log *log)
 {
+    struct config now = *config;
     for (;;) {
         int number = 0;
         if (sigwait(signals, &number) != 0)
             continue;
-        if (number == SIGNAL_THREAD_ENDED)
-            break;
-        if (atomic_exchange(&shard->drain, true))
+        if (number == SIGHUP) {
+            struct reload reload;
+            reload_all(given, &now, log, &reload);
+            threads_reload(threads, &reload);
             continue;
-        (void)pthread_mutex_lock(&shard->io_lock);
-        if (shard->io != NULL)
-            io_wake(shard->io);
-        (void)pthread_mutex_unlock(&shard->io_lock);
+        }
+        if (number != THREADS_SIGNAL) {
+            threads_drain(threads);
+            continue;
+        }
+        int result = threads_look(threads);
+        if (result <= 0)
+            return result;
     }
-    (void)pthread_join(shard->thread, NULL);
-    return shard->result;
 }
 
-static int run(const struct config *config, const struct log *log)
+static const char *durability_name(enum wal_durability durability)
+{
+    return durability == WAL_COMMIT ? "commit" : durability == WAL_INTERVAL ? "interval" : "none";
+}
+
+static const char *plural(uint32_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+static int run(const struct config *given, const struct config *config, struct log *log)
 {
     sigset_t signals;
     block_signals(&signals);
-    struct shard_thread shard = {
-        .config = config, .log = log, .io_lock = PTHREAD_MUTEX_INITIALIZER};
-    log_info(log, "minivault %s starts: data directory %s, durability %s, cache %" PRIu64 " MiB",
-             MINIVAULT_VERSION, config->data_path,
-             config->durability == WAL_COMMIT     ? "commit"
-             : config->durability == WAL_INTERVAL ? "interval"
-                                                  : "none",
-             config->cache_size / MIB);
-    warn_about_later_features(config, log);
-    int result = pthread_create(&shard.thread, NULL, thread_main, &shard);
-    if (result != 0) {
-        log_error(log, "cannot start a thread: %s", strerror(result));
+    uint32_t cpus = pin_cpu_count();
+    uint32_t shard_count = config->shard_count != 0 ? config->shard_count : cpus;
+    struct pins pins;
+    int result = pin_resolve(config->pin, shard_count, &pins);
+    if (result < 0) {
+        log_error(log, "-pin %s names a CPU that this process may not run on", config->pin);
         return EXIT_FAILURE;
     }
-    return wait_for_end(&shard, &signals) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    log_info(log,
+             "minivault %s starts: data directory %s, %u shard%s on %u CPU%s, durability %s, cache "
+             "%" PRIu64 " MiB",
+             MINIVAULT_VERSION, config->data_path, shard_count, plural(shard_count), cpus,
+             plural(cpus), durability_name(config->durability), config->cache_size / MIB);
+    warn_about_later_features(config, log);
+    struct threads *threads;
+    if (threads_start(config, log, shard_count, &pins, &threads) < 0)
+        return EXIT_FAILURE;
+    if (wait_for_end(threads, &signals, given, config, log) < 0)
+        _exit(EXIT_FAILURE); /* the others run still; what they have acknowledged is on disk */
+    threads_close(threads);
+    return EXIT_SUCCESS;
 }
 
 static uint64_t wall_ms(void *context)
@@ -229,8 +124,11 @@ int main(int argc, char **argv)
     struct config config;
     struct log log;
     char error[FLAGS_ERROR_SIZE];
-    char secret[CONFIG_SECRET_SIZE_MAX + 2] = "";
+    char credential[SECRET_PATH_MAX];
+    /* Secrets and clients' values stay out of core dumps. */
+    (void)prctl(PR_SET_DUMPABLE, 0);
     config_init_defaults(&config);
+    config.credential = secret_credential(credential);
     switch (flags_parse(argc, argv, &config, error)) {
     case FLAGS_HELP:
         (void)fputs(flags_help(), stdout);
@@ -246,9 +144,11 @@ int main(int argc, char **argv)
     }
     log_init_stderr(&log, config.log_level);
     log.wall_ms = wall_ms;
-    /* Secrets and clients' values stay out of core dumps. */
-    (void)prctl(PR_SET_DUMPABLE, 0);
-    if (prepare_secret(argc, argv, secret, &config, &log) < 0)
+    if (secret_take(argc, argv, &config, &log) < 0)
         return EXIT_FAILURE;
-    return run(&config, &log);
+    struct config given = config;
+    if (reload_settings(&config, "", &log) < 0)
+        return EXIT_FAILURE;
+    log_set_level(&log, config.log_level);
+    return run(&given, &config, &log);
 }

@@ -13,6 +13,7 @@ enum minivault_op {
     MINIVAULT_HELLO = 0x07,  /* 07 keylen:u16 "minivault/2" */
     MINIVAULT_TYPED = 0x10,  /* and above, after HELLO:
                                 op:u8 flags:u8 keylen:u16 bodylen:u32 key body */
+    MINIVAULT_STATS = 0x20,  /* typed, key and body empty: what the node has counted, as JSON */
 };
 
 #define MINIVAULT_HELLO_NAME "minivault/2"

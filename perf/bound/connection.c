@@ -1,17 +1,17 @@
 #include "connection.h"
 
 #include "base/bytes.h"
+#include "minivault/protocol.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum op { OP_GET = 1, OP_SET = 2, OP_DELETE = 3, OP_HEALTH = 5, OP_AUTH = 6 };
+/* It doubles until a pipeline's answers fit; 50,000 connections that ask one GET take no more. */
+#define OUTPUT_SIZE_FIRST 512u
 
-#define OUTPUT_SIZE_FIRST 16384u
-
-static const uint8_t answer_done[5] = {0};
+static const uint8_t answer_done[MINIVAULT_ANSWER_HEADER_SIZE] = {0};
 
 void connection_open(struct connection *connection)
 {
@@ -96,10 +96,10 @@ static int answer(struct connection *connection, uint32_t index, const struct an
 {
     const uint8_t *data = answer_done;
     uint32_t size = sizeof answer_done;
-    if (op == OP_GET) {
+    if (op == MINIVAULT_GET) {
         data = answers->value;
         size = answers->value_size;
-    } else if (op == OP_HEALTH) {
+    } else if (op == MINIVAULT_HEALTH) {
         data = answers->health;
         size = answers->health_size;
     }
@@ -108,7 +108,7 @@ static int answer(struct connection *connection, uint32_t index, const struct an
         return error;
     memcpy(connection->output.data + connection->output.end, data, size);
     connection->output.end += size;
-    output_account(connection, index, log, op == OP_SET && log != NULL, size);
+    output_account(connection, index, log, op == MINIVAULT_SET && log != NULL, size);
     return 0;
 }
 
@@ -122,13 +122,14 @@ static int header_parse(const uint8_t *data, uint32_t size, uint32_t *ret_header
     if (size >= 3) {
         uint8_t op = data[0];
         uint32_t key_size = load_u16(data + 1);
-        bool is_known = (op >= OP_GET && op <= OP_DELETE) || op == OP_HEALTH || op == OP_AUTH;
+        bool is_known = (op >= MINIVAULT_GET && op <= MINIVAULT_DELETE) || op == MINIVAULT_HEALTH ||
+                        op == MINIVAULT_AUTH;
         if (!is_known || key_size > KEY_SIZE_MAX)
             return -EBADMSG;
-        header_size = 3 + key_size + (op == OP_SET ? 5 : 0);
+        header_size = 3 + key_size + (op == MINIVAULT_SET ? 5 : 0);
         if (size < header_size)
             header_size = 0;
-        else if (op == OP_SET)
+        else if (op == MINIVAULT_SET)
             value_size = load_u32(data + 3 + key_size);
     }
     *ret_header_size = header_size;
@@ -207,7 +208,7 @@ int connection_receive(struct connection *connection, uint32_t index, const stru
         uint8_t op = header[0];
         data += used;
         size -= used;
-        if (op == OP_SET && log != NULL)
+        if (op == MINIVAULT_SET && log != NULL)
             log_append(log, header, header_size);
         connection->input_op = op;
         connection->input_skip_size = value_size;

@@ -1,15 +1,18 @@
 /* bound: the server that does nothing but answer. What it reaches bounds what a server with a store
  * can reach. */
-#include "server.h"
+#include "threads.h"
 
 #include "../common/options.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 struct command_line {
     const char *host;
     uint64_t port;
+    uint64_t threads;
+    bool is_roaming;
     uint64_t connections;
     uint64_t value_size;
     uint64_t busy_poll_us;
@@ -23,6 +26,10 @@ static int parse(struct command_line *line, int argc, char **argv)
     const struct option_spec specs[] = {
         {"host", OPTION_STRING, &line->host, "ADDRESS", 0, 0, "IPv4 address to listen on"},
         {"port", OPTION_U64, &line->port, "N", 1, 65535, "TCP port"},
+        {"threads", OPTION_U64, &line->threads, "N", 1, THREADS_MAX,
+         "each with a listener and a ring; pinned when there are as many CPUs"},
+        {"no-pin", OPTION_FLAG, &line->is_roaming, NULL, 0, 0,
+         "threads roam, and the kernel's hash chooses a connection's thread"},
         {"connections", OPTION_U64, &line->connections, "N", 1, 65536,
          "most connections at a time"},
         {"value-size", OPTION_U64, &line->value_size, "BYTES", 0, 16 << 20,
@@ -42,7 +49,12 @@ static int parse(struct command_line *line, int argc, char **argv)
         .specs = specs,
         .spec_count = sizeof specs / sizeof specs[0],
     };
-    return options_parse(&table, argc, argv);
+    int error = options_parse(&table, argc, argv);
+    if (error == 0 && line->durable != NULL && line->threads > 1) {
+        fprintf(stderr, "--durable: with one thread only\n");
+        return -EINVAL;
+    }
+    return error;
 }
 
 int main(int argc, char **argv)
@@ -50,6 +62,7 @@ int main(int argc, char **argv)
     struct command_line line = {
         .host = "127.0.0.1",
         .port = 3100,
+        .threads = 1,
         .connections = 1024,
         .value_size = 100,
         .busy_poll_us = 50,
@@ -59,9 +72,12 @@ int main(int argc, char **argv)
     int error = parse(&line, argc, argv);
     if (error < 0)
         return error == -ECANCELED ? 0 : 2;
-    struct server_settings settings = {
+    struct listen_settings listening = {
         .host = line.host,
         .port = (uint16_t)line.port,
+        .thread_count = (uint32_t)line.threads,
+    };
+    struct server_settings settings = {
         .connection_count_max = (uint32_t)line.connections,
         .value_size = (uint32_t)line.value_size,
         .busy_poll_ns = line.busy_poll_us * 1000,
@@ -69,11 +85,5 @@ int main(int argc, char **argv)
         .write_count_max = (uint32_t)line.writes,
         .log_size = line.log_mib << 20,
     };
-    struct server server;
-    if (server_open(&server, &settings) < 0)
-        return 1;
-    fprintf(stderr, "bound: listening on %s:%llu\n", line.host, (unsigned long long)line.port);
-    error = server_run(&server);
-    fprintf(stderr, "bound: stopped: error %d\n", -error);
-    return 1;
+    return threads_run(&listening, &settings, line.is_roaming) < 0 ? 1 : 0;
 }

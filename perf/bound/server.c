@@ -15,7 +15,7 @@ static void index_list_add(struct index_list *list, uint32_t index)
 static void accept_start(struct server *server)
 {
     struct io_uring_sqe *sqe = ring_get_sqe(&server->ring);
-    io_uring_prep_multishot_accept_direct(sqe, server->listener, NULL, NULL, 0);
+    io_uring_prep_multishot_accept_direct(sqe, server->settings.listener, NULL, NULL, 0);
     io_uring_sqe_set_data64(sqe, ring_tag(SERVER_OPERATION_ACCEPT, 0));
     server->is_accepting = true;
 }

@@ -1,5 +1,5 @@
-/* bound's loop: accept, receive, answer, and in the durable mode write. One thread, one ring, one
- * enter a loop. */
+/* bound's loop: accept, receive, answer, and in the durable mode write. One ring, one enter a loop;
+ * with several threads each has a server of its own, and they share nothing. */
 #ifndef PERF_BOUND_SERVER_H
 #define PERF_BOUND_SERVER_H
 
@@ -13,8 +13,7 @@
 #include <stdint.h>
 
 struct server_settings {
-    const char *host; /* an IPv4 address */
-    uint16_t port;
+    int listener; /* stays the caller's */
     uint32_t connection_count_max;
     uint32_t value_size;
     uint64_t busy_poll_ns;
@@ -48,7 +47,6 @@ struct server {
     struct server_settings settings;
     struct io_uring ring;
     struct buffer_pool buffers;
-    int listener;
     bool is_accepting;
     struct connection *connections;
     struct answers answers;
@@ -61,7 +59,8 @@ struct server {
     struct log *log_or_null; /* &log in the durable mode */
 };
 
-/* Listens, and zeroes the log. Says on stderr what failed, and what to do about it.
+/* Opens the ring, in the thread that will use it, and zeroes the log. Says on stderr what failed,
+ * and what to do about it.
  *
  * Errors: -errno. Nothing is unwound: the program ends. */
 int server_open(struct server *server, const struct server_settings *settings);

@@ -2,14 +2,10 @@
 
 #include "base/bytes.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #define RING_ENTRIES 1024
 #define BUFFER_COUNT 1024
@@ -25,24 +21,6 @@ static int report(const char *what, int error)
 {
     fprintf(stderr, "bound: %s: %s\n", what, strerror(-error));
     return error;
-}
-
-static int listen_open(struct server *server)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(server->settings.port)};
-    if (inet_pton(AF_INET, server->settings.host, &address.sin_addr) != 1)
-        return -EINVAL;
-    server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (server->listener < 0)
-        return -errno;
-    int on = 1;
-    (void)setsockopt(server->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    /* Accepted sockets inherit it. */
-    (void)setsockopt(server->listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (bind(server->listener, (const struct sockaddr *)&address, sizeof address) < 0 ||
-        listen(server->listener, 1024) < 0)
-        return -errno;
-    return 0;
 }
 
 /* A whole answer: status 0, the length, the data. NULL when there is no memory. */
@@ -120,8 +98,5 @@ int server_open(struct server *server, const struct server_settings *settings)
         if (error < 0)
             return report("the log (O_DIRECT needs a real disk, not tmpfs)", error);
     }
-    error = listen_open(server);
-    if (error < 0)
-        return report("listening", error);
     return 0;
 }

@@ -90,6 +90,17 @@ int ring_turn_awake(struct io_uring *ring, uint64_t spin_ns)
     return error == -EINTR ? 0 : error;
 }
 
+int ring_turn_for(struct io_uring *ring, uint64_t timeout_ns)
+{
+    struct __kernel_timespec timeout = {
+        .tv_sec = (long long)(timeout_ns / NANOSECONDS_PER_SECOND),
+        .tv_nsec = (long long)(timeout_ns % NANOSECONDS_PER_SECOND),
+    };
+    struct io_uring_cqe *cqe;
+    int error = io_uring_submit_and_wait_timeout(ring, &cqe, 1, &timeout, NULL);
+    return error == -ETIME || error == -EINTR ? 0 : error;
+}
+
 int buffer_pool_open(struct buffer_pool *pool, struct io_uring *ring, uint32_t buffer_count,
                      uint32_t buffer_size)
 {

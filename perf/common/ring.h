@@ -56,6 +56,9 @@ int ring_turn(struct io_uring *ring, uint64_t spin_ns);
 /* Submits, then waits for work at most `spin_ns`, awake all the time. The same errors. */
 int ring_turn_awake(struct io_uring *ring, uint64_t spin_ns);
 
+/* Submits, then waits at most so long for a completion, asleep. The same errors. */
+int ring_turn_for(struct io_uring *ring, uint64_t timeout_ns);
+
 /* Buffers for multishot receives: the kernel picks one, we put it back when its bytes are used. */
 struct buffer_pool {
     struct io_uring_buf_ring *entries;

@@ -35,7 +35,7 @@ static bool is_large(const struct engine *engine)
 void engine_finish(struct caller *caller)
 {
     struct engine *engine = caller->engine;
-    histogram_add(&engine->result->latency, clock_now_ns() - caller->began_ns);
+    histogram_add(&engine->result->latency, clock_now_ns() - caller->began_ns, 1);
     engine->result->requests++;
     list_push_back(&engine->idle, &caller->node);
 }
@@ -188,7 +188,6 @@ int engine_run(struct engine *engine, enum engine_kind kind, uint64_t requests, 
                struct engine_result *ret_result)
 {
     *ret_result = (struct engine_result){0};
-    histogram_init(&ret_result->latency);
     engine->result = ret_result;
     engine->kind = kind;
     engine->begun = 0;

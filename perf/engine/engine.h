@@ -6,9 +6,9 @@
 #ifndef PERF_ENGINE_ENGINE_H
 #define PERF_ENGINE_ENGINE_H
 
-#include "../mvload/histogram.h"
 #include "../mvload/keys.h"
 
+#include "base/histogram.h"
 #include "base/list.h"
 #include "io/io.h"
 #include "store/store.h"

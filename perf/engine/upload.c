@@ -65,8 +65,9 @@ static bool begin(struct caller *caller)
     caller->uploaded = 0;
     caller->is_finishing = false;
     caller->is_finished = false;
-    enum store_status status = store_upload_begin(
-        engine->store, engine_key(caller), engine->options.value_size, &events, &caller->upload);
+    enum store_status status =
+        store_upload_begin(engine->store, engine_key(caller), engine->options.value_size, NULL,
+                           &events, &caller->upload);
     if (status != STORE_OK)
         fail(caller, -EIO);
     return status == STORE_OK;

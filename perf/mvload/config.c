@@ -31,6 +31,10 @@ static int parse(struct config *config, int argc, char **argv)
         {"threads", OPTION_U64, &config->threads, "N", 1, 256, "client threads, each with a ring"},
         {"busy-poll", OPTION_FLAG, &config->is_busy_poll, NULL, 0, 0,
          "spin for replies, never sleep"},
+        {"pin", OPTION_FLAG, &config->is_pinned, NULL, 0, 0,
+         "the n-th thread stays on the n-th CPU that we may use"},
+        {"hello", OPTION_FLAG, &config->is_hello, NULL, 0, 0,
+         "with binary: open connections with HELLO, so that replies have typed statuses"},
         {"keys", OPTION_U64, &config->keys, "N", 1, 1e12, "size of the key space"},
         {"first-key", OPTION_U64, &config->first_key, "N", 0, 1e12,
          "number of the first key: to ask for keys that nobody has set"},
@@ -38,6 +42,8 @@ static int parse(struct config *config, int argc, char **argv)
          "keys are key:000000012345, zeroes filling up"},
         {"distribution", OPTION_CHOICE, &config->distribution, "uniform|zipf", 0, 0,
          "how keys are drawn; Zipf has exponent 0.99"},
+        {"locality", OPTION_CHOICE, &config->locality, "any|local|cross", 0, 0,
+         "only keys of the connection's shard, or of any other; with --hello"},
         {"value-size", OPTION_U64, &config->value_size, "BYTES", 0, VALUE_SIZE_MAX,
          "size of the values; a GET is checked for it"},
         {"noise", OPTION_FLAG, &config->is_noise, NULL, 0, 0,
@@ -62,6 +68,8 @@ static int parse(struct config *config, int argc, char **argv)
          "loop"},
         {"allow-misses", OPTION_FLAG, &config->is_allow_misses, NULL, 0, 0,
          "misses are no failure"},
+        {"allow-refusals", OPTION_FLAG, &config->is_allow_refusals, NULL, 0, 0,
+         "nor are requests that the server has no room for (OVERLOADED after HELLO, 429)"},
         {"json", OPTION_FLAG, &config->is_json, NULL, 0, 0,
          "the result as one JSON object on stdout"},
     };
@@ -79,7 +87,7 @@ static const struct protocol *protocol_of(const struct config *config)
 {
     switch ((enum protocol_kind)config->protocol_kind) {
     case PROTOCOL_BINARY:
-        return &protocol_binary;
+        return config->is_hello ? &protocol_typed : &protocol_binary;
     case PROTOCOL_RESP:
         return &protocol_resp;
     case PROTOCOL_MEMCACHED:
@@ -106,6 +114,10 @@ static int check(const struct config *config)
         return complain("--auth is not for memcached");
     if (config->auth != NULL && strlen(config->auth) > 1024)
         return complain("--auth: at most 1024 bytes");
+    if (config->is_hello && config->protocol_kind != PROTOCOL_BINARY)
+        return complain("--hello needs --protocol binary");
+    if (config->locality != LOCALITY_ANY && !config->is_hello)
+        return complain("--locality needs --hello");
     if (config->threads > config->connections)
         return complain("--threads: no more than --connections");
     return 0;

@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Which keys a connection asks for, by the shard that has them. */
+enum locality { LOCALITY_ANY, LOCALITY_LOCAL, LOCALITY_CROSS };
+
 struct config {
     int protocol_kind; /* enum protocol_kind */
     bool is_http_json;
@@ -19,11 +22,14 @@ struct config {
     uint64_t depth;
     uint64_t threads;
     bool is_busy_poll;
+    bool is_pinned;
+    bool is_hello;
 
     uint64_t keys;
     uint64_t first_key;
     uint64_t key_size;
     int distribution; /* 0 uniform, 1 Zipf */
+    int locality;     /* enum locality */
     uint64_t value_size;
     bool is_noise;
     double reads;
@@ -39,6 +45,7 @@ struct config {
     double rate;
 
     bool is_allow_misses;
+    bool is_allow_refusals;
     bool is_json;
 
     /* Derived. */

@@ -1,5 +1,7 @@
 #include "connection.h"
 
+#include "text.h"
+
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
@@ -31,29 +33,82 @@ static int connect_socket(const struct config *config)
     return file;
 }
 
-/* Sends the log-in and waits for its answer: before the ring has the socket. */
-static int log_in(int file, const struct config *config)
+/* Receives until the reply is whole, body included, and the text that it has ends with a NUL. */
+static int receive_reply(int file, const struct protocol *protocol, uint8_t *buffer,
+                         size_t capacity, struct reply *ret_reply)
 {
-    const struct protocol *protocol = config->protocol;
-    if (config->auth == NULL || protocol->is_auth_in_request || protocol->write_auth == NULL)
-        return 0;
-    uint8_t buffer[2048];
-    size_t size = protocol->write_auth(buffer, &config->traffic);
-    if (send(file, buffer, size, MSG_NOSIGNAL) != (ssize_t)size)
-        return -EPIPE;
-    struct reply reply;
     size_t received = 0;
-    for (;;) {
-        ssize_t count = recv(file, buffer + received, sizeof buffer - received, 0);
+    while (received < capacity - 1) {
+        ssize_t count = recv(file, buffer + received, capacity - 1 - received, 0);
         if (count <= 0)
             return count < 0 ? -errno : -EACCES;
         received += (size_t)count;
-        int result = protocol->read_reply(buffer, received, false, &reply);
+        buffer[received] = 0;
+        int result = protocol->read_reply(buffer, received, false, ret_reply);
         if (result < 0)
             return result;
-        if (result == 1)
-            return reply.outcome == REPLY_DONE ? 0 : -EACCES;
+        if (result == 1 && received >= ret_reply->head_size + ret_reply->body_size)
+            return 0;
     }
+    return -EBADMSG;
+}
+
+/* Sends the `size` bytes of a request and takes its reply into the same buffer. */
+static int converse(int file, const struct protocol *protocol, uint8_t *buffer, size_t capacity,
+                    size_t size, struct reply *ret_reply)
+{
+    if (send(file, buffer, size, MSG_NOSIGNAL) != (ssize_t)size)
+        return -EPIPE;
+    int error = receive_reply(file, protocol, buffer, capacity, ret_reply);
+    if (error < 0)
+        return error;
+    return ret_reply->outcome == REPLY_DONE ? 0 : -EACCES;
+}
+
+static int read_member(const char *json, const char *name, uint32_t *ret_number)
+{
+    const char *at = strstr(json, name);
+    uint64_t number = 0;
+    if (at == NULL)
+        return -EBADMSG;
+    at += strlen(name);
+    if (text_read_number((const uint8_t *)at, strlen(at), &number) == 0 || number > UINT32_MAX)
+        return -EBADMSG;
+    *ret_number = (uint32_t)number;
+    return 0;
+}
+
+static int say_hello(struct connection *connection, const struct protocol *protocol,
+                     uint8_t *buffer, size_t capacity)
+{
+    struct reply reply;
+    size_t size = protocol->write_hello(buffer);
+    int error = converse(connection->socket, protocol, buffer, capacity, size, &reply);
+    if (error < 0)
+        return error;
+    const char *json = (const char *)buffer + reply.head_size;
+    error = read_member(json, "\"shards\":", &connection->shard_count);
+    if (error == 0)
+        error = read_member(json, "\"shard\":", &connection->shard);
+    return error < 0 || connection->shard < connection->shard_count ? error : -EBADMSG;
+}
+
+/* Before the ring has the socket. */
+static int introduce(struct connection *connection, const struct config *config)
+{
+    const struct protocol *protocol = config->protocol;
+    uint8_t buffer[REPLY_HEAD_SIZE_MAX];
+    connection->shard_count = 1;
+    if (protocol->write_hello != NULL) {
+        int error = say_hello(connection, protocol, buffer, sizeof buffer);
+        if (error < 0)
+            return error;
+    }
+    if (config->auth == NULL || protocol->is_auth_in_request || protocol->write_auth == NULL)
+        return 0;
+    struct reply reply;
+    size_t size = protocol->write_auth(buffer, &config->traffic);
+    return converse(connection->socket, protocol, buffer, sizeof buffer, size, &reply);
 }
 
 static int allocate(struct connection *connection, const struct config *config, uint32_t depth_max)
@@ -78,7 +133,7 @@ int connection_open(struct connection *connection, const struct config *config, 
     connection->socket = connect_socket(config);
     if (connection->socket < 0)
         return connection->socket;
-    int error = log_in(connection->socket, config);
+    int error = introduce(connection, config);
     if (error == 0)
         error = allocate(connection, config, depth_max);
     connection->is_open = error == 0;

@@ -19,6 +19,9 @@ struct connection {
     bool is_sending;
     bool is_dirty;
 
+    uint32_t shard; /* of this connection, as HELLO says, of `shard_count`; without it 0 of 1 */
+    uint32_t shard_count;
+
     uint8_t *output;
     uint32_t output_capacity;
     uint32_t output_size;
@@ -41,9 +44,11 @@ struct connection {
     uint8_t head[REPLY_HEAD_SIZE_MAX];
 };
 
-/* Connects, with TCP_NODELAY, and logs in. `depth_max` requests may be in flight at most.
+/* Connects, with TCP_NODELAY, says HELLO and logs in as `config` asks. `depth_max` requests may be
+ * in flight at most.
  *
- * Errors: -errno of the socket; -EACCES when the log-in is refused; -ENOMEM. */
+ * Errors: -errno of the socket; -EACCES when HELLO or the log-in is refused; -EBADMSG when HELLO's
+ * answer does not name the shard; -ENOMEM. */
 int connection_open(struct connection *connection, const struct config *config, uint32_t depth_max);
 
 void connection_close(struct connection *connection);

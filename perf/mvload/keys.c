@@ -1,5 +1,7 @@
 #include "keys.h"
 
+#include "base/hash.h"
+
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -87,6 +89,11 @@ void key_prepare(const struct key_space *space, uint8_t *key)
 {
     memset(key, '0', space->key_size);
     memcpy(key, "key:", 4);
+}
+
+uint32_t key_shard(const struct key_space *space, const uint8_t *key, uint32_t shard_count)
+{
+    return hash_partition(hash_key(key, space->key_size)) % shard_count;
 }
 
 void key_write(const struct key_space *space, uint8_t *key, uint64_t number)

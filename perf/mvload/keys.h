@@ -41,6 +41,10 @@ uint64_t key_draw(const struct key_space *space, struct prng *prng);
 /* Writes the constant part of every key: key_size bytes. */
 void key_prepare(const struct key_space *space, uint8_t *key);
 
+/* Which of a node's `shard_count` shards has the key: the top byte of its XXH64 modulo their count.
+ */
+uint32_t key_shard(const struct key_space *space, const uint8_t *key, uint32_t shard_count);
+
 /* Writes the digits of `number` into a prepared key. */
 void key_write(const struct key_space *space, uint8_t *key, uint64_t number);
 

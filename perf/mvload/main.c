@@ -81,7 +81,7 @@ static int report(struct run *run)
     struct tally *total = calloc(1, sizeof *total);
     if (total == NULL)
         return 1;
-    histogram_init(&total->latency);
+    total->latency_min_ns = UINT64_MAX;
     bool is_failed = false;
     const char *first_error = "";
     for (uint32_t i = 0; i < run->config.threads; i++) {
@@ -97,6 +97,7 @@ static int report(struct run *run)
     else
         report_text(&run->config, total);
     is_failed |= total->errors + total->lost > 0;
+    is_failed |= total->refused > 0 && !run->config.is_allow_refusals;
     is_failed |= total->misses > 0 && !run->config.is_allow_misses;
     free(total);
     return is_failed ? 1 : 0;

@@ -31,6 +31,7 @@ static inline uint8_t *traffic_write_value(uint8_t *target, const struct traffic
 enum reply_outcome {
     REPLY_DONE,
     REPLY_MISS,
+    REPLY_REFUSED, /* the server has no room for it now: a rate limit says so too */
     REPLY_ERROR,
 };
 
@@ -63,6 +64,10 @@ struct protocol {
     size_t (*write_auth)(uint8_t *target, const struct traffic *traffic);
     bool is_auth_in_request;
 
+    /* Writes the HELLO that opens a connection; NULL when the dialect has none. Its reply's body
+     * has the connection's shard. */
+    size_t (*write_hello)(uint8_t *target);
+
     /* Reads the head of a reply to a GET, or to anything else. 1: *ret_reply is there; 0: more
      * bytes are needed.
      *
@@ -73,6 +78,7 @@ struct protocol {
 enum protocol_kind { PROTOCOL_BINARY, PROTOCOL_RESP, PROTOCOL_MEMCACHED, PROTOCOL_HTTP };
 
 extern const struct protocol protocol_binary;
+extern const struct protocol protocol_typed; /* binary, after HELLO */
 extern const struct protocol protocol_resp;
 extern const struct protocol protocol_memcached;
 extern const struct protocol protocol_http;      /* the raw route */

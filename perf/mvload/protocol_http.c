@@ -73,6 +73,8 @@ static enum reply_outcome outcome_of(uint64_t status)
 {
     if (status == 404)
         return REPLY_MISS;
+    if (status == 429)
+        return REPLY_REFUSED;
     return status >= 200 && status < 300 ? REPLY_DONE : REPLY_ERROR;
 }
 

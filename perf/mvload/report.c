@@ -16,9 +16,12 @@ static const struct quantile quantiles[] = {
 void report_merge(struct tally *total, const struct tally *tally)
 {
     histogram_merge(&total->latency, &tally->latency);
+    if (tally->latency_min_ns < total->latency_min_ns)
+        total->latency_min_ns = tally->latency_min_ns;
     total->replies += tally->replies;
     total->gets += tally->gets;
     total->misses += tally->misses;
+    total->refused += tally->refused;
     total->errors += tally->errors;
     total->lost += tally->lost;
     total->unsent += tally->unsent;
@@ -32,14 +35,14 @@ static double rate_of(const struct tally *total)
     return total->duration_ns == 0 ? 0 : (double)total->replies * 1e9 / (double)total->duration_ns;
 }
 
-static double mean_us(const struct histogram *latency)
+static double mean_us(const struct tally *total)
 {
-    return latency->count == 0 ? 0 : (double)latency->sum / (double)latency->count / 1e3;
+    return total->replies == 0 ? 0 : (double)total->latency.sum / (double)total->replies / 1e3;
 }
 
-static double minimum_us(const struct histogram *latency)
+static double minimum_us(const struct tally *total)
 {
-    return latency->count == 0 ? 0 : (double)latency->minimum / 1e3;
+    return total->replies == 0 ? 0 : (double)total->latency_min_ns / 1e3;
 }
 
 /* Of the threads' CPUs: near 1, the client may be what is measured (always so when it busy-polls).
@@ -61,16 +64,15 @@ void report_text(const struct config *config, const struct tally *total)
            (double)total->duration_ns / 1e9);
     if (config->rate > 0)
         printf(", intended %.0f/s, latency from the intended time", config->rate);
-    printf("\nlatency us: min %.1f, mean %.1f", minimum_us(&total->latency),
-           mean_us(&total->latency));
+    printf("\nlatency us: min %.1f, mean %.1f", minimum_us(total), mean_us(total));
     for (size_t i = 0; i < QUANTILE_COUNT; i++)
         printf(", %s %.1f", quantiles[i].name,
                (double)histogram_quantile(&total->latency, quantiles[i].share) / 1e3);
     printf(", max %.1f\n", (double)total->latency.maximum / 1e3);
-    printf("misses %llu, errors %llu, lost %llu, unsent %llu, client CPU %.0f %%\n",
-           (unsigned long long)total->misses, (unsigned long long)total->errors,
-           (unsigned long long)total->lost, (unsigned long long)total->unsent,
-           client_cpu_share(config, total) * 100);
+    printf("misses %llu, refused %llu, errors %llu, lost %llu, unsent %llu, client CPU %.0f %%\n",
+           (unsigned long long)total->misses, (unsigned long long)total->refused,
+           (unsigned long long)total->errors, (unsigned long long)total->lost,
+           (unsigned long long)total->unsent, client_cpu_share(config, total) * 100);
 }
 
 void report_json(const struct config *config, const struct tally *total)
@@ -85,13 +87,13 @@ void report_json(const struct config *config, const struct tally *total)
         config->rate);
     printf(
         "\"seconds\":%.3f,\"replies\":%llu,\"gets\":%llu,\"ops_per_second\":%.1f,\"misses\":%llu,"
-        "\"errors\":%llu,\"lost\":%llu,\"unsent\":%llu,\"client_cpu\":%.3f,",
+        "\"refused\":%llu,\"errors\":%llu,\"lost\":%llu,\"unsent\":%llu,\"client_cpu\":%.3f,",
         (double)total->duration_ns / 1e9, (unsigned long long)total->replies,
         (unsigned long long)total->gets, rate_of(total), (unsigned long long)total->misses,
-        (unsigned long long)total->errors, (unsigned long long)total->lost,
-        (unsigned long long)total->unsent, client_cpu_share(config, total));
-    printf("\"latency_us\":{\"min\":%.3f,\"mean\":%.3f,", minimum_us(&total->latency),
-           mean_us(&total->latency));
+        (unsigned long long)total->refused, (unsigned long long)total->errors,
+        (unsigned long long)total->lost, (unsigned long long)total->unsent,
+        client_cpu_share(config, total));
+    printf("\"latency_us\":{\"min\":%.3f,\"mean\":%.3f,", minimum_us(total), mean_us(total));
     for (size_t i = 0; i < QUANTILE_COUNT; i++)
         printf("\"%s\":%.3f,", quantiles[i].name,
                (double)histogram_quantile(&total->latency, quantiles[i].share) / 1e3);

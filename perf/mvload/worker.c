@@ -1,6 +1,7 @@
 #include "worker.h"
 
 #include "../common/clock.h"
+#include "../common/cpu.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -12,6 +13,9 @@ enum operation { OPERATION_RECEIVE, OPERATION_SEND, OPERATION_TICK };
 
 /* The loop looks at the clock at least this often, whatever the server does. */
 #define TICK_NS 10000000
+
+/* Of 256 shards the one that is wanted has been drawn by then, but for a chance of e to the -16. */
+#define DRAWS_MAX 4096u
 
 /* A server that says nothing for so long is not waited for. */
 #define STALL_NS (20 * NANOSECONDS_PER_SECOND)
@@ -99,6 +103,8 @@ static void count_reply(struct worker *worker, const struct finished *finished, 
     worker->outstanding--;
     if (reply->outcome == REPLY_MISS) {
         tally->misses++;
+    } else if (reply->outcome == REPLY_REFUSED) {
+        tally->refused++;
     } else if (reply->outcome == REPLY_ERROR) {
         tally->errors++;
         note_error(worker, data, size);
@@ -108,7 +114,9 @@ static void count_reply(struct worker *worker, const struct finished *finished, 
     }
     uint64_t latency_ns =
         worker->now_ns > finished->intended_ns ? worker->now_ns - finished->intended_ns : 0;
-    histogram_add(&tally->latency, latency_ns);
+    histogram_add(&tally->latency, latency_ns, 1);
+    if (latency_ns < tally->latency_min_ns)
+        tally->latency_min_ns = latency_ns;
     tally->gets += finished->is_get;
     tally->replies++;
 }
@@ -187,7 +195,7 @@ static void completion_dispatch(struct worker *worker, const struct io_uring_cqe
     }
 }
 
-/* A SET may take a new key; all others are drawn. */
+/* The number of the next key; a SET may take a new one. */
 static uint64_t draw(struct worker *worker, bool is_get)
 {
     const struct config *config = worker->config;
@@ -200,22 +208,36 @@ static uint64_t draw(struct worker *worker, bool is_get)
     return config->first_key + key_draw(&config->key_space, &worker->prng);
 }
 
+/* Writes the next key; it is of the shards that the connection may ask. The key space has keys of
+ * every shard, so that drawing again soon finds one. */
+static void key_choose(struct worker *worker, const struct connection *connection, bool is_get)
+{
+    const struct config *config = worker->config;
+    for (uint32_t tries = 0; tries < DRAWS_MAX; tries++) {
+        key_write(&config->key_space, worker->key, draw(worker, is_get));
+        if (config->locality == LOCALITY_ANY)
+            return;
+        uint32_t shard = key_shard(&config->key_space, worker->key, connection->shard_count);
+        if ((shard == connection->shard) == (config->locality == LOCALITY_LOCAL))
+            return;
+    }
+    worker->has_strayed = true;
+}
+
 /* Writes the next request into a connection that has room. */
 static void request_write(struct worker *worker, struct connection *connection,
                           uint64_t intended_ns)
 {
     const struct config *config = worker->config;
     bool is_get = false;
-    uint64_t number;
     if (worker->mode == WORKER_PREFILL) {
-        number = config->first_key + worker->prefill_next++;
+        key_write(&config->key_space, worker->key, config->first_key + worker->prefill_next++);
     } else {
         is_get =
             config->is_all_reads || (config->read_threshold > 0 &&
                                      (uint32_t)prng_next(&worker->prng) < config->read_threshold);
-        number = draw(worker, is_get);
+        key_choose(worker, connection, is_get);
     }
-    key_write(&config->key_space, worker->key, number);
     uint8_t *target = connection_output_end(connection);
     size_t size = is_get ? config->protocol->write_get(target, &config->traffic, worker->key)
                          : config->protocol->write_set(target, &config->traffic, worker->key);
@@ -293,13 +315,7 @@ static int wait_until_due(struct worker *worker)
         return ring_turn_awake(&worker->ring, 0);
     if (worker->config->is_busy_poll)
         return ring_turn_awake(&worker->ring, (uint64_t)rest_ns);
-    struct __kernel_timespec timeout = {
-        .tv_sec = (long long)(rest_ns / NANOSECONDS_PER_SECOND),
-        .tv_nsec = (long long)rest_ns % (long long)NANOSECONDS_PER_SECOND,
-    };
-    struct io_uring_cqe *cqe;
-    int error = io_uring_submit_and_wait_timeout(&worker->ring, &cqe, 1, &timeout, NULL);
-    return error == -ETIME || error == -EINTR ? 0 : error;
+    return ring_turn_for(&worker->ring, (uint64_t)rest_ns);
 }
 
 /* One turn of the loop: submit and wait, take the completions, write and queue new requests. */
@@ -360,7 +376,7 @@ static int finish_outstanding(struct worker *worker)
 static void tally_reset(struct worker *worker)
 {
     memset(&worker->tally, 0, sizeof worker->tally);
-    histogram_init(&worker->tally.latency);
+    worker->tally.latency_min_ns = UINT64_MAX;
 }
 
 static int prefill(struct worker *worker)
@@ -372,7 +388,7 @@ static int prefill(struct worker *worker)
     mode_set(worker, WORKER_PREFILL);
     int error = finish_outstanding(worker);
     worker->depth = depth;
-    if (error == 0 && worker->tally.errors + worker->tally.lost > 0)
+    if (error == 0 && worker->tally.errors + worker->tally.refused + worker->tally.lost > 0)
         error = -EIO;
     if (error < 0)
         fprintf(stderr, "mvload: prefill failed: %s: %s\n", strerror(-error), worker->first_error);
@@ -408,6 +424,7 @@ static int drain(struct worker *worker)
 {
     uint64_t replies = worker->tally.replies;
     uint64_t gets = worker->tally.gets;
+    uint64_t refused = worker->tally.refused;
     if (worker->mode == WORKER_OPEN && worker->due_ns < (double)worker->now_ns)
         worker->tally.unsent =
             (uint64_t)(((double)worker->now_ns - worker->due_ns) / worker->interval_ns) + 1;
@@ -415,6 +432,7 @@ static int drain(struct worker *worker)
     int error = finish_outstanding(worker);
     worker->tally.replies = replies;
     worker->tally.gets = gets;
+    worker->tally.refused = refused;
     return error;
 }
 
@@ -438,6 +456,8 @@ static int load(struct worker *worker)
 void *worker_run(void *argument)
 {
     struct worker *worker = argument;
+    if (worker->config->is_pinned)
+        (void)cpu_pin(worker->index);
     int error = worker_open(worker);
     if (error == 0)
         error = prefill(worker);
@@ -448,7 +468,9 @@ void *worker_run(void *argument)
         error = load(worker);
         if (error < 0)
             fprintf(stderr, "mvload: %s\n", strerror(-error));
-        worker->is_failed |= error < 0;
+        worker->is_failed |= error < 0 || worker->has_strayed;
+        if (worker->has_strayed)
+            fprintf(stderr, "mvload: --locality: there are no keys of such a shard\n");
     }
     worker_close(worker);
     return NULL;

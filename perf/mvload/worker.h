@@ -4,9 +4,9 @@
 
 #include "config.h"
 #include "connection.h"
-#include "histogram.h"
 
 #include "../common/ring.h"
+#include "base/histogram.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -21,12 +21,14 @@
 /* What the measurement found. */
 struct tally {
     struct histogram latency; /* ns */
+    uint64_t latency_min_ns;  /* UINT64_MAX: of none */
     uint64_t replies;         /* within the measurement */
     uint64_t gets;            /* of them */
     uint64_t misses;
-    uint64_t errors; /* refused, or a value of the wrong size */
-    uint64_t lost;   /* requests without an answer: the connection broke, or the server stalled */
-    uint64_t unsent; /* open loop: due, but every connection was full until the end */
+    uint64_t refused; /* no room for it now, said the server */
+    uint64_t errors;  /* failed, or a value of the wrong size */
+    uint64_t lost;    /* requests without an answer: the connection broke, or the server stalled */
+    uint64_t unsent;  /* open loop: due, but every connection was full until the end */
     uint64_t duration_ns; /* of the measurement */
     uint64_t cpu_ns;      /* this thread's, in that time */
 };
@@ -71,6 +73,7 @@ struct worker {
 
     bool is_failed; /* cannot go on; said on stderr */
     bool is_measuring;
+    bool has_strayed;                   /* --locality could not be kept */
     char first_error[FIRST_ERROR_SIZE]; /* the head of the first reply that was an error, or "" */
     struct tally tally;
     uint64_t progress; /* all replies so far; read by the main thread (atomic) */

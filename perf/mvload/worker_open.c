@@ -34,7 +34,7 @@ void worker_init(struct worker *worker, const struct config *config, uint32_t in
     worker->prng.state = config->seed * 0x9E3779B97F4A7C15u + index;
     worker->prng.state = prng_next(&worker->prng); /* neighbouring seeds are far apart */
     worker->interval_ns = config->rate > 0 ? 1e9 * (double)threads / config->rate : 0;
-    histogram_init(&worker->tally.latency);
+    worker->tally.latency_min_ns = UINT64_MAX;
     key_prepare(&config->key_space, worker->key);
 }
 

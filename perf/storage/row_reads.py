@@ -14,11 +14,13 @@ def fill(bench, server, keys, value_size, *words):
                  "--seconds", 0, *(words or FILL))
 
 
-def uncached_figures(bench, server, keys, seed):
-    """Every round draws other keys: those of the last one are in the cache."""
+def uncached_figures(bench, server, keys, seed, connections):
+    """Every round draws other keys: those of the last one are in the cache. 32 GETs are under way, on
+    so many connections."""
     before = server.health()
     result = tools.mvload(bench, server, "--op", "get", "--keys", keys, "--value-size", KIB,
-                          "--seed", seed, "--connections", 32, "--depth", 1, *tools.times(bench))
+                          "--seed", seed, "--connections", connections, "--depth", 32 // connections,
+                          *tools.times(bench))
     after = server.health()
     misses = after["cache_misses"] - before["cache_misses"]
     hits = after["cache_hits"] - before["cache_hits"]
@@ -48,11 +50,13 @@ def get_uncached(bench):
     seeds = itertools.count(2)
     report = Report("reads/s")
     report.contenders = tools.interleave(bench, {
-        "minivault": lambda: uncached_figures(bench, server, keys, next(seeds)),
+        "32 x 1": lambda: uncached_figures(bench, server, keys, next(seeds), 32),
+        "4 x 8": lambda: uncached_figures(bench, server, keys, next(seeds), 4),
         "fio": random_reads})
-    report.ratio("minivault", "fio", 0.7)
+    report.ratio("32 x 1", "fio", 0.7)
+    report.ratio("4 x 8", "fio", 0.7)
     report.value("share of GETs that went to the disk",
-                 100 * report.contenders["minivault"]["uncached"], "%")
+                 100 * report.contenders["32 x 1"]["uncached"], "%")
     report.note("minivault's latencies are those of all its GETs")
     server.stop()
     return report

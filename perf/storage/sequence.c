@@ -5,7 +5,7 @@
  * Nothing is shared between threads, neither a sync nor a thought. */
 #include "../common/clock.h"
 #include "../common/options.h"
-#include "../mvload/histogram.h"
+#include "base/histogram.h"
 #include "base/prng.h"
 
 #include <errno.h>
@@ -111,7 +111,7 @@ static void *run(void *context)
     while (now_ns < thread->end_ns && thread->error == 0) {
         thread->error = make_file(thread);
         uint64_t after_ns = clock_now_ns();
-        histogram_add(&thread->latency, after_ns - now_ns);
+        histogram_add(&thread->latency, after_ns - now_ns, 1);
         now_ns = after_ns;
     }
     return NULL;
@@ -145,7 +145,6 @@ static int init_thread(struct thread *thread, const struct settings *settings, u
 {
     uint64_t size = (settings->value_size + BLOCK_SIZE - 1) / BLOCK_SIZE * BLOCK_SIZE;
     *thread = (struct thread){.settings = settings, .number = number};
-    histogram_init(&thread->latency);
     thread->buffer = aligned_alloc(BLOCK_SIZE, size);
     if (thread->buffer == NULL)
         return -ENOMEM;
@@ -159,7 +158,7 @@ static int init_thread(struct thread *thread, const struct settings *settings, u
 
 static void print(const struct settings *settings, const struct histogram *latency, double seconds)
 {
-    double rate = (double)latency->count / seconds;
+    double rate = (double)histogram_total(latency) / seconds;
     printf("{\"threads\":%llu,\"value_size\":%llu,\"seconds\":%.3f,\"ops_per_second\":%.1f,"
            "\"bytes_per_second\":%.0f,\"latency_us\":{\"p50\":%.1f,\"p99\":%.1f,\"p99.9\":%.1f}}\n",
            (unsigned long long)settings->threads, (unsigned long long)settings->value_size, seconds,

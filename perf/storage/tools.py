@@ -28,6 +28,10 @@ class Failure(Exception):
     """Something the user must know; ends the row."""
 
 
+class Absent(Exception):
+    """What the row is about is not in this build."""
+
+
 def say(text):
     print("compare: " + text, file=sys.stderr, flush=True)
 
@@ -47,6 +51,17 @@ def free_port():
                 return port
             except OSError:
                 pass
+
+
+def filesystem_of(path):
+    """The type of the filesystem that holds path: the longest mount point above it."""
+    best, kind = "", "unknown"
+    with open("/proc/mounts", encoding="utf-8") as mounts:
+        for line in mounts:
+            _, point, mount_kind = line.split()[:3]
+            if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):
+                best, kind = point, mount_kind
+    return kind
 
 
 def disk_usage(folder):

@@ -36,8 +36,9 @@ static const char HELP[] =
     "  1  damage was found\n"
     "  2  wrong usage\n"
     "  3  it could not be done: no data directory, in use by a server, of another format,\n"
-    "     another directory or another shard, not readable, not enough memory, output not\n"
-    "     writable\n";
+    "     another directory, not readable, not enough memory, output not writable\n"
+    "A directory whose number of shards is just being changed is shown as the next start finds "
+    "it.\n";
 
 struct command {
     const char *name;

@@ -8,9 +8,6 @@
 #include "store/superblock.h"
 #include "store/wal_scan.h"
 
-/* This release's directories have one shard. */
-#define ADMIN_SHARD 0u
-
 struct admin_options {
     const char *data;
     bool is_quiet;
@@ -25,15 +22,27 @@ struct admin_log {
     uint32_t spares;   /* files without */
 };
 
+/* What a directory has once for each of its shards. */
+struct admin_shard {
+    uint32_t number;
+    char folder[24]; /* of its state, relative to the data directory, with a slash; or "" */
+    struct superblock superblock;
+    struct wal_note manifest; /* how far it has come: edition, blocks; 0: unknown */
+    uint64_t checkpoint;      /* the number that counts; 0: none */
+    uint64_t log_position;    /* that the log had reached, as the manifest tells */
+    struct admin_log log;
+};
+
 struct admin {
     const struct admin_options *options;
     struct admin_report report;
     int directory;
-    int superblock_file; /* holds the lock */
-    struct superblock superblock;
+    int superblock_file;          /* holds the lock */
+    struct superblock superblock; /* DATA/superblock: the directory's */
+    bool is_decided;              /* a conversion to shard_count shards is to be finished */
+    struct admin_shard *shards;
+    uint32_t shard_count;
     struct catalog catalog;
-    struct wal_note manifest; /* how far it has come: edition, blocks; 0: unknown */
-    struct admin_log log;
 };
 
 /* The commands. They return an enum admin_exit; what cannot be done is said in the report. */
@@ -45,5 +54,11 @@ int admin_stat(struct admin *admin);
  * reported. Errors: -errno, reported. admin_shut in any case. */
 int admin_start(struct admin *admin);
 void admin_shut(struct admin *admin);
+
+/* Reads the two copies of a superblock; what is damaged of them is reported. Returns 0 when one
+ * counts. Errors: -EPROTONOSUPPORT (*ret_found holds the format), -EBADMSG, the device's: not
+ * reported. */
+int admin_read_superblock(struct admin *admin, const char *name, int file,
+                          struct superblock *ret_found, bool *ret_blank);
 
 #endif

@@ -15,6 +15,7 @@
 
 #define NAME_MAX_SIZE 512
 #define PARTITIONS 256u
+#define PLAN_FOLDER "resharding"
 
 /* ---- one file ---- */
 
@@ -50,23 +51,40 @@ static int add_sized(struct admin *admin, struct catalog_file *file)
 
 /* ---- what a name means ---- */
 
-/* A manifest with another number. */
-static bool is_of_other_shard(const char *name)
+/* Of the files in resharding/, those whose turn it is count instead of the ones they replace. */
+static void judge_plan(const struct admin *admin, const char *name, struct catalog_file *file)
 {
-    unsigned shard;
-    char again[32];
-    if (sscanf(name, "manifest-%4u", &shard) != 1)
-        return false;
-    (void)snprintf(again, sizeof again, "manifest-%u", shard);
-    return strcmp(name, again) == 0;
+    static const struct {
+        const char *format;
+        enum catalog_kind kind;
+    } known[] = {{"superblock-%u", CATALOG_SUPERBLOCK}, {"manifest-%u", CATALOG_MANIFEST}};
+    file->kind = CATALOG_MANIFEST; /* of a conversion that was not decided, or is over */
+    file->number = 1;
+    file->is_leftover = true;
+    file->counts = false;
+    for (size_t i = 0; i < 2; i++)
+        for (uint32_t shard = 0; admin->is_decided && shard < admin->shard_count; shard++) {
+            char again[32];
+            (void)snprintf(again, sizeof again, known[i].format, shard);
+            if (strcmp(name, again) != 0)
+                continue;
+            file->kind = known[i].kind;
+            file->shard = shard;
+            file->is_leftover = false;
+            file->counts = true;
+        }
 }
 
-static void judge_root(const char *name, struct catalog_file *file)
+/* In DATA, or in DATA/shard-<n>. What the conversion of a directory replaces does not count. */
+static void judge_state(const struct admin *admin, const char *name, uint32_t shard,
+                        struct catalog_file *file)
 {
     bool is_temporary;
     char manifest[32];
-    (void)snprintf(manifest, sizeof manifest, "manifest-%u", ADMIN_SHARD);
+    (void)snprintf(manifest, sizeof manifest, "manifest-%u", shard);
     size_t length = strlen(manifest);
+    file->shard = shard;
+    file->counts = shard < admin->shard_count;
     if (strcmp(name, "superblock") == 0) {
         file->kind = CATALOG_SUPERBLOCK;
     } else if (strcmp(name, manifest) == 0) {
@@ -75,20 +93,21 @@ static void judge_root(const char *name, struct catalog_file *file)
         file->kind = CATALOG_MANIFEST;
         file->is_leftover = true;
         file->counts = false;
-    } else if (is_of_other_shard(name)) {
-        file->kind = CATALOG_SHARD;
     } else if (strcmp(name, "reserve") == 0) {
         file->kind = CATALOG_SPACE;
     } else if (checkpoint_name_parse(name, &file->number, &is_temporary) == 0) {
         file->kind = CATALOG_CHECKPOINT;
         file->is_leftover = is_temporary;
-        file->counts = !is_temporary;
+        file->counts = !is_temporary && !admin->is_decided;
     }
 }
 
-static void judge_log(const char *name, struct catalog_file *file)
+static void judge_log(const struct admin *admin, const char *name, uint32_t shard,
+                      struct catalog_file *file)
 {
     uint64_t serial;
+    file->shard = shard;
+    file->counts = !admin->is_decided;
     char again[32];
     if (strcmp(name, "probe") == 0)
         file->kind = CATALOG_SPACE;
@@ -117,45 +136,70 @@ static void judge_partition(const char *name, uint8_t partition, struct catalog_
 
 /* ---- listing ---- */
 
-static bool is_folder(const char *name)
+static uint32_t shards_max(const struct admin *admin)
 {
-    unsigned partition;
-    char again[8];
-    if (strcmp(name, "log") == 0 || strcmp(name, "lost+found") == 0)
+    return (uint32_t)max_u64(admin->shard_count, admin->superblock.shards_before);
+}
+
+/* What is listed by itself. */
+static bool is_folder(const struct admin *admin, const char *name)
+{
+    unsigned number;
+    char again[32];
+    if (strcmp(name, "log") == 0 || strcmp(name, "lost+found") == 0 ||
+        strcmp(name, PLAN_FOLDER) == 0)
         return true;
-    if (strlen(name) != 2 || sscanf(name, "%2x", &partition) != 1)
+    if (sscanf(name, "shard-%3u", &number) == 1 && number > 0 && number < shards_max(admin)) {
+        (void)snprintf(again, sizeof again, "shard-%u", number);
+        return strcmp(name, again) == 0;
+    }
+    if (strlen(name) != 2 || sscanf(name, "%2x", &number) != 1)
         return false;
-    (void)snprintf(again, sizeof again, "%02x", partition);
+    (void)snprintf(again, sizeof again, "%02x", number);
     return strcmp(name, again) == 0;
 }
+
+enum folder_kind { FOLDER_STATE, FOLDER_LOG, FOLDER_PLAN, FOLDER_PARTITION };
 
 struct listing {
     struct admin *admin;
     const char *folder; /* "" for the data directory itself */
-    uint32_t partition; /* PARTITIONS: of none */
+    enum folder_kind kind;
+    uint32_t number; /* shard or partition */
 };
 
 static int list_entry(void *context, const char *name)
 {
     struct listing *listing = context;
+    struct admin *admin = listing->admin;
     char path[NAME_MAX_SIZE];
     bool is_root = *listing->folder == '\0';
-    if (is_root && is_folder(name))
+    bool is_log = listing->kind == FOLDER_STATE && strcmp(name, "log") == 0;
+    if (is_log || (is_root && is_folder(admin, name)))
         return 0;
     (void)snprintf(path, sizeof path, "%s%s%s", listing->folder, is_root ? "" : "/", name);
     struct catalog_file file = {.name = path, .kind = CATALOG_OTHER, .counts = true};
-    if (is_root)
-        judge_root(name, &file);
-    else if (listing->partition < PARTITIONS)
-        judge_partition(name, (uint8_t)listing->partition, &file);
-    else
-        judge_log(name, &file);
-    return add_sized(listing->admin, &file);
+    switch (listing->kind) {
+    case FOLDER_STATE:
+        judge_state(admin, name, listing->number, &file);
+        break;
+    case FOLDER_LOG:
+        judge_log(admin, name, listing->number, &file);
+        break;
+    case FOLDER_PLAN:
+        judge_plan(admin, name, &file);
+        break;
+    case FOLDER_PARTITION:
+        judge_partition(name, (uint8_t)listing->number, &file);
+        break;
+    }
+    return add_sized(admin, &file);
 }
 
-static int list_folder(struct admin *admin, const char *folder, uint32_t partition)
+static int list_folder(struct admin *admin, const char *folder, enum folder_kind kind,
+                       uint32_t number)
 {
-    struct listing listing = {admin, folder, partition};
+    struct listing listing = {admin, folder, kind, number};
     const char *name = *folder == '\0' ? "." : folder;
     int result = admin_list(admin->directory, name, list_entry, &listing);
     if (result == -ENOENT)
@@ -168,15 +212,27 @@ static int list_folder(struct admin *admin, const char *folder, uint32_t partiti
     return result;
 }
 
+static int list_shard(struct admin *admin, uint32_t shard)
+{
+    char folder[32] = "";
+    char log[32] = "log";
+    if (shard > 0) {
+        (void)snprintf(folder, sizeof folder, "shard-%" PRIu32, shard);
+        (void)snprintf(log, sizeof log, "shard-%" PRIu32 "/log", shard);
+    }
+    int result = list_folder(admin, folder, FOLDER_STATE, shard);
+    return result < 0 ? result : list_folder(admin, log, FOLDER_LOG, shard);
+}
+
 static int list_all(struct admin *admin)
 {
-    int result = list_folder(admin, "", PARTITIONS);
-    if (result == 0)
-        result = list_folder(admin, "log", PARTITIONS);
+    int result = list_folder(admin, PLAN_FOLDER, FOLDER_PLAN, 0);
+    for (uint32_t shard = 0; result == 0 && shard < shards_max(admin); shard++)
+        result = list_shard(admin, shard);
     for (uint32_t partition = 0; result == 0 && partition < PARTITIONS; partition++) {
         char folder[8];
         (void)snprintf(folder, sizeof folder, "%02x", partition);
-        result = list_folder(admin, folder, partition);
+        result = list_folder(admin, folder, FOLDER_PARTITION, partition);
     }
     return result;
 }
@@ -189,6 +245,8 @@ static int compare(const void *left, const void *right)
     const struct catalog_file *b = right;
     if (a->kind != b->kind)
         return a->kind < b->kind ? -1 : 1;
+    if (a->shard != b->shard)
+        return a->shard < b->shard ? -1 : 1;
     if (a->number != b->number)
         return a->number < b->number ? -1 : 1;
     if (a->partition != b->partition)
@@ -229,6 +287,26 @@ struct catalog_file *catalog_find(const struct catalog *catalog, enum catalog_ki
     return find(catalog, &wanted);
 }
 
+struct catalog_file *catalog_find_state(const struct catalog *catalog, enum catalog_kind kind,
+                                        uint32_t shard, uint64_t number)
+{
+    struct catalog_file wanted = {.kind = kind, .shard = shard, .number = number};
+    return find(catalog, &wanted);
+}
+
+void catalog_range(const struct catalog *catalog, enum catalog_kind kind, uint32_t shard,
+                   uint32_t *ret_first, uint32_t *ret_end)
+{
+    uint32_t first = catalog->first[kind];
+    while (first < catalog->first[kind + 1] && catalog->files[first].shard < shard)
+        first++;
+    uint32_t end = first;
+    while (end < catalog->first[kind + 1] && catalog->files[end].shard == shard)
+        end++;
+    *ret_first = first;
+    *ret_end = end;
+}
+
 struct catalog_file *catalog_find_segment(const struct catalog *catalog, uint64_t number)
 {
     for (uint32_t partition = 0; partition < PARTITIONS; partition++) {
@@ -259,13 +337,94 @@ uint64_t catalog_size(const struct catalog *catalog, enum catalog_kind kind)
     return size;
 }
 
+/* ---- the shards ---- */
+
+/* Of a new shard's file in resharding/ and the one in its place, the first counts. */
+static const struct catalog_file *choose(struct catalog *catalog, enum catalog_kind kind,
+                                         uint32_t shard)
+{
+    struct catalog_file *planned = catalog_find_state(catalog, kind, shard, 1);
+    struct catalog_file *present = catalog_find_state(catalog, kind, shard, 0);
+    if (planned == NULL)
+        return present;
+    if (present != NULL)
+        present->counts = false;
+    return planned;
+}
+
+static int refuse_superblock(struct admin *admin, const char *name, uint32_t format)
+{
+    report_refuse(&admin->report, name, 0,
+                  "it has format %" PRIu32
+                  " or something that this program, of format %d, does not "
+                  "know: use the release that wrote it",
+                  format, SUPERBLOCK_FORMAT);
+    return -EPROTONOSUPPORT;
+}
+
+/* Without its own, what the directory's says of all is all that is known. */
+static int read_superblock(struct admin *admin, struct admin_shard *shard)
+{
+    char name[64];
+    bool is_blank;
+    (void)snprintf(name, sizeof name, "%ssuperblock", shard->folder);
+    shard->superblock = admin->superblock;
+    if (shard->number == 0)
+        return 0;
+    const struct catalog_file *file = choose(&admin->catalog, CATALOG_SUPERBLOCK, shard->number);
+    int handle = file != NULL ? admin_open_file(admin->directory, file->name) : -ENOENT;
+    struct superblock found;
+    int result =
+        handle < 0 ? handle : admin_read_superblock(admin, file->name, handle, &found, &is_blank);
+    admin_close(handle);
+    if (result == -EPROTONOSUPPORT)
+        return refuse_superblock(admin, file->name, found.format);
+    bool is_own = result == 0 && found.directory_id == admin->superblock.directory_id &&
+                  found.shard == shard->number && superblock_shards(&found) == admin->shard_count;
+    if (is_own) {
+        shard->superblock = found;
+        return 0;
+    }
+    shard->superblock.manifest_salt = shard->superblock.log_last = 0;
+    shard->superblock.log_number = shard->superblock.log_base = 0;
+    shard->superblock.clean = false;
+    report_damage(&admin->report, file != NULL ? file->name : name, 0,
+                  "%s, so the server refuses to start: restore it from a backup",
+                  result == 0 ? "it is another shard's or another directory's" : strerror(-result));
+    return 0;
+}
+
+static int take_shards(struct admin *admin)
+{
+    admin->shards = calloc(admin->shard_count, sizeof *admin->shards);
+    if (admin->shards == NULL) {
+        report_failure(&admin->report, "not enough memory");
+        return -ENOMEM;
+    }
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < admin->shard_count; i++) {
+        struct admin_shard *shard = &admin->shards[i];
+        shard->number = i;
+        if (i > 0)
+            (void)snprintf(shard->folder, sizeof shard->folder, "shard-%" PRIu32 "/", i);
+        (void)choose(&admin->catalog, CATALOG_MANIFEST, i);
+        result = read_superblock(admin, shard);
+        if (result == 0)
+            result = admin_take_manifest(admin, shard);
+    }
+    return result;
+}
+
 int catalog_load(struct admin *admin)
 {
     int result = list_all(admin);
     if (result < 0)
         return result;
     sort(&admin->catalog);
-    return admin_take_manifest(admin);
+    result = take_shards(admin);
+    if (result == 0)
+        admin_note_leftovers(admin);
+    return result;
 }
 
 void catalog_free(struct catalog *catalog)

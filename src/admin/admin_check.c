@@ -73,12 +73,16 @@ static int check_values(struct check *check)
 
 /* ---- everything ---- */
 
-static int check_checkpoint(struct admin *admin)
+static int check_checkpoints(struct admin *admin)
 {
-    const struct catalog_file *file =
-        catalog_find(&admin->catalog, CATALOG_CHECKPOINT, 0, admin->catalog.checkpoint);
-    bool is_there = file != NULL && file->counts;
-    return is_there ? checkpoint_check(admin, file) : 0;
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < admin->shard_count; i++) {
+        const struct catalog_file *file =
+            catalog_find_state(&admin->catalog, CATALOG_CHECKPOINT, i, admin->shards[i].checkpoint);
+        if (file != NULL && file->counts)
+            result = checkpoint_check(admin, file);
+    }
+    return result;
 }
 
 static int check_all(struct check *check)
@@ -93,7 +97,7 @@ static int check_all(struct check *check)
         return result;
     result = check_values(check);
     if (result == 0)
-        result = check_checkpoint(admin);
+        result = check_checkpoints(admin);
     if (result == -ENOMEM)
         report_failure(&admin->report, "not enough memory");
     return result;

@@ -76,7 +76,7 @@ static const char *take_slots(struct checkpoint_walk *walk, const struct checkpo
 static const char *take_begin(struct checkpoint_walk *walk, const uint8_t *data)
 {
     checkpoint_begin_decode(data, &walk->begin);
-    return walk->begin.log_id == ADMIN_SHARD ? NULL : "another log's checkpoint";
+    return walk->begin.log_id == walk->file->shard ? NULL : "another log's checkpoint";
 }
 
 static const char *take_end(const struct checkpoint_walk *walk, const uint8_t *data, uint64_t end)

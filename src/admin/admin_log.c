@@ -19,6 +19,7 @@
 struct log_walk {
     const struct walk *walk;
     struct admin *admin;
+    struct admin_shard *shard;
     struct log_window window;
     struct log_listing listing;
     struct wal_scan_segment *segments;
@@ -105,7 +106,7 @@ static int read_header(struct log_walk *walk, const char *name, const uint8_t *b
     if (result < 0 || header.state != state)
         return 0;
     if (header.directory_id != walk->admin->superblock.directory_id ||
-        header.log_id != ADMIN_SHARD) {
+        header.log_id != walk->shard->number) {
         report_refuse(report, name, 0,
                       "it belongs to log %" PRIu32 " of the data directory %016" PRIx64
                       ", move it back where it came from",
@@ -122,7 +123,7 @@ static int infer(struct log_walk *walk, const char *name, uint64_t number)
 {
     struct wal_scan_segment *segment = &walk->segments[walk->count];
     segment->header.directory_id = walk->admin->superblock.directory_id;
-    segment->header.log_id = ADMIN_SHARD;
+    segment->header.log_id = walk->shard->number;
     struct wal_scan scan = {.segments = walk->segments,
                             .segment_count = walk->count + 1,
                             .context = walk,
@@ -146,7 +147,7 @@ static bool is_in_later_use(const struct log_walk *walk, const uint8_t *data, ui
 {
     struct wal_batch_header batch;
     return wal_batch_header_decode(data, &batch) == 0 && batch.segment > number &&
-           batch.offset == WAL_DATA_OFFSET && batch.log_id == ADMIN_SHARD &&
+           batch.offset == WAL_DATA_OFFSET && batch.log_id == walk->shard->number &&
            batch.directory_id == walk->admin->superblock.directory_id;
 }
 
@@ -243,7 +244,11 @@ static int order(struct log_walk *walk)
                         "a copy of %s, it is left alone: move it away", list[i - 1].segment.path);
             continue;
         }
-        if (listing_is_dead(&walk->listing, segment->header.number))
+        bool is_before = segment->header.last_before < walk->shard->superblock.log_base;
+        if (is_before)
+            report_note(&walk->admin->report, segment->path, 0,
+                        "of a log that was here before and was emptied, removed at the next start");
+        if (is_before || listing_is_dead(&walk->listing, segment->header.number))
             continue;
         walk->segments[walk->count] = *segment;
         walk->files[walk->count++] = list[i].file;
@@ -257,7 +262,9 @@ static int order(struct log_walk *walk)
 static void take_found(struct log_walk *walk, const struct wal_scan_found *found)
 {
     struct admin *admin = walk->admin;
-    admin->log.scan = *found;
+    walk->shard->log.scan = *found;
+    walk->shard->log.scan.last_position =
+        max_u64(found->last_position, walk->shard->superblock.log_base);
     if (found->dropped_bytes == 0)
         return;
     const struct wal_scan_segment *last = &walk->segments[walk->count - 1];
@@ -279,7 +286,7 @@ static int scan(struct log_walk *walk)
     if (result < 0)
         return walk->result != 0 ? walk->result : result;
     take_found(walk, &scan.found);
-    listing_judge(&walk->listing, walk->admin, scan.proof);
+    listing_judge(&walk->listing, walk->admin, walk->shard, scan.proof);
     return 0;
 }
 
@@ -287,11 +294,11 @@ static int scan(struct log_walk *walk)
 static void take_known(struct log_walk *walk)
 {
     struct admin *admin = walk->admin;
-    const struct superblock *superblock = &admin->superblock;
-    listing_take_known(&walk->listing, superblock->log_last, superblock->log_number);
-    listing_take_known(&walk->listing, admin->catalog.log_position, 0);
+    const struct admin_shard *shard = walk->shard;
+    listing_take_known(&walk->listing, shard->superblock.log_last, shard->superblock.log_number);
+    listing_take_known(&walk->listing, shard->log_position, 0);
     const struct catalog_file *file =
-        catalog_find(&admin->catalog, CATALOG_CHECKPOINT, 0, admin->catalog.checkpoint);
+        catalog_find_state(&admin->catalog, CATALOG_CHECKPOINT, shard->number, shard->checkpoint);
     struct checkpoint_info info;
     int64_t age_s;
     if (file != NULL && file->counts && checkpoint_look(admin, file, &info, &age_s) == 0)
@@ -301,35 +308,38 @@ static void take_known(struct log_walk *walk)
 static int walk_files(struct log_walk *walk)
 {
     const struct catalog *catalog = &walk->admin->catalog;
-    uint32_t first = catalog->first[CATALOG_LOG];
-    uint32_t end = catalog->first[CATALOG_LOG + 1];
+    uint32_t first, end;
     int result = 0;
+    catalog_range(catalog, CATALOG_LOG, walk->shard->number, &first, &end);
     take_known(walk);
     for (uint32_t i = first; result == 0 && i < end; i++)
-        result = add_file(walk, i);
+        if (catalog->files[i].counts)
+            result = add_file(walk, i);
     if (result == 0)
         result = order(walk);
-    walk->admin->log =
+    walk->shard->log =
         (struct admin_log){.segments = walk->count, .spares = end - first - walk->count};
     return result == 0 ? scan(walk) : result;
 }
 
-int admin_walk_log(const struct walk *walk)
+static int walk_shard(const struct walk *walk, struct admin_shard *shard)
 {
     struct admin *admin = walk->admin;
     const struct catalog *catalog = &admin->catalog;
-    uint32_t count = catalog->first[CATALOG_LOG + 1] - catalog->first[CATALOG_LOG];
+    uint32_t first, end;
     uint64_t largest = 0;
-    for (uint32_t i = 0; i < count; i++)
-        largest = max_u64(largest, catalog->files[catalog->first[CATALOG_LOG] + i].size);
-    struct log_walk log_walk = {.walk = walk, .admin = admin};
-    log_walk.segments = calloc(count + 1, sizeof *log_walk.segments);
-    log_walk.files = calloc(count + 1, sizeof *log_walk.files);
+    catalog_range(catalog, CATALOG_LOG, shard->number, &first, &end);
+    for (uint32_t i = first; i < end; i++)
+        largest = max_u64(largest, catalog->files[i].size);
+    struct log_walk log_walk = {.walk = walk, .admin = admin, .shard = shard};
+    log_walk.segments = calloc(end - first + 1, sizeof *log_walk.segments);
+    log_walk.files = calloc(end - first + 1, sizeof *log_walk.files);
     int result = log_walk.segments == NULL || log_walk.files == NULL
                      ? -ENOMEM
                      : window_init(&log_walk.window, admin, largest);
     if (result == 0)
-        result = listing_init(&log_walk.listing, count);
+        result = listing_init(&log_walk.listing, end - first);
+    log_walk.listing.base = shard->superblock.log_base;
     if (result == 0)
         result = walk_files(&log_walk);
     listing_deinit(&log_walk.listing);
@@ -337,5 +347,13 @@ int admin_walk_log(const struct walk *walk)
         window_deinit(&log_walk.window);
     free(log_walk.files);
     free(log_walk.segments);
+    return result;
+}
+
+int admin_walk_log(const struct walk *walk)
+{
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < walk->admin->shard_count; i++)
+        result = walk_shard(walk, &walk->admin->shards[i]);
     return result;
 }

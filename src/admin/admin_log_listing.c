@@ -6,7 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define FOLDER "log"
+#define FOLDER_SIZE 32u
 
 int listing_init(struct log_listing *listing, uint32_t files)
 {
@@ -30,6 +30,8 @@ static bool is_older(const struct wal_note *note, const struct wal_note *other)
 void listing_take_header(struct log_listing *listing, const struct wal_segment_header *header,
                          const uint8_t *block)
 {
+    if (header->state == WAL_HEADER_ACTIVE && header->last_before < listing->base)
+        return; /* of a log that was here before */
     listing->lost = max_u64(listing->lost, header->lost);
     listing_take_known(listing, header->durable, max_u64(header->number, header->number_durable));
     if (is_older(&listing->note, &header->note))
@@ -67,21 +69,23 @@ static bool is_there(const struct log_listing *listing, uint64_t number)
     return false;
 }
 
-static void note_missing(const struct log_listing *listing, struct admin *admin, uint64_t number)
+static void note_missing(const struct log_listing *listing, struct admin *admin, const char *folder,
+                         uint64_t number)
 {
     if (listing->number_known > listing->newest.number)
-        report_note(&admin->report, FOLDER, 0,
+        report_note(&admin->report, folder, 0,
                     "the segment with the number %" PRIu64 " is gone, whether it was needed is not "
                     "known since the newest header is damaged",
                     number);
     else
-        report_damage(&admin->report, FOLDER, 0,
+        report_damage(&admin->report, folder, 0,
                       "the segment with the number %" PRIu64 " is gone, it held writes up to log "
                       "position %" PRIu64 " at most: put its file (wal-...) back",
                       number, listing->newest.last_before);
 }
 
-static void judge_listed(const struct log_listing *listing, struct admin *admin, uint64_t proof)
+static void judge_listed(const struct log_listing *listing, struct admin *admin, const char *folder,
+                         uint64_t proof)
 {
     const struct wal_segment_header *newest = &listing->newest;
     bool is_proved = newest->last_before > 0 && proof >= newest->last_before;
@@ -89,39 +93,45 @@ static void judge_listed(const struct log_listing *listing, struct admin *admin,
         uint64_t number = listing->listing.numbers[i];
         bool must_be = number <= newest->number_durable || is_proved;
         if (must_be && !is_there(listing, number))
-            note_missing(listing, admin, number);
+            note_missing(listing, admin, folder, number);
     }
 }
 
 /* The log notes how far the manifest had come. */
-static void judge_manifest(const struct log_listing *listing, struct admin *admin)
+static void judge_manifest(const struct log_listing *listing, struct admin *admin,
+                           const struct admin_shard *shard)
 {
-    if (admin->manifest.major == 0 || !is_older(&admin->manifest, &listing->note))
+    char name[64];
+    if (shard->manifest.major == 0 || !is_older(&shard->manifest, &listing->note))
         return;
-    report_damage(&admin->report, "manifest-0", 0,
+    (void)snprintf(name, sizeof name, "%smanifest-%" PRIu32, shard->folder, shard->number);
+    report_damage(&admin->report, name, 0,
                   "it is older than the log says (edition %" PRIu64 " with %" PRIu64
                   " blocks, which had come to edition %" PRIu64 " with %" PRIu64
                   "): put back the one that was there, restore the directory from a backup, or "
                   "start once with -accept-loss",
-                  admin->manifest.major, admin->manifest.minor, listing->note.major,
+                  shard->manifest.major, shard->manifest.minor, listing->note.major,
                   listing->note.minor);
 }
 
-void listing_judge(const struct log_listing *listing, struct admin *admin, uint64_t proof)
+void listing_judge(const struct log_listing *listing, struct admin *admin,
+                   const struct admin_shard *shard, uint64_t proof)
 {
-    const struct superblock *superblock = &admin->superblock;
-    uint64_t last = admin->log.scan.last_position;
-    judge_manifest(listing, admin);
+    const struct superblock *superblock = &shard->superblock;
+    uint64_t last = shard->log.scan.last_position;
+    char folder[FOLDER_SIZE];
+    (void)snprintf(folder, sizeof folder, "%slog", shard->folder);
+    judge_manifest(listing, admin, shard);
     if (listing->lost > superblock->damage_accepted)
-        report_damage(&admin->report, FOLDER, 0,
+        report_damage(&admin->report, folder, 0,
                       "an earlier start found writes up to log position %" PRIu64
                       " lost with files "
                       "that are gone, keys last written before it answer CORRUPT until they are "
                       "written again, or start once with -accept-loss",
                       listing->lost);
-    judge_listed(listing, admin, max_u64(proof, listing->last_known));
+    judge_listed(listing, admin, folder, max_u64(proof, listing->last_known));
     if (last < listing->last_known && listing->lost < listing->last_known)
-        report_damage(&admin->report, FOLDER, 0,
+        report_damage(&admin->report, folder, 0,
                       "the log ends at position %" PRIu64 " but had reached %" PRIu64
                       " at least, its newest file is gone or was cut or overwritten: put it back "
                       "or restore the directory from a backup",

@@ -8,6 +8,7 @@
 struct log_listing {
     struct wal_segment_header newest; /* of the sound ones; number 0: there is none */
     struct wal_listing listing;       /* its */
+    uint64_t base;                    /* position above which the log begins */
     uint64_t lost;                    /* greatest one that any header tells */
     uint64_t last_known;              /* the log had reached this position */
     uint64_t number_known;            /* and a segment with this number had its header */
@@ -36,6 +37,7 @@ bool listing_is_dead(const struct log_listing *listing, uint64_t number);
 
 /* Reports what is gone with whole files, or with the end of the log, after the scan that proved
  * everything up to `proof` durable. */
-void listing_judge(const struct log_listing *listing, struct admin *admin, uint64_t proof);
+void listing_judge(const struct log_listing *listing, struct admin *admin,
+                   const struct admin_shard *shard, uint64_t proof);
 
 #endif

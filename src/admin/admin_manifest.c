@@ -20,6 +20,7 @@ struct placed_edit {
 
 struct manifest_reader {
     struct admin *admin;
+    struct admin_shard *shard;
     const char *name;
     uint64_t salt;
     uint64_t edition;
@@ -73,8 +74,7 @@ static int take_block(struct manifest_reader *reader, uint64_t offset,
         if (error == 0 && !reader->is_in_group) {
             reader->end = offset + BLOCK;
             reader->complete = reader->count;
-            reader->admin->catalog.log_position =
-                max_u64(reader->admin->catalog.log_position, block->position);
+            reader->shard->log_position = max_u64(reader->shard->log_position, block->position);
         }
         return error;
     }
@@ -156,7 +156,7 @@ static int look_all(struct manifest_reader *reader, int file, uint64_t size)
  * the seal, which was not counted then (manifest_open.c has the same rule). */
 static bool is_other(const struct manifest_reader *reader)
 {
-    const struct superblock *superblock = &reader->admin->superblock;
+    const struct superblock *superblock = &reader->shard->superblock;
     uint64_t blocks = reader->end / BLOCK;
     if (superblock->manifest_salt == 0)
         return false;
@@ -191,6 +191,14 @@ static int compare_edits(const void *left, const void *right)
 static void take_segment(struct manifest_reader *reader, const struct manifest_edit *edit)
 {
     struct admin *admin = reader->admin;
+    if (edit->partition % admin->shard_count != reader->shard->number) {
+        report_damage(&admin->report, reader->name, 0,
+                      "it names segment %" PRIu64
+                      " of partition %02x, which is another shard's, so "
+                      "the server refuses to start: put back the manifest that was here",
+                      edit->number, edit->partition);
+        return;
+    }
     struct catalog_file *file =
         catalog_find(&admin->catalog, CATALOG_SEGMENT, edit->partition, edit->number);
     if (file == NULL) {
@@ -214,7 +222,7 @@ static void take_edits(struct manifest_reader *reader)
     for (uint64_t i = 0; i < reader->complete; i++) {
         const struct placed_edit *edit = &reader->edits[i];
         if (edit->edit.kind == MANIFEST_CHECKPOINT)
-            reader->admin->catalog.checkpoint = edit->edit.number;
+            reader->shard->checkpoint = edit->edit.number;
         else if (edit->edit.kind == MANIFEST_SEGMENT || edit->edit.kind == MANIFEST_REMOVE)
             reader->edits[count++] = *edit;
     }
@@ -232,14 +240,23 @@ static void take_edits(struct manifest_reader *reader)
 
 static void judge_checkpoint(struct admin *admin, struct catalog_file *file)
 {
-    bool is_named = file->counts && file->number == admin->catalog.checkpoint;
+    bool is_named = file->counts && file->shard < admin->shard_count &&
+                    file->number == admin->shards[file->shard].checkpoint;
     if (!is_named)
         report_note(&admin->report, file->name, 0,
                     "a checkpoint that does not count, removed at the next start");
     file->counts = is_named;
 }
 
-static void note_leftovers(struct admin *admin, bool has_manifest)
+/* Of a segment: whether there is a manifest that could have named it. */
+static bool has_manifest(const struct admin *admin, const struct catalog_file *file)
+{
+    uint32_t shard = file->partition % admin->shard_count;
+    return catalog_find_state(&admin->catalog, CATALOG_MANIFEST, shard, 0) != NULL ||
+           catalog_find_state(&admin->catalog, CATALOG_MANIFEST, shard, 1) != NULL;
+}
+
+void admin_note_leftovers(struct admin *admin)
 {
     struct catalog *catalog = &admin->catalog;
     for (uint32_t i = 0; i < catalog->count; i++) {
@@ -248,24 +265,23 @@ static void note_leftovers(struct admin *admin, bool has_manifest)
             judge_checkpoint(admin, file);
         else if (file->kind == CATALOG_MANIFEST && !file->counts)
             report_note(&admin->report, file->name, 0,
-                        "a manifest that was never finished, removed at the next start");
-        else if (file->kind == CATALOG_SHARD)
-            report_refuse(&admin->report, file->name, 0,
-                          "it belongs to another shard, this program knows directories of one "
-                          "shard, whose manifest is manifest-%u: use the release that wrote it",
-                          ADMIN_SHARD);
+                        file->number == 0 && !file->is_leftover
+                            ? "a manifest of before the conversion, removed by the next start"
+                            : "a manifest that was never finished, removed at the next start");
         else if (file->kind == CATALOG_OTHER)
             report_note(&admin->report, file->name, 0, "not a file of ours, it is left alone");
-        else if (file->kind == CATALOG_SEGMENT && !file->counts && has_manifest)
+        else if (file->kind == CATALOG_SEGMENT && !file->counts && has_manifest(admin, file))
             report_note(&admin->report, file->name, 0,
                         "a segment that does not count, removed at the next start");
     }
 }
 
-static void note_missing(struct admin *admin, const char *name)
+static void note_missing(struct admin *admin, const struct admin_shard *shard, const char *name)
 {
     const struct catalog *catalog = &admin->catalog;
-    bool has_segments = catalog->first[CATALOG_SEGMENT] < catalog->first[CATALOG_SEGMENT + 1];
+    bool has_segments = false;
+    for (uint32_t i = catalog->first[CATALOG_SEGMENT]; i < catalog->first[CATALOG_SEGMENT + 1]; i++)
+        has_segments |= catalog->files[i].partition % admin->shard_count == shard->number;
     if (has_segments)
         report_damage(&admin->report, name, 0,
                       "it is missing although there are segments, restore it from a backup: "
@@ -291,33 +307,41 @@ static int read_manifest(struct manifest_reader *reader)
     if (size >= 0)
         compare_superblock(reader);
     if (size >= 0 && !reader->is_damaged)
-        admin->manifest = (struct wal_note){reader->edition, reader->end / BLOCK};
+        reader->shard->manifest = (struct wal_note){reader->edition, reader->end / BLOCK};
     take_edits(reader);
     return 0;
 }
 
-int admin_take_manifest(struct admin *admin)
+static void report_missing_checkpoint(struct admin *admin, const struct admin_shard *shard,
+                                      const char *name)
 {
-    char name[32];
-    (void)snprintf(name, sizeof name, "manifest-%u", ADMIN_SHARD);
-    const struct catalog_file *file = catalog_find(&admin->catalog, CATALOG_MANIFEST, 0, 0);
-    struct manifest_reader reader = {.admin = admin, .name = name};
+    if (shard->checkpoint != 0 && catalog_find_state(&admin->catalog, CATALOG_CHECKPOINT,
+                                                     shard->number, shard->checkpoint) == NULL)
+        report_damage(&admin->report, name, 0,
+                      "the checkpoint %" PRIu64 " that it names is missing, the next start builds "
+                      "the index from the segments and takes longer; nothing is lost",
+                      shard->checkpoint);
+}
+
+int admin_take_manifest(struct admin *admin, struct admin_shard *shard)
+{
+    char name[64];
+    (void)snprintf(name, sizeof name, "%smanifest-%" PRIu32, shard->folder, shard->number);
+    const struct catalog_file *file =
+        catalog_find_state(&admin->catalog, CATALOG_MANIFEST, shard->number, 1);
+    if (file == NULL || !file->counts)
+        file = catalog_find_state(&admin->catalog, CATALOG_MANIFEST, shard->number, 0);
+    struct manifest_reader reader = {
+        .admin = admin, .shard = shard, .name = file != NULL ? file->name : name};
     int result = 0;
     if (file == NULL)
-        note_missing(admin, name);
+        note_missing(admin, shard, name);
     else
         result = read_manifest(&reader);
     free(reader.edits);
     if (result == -ENOMEM)
         report_failure(&admin->report, "not enough memory for the manifest");
-    if (result < 0)
-        return result;
-    if (admin->catalog.checkpoint != 0 &&
-        catalog_find(&admin->catalog, CATALOG_CHECKPOINT, 0, admin->catalog.checkpoint) == NULL)
-        report_damage(&admin->report, name, 0,
-                      "the checkpoint %" PRIu64 " that it names is missing, the next start builds "
-                      "the index from the segments and takes longer; nothing is lost",
-                      admin->catalog.checkpoint);
-    note_leftovers(admin, file != NULL);
-    return 0;
+    if (result == 0)
+        report_missing_checkpoint(admin, shard, reader.name);
+    return result;
 }

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BLOCK DISK_BLOCK_SIZE
@@ -72,32 +73,55 @@ static bool is_blank(const uint8_t *block)
     return block[0] == 0 && memcmp(block, block + 1, BLOCK - 1) == 0;
 }
 
-static int read_superblock(struct admin *admin)
+int admin_read_superblock(struct admin *admin, const char *name, int file,
+                          struct superblock *ret_found, bool *ret_blank)
 {
     struct superblock found[COPIES];
     int results[COPIES];
-    bool blank = true;
+    *ret_blank = true;
     for (uint32_t copy = 0; copy < COPIES; copy++) {
         uint8_t block[BLOCK] = {0};
-        int64_t count = admin_read(admin->superblock_file, block, BLOCK, copy * BLOCK);
+        int64_t count = admin_read(file, block, BLOCK, copy * BLOCK);
         results[copy] = count < 0 ? (int)count : superblock_decode(block, &found[copy]);
-        if (results[copy] == -EPROTONOSUPPORT)
-            return refuse_format(admin, found[copy].format);
-        blank = blank && is_blank(block);
+        if (results[copy] == -EPROTONOSUPPORT) {
+            *ret_found = found[copy];
+            return results[copy];
+        }
+        *ret_blank = *ret_blank && is_blank(block);
     }
     if (results[0] != 0 && results[1] != 0)
-        return refuse_both(admin, blank);
+        return -EBADMSG;
     for (uint32_t copy = 0; copy < COPIES; copy++)
         if (results[copy] != 0)
-            report_damage(&admin->report, "superblock", copy * BLOCK,
+            report_damage(&admin->report, name, copy * BLOCK,
                           "this copy is torn or corrupt (%s), the other one counts: the next start "
                           "writes it anew and nothing is lost",
                           strerror(-results[copy]));
     bool is_second = results[0] != 0 || (results[1] == 0 && found[1].sequence > found[0].sequence);
-    admin->superblock = found[is_second ? 1 : 0];
+    *ret_found = found[is_second ? 1 : 0];
     /* The one that is lost may have said that the directory is in use. */
     if (results[0] != 0 || results[1] != 0)
-        admin->superblock.clean = false;
+        ret_found->clean = false;
+    return 0;
+}
+
+static int read_superblock(struct admin *admin)
+{
+    bool is_blank;
+    struct superblock *found = &admin->superblock;
+    int result =
+        admin_read_superblock(admin, "superblock", admin->superblock_file, found, &is_blank);
+    if (result == -EPROTONOSUPPORT)
+        return refuse_format(admin, found->format);
+    if (result < 0)
+        return refuse_both(admin, is_blank);
+    admin->shard_count = superblock_shards(found);
+    admin->is_decided = found->shards_before != 0;
+    if (admin->is_decided)
+        report_note(&admin->report, "superblock", 0,
+                    "a conversion from %" PRIu32 " shards to %" PRIu32
+                    " was cut short, the next start finishes it: shown is what counts from then on",
+                    found->shards_before, admin->shard_count);
     return 0;
 }
 
@@ -116,6 +140,7 @@ int admin_start(struct admin *admin)
 void admin_shut(struct admin *admin)
 {
     catalog_free(&admin->catalog);
+    free(admin->shards);
     admin_close(admin->superblock_file);
     admin_close(admin->directory);
 }

@@ -83,9 +83,8 @@ static void show_ratio(const char *name, uint64_t part, uint64_t whole)
 
 static uint64_t show_files(const struct catalog *catalog)
 {
-    static const char *const names[CATALOG_KINDS] = {"superblock", "manifests",    "checkpoints",
-                                                     "log",        "segments",     "values",
-                                                     "space",      "other_shards", "others"};
+    static const char *const names[CATALOG_KINDS] = {
+        "superblock", "manifests", "checkpoints", "log", "segments", "values", "space", "others"};
     uint64_t all = 0;
     for (uint32_t kind = 0; kind < CATALOG_KINDS; kind++) {
         uint64_t size = 0;
@@ -100,11 +99,19 @@ static uint64_t show_files(const struct catalog *catalog)
 
 static void show_log(const struct stat_walk *stat)
 {
-    const struct admin_log *log = &stat->admin->log;
-    show_number("log.segments", log->segments);
-    show_number("log.spares", log->spares);
-    show_number("log.records", log->scan.records);
-    show_number("log.last_position", log->scan.last_position);
+    const struct admin *admin = stat->admin;
+    struct admin_log log = {.segments = 0};
+    for (uint32_t i = 0; i < admin->shard_count; i++) {
+        const struct admin_log *one = &admin->shards[i].log;
+        log.segments += one->segments;
+        log.spares += one->spares;
+        log.scan.records += one->scan.records;
+        log.scan.last_position = max_u64(log.scan.last_position, one->scan.last_position);
+    }
+    show_number("log.segments", log.segments);
+    show_number("log.spares", log.spares);
+    show_number("log.records", log.scan.records);
+    show_number("log.last_position", log.scan.last_position);
     show_number("log.live_bytes", stat->log_live);
 }
 
@@ -130,16 +137,23 @@ static void show_shares(const struct stat_walk *stat)
                      share * 100 / SHARES, (share + 1) * 100 / SHARES, counts[share]);
 }
 
-static void show_checkpoint(struct admin *admin)
+/* With several shards: the sums, the oldest, and how many shards have one. */
+struct checkpoints {
+    uint32_t count;
+    struct checkpoint_info info; /* the last one's; slots: of all */
+    uint64_t age_s;
+    uint64_t positions_behind;
+};
+
+static void add_checkpoint(struct admin *admin, const struct admin_shard *shard,
+                           struct checkpoints *checkpoints)
 {
     const struct catalog_file *file =
-        catalog_find(&admin->catalog, CATALOG_CHECKPOINT, 0, admin->catalog.checkpoint);
+        catalog_find_state(&admin->catalog, CATALOG_CHECKPOINT, shard->number, shard->checkpoint);
     struct checkpoint_info info;
     int64_t age_s;
-    if (file == NULL || !file->counts) {
-        (void)puts("checkpoint: none");
+    if (file == NULL || !file->counts)
         return;
-    }
     int error = checkpoint_look(admin, file, &info, &age_s);
     if (error < 0) {
         report_damage(&admin->report, file->name, 0,
@@ -148,12 +162,51 @@ static void show_checkpoint(struct admin *admin)
                       strerror(-error));
         return;
     }
-    uint64_t last = admin->log.scan.last_position;
-    show_number("checkpoint.number", info.number);
-    show_number("checkpoint.age_s", age_s < 0 ? 0 : (uint64_t)age_s);
-    show_number("checkpoint.slots", info.slots);
-    show_number("checkpoint.position", info.position);
-    show_number("checkpoint.positions_behind", last > info.position ? last - info.position : 0);
+    uint64_t last = shard->log.scan.last_position;
+    info.slots += checkpoints->info.slots;
+    checkpoints->info = info;
+    checkpoints->count++;
+    checkpoints->age_s = max_u64(checkpoints->age_s, age_s < 0 ? 0 : (uint64_t)age_s);
+    checkpoints->positions_behind += last > info.position ? last - info.position : 0;
+}
+
+static bool has_checkpoint(const struct admin *admin)
+{
+    const struct catalog *catalog = &admin->catalog;
+    bool has_one = false;
+    for (uint32_t i = catalog->first[CATALOG_CHECKPOINT];
+         i < catalog->first[CATALOG_CHECKPOINT + 1]; i++)
+        has_one |= catalog->files[i].counts;
+    return has_one;
+}
+
+static void show_checkpoints(struct admin *admin)
+{
+    struct checkpoints checkpoints = {.count = 0};
+    for (uint32_t i = 0; i < admin->shard_count; i++)
+        add_checkpoint(admin, &admin->shards[i], &checkpoints);
+    if (!has_checkpoint(admin))
+        (void)puts("checkpoint: none");
+    if (checkpoints.count == 0)
+        return;
+    if (admin->shard_count == 1) {
+        show_number("checkpoint.number", checkpoints.info.number);
+        show_number("checkpoint.position", checkpoints.info.position);
+    } else {
+        show_number("checkpoint.shards", checkpoints.count);
+    }
+    show_number("checkpoint.age_s", checkpoints.age_s);
+    show_number("checkpoint.slots", checkpoints.info.slots);
+    show_number("checkpoint.positions_behind", checkpoints.positions_behind);
+}
+
+/* All of them. */
+static bool is_closed(const struct admin *admin)
+{
+    bool is_closed = !admin->is_decided;
+    for (uint32_t i = 0; i < admin->shard_count; i++)
+        is_closed = is_closed && admin->shards[i].superblock.clean;
+    return is_closed;
 }
 
 static void show(const struct stat_walk *stat)
@@ -165,7 +218,8 @@ static void show(const struct stat_walk *stat)
     uint64_t live = stat->log_live + stat->segments_live + stat->values_live;
     (void)printf("directory.id: %016" PRIx64 "\ndirectory.format: %" PRIu32
                  "\ndirectory.closed: %s\n",
-                 superblock->directory_id, superblock->format, superblock->clean ? "yes" : "no");
+                 superblock->directory_id, superblock->format, is_closed(admin) ? "yes" : "no");
+    show_number("directory.shards", admin->shard_count);
     show_number("keys", stat->keys);
     show_number("tombstones", stat->tombstones);
     uint64_t all = show_files(catalog);
@@ -174,7 +228,7 @@ static void show(const struct stat_walk *stat)
     show_number("values.live_files", stat->values_live_files);
     show_number("values.live_bytes", stat->values_live);
     show_number("values.orphans", values - stat->values_live_files);
-    show_checkpoint(admin);
+    show_checkpoints(admin);
     show_number("space.bytes", all);
     show_number("space.live_bytes", live);
     show_ratio("space.amplification", all, live);

@@ -42,6 +42,18 @@ void log_init_stderr(struct log *log, enum log_level level_min)
     *log = (struct log){.level_min = level_min, .journal = stderr_is_journal()};
 }
 
+void log_init_part(struct log *ret_log, const struct log *whole, const char *name)
+{
+    assert(whole->whole == NULL);
+    *ret_log = (struct log){.whole = whole};
+    (void)snprintf(ret_log->part, sizeof ret_log->part, "%s", name);
+}
+
+void log_set_level(struct log *log, enum log_level level_min)
+{
+    atomic_store_explicit(&log->level_min, level_min, memory_order_relaxed);
+}
+
 static void write_stderr(const char *bytes, uint32_t size)
 {
     ssize_t result;
@@ -142,7 +154,9 @@ static void append_message(struct line *line, const uint8_t *text)
 
 void log_event(const struct log *log, enum log_level level, const char *format, ...)
 {
-    if (level < log->level_min)
+    const char *part = log->part;
+    log = log->whole != NULL ? log->whole : log;
+    if (level < atomic_load_explicit(&log->level_min, memory_order_relaxed))
         return;
     /* A message that does not fit here does not fit into the line either: the line's end comes
      * first, so a character that is torn at the end of this buffer is never looked at. */
@@ -154,6 +168,7 @@ void log_event(const struct log *log, enum log_level level, const char *format, 
     struct line line;
     line.size = 0;
     append_prefix(&line, log, level);
+    append_message(&line, (const uint8_t *)part);
     append_message(&line, (const uint8_t *)(result < 0 ? format : message));
     line.bytes[line.size++] = '\n';
     if (log->write != NULL)

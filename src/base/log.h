@@ -8,6 +8,7 @@
 #define MINIVAULT_BASE_LOG_H
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,8 +17,12 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 /* Takes one finished line, with its newline, `size` bytes. */
 typedef void log_write(void *context, const char *line, uint32_t size);
 
+#define LOG_PART_SIZE 24u
+
 struct log {
-    enum log_level level_min;
+    const struct log *whole;            /* a part's: what counts, but for `part`; otherwise NULL */
+    char part[LOG_PART_SIZE];           /* in front of its messages */
+    _Atomic enum log_level level_min;   /* may change while others log: log_set_level */
     bool journal;                       /* prefix "<n>" instead of time and level */
     uint64_t (*wall_ms)(void *context); /* Unix time; NULL: no time is printed */
     log_write *write;                   /* NULL: to stderr, one write(2) a line */
@@ -27,6 +32,13 @@ struct log {
 /* Logs to stderr from `level_min` on; finds out about the journal by itself. Without a time: the
  * caller, who has a clock, sets wall_ms and context afterwards. */
 void log_init_stderr(struct log *log, enum log_level level_min);
+
+/* The log of a part of the process, such as a shard: its messages go to `whole`, which outlives it,
+ * with `name` (at most LOG_PART_SIZE - 1 bytes) in front of them. */
+void log_init_part(struct log *ret_log, const struct log *whole, const char *name);
+
+/* Of a whole log, from any thread. */
+void log_set_level(struct log *log, enum log_level level_min);
 
 /* One event. The message is a sentence without newline that says what happened and, where there is
  * something, what to do about it. A line, prefix and newline included, that would be longer than

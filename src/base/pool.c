@@ -63,6 +63,13 @@ int pool_init(struct pool *pool, size_t object_size, uint32_t count_max)
     return 0;
 }
 
+void pool_prefer_huge(struct pool *pool)
+{
+    size_t region_size = pool->object_size * pool->count_max;
+    if (region_size > 0)
+        (void)madvise(pool->base, region_size, MADV_HUGEPAGE);
+}
+
 void pool_deinit(struct pool *pool)
 {
     size_t region_size = pool->object_size * pool->count_max;

@@ -21,6 +21,11 @@ struct pool {
  * alignment 16, or 4096 when object_size is a multiple of 4096. Errors: -ENOMEM. */
 int pool_init(struct pool *pool, size_t object_size, uint32_t count_max);
 
+/* For objects that are used in large numbers at once: they lie in pages of 2 MiB where the kernel
+ * has them, so that looking at them costs no walk of page tables. Takes up to a page more of
+ * memory. */
+void pool_prefer_huge(struct pool *pool);
+
 /* Unmaps. Objects that are still used are gone. */
 void pool_deinit(struct pool *pool);
 

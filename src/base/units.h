@@ -36,6 +36,12 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+/* What one of `count` has of a limit of all: at least `least`. */
+static inline uint64_t share_u64(uint64_t limit, uint64_t count, uint64_t least)
+{
+    return max_u64(limit / count, least);
+}
+
 #define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 #endif

@@ -99,6 +99,14 @@ uint8_t *io_region(struct io *io);
 /* How many sockets this world really got (RLIMIT_NOFILE may grant fewer than asked). */
 uint32_t io_sockets_max(const struct io *io);
 
+/* Of the world's loop, since it was opened. */
+struct io_counts {
+    uint64_t passes;
+    uint64_t overflows; /* passes that found completions beyond what the ring holds */
+    uint64_t starved;   /* receives that found no leased buffer */
+};
+void io_counts(const struct io *io, struct io_counts *ret_counts);
+
 /* One pass: hands over what was submitted, waits until something completes, at most `wait_ns_max`
  * (0: only looks; UINT64_MAX: as long as it takes; an io_wake ends it too), then runs the
  * completions that are there. Returns how many ran. Never within a completion. Errors: -errno, when
@@ -117,6 +125,9 @@ void io_wake(struct io *target);
 /* Monotonic nanoseconds, read once a pass: within a pass the time stands still. */
 uint64_t io_now_ns(const struct io *io);
 
+/* The same clock as it is now: for what is to be measured within a pass. */
+uint64_t io_clock_ns(const struct io *io);
+
 /* Milliseconds since 1970, read once a pass. May jump, also back. */
 uint64_t io_wall_ms(const struct io *io);
 
@@ -126,11 +137,27 @@ void io_random(struct io *io, void *buffer, size_t size);
 /* ---- sockets: a handle is >= 0 ---- */
 
 /* Listens on `host` (numeric, or NULL: all addresses, IPv6 and IPv4) and `port` (0: any; *ret_port
- * tells which). TCP_NODELAY and keepalive are set for what is accepted. Immediate, not an
- * operation. Returns 0. Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EINVAL (not an address),
- * -ENFILE (no socket left). */
+ * tells which). TCP_NODELAY and keepalive are set for what is accepted, and a bound of what the
+ * kernel takes of a send before the peer has room for it. Immediate, not an operation. Returns 0.
+ * Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EINVAL (not an address), -ENFILE (no socket left).
+ */
 int io_listen(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
               uint16_t *ret_port);
+
+struct io_listener {
+    int handle;
+    int descriptor; /* the same socket in the process's own table, or -1: the caller's to close */
+    uint16_t port;
+};
+
+/* As io_listen, on a port that several worlds share: each has its own listener, and the kernel says
+ * to which of them a connection goes. The first takes the port, and gets it only when nobody else
+ * listens there; the others join it (`port` is not 0 then), and must be of the same user. The
+ * descriptor is for what io.h does not do: steering (net/steer.h). The socket listens until both it
+ * and the handle are closed. The simulator has no descriptors: -1; it chooses by chance. Errors:
+ * io_listen's; -EMFILE. */
+int io_listen_shared(struct io *io, const char *host, uint16_t port, int backlog, bool is_first,
+                     struct io_listener *ret_listener);
 
 /* Multishot. Each completion: a connection's handle. Errors: -ECANCELED, -ENFILE (no socket left),
  * others of accept(2); after an error it may have ended (io_op_is_active): submit it again. */
@@ -219,6 +246,10 @@ void io_unlink(struct io *io, struct io_op *op, const char *path);
 
 /* Creates a directory; 0 when it is already there. Not durable until its parent is synced. */
 int io_make_directory(struct io *io, const char *path);
+
+/* Removes an empty directory. Durable once its parent is synced. Errors: -ENOTEMPTY, -ENOENT,
+ * -ENOTDIR, ... */
+int io_remove_directory(struct io *io, const char *path);
 
 /* Calls `each` for every entry but "." and ".."; stops with what `each` returns when that is not 0.
  */

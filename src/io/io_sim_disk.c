@@ -74,6 +74,11 @@ int io_make_directory(struct io *io, const char *path)
     return tree_create(io->disk, path, true, &inode);
 }
 
+int io_remove_directory(struct io *io, const char *path)
+{
+    return io->state == SIM_HOST_RUNS ? tree_remove_directory(io->disk, path) : -ESHUTDOWN;
+}
+
 int io_list_directory(struct io *io, const char *path, io_list_each *each, void *context)
 {
     if (io->state != SIM_HOST_RUNS)

@@ -278,6 +278,7 @@ int tree_create(struct sim_disk *disk, const char *path, bool is_directory,
                 struct sim_inode **ret_inode);
 int tree_rename(struct sim_disk *disk, const char *from, const char *to);
 int tree_unlink(struct sim_disk *disk, const char *path);
+int tree_remove_directory(struct sim_disk *disk, const char *path);
 void tree_sync(struct sim_disk *disk, struct sim_inode *directory, uint64_t sequence);
 void tree_lose_power(struct sim_disk *disk);
 
@@ -332,7 +333,8 @@ struct sim_socket {
     uint32_t active; /* operations on it */
     bool is_closing;
     bool is_listener;
-    uint16_t port; /* of a listener, as the next three */
+    bool is_shared; /* others may join its port */
+    uint16_t port;  /* of a listener, as the next three */
     uint32_t backlog;
     uint32_t queued_count;
     struct list queued; /* connections, to be accepted */
@@ -347,9 +349,10 @@ void net_execute(struct sim_op *op);
 /* The operation's last completion is handed over. */
 void net_done(struct sim_op *op);
 
-/* Finds a listener of a machine. */
+/* Finds a listener of a machine: of several that share the port any one, with `chance` at random.
+ */
 struct sim_socket *net_listener(const struct sim *sim, const struct sim_disk *disk, uint16_t port,
-                                struct io **ret_io);
+                                struct prng *chance, struct io **ret_io);
 
 /* A connection arrives at a listener. */
 void net_queue(struct io *io, struct sim_socket *listener, struct sim_connection *connection);

@@ -45,8 +45,10 @@ static void socket_free(struct io *io, struct sim_socket *socket)
 /* ---- listening ---- */
 
 struct sim_socket *net_listener(const struct sim *sim, const struct sim_disk *disk, uint16_t port,
-                                struct io **ret_io)
+                                struct prng *chance, struct io **ret_io)
 {
+    struct sim_socket *chosen = NULL;
+    uint64_t count = 0;
     for (struct list_node *node = list_first(&sim->hosts); node != NULL;
          node = list_next(&sim->hosts, node)) {
         struct io *io = container_of(node, struct io, node);
@@ -54,17 +56,20 @@ struct sim_socket *net_listener(const struct sim *sim, const struct sim_disk *di
             struct sim_socket *socket = io->sockets[i];
             if (socket == NULL || !socket->is_listener || socket->port != port)
                 continue;
+            count++;
+            if (count > 1 && (chance == NULL || prng_below(chance, count) > 0))
+                continue;
             *ret_io = io;
-            return socket;
+            chosen = socket;
         }
     }
-    return NULL;
+    return chosen;
 }
 
 bool sim_is_listening(const struct io *io, uint16_t port)
 {
     struct io *found;
-    return net_listener(io->sim, io->disk, port, &found) != NULL;
+    return net_listener(io->sim, io->disk, port, NULL, &found) != NULL;
 }
 
 /* Errors: -EINVAL: not an address; -EADDRNOTAVAIL: not one of this machine. */
@@ -83,15 +88,23 @@ static int check_address(const char *host)
     return -EINVAL;
 }
 
-int io_listen(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
-              uint16_t *ret_port)
+/* Whether a listener of this machine keeps another one from the port. */
+static bool is_taken(const struct io *io, uint16_t port, bool is_joining)
+{
+    struct io *found;
+    const struct sim_socket *socket = net_listener(io->sim, io->disk, port, NULL, &found);
+    return socket != NULL && !(is_joining && socket->is_shared);
+}
+
+static int listen_at(struct io *io, const char *host, uint16_t port, int backlog, bool is_joining,
+                     struct sim_socket **ret_socket)
 {
     if (io->state != SIM_HOST_RUNS)
         return -ESHUTDOWN;
     int result = check_address(host);
     if (result < 0)
         return result;
-    if (port != 0 && sim_is_listening(io, port))
+    if (port != 0 && is_taken(io, port, is_joining))
         return -EADDRINUSE;
     for (uint16_t at = PORT_FIRST; port == 0; at++)
         port = sim_is_listening(io, at) ? 0 : at;
@@ -101,8 +114,34 @@ int io_listen(struct io *io, const char *host, uint16_t port, int backlog, int *
     socket->is_listener = true;
     socket->port = port;
     socket->backlog = backlog > 0 ? (uint32_t)backlog : 1;
+    *ret_socket = socket;
+    return 0;
+}
+
+int io_listen(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
+              uint16_t *ret_port)
+{
+    struct sim_socket *socket;
+    int result = listen_at(io, host, port, backlog, false, &socket);
+    if (result < 0)
+        return result;
     *ret_listener = socket->handle;
-    *ret_port = port;
+    *ret_port = socket->port;
+    return 0;
+}
+
+int io_listen_shared(struct io *io, const char *host, uint16_t port, int backlog, bool is_first,
+                     struct io_listener *ret_listener)
+{
+    if (!is_first && port == 0)
+        sim_breach(io, "joins port 0");
+    struct sim_socket *socket;
+    int result = listen_at(io, host, port, backlog, !is_first, &socket);
+    if (result < 0)
+        return result;
+    socket->is_shared = true;
+    *ret_listener =
+        (struct io_listener){.handle = socket->handle, .descriptor = -1, .port = socket->port};
     return 0;
 }
 

@@ -272,6 +272,25 @@ int tree_unlink(struct sim_disk *disk, const char *path)
     return 0;
 }
 
+int tree_remove_directory(struct sim_disk *disk, const char *path)
+{
+    struct sim_inode *parent;
+    char name[NAME_SIZE];
+    int result = find_parent(disk, path, &parent, name);
+    if (result < 0)
+        return result;
+    struct sim_inode *inode = name[0] == '\0' ? NULL : directory_find(&parent->now, name);
+    if (inode == NULL)
+        return name[0] == '\0' ? -EBUSY : -ENOENT;
+    if (!inode->is_directory)
+        return -ENOTDIR;
+    if (inode->now.count > 0)
+        return -ENOTEMPTY;
+    directory_remove(&parent->now, name);
+    change_add(disk, inode, parent, name, NULL, NULL);
+    return 0;
+}
+
 void tree_sync(struct sim_disk *disk, struct sim_inode *directory, uint64_t sequence)
 {
     for (struct list_node *node = list_first(&disk->changes), *next; node != NULL; node = next) {

@@ -69,8 +69,8 @@ static void fail_peer(struct sim_connection *connection, int error)
 static void arrive_connect(struct sim_connection *connection)
 {
     struct io *io;
-    struct sim_socket *listener =
-        net_listener(connection->sim, connection->disk, connection->port, &io);
+    struct sim_socket *listener = net_listener(connection->sim, connection->disk, connection->port,
+                                               &connection->sim->prng, &io);
     bool is_accepted =
         listener != NULL && !listener->is_closing && listener->queued_count < listener->backlog;
     connection->has_arrived = true;

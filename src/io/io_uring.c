@@ -342,6 +342,19 @@ uint64_t io_now_ns(const struct io *io)
     return io->now_ns;
 }
 
+uint64_t io_clock_ns(const struct io *io)
+{
+    (void)io;
+    struct timespec time;
+    (void)clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * NS_PER_S + (uint64_t)time.tv_nsec;
+}
+
+void io_counts(const struct io *io, struct io_counts *ret_counts)
+{
+    *ret_counts = io->counts;
+}
+
 uint64_t io_wall_ms(const struct io *io)
 {
     return io->wall_ms;

@@ -117,6 +117,7 @@ struct io {
     struct list ready;   /* operations whose result is known */
     struct timers timers;
     struct spin spin;
+    struct io_counts counts;
 
     struct io_uring_buf_ring *buffer_ring;
     uint8_t *buffer_memory;

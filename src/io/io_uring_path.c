@@ -119,6 +119,12 @@ int io_make_directory(struct io *io, const char *path)
     return S_ISDIR(status.st_mode) ? 0 : -ENOTDIR;
 }
 
+int io_remove_directory(struct io *io, const char *path)
+{
+    (void)io;
+    return rmdir(path) == 0 ? 0 : -errno;
+}
+
 int io_list_directory(struct io *io, const char *path, io_list_each *each, void *context)
 {
     (void)io;

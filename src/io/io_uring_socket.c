@@ -157,6 +157,7 @@ static void starve(struct io *io, struct io_op *op)
         return;
     }
     op->state = OP_STARVED;
+    io->counts.starved++;
     list_push_back(&io->starved, &op->node);
 }
 

@@ -206,8 +206,10 @@ int wait_for_work(struct io *io, uint64_t wait_ns)
         uint64_t next_ns = timers_next_ns(&io->timers);
         wait_ns = min_u64(wait_ns, next_ns > now_ns ? next_ns - now_ns : 0);
     }
+    io->counts.passes++;
     bool sleeps = wait_ns != 0 && io_uring_cq_ready(&io->ring) == 0;
     int error = sleeps ? spin_or_sleep(io, wait_ns) : enter_without_waiting(io);
+    io->counts.overflows += io_uring_cq_has_overflow(&io->ring);
     if (error == 0)
         error = collect_more(io);
     /* Whoever asked wrote what we are to see before it asked. */

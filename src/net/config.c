@@ -13,6 +13,7 @@ void config_init_defaults(struct config *config)
         .scrub_rate = SCRUB_AUTO,
         .busy_poll_ns = 50 * NS_PER_US,
         .log_level = LOG_INFO,
+        .pin = "auto",
         .connections_max = CONFIG_CONNECTIONS_MAX,
         .value_size_max = CONFIG_VALUE_SIZE_DEFAULT,
         .segment_size = 32 * MIB,

@@ -6,10 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* While a connection is blocked, no more than this is received for it (and what was already on its
- * way). */
-#define BLOCKED_INPUT_MAX CONFIG_RECEIVE_SIZE
-
 static void connection_set_state(struct connection *connection, enum connection_state state)
 {
     switch (state) {
@@ -41,177 +37,6 @@ static void unlink_node(struct list_node *node)
         list_remove(node);
 }
 
-/* ---- receiving ---- */
-
-static void receive_done(struct io_op *op, int32_t result);
-
-static void receive_hint(const struct io_op *op, const uint8_t *data, uint32_t size, bool is_next)
-{
-    request_hint(container_of(op, const struct connection, receive), data, size, is_next);
-}
-
-static void direct_done(struct io_op *op, int32_t result);
-
-/* The rest of a large value goes straight into the memory that it is written from: once what has
- * arrived in leased buffers was copied there. */
-static void arm_direct(struct connection *connection)
-{
-    struct io *io = connection->server->io;
-    if (io_op_is_active(&connection->receive)) {
-        if (connection->receive.done == receive_done && !connection->receive_ending)
-            io_cancel(io, &connection->receive);
-        connection->receive_ending = true;
-        return;
-    }
-    if (input_size(&connection->input) > 0) {
-        connection_wake(connection); /* these come first */
-        return;
-    }
-    uint32_t size = 0;
-    uint8_t *buffer = upload_buffer(connection, &size);
-    if (buffer == NULL) {
-        if (!connection_is_waiting(connection))
-            connection_touch(connection); /* it has failed: its rest is thrown away */
-        return;
-    }
-    connection->receive_ending = false;
-    connection->receive.done = direct_done;
-    connection->receive.hint = NULL;
-    io_receive_into(io, &connection->receive, connection->socket, buffer, size);
-}
-
-static void head_done(struct io_op *op, int32_t result);
-
-/* Behind a large value another one is likely. Its head comes by itself, so that what follows is not
- * in leased buffers, to be copied, by the time it is known to be a value. */
-static bool arm_head(struct connection *connection)
-{
-    struct server *server = connection->server;
-    bool is_between = connection->state == CONNECTION_OPEN && connection->upload == NULL &&
-                      connection->skip.left == 0 && input_size(&connection->input) == 0;
-    if (!connection->expects_value || !is_between)
-        return false;
-    uint8_t *room = input_room(&connection->input, &server->input_bytes, CONFIG_INPUT_BYTES_MAX);
-    if (room == NULL)
-        return false;
-    connection->receive.done = head_done;
-    connection->receive.hint = NULL;
-    io_receive_into(server->io, &connection->receive, connection->socket, room, INPUT_FLOOR);
-    return true;
-}
-
-/* Receives when there is somebody to take it: not while a request waits, but also after the last
- * request, so that what a client still sends is taken off the wire and cannot turn our FIN into a
- * reset. */
-static void arm_receive(struct connection *connection)
-{
-    if (connection->stream_ended || connection->state == CONNECTION_CLOSING ||
-        connection_is_waiting(connection))
-        return;
-    if (upload_is_direct(connection)) {
-        arm_direct(connection);
-        return;
-    }
-    if (io_op_is_active(&connection->receive))
-        return;
-    connection->receive_ending = false;
-    if (arm_head(connection))
-        return;
-    connection->receive.done = receive_done;
-    connection->receive.hint = receive_hint;
-    io_receive(connection->server->io, &connection->receive, connection->socket);
-}
-
-static void begin_request_clock(struct connection *connection)
-{
-    bool is_partial = input_size(&connection->input) > 0 || connection->skip.left > 0 ||
-                      upload_left(connection) > 0;
-    if (!is_partial)
-        connection->begun_ns = 0;
-    else if (connection->begun_ns == 0 || connection->requests_begun != connection->requests) {
-        connection->requests_begun = connection->requests;
-        connection->begun_ns = io_now_ns(connection->server->io);
-        connection->arrived = 0;
-    }
-}
-
-/* The unfinished request does not fit into what all of them together may have: it is thrown away
- * and refused. */
-static void overflow(struct connection *connection, uint64_t more)
-{
-    struct server *server = connection->server;
-    struct input *input = &connection->input;
-    struct binary_request request;
-    uint64_t frame_size = 0;
-    enum binary_result result = BINARY_UNKNOWN_OP;
-    bool is_value = connection->upload != NULL;
-    if (input_size(input) > 0 && !is_value)
-        result = binary_parse(input->data + input->begin, input_size(input), connection->typed,
-                              &request, &frame_size);
-    if (connection->blocked || result != BINARY_PARTIAL || frame_size < input_size(input) + more) {
-        log_warn(server->log, "a connection is closed: unfinished requests use all of their %d MiB",
-                 (int)(CONFIG_INPUT_BYTES_MAX / MIB));
-        connection_abort(connection);
-        return;
-    }
-    connection->skip =
-        (struct skip){.left = frame_size - input_size(input), .status = MINIVAULT_OVERLOADED};
-    input_clear(input, &server->input_bytes);
-    uint64_t skipped = request_take_all(connection, NULL, more);
-    assert(skipped == more);
-}
-
-static void keep(struct connection *connection, const uint8_t *data, uint64_t size)
-{
-    struct server *server = connection->server;
-    if (size == 0 || connection->state != CONNECTION_OPEN)
-        return;
-    if (input_append(&connection->input, data, size, &server->input_bytes, CONFIG_INPUT_BYTES_MAX) <
-        0)
-        overflow(connection, size);
-}
-
-/* How many more bytes the partial request at the front of the input wants before it is worth
- * another look. */
-static uint64_t missing(const struct connection *connection)
-{
-    const struct input *input = &connection->input;
-    struct binary_request request;
-    uint64_t frame_size;
-    enum binary_result result = binary_parse(input->data + input->begin, input_size(input),
-                                             connection->typed, &request, &frame_size);
-    if (result == BINARY_PARTIAL && frame_size > input_size(input))
-        return frame_size - input_size(input);
-    return 256;
-}
-
-static void take_from_input(struct connection *connection)
-{
-    struct input *input = &connection->input;
-    uint64_t used = request_take_all(connection, input->data + input->begin, input_size(input));
-    if (connection->state == CONNECTION_OPEN)
-        input_consume(input, used, &connection->server->input_bytes);
-    else
-        input_clear(input, &connection->server->input_bytes);
-}
-
-/* Only what completes the partial request is copied; the rest is parsed where it lies. */
-static void take_bytes(struct connection *connection, const uint8_t *data, uint64_t size)
-{
-    while (size > 0 && input_size(&connection->input) > 0 && connection->state == CONNECTION_OPEN) {
-        bool waits = connection_is_waiting(connection);
-        bool is_value = connection->upload != NULL;
-        uint64_t part = waits || is_value ? size : min_u64(size, missing(connection));
-        keep(connection, data, part);
-        data += part;
-        size -= part;
-        if (!waits)
-            take_from_input(connection);
-    }
-    uint64_t used = request_take_all(connection, data, size);
-    keep(connection, data + used, size - used);
-}
-
 bool connection_is_waiting(const struct connection *connection)
 {
     bool has_large = connection->large_pending > 0 || !list_is_empty(&connection->downloads) ||
@@ -220,7 +45,7 @@ bool connection_is_waiting(const struct connection *connection)
 }
 
 /* At once, not at the end of the pass: room that comes in this very pass must find it parked. */
-static void park_if_blocked(struct connection *connection)
+void connection_park(struct connection *connection)
 {
     bool is_blocked = connection->blocked || connection->wants_room;
     if (is_blocked && !list_node_is_linked(&connection->parked_node))
@@ -243,65 +68,6 @@ void connection_wake(struct connection *connection)
         list_push_back(&connection->server->woken, &connection->woken_node);
 }
 
-static void receive_done(struct io_op *op, int32_t result)
-{
-    struct connection *connection = container_of(op, struct connection, receive);
-    connection_touch(connection);
-    if (result > 0) {
-        connection->arrived += (uint64_t)result;
-        if (connection->state == CONNECTION_OPEN)
-            take_bytes(connection, op->data, (uint64_t)result);
-        begin_request_clock(connection);
-        park_if_blocked(connection);
-        if (connection_is_waiting(connection) &&
-            input_size(&connection->input) >= BLOCKED_INPUT_MAX)
-            io_cancel(connection->server->io, op);
-        return;
-    }
-    if (result == -ECANCELED)
-        return;
-    connection->stream_ended = true;
-    connection->broken = connection->broken || result < 0;
-}
-
-/* A receive into memory of ours. */
-static void into_done(struct connection *connection, int32_t result)
-{
-    connection_touch(connection);
-    if (result > 0)
-        connection->arrived += (uint64_t)result;
-    if (result > 0 || result == -ECANCELED)
-        return;
-    connection->stream_ended = true;
-    connection->broken = connection->broken || result < 0;
-}
-
-static void direct_done(struct io_op *op, int32_t result)
-{
-    struct connection *connection = container_of(op, struct connection, receive);
-    into_done(connection, result);
-    if (result <= 0)
-        return;
-    upload_filled(connection, (uint32_t)result);
-    begin_request_clock(connection);
-}
-
-static void head_done(struct io_op *op, int32_t result)
-{
-    struct connection *connection = container_of(op, struct connection, receive);
-    into_done(connection, result);
-    if (result <= 0)
-        return;
-    input_filled(&connection->input, (uint64_t)result);
-    connection->expects_value = false;
-    if (connection->state != CONNECTION_OPEN)
-        input_clear(&connection->input, &connection->server->input_bytes);
-    else if (!connection_is_waiting(connection))
-        take_from_input(connection);
-    begin_request_clock(connection);
-    park_if_blocked(connection);
-}
-
 void connection_run(struct connection *connection)
 {
     connection->wants_room = false;
@@ -310,11 +76,13 @@ void connection_run(struct connection *connection)
     if (connection->state == CONNECTION_OPEN) {
         connection->blocked = false;
         upload_go_on(connection);
-        if (input_size(&connection->input) > 0 && !connection_is_waiting(connection))
-            take_from_input(connection);
-        begin_request_clock(connection);
+        bool has_bytes =
+            input_size(&connection->input) > 0 || connection->protocol->runs_without_bytes;
+        if (has_bytes && !connection_is_waiting(connection))
+            connection_take_input(connection);
+        connection_begin_clock(connection);
     }
-    park_if_blocked(connection);
+    connection_park(connection);
     connection_touch(connection);
 }
 
@@ -329,15 +97,38 @@ static void send_done(struct io_op *op, int32_t result)
     output_sent(&connection->output, &server->outputs);
     if (result < 0)
         connection->broken = true;
+    else
+        metrics_add(&server->metrics.values[METRICS_SENT_BYTES], (uint64_t)result);
     if (connection->blocked && result >= 0)
         connection_run(connection);
     connection_touch(connection);
 }
 
+/* Replies that could leave wait a moment for those behind them that other shards were asked: one
+ * send costs as much as answering ten requests does, and wakes the client, who would ask again in
+ * small pieces. */
+static bool is_held(struct connection *connection)
+{
+    struct server *server = connection->server;
+    uint64_t now_ns = io_now_ns(server->io);
+    bool is_new = connection->held_ns == 0;
+    if (connection->asked_count == 0 || !output_may_send(&connection->output, &server->outputs) ||
+        (!is_new && now_ns - connection->held_ns >= CONFIG_HOLD_NS)) {
+        connection->held_ns = 0;
+        unlink_node(&connection->held_node);
+        return false;
+    }
+    if (is_new) {
+        connection->held_ns = now_ns;
+        list_push_back(&server->held, &connection->held_node);
+    }
+    return true;
+}
+
 static void send_ready(struct connection *connection)
 {
     struct server *server = connection->server;
-    if (connection->broken || connection->state > CONNECTION_FINISHING)
+    if (connection->broken || connection->state > CONNECTION_FINISHING || is_held(connection))
         return;
     uint32_t count = output_gather(&connection->output, &server->outputs);
     if (count > 0) {
@@ -401,10 +192,12 @@ static void put_away(struct connection *connection)
     unlink_node(&connection->all_node);
     unlink_node(&connection->dirty_node);
     unlink_node(&connection->waiting_node);
+    unlink_node(&connection->held_node);
     unlink_node(&connection->parked_node);
     unlink_node(&connection->woken_node);
     connection_free(connection);
     server->connection_count--;
+    lease_put(server->node->places, server->shard.number);
     pool_put(&server->connections, connection);
 }
 
@@ -415,6 +208,8 @@ void connection_free(struct connection *connection)
     upload_free(connection);
     download_free_all(connection);
     input_clear(&connection->input, &server->input_bytes);
+    if (connection->protocol->close != NULL)
+        connection->protocol->close(connection);
 }
 
 /* All operations end, the socket closes, pending replies come back; then the memory goes. */
@@ -460,17 +255,10 @@ static bool is_over(const struct connection *connection)
     return false;
 }
 
-/* The client has ended in the middle of a large value. */
-static bool is_cut_off(const struct connection *connection)
-{
-    return connection->upload != NULL && connection->stream_ended &&
-           upload_left(connection) > input_size(&connection->input);
-}
-
 void connection_advance(struct connection *connection)
 {
-    if (is_cut_off(connection))
-        upload_stop(connection);
+    if (connection->stream_ended && upload_is_cut_off(connection))
+        upload_stop(connection); /* in the middle of a large value */
     if (connection->broken && connection->state != CONNECTION_CLOSING)
         begin_closing(connection);
     send_ready(connection);
@@ -483,7 +271,7 @@ void connection_advance(struct connection *connection)
     if (connection->state == CONNECTION_CLOSING)
         go_on_closing(connection);
     else
-        arm_receive(connection);
+        connection_arm_receive(connection);
 }
 
 /* A send has little enough bytes that a client who reads at all takes them in time; less of it when
@@ -491,9 +279,10 @@ void connection_advance(struct connection *connection)
 static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
 {
     const struct server *server = connection->server;
+    const struct output_shared *outputs = &server->outputs;
     bool is_large = !list_is_empty(&connection->downloads);
-    bool is_short = is_large ? server->streams_were_short
-                             : server->outputs.memory_bytes >= CONFIG_OUTPUT_MEMORY_MAX;
+    bool is_short =
+        is_large ? server->streams_were_short : outputs->memory_bytes >= outputs->memory_bytes_max;
     uint64_t allowed_ns = is_short ? CONFIG_SEND_TIMEOUT_SHORT_NS : CONFIG_SEND_TIMEOUT_NS;
     return connection->send_begun_ns != 0 && now_ns - connection->send_begun_ns > allowed_ns;
 }
@@ -503,6 +292,7 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
     struct server *server = connection->server;
     if (reads_nothing(connection, now_ns) && connection->state != CONNECTION_CLOSING) {
         log_info(connection->server->log, "a connection is closed: it does not read its answers");
+        metrics_add(&server->metrics.errors[METRICS_ERROR_UNREAD], 1);
         connection_abort(connection);
         return;
     }
@@ -511,6 +301,8 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
             connection_abort(connection);
         return;
     }
+    if (connection->protocol->tick != NULL && connection->state == CONNECTION_OPEN)
+        connection->protocol->tick(connection, now_ns);
     if (upload_is_starved(connection, now_ns) || download_is_starved(connection, now_ns))
         server->streams_are_short = true;
     bool waits_for_client = connection->state == CONNECTION_OPEN && connection->begun_ns != 0 &&
@@ -522,19 +314,25 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
     if (is_stalled || (waits_for_client && now_ns - connection->begun_ns > allowed_ns)) {
         log_info(connection->server->log,
                  "a connection is closed: its request did not become whole in time");
-        connection_abort(connection);
+        metrics_add(&server->metrics.errors[METRICS_ERROR_LATE], 1);
+        connection->protocol->time_out(connection);
     }
 }
 
-void connection_open(struct server *server, int socket)
+void connection_open(struct server *server, const struct protocol *protocol, int socket)
 {
     struct connection *connection = pool_get(&server->connections);
     assert(connection != NULL); /* there are as many as sockets */
-    *connection = (struct connection){.server = server, .socket = socket};
+    *connection = (struct connection){.server = server, .protocol = protocol, .socket = socket};
+    if (protocol->open != NULL) {
+        bool is_open = protocol->open(connection);
+        assert(is_open); /* there are as many */
+    }
     output_init(&connection->output);
     list_init(&connection->downloads);
     list_push_back(&server->all, &connection->all_node);
     server->connection_count++;
     server->connections_accepted++;
-    arm_receive(connection);
+    connection->output.request.client = server->connections_accepted;
+    connection_arm_receive(connection);
 }

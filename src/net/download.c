@@ -1,16 +1,21 @@
 /* A large value on its way out of a value file.
  *
+ *   WAITING: for the replies before it, then for one of the streams that the store has
+ *      v
  *   OPENING ---first piece---> SENDING ---all sent---> gone
  *      |  ^                       |
  *   no such file                  +---error---> the connection is reset: no wrong byte follows
  *      v  |
  *   AGAIN: the key is looked up again, since its file was replaced in between
  *
+ * Where values are sent as JSON it is read twice: OPENING -> JUDGING -> OPENING -> SENDING.
+ *
  * The answer's header is written when the first piece was read and verified. A piece is sent when
  * the one before it has gone, so that a slow client holds what it is being sent and what is read
- * ahead, no more. Nothing else of the connection is executed meanwhile: what it sends later must
- * not show in an answer that comes before. */
-#include "net/server_internal.h"
+ * ahead, no more. Of the downloads of a connection only the first holds any of this: otherwise
+ * those behind it could hold all that it waits for itself. Nothing else of the connection is
+ * executed meanwhile: what it sends later must not show in an answer that comes before. */
+#include "net/download_json.h"
 
 #include "base/assert.h"
 
@@ -23,7 +28,14 @@
 
 #define STARVED_NS NS_PER_S
 
-enum download_state { DOWNLOAD_OPENING, DOWNLOAD_AGAIN, DOWNLOAD_LOOKING, DOWNLOAD_SENDING };
+enum download_state {
+    DOWNLOAD_WAITING,
+    DOWNLOAD_OPENING,
+    DOWNLOAD_JUDGING,
+    DOWNLOAD_AGAIN,
+    DOWNLOAD_LOOKING,
+    DOWNLOAD_SENDING
+};
 
 struct download {
     struct output_stream stream;
@@ -31,12 +43,16 @@ struct download {
     struct output_block *block;
     struct value_reader *reader;
     struct value_file_name file;
+    struct value_file_name loan; /* has_loan: another shard keeps this file until we have it open */
+    bool has_loan;
     enum download_state state;
     uint32_t attempts;
     uint64_t gate;
-    uint64_t waits_since_ns; /* for a piece; 0: it does not */
-    const uint8_t *first;    /* the first piece, until it is taken */
+    struct shard_answer answer; /* WAITING: what is to be opened; its memory is ours, or NULL */
+    uint64_t waits_since_ns;    /* for a stream or a piece; 0: it does not */
+    const uint8_t *first;       /* the first piece, until it is taken */
     uint32_t first_size;
+    struct download_json *json; /* or NULL: the value is sent as it is */
     struct list_node node;
     struct slice key;
     uint8_t key_bytes[];
@@ -54,12 +70,37 @@ static void close_reader(struct download *download)
     download->reader = NULL;
 }
 
+static void give_back(struct download *download)
+{
+    if (download->has_loan)
+        shard_release_file(&server_of(download)->shard, &download->loan);
+    download->has_loan = false;
+}
+
+/* Takes what is to be opened out of it. Its memory is the caller's. */
+static struct shard_answer take_kept(struct download *download)
+{
+    struct shard_answer answer = download->answer;
+    if (answer.memory != NULL)
+        server_of(download)->outputs.memory_bytes -= answer.size;
+    download->answer = (struct shard_answer){0};
+    return answer;
+}
+
+static void free_memory(struct download *download)
+{
+    download_json_free(download->json);
+    free(take_kept(download).memory);
+    free(download);
+}
+
 static void put(struct download *download)
 {
+    give_back(download);
     close_reader(download);
     list_remove(&download->node);
     connection_wake(download->connection);
-    free(download);
+    free_memory(download);
 }
 
 /* What a client is told when its value could not be read. */
@@ -73,8 +114,7 @@ static uint8_t status_of(int error)
 static void end(struct download *download, const struct shard_answer *answer)
 {
     struct connection *connection = download->connection;
-    output_fill(&connection->output, &connection->server->outputs, download->block,
-                connection->typed, answer);
+    output_fill(&connection->output, &connection->server->outputs, download->block, answer);
     put(download);
 }
 
@@ -99,9 +139,9 @@ static void note_wait(struct download *download, bool waits)
         download->waits_since_ns = io_now_ns(server_of(download)->io);
 }
 
-static const uint8_t *next_piece(struct output_stream *stream, uint32_t *ret_size)
+/* Of the value. */
+static const uint8_t *next_of_value(struct download *download, uint32_t *ret_size)
 {
-    struct download *download = of_stream(stream);
     const uint8_t *piece = download->first;
     *ret_size = download->first_size;
     download->first = NULL;
@@ -119,9 +159,27 @@ static const uint8_t *next_piece(struct output_stream *stream, uint32_t *ret_siz
     return piece;
 }
 
+static const uint8_t *next_piece(struct output_stream *stream, uint32_t *ret_size)
+{
+    struct download *download = of_stream(stream);
+    if (download->json == NULL)
+        return next_of_value(download, ret_size);
+    const uint8_t *shown = download_json_next(download->json, ret_size);
+    if (shown != NULL)
+        return shown;
+    uint32_t size = 0;
+    const uint8_t *piece = next_of_value(download, &size);
+    if (piece == NULL)
+        return NULL;
+    download_json_put(download->json, piece, size);
+    return download_json_next(download->json, ret_size);
+}
+
 static void release_piece(struct output_stream *stream)
 {
-    value_reader_release(of_stream(stream)->reader);
+    struct download *download = of_stream(stream);
+    if (download->json == NULL || download_json_release(download->json))
+        value_reader_release(download->reader);
 }
 
 static void stream_ended(struct output_stream *stream)
@@ -143,6 +201,75 @@ static bool is_same_file(const struct value_file_name *a, const struct value_fil
            version_compare(a->version, b->version) == 0;
 }
 
+/* What is sent as JSON has to be read first. Returns false when there is no memory for it. */
+static bool prepare_json(struct download *download, const struct shard_answer *answer)
+{
+    if (!download->block->form.dialect->is_json)
+        return true;
+    download_json_free(download->json);
+    download->json = download_json_create(answer, download->stream.left);
+    return download->json != NULL;
+}
+
+static bool is_head(const struct download *download)
+{
+    struct reply_form form = download->block->form;
+    return form.dialect->is_head != NULL && form.dialect->is_head(form);
+}
+
+static void end_head(struct download *download, uint64_t gate, uint64_t size)
+{
+    struct connection *connection = download->connection;
+    output_fill_head(&connection->output, &connection->server->outputs, download->block, gate,
+                     size);
+    put(download);
+}
+
+/* What is sent is known now. Returns false when that is an error, or the head alone. */
+static bool begin_json(struct download *download)
+{
+    struct connection *connection = download->connection;
+    uint64_t size = download_json_size(download->json, &connection->output,
+                                       &connection->server->outputs, download->block);
+    if (size > 0 && !is_head(download)) {
+        download->stream.left = size;
+        return true;
+    }
+    if (size > 0)
+        end_head(download, download->gate, size);
+    else
+        put(download);
+    return false;
+}
+
+static bool may_open(struct download *download)
+{
+    struct connection *connection = download->connection;
+    bool is_first = output_is_first(&connection->output, download->block);
+    note_wait(download, is_first);
+    if (!is_first || store_has_stream(connection->server->shard.store))
+        return is_first;
+    connection->wants_room = true;
+    connection_park(connection);
+    return false;
+}
+
+/* Keeps the answer. Its file may be replaced meanwhile, as it may while it is opened. */
+static void wait_to_open(struct download *download, const struct shard_answer *answer)
+{
+    void *descriptor = malloc(answer->size);
+    if (descriptor == NULL) {
+        end_status(download, MINIVAULT_OVERLOADED);
+        return;
+    }
+    memcpy(descriptor, answer->data, answer->size);
+    download->answer = *answer;
+    download->answer.data = descriptor;
+    download->answer.memory = descriptor;
+    download->state = DOWNLOAD_WAITING;
+    server_of(download)->outputs.memory_bytes += answer->size;
+}
+
 static void open_file(struct download *download, const struct shard_answer *answer)
 {
     struct server *server = server_of(download);
@@ -151,6 +278,20 @@ static void open_file(struct download *download, const struct shard_answer *answ
     int result = value_file_descriptor_check(descriptor, &download->stream.left);
     if (result == 0 && download->stream.left == 0) {
         end(download, &(struct shard_answer){.status = MINIVAULT_OK, .gate = answer->gate});
+        return;
+    }
+    if (result == 0 && is_head(download) && !download->block->form.dialect->is_json) {
+        end_head(download, answer->gate, download->stream.left);
+        return;
+    }
+    if (result == 0 && !may_open(download)) {
+        wait_to_open(download, answer);
+        return;
+    }
+    if (result == 0 && !prepare_json(download, answer))
+        result = -ENOMEM;
+    if (result == 0 && download->json != NULL && download_json_is_too_large(download->json)) {
+        (void)begin_json(download);
         return;
     }
     if (result == 0)
@@ -165,10 +306,22 @@ static void open_file(struct download *download, const struct shard_answer *answ
     connection_wake(download->connection);
 }
 
+static void open_kept(struct download *download)
+{
+    if (!may_open(download))
+        return;
+    struct shard_answer answer = take_kept(download);
+    open_file(download, &answer);
+    free(answer.memory);
+}
+
 /* The newest answer for the key. */
 static void take_answer(struct download *download, const struct shard_answer *answer)
 {
     bool is_first = download->attempts++ == 0;
+    give_back(download);
+    download->has_loan = answer->is_lent;
+    download->loan = answer->file;
     if (!answer->in_value_file) {
         end(download, answer);
     } else if (!is_first && is_same_file(&answer->file, &download->file)) {
@@ -184,13 +337,24 @@ static void take_answer(struct download *download, const struct shard_answer *an
     }
 }
 
+/* Of this shard's keys the newest value, of others what their owner says. */
+static enum shard_outcome look_up(struct download *download, struct shard_answer *ret_answer)
+{
+    struct shard *shard = &server_of(download)->shard;
+    struct output_block *block = download->block;
+    struct shard_place place = shard_locate(shard, download->key, false);
+    if (shard_owns(shard, place))
+        return shard_get(shard, download->key, &block->waiter, ret_answer);
+    output_lend(block);
+    return shard_ask_get(shard, place, download->key, &block->waiter);
+}
+
 static void look_again(struct download *download)
 {
     struct connection *connection = download->connection;
     struct shard_answer answer;
     download->state = DOWNLOAD_AGAIN;
-    switch (
-        shard_get(&connection->server->shard, download->key, &download->block->waiter, &answer)) {
+    switch (look_up(download, &answer)) {
     case SHARD_PENDING:
         download->state = DOWNLOAD_LOOKING;
         connection->pending_count++;
@@ -204,24 +368,64 @@ static void look_again(struct download *download)
     }
 }
 
-static void look_at_first(struct download *download)
+/* It could not be read: when its file is gone, the key has a newer value. */
+static void end_failed(struct download *download, int error)
 {
-    download->first = value_reader_piece(download->reader, &download->first_size);
-    if (download->first != NULL) {
-        download->waits_since_ns = 0;
-        struct connection *connection = download->connection;
-        download->state = DOWNLOAD_SENDING;
-        output_fill_stream(&connection->output, download->block, download->gate, &download->stream);
-        return;
-    }
-    int error = value_reader_error(download->reader);
-    if (error == 0)
-        return;
     close_reader(download);
     if (error == -ENOENT)
         look_again(download);
     else
         end_status(download, status_of(error));
+}
+
+/* Reads a piece a pass, for it takes a while to look at every byte of one. */
+static void look_at_next(struct download *download)
+{
+    uint32_t size = 0;
+    const uint8_t *piece = value_reader_piece(download->reader, &size);
+    note_wait(download, piece == NULL);
+    if (piece == NULL) {
+        int error = value_reader_error(download->reader);
+        if (error < 0)
+            end_failed(download, error);
+        return;
+    }
+    bool is_last = download_json_judge(download->json, piece, size);
+    value_reader_release(download->reader);
+    connection_wake(download->connection);
+    if (!is_last || !begin_json(download))
+        return;
+    struct shard_answer answer;
+    struct value_reader_events events = {.context = download, .ready = ready};
+    download_json_answer(download->json, &answer);
+    close_reader(download);
+    int result = shard_download(&server_of(download)->shard, &answer, &events, &download->reader);
+    download->state = DOWNLOAD_OPENING;
+    note_wait(download, true);
+    if (result < 0)
+        end_status(download, status_of(result));
+}
+
+static void look_at_first(struct download *download)
+{
+    if (download->json != NULL && !download_json_is_judged(download->json)) {
+        download->state = DOWNLOAD_JUDGING;
+        look_at_next(download);
+        return;
+    }
+    download->first = value_reader_piece(download->reader, &download->first_size);
+    if (download->first != NULL) {
+        give_back(download);
+        download->waits_since_ns = 0;
+        struct connection *connection = download->connection;
+        download->state = DOWNLOAD_SENDING;
+        output_fill_stream(&connection->output, &connection->server->outputs, download->block,
+                           download->gate, &download->stream);
+        return;
+    }
+    int error = value_reader_error(download->reader);
+    if (error < 0)
+        end_failed(download, error);
 }
 
 void download_go_on(struct connection *connection)
@@ -230,8 +434,12 @@ void download_go_on(struct connection *connection)
     while (node != NULL) {
         struct download *download = container_of(node, struct download, node);
         node = list_next(&connection->downloads, node);
-        if (download->state == DOWNLOAD_OPENING)
+        if (download->state == DOWNLOAD_WAITING)
+            open_kept(download);
+        else if (download->state == DOWNLOAD_OPENING)
             look_at_first(download);
+        else if (download->state == DOWNLOAD_JUDGING)
+            look_at_next(download);
         else if (download->state == DOWNLOAD_AGAIN)
             look_again(download);
     }
@@ -260,7 +468,6 @@ static struct download *create(struct connection *connection, struct output_bloc
     download->key = (struct slice){download->key_bytes, key.size};
     download->connection = connection;
     download->block = block;
-    download->waits_since_ns = io_now_ns(connection->server->io);
     download->stream =
         (struct output_stream){.next = next_piece, .release = release_piece, .ended = stream_ended};
     list_push_back(&connection->downloads, &download->node);
@@ -270,16 +477,21 @@ static struct download *create(struct connection *connection, struct output_bloc
 void download_answer(struct connection *connection, struct output_block *block,
                      const struct shard_answer *answer)
 {
+    void *descriptor = answer->in_value_file ? answer->memory : NULL; /* it is copied */
     struct download *download = find(connection, block);
     if (download == NULL && answer->in_value_file && connection->state != CONNECTION_CLOSING)
         download = create(connection, block, answer->key);
     if (download != NULL) {
         take_answer(download, answer);
+        free(descriptor);
         return;
     }
+    if (answer->is_lent)
+        shard_release_file(&connection->server->shard, &answer->file);
     struct shard_answer refusal = {.status = MINIVAULT_OVERLOADED};
-    output_fill(&connection->output, &connection->server->outputs, block, connection->typed,
+    output_fill(&connection->output, &connection->server->outputs, block,
                 answer->in_value_file ? &refusal : answer);
+    free(descriptor);
 }
 
 void download_stop_all(struct connection *connection)
@@ -300,16 +512,22 @@ void download_stop_all(struct connection *connection)
 
 void download_free_all(struct connection *connection)
 {
-    for (struct list_node *node; (node = list_pop_front(&connection->downloads)) != NULL;)
-        free(container_of(node, struct download, node));
+    for (struct list_node *node; (node = list_pop_front(&connection->downloads)) != NULL;) {
+        struct download *download = container_of(node, struct download, node);
+        free_memory(download);
+    }
 }
 
 bool download_is_starved(const struct connection *connection, uint64_t at_ns)
 {
-    const struct list_node *node = list_first(&connection->downloads);
-    if (node == NULL)
-        return false;
-    const struct download *download = container_of(node, struct download, node);
-    bool waits = download->state == DOWNLOAD_OPENING || download->state == DOWNLOAD_SENDING;
-    return waits && download->waits_since_ns != 0 && at_ns - download->waits_since_ns > STARVED_NS;
+    for (const struct list_node *node = list_first(&connection->downloads); node != NULL;
+         node = list_next(&connection->downloads, node)) {
+        const struct download *download = container_of(node, struct download, node);
+        bool is_with_owner =
+            download->state == DOWNLOAD_AGAIN || download->state == DOWNLOAD_LOOKING;
+        if (!is_with_owner && download->waits_since_ns != 0 &&
+            at_ns - download->waits_since_ns > STARVED_NS)
+            return true;
+    }
+    return false;
 }

@@ -6,33 +6,131 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #ifndef MINIVAULT_VERSION
 #define MINIVAULT_VERSION "unknown"
 #endif
 
-static const char *health_status(const struct server *server, const struct store_stats *stats)
+void server_report(struct server *server, struct node_report *ret_report)
 {
-    if (server->failed != 0)
+    *ret_report = (struct node_report){
+        .connections = server->connection_count,
+        .connections_accepted = server->connections_accepted,
+        .connections_refused = server->connections_refused,
+        .gets = server->shard.gets,
+        .sets = server->shard.sets,
+        .deletes = server->shard.deletes,
+        .requests_refused = server->requests_refused,
+        .failed = server->failed,
+        .is_draining = server->is_draining,
+    };
+    store_stats(server->shard.store, &ret_report->store);
+    ret_report->memory = ret_report->store.cache.memory + ret_report->store.index_memory +
+                         server->input_bytes +
+                         (uint64_t)server->outputs.blocks.count_touched * OUTPUT_BLOCK_SIZE;
+}
+
+/* ---- the node's: sums over its shards ---- */
+
+static void add_store(struct store_stats *sum, const struct store_stats *other)
+{
+    sum->keys += other->keys;
+    sum->tombstones += other->tombstones;
+    sum->damaged = sum->damaged || other->damaged;
+    sum->get_hits += other->get_hits;
+    sum->get_misses += other->get_misses;
+    sum->cache.entries += other->cache.entries;
+    sum->cache.memory += other->cache.memory;
+    sum->cache.evictions += other->cache.evictions;
+    sum->wal.segments += other->wal.segments;
+    sum->wal.batches += other->wal.batches;
+    sum->wal.bytes_written += other->wal.bytes_written;
+    sum->wal.size_bytes += other->wal.size_bytes;
+    sum->segments.segments += other->segments.segments;
+    sum->segments.size_bytes += other->segments.size_bytes;
+}
+
+/* A pass over the disk is as old, and as many, as that of the shard that is last. */
+static void add_scrub(struct scrub_stats *sum, const struct scrub_stats *other)
+{
+    sum->rate += other->rate;
+    sum->bytes += other->bytes;
+    sum->passes = min_u64(sum->passes, other->passes);
+    sum->pass_age_s = max_u64(sum->pass_age_s, other->pass_age_s);
+    sum->damaged += other->damaged;
+    sum->damaged_dead += other->damaged_dead;
+    sum->mended += other->mended;
+}
+
+/* Phase and job are those of the first shard that is at work. */
+static void add_mover(struct mover_stats *sum, const struct mover_stats *other)
+{
+    if (strcmp(sum->phase, "idle") == 0) {
+        sum->phase = other->phase;
+        sum->job = other->job;
+    }
+    sum->purged_tombstones += other->purged_tombstones;
+    sum->jobs += other->jobs;
+    sum->moved_bytes += other->moved_bytes;
+    sum->compacted_bytes += other->compacted_bytes;
+    sum->written_bytes += other->written_bytes;
+    sum->dead_bytes += other->dead_bytes;
+    sum->log_sealed_bytes += other->log_sealed_bytes;
+    sum->backlog_bytes += other->backlog_bytes;
+}
+
+static void add(struct node_report *sum, const struct node_report *other)
+{
+    sum->connections += other->connections;
+    sum->connections_accepted += other->connections_accepted;
+    sum->connections_refused += other->connections_refused;
+    sum->gets += other->gets;
+    sum->sets += other->sets;
+    sum->deletes += other->deletes;
+    sum->requests_refused += other->requests_refused;
+    sum->memory += other->memory;
+    sum->failed = sum->failed != 0 ? sum->failed : other->failed;
+    sum->is_draining = sum->is_draining || other->is_draining;
+    add_store(&sum->store, &other->store);
+    add_scrub(&sum->store.scrub, &other->store.scrub);
+    add_mover(&sum->store.mover, &other->store.mover);
+}
+
+/* This shard's is of now, the others' of their last tick. */
+void server_node_report(struct server *server, struct node_report *ret_sum)
+{
+    server_report(server, ret_sum);
+    for (uint32_t i = 0; i < server->shard.count; i++) {
+        struct node_report other;
+        if (i == server->shard.number)
+            continue;
+        node_read(server->node, i, &other);
+        add(ret_sum, &other);
+    }
+}
+
+static const char *health_status(const struct node_report *report)
+{
+    if (report->failed != 0)
         return "failed";
-    if (server->is_draining)
+    if (report->is_draining)
         return "draining";
-    return stats->damaged ? "damaged" : "healthy";
+    return report->store.damaged ? "damaged" : "healthy";
 }
 
 /* Clients of the reference decode "goroutines": it is the number of shard threads. */
 uint32_t health_text(struct server *server, char *buffer)
 {
-    struct store_stats stats;
-    store_stats(server->shard.store, &stats);
-    const struct mover_stats *mover = &stats.mover;
-    uint64_t memory = stats.cache.memory + stats.index_memory + server->input_bytes +
-                      (uint64_t)server->outputs.blocks.count_touched * OUTPUT_BLOCK_SIZE;
+    struct node_report report;
+    server_node_report(server, &report);
+    const struct store_stats *stats = &report.store;
+    const struct mover_stats *mover = &stats->mover;
     int size = snprintf(
         buffer, HEALTH_TEXT_MAX,
         "{\"status\":\"%s\",\"uptime_seconds\":%" PRIu64 ",\"cache_items\":%" PRIu64
         ",\"cache_size_mb\":%" PRIu64 ",\"storage_size_mb\":%" PRIu64
-        ",\"goroutines\":1,\"memory_mb\":%" PRIu64 ",\"version\":\"%s\",\"keys\":%" PRIu64
+        ",\"goroutines\":%u,\"memory_mb\":%" PRIu64 ",\"version\":\"%s\",\"keys\":%" PRIu64
         ",\"connections\":%" PRIu64 ",\"gets\":%" PRIu64 ",\"sets\":%" PRIu64
         ",\"deletes\":%" PRIu64 ",\"requests_refused\":%" PRIu64 ",\"connections_refused\":%" PRIu64
         ",\"cache_hits\":%" PRIu64 ",\"cache_misses\":%" PRIu64 ",\"cache_evictions\":%" PRIu64
@@ -47,31 +145,33 @@ uint32_t health_text(struct server *server, char *buffer)
         ",\"mover_bytes_compacted\":%" PRIu64 ",\"mover_bytes_written\":%" PRIu64
         ",\"segments\":%" PRIu64 ",\"segments_bytes\":%" PRIu64 ",\"segments_dead_bytes\":%" PRIu64
         ",\"log_sealed_bytes\":%" PRIu64 ",\"log_backlog_bytes\":%" PRIu64 "}",
-        health_status(server, &stats), (io_now_ns(server->io) - server->started_ns) / NS_PER_S,
-        stats.cache.entries, stats.cache.memory / MIB,
-        (stats.wal.size_bytes + stats.segments.size_bytes) / MIB, memory / MIB, MINIVAULT_VERSION,
-        stats.keys, server->connection_count, server->shard.gets, server->shard.sets,
-        server->shard.deletes, server->requests_refused, server->connections_refused,
-        stats.get_hits, stats.get_misses, stats.cache.evictions, stats.wal.segments,
-        stats.wal.batches, stats.wal.bytes_written, stats.disk_free / MIB, stats.disk_total / MIB,
-        stats.scrub.rate, stats.scrub.bytes, stats.scrub.passes, stats.scrub.pass_age_s,
-        stats.scrub.damaged, stats.scrub.damaged_dead, stats.scrub.mended, stats.tombstones,
-        mover->purged_tombstones, mover->phase, mover->job, mover->jobs, mover->moved_bytes,
-        mover->compacted_bytes, mover->written_bytes, stats.segments.segments,
-        stats.segments.size_bytes, mover->dead_bytes, mover->log_sealed_bytes,
-        mover->backlog_bytes);
+        health_status(&report), (io_now_ns(server->io) - server->started_ns) / NS_PER_S,
+        stats->cache.entries, stats->cache.memory / MIB,
+        (stats->wal.size_bytes + stats->segments.size_bytes) / MIB, server->shard.count,
+        report.memory / MIB, MINIVAULT_VERSION, stats->keys, report.connections, report.gets,
+        report.sets, report.deletes, report.requests_refused, report.connections_refused,
+        stats->get_hits, stats->get_misses, stats->cache.evictions, stats->wal.segments,
+        stats->wal.batches, stats->wal.bytes_written, stats->disk_free / MIB,
+        stats->disk_total / MIB, stats->scrub.rate, stats->scrub.bytes, stats->scrub.passes,
+        stats->scrub.pass_age_s, stats->scrub.damaged, stats->scrub.damaged_dead,
+        stats->scrub.mended, stats->tombstones, mover->purged_tombstones, mover->phase, mover->job,
+        mover->jobs, mover->moved_bytes, mover->compacted_bytes, mover->written_bytes,
+        stats->segments.segments, stats->segments.size_bytes, mover->dead_bytes,
+        mover->log_sealed_bytes, mover->backlog_bytes);
     assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
     return (uint32_t)size;
 }
 
 uint32_t hello_text(const struct server *server, char *buffer)
 {
-    int size = snprintf(buffer, HEALTH_TEXT_MAX,
-                        "{\"server\":\"minivault\",\"version\":\"%s\",\"shards\":1,\"shard\":0,"
-                        "\"limits\":{\"key_bytes\":%u,\"value_bytes\":%u,\"connections\":%u,"
-                        "\"pipeline_bytes\":%u},\"features\":[\"typed-status\",\"zstd\"]}",
-                        MINIVAULT_VERSION, MINIVAULT_KEY_SIZE_MAX, server->config->value_size_max,
-                        server->config->connections_max, (unsigned)CONFIG_OUTPUT_BYTES_MAX);
+    int size =
+        snprintf(buffer, HEALTH_TEXT_MAX,
+                 "{\"server\":\"minivault\",\"version\":\"%s\",\"shards\":%u,\"shard\":%u,"
+                 "\"limits\":{\"key_bytes\":%u,\"value_bytes\":%u,\"connections\":%u,"
+                 "\"pipeline_bytes\":%u},\"features\":[\"typed-status\",\"zstd\",\"stats\"]}",
+                 MINIVAULT_VERSION, server->shard.count, server->shard.number,
+                 MINIVAULT_KEY_SIZE_MAX, server->config->value_size_max,
+                 server->config->connections_max, (unsigned)CONFIG_OUTPUT_BYTES_MAX);
     assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
     return (uint32_t)size;
 }

@@ -2,7 +2,6 @@
 
 #include "base/assert.h"
 #include "net/config.h"
-#include "proto/binary.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -31,7 +30,7 @@ bool output_has_room(const struct output *output, struct output_shared *shared)
 
 bool output_has_memory(struct output_shared *shared)
 {
-    if (shared->memory_bytes < CONFIG_OUTPUT_MEMORY_MAX)
+    if (shared->memory_bytes < shared->memory_bytes_max)
         return true;
     shared->starved = true;
     return false;
@@ -89,6 +88,7 @@ static void remove_block(struct output *output, struct output_shared *shared,
                          struct output_block *block)
 {
     release_external(shared, block);
+    account_drop(&block->account, &shared->books);
     list_remove(&block->node);
     assert(output->block_count > 0);
     output->block_count--;
@@ -100,88 +100,98 @@ static void remove_block(struct output *output, struct output_shared *shared,
 
 /* Makes a value that is not copied inline outlive the pass. Errors: -ENOMEM. */
 static int attach(struct output_shared *shared, struct output_block *block,
-                  const struct shard_answer *answer)
+                  const struct reply_value *value)
 {
-    if (answer->entry != NULL) {
-        store_pin(shared->store, answer->entry);
-        block->entry = answer->entry;
-        block->external = answer->data;
+    block->external = value->data;
+    if (value->entry != NULL) {
+        store_pin(shared->store, value->entry);
+        block->entry = value->entry;
     } else {
-        block->memory = malloc(answer->size);
-        if (block->memory == NULL)
+        block->memory = value->memory != NULL ? value->memory : malloc(value->size);
+        if (block->memory == NULL) {
+            block->external = NULL;
             return -ENOMEM;
-        shared->memory_bytes += answer->size;
-        memcpy(block->memory, answer->data, answer->size);
-        block->external = block->memory;
+        }
+        if (value->memory == NULL) {
+            memcpy(block->memory, value->data, value->size);
+            block->external = block->memory;
+        }
+        shared->memory_bytes += value->size;
     }
-    block->external_size = answer->size;
+    block->external_size = value->size;
     return 0;
-}
-
-/* What goes over the wire: on a plain connection every error is the same five bytes. */
-static struct shard_answer translate(bool typed, const struct shard_answer *answer)
-{
-    struct shard_answer wire = *answer;
-    if (answer->status == MINIVAULT_OK)
-        return wire;
-    wire.entry = NULL;
-    wire.data = NULL;
-    wire.size = 0;
-    if (typed) {
-        wire.data = (const uint8_t *)binary_status_text(answer->status);
-        wire.size = (uint32_t)strlen((const char *)wire.data);
-    } else {
-        wire.status = MINIVAULT_ERROR;
-    }
-    return wire;
 }
 
 /* Writes an answer behind what the block has; there is room for its inline part. Errors: -ENOMEM.
  */
 static int write_answer(struct output *output, struct output_shared *shared,
-                        struct output_block *block, const struct shard_answer *wire)
+                        struct output_block *block, struct reply_form form,
+                        const struct shard_answer *answer)
 {
-    bool is_inline = wire->size <= OUTPUT_INLINE_MAX;
-    uint8_t *to = block->bytes + block->size;
-    if (!is_inline && attach(shared, block, wire) < 0)
+    struct reply_value value = {.size = 0};
+    uint8_t *target = block->bytes + block->size;
+    int32_t size = form.dialect->write(form, answer, target, &value);
+    if (answer->memory != NULL && value.memory != answer->memory)
+        free(answer->memory);
+    if (size < 0)
+        return size;
+    assert((uint32_t)size <= sizeof block->bytes - block->size);
+    if (value.size > 0 && attach(shared, block, &value) < 0)
         return -ENOMEM;
-    binary_answer_header(to, wire->status, wire->size);
-    uint32_t size = MINIVAULT_ANSWER_HEADER_SIZE;
-    if (is_inline && wire->size > 0) {
-        memcpy(to + size, wire->data, wire->size);
-        size += wire->size;
-    }
-    block->size += size;
-    block->gate = block->gate > wire->gate ? block->gate : wire->gate;
+    block->size += (uint32_t)size;
+    block->gate = block->gate > answer->gate ? block->gate : answer->gate;
     block->pass = shared->pass;
-    output->bytes += size + block->external_size;
+    output->bytes += (uint32_t)size + block->external_size;
     return 0;
 }
 
-int output_answer(struct output *output, struct output_shared *shared, bool typed,
+int output_answer(struct output *output, struct output_shared *shared, struct reply_form form,
                   const struct shard_answer *answer)
 {
-    struct shard_answer wire = translate(typed, answer);
-    uint32_t need = MINIVAULT_ANSWER_HEADER_SIZE + (wire.size <= OUTPUT_INLINE_MAX ? wire.size : 0);
-    struct output_block *block = open_block(output, shared, need);
-    if (block == NULL)
+    struct output_block *block = open_block(output, shared, reply_need(form.dialect, answer));
+    if (block == NULL) {
+        free(answer->memory);
         return -ENOMEM;
+    }
     bool is_new = block->size == 0;
-    int result = write_answer(output, shared, block, &wire);
-    if (result < 0 && is_new)
+    int result = write_answer(output, shared, block, form, answer);
+    if (result == 0)
+        account_reply(&block->account, &shared->books, &output->request, answer->status,
+                      answer->size, answer->gate);
+    else if (is_new)
         remove_block(output, shared, block);
     return result;
 }
 
 struct output_block *output_reserve(struct output *output, struct output_shared *shared,
-                                    void *owner)
+                                    void *owner, struct reply_form form)
 {
     struct output_block *block = add_block(output, shared);
     if (block == NULL)
         return NULL;
     block->pending = true;
     block->owner = owner;
+    account_reserve(&block->account, &shared->books, &output->request);
+    block->form = form;
     return block;
+}
+
+void output_lend(struct output_block *block)
+{
+    uint32_t offset = block->form.dialect->room_offset;
+    block->waiter.room = block->bytes + offset;
+    block->waiter.room_size = sizeof block->bytes - offset;
+}
+
+bool output_is_first(const struct output *output, const struct output_block *block)
+{
+    const struct list_node *node = list_first(&output->blocks);
+    for (; node != &block->node; node = list_next(&output->blocks, node)) {
+        const struct output_block *other = container_of(node, const struct output_block, node);
+        if (other->pending || other->stream != NULL)
+            return false;
+    }
+    return true;
 }
 
 void output_unreserve(struct output *output, struct output_shared *shared,
@@ -191,28 +201,51 @@ void output_unreserve(struct output *output, struct output_shared *shared,
     remove_block(output, shared, block);
 }
 
-void output_fill(struct output *output, struct output_shared *shared, struct output_block *block,
-                 bool typed, const struct shard_answer *answer)
+/* Another shard's answer brings its memory along: gets are asked for while there is memory, and
+ * half as much again may come of them. */
+static bool is_beyond(const struct output_shared *shared, const struct shard_answer *answer)
 {
+    uint64_t most = shared->memory_bytes_max + shared->memory_bytes_max / 2;
+    return answer->memory != NULL && shared->memory_bytes + answer->size > most;
+}
+
+void output_fill(struct output *output, struct output_shared *shared, struct output_block *block,
+                 const struct shard_answer *answer)
+{
+    static const struct shard_answer overloaded = {.status = MINIVAULT_OVERLOADED};
     assert(block->pending);
     block->pending = false;
-    struct shard_answer wire = translate(typed, answer);
-    if (write_answer(output, shared, block, &wire) == 0)
+    if (is_beyond(shared, answer)) {
+        free(answer->memory);
+        answer = &overloaded;
+    }
+    account_fill(&block->account, &shared->books, answer->status, answer->size, answer->gate);
+    if (write_answer(output, shared, block, block->form, answer) == 0)
         return;
-    wire = translate(typed, &(struct shard_answer){.status = MINIVAULT_OVERLOADED});
-    int result = write_answer(output, shared, block, &wire);
+    int result = write_answer(output, shared, block, block->form, &overloaded);
     assert(result == 0);
 }
 
-void output_fill_stream(struct output *output, struct output_block *block, uint64_t gate,
-                        struct output_stream *stream)
+void output_fill_head(struct output *output, struct output_shared *shared,
+                      struct output_block *block, uint64_t gate, uint64_t size)
+{
+    assert(block->pending && block->size == 0);
+    block->pending = false;
+    account_fill(&block->account, &shared->books, MINIVAULT_OK, 0, gate);
+    block->gate = gate;
+    block->size = block->form.dialect->write_stream(block->form, size, block->bytes);
+    output->bytes += block->size;
+}
+
+void output_fill_stream(struct output *output, struct output_shared *shared,
+                        struct output_block *block, uint64_t gate, struct output_stream *stream)
 {
     assert(block->pending && block->size == 0 && stream->left <= UINT32_MAX);
     block->pending = false;
+    account_fill(&block->account, &shared->books, MINIVAULT_OK, stream->left, gate);
     block->stream = stream;
     block->gate = gate;
-    block->size = MINIVAULT_ANSWER_HEADER_SIZE;
-    binary_answer_header(block->bytes, MINIVAULT_OK, (uint32_t)stream->left);
+    block->size = block->form.dialect->write_stream(block->form, stream->left, block->bytes);
     output->bytes += block->size;
 }
 
@@ -240,8 +273,8 @@ static bool may_leave(const struct output_block *block, uint64_t durable)
 }
 
 /* Adds a block to the send; returns the count of slices. */
-static uint32_t gather_block(struct output *output, struct output_block *block, uint32_t count,
-                             uint64_t *gathered)
+static uint32_t gather_block(struct output *output, struct output_shared *shared,
+                             struct output_block *block, uint32_t count, uint64_t *gathered)
 {
     struct iovec *slices = output->send.slices;
     if (block->size > 0)
@@ -253,9 +286,37 @@ static uint32_t gather_block(struct output *output, struct output_block *block, 
         slices[count++] =
             (struct iovec){(void *)(block->external + block->external_sent), output->sending_part};
     *gathered += output->sending_part;
+    account_leave(&block->account, &shared->books);
     block->sending = true;
     output->sending_count++;
     return count;
+}
+
+/* Small replies that had places of their own join the one before them: what takes one slice costs
+ * less to send, and less to keep, than what takes many. */
+static void absorb(struct output *output, struct output_shared *shared, struct output_block *block,
+                   uint64_t durable)
+{
+    struct list_node *node;
+    while (block->external_size == 0 && block->stream == NULL &&
+           (node = list_next(&output->blocks, &block->node)) != NULL) {
+        struct output_block *next = container_of(node, struct output_block, node);
+        bool is_small = next->external_size == 0 && next->stream == NULL &&
+                        next->size <= sizeof block->bytes - block->size;
+        if (!is_small || !may_leave(next, durable))
+            return;
+        memcpy(block->bytes + block->size, next->bytes, next->size);
+        block->size += next->size;
+        next->size = 0;
+        account_join(&block->account, &next->account);
+        remove_block(output, shared, next);
+    }
+}
+
+bool output_may_send(const struct output *output, const struct output_shared *shared)
+{
+    return output->sending_count == 0 && !list_is_empty(&output->blocks) &&
+           may_leave(first_block(output), store_durable(shared->store));
 }
 
 uint32_t output_gather(struct output *output, struct output_shared *shared)
@@ -270,7 +331,8 @@ uint32_t output_gather(struct output *output, struct output_shared *shared)
         struct output_block *block = container_of(node, struct output_block, node);
         if (!may_leave(block, durable) || !load_piece(output, block))
             break;
-        count = gather_block(output, block, count, &gathered);
+        absorb(output, shared, block, durable);
+        count = gather_block(output, shared, block, count, &gathered);
         if (output->sending_part < block->external_size - block->external_sent ||
             (block->stream != NULL && block->stream->left > 0))
             break;

@@ -14,8 +14,11 @@
 #include "base/list.h"
 #include "base/pool.h"
 #include "io/io.h"
+#include "net/account.h"
+#include "net/dialect.h"
 #include "shard/shard.h"
 
+#include <stdalign.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -24,9 +27,6 @@
 /* A send has at most about this many bytes, so that a client's progress shows while it takes a
  * large value. */
 #define OUTPUT_SEND_MAX (512u * 1024)
-
-/* A larger value is sent from where it lies instead of being copied into the block. */
-#define OUTPUT_INLINE_MAX 2048u
 
 /* A value that comes in pieces. Embedded by its owner, the block's until `ended`. */
 struct output_stream {
@@ -42,8 +42,10 @@ struct output_block {
     struct list_node node;
     struct shard_waiter waiter; /* of a pending reply */
     void *owner;                /* the connection, for the waiter */
+    struct reply_form form;     /* of a reserved place */
     uint64_t gate;
     uint64_t pass; /* the loop pass that appended last */
+    struct account account;
     const uint8_t *external;
     struct cache_entry *entry;    /* external lies in it, pinned; or NULL */
     void *memory;                 /* external lies in it, freed with the block; or NULL */
@@ -54,7 +56,7 @@ struct output_block {
     bool pending;
     bool sending;
     bool is_large; /* pending: the value may lie in a value file */
-    uint8_t bytes[OUTPUT_BLOCK_SIZE - 104];
+    alignas(64) uint8_t bytes[OUTPUT_BLOCK_SIZE - 256]; /* no cache line of it is one of ours */
 };
 
 static_assert(sizeof(struct output_block) == OUTPUT_BLOCK_SIZE, "a block is one page");
@@ -66,16 +68,19 @@ struct output_shared {
     uint64_t pass;
     uint32_t reserve; /* blocks that only a connection without one may take: one a connection */
     uint64_t memory_bytes; /* of blocks' own memory */
-    bool starved;          /* somebody found no block, or no memory */
-    bool has_room;         /* and some came back since: for the server to see and clear */
+    uint64_t memory_bytes_max;
+    struct account_books books;
+    bool starved;  /* somebody found no block, or no memory */
+    bool has_room; /* and some came back since: for the server to see and clear */
 };
 
 struct output {
     struct list blocks;
     uint64_t bytes; /* queued, external ones too */
     uint32_t block_count;
-    uint32_t sending_count; /* blocks of the active send */
-    uint32_t sending_part;  /* bytes of the last one's external value in the active send */
+    uint32_t sending_count;         /* blocks of the active send */
+    uint32_t sending_part;          /* bytes of the last one's external value in the active send */
+    struct account_request request; /* that replies are to: its caller says */
     struct io_send send;
 };
 
@@ -89,26 +94,44 @@ bool output_has_room(const struct output *output, struct output_shared *shared);
 /* Whether there is memory for a reply whose value may be in no cache. */
 bool output_has_memory(struct output_shared *shared);
 
-/* Queues a reply of a plain or, `typed`, HELLO connection. output_has_room was true since the last
- * one. Errors: -ENOMEM (memory for a large value that is in no cache; nothing was queued). */
-int output_answer(struct output *output, struct output_shared *shared, bool typed,
+/* Queues a reply. output_has_room was true since the last one. Takes answer->memory. Errors:
+ * -ENOMEM (memory for a large value that is in no cache; nothing was queued). */
+int output_answer(struct output *output, struct output_shared *shared, struct reply_form form,
                   const struct shard_answer *answer);
 
-/* Reserves the place of a reply that is not known yet. */
+/* Reserves the place of a reply that is not known yet. NULL: no block is left. */
 struct output_block *output_reserve(struct output *output, struct output_shared *shared,
-                                    void *owner);
+                                    void *owner, struct reply_form form);
 
-/* Fills a reserved place. */
+/* Lends the rest of a reserved block to its waiter, where an answer's value is best put. */
+void output_lend(struct output_block *block);
+
+static inline bool output_is_lent(const struct output_block *block)
+{
+    return block->waiter.room != NULL;
+}
+
+/* Fills a reserved place. Takes answer->memory. */
 void output_fill(struct output *output, struct output_shared *shared, struct output_block *block,
-                 bool typed, const struct shard_answer *answer);
+                 const struct shard_answer *answer);
 
 /* Fills it with OK and a value that comes in pieces. */
-void output_fill_stream(struct output *output, struct output_block *block, uint64_t gate,
-                        struct output_stream *stream);
+void output_fill_stream(struct output *output, struct output_shared *shared,
+                        struct output_block *block, uint64_t gate, struct output_stream *stream);
+
+/* Fills it with OK and the head for such a value, without it. */
+void output_fill_head(struct output *output, struct output_shared *shared,
+                      struct output_block *block, uint64_t gate, uint64_t size);
+
+/* Whether every reply before it is known, and none of them still comes in pieces. */
+bool output_is_first(const struct output *output, const struct output_block *block);
 
 /* Gives up the reserved place of the newest reply: the request was not accepted after all. */
 void output_unreserve(struct output *output, struct output_shared *shared,
                       struct output_block *block);
+
+/* Whether anything could leave now. */
+bool output_may_send(const struct output *output, const struct output_shared *shared);
 
 /* Prepares output->send with what may leave now. Returns the count of slices, 0: nothing, or a send
  * is active. */

@@ -1,26 +1,34 @@
 /* The server's loop: passes, accepting, the drain. */
 #include "net/server_internal.h"
+#include "store/store_directory.h"
 
 #include "base/assert.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TICK_NS NS_PER_S
-#define SPARE_SOCKETS 64u
 #define DRAIN_POLL_NS (10 * NS_PER_MS)
-#define LISTEN_BACKLOG 4096
-#define PORT_RETRY_NS (100 * NS_PER_MS)
+#define DRAIN_POLL_SHARED_NS NS_PER_MS /* while other shards drain, too */
+
+/* What a shard has at least of what all of them share. */
+#define STREAM_BUFFERS_MIN 32u
+#define CACHE_SIZE_MIN (1 * MIB)
+#define INPUT_BYTES_MIN (8 * MIB)
+#define OUTPUT_BLOCKS_MIN 4096u /* what it may have asked others for, each with its place */
+#define OUTPUT_MEMORY_MIN (1 * MIB)
+#define HTTP_TEXT_BYTES_MIN (1 * MIB)
 
 /* ---- what the store tells ---- */
 
 static void store_durable_event(void *context, uint64_t position)
 {
     struct server *server = context;
-    (void)position;
     server->has_advanced = true;
+    if (server->outputs.books.slowlog != NULL)
+        slowlog_durable(server->outputs.books.slowlog, position, io_now_ns(server->io));
 }
 
 static void store_room_event(void *context)
@@ -35,34 +43,63 @@ static void store_failed_event(void *context, int error)
     server->failed = error < 0 ? error : -error;
 }
 
-static void fill_store_options(const struct config *config, struct store_options *ret_options)
+static void shard_room_event(void *context)
+{
+    struct server *server = context;
+    server->has_room = true;
+}
+
+static uint32_t share_streams(const struct config *config, uint32_t shard_count)
+{
+    uint32_t count = config->stream_buffers != 0 ? config->stream_buffers : STORE_STREAM_BUFFERS;
+    return shard_count == 1 ? count : (uint32_t)share_u64(count, shard_count, STREAM_BUFFERS_MIN);
+}
+
+static uint64_t share_scrub(uint64_t rate, uint32_t shard_count)
+{
+    return rate == SCRUB_AUTO || rate == SCRUB_OFF ? rate : share_u64(rate, shard_count, 1);
+}
+
+static void fill_store_options(const struct config *config, uint32_t shard_count,
+                               struct store_options *ret_options)
 {
     *ret_options = (struct store_options){
         .path = config->data_path,
-        .cache_size = config->cache_size,
+        .shard_count = shard_count,
+        .cache_size = share_u64(config->cache_size, shard_count, CACHE_SIZE_MIN),
         .segment_size = config->segment_size,
         .value_size_max = config->value_size_max,
         .value_file_min = config->value_file_min,
-        .stream_buffers = config->stream_buffers,
+        .stream_buffers = share_streams(config, shard_count),
         .log_keep_bytes = config->log_keep_bytes,
         .compact_min = config->compact_min,
         .mover_window = config->mover_window,
+        .mover_stage = config->mover_stage,
         .checkpoint_min = config->checkpoint_min,
         .durability = config->durability,
         .lock_wait_ns = config->lock_wait_ns,
         .probe = config->probe,
-        .scrub_rate = config->scrub_rate,
+        .scrub_rate = share_scrub(config->scrub_rate, shard_count),
         .accept_loss = config->accept_loss,
     };
 }
 
-void server_io_options(const struct config *config, struct io_options *ret_options)
+/* More than the shard's part: connections do not spread quite evenly. */
+static uint32_t places_of(const struct config *config, uint32_t shard_count)
+{
+    uint32_t part = config->connections_max / shard_count;
+    return shard_count == 1 ? part
+                            : (uint32_t)min_u64(part + part / 4 + 1, config->connections_max);
+}
+
+void server_io_options(const struct config *config, uint32_t shard_count,
+                       struct io_options *ret_options)
 {
     struct store_options store;
-    fill_store_options(config, &store);
+    fill_store_options(config, shard_count, &store);
     *ret_options = (struct io_options){
-        .sockets_max =
-            config->connections_max + 1 + SPARE_SOCKETS, /* the listener, and to refuse with */
+        .sockets_max = places_of(config, shard_count) + SERVER_LISTENERS_MAX +
+                       SERVER_SPARE_SOCKETS, /* to refuse with */
         .files_max = store_files_max(),
         .receive_buffer_size = CONFIG_RECEIVE_SIZE,
         .receive_buffer_count = CONFIG_RECEIVE_COUNT,
@@ -71,67 +108,13 @@ void server_io_options(const struct config *config, struct io_options *ret_optio
     };
 }
 
-/* ---- accepting ---- */
-
-/* What the world grants, less the listener and places for a burst that is to be refused: accepted
- * and closed, instead of left to wait. */
-static uint64_t connection_places(const struct server *server)
-{
-    uint64_t granted = io_sockets_max(server->io) - 1;
-    uint64_t spare = min_u64(SPARE_SOCKETS, granted / 4);
-    return min_u64(server->config->connections_max, granted - spare);
-}
-
-static void accept_done(struct io_op *op, int32_t result);
-
-static void arm_accept(struct server *server)
-{
-    if (!server->is_listening || server->is_draining || io_op_is_active(&server->accept))
-        return;
-    server->accept.done = accept_done;
-    io_accept(server->io, &server->accept, server->listener);
-}
-
-struct refused {
-    struct io_op close;
-    struct server *server;
-};
-
-static void refused_done(struct io_op *op, int32_t result)
-{
-    struct refused *refused = container_of(op, struct refused, close);
-    (void)result;
-    arm_accept(refused->server); /* it ends when all places are taken: there is one again */
-    free(refused);
-}
-
-/* Over the limit: closed at once, so that the client sees it instead of waiting. */
-static void refuse_connection(struct server *server, int socket)
-{
-    struct refused *refused = calloc(1, sizeof *refused);
-    assert(refused != NULL); /* a few dozen bytes: without them nothing goes on */
-    server->connections_refused++;
-    refused->server = server;
-    refused->close.done = refused_done;
-    io_close_socket(server->io, &refused->close, socket);
-}
-
-static void accept_done(struct io_op *op, int32_t result)
-{
-    struct server *server = container_of(op, struct server, accept);
-    uint64_t places = connection_places(server);
-    if (result < 0) {
-        if (result != -ECANCELED)
-            log_warn(server->log, "cannot accept a connection: %s", strerror(-result));
-        return; /* the tick arms it again */
-    }
-    if (server->is_draining || server->connection_count >= places)
-        refuse_connection(server, result);
-    else
-        connection_open(server, result);
-}
-
 /* ---- the clock ---- */
+
+static void tell_node(struct server *server)
+{
+    server_publish(server);
+    node_turned(server->node, server->shard.number, io_now_ns(server->io));
+}
 
 static void tick_done(struct io_op *op, int32_t result)
 {
@@ -144,8 +127,9 @@ static void tick_done(struct io_op *op, int32_t result)
         connection_tick(container_of(node, struct connection, all_node), now_ns);
     server->streams_were_short = server->streams_are_short;
     server->streams_are_short = false;
-    arm_accept(server);
-    io_timer(server->io, op, now_ns + TICK_NS);
+    tell_node(server);
+    listeners_arm(server);
+    io_timer(server->io, op, now_ns + CONFIG_TICK_NS);
 }
 
 /* ---- passes ---- */
@@ -162,6 +146,7 @@ static void retry_parked(struct server *server)
         return;
     server->has_room = false;
     server->outputs.has_room = false;
+    shard_retry(&server->shard);
     struct list retried = server->parked;
     if (list_is_empty(&server->parked))
         return;
@@ -206,8 +191,27 @@ static void release_waiting(struct server *server)
     }
 }
 
+static uint64_t held_until_ns(const struct list_node *node)
+{
+    return container_of(node, const struct connection, held_node)->held_ns + CONFIG_HOLD_NS;
+}
+
+/* Connections whose replies have waited long enough for those that other shards were asked. */
+static void release_held(struct server *server)
+{
+    uint64_t now_ns = io_now_ns(server->io);
+    for (struct list_node *node; (node = list_first(&server->held)) != NULL;) {
+        if (held_until_ns(node) > now_ns)
+            return;
+        list_remove(node);
+        connection_touch(container_of(node, struct connection, held_node));
+    }
+}
+
 static void advance_dirty(struct server *server)
 {
+    if (!list_is_empty(&server->dirty))
+        server->outputs.books.sent_ns = io_clock_ns(server->io);
     for (struct list_node *node; (node = list_pop_front(&server->dirty)) != NULL;)
         connection_advance(container_of(node, struct connection, dirty_node));
 }
@@ -216,11 +220,16 @@ static void advance_dirty(struct server *server)
  * more to do at once. */
 static bool flush(struct server *server)
 {
+    bool more = shard_serve(&server->shard);
     run_woken(server);
     retry_parked(server);
-    bool more = store_flush(server->shard.store);
+    more = store_flush(server->shard.store) || more;
     release_waiting(server);
+    release_held(server);
     advance_dirty(server);
+    if (server->shard.post != NULL)
+        post_flush(server->shard.post);
+    steer_load_publish(&server->load, (uint32_t)server->connection_count, io_now_ns(server->io));
     server->outputs.pass++;
     return more || has_room(server) || !list_is_empty(&server->dirty) ||
            !list_is_empty(&server->woken);
@@ -228,19 +237,13 @@ static bool flush(struct server *server)
 
 /* ---- the drain ---- */
 
-static void close_done(struct io_op *op, int32_t result)
+/* How long the drain proper lasts: what a load balancer gets to see that this node is not ready
+ * comes before it. */
+uint64_t server_drain_ns(const struct server *server)
 {
-    (void)op;
-    (void)result;
-}
-
-static void stop_listening(struct server *server)
-{
-    if (!server->is_listening || io_op_is_active(&server->accept))
-        return;
-    server->is_listening = false;
-    server->close_listener.done = close_done;
-    io_close_socket(server->io, &server->close_listener, server->listener);
+    uint64_t lasted_ns = io_now_ns(server->io) - server->drain_began_ns;
+    uint64_t delay_ns = server->config->drain_delay_ns;
+    return lasted_ns > delay_ns ? lasted_ns - delay_ns : 0;
 }
 
 void server_drain(struct server *server)
@@ -249,7 +252,7 @@ void server_drain(struct server *server)
         return;
     server->is_draining = true;
     server->drain_began_ns = io_now_ns(server->io);
-    io_cancel(server->io, &server->accept);
+    tell_node(server);
     log_info(server->log, "draining: %" PRIu64 " connections open", server->connection_count);
 }
 
@@ -259,9 +262,8 @@ void server_drain(struct server *server)
 static void drain_connections(struct server *server)
 {
     uint64_t now_ns = io_now_ns(server->io);
-    uint64_t lasted_ns = now_ns - server->drain_began_ns;
-    bool late = lasted_ns > CONFIG_DRAIN_NS;
-    if (lasted_ns < CONFIG_DRAIN_GRACE_NS)
+    bool late = server_drain_ns(server) > CONFIG_DRAIN_NS;
+    if (server_drain_ns(server) < CONFIG_DRAIN_GRACE_NS)
         return;
     struct list_node *node = list_first(&server->all);
     for (; node != NULL; node = list_next(&server->all, node)) {
@@ -279,7 +281,7 @@ static int finish_drain(struct server *server)
         io_cancel(server->io, &server->tick);
         return 0;
     }
-    if (io_op_is_active(&server->accept) || io_op_is_active(&server->close_listener))
+    if (listeners_are_open(server))
         return 0;
     int result = store_shut(server->shard.store);
     if (result < 0) {
@@ -290,14 +292,49 @@ static int finish_drain(struct server *server)
     return 1;
 }
 
+/* Whether nobody needs this shard any more: it asks nothing, and when no other does, it serves
+ * nobody. */
+static bool is_alone(struct server *server)
+{
+    if (server->shard.post != NULL && !server->is_alone)
+        server->is_alone = post_end(server->shard.post);
+    return server->shard.post == NULL || server->is_alone;
+}
+
 /* Returns 1 when the drain is over. */
 static int drain_pass(struct server *server)
 {
-    stop_listening(server);
+    listeners_stop(server);
     drain_connections(server);
-    if (server->connection_count > 0 || server->is_listening)
+    if (server->connection_count > 0 || listeners_are_open(server) || !is_alone(server))
         return 0;
     return finish_drain(server);
+}
+
+/* How long the next pass may sleep, but for replies that are held. */
+static uint64_t rest_ns(struct server *server, bool more)
+{
+    struct post *post = server->shard.post;
+    if (more || (post != NULL && !server->is_alone && !post_may_sleep(post)))
+        return 0;
+    if (server->node->rate != NULL)
+        rate_rest(server->node->rate, server->shard.number);
+    if (!server->is_draining && (post == NULL || server->config->sleep_max_ns == 0))
+        return UINT64_MAX;
+    if (!server->is_draining)
+        return server->config->sleep_max_ns;
+    return post != NULL ? DRAIN_POLL_SHARED_NS : DRAIN_POLL_NS;
+}
+
+static uint64_t sleep_ns(struct server *server, bool more)
+{
+    uint64_t sleep_ns = rest_ns(server, more);
+    const struct list_node *held = list_first(&server->held);
+    if (held == NULL || sleep_ns == 0)
+        return sleep_ns;
+    uint64_t until_ns = held_until_ns(held);
+    uint64_t now_ns = io_now_ns(server->io);
+    return min_u64(sleep_ns, until_ns > now_ns ? until_ns - now_ns : 0);
 }
 
 int server_pass(struct server *server)
@@ -310,8 +347,9 @@ int server_pass(struct server *server)
     bool more = flush(server);
     if (server->failed != 0)
         return server->failed;
-    uint64_t wait_ns = server->is_draining ? DRAIN_POLL_NS : UINT64_MAX;
-    int result = io_run(server->io, more ? 0 : wait_ns);
+    int result = io_run(server->io, sleep_ns(server, more));
+    if (server->shard.post != NULL)
+        post_woke(server->shard.post);
     if (result < 0) {
         log_error(server->log, "the event loop failed: %s", strerror(-result));
         return result;
@@ -321,38 +359,38 @@ int server_pass(struct server *server)
 
 /* ---- opening and closing ---- */
 
-/* A predecessor's socket may take a moment to go. */
-static int listen_patiently(struct server *server)
+/* What HTTP needs; nothing when it is not served. */
+static int open_http(struct server *server, uint32_t places)
 {
-    const struct config *config = server->config;
-    uint64_t give_up_ns = io_now_ns(server->io) + config->lock_wait_ns;
-    int result;
-    for (;;) {
-        result = io_listen(server->io, config->host, config->port, LISTEN_BACKLOG,
-                           &server->listener, &server->port);
-        if (result != -EADDRINUSE || io_now_ns(server->io) >= give_up_ns)
-            break;
-        struct io_op pause = {0};
-        io_timer(server->io, &pause, io_now_ns(server->io) + PORT_RETRY_NS);
-        int waited = io_wait(server->io, &pause);
-        if (waited < 0)
-            return waited;
-    }
-    if (result < 0)
-        log_error(server->log, "cannot listen on port %u: %s%s", config->port, strerror(-result),
-                  result == -EADDRINUSE ? "; stop the process that has it, or choose another -port"
-                                        : "");
-    return result;
+    if (server->config->http_port == 0)
+        return 0;
+    server->scratch = malloc(CONFIG_RECEIVE_SIZE);
+    if (server->scratch == NULL)
+        return -ENOMEM;
+    return pool_init(&server->http_clients, http_client_size(), places);
+}
+
+static void share_budgets(struct server *server)
+{
+    uint32_t count = server->shard.count;
+    server->input_bytes_max = share_u64(CONFIG_INPUT_BYTES_MAX, count, INPUT_BYTES_MIN);
+    server->http_budget.max = share_u64(CONFIG_HTTP_TEXT_BYTES_MAX, count, HTTP_TEXT_BYTES_MIN);
+    server->outputs.memory_bytes_max =
+        share_u64(CONFIG_OUTPUT_MEMORY_MAX, count, OUTPUT_MEMORY_MIN);
 }
 
 static int open_pools(struct server *server)
 {
     uint32_t places = io_sockets_max(server->io);
+    uint32_t blocks =
+        places + (uint32_t)share_u64(CONFIG_OUTPUT_BLOCKS, server->shard.count, OUTPUT_BLOCKS_MIN);
     int result = pool_init(&server->connections, sizeof(struct connection), places);
     if (result == 0)
-        result =
-            pool_init(&server->outputs.blocks, OUTPUT_BLOCK_SIZE, places + CONFIG_OUTPUT_BLOCKS);
+        result = pool_init(&server->outputs.blocks, OUTPUT_BLOCK_SIZE, blocks);
+    pool_prefer_huge(&server->outputs.blocks);
     server->outputs.reserve = places;
+    if (result == 0)
+        result = open_http(server, places);
     if (result < 0)
         log_error(server->log, "not enough address space for %u connections", places);
     return result;
@@ -361,7 +399,9 @@ static int open_pools(struct server *server)
 static int open_store(struct server *server)
 {
     struct store_options options;
-    fill_store_options(server->config, &options);
+    fill_store_options(server->config, server->shard.count, &options);
+    options.shard = server->shard.number;
+    options.directory = server->node->directory;
     options.events = (struct store_events){.context = server,
                                            .durable = store_durable_event,
                                            .room = store_room_event,
@@ -371,52 +411,87 @@ static int open_store(struct server *server)
     return result;
 }
 
-static int open_all(struct server *server)
+static int open_shard(struct server *server)
 {
-    const char *secret = server->config->secret;
-    int result = auth_init(&server->auth, server->io,
-                           (struct slice){(const uint8_t *)secret, (uint32_t)strlen(secret)});
-    if (result == 0)
-        result = open_pools(server);
-    if (result == 0)
-        result = open_store(server);
-    if (result < 0)
-        return result;
-    result = listen_patiently(server);
-    if (result < 0)
+    server->shard.events = (struct shard_events){.context = server, .room = shard_room_event};
+    int result = shard_open(&server->shard, server->io, server->node->office);
+    if (result < 0) {
+        log_error(server->log, "not enough address space for the mail between shards");
         (void)store_shut(server->shard.store);
+    }
     return result;
 }
 
-int server_open(struct io *io, const struct config *config, const struct log *log,
-                struct server **ret_server)
+static int open_all(struct server *server)
+{
+    server_reload(server, &(struct reload){server->config->auth, server->config->slowlog_ns});
+    share_budgets(server);
+    int result = open_pools(server);
+    if (result == 0)
+        result = open_store(server);
+    return result < 0 ? result : open_shard(server);
+}
+
+int server_prepare(struct io *io, struct node *node)
+{
+    struct store_options options;
+    fill_store_options(node->config, node->shard_count, &options);
+    struct store_directory *directory = calloc(1, sizeof *directory);
+    if (directory == NULL)
+        return -ENOMEM;
+    node->directory = directory; /* also after a failure: the world may still use what it has */
+    return store_directory_prepare(io, node->log, &options, directory);
+}
+
+/* Who says it matters where there are several. */
+static void open_log(struct server *server)
+{
+    char name[LOG_PART_SIZE];
+    server->log = server->node->log;
+    if (server->shard.count == 1)
+        return;
+    (void)snprintf(name, sizeof name, "shard %u: ", server->shard.number);
+    log_init_part(&server->part, server->node->log, name);
+    server->log = &server->part;
+}
+
+int server_create(struct io *io, struct node *node, uint32_t number, struct server **ret_server)
 {
     struct server *server = calloc(1, sizeof *server);
+    *ret_server = server;
     if (server == NULL)
         return -ENOMEM;
     server->io = io;
-    server->config = config;
-    server->log = log;
+    server->node = node;
+    server->config = node->config;
+    server->shard.number = number;
+    server->shard.count = node->shard_count;
+    open_log(server);
     server->started_ns = io_now_ns(io);
+    server->outputs.books = (struct account_books){.metrics = &server->metrics, .io = io};
+    node->metrics[number] = &server->metrics;
     list_init(&server->all);
     list_init(&server->dirty);
     list_init(&server->waiting);
+    list_init(&server->held);
     list_init(&server->parked);
     list_init(&server->woken);
-    int result = open_all(server);
-    *ret_server = server;
-    if (result < 0)
-        return result;
-    server->is_listening = true;
-    arm_accept(server);
+    return open_all(server);
+}
+
+void server_begin(struct server *server, struct steer_shard *steer)
+{
+    uint64_t now_ns = io_now_ns(server->io);
+    steer_load_init(&server->load, steer, now_ns);
+    tell_node(server);
+    listeners_arm(server);
     server->tick.done = tick_done;
-    io_timer(io, &server->tick, io_now_ns(io) + TICK_NS);
-    if (connection_places(server) < config->connections_max)
-        log_warn(log,
-                 "at most %" PRIu64 " of %u connections are served at once: the rest is refused",
-                 connection_places(server), config->connections_max);
-    log_info(log, "listening on port %u", server->port);
-    return 0;
+    io_timer(server->io, &server->tick, now_ns + CONFIG_TICK_NS);
+}
+
+void server_shut(struct server *server)
+{
+    (void)store_shut(server->shard.store);
 }
 
 void server_close(struct server *server)
@@ -436,10 +511,22 @@ void server_close(struct server *server)
         pool_deinit(&server->outputs.blocks);
     if (server->connections.base != NULL)
         pool_deinit(&server->connections);
+    if (server->http_clients.base != NULL)
+        pool_deinit(&server->http_clients);
+    free(server->scratch);
+    shard_close(&server->shard);
+    slowlog_close(server->outputs.books.notes);
     free(server);
+}
+
+uint64_t server_keys(const struct server *server)
+{
+    struct store_stats stats;
+    store_stats(server->shard.store, &stats);
+    return stats.keys;
 }
 
 uint16_t server_port(const struct server *server)
 {
-    return server->port;
+    return server->listeners[0].port;
 }

@@ -1,14 +1,17 @@
-/* What the files of a server share: server.c (passes, accepting, drain), connection.c (one client),
- * request.c (one request), upload.c and download.c (one large value), health.c (what the server
- * tells of itself). */
+/* What the files of a server share: server.c (passes, accepting, drain), connection.c and
+ * connection_receive.c (one client), binary_stream.c and request.c (the binary protocol),
+ * operation.c (what a request does with a key), upload.c and download.c (one large value), health.c
+ * and publish.c (what the server tells of itself). */
 #ifndef MINIVAULT_NET_SERVER_INTERNAL_H
 #define MINIVAULT_NET_SERVER_INTERNAL_H
 
 #include "net/auth.h"
 #include "net/input.h"
+#include "net/metrics.h"
 #include "net/output.h"
 #include "net/server.h"
-#include "proto/binary.h"
+#include "net/steer_load.h"
+#include "proto/http.h"
 #include "shard/shard.h"
 
 /* A connection's life. connection_set_state asserts the transitions.
@@ -31,19 +34,67 @@ struct skip {
     bool close; /* finish after the answer */
 };
 
+struct connection;
+
+/* What a connection's protocol does. */
+struct protocol {
+    bool runs_without_bytes; /* `take` is called whenever the connection goes on */
+
+    /* Its own part of a connection, of which there are as many as places: returns whether there is
+     * one. Both may be NULL. */
+    bool (*open)(struct connection *connection);
+    void (*close)(struct connection *connection);
+
+    /* Takes requests off the front of the bytes until they are used up, partial, or the connection
+     * is waiting or finishing. Returns the bytes used. */
+    uint64_t (*take)(struct connection *connection, const uint8_t *data, uint64_t size);
+
+    /* Bytes of an upload that came straight into its file. May be NULL. */
+    void (*pass)(struct connection *connection, const uint8_t *data, uint64_t size);
+
+    /* These bytes will be taken soon, `is_next`: next: loads what they will look at. Changes
+     * nothing. May be NULL. */
+    void (*hint)(const struct connection *connection, const uint8_t *data, uint64_t size,
+                 bool is_next);
+
+    /* How many more bytes what is in the input wants before it is worth another look. NULL: all
+     * that there are. */
+    uint64_t (*missing)(const struct connection *connection);
+
+    /* `more` bytes came for which there is no memory. Returns false: the connection cannot go on,
+     * as where it is NULL. */
+    bool (*overflow)(struct connection *connection, uint64_t more);
+
+    /* Whether a request has begun whose rest is still to come from the client. */
+    bool (*is_partial)(const struct connection *connection);
+
+    /* Each tick, of an open connection. May be NULL. */
+    void (*tick)(struct connection *connection, uint64_t now_ns);
+
+    /* It did not come in time. */
+    void (*time_out)(struct connection *connection);
+
+    /* Its upload has ended, with this answer for its reserved place. */
+    void (*end_upload)(struct connection *connection, struct output_block *block,
+                       const struct shard_answer *answer);
+};
+
 struct connection {
     struct server *server;
+    const struct protocol *protocol;
     struct io_op receive; /* also straight into an upload's buffer */
     struct io_op control; /* shutdown, then close */
     struct output output;
     struct input input;
     struct skip skip;
-    struct upload *upload;  /* a large SET that is being taken, or NULL */
-    struct list downloads;  /* answers with large values, from their looking up to their end */
-    uint32_t large_pending; /* replies that wait for the disk and may turn into downloads */
+    struct http_client *http; /* of an HTTP connection */
+    struct upload *upload;    /* a large SET that is being taken, or NULL */
+    struct list downloads;    /* answers with large values, from their looking up to their end */
+    uint32_t large_pending;   /* replies that wait for the disk and may turn into downloads */
     int socket;
     enum connection_state state;
-    uint32_t pending_count; /* replies that wait for the disk */
+    uint32_t pending_count; /* replies that wait for the disk, or another shard */
+    uint32_t asked_count;   /* of them, those that wait for another shard */
     bool typed;             /* HELLO was said */
     bool authenticated;
     bool stream_ended;       /* the client sent FIN, or the connection broke */
@@ -53,6 +104,7 @@ struct connection {
     bool set_waits;          /* for the store, or behind others that do */
     bool receive_ending;     /* was cancelled, to be submitted in another way */
     bool expects_value;      /* its last request was a large SET: another one may come */
+    bool is_admitted;        /* the rate limit has let the blocked request pass */
     bool closed;             /* the socket's close has completed */
     uint64_t send_begun_ns;  /* of the active send; 0: none */
     uint64_t requests;       /* taken so far */
@@ -62,27 +114,47 @@ struct connection {
     struct list_node all_node;
     struct list_node dirty_node;   /* has output to be looked at at the end of this pass */
     struct list_node waiting_node; /* its output waits for a gate */
+    struct list_node held_node;    /* what could leave waits for what other shards were asked */
+    uint64_t held_ns;              /* since when; 0: it does not */
     struct list_node parked_node;  /* to be tried again when something has room */
     struct list_node woken_node;   /* to go on at the end of this pass */
 };
 
+#define SERVER_SPARE_SOCKETS 64u /* to refuse with */
+
+struct listener {
+    struct server *server;
+    const struct protocol *protocol;
+    int handle;
+    uint16_t port;
+    bool is_open;
+    struct io_op accept;
+    struct io_op close;
+};
+
 struct server {
     struct io *io;
+    struct node *node;
     const struct config *config;
     const struct log *log;
+    struct log part; /* of a node's log, when it has several shards */
+    struct steer_load load;
     struct auth auth;
     struct shard shard;
     struct output_shared outputs;
     struct pool connections;
     uint64_t input_bytes; /* capacity of all inputs */
-    int listener;
-    uint16_t port;
-    struct io_op accept;
-    struct io_op close_listener;
+    uint64_t input_bytes_max;
+    struct pool http_clients;
+    struct http_budget http_budget;
+    uint8_t *scratch; /* CONFIG_RECEIVE_SIZE bytes, for whoever is at work */
+    struct listener listeners[SERVER_LISTENERS_MAX];
+    uint32_t listener_count;
     struct io_op tick;
     struct list all;
     struct list dirty;
     struct list waiting;
+    struct list held; /* in the order of held_ns */
     struct list parked;
     struct list woken;
     uint32_t sets_waiting;  /* connections with set_waits: who comes later queues behind them */
@@ -92,18 +164,41 @@ struct server {
     bool has_room;     /* parked connections are to be tried again */
     bool has_advanced; /* something became durable in this pass */
     bool is_draining;
-    bool is_listening;
+    bool has_stopped_accepting;
+    bool is_alone; /* the others need nothing any more */
     int failed;
     uint64_t drain_began_ns;
     uint64_t started_ns;
     uint64_t connection_count;
     uint64_t connections_accepted, connections_refused, requests_refused;
+    struct metrics metrics;
 };
+
+/* Whether one more request may be served now: the place where the node's rate limit is asked. */
+static inline bool server_may_serve(struct server *server)
+{
+    struct rate *rate = server->node->rate;
+    return rate == NULL || rate_take(rate, server->shard.number, io_now_ns(server->io));
+}
+
+/* How long the drain proper lasts, 0: it does not yet. */
+uint64_t server_drain_ns(const struct server *server);
+
+/* ---- listener.c ---- */
+
+/* Accepts wherever that has ended, and may go on. */
+void listeners_arm(struct server *server);
+
+/* The drain: stops accepting, then listening, step by step with each call. */
+void listeners_stop(struct server *server);
+
+/* Whether any still listens, or is being closed. */
+bool listeners_are_open(const struct server *server);
 
 /* ---- connection.c ---- */
 
 /* A new client. Takes the socket; closes it when there is no place. */
-void connection_open(struct server *server, int socket);
+void connection_open(struct server *server, const struct protocol *protocol, int socket);
 
 /* Takes as many requests as there are and may be taken, then arms what is to be armed. */
 void connection_run(struct connection *connection);
@@ -129,31 +224,88 @@ void connection_touch(struct connection *connection);
 /* Has it run at the end of this pass: something that it waits for has come. */
 void connection_wake(struct connection *connection);
 
+/* Parks it when it is blocked: it is tried again when something has room. */
+void connection_park(struct connection *connection);
+
 /* Whether its next request waits for something that is not the client. */
 bool connection_is_waiting(const struct connection *connection);
 
 /* The connection's memory when the world is gone. */
 void connection_free(struct connection *connection);
 
-/* ---- request.c ---- */
+/* ---- connection_receive.c ---- */
 
-/* The answer to a get that was pending: block->waiter's done. */
-void request_get_done(struct shard_waiter *waiter, const struct shard_answer *shard_answer);
+/* Receives when there is somebody to take it: not while a request waits, but also after the last
+ * request, so that what a client still sends is taken off the wire and cannot turn our FIN into a
+ * reset. */
+void connection_arm_receive(struct connection *connection);
 
-/* Takes requests off the front of the bytes until they are used up, partial, or the connection is
- * blocked or finishing. Returns the bytes used. */
-uint64_t request_take_all(struct connection *connection, const uint8_t *data, uint64_t size);
+/* Takes what was kept. */
+void connection_take_input(struct connection *connection);
 
-/* These bytes will be taken soon, `is_next`: next: loads what they will look at. Changes nothing.
- */
-void request_hint(const struct connection *connection, const uint8_t *data, uint64_t size,
-                  bool is_next);
+/* Looks whether a request has begun, or ended, that must become whole in time. */
+void connection_begin_clock(struct connection *connection);
+
+/* ---- binary_stream.c ---- */
+
+const struct protocol *protocol_binary(void);
+
+/* ---- http_stream.c ---- */
+
+const struct protocol *protocol_http(void);
+
+/* Bytes of a struct http_client, for the pool of them. */
+size_t http_client_size(void);
+/* ---- operation.c ---- */
+
+enum taken {
+    TAKEN,    /* answered, or its answer is on its way */
+    BEGUN,    /* its header was taken; its value is taken by an upload */
+    BLOCKED,  /* nothing was done: try again later */
+    IS_LARGE, /* operation_set: nothing was done; it is to be uploaded */
+};
+
+struct operation_set {
+    struct slice key;
+    struct slice value;
+    bool zstd; /* the value is one frame */
+};
+
+/* Queues a reply that is known. TAKEN. */
+enum taken operation_answer(struct connection *connection, struct reply_form form,
+                            const struct shard_answer *answer);
+
+/* TAKEN or BLOCKED, of a set also IS_LARGE. There is room in the output. Key and value are not
+ * needed after the call. */
+enum taken operation_get(struct connection *connection, struct reply_form form, struct slice key,
+                         struct shard_place place);
+enum taken operation_set(struct connection *connection, struct reply_form form,
+                         const struct operation_set *set, struct shard_place place);
+enum taken operation_delete(struct connection *connection, struct reply_form form, struct slice key,
+                            struct shard_place place);
 
 /* ---- upload.c: connection->upload ---- */
 
+/* What is stored of `size` bytes on the wire: at most as many, to `target`. Returns OK, or the
+ * status to refuse the value with. */
+typedef uint8_t upload_filter(struct connection *connection, const uint8_t *data, uint32_t size,
+                              uint8_t *target, uint32_t *ret_size);
+
+struct upload_request {
+    struct slice key;
+    uint64_t size;         /* bytes on the wire that are known to come */
+    bool is_open;          /* until upload_end; more may follow (upload_expect), unless */
+    bool is_counted;       /* `size` is all of them */
+    bool is_frame;         /* they are one zstd frame */
+    bool is_prompt;        /* a refusal is answered at once instead of after the value */
+    struct slice begin;    /* of the value: what came already; stays where it is until the end */
+    upload_filter *filter; /* of what still comes, or NULL */
+    struct reply_form form;
+};
+
 /* Takes the header of a SET; the bytes of its value, all of them, follow through upload_take or
- * upload_filled. Returns false when there is no room for it: nothing was done. */
-bool upload_begin(struct connection *connection, const struct binary_request *request);
+ * upload_filled. Errors, nothing was done: -EAGAIN (no room now), -ENOMEM. */
+int upload_begin(struct connection *connection, const struct upload_request *request);
 
 /* Whether it has use for bytes now. */
 bool upload_takes(const struct connection *connection);
@@ -162,10 +314,21 @@ bool upload_takes(const struct connection *connection);
 uint64_t upload_take(struct connection *connection, const uint8_t *data, uint64_t size);
 
 /* Whether its bytes are to be received straight into the file's memory, and where: NULL: not now.
- * upload_filled follows, and may end the upload. */
+ * upload_filled follows, and may end the upload; or, when the receive ends without a byte,
+ * upload_emptied. */
 bool upload_is_direct(const struct connection *connection);
 uint8_t *upload_buffer(struct connection *connection, uint32_t *ret_size);
 void upload_filled(struct connection *connection, uint32_t size);
+void upload_emptied(struct connection *connection);
+
+/* An open one: so many more bytes are known to come; all have come; it is not wanted after all
+ * (`is_prompt`: the end of the upload comes from the loop; unless all bytes come first). */
+void upload_expect(struct connection *connection, uint64_t size);
+void upload_end(struct connection *connection);
+void upload_refuse(struct connection *connection, uint8_t status);
+
+/* The stream has ended: whether its bytes will never be whole. */
+bool upload_is_cut_off(const struct connection *connection);
 
 /* Goes on with what it has. May end the upload. */
 void upload_go_on(struct connection *connection);
@@ -200,9 +363,29 @@ void download_free_all(struct connection *connection);
 
 bool download_is_starved(const struct connection *connection, uint64_t at_ns);
 
+/* ---- publish.c ---- */
+
+/* Brings what others count into server->metrics, and tells the node. */
+void server_publish(struct server *server);
+
+/* The text of the whole node for Prometheus, `offset` bytes behind the beginning of memory that is
+ * the caller's to free: about 12 KiB a shard. NULL: no memory. */
+uint8_t *server_metrics(struct server *server, enum metrics_format format, size_t offset,
+                        size_t *ret_size);
+
+/* STATS' JSON, published anew: at most METRICS_JSON_MAX bytes. Returns the length. */
+uint32_t stats_text(struct server *server, char *buffer);
+
 /* ---- health.c: JSON texts. Return the length; the buffer takes them whole ---- */
 
 #define HEALTH_TEXT_MAX 2048u
+
+/* What the shard says of itself. */
+void server_report(struct server *server, struct node_report *ret_report);
+
+/* Of the whole node: this shard's of now, the others' of their last tick. */
+void server_node_report(struct server *server, struct node_report *ret_sum);
+
 uint32_t health_text(struct server *server, char *buffer);
 uint32_t hello_text(const struct server *server, char *buffer);
 

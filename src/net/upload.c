@@ -4,14 +4,19 @@
  *       |                               |                       |
  *       +---refused, or an error--------+-----------------------+---> DISCARDING ---> answered
  *
+ * Of a key of another shard, its owner is asked for the version before the file is opened, and to
+ * commit it; meanwhile the upload and its place in the output are lent.
+ *
  * The first bytes are copied from where they arrived; then a value as it is is received straight
  * into the file's buffers, a frame is decoded into them, at most a slice a pass. What is refused is
- * consumed all the same (DISCARDING), so that no byte of a value is taken for a request. The
- * connection's next requests wait until the answer's place is filled. */
-#include "net/server_internal.h"
+ * consumed all the same (DISCARDING), so that no byte of a value is taken for a request, unless
+ * the protocol wants to answer at once. The connection's next requests wait until the answer's
+ * place is filled. */
+#include "net/upload_internal.h"
 
 #include "base/assert.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,27 +26,6 @@
 
 /* While the server drains, a client that sends nothing for this long is not waited for. */
 #define STALL_NS NS_PER_S
-
-enum upload_state { UPLOAD_RECEIVING, UPLOAD_FINISHING, UPLOAD_COMMITTING, UPLOAD_DISCARDING };
-
-struct upload {
-    struct connection *connection;
-    struct output_block *block; /* its answer's place */
-    struct store_upload *file;  /* NULL: not begun yet, or given up */
-    struct decode_stream decoder;
-    enum upload_state state;
-    uint8_t status; /* DISCARDING: the answer */
-    bool is_frame;
-    bool is_decoded;
-    bool waits;     /* for a buffer of the file, or a decoder */
-    bool is_sliced; /* has decoded enough for one pass */
-    int result;     /* COMMITTING: of the file */
-    uint64_t left;  /* bytes on the wire that were not taken yet */
-    uint64_t waits_since_ns;
-    uint64_t progress_ns;
-    struct slice key;
-    uint8_t key_bytes[];
-};
 
 static struct server *server_of(const struct upload *upload)
 {
@@ -64,61 +48,109 @@ static void drop_file(struct upload *upload)
     upload->file = NULL;
 }
 
-static void fail(struct upload *upload, uint8_t status)
+void upload_fail(struct upload *upload, uint8_t status)
 {
     drop_file(upload);
     upload->state = UPLOAD_DISCARDING;
     upload->status = status;
     upload->waits = false;
     upload->is_sliced = false;
+    if (upload->is_prompt)
+        connection_wake(upload->connection);
 }
 
 static void answer(struct upload *upload, const struct shard_answer *shard_answer)
 {
     struct connection *connection = upload->connection;
-    struct server *server = connection->server;
+    struct output_block *block = upload->block;
     if (shard_answer->status != MINIVAULT_OK)
-        server->requests_refused++;
+        connection->server->requests_refused++;
     drop_file(upload);
-    output_fill(&connection->output, &server->outputs, upload->block, connection->typed,
-                shard_answer);
-    connection->requests++;
+    account_whole(&block->account, &connection->output.request);
     connection->expects_value = !upload->is_frame;
     connection->upload = NULL;
     free(upload);
+    if (connection->state == CONNECTION_CLOSING)
+        output_fill(&connection->output, &connection->server->outputs, block, shard_answer);
+    else
+        connection->protocol->end_upload(connection, block, shard_answer);
     connection_touch(connection);
 }
 
 /* Goes on to the next state when everything is there. May free the upload. */
 static void settle(struct upload *upload)
 {
-    bool is_whole = upload->left == 0 && (!upload->is_frame || upload->is_decoded);
+    bool has_all = upload->left == 0 && upload->begin.size == 0 && !upload->is_open;
+    bool is_whole = has_all && (!upload->is_frame || upload->is_decoded);
     if (upload->state == UPLOAD_RECEIVING && is_whole) {
         upload->state = UPLOAD_FINISHING;
         if (upload->is_frame)
             decode_stream_close(store_decodes(server_of(upload)->shard.store), &upload->decoder);
         value_writer_finish(store_upload_writer(upload->file));
-    } else if (upload->state == UPLOAD_DISCARDING && upload->left == 0) {
+    } else if (upload->state == UPLOAD_DISCARDING && upload->left == 0 && !upload->is_prompt) {
         answer(upload, &(struct shard_answer){.status = upload->status});
     }
 }
 
+/* ---- asking the owner ---- */
+
+/* Its answer is here: the waiter is free again. */
+static struct upload *end_asking(struct shard_waiter *waiter)
+{
+    struct output_block *block = container_of(waiter, struct output_block, waiter);
+    struct connection *connection = block->owner;
+    struct upload *upload = connection->upload;
+    assert(upload->is_asking && connection->pending_count > 0);
+    upload->is_asking = false;
+    connection->pending_count--;
+    connection_wake(connection);
+    return upload;
+}
+
+static void begin_asking(struct upload *upload, shard_waiter_done *done)
+{
+    upload->block->waiter.done = done;
+    output_lend(upload->block);
+}
+
+static enum shard_outcome asked(struct upload *upload, enum shard_outcome outcome)
+{
+    upload->is_asking = outcome == SHARD_PENDING;
+    upload->connection->pending_count += upload->is_asking;
+    return outcome;
+}
+
+static void committed(struct shard_waiter *waiter, const struct shard_answer *shard_answer)
+{
+    answer(end_asking(waiter), shard_answer);
+}
+
+static enum shard_outcome commit_file(struct upload *upload, struct shard_answer *ret_answer)
+{
+    struct shard *shard = &server_of(upload)->shard;
+    if (shard_owns(shard, upload->place))
+        return shard_upload_commit(shard, upload->file, upload->key, ret_answer);
+    begin_asking(upload, committed);
+    return asked(upload, shard_ask_commit(shard, upload->place, upload->key, upload->file,
+                                          &upload->block->waiter));
+}
+
 static void commit(struct upload *upload)
 {
-    struct connection *connection = upload->connection;
     struct shard_answer shard_answer = {.status = shard_upload_status(upload->result)};
-    if (upload->result == 0 && shard_upload_commit(&connection->server->shard, upload->file,
-                                                   upload->key, &shard_answer) == SHARD_BUSY) {
-        connection->wants_room = true;
-        return;
-    }
-    answer(upload, &shard_answer);
+    enum shard_outcome outcome = SHARD_ANSWERED;
+    if (upload->result == 0)
+        outcome = commit_file(upload, &shard_answer);
+    if (outcome == SHARD_ANSWERED)
+        answer(upload, &shard_answer);
+    else if (outcome == SHARD_BUSY)
+        upload->connection->wants_room = true;
 }
 
 void upload_stop(struct connection *connection)
 {
     struct upload *upload = connection->upload;
-    if (upload == NULL)
+    if (upload == NULL || upload->is_asking) /* what is lent comes back first */
         return;
     drop_file(upload);
     output_unreserve(&connection->output, &connection->server->outputs, upload->block);
@@ -139,7 +171,7 @@ void upload_free(struct connection *connection)
 
 /* ---- what the store tells; the connection goes on at the end of the pass ---- */
 
-static void wait_for_room(struct upload *upload)
+void upload_wait(struct upload *upload)
 {
     if (upload->waits)
         return;
@@ -180,130 +212,18 @@ static void decoder_granted(struct decode_stream *stream)
 
 /* ---- the file ---- */
 
-/* Returns false when it is refused. */
-static bool open_file(struct upload *upload, uint64_t size_hint)
+bool upload_open_file(struct upload *upload, uint64_t size_hint)
 {
     struct value_writer_events events = {
         .context = upload, .room = file_room, .finished = file_finished};
-    uint8_t status =
-        shard_upload(&server_of(upload)->shard, upload->key, size_hint, &events, &upload->file);
+    struct shard *shard = &server_of(upload)->shard;
+    const struct version *version = shard_owns(shard, upload->place) ? NULL : &upload->version;
+    uint8_t status = shard_upload(shard, upload->key, size_hint, version, &events, &upload->file);
     if (status == MINIVAULT_OK)
         return true;
     upload->file = NULL;
-    fail(upload, status);
+    upload_fail(upload, status);
     return false;
-}
-
-/* NULL: it waits for room, or has failed. */
-static uint8_t *get_buffer(struct upload *upload, uint32_t *ret_room)
-{
-    struct value_writer *writer = store_upload_writer(upload->file);
-    uint8_t *buffer = value_writer_buffer(writer, ret_room);
-    if (buffer != NULL)
-        return buffer;
-    int error = value_writer_error(writer);
-    if (error < 0)
-        fail(upload, shard_upload_status(error));
-    else
-        wait_for_room(upload);
-    return NULL;
-}
-
-static void fill_buffer(struct upload *upload, uint32_t size)
-{
-    int result = value_writer_filled(store_upload_writer(upload->file), size);
-    if (result < 0)
-        fail(upload, shard_upload_status(result));
-}
-
-/* ---- bytes ---- */
-
-static uint64_t copy(struct upload *upload, const uint8_t *data, uint64_t size)
-{
-    uint64_t used = 0;
-    while (used < size && upload->state == UPLOAD_RECEIVING) {
-        uint32_t room = 0;
-        uint8_t *buffer = get_buffer(upload, &room);
-        if (buffer == NULL)
-            break;
-        uint32_t part = (uint32_t)min_u64(room, size - used);
-        memcpy(buffer, data + used, part);
-        used += part;
-        fill_buffer(upload, part);
-    }
-    return used;
-}
-
-/* One call of the decoder. Returns false when there is nothing more to do now. */
-static bool decode_piece(struct upload *upload, struct decompressor_buffers *buffers)
-{
-    uint32_t room = 0;
-    uint8_t *output = get_buffer(upload, &room);
-    buffers->input_used = 0;
-    buffers->output_used = 0;
-    if (output == NULL)
-        return false;
-    buffers->output = output;
-    buffers->output_size = min_u64(room, buffers->output_size);
-    int result = decompressor_move(upload->decoder.context, buffers);
-    if (result < 0) {
-        fail(upload, shard_decode_status(result));
-        return false;
-    }
-    upload->is_decoded = result == 1;
-    if (buffers->output_used > 0)
-        fill_buffer(upload, (uint32_t)buffers->output_used);
-    return upload->state == UPLOAD_RECEIVING && !upload->is_decoded &&
-           buffers->input_used + buffers->output_used > 0;
-}
-
-/* A slice of a frame. */
-static uint64_t decode(struct upload *upload, const uint8_t *data, uint64_t size)
-{
-    uint64_t used = 0;
-    uint64_t made = 0;
-    bool goes_on = true;
-    while (goes_on && used < DECODE_SLICE_SIZE && made < DECODE_SLICE_SIZE) {
-        struct decompressor_buffers buffers = {
-            .input = data + used,
-            .input_size = min_u64(size - used, DECODE_SLICE_SIZE - used),
-            .output_size = DECODE_SLICE_SIZE - made,
-        };
-        goes_on = decode_piece(upload, &buffers);
-        used += buffers.input_used;
-        made += buffers.output_used;
-    }
-    if (goes_on) {
-        upload->is_sliced = true;
-        connection_wake(upload->connection);
-    }
-    return used;
-}
-
-/* What the frame says of itself, so that a full disk shows early. What it says too much is the
- * decoder's to refuse; where it says nothing, the file grows until the frame is refused, so that
- * this costs no more than the largest value. */
-static bool open_file_of_frame(struct upload *upload, const uint8_t *data, uint64_t size)
-{
-    uint64_t declared = compress_declared_size(data, size);
-    bool is_possible = declared <= server_of(upload)->config->value_size_max;
-    return open_file(upload, is_possible ? declared : 0);
-}
-
-/* A decoder comes first, so that who waits for one holds nothing else. */
-static uint64_t take_frame(struct upload *upload, const uint8_t *data, uint64_t size)
-{
-    if (upload->decoder.error < 0) {
-        fail(upload, MINIVAULT_OVERLOADED);
-        return 0;
-    }
-    if (upload->decoder.context == NULL) {
-        wait_for_room(upload);
-        return 0;
-    }
-    if (upload->file == NULL && !open_file_of_frame(upload, data, size))
-        return 0;
-    return decode(upload, data, size);
 }
 
 uint64_t upload_take(struct connection *connection, const uint8_t *data, uint64_t size)
@@ -311,7 +231,7 @@ uint64_t upload_take(struct connection *connection, const uint8_t *data, uint64_
     struct upload *upload = connection->upload;
     uint64_t used = min_u64(size, upload->left);
     if (upload->state == UPLOAD_RECEIVING)
-        used = upload->is_frame ? take_frame(upload, data, used) : copy(upload, data, used);
+        used = upload_take_bytes(upload, data, used);
     upload->left -= used;
     if (used > 0)
         upload->progress_ns = now_ns(upload);
@@ -323,9 +243,10 @@ uint8_t *upload_buffer(struct connection *connection, uint32_t *ret_size)
 {
     struct upload *upload = connection->upload;
     uint32_t room = 0;
-    uint8_t *buffer = get_buffer(upload, &room);
+    uint8_t *buffer = upload_get_buffer(upload, &room);
     if (buffer != NULL)
         *ret_size = (uint32_t)min_u64(room, upload->left);
+    upload->direct = buffer;
     return buffer;
 }
 
@@ -333,10 +254,46 @@ void upload_filled(struct connection *connection, uint32_t size)
 {
     struct upload *upload = connection->upload;
     assert(size <= upload->left);
+    if (connection->protocol->pass != NULL)
+        connection->protocol->pass(connection, upload->direct, size);
     upload->left -= size;
     upload->progress_ns = now_ns(upload);
-    fill_buffer(upload, size);
+    upload_fill_buffer(upload, size);
+    upload_emptied(connection);
     settle(upload);
+}
+
+void upload_emptied(struct connection *connection)
+{
+    struct upload *upload = connection->upload;
+    upload->direct = NULL;
+    if (upload->refusal != 0 && upload->state == UPLOAD_RECEIVING && upload->left > 0)
+        upload_fail(upload, upload->refusal);
+}
+
+void upload_expect(struct connection *connection, uint64_t size)
+{
+    struct upload *upload = connection->upload;
+    assert(upload->is_open && upload->left == 0);
+    upload->left = size;
+}
+
+void upload_end(struct connection *connection)
+{
+    struct upload *upload = connection->upload;
+    upload->is_open = false;
+    settle(upload);
+}
+
+void upload_refuse(struct connection *connection, uint8_t status)
+{
+    struct upload *upload = connection->upload;
+    if (upload->direct == NULL) {
+        upload_fail(upload, status);
+        return;
+    }
+    upload->refusal = status;
+    io_cancel(server_of(upload)->io, &connection->receive);
 }
 
 void upload_go_on(struct connection *connection)
@@ -344,16 +301,24 @@ void upload_go_on(struct connection *connection)
     struct upload *upload = connection->upload;
     if (upload == NULL)
         return;
+    if (upload->is_asking)
+        return;
     upload->is_sliced = false;
-    if (upload->state == UPLOAD_COMMITTING)
+    if (upload->state == UPLOAD_COMMITTING) {
         commit(upload);
-    else if (upload->state == UPLOAD_RECEIVING && upload->left == 0 && !upload->waits)
+    } else if (upload->state == UPLOAD_DISCARDING && upload->is_prompt) {
+        answer(upload, &(struct shard_answer){.status = upload->status});
+    } else if (upload->state == UPLOAD_RECEIVING && upload->begin.size > 0) {
+        upload_take_begin(upload);
+        settle(upload);
+    } else if (upload->state == UPLOAD_RECEIVING && upload->left == 0 && !upload->waits) {
         (void)upload_take(connection, (const uint8_t *)"", 0); /* more of a frame that is there */
+    }
 }
 
 /* ---- the beginning ---- */
 
-static struct upload *create(struct connection *connection, const struct binary_request *request)
+static struct upload *create(struct connection *connection, const struct upload_request *request)
 {
     struct upload *upload = calloc(1, sizeof *upload + request->key.size);
     if (upload == NULL)
@@ -361,36 +326,79 @@ static struct upload *create(struct connection *connection, const struct binary_
     memcpy(upload->key_bytes, request->key.data, request->key.size);
     upload->connection = connection;
     upload->key = (struct slice){upload->key_bytes, request->key.size};
-    upload->left = request->value.size;
-    upload->is_frame = request->compressed == 1;
+    upload->left = request->size;
+    upload->is_frame = request->is_frame;
+    upload->is_open = request->is_open;
+    upload->is_counted = request->is_counted;
+    upload->is_prompt = request->is_prompt;
+    upload->filter = request->filter;
+    upload->begin = request->begin;
+    upload->size_hint = request->filter == NULL ? request->size : 0;
     upload->progress_ns = now_ns(upload);
     return upload;
 }
 
-bool upload_begin(struct connection *connection, const struct binary_request *request)
+static void start(struct upload *upload)
+{
+    struct server *server = server_of(upload);
+    if (upload->is_frame)
+        decode_stream_open(store_decodes(server->shard.store), &upload->decoder, upload->left,
+                           server->config->value_size_max, decoder_granted);
+    else
+        (void)upload_open_file(upload, upload->size_hint);
+}
+
+static void stamped(struct shard_waiter *waiter, const struct shard_answer *shard_answer)
+{
+    struct upload *upload = end_asking(waiter);
+    if (upload->connection->state == CONNECTION_CLOSING) {
+        answer(upload, &(struct shard_answer){.status = MINIVAULT_OVERLOADED});
+    } else if (shard_answer->status != MINIVAULT_OK) {
+        upload_fail(upload, shard_answer->status);
+    } else {
+        upload->version = shard_answer->file.version;
+        start(upload);
+    }
+}
+
+/* Returns false when the key's owner cannot be asked now. */
+static bool start_or_ask(struct upload *upload)
+{
+    struct shard *shard = &server_of(upload)->shard;
+    upload->place = shard_locate(shard, upload->key, true);
+    if (shard_owns(shard, upload->place)) {
+        start(upload);
+        return true;
+    }
+    begin_asking(upload, stamped);
+    return asked(upload, shard_ask_version(shard, upload->place, upload->key,
+                                           &upload->block->waiter)) == SHARD_PENDING;
+}
+
+int upload_begin(struct connection *connection, const struct upload_request *request)
 {
     struct server *server = connection->server;
-    assert(connection->upload == NULL && request->value.size > 0);
+    assert(connection->upload == NULL && (request->size > 0 || request->is_open));
     if (!store_has_stream(server->shard.store))
-        return false;
-    struct output_block *block = output_reserve(&connection->output, &server->outputs, connection);
+        return -EAGAIN;
+    struct output_block *block =
+        output_reserve(&connection->output, &server->outputs, connection, request->form);
     if (block == NULL)
-        return false;
+        return -EAGAIN;
     struct upload *upload = create(connection, request);
     if (upload == NULL) {
         output_unreserve(&connection->output, &server->outputs, block);
-        connection->skip =
-            (struct skip){.left = request->value.size, .status = MINIVAULT_OVERLOADED};
-        return true;
+        return -ENOMEM;
     }
     upload->block = block;
     connection->upload = upload;
-    if (upload->is_frame)
-        decode_stream_open(store_decodes(server->shard.store), &upload->decoder,
-                           request->value.size, server->config->value_size_max, decoder_granted);
-    else
-        (void)open_file(upload, request->value.size);
-    return true;
+    if (!start_or_ask(upload)) {
+        upload_stop(connection);
+        return -EAGAIN;
+    }
+    if (upload->begin.size > 0)
+        connection_wake(connection);
+    return 0;
 }
 
 /* ---- what the connection wants to know ---- */
@@ -398,10 +406,12 @@ bool upload_begin(struct connection *connection, const struct binary_request *re
 bool upload_takes(const struct connection *connection)
 {
     const struct upload *upload = connection->upload;
+    if (upload->is_asking)
+        return false;
     if (upload->state == UPLOAD_DISCARDING)
-        return true;
-    return upload->state == UPLOAD_RECEIVING && upload->left > 0 && !upload->waits &&
-           !upload->is_sliced;
+        return !upload->is_prompt;
+    bool is_free = !upload->waits && !upload->is_sliced && upload->begin.size == 0;
+    return upload->state == UPLOAD_RECEIVING && (upload->left > 0 || upload->is_open) && is_free;
 }
 
 bool upload_is_direct(const struct connection *connection)
@@ -409,12 +419,21 @@ bool upload_is_direct(const struct connection *connection)
     const struct upload *upload = connection->upload;
     uint64_t left_min = io_op_is_active(&connection->receive) ? DIRECT_MIN : 1;
     return upload != NULL && upload->state == UPLOAD_RECEIVING && !upload->is_frame &&
+           !upload->is_asking && upload->filter == NULL && upload->begin.size == 0 &&
            upload->left >= left_min;
 }
 
 uint64_t upload_left(const struct connection *connection)
 {
     return connection->upload != NULL ? connection->upload->left : 0;
+}
+
+bool upload_is_cut_off(const struct connection *connection)
+{
+    const struct upload *upload = connection->upload;
+    uint64_t kept = input_size(&connection->input);
+    return upload != NULL && !upload->is_asking &&
+           (upload->left > kept || (upload->is_open && !upload->is_counted && kept == 0));
 }
 
 bool upload_is_starved(const struct connection *connection, uint64_t at_ns)
@@ -426,6 +445,6 @@ bool upload_is_starved(const struct connection *connection, uint64_t at_ns)
 bool upload_is_stalled(const struct connection *connection, uint64_t at_ns, uint64_t allowed_ns)
 {
     const struct upload *upload = connection->upload;
-    return upload != NULL && upload->left > 0 && !upload->waits && !upload->is_sliced &&
-           at_ns - upload->progress_ns > allowed_ns;
+    return upload != NULL && (upload->left > 0 || upload->is_open) && !upload->is_asking &&
+           !upload->waits && !upload->is_sliced && at_ns - upload->progress_ns > allowed_ns;
 }

@@ -1,5 +1,6 @@
 #include "shard/shard.h"
 
+#include "base/hash.h"
 #include "base/units.h"
 
 #include <errno.h>
@@ -48,6 +49,16 @@ static void waiter_done(struct store_waiter *store_waiter, enum store_status sta
     struct shard_answer answer;
     fill(&answer, status, value);
     waiter->done(waiter, &answer);
+}
+
+struct shard_place shard_locate(const struct shard *shard, struct slice key, bool is_write)
+{
+    struct shard_place place = {.owner = shard->number};
+    if (shard->count > 1)
+        place.owner = hash_partition(hash_key(key.data, key.size)) % shard->count;
+    if (shard_owns(shard, place))
+        place.store = store_prefetch(shard->store, key, is_write);
+    return place;
 }
 
 bool shard_get_at_once(struct shard *shard, struct slice key, struct store_place place,
@@ -149,9 +160,10 @@ uint8_t shard_decode_status(int error)
 }
 
 uint8_t shard_upload(struct shard *shard, struct slice key, uint64_t size_hint,
-                     const struct value_writer_events *events, struct store_upload **ret_upload)
+                     const struct version *version, const struct value_writer_events *events,
+                     struct store_upload **ret_upload)
 {
-    return status_of(store_upload_begin(shard->store, key, size_hint, events, ret_upload));
+    return status_of(store_upload_begin(shard->store, key, size_hint, version, events, ret_upload));
 }
 
 enum shard_outcome shard_upload_commit(struct shard *shard, struct store_upload *upload,

@@ -5,9 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int decode_queue_init(struct decode_queue *queue)
+int decode_queue_init(struct decode_queue *queue, uint32_t streams_max)
 {
-    *queue = (struct decode_queue){.context_count = 0};
+    assert(streams_max > 0);
+    *queue = (struct decode_queue){.streams_max = streams_max};
     list_init(&queue->waiting);
     list_init(&queue->running);
     list_init(&queue->streams_waiting);
@@ -128,7 +129,7 @@ void decode_stream_open(struct decode_queue *queue, struct decode_stream *stream
 {
     *stream = (struct decode_stream){
         .granted = granted, .frame_size = frame_size, .decoded_size_max = decoded_size_max};
-    if (queue->stream_count < DECODE_STREAMS_MAX && list_is_empty(&queue->streams_waiting))
+    if (queue->stream_count < queue->streams_max && list_is_empty(&queue->streams_waiting))
         grant(queue, stream);
     else
         list_push_back(&queue->streams_waiting, &stream->node);
@@ -144,7 +145,7 @@ void decode_stream_close(struct decode_queue *queue, struct decode_stream *strea
         decompressor_free(stream->context);
         stream->context = NULL;
     }
-    while (queue->stream_count < DECODE_STREAMS_MAX && !list_is_empty(&queue->streams_waiting)) {
+    while (queue->stream_count < queue->streams_max && !list_is_empty(&queue->streams_waiting)) {
         struct decode_stream *next =
             container_of(list_pop_front(&queue->streams_waiting), struct decode_stream, node);
         grant(queue, next);

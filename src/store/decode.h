@@ -15,7 +15,6 @@
 
 #define DECODE_SLICE_SIZE ((size_t)256 * 1024)
 #define DECODE_CONTEXTS 4
-#define DECODE_STREAMS_MAX 8u
 
 struct decode_job;
 
@@ -51,9 +50,11 @@ struct decode_queue {
     struct list running;
     struct list streams_waiting;
     uint32_t stream_count; /* that have a context */
+    uint32_t streams_max;
 };
 
-int decode_queue_init(struct decode_queue *queue);
+/* `streams_max`, at least 1, have a context at once. Errors: -ENOMEM. */
+int decode_queue_init(struct decode_queue *queue, uint32_t streams_max);
 
 /* Jobs that are still queued are forgotten. */
 void decode_queue_deinit(struct decode_queue *queue);
@@ -69,9 +70,9 @@ bool decode_step(struct decode_queue *queue);
 int decode_small(struct decode_queue *queue, const uint8_t *frame, size_t frame_size,
                  uint64_t decoded_size_max, uint8_t **ret_data, size_t *ret_size);
 
-/* Asks for a context: at most DECODE_STREAMS_MAX streams have one, first come, first served. When
- * it is there at once stream->context is set, otherwise `granted` tells, with the context or
- * stream->error (-ENOMEM). Then decompressor_move on the context. */
+/* Asks for a context: as many streams have one as decode_queue_init was told, first come, first
+ * served. When it is there at once stream->context is set, otherwise `granted` tells, with the
+ * context or stream->error (-ENOMEM). Then decompressor_move on the context. */
 void decode_stream_open(struct decode_queue *queue, struct decode_stream *stream, size_t frame_size,
                         uint64_t decoded_size_max, void (*granted)(struct decode_stream *stream));
 

@@ -14,7 +14,7 @@
 bool fetch_has_room(const struct fetcher *fetcher, uint64_t read_size)
 {
     return read_size + DISK_BLOCK_SIZE <= FETCH_BUFFER_SIZE ||
-           fetcher->large_bytes + read_size <= FETCH_LARGE_BYTES_MAX;
+           fetcher->large_bytes + read_size <= fetcher->large_bytes_max;
 }
 
 /* Names the place for the log: file and offset. */

@@ -18,7 +18,6 @@
 #include <stdint.h>
 
 #define FETCH_BUFFER_SIZE ((uint64_t)16 * 1024)
-#define FETCH_LARGE_BYTES_MAX ((uint64_t)128 * 1024 * 1024)
 
 struct fetcher {
     struct io *io;
@@ -27,6 +26,7 @@ struct fetcher {
     struct segments *segments;
     uint64_t segment_size; /* of the log's */
     uint64_t large_bytes;  /* in use for large records */
+    uint64_t large_bytes_max;
 };
 
 struct fetch;

@@ -1,5 +1,6 @@
 #include "store/filesystem.h"
 
+#include <errno.h>
 #include <string.h>
 
 struct shortfall {
@@ -28,4 +29,25 @@ void filesystem_warn(struct io *io, const struct log *log, const char *path)
             log_warn(log, "the data directory is on %s: %s. Use ext4 or XFS", name,
                      shortfalls[i].what);
     }
+}
+
+void filesystem_explain(struct io *io, const struct log *log, const char *path, int error)
+{
+    if (error == -EOPNOTSUPP)
+        log_error(log, "%s is on %s, which lacks O_DIRECT or cannot reserve space: use ext4 or XFS",
+                  path, io_file_system(io, path));
+}
+
+int filesystem_sync_folder(struct io *io, const char *path)
+{
+    struct io_op op = {0};
+    io_open_file(io, &op, path, IO_OPEN_DIRECTORY);
+    int handle = io_wait(io, &op);
+    if (handle < 0)
+        return handle;
+    io_sync(io, &op, handle);
+    int result = io_wait(io, &op);
+    io_close_file(io, &op, handle);
+    (void)io_wait(io, &op);
+    return result < 0 ? result : 0;
 }

@@ -267,6 +267,12 @@ void index_prefetch(const struct index *index, uint32_t partition, uint64_t hash
     index_table_prefetch(&index->tables[partition], &index->memory, hash);
 }
 
+void index_prefetch_slots(const struct index *index, uint32_t partition, uint64_t hash)
+{
+    assert(partition < PARTITION_COUNT);
+    index_table_prefetch_slots(&index->tables[partition], &index->memory, hash);
+}
+
 /* ---- all of a partition ---- */
 
 struct walk {

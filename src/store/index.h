@@ -81,8 +81,10 @@ int index_move(struct index *index, uint32_t partition, uint64_t hash, struct ve
 uint32_t index_find(const struct index *index, uint32_t partition, uint64_t hash,
                     struct index_entry *ret_entries, uint32_t capacity);
 
-/* Hints that index_find for this hash comes soon. */
+/* Hints that index_find or index_add for this hash comes soon: the first loads the row's tags, the
+ * second, some hundred nanoseconds later, the slots that they lead to. */
 void index_prefetch(const struct index *index, uint32_t partition, uint64_t hash);
+void index_prefetch_slots(const struct index *index, uint32_t partition, uint64_t hash);
 
 /* All slots of a partition, group by group. `cursor` is 0 at first and what the last call returned
  * then; 0 is returned at the end. Each call shows the slots of one group, 8 to 15 rows and what

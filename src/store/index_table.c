@@ -238,6 +238,27 @@ void index_table_prefetch(const struct index_table *table, const struct index_me
     __builtin_prefetch(row_of(&memory->pool, table, &place, 0));
 }
 
+/* A slot may straddle two lines. */
+static void prefetch_slot(const struct index_row *row, uint32_t slot)
+{
+    __builtin_prefetch(&row->slots[slot]);
+    __builtin_prefetch((const uint8_t *)&row->slots[slot + 1] - 1);
+}
+
+void index_table_prefetch_slots(const struct index_table *table, const struct index_memory *memory,
+                                uint64_t hash)
+{
+    if (table->row_count == 0)
+        return;
+    struct index_place place = place_of(table, hash);
+    const struct index_row *row = row_of(&memory->pool, table, &place, 0);
+    for (uint64_t matches = index_row_match(row, index_tag(hash)); matches != 0;
+         matches &= matches - 1)
+        prefetch_slot(row, (uint32_t)__builtin_ctzll(matches));
+    if (row->count < INDEX_ROW_SLOTS)
+        prefetch_slot(row, row->count);
+}
+
 /* ---- group by group ---- */
 
 uint64_t index_table_group_count(const struct index_table *table)

@@ -76,6 +76,11 @@ void index_table_show_group(const struct index_table *table, const struct index_
 void index_table_prefetch(const struct index_table *table, const struct index_memory *memory,
                           uint64_t hash);
 
+/* A little later: hints at the slots that the search will look at, and at the one that an add for
+ * this hash will fill, as far as they lie in its first row. */
+void index_table_prefetch_slots(const struct index_table *table, const struct index_memory *memory,
+                                uint64_t hash);
+
 /* Where a hash belongs: a group, by its rows' numbers, and the column at which to begin. */
 struct index_place {
     uint32_t group;

@@ -18,8 +18,10 @@ static const char *const phase_names[] = {
 void mover_set_phase(struct mover *mover, enum mover_phase phase)
 {
     bool is_forward = phase == mover->phase + 1 && phase <= MOVER_APPLYING;
+    bool is_round = mover->phase == MOVER_WRITING && phase == MOVER_READING;
     bool is_end = phase == MOVER_IDLE || phase == MOVER_ENDING;
-    assert(is_forward || is_end || (mover->phase == MOVER_IDLE && phase == MOVER_CLEANING));
+    bool is_cleaning = mover->phase == MOVER_IDLE && phase == MOVER_CLEANING;
+    assert(is_forward || is_round || is_end || is_cleaning);
     mover->phase = phase;
 }
 
@@ -81,6 +83,8 @@ int mover_create(struct io *io, const struct log *log, const struct mover_option
     mover->log = log;
     mover->options = *options;
     mover->options.segment_size = min_u64(options->segment_size, SEGMENT_SIZE_LIMIT);
+    mover->options.shard_count = (uint32_t)max_u64(options->shard_count, 1);
+    assert(options->log_id < mover->options.shard_count);
     mover->number_last = options->number_last;
     mover->sequence_last = options->sequence_last;
     for (uint32_t i = 0; i < MOVER_SYNCS; i++)
@@ -235,19 +239,47 @@ static bool step_applying(struct mover *mover, uint64_t budget)
 
 /* ---- reading ---- */
 
-/* Returns whether there is room for more inputs. */
+/* Returns whether there was room. */
 static bool stage_record(struct mover *mover, const struct mover_record *record)
 {
     bool is_tombstone = (record->record.flags & RECORD_TOMBSTONE) != 0;
     bool is_purged = is_tombstone && mover_may_purge(mover, record);
-    return mover_stage_add(&mover->stage, record, is_purged);
+    return mover_stage_add(&mover->stage, record, mover_mark(mover, &record->record), is_purged);
 }
 
-static bool begin_writing(struct mover *mover)
+static bool begin_writing(struct mover *mover, bool is_last_round)
 {
-    mover_read_close(mover);
+    if (is_last_round)
+        mover_read_close(mover);
+    mover->is_last_round = is_last_round;
     mover_write_begin(mover);
     mover_set_phase(mover, MOVER_WRITING);
+    return true;
+}
+
+/* The round is full; the job, too, or this record is the next one's first. */
+static bool end_round(struct mover *mover, const struct mover_record *record)
+{
+    const struct mover_stage *stage = &mover->stage;
+    bool is_full =
+        stage->count == stage->capacity || stage->bytes + stage->arena_size > mover->job_limit;
+    if (is_full)
+        mover_note_resume(mover);
+    else
+        mover->next = *record;
+    mover->has_next = !is_full;
+    return begin_writing(mover, is_full);
+}
+
+static bool next_round(struct mover *mover)
+{
+    mover_stage_next_round(&mover->stage);
+    mover->log_rounds++; /* a compaction has one */
+    mover_set_phase(mover, MOVER_READING);
+    assert(mover->has_next);
+    mover->has_next = false;
+    bool is_staged = stage_record(mover, &mover->next);
+    assert(is_staged); /* the arena has room for any record, and the table was not full */
     return true;
 }
 
@@ -258,7 +290,7 @@ static bool step_reading(struct mover *mover, uint64_t budget)
         if (mover_read_is_active(mover)) /* what the last one read ahead for nothing */
             return false;
         if (!mover_choose_input(mover, &input))
-            return begin_writing(mover);
+            return begin_writing(mover, true);
         mover_read_open(mover, &input);
     }
     for (uint64_t used = 0; used < budget;) {
@@ -273,10 +305,8 @@ static bool step_reading(struct mover *mover, uint64_t budget)
             used += MOVER_LOOK_COST;
             break;
         case MOVER_READ_RECORD:
-            if (!stage_record(mover, &record)) {
-                mover_note_resume(mover);
-                return begin_writing(mover);
-            }
+            if (!stage_record(mover, &record))
+                return end_round(mover, &record);
             used += MOVER_LOOK_COST + record.size;
             break;
         }
@@ -286,17 +316,23 @@ static bool step_reading(struct mover *mover, uint64_t budget)
 
 /* ---- from phase to phase ---- */
 
-static uint64_t job_bytes(const struct mover *mover)
+/* Of a round. `room`: what is free on the disk. */
+static uint64_t round_bytes(const struct mover *mover, uint64_t room)
 {
-    uint64_t free_size, total_size;
-    if (!mover->is_tight) {
-        /* What is written beside the records is less than a quarter. */
-        if (io_disk_space(mover->io, mover->options.path, &free_size, &total_size) < 0)
-            free_size = UINT64_MAX;
-        uint64_t size = min_u64(mover->options.stage_bytes, free_size / 4 * 3);
-        return max_u64(size, min_u64(MOVER_TIGHT_BYTES_MIN, mover->options.stage_bytes));
-    }
-    return max_u64(mover->options.tight_bytes >> mover->halvings, MOVER_TIGHT_BYTES_MIN);
+    if (mover->is_tight)
+        return max_u64(mover->options.tight_bytes >> mover->halvings, MOVER_TIGHT_BYTES_MIN);
+    /* What is written beside the records is less than a quarter. */
+    uint64_t size = min_u64(mover->options.stage_bytes, room / 4 * 3);
+    return max_u64(size, min_u64(MOVER_TIGHT_BYTES_MIN, mover->options.stage_bytes));
+}
+
+/* What comes from the log goes to all partitions, so that a job has 256 files to sync: the more it
+ * carries the better, where there is room. A compaction's inputs are of a few partitions. */
+static uint64_t rounds_of(const struct mover *mover, uint64_t round, uint64_t room)
+{
+    if (mover->generation != 1 || mover->is_tight)
+        return 1;
+    return max_u64(min_u64(MOVER_ROUNDS_MAX, room / MOVER_ROUNDS_ROOM / round), 1);
 }
 
 /* Looking for work costs a little, so that an idle mover does it once in a while. */
@@ -311,12 +347,20 @@ static bool begin_job(struct mover *mover)
     if (!mover_wants_job(mover, &mover->generation)) {
         if (now_ns - mover->job_end_ns > MOVER_MEMORY_NS)
             mover_stage_free(&mover->stage);
-        if (mover_log_is_quiet(mover))
+        if (mover_log_is_quiet(mover)) {
+            mover->is_log_growing = false;
             (void)wal_shed(mover->options.wal);
+        }
         return false;
     }
     uint64_t durable = wal_durable(mover->options.wal);
-    if (mover_stage_open(&mover->stage, job_bytes(mover), durable) < 0) {
+    uint64_t room, total_size;
+    if (io_disk_space(mover->io, mover->options.path, &room, &total_size) < 0)
+        room = UINT64_MAX;
+    room /= mover->options.shard_count; /* the others begin jobs, too */
+    uint64_t round = round_bytes(mover, room);
+    mover->job_limit = round * rounds_of(mover, round, room);
+    if (mover_stage_open(&mover->stage, round, durable) < 0) {
         log_warn(mover->log, "not enough memory to move the log to its segments: tried again");
         mover->retry_ns = now_ns + MOVER_RETRY_NS;
         return false;
@@ -327,6 +371,8 @@ static bool begin_job(struct mover *mover)
     mover->job_sequence = mover->sequence_last;
     mover->stats.jobs++;
     mover->compactions = mover->generation == 2 ? mover->compactions + 1 : 0;
+    if (mover->generation == 1)
+        mover->log_rounds = 0;
     mover_set_phase(mover, MOVER_READING);
     return true;
 }
@@ -342,6 +388,7 @@ static bool go_on(struct mover *mover, bool is_done, enum mover_phase next)
 
 bool mover_step(struct mover *mover, uint64_t budget)
 {
+    segments_set_hurry(mover->options.segments, mover->is_room_low || mover_is_pressed(mover));
     uint64_t urgency = mover->phase != MOVER_IDLE ? mover_urgency(mover) : 1;
     budget *= urgency;
     bool is_done = false;
@@ -355,12 +402,14 @@ bool mover_step(struct mover *mover, uint64_t budget)
         if (mover->is_stopping)
             return mover_give_up(mover);
         more = mover->error == 0 && mover_write_step(mover, (uint32_t)urgency, &is_done);
-        mover_sync_begin(mover);
+        if (is_done && mover->error == 0 && !mover->is_last_round)
+            return next_round(mover);
+        if (mover->is_last_round)
+            (void)mover_sync_step(mover);
         return go_on(mover, is_done, MOVER_SYNCING) || more;
     case MOVER_SYNCING:
-        (void)mover_sync_step(mover, &is_done);
         /* A checkpoint's commit may be under way. */
-        is_done = is_done && !manifest_is_busy(mover->options.manifest);
+        is_done = mover_sync_step(mover) && !manifest_is_busy(mover->options.manifest);
         if (go_on(mover, is_done, MOVER_COMMITTING))
             start_commit(mover);
         return false;

@@ -2,7 +2,8 @@
  * into the partitions' segments, so that the log can be recycled and the disk's space comes back.
  *
  *   inputs (log segments, or segments with little alive) -> stage: live records, in memory
- *     -> chunks appended to each partition's open segment -> sync -> manifest: the new ends
+ *     -> chunks appended to each partition's open segment, and so on, in a few rounds
+ *     -> sync -> manifest: the new ends
  *     -> index: the new locations -> the inputs have nothing alive and go
  *
  * One job at a time, in small steps between the requests. The index points to what is durable and
@@ -39,6 +40,8 @@ struct mover_options {
     const char *path; /* the data directory; its partition folders exist */
     uint64_t directory_id;
     uint32_t log_id;
+    uint32_t shard_count;  /* of the directory: this one's segments have numbers that are log_id
+                              modulo this, and it takes its share of the disk; 0: one */
     const uint8_t *secret; /* HASH_SECRET_SIZE bytes */
     struct wal *wal;
     struct segments *segments;
@@ -48,7 +51,7 @@ struct mover_options {
     uint64_t segment_size;   /* bytes: a segment that has reached it is sealed */
     uint64_t log_keep_bytes; /* sealed log segments beyond this are moved */
     uint64_t compact_min;    /* dead bytes of all segments that are worth a job */
-    uint64_t stage_bytes;    /* memory of a job, beside its table; at least a record's size */
+    uint64_t stage_bytes;    /* memory of a round, beside its table; at least a record's size */
     uint32_t window_size;    /* bytes of an input that are read at once: blocks, at most 1 MiB */
     uint64_t number_last;    /* of segments, as recovered */
     uint64_t sequence_last;  /* of chunks, as recovered */
@@ -62,7 +65,7 @@ struct mover_options {
     /* Nothing more can be freed for now: mover_may_free says no. May be NULL. */
     void (*futile)(void *context);
     uint64_t room_bytes;  /* compaction sees to it that this much of the disk is free, and room for
-                             a checkpoint, at most a 16th of it */
+                             a checkpoint, for each shard, at most a 16th of it */
     uint64_t tight_bytes; /* mover_set_tight: a job carries at most this much */
 };
 
@@ -89,7 +92,7 @@ int mover_create(struct io *io, const struct log *log, const struct mover_option
 bool mover_step(struct mover *mover, uint64_t budget);
 
 /* How long the log is, and may become: as long as jobs shorten it, or nothing would ever go on. */
-void mover_tell_log(const struct mover *mover, struct pace_log *ret_log);
+void mover_tell_log(struct mover *mover, struct pace_log *ret_log);
 
 /* Whether a job is under way. */
 bool mover_is_busy(const struct mover *mover);
@@ -110,6 +113,16 @@ void mover_changed_told(struct mover *mover, bool is_durable);
 
 /* The disk is full, and there is space for small jobs only: whatever frees some is worth one. */
 void mover_set_tight(struct mover *mover, bool is_tight);
+
+/* From now on the log keeps nothing: all of it is moved as soon as it is sealed, out of damaged
+ * segments, too. */
+void mover_drain_log(struct mover *mover);
+
+/* While draining: whether nothing moves the rest of the log, as far as the mover can tell. */
+bool mover_is_stuck(const struct mover *mover);
+
+/* While draining: the log is looked at again at once, though a job of it was in vain. */
+void mover_go_on(struct mover *mover);
 
 /* There may be room where there was none: looks again at once. */
 void mover_wake(struct mover *mover);

@@ -13,7 +13,7 @@ static void record_dead(struct mover *mover, uint64_t location, uint64_t read_si
 static void purge(struct mover *mover, const struct staged *staged)
 {
     struct index_entry old;
-    uint32_t partition = (uint32_t)staged->new_location;
+    uint32_t partition = staged->partition;
     /* With a newer slot beside it, it is dead, and somebody is about to find that out. */
     if (index_find(mover->options.index, partition, staged->hash, &old, 1) == 0 ||
         version_compare(old.version, staged->version) != 0 || old.location != staged->old_location)
@@ -24,23 +24,21 @@ static void purge(struct mover *mover, const struct staged *staged)
 }
 
 /* Whether it was overwritten on its way, by a key that was not in memory. */
-static bool has_died(struct mover *mover, const struct staged *staged, uint32_t partition)
+static bool has_died(struct mover *mover, const struct staged *staged)
 {
     struct index_entry entry;
+    uint32_t partition = staged->partition;
     if (index_find(mover->options.index, partition, staged->hash, &entry, 1) == 0 ||
         version_compare(entry.version, staged->version) == 0 ||
         index_get(mover->options.index, partition, staged->hash, staged->version, &entry) < 0)
         return false;
-    struct record record;
-    int64_t size = record_decode(mover->stage.arena + staged->offset, staged->size, &record);
-    assert(size > 0);
-    return mover_bury(mover, &record, partition, staged->hash);
+    return mover_bury(mover, staged->mark, staged->version, partition, staged->hash);
 }
 
-static void apply(struct mover *mover, const struct staged *staged, uint32_t partition)
+static void apply(struct mover *mover, const struct staged *staged)
 {
-    if (has_died(mover, staged, partition) ||
-        index_move(mover->options.index, partition, staged->hash, staged->version,
+    if (has_died(mover, staged) ||
+        index_move(mover->options.index, staged->partition, staged->hash, staged->version,
                    staged->old_location, staged->new_location) < 0)
         return;
     uint64_t read_size = index_read_size(staged->size);
@@ -53,13 +51,17 @@ static void apply(struct mover *mover, const struct staged *staged, uint32_t par
     mover->stats.compacted_bytes += mover->generation == 2 ? staged->size : 0;
 }
 
-static void prefetch_slot(const struct mover *mover, const struct staged *staged)
+static void look_ahead(const struct mover *mover)
 {
-    if (staged->size == 0)
-        return;
-    const struct segment *segment =
-        segments_find(mover->options.segments, segment_location_file(staged->new_location));
-    index_prefetch(mover->options.index, segment->partition, staged->hash);
+    const struct mover_stage *stage = &mover->stage;
+    const struct staged *staged = &stage->records[mover->apply_next];
+    uint64_t left = stage->count - mover->apply_next;
+    if (left > MOVER_AHEAD)
+        index_prefetch(mover->options.index, staged[MOVER_AHEAD].partition,
+                       staged[MOVER_AHEAD].hash);
+    if (left > MOVER_NEAR)
+        index_prefetch_slots(mover->options.index, staged[MOVER_NEAR].partition,
+                             staged[MOVER_NEAR].hash);
 }
 
 bool mover_apply_step(struct mover *mover, uint64_t budget)
@@ -67,16 +69,12 @@ bool mover_apply_step(struct mover *mover, uint64_t budget)
     struct mover_stage *stage = &mover->stage;
     for (uint64_t used = 0; used < budget && mover->apply_next < stage->count;
          used += MOVER_LOOK_COST) {
+        look_ahead(mover);
         const struct staged *staged = &stage->records[mover->apply_next++];
-        if (mover->apply_next + MOVER_AHEAD < stage->count)
-            prefetch_slot(mover, staged + MOVER_AHEAD);
-        if (staged->size == 0) {
+        if (staged->size == 0)
             purge(mover, staged);
-            continue;
-        }
-        const struct segment *segment =
-            segments_find(mover->options.segments, segment_location_file(staged->new_location));
-        apply(mover, staged, segment->partition);
+        else
+            apply(mover, staged);
     }
     return mover->apply_next == stage->count;
 }

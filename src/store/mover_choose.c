@@ -19,15 +19,15 @@
 /* Sizes in the index are rounded up, by a quarter at most: less is dead than this says. */
 #define OPTIMISM(bytes) ((bytes) / 5 * 4)
 
-/* A log that is so many times as long as it should be grows no further while it is being moved:
+/* A log that is so long, in percent of what it should be, grows no further while it is being moved:
  * writes are as fast as that then. A start reads all of it, and on a small disk it would take the
  * room that what is alive needs. */
-#define LOG_LENGTH_MAX 3u
+#define LOG_LENGTH_MAX_PERCENT 225u
 
 /* At most this part of the disk is kept free for moving. */
 #define ROOM_SHARE 16u
 
-/* Jobs of compaction for one of the log, when both are due. */
+/* Jobs of compaction for each round of one of the log, when both are due. */
 #define COMPACTION_TURNS 3u
 
 /* Segments of which less than this part is dead are not worth copying: usually, with little free,
@@ -92,7 +92,7 @@ static bool is_room_low(const struct mover *mover)
     /* The next checkpoint needs some, too. */
     uint64_t room =
         mover->options.room_bytes + index_count(mover->options.index) * INDEX_PACKED_SIZE;
-    return free_size < min_u64(room, total_size / ROOM_SHARE);
+    return free_size < min_u64(room * mover->options.shard_count, total_size / ROOM_SHARE);
 }
 
 /* Eight times the work when the log is twice as long as it should be: the longer it is, the less
@@ -124,29 +124,39 @@ static uint64_t log_keep(const struct mover *mover)
     return is_fading ? 2 * mover->options.log_keep_bytes : mover->options.log_keep_bytes;
 }
 
-static uint64_t log_max(const struct mover *mover)
+/* Asked once in a while: it is a system call, and the disk does not change. */
+static uint64_t log_max(struct mover *mover)
 {
+    uint64_t now_ns = io_now_ns(mover->io);
     uint64_t keep = max_u64(mover->options.log_keep_bytes, 1);
-    uint64_t most = LOG_LENGTH_MAX * keep;
     uint64_t free_size, total_size;
-    if (mover->is_failing || is_resting(mover, 1) || mover->retry_ns == UINT64_MAX)
-        return UINT64_MAX;
+    if (mover->log_max != 0 && now_ns - mover->log_max_ns < MOVER_LOOK_NS)
+        return mover->log_max;
+    mover->log_max_ns = now_ns;
+    mover->log_max = keep * LOG_LENGTH_MAX_PERCENT / 100;
     if (io_disk_space(mover->io, mover->options.path, &free_size, &total_size) == 0)
-        most = min_u64(most, total_size / ROOM_SHARE);
-    return max_u64(most, 2 * keep);
+        mover->log_max =
+            min_u64(mover->log_max, total_size / ROOM_SHARE / mover->options.shard_count);
+    mover->log_max = max_u64(mover->log_max, 2 * keep);
+    return mover->log_max;
 }
 
-void mover_tell_log(const struct mover *mover, struct pace_log *ret_log)
+void mover_tell_log(struct mover *mover, struct pace_log *ret_log)
 {
+    bool is_moved = !mover->is_failing && !is_resting(mover, 1) && mover->retry_ns != UINT64_MAX;
     ret_log->keep = log_keep(mover);
     ret_log->length = wal_sealed_bytes(mover->options.wal);
-    ret_log->max = ret_log->length > ret_log->keep ? log_max(mover) : UINT64_MAX;
+    bool is_long = ret_log->length > ret_log->keep;
+    mover->is_log_growing |= is_long && is_moved;
+    ret_log->max = is_long && is_moved ? log_max(mover) : UINT64_MAX;
+    bool is_short = mover->is_room_low || mover_is_pressed(mover);
+    ret_log->spares_below = mover->is_log_growing && !is_short ? log_max(mover) : 0;
 }
 
 static bool is_log_due(struct mover *mover)
 {
     struct wal_sealed sealed;
-    mover->is_log_emptied = mover_purge_empties_log(mover);
+    mover->is_log_emptied = mover_purge_empties_log(mover) || mover->is_draining;
     bool is_long = wal_sealed_bytes(mover->options.wal) > log_keep(mover);
     return (is_long || is_log_pressed(mover)) && !is_resting(mover, 1) &&
            wal_next_sealed(mover->options.wal, 0, &sealed);
@@ -230,11 +240,34 @@ bool mover_wants_job(struct mover *mover, uint8_t *ret_generation)
     /* Compaction goes first: moving the log takes room, and lets more die than one job frees; but
      * where there is room, the log has its turn soon enough. On a full disk either may be the one
      * that goes. */
-    uint32_t turns = mover->is_tight ? 1 : COMPACTION_TURNS;
+    uint32_t turns = mover->is_tight ? 1 : COMPACTION_TURNS * (mover->log_rounds + 1);
+    if (mover->is_draining && !mover->is_tight)
+        turns = 0;
     bool is_turn = mover->compactions >= turns && (mover->is_tight || !mover->is_room_low);
     bool is_log = log_due && (!compaction_due || is_turn);
     *ret_generation = is_log ? 1 : 2;
     return true;
+}
+
+void mover_drain_log(struct mover *mover)
+{
+    mover->is_draining = true;
+    wal_move_damaged(mover->options.wal);
+    mover_wake(mover);
+}
+
+bool mover_is_stuck(const struct mover *mover)
+{
+    struct wal_sealed sealed;
+    assert(mover->is_draining);
+    return !mover_is_busy(mover) &&
+           (is_resting(mover, 1) || !wal_next_sealed(mover->options.wal, 0, &sealed));
+}
+
+void mover_go_on(struct mover *mover)
+{
+    assert(mover->is_draining);
+    mover->rests[0] = (struct mover_rest){0};
 }
 
 void mover_note_resume(struct mover *mover)

@@ -15,17 +15,19 @@ static void record_dead(struct mover *mover, const struct index_entry *old)
     }
 }
 
-bool mover_bury(struct mover *mover, const struct record *record, uint32_t partition, uint64_t hash)
+uint64_t mover_mark(const struct mover *mover, const struct record *record)
 {
-    struct doomed *doomed = mover->options.doomed;
-    if (doomed_count(doomed) == 0)
-        return false;
-    uint64_t mark =
-        doomed_mark(doomed, record->key, record->version, (record->flags & RECORD_TOMBSTONE) != 0);
-    if (!doomed_remove(doomed, mark))
+    return doomed_mark(mover->options.doomed, record->key, record->version,
+                       (record->flags & RECORD_TOMBSTONE) != 0);
+}
+
+bool mover_bury(struct mover *mover, uint64_t mark, struct version version, uint32_t partition,
+                uint64_t hash)
+{
+    if (!doomed_remove(mover->options.doomed, mark))
         return false;
     struct index_entry old;
-    int error = index_remove(mover->options.index, partition, hash, record->version, &old);
+    int error = index_remove(mover->options.index, partition, hash, version, &old);
     assert(error == 0 && !old.in_value_file);
     record_dead(mover, &old);
     mover->stats.buried_records++;

@@ -6,6 +6,7 @@
 void mover_end_job(struct mover *mover)
 {
     mover_read_close(mover);
+    mover->has_next = false;
     mover_stage_close(&mover->stage);
     mover->error = 0;
     mover->job_end_ns = io_now_ns(mover->io);

@@ -15,6 +15,7 @@
  * A job's way:
  *
  *   IDLE -> READING -> WRITING -> SYNCING -> COMMITTING -> APPLYING -> IDLE
+ *              ^----------/  (another round: the stage was full, the job is not)
  *                 \________\_________\-> ENDING (a failure: waits for operations) -> IDLE
  *   IDLE -> CLEANING -> IDLE   (segments with nothing alive leave the manifest) */
 #ifndef MINIVAULT_STORE_MOVER_INTERNAL_H
@@ -28,6 +29,8 @@
 #define MOVER_PARTITIONS 256u
 #define MOVER_HALVINGS_MAX 4u
 #define MOVER_TIGHT_BYTES_MIN (512 * KIB) /* the largest record fits */
+#define MOVER_ROUNDS_MAX 2u               /* of a job: the stage is filled and written so often */
+#define MOVER_ROUNDS_ROOM 16u             /* a job of several takes this part of what is free */
 #define MOVER_GENERATIONS 2u
 static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.h tells it");
 #define MOVER_PART_SIZE ((uint32_t)(1 * MIB))    /* of an input; holds a whole batch or chunk */
@@ -36,7 +39,7 @@ static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.
 #define MOVER_WINDOW_SIZE (4 * MOVER_PART_SIZE)  /* two parts, and room in front of each */
 #define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* the largest that is written */
 #define MOVER_BUFFERS 8u                         /* chunks being written */
-#define MOVER_SYNCS MOVER_FOLDERS_MAX            /* at once: the device makes one flush of many */
+#define MOVER_SYNCS 8u
 #define MOVER_CLEAN_MAX 1024u           /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S         /* after a failure, or for nothing */
 #define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */
@@ -135,6 +138,7 @@ struct mover_record {
 
 /* So many records are located before they are looked up, so that their misses overlap. */
 #define MOVER_AHEAD 16u
+#define MOVER_NEAR 8u /* and their slots loaded */
 
 struct mover_reader {
     struct mover_window window;
@@ -176,21 +180,28 @@ void mover_read_close(struct mover *mover);
 void mover_read_came(struct mover *mover);
 bool mover_read_is_active(const struct mover *mover);
 
-/* mover_doomed.c: whether this record, which has a slot and a newer one of its hash beside it, is
- * known to be dead. Then its slot goes. */
-bool mover_bury(struct mover *mover, const struct record *record, uint32_t partition,
+/* mover_doomed.c: what stands for the record in the set of the dead. */
+uint64_t mover_mark(const struct mover *mover, const struct record *record);
+
+/* Whether the record of this mark, version and hash, which has a slot and a newer one of its hash
+ * beside it, is known to be dead. Then its slot goes. */
+bool mover_bury(struct mover *mover, uint64_t mark, struct version version, uint32_t partition,
                 uint64_t hash);
 
-/* ---- the stage ---- */
+/* ---- the stage ----
+ *
+ * The arena has the records of a round, the table those of all rounds of the job. */
 
 struct staged {
     uint64_t hash;
+    uint64_t mark;
     uint64_t old_location;
     uint64_t new_location; /* once written */
     struct version version;
-    uint32_t offset; /* in the arena */
+    uint32_t offset; /* in the arena, during its round */
     uint32_t size;   /* unpadded; 0: a tombstone to be purged */
     uint32_t next;   /* of the same partition, as an index + 1 */
+    uint8_t partition;
     bool tombstone;
     bool in_value_file;
 };
@@ -199,13 +210,13 @@ struct mover_stage {
     uint8_t *arena;
     uint64_t arena_size;
     uint64_t arena_used;
+    uint64_t bytes; /* of all rounds */
     struct staged *records;
     uint32_t count;
     uint32_t capacity;
-    uint32_t first[MOVER_PARTITIONS]; /* index + 1; 0: none */
-    uint32_t last[MOVER_PARTITIONS];
+    uint32_t first[MOVER_PARTITIONS];   /* of the round; index + 1; 0: none */
+    uint32_t last[MOVER_PARTITIONS];    /* the same */
     uint64_t created[MOVER_PARTITIONS]; /* whatever kills one of the records is newer */
-    uint32_t purges; /* index + 1: list of tombstones to be purged, partition in new_location */
 };
 
 /* `created`: a log position that is durable: what a record that is alive now dies of is newer.
@@ -217,8 +228,12 @@ int mover_stage_open(struct mover_stage *stage, uint64_t arena_size, uint64_t cr
 void mover_stage_close(struct mover_stage *stage);
 void mover_stage_free(struct mover_stage *stage);
 
-/* Copies the record. Returns false: it does not fit. */
-bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, bool purge);
+/* Copies the record. `mark`: mover_mark. Returns false: it does not fit. */
+bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, uint64_t mark,
+                     bool purge);
+
+/* What the arena has is written: it is empty again. */
+void mover_stage_next_round(struct mover_stage *stage);
 
 /* mover_apply.c: goes on from mover->apply_next. Returns whether that was all. */
 bool mover_apply_step(struct mover *mover, uint64_t budget);
@@ -238,6 +253,7 @@ struct mover_output {
 struct mover_buffer {
     struct io_op op;
     struct mover *mover;
+    struct mover_output *output; /* to which it goes */
     uint8_t *data;
     uint32_t size;
 };
@@ -280,7 +296,9 @@ struct mover {
     bool is_stopping;
     bool is_failing; /* the last job was given up */
     bool is_tight;
+    bool is_draining;    /* mover_drain_log */
     bool is_log_emptied; /* the log keeps nothing: it is quiet, and tombstones are waiting */
+    bool is_log_growing; /* it was longer than it should be, and has not been quiet since then */
     bool is_room_low;    /* less than room_bytes of the disk are free, as of the last look */
     int error;           /* of the job */
     uint64_t retry_ns;   /* no job before */
@@ -289,13 +307,20 @@ struct mover {
     uint64_t job_end_ns;                      /* of the last one */
     uint64_t job_last;                        /* log position when the job began */
     uint32_t compactions;                     /* since the last job of the log */
+    uint32_t log_rounds;                      /* of that one, less one */
     uint32_t halvings; /* of a job's size, since the disk was too full for the last ones */
     uint64_t number_last;
     uint64_t sequence_last;
     uint64_t job_sequence; /* sequence_last when the job began */
     struct mover_reader reader;
     struct mover_stage stage;
+    uint64_t job_limit;       /* bytes of records that the job carries */
+    bool is_last_round;       /* of the job: nothing is read after it */
+    struct mover_record next; /* for which the round had no room; of the input, as read */
+    bool has_next;
     struct mover_resume resume[MOVER_GENERATIONS];
+    uint64_t log_max; /* how long it may become, as of the last look; 0: none yet */
+    uint64_t log_max_ns;
     uint64_t log_taken_bytes; /* of the log segments that this job took */
     uint64_t log_taken;       /* number of the last log segment that this job took */
     struct mover_buffer buffers[MOVER_BUFFERS];
@@ -337,7 +362,7 @@ bool mover_wants_job(struct mover *mover, uint8_t *ret_generation);
 /* How many times the usual work a step is to do: the log has grown that many times as large as it
  * is meant to stay, and requests have to wait a little. At most MOVER_URGENCY_MAX. */
 uint64_t mover_urgency(const struct mover *mover);
-#define MOVER_URGENCY_MAX 16u
+#define MOVER_URGENCY_MAX 8u
 
 /* Of all segments, without looking at each. */
 uint64_t mover_dead_bytes(const struct mover *mover);
@@ -398,12 +423,12 @@ void mover_fill_edit(const struct mover *mover, const struct segment *segment, u
                      enum manifest_kind kind, struct manifest_edit *ret_edit);
 void mover_set_phase(struct mover *mover, enum mover_phase phase);
 
-/* mover_write.c: both return whether they wait for nothing but their next call; `done` tells that
- * all is written, or synced. mover->error tells failures. */
+/* mover_write.c: writing returns whether it waits for nothing but its next call; `done` tells that
+ * all is written. Syncing returns whether all is synced; while the last round is being written, it
+ * goes as far as that. mover->error tells failures. */
 bool mover_write_step(struct mover *mover, uint32_t chunks_max, bool *ret_done);
-bool mover_sync_step(struct mover *mover, bool *ret_done);
+bool mover_sync_step(struct mover *mover);
 bool mover_write_is_active(const struct mover *mover);
 void mover_write_begin(struct mover *mover);
-void mover_sync_begin(struct mover *mover);
 
 #endif

@@ -118,7 +118,8 @@ static bool is_alive(const struct mover *mover, struct mover_record *record)
     return entry.location == record->location;
 }
 
-/* A record of a batch has to be decoded to know its size; a bad one ends the batch. */
+/* A record of a batch has to be decoded to know its size; a bad one is
+ * left out. */
 static bool locate_in_batch(struct mover *mover, struct mover_record *ret_record)
 {
     struct mover_reader *reader = &mover->reader;
@@ -126,8 +127,11 @@ static bool locate_in_batch(struct mover *mover, struct mover_record *ret_record
     const uint8_t *data = mover_window_at(&reader->window, input->record_offset);
     int64_t size = record_decode(data, input->unit_end - input->record_offset, &ret_record->record);
     if (size < 0) {
+        /* Where it tells a wrong size, no slot of the index leads to what is found there. */
+        uint64_t told = wal_record_told_size(data, input->unit_end - input->record_offset);
         note_damage(mover);
-        input->records_left = 0;
+        input->record_offset += told;
+        input->records_left = told == 0 ? 0 : input->records_left;
         return false;
     }
     struct slice key = ret_record->record.key;
@@ -177,6 +181,11 @@ static void look_ahead(struct mover *mover)
         index_prefetch(mover->options.index, record->partition, record->hash);
         reader->ahead_count++;
     }
+    if (reader->ahead_count > MOVER_NEAR) {
+        const struct mover_record *near =
+            &reader->ahead[(reader->ahead_first + MOVER_NEAR) % MOVER_AHEAD];
+        index_prefetch_slots(mover->options.index, near->partition, near->hash);
+    }
 }
 
 /* What its directory says of a record must be what it says itself. */
@@ -205,7 +214,8 @@ static enum mover_read take_record(struct mover *mover, struct mover_record *ret
         return MOVER_READ_SKIPPED;
     /* What has a slot may be known to be dead all the same. */
     bool is_dead = ret_record->is_hidden &&
-                   mover_bury(mover, &ret_record->record, ret_record->partition, ret_record->hash);
+                   mover_bury(mover, mover_mark(mover, &ret_record->record),
+                              ret_record->record.version, ret_record->partition, ret_record->hash);
     return is_dead ? MOVER_READ_SKIPPED : MOVER_READ_RECORD;
 }
 

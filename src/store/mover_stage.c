@@ -57,7 +57,15 @@ static void link_record(struct mover_stage *stage, uint8_t partition, uint32_t n
     stage->last[partition] = number;
 }
 
-bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, bool purge)
+void mover_stage_next_round(struct mover_stage *stage)
+{
+    stage->arena_used = 0;
+    memset(stage->first, 0, sizeof stage->first);
+    memset(stage->last, 0, sizeof stage->last);
+}
+
+bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, uint64_t mark,
+                     bool purge)
 {
     uint32_t size = purge ? 0 : record->size;
     uint64_t padded = round_up(size, SEGMENT_RECORD_ALIGNMENT);
@@ -66,19 +74,17 @@ bool mover_stage_add(struct mover_stage *stage, const struct mover_record *recor
     struct staged *staged = &stage->records[stage->count++];
     *staged = (struct staged){
         .hash = record->hash,
+        .mark = mark,
         .old_location = record->location,
         .version = record->record.version,
         .offset = (uint32_t)stage->arena_used,
         .size = size,
+        .partition = record->partition,
         .tombstone = (record->record.flags & RECORD_TOMBSTONE) != 0,
         .in_value_file = (record->record.flags & RECORD_IN_VALUE_FILE) != 0,
     };
-    if (purge) {
-        staged->new_location = record->partition;
-        staged->next = stage->purges;
-        stage->purges = stage->count;
+    if (purge)
         return true;
-    }
     if (record->is_hidden) {
         uint64_t *created = &stage->created[record->partition];
         *created = min_u64(*created, record->record.position);
@@ -86,6 +92,7 @@ bool mover_stage_add(struct mover_stage *stage, const struct mover_record *recor
     memcpy(stage->arena + staged->offset, record->data, size);
     memset(stage->arena + staged->offset + size, 0, padded - size);
     stage->arena_used += padded;
+    stage->bytes += padded;
     link_record(stage, record->partition, stage->count);
     return true;
 }

@@ -1,6 +1,6 @@
 /* From the stage into the partitions' open segments: one partition after the other, in chunks as
- * large as they come, then every file that was written to is synced, and the folder of each new
- * one. */
+ * large as they come. In the job's last round every file that was written to is synced behind
+ * that, while others are still being written, and the folder of each new one. */
 #include "store/mover_internal.h"
 
 #include <errno.h>
@@ -65,13 +65,22 @@ static void write_header(struct mover *mover, const struct mover_output *output)
              IO_WRITE_PLAIN);
 }
 
+/* No other shard gives the same one. */
+static uint64_t next_number(const struct mover *mover)
+{
+    uint32_t count = mover->options.shard_count;
+    uint64_t number = mover->number_last + 1;
+    return number + (mover->options.log_id + count - number % count) % count;
+}
+
 static int begin_segment(struct mover *mover, struct mover_output *output)
 {
+    uint64_t number = next_number(mover);
     int error = segments_add(mover->options.segments, (uint8_t)mover->write_partition,
-                             mover->generation, mover->number_last + 1, &output->segment);
+                             mover->generation, number, &output->segment);
     if (error < 0)
         return error;
-    mover->number_last++;
+    mover->number_last = number;
     output->segment->created = mover->stage.created[mover->write_partition];
     output->segment->salt = segment_salt(mover->options.secret, output->segment->number);
     output->is_new = true;
@@ -199,6 +208,7 @@ static void write_chunk(struct mover *mover, struct mover_output *output,
     };
     segment_chunk_header_encode(&header, buffer->data);
     buffer->size = (uint32_t)size;
+    buffer->output = output;
     buffer->op.done = chunk_written;
     io_write(mover->io, &buffer->op, output->handle, buffer->data, buffer->size, output->end,
              IO_WRITE_PLAIN);
@@ -213,13 +223,28 @@ void mover_write_begin(struct mover *mover)
     mover->write_partition = 0;
     mover->write_next = mover->stage.first[0];
     mover->is_header_written = true;
+    mover->sync_partition = 0;
 }
 
-bool mover_write_is_active(const struct mover *mover)
+static bool is_being_written(const struct mover *mover, const struct mover_output *output)
+{
+    for (uint32_t i = 0; i < MOVER_BUFFERS; i++)
+        if (io_op_is_active(&mover->buffers[i].op) && mover->buffers[i].output == output)
+            return true;
+    return false;
+}
+
+static bool is_writing(const struct mover *mover)
 {
     bool is_active = io_op_is_active(&mover->open_op);
     for (uint32_t i = 0; i < MOVER_BUFFERS; i++)
         is_active |= io_op_is_active(&mover->buffers[i].op);
+    return is_active;
+}
+
+bool mover_write_is_active(const struct mover *mover)
+{
+    bool is_active = is_writing(mover);
     for (uint32_t i = 0; i < MOVER_SYNCS; i++)
         is_active |= io_op_is_active(&mover->syncs[i].op);
     return is_active;
@@ -230,7 +255,7 @@ static bool write_next(struct mover *mover, bool *ret_done)
     while (mover->write_next == 0 && mover->write_partition + 1 < MOVER_PARTITIONS)
         mover->write_next = mover->stage.first[++mover->write_partition];
     if (mover->write_next == 0) {
-        *ret_done = !mover_write_is_active(mover) && !mover_read_is_active(mover);
+        *ret_done = !is_writing(mover) && !mover_read_is_active(mover);
         return *ret_done;
     }
     struct mover_output *output = mover_output_of(mover, mover->write_partition);
@@ -307,21 +332,24 @@ static void sync_output(struct mover *mover, struct mover_sync *sync, uint32_t p
     io_sync(mover->io, &sync->op, sync->output->handle);
 }
 
-void mover_sync_begin(struct mover *mover)
+/* Whether the file of `sync_partition`, the next one, waits for nothing but its sync. */
+static bool has_next_to_sync(struct mover *mover)
 {
-    mover->sync_partition = 0;
+    uint32_t end = mover->phase == MOVER_WRITING ? mover->write_partition : MOVER_PARTITIONS;
+    while (mover->sync_partition < end &&
+           !mover_output_of(mover, mover->sync_partition)->is_touched)
+        mover->sync_partition++;
+    return mover->sync_partition < end &&
+           !is_being_written(mover, mover_output_of(mover, mover->sync_partition));
 }
 
-bool mover_sync_step(struct mover *mover, bool *ret_done)
+bool mover_sync_step(struct mover *mover)
 {
     for (uint32_t i = 0; i < MOVER_SYNCS && mover->error == 0; i++) {
         struct mover_sync *sync = &mover->syncs[i];
         if (io_op_is_active(&sync->op))
             continue;
-        while (mover->sync_partition < MOVER_PARTITIONS &&
-               !mover_output_of(mover, mover->sync_partition)->is_touched)
-            mover->sync_partition++;
-        if (mover->sync_partition == MOVER_PARTITIONS)
+        if (!has_next_to_sync(mover))
             break;
 #ifdef PLANT_SKIP_SEGMENT_SYNC
         mover_output_of(mover, mover->sync_partition++)->is_new = false;
@@ -329,6 +357,5 @@ bool mover_sync_step(struct mover *mover, bool *ret_done)
 #endif
         sync_output(mover, sync, mover->sync_partition++);
     }
-    *ret_done = mover->sync_partition == MOVER_PARTITIONS && !mover_write_is_active(mover);
-    return *ret_done;
+    return mover->sync_partition == MOVER_PARTITIONS && !mover_write_is_active(mover);
 }

@@ -150,13 +150,13 @@ static int lay_out_places(struct recovery *recovery)
 static void take_found(struct recovery *recovery, const struct wal_scan_found *scan, uint64_t proof)
 {
     struct wal_recovered *found = &recovery->found;
-    found->last_position = scan->last_position;
+    found->last_position = max_u64(scan->last_position, recovery->options->base);
     found->dropped_bytes = scan->dropped_bytes;
     found->clock_ceiling = max_u64(found->clock_ceiling, scan->clock_ceiling);
     found->damaged_batches += scan->damaged_batches;
     found->damaged_last = scan->damaged_last;
     if (recovery->is_unsure)
-        found->damaged_last = max_u64(found->damaged_last, scan->last_position);
+        found->damaged_last = max_u64(found->damaged_last, found->last_position);
     recovery_judge_losses(recovery, proof);
     found->damaged_last = max_u64(found->damaged_last, recovery->lost);
     /* A position that was lost is not given again. */

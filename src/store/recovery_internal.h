@@ -89,7 +89,7 @@ int recovery_judge_segments(struct recovery *recovery);
 void recovery_note_header(struct recovery *recovery, const struct wal_segment_header *header,
                           const uint8_t *block);
 
-/* Segments that the newest header does not list are dead. */
+/* Segments that the newest header does not list, and those of before the base, are dead. */
 void recovery_note_dead(struct recovery *recovery);
 
 /* After the scan, which proved that everything up to `proof` was durable in the newest generation:

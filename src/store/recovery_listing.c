@@ -6,6 +6,8 @@
 void recovery_note_header(struct recovery *recovery, const struct wal_segment_header *header,
                           const uint8_t *block)
 {
+    if (header->state == WAL_HEADER_ACTIVE && header->last_before < recovery->options->base)
+        return; /* of another log: note_before_base */
     recovery->lost = max_u64(recovery->lost, header->lost);
     recovery->last_known = max_u64(recovery->last_known, header->durable);
     recovery->number_known = max_u64(recovery->number_known, header->number_durable);
@@ -21,16 +23,32 @@ static bool is_segment(const struct wal_segment *segment)
     return segment->state == WAL_SEGMENT_SEALED && !segment->is_discarded;
 }
 
+/* Of a log that was emptied and removed before this one began: put back by somebody. */
+static void note_before_base(struct recovery *recovery)
+{
+    const struct wal_table *table = &recovery->state->table;
+    for (uint32_t file = 0; file < table->count; file++) {
+        struct wal_segment *segment = table->segments[file];
+        if (!is_segment(segment) || segment->header.last_before >= recovery->options->base)
+            continue;
+        segment->is_dead = true;
+        log_warn(recovery->log,
+                 "%s is of a log that was here before and was emptied: nothing of it counts",
+                 segment->path);
+    }
+}
+
 void recovery_note_dead(struct recovery *recovery)
 {
     const struct wal_table *table = &recovery->state->table;
+    note_before_base(recovery);
     if (recovery->listing.flags != WAL_LISTING)
         return;
     for (uint32_t file = 0; file < table->count; file++) {
         struct wal_segment *segment = table->segments[file];
-        segment->is_dead = is_segment(segment) &&
-                           segment->header.number < recovery->newest.number &&
-                           !wal_listing_has(&recovery->listing, segment->header.number);
+        segment->is_dead |= is_segment(segment) &&
+                            segment->header.number < recovery->newest.number &&
+                            !wal_listing_has(&recovery->listing, segment->header.number);
     }
 }
 

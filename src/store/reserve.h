@@ -23,6 +23,9 @@ enum reserve_state {
     RESERVE_RELEASING,
 };
 
+/* The largest record and its chunk fit. */
+#define RESERVE_SIZE_MIN (2 * MIB)
+
 struct reserve {
     struct io *io;
     const struct log *log;

@@ -14,17 +14,23 @@
 
 /* ---- the rate ---- */
 
+static uint64_t rate_of(const struct scrub *scrub)
+{
+    uint64_t rate = max_u64(SCRUB_RATE_MIN, scrub->disk_used / (SCRUB_PASS_NS / NS_PER_S));
+    return rate / max_u64(scrub->options.shard_count, 1);
+}
+
 /* Value files are in no account of ours: the whole file system's bytes are at least as many. */
 static uint64_t rate_of_disk(struct scrub *scrub)
 {
     uint64_t now_ns = io_now_ns(scrub->io);
     uint64_t free_size, total_size;
     if (scrub->disk_asked_ns != 0 && now_ns - scrub->disk_asked_ns < DISK_ASK_NS)
-        return max_u64(SCRUB_RATE_MIN, scrub->disk_used / (SCRUB_PASS_NS / NS_PER_S));
+        return rate_of(scrub);
     scrub->disk_asked_ns = max_u64(now_ns, 1);
     if (io_disk_space(scrub->io, scrub->options.path, &free_size, &total_size) == 0)
         scrub->disk_used = total_size > free_size ? total_size - free_size : 0;
-    return max_u64(SCRUB_RATE_MIN, scrub->disk_used / (SCRUB_PASS_NS / NS_PER_S));
+    return rate_of(scrub);
 }
 
 static uint64_t price_ns(struct scrub *scrub, uint64_t size)

@@ -58,7 +58,8 @@ struct scrub_owner {
 };
 
 struct scrub_options {
-    const char *path; /* the data directory */
+    const char *path;       /* the data directory */
+    const char *state_path; /* of superblock, manifest and checkpoint */
     uint64_t directory_id;
     const uint8_t *secret; /* HASH_SECRET_SIZE bytes */
     struct wal *wal;
@@ -68,6 +69,7 @@ struct scrub_options {
     struct superblock_file *superblock;
     struct manifest *manifest;
     uint32_t shard;
+    uint32_t shard_count; /* of the directory: SCRUB_AUTO is divided by it; 0: one */
     struct scrub_owner owner;
     uint64_t rate;   /* bytes a second, or SCRUB_AUTO; not SCRUB_OFF */
     uint8_t *memory; /* SCRUB_MEMORY_SIZE bytes of the region, aligned to 4096 */

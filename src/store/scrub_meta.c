@@ -39,7 +39,7 @@ static uint64_t checkpoint_now(const struct scrub *scrub)
 static int name_file(struct scrub *scrub)
 {
     struct scrub_meta *meta = &scrub->meta;
-    const char *directory = scrub->options.path;
+    const char *directory = scrub->options.state_path;
     int length = 0;
     switch (meta->kind) {
     case SCRUB_SUPERBLOCK:

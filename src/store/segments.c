@@ -25,6 +25,7 @@ int segments_create(struct io *io, const struct log *log, const struct segments_
         list_init(&segments->partitions[i]);
     list_init(&segments->empty);
     list_init(&segments->idle);
+    list_init(&segments->going);
     *ret_segments = segments;
     return 0;
 }
@@ -182,6 +183,7 @@ static void change_end(struct segments *segments, struct segment *segment, uint6
 void segments_remove(struct segments *segments, struct segment *segment, bool unlink)
 {
     assert(segment->live_records == 0 && !segment->is_removed);
+    segment->file_left = segment->end;
     change_end(segments, segment, 0);
     set_rank(segments, segment, --segments->count);
     segments->all[segments->count] = NULL;

@@ -48,9 +48,10 @@ enum segment_state {
 
 struct segment {
     struct list_node partition_node; /* in segments_of(partition), ascending in number */
-    struct list_node handle_node;    /* unpinned and open: in the order of their last use */
+    struct list_node handle_node;    /* unpinned and open: in the order of their last use; or its
+                                        file is to be removed: in the order of their going */
     struct list_node empty_node;     /* in the manifest, with nothing alive */
-    struct io_op op;                 /* open, close, unlink */
+    struct io_op op;                 /* open, close, truncate, unlink */
     struct list waiters;             /* pins that wait for the open */
     struct segments *owner;
     struct segment *number_next; /* in the hash table of numbers */
@@ -63,10 +64,11 @@ struct segment {
     bool has_loss;     /* recovery: chunks that only its directories know are lost */
     bool is_loss_told; /* the manifest knows */
     uint64_t loss_position;
-    bool is_damaged;  /* a part of it cannot be read: kept, never a victim */
-    bool is_removed;  /* goes once nobody pins it */
-    bool is_unlinked; /* with its file */
-    int handle;       /* < 0: not open */
+    bool is_damaged;    /* a part of it cannot be read: kept, never a victim */
+    bool is_removed;    /* goes once nobody pins it */
+    bool is_unlinked;   /* with its file */
+    uint64_t file_left; /* bytes of it, while it is removed */
+    int handle;         /* < 0: not open */
     uint32_t pins;
     uint64_t taken_by_job; /* the mover's: the last job that had it as an input */
     uint64_t indexed_end;  /* recovery's: chunks up to here are in the checkpoint */
@@ -103,6 +105,12 @@ int segments_create(struct io *io, const struct log *log, const struct segments_
 /* After the world was closed, or when no pin and no operation is left (segments_shut). May be NULL.
  */
 void segments_free(struct segments *segments);
+
+/* Whether files are still to be removed. */
+bool segments_are_going(const struct segments *segments);
+
+/* As long as this is so, files go as fast as they can: space is short, or nobody writes. */
+void segments_set_hurry(struct segments *segments, bool is_hurried);
 
 /* Waits until nothing is pinned, and what is under way has ended; closes all files. Synchronous.
  * Errors: io_run's. */

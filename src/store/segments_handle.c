@@ -1,7 +1,7 @@
 /* The segments' files: opened when somebody pins them, closed when too many are open, or when the
  * segment goes. One operation of a segment at a time:
  *
- *   not open -> opening -> open -> closing -> not open [-> unlinking -> freed]
+ *   not open -> opening -> open -> closing -> not open [-> going (segments_going.c) -> freed]
  *
  * A segment that is pinned while its file is being closed is opened again right behind that. */
 #include "store/segments_internal.h"
@@ -129,29 +129,16 @@ static void close_file(struct segment *segment)
 
 /* ---- leaving ---- */
 
-static void unlinked(struct io_op *op, int32_t result)
-{
-    struct segment *segment = container_of(op, struct segment, op);
-    if (result < 0 && result != -ENOENT)
-        log_warn(segment->owner->log, "%s: removing it failed: %s; the next start tries again",
-                 segment->path, strerror(-result));
-    segment_free(segment);
-}
-
 void segment_leave(struct segment *segment)
 {
     if (segment->pins > 0 || io_op_is_active(&segment->op))
         return;
-    if (segment->handle >= 0) {
+    if (segment->handle >= 0)
         close_file(segment);
-        return;
-    }
-    if (!segment->is_unlinked || keep_path(segment) < 0) {
+    else if (!segment->is_unlinked || keep_path(segment) < 0)
         segment_free(segment);
-        return;
-    }
-    segment->op.done = unlinked;
-    io_unlink(segment->owner->io, &segment->op, segment->path);
+    else
+        segment_go(segment);
 }
 
 /* ---- pins ---- */
@@ -183,7 +170,8 @@ void segment_unpin(struct segments *segments, struct segment *segment)
 
 bool segments_are_busy(const struct segments *segments)
 {
-    if (segments->pin_count > 0 || segments->place_count > segments->count)
+    if (segments->pin_count > 0 || segments->place_count > segments->count ||
+        segments_are_going(segments))
         return true;
     for (uint32_t i = 0; i < segments->count; i++)
         if (io_op_is_active(&segments->all[i]->op))
@@ -193,6 +181,7 @@ bool segments_are_busy(const struct segments *segments)
 
 int segments_shut(struct segments *segments)
 {
+    segments_set_hurry(segments, true);
     for (;;) {
         for (struct list_node *node; (node = list_first(&segments->idle)) != NULL;)
             close_file(container_of(node, struct segment, handle_node));

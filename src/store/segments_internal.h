@@ -22,6 +22,11 @@ struct segments {
     struct list partitions[SEGMENTS_PARTITIONS];
     struct list empty; /* in the manifest, nothing alive */
     struct list idle;  /* open and unpinned, least recently used first */
+    struct list going; /* their files are to be removed: the first one's is */
+    struct io_op going_pause;
+    uint32_t going_count;
+    uint64_t going_ns; /* no further piece before */
+    bool is_hurried;
     uint64_t pin_count;
     uint32_t open_count; /* also those being opened */
     struct segments_stats stats;
@@ -30,6 +35,10 @@ struct segments {
 /* Closes, unlinks and frees a removed segment, as far as nobody pins it and nothing is under way:
  * called again when that changes. */
 void segment_leave(struct segment *segment);
+
+/* segments_going.c: removes the closed file, when its turn comes; then segment_free. Its path is
+ * kept. */
+void segment_go(struct segment *segment);
 
 /* Gives the place in the table back. */
 void segment_free(struct segment *segment);

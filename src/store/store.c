@@ -112,12 +112,15 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
 
 struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write)
 {
-    struct store_place place = {hash_keyed(store->superblock.now.secret, key.data, key.size)};
+    struct store_place place = {
+        .hash = hash_keyed(store->superblock.now.secret, key.data, key.size),
+        .is_write = is_write,
+    };
     cache_prefetch(store->cache, place.hash);
     if (is_write) {
-        uint32_t partition = hash_partition(hash_key(key.data, key.size));
-        index_prefetch(store->index, partition, place.hash);
-        bloom_prefetch(store->bloom, partition, place.hash);
+        place.partition = (uint8_t)hash_partition(hash_key(key.data, key.size));
+        index_prefetch(store->index, place.partition, place.hash);
+        bloom_prefetch(store->bloom, place.partition, place.hash);
     }
     return place;
 }
@@ -125,6 +128,8 @@ struct store_place store_prefetch(const struct store *store, struct slice key, b
 void store_prefetch_entry(const struct store *store, struct store_place place)
 {
     cache_prefetch_entry(store->cache, place.hash);
+    if (place.is_write)
+        index_prefetch_slots(store->index, place.partition, place.hash);
 }
 
 /* Whether the filter knows that there is no such key. */
@@ -212,6 +217,7 @@ enum store_status plan_write(struct store *store, struct slice key, bool is_newe
                              struct plan *plan)
 {
     *plan = (struct plan){.place = store_place(store, key), .is_newest = is_newest};
+    assert(store_owns(store, plan->place.partition));
     if (store->failed != 0)
         return STORE_FAILED;
     plan->cached = cache_find(store->cache, plan->place.hash, key);
@@ -367,6 +373,7 @@ static void keep_pace(struct store *store)
     struct pace_log log;
     mover_tell_log(store->mover, &log);
     wal_set_held(store->wal, log.length > log.max);
+    wal_set_spares_below(store->wal, log.spares_below);
     if (pace_step(&store->pace, &log))
         store_made_room(store);
 }

@@ -32,6 +32,7 @@
 #include <stdint.h>
 
 struct store;
+struct store_directory;
 
 enum store_status {
     STORE_OK,
@@ -72,6 +73,9 @@ struct store_events {
     void (*failed)(void *context, int error);          /* the log failed, once */
 };
 
+/* One shard's store. Cache, stream buffers and the scrubber's rate are this shard's; what belongs
+ * to the disk (the reserve, the log's length, the room that is kept free, SCRUB_AUTO's rate) the
+ * store divides by shard_count. */
 struct store_options {
     const char *path;        /* the data directory */
     uint64_t cache_size;     /* bytes */
@@ -82,13 +86,19 @@ struct store_options {
     uint64_t log_keep_bytes; /* of sealed log that are not moved yet; 0: some segments */
     uint64_t compact_min;    /* dead bytes of segments that are worth a job; 0: a segment's */
     uint32_t mover_window;   /* bytes that it reads at once: blocks, at most a MiB; 0: a MiB */
+    uint64_t mover_stage; /* bytes of records that it holds in memory, at least the largest one's;
+                             0: 32 MiB, or two segments, of all shards together */
     uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
-    uint32_t shard;          /* this shard's number */
-    uint64_t scrub_rate;     /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
+    uint32_t shard;       /* this shard's number: its partitions are `shard` modulo shard_count */
+    uint32_t shard_count; /* of the directory; 0: one */
+    struct store_directory *directory; /* as store_directory_prepare left it; NULL: this store alone
+                                          opens or formats the directory, of one shard */
+    uint64_t scrub_rate;               /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
     enum wal_durability durability;
     uint64_t lock_wait_ns; /* how long to wait for a dying predecessor */
-    bool probe;            /* probe the device again */
+    bool probe;            /* probe the device again; with a directory it was done before */
     bool accept_loss;      /* the operator accepts what damage has destroyed */
+    bool is_brief;         /* opened to be emptied and closed again, no more (store_drain) */
     struct store_events events;
 };
 
@@ -98,8 +108,11 @@ size_t store_region_size(const struct store_options *options);
 /* How many files a store has open at once, at most, for io_options.files_max. */
 uint32_t store_files_max(void);
 
-/* Opens, or formats, the data directory and recovers it. Synchronous. Every failure has been logged
- * with what to do. Errors: superblock_open's, wal_recover's, wal_open's. */
+/* Opens a shard's state in the data directory and recovers it. Synchronous. The stores of a
+ * directory share no memory: each has a thread and a world of its own, and they may be opened at
+ * once. Every failure has been logged with what to do. Errors: superblock_open's, wal_recover's,
+ * wal_open's, -EINVAL (the directory has another number of shards), -EXDEV (the shard's superblock
+ * is another directory's). */
 int store_open(struct io *io, const struct log *log, const struct store_options *options,
                struct store **ret_store);
 
@@ -117,7 +130,9 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
 
 /* A key's place in the store's tables. */
 struct store_place {
-    uint64_t hash; /* keyed */
+    uint64_t hash;     /* keyed */
+    uint8_t partition; /* for a write */
+    bool is_write;
 };
 
 /* Locates a key and begins to load what a call for it will look at first; store_prefetch_entry, a

@@ -23,7 +23,7 @@
 struct checkpoint_options store_checkpoint_options(const struct store *store)
 {
     return (struct checkpoint_options){
-        .path = store->options.path,
+        .path = store->state_path,
         .directory_id = store->superblock.now.directory_id,
         .log_id = store->options.shard,
         .memory = store->checkpoint_memory,
@@ -68,12 +68,12 @@ void store_forget_removals(struct store *store)
 /* Best effort: what stays is removed at the next start. */
 void store_remove_checkpoint(struct store *store, uint64_t number, bool is_temporary)
 {
-    size_t size = strlen(store->options.path) + sizeof "/checkpoint-0123456789abcdef.tmp";
+    size_t size = strlen(store->state_path) + sizeof "/checkpoint-0123456789abcdef.tmp";
     struct removal *removal = calloc(1, sizeof *removal + size);
     if (removal == NULL)
         return;
-    (void)snprintf(removal->path, size, "%s/checkpoint-%016" PRIx64 "%s", store->options.path,
-                   number, is_temporary ? ".tmp" : "");
+    (void)snprintf(removal->path, size, "%s/checkpoint-%016" PRIx64 "%s", store->state_path, number,
+                   is_temporary ? ".tmp" : "");
     list_push_back(&store->checkpoint_removals, &removal->node);
     removal->op.done = unlinked;
     io_unlink(store->io, &removal->op, removal->path);
@@ -214,6 +214,7 @@ static bool has_room(const struct store *store)
 {
     uint64_t free_size, total_size;
     uint64_t size = index_count(store->index) * INDEX_PACKED_SIZE + 2 * store->reserve.size;
+    size *= store->options.shard_count; /* the others write theirs, too */
     return !reserve_is_released(&store->reserve) &&
            (io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0 ||
             free_size >= size);

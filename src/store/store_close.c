@@ -65,7 +65,7 @@ static void tell_superblock(const struct store *store, struct superblock *superb
     superblock->manifest_blocks = manifest.blocks;
 }
 
-int store_shut(struct store *store)
+int store_shut_keeping(struct store *store, struct superblock_file *ret_superblock)
 {
     int result = 0;
     store->is_shutting = true;
@@ -87,8 +87,18 @@ int store_shut(struct store *store)
         tell_superblock(store, &store->superblock.now);
         result = superblock_update(&store->superblock);
     }
-    superblock_close(&store->superblock);
+    *ret_superblock = store->superblock;
+    store->superblock.handle = -1;
+    store->superblock.block = NULL;
     return result < 0 ? result : 0;
+}
+
+int store_shut(struct store *store)
+{
+    struct superblock_file superblock;
+    int result = store_shut_keeping(store, &superblock);
+    superblock_close(&superblock);
+    return result;
 }
 
 static void free_slots(struct store *store)

@@ -36,6 +36,7 @@
 #define LOOKUP_RELOADS_MAX 8u
 
 #define STORE_PARTITIONS 256u
+#define STORE_PATH_SIZE 4096u
 
 /* A key's place in the tables. */
 struct place {
@@ -110,7 +111,8 @@ struct store {
     const struct log *log;
     struct store_options options;
     struct superblock_file superblock;
-    char log_directory[4096];
+    char state_path[STORE_PATH_SIZE]; /* of superblock, manifest, checkpoint and reserve */
+    char log_directory[STORE_PATH_SIZE];
     struct wal *wal;
     struct index *index;
     struct cache *cache;
@@ -124,6 +126,7 @@ struct store {
     struct fetcher fetcher;
     struct decode_queue decodes;
     struct stream_pool *streams; /* of large values on their way */
+    struct list loans;           /* value files that other shards open just now */
     struct list removals;        /* value files that died, until that is durable */
     struct list uploads_closed;  /* by their owners, while a look-up still has them */
     uint64_t reserved_bytes;     /* on the disk, for uploads that may not come */
@@ -175,6 +178,12 @@ static inline struct place store_place(const struct store *store, struct slice k
         .hash = hash_keyed(store->superblock.now.secret, key.data, key.size),
         .key_hash = key_hash,
     };
+}
+
+/* Whether the partition is this shard's. */
+static inline bool store_owns(const struct store *store, uint32_t partition)
+{
+    return partition % store->options.shard_count == store->options.shard;
 }
 
 /* Whether what is known at this log position may have been overwritten by a write that damage
@@ -278,11 +287,42 @@ void large_file_dead(struct store *store, const struct value_file_name *name,
 void large_flush(struct store *store);
 bool large_is_busy(const struct store *store);
 
+/* store_state.c: where the shard's state lies, and what must be there before anything is read. */
+
+/* Probes the device and notes what it found; the superblock is not written. `folder` exists. */
+int store_probe(struct io *io, const struct log *log, const char *folder,
+                struct superblock *superblock);
+
+/* store_drain.c: moves everything that is alive in the log into segments, with no request under
+ * way. Synchronous; `each_second`, with what is left, tells how it goes. Errors, not logged:
+ * -ENOSPC; -EBADMSG: what is left cannot be read; -ETIMEDOUT; the device's. */
+typedef void store_drain_progress(void *context, uint64_t records_left);
+int store_drain(struct store *store, store_drain_progress *each_second, void *context);
+
+/* store_close.c: store_shut, but the superblock, and with it the lock, is the caller's from then
+ * on, also after an error. */
+int store_shut_keeping(struct store *store, struct superblock_file *ret_superblock);
+
+/* Fills state_path and log_directory. Errors: -ENAMETOOLONG. */
+int store_name_paths(struct store *store);
+
+/* Takes the directory's superblock over, or opens the shard's own. Errors are logged:
+ * superblock_open's, -EINVAL, -EXDEV. */
+int store_open_superblock(struct store *store);
+
+/* The log's folder and those of its partitions, under names that survive whatever comes. Others may
+ * make theirs at the same time. */
+int store_make_folders(struct store *store);
+
 /* store_recover.c: what lies in segments. `memory`: MANIFEST_MEMORY_SIZE bytes of the region,
  * `note`: how far the log knows the manifest to have come. Errors:
  * manifest_open's, checkpoint_load's, segment_scan's. */
 int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory);
 int store_recover_segments(struct store *store);
+
+/* Everything that the manifest says, one edit a call; false behind the last. `context`: the store,
+ * also one that is shut. */
+bool store_show_state(void *context, uint64_t index, struct manifest_edit *ret_edit);
 
 /* Once the log's last position is known: what segments have lost is in doubt up to there. */
 int store_judge_losses(struct store *store, uint64_t last_position);

@@ -8,8 +8,8 @@
 
 struct store_upload {
     struct store *store;
-    struct value_writer *writer;
-    struct value_file_name name;
+    struct value_writer *writer;     /* NULL: of another store, the file is finished */
+    struct store_file file;          /* the name from the begin, the rest once it is finished */
     struct store_waiter waiter;      /* of the look-up that examines what may be newer */
     uint64_t reserved;               /* of store->reserved_bytes */
     struct version examining;        /* the newest candidate when it began */
@@ -41,7 +41,7 @@ static uint64_t reserve(struct store *store, uint64_t size)
     uint64_t free_size = 0;
     uint64_t total_size;
     (void)io_disk_space(store->io, store->options.path, &free_size, &total_size);
-    if (store->reserved_bytes + size > free_size / RESERVED_SHARE)
+    if (store->reserved_bytes + size > free_size / RESERVED_SHARE / store->options.shard_count)
         return 0;
     store->reserved_bytes += size;
     return size;
@@ -52,10 +52,18 @@ static bool has_room(const struct store *store, uint64_t size)
 {
     uint64_t free_size, total_size;
     return io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0 ||
-           free_size >= store->reserve.size + store->reserved_bytes + size;
+           free_size >=
+               store->options.shard_count * (store->reserve.size + store->reserved_bytes) + size;
+}
+
+struct version store_stamp(struct store *store)
+{
+    return (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
+                            store->origin};
 }
 
 enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
+                                     const struct version *version,
                                      const struct value_writer_events *events,
                                      struct store_upload **ret_upload)
 {
@@ -70,14 +78,15 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
         return STORE_BUSY;
     struct place place = store_place(store, key);
     upload->store = store;
-    upload->name = (struct value_file_name){
+    upload->file.name = (struct value_file_name){
         .partition = (uint8_t)place.partition,
         .key_hash = place.key_hash,
-        .version = {hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)), store->origin},
+        .version = version != NULL ? *version : store_stamp(store),
     };
     upload->reserved = reserve(store, size_hint);
-    int result = value_writer_open(store->streams, &upload->name, store->options.value_size_max,
-                                   upload->reserved, events, &upload->writer);
+    int result =
+        value_writer_open(store->streams, &upload->file.name, store->options.value_size_max,
+                          upload->reserved, events, &upload->writer);
     if (result < 0) {
         store->reserved_bytes -= upload->reserved;
         free(upload);
@@ -111,7 +120,7 @@ enum store_status store_upload_status(int error)
 
 static bool is_newer(const struct store_upload *upload, struct version version)
 {
-    return version_compare(version, upload->name.version) > 0;
+    return version_compare(version, upload->file.name.version) > 0;
 }
 
 /* ---- what may be newer than the upload ---- */
@@ -206,15 +215,16 @@ static enum store_status commit(struct store_upload *upload, struct slice key, s
 {
     if (plan->proof != NULL)
         drop_newer(upload, plan->proof);
-    struct slice descriptor = value_writer_descriptor(upload->writer);
+    const struct store_file *file = store_upload_file(upload);
     struct record record = {
         .key = key,
-        .value = descriptor,
-        .decoded_size = (uint32_t)value_writer_size(upload->writer),
+        .value = file->descriptor,
+        .decoded_size = file->size,
         .flags = RECORD_IN_VALUE_FILE,
-        .version = upload->name.version,
+        .version = file->name.version,
     };
-    enum store_status status = plan_commit(upload->store, plan, &record, descriptor, ret_gate);
+    enum store_status status =
+        plan_commit(upload->store, plan, &record, file->descriptor, ret_gate);
     upload->is_committed = status == STORE_OK;
     return status;
 }
@@ -251,10 +261,40 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
     return upload->is_superseded ? STORE_OK : upload->examine_error;
 }
 
+const struct store_file *store_upload_file(struct store_upload *upload)
+{
+    if (upload->writer != NULL) {
+        upload->file.descriptor = value_writer_descriptor(upload->writer);
+        upload->file.size = (uint32_t)value_writer_size(upload->writer);
+    }
+    return &upload->file;
+}
+
+struct store_upload *store_adopt(struct store *store, const struct store_file *file)
+{
+    struct store_upload *upload = calloc(1, sizeof *upload);
+    if (upload == NULL)
+        return NULL;
+    upload->store = store;
+    upload->file = *file;
+    return upload;
+}
+
+bool store_upload_is_committed(const struct store_upload *upload)
+{
+    return upload->is_committed;
+}
+
+void store_upload_hand_over(struct store_upload *upload)
+{
+    upload->is_committed = true;
+}
+
 void store_upload_close(struct store_upload *upload)
 {
     struct store *store = upload->store;
-    value_writer_close(upload->writer, upload->is_committed);
+    if (upload->writer != NULL)
+        value_writer_close(upload->writer, upload->is_committed);
     store->reserved_bytes -= upload->reserved;
     upload->is_closed = true;
     if (upload->is_examining)
@@ -285,6 +325,53 @@ void store_download_close(struct store *store, struct value_reader *reader)
     store_made_room(store);
 }
 
+/* ---- files that others read ---- */
+
+struct loan {
+    struct list_node node;
+    struct value_file_name name;
+    uint32_t count;
+    bool is_dead; /* its removal came meanwhile */
+};
+
+static struct loan *find_loan(const struct store *store, const struct value_file_name *name)
+{
+    struct list_node *node = list_first(&store->loans);
+    for (; node != NULL; node = list_next(&store->loans, node)) {
+        struct loan *loan = container_of(node, struct loan, node);
+        if (loan->name.key_hash == name->key_hash && loan->name.partition == name->partition &&
+            version_compare(loan->name.version, name->version) == 0)
+            return loan;
+    }
+    return NULL;
+}
+
+bool store_lend_file(struct store *store, const struct value_file_name *file)
+{
+    struct loan *loan = find_loan(store, file);
+    if (loan == NULL) {
+        loan = calloc(1, sizeof *loan);
+        if (loan == NULL)
+            return false;
+        loan->name = *file;
+        list_push_back(&store->loans, &loan->node);
+    }
+    loan->count++;
+    return true;
+}
+
+void store_take_back_file(struct store *store, const struct value_file_name *file)
+{
+    struct loan *loan = find_loan(store, file);
+    assert(loan != NULL && loan->count > 0);
+    if (--loan->count > 0)
+        return;
+    if (loan->is_dead)
+        value_file_remove(store->streams, &loan->name);
+    list_remove(&loan->node);
+    free(loan);
+}
+
 /* ---- files that died ---- */
 
 struct removal {
@@ -292,6 +379,15 @@ struct removal {
     uint64_t killer_position;
     struct value_file_name name;
 };
+
+static void remove_file(struct store *store, const struct value_file_name *name)
+{
+    struct loan *loan = find_loan(store, name);
+    if (loan != NULL)
+        loan->is_dead = true;
+    else
+        value_file_remove(store->streams, name);
+}
 
 void large_file_dead(struct store *store, const struct value_file_name *name,
                      uint64_t killer_position)
@@ -313,7 +409,7 @@ void large_flush(struct store *store)
         if (removal->killer_position > durable)
             return;
         list_remove(node);
-        value_file_remove(store->streams, &removal->name);
+        remove_file(store, &removal->name);
         free(removal);
     }
 }
@@ -349,6 +445,7 @@ uint64_t large_memory_size(const struct store_options *options)
 int large_open(struct store *store, uint8_t *memory)
 {
     list_init(&store->removals);
+    list_init(&store->loans);
     list_init(&store->uploads_closed);
     uint32_t count = (uint32_t)(large_memory_size(&store->options) / VALUE_FILE_BUFFER_SIZE);
     return stream_pool_create(store->io, store->log, store->options.path, memory, count,
@@ -366,6 +463,8 @@ void large_free(struct store *store)
         return;
     for (struct list_node *node; (node = list_pop_front(&store->removals)) != NULL;)
         free(container_of(node, struct removal, node));
+    for (struct list_node *node; (node = list_pop_front(&store->loans)) != NULL;)
+        free(container_of(node, struct loan, node));
     for (struct list_node *node; (node = list_pop_front(&store->uploads_closed)) != NULL;)
         free(container_of(node, struct store_upload, node));
     stream_pool_free(store->streams);

@@ -34,9 +34,11 @@ bool store_has_stream(struct store *store);
 
 struct store_upload;
 
-/* Begins a value of about `size_hint` bytes (0: not known), at most value_size_max. `events`: the
- * writer's. Returns OK, BUSY (no memory), NO_SPACE or FAILED. */
+/* Begins a value of about `size_hint` bytes (0: not known), at most value_size_max. `version`: the
+ * one that the key's own store gave (store_stamp), or NULL: it is this one. `events`: the writer's.
+ * Returns OK, BUSY (no memory), NO_SPACE or FAILED. */
 enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
+                                     const struct version *version,
                                      const struct value_writer_events *events,
                                      struct store_upload **ret_upload);
 
@@ -48,6 +50,44 @@ struct value_writer *store_upload_writer(const struct store_upload *upload);
  * another with its hash, cannot be read, so nobody knows which is newer) or FAILED. */
 enum store_status store_upload_commit(struct store_upload *upload, struct slice key,
                                       uint64_t *ret_gate);
+
+/* ---- a file that one store has written for a key of another, of the same directory ----
+ *
+ *     owner: store_stamp -> writer: store_upload_begin ... finished, store_upload_file
+ *                        -> owner: store_adopt, store_upload_commit, store_upload_close
+ *                        -> writer: store_upload_hand_over when it was committed,
+ * store_upload_close
+ */
+
+/* A version for a write that begins now. */
+struct version store_stamp(struct store *store);
+
+struct store_file {
+    struct value_file_name name;
+    struct slice descriptor;
+    uint32_t size; /* of the value */
+};
+
+/* What the writer has finished: valid until the close. */
+const struct store_file *store_upload_file(struct store_upload *upload);
+
+/* An upload of the owner's, to be committed: `file` stays as it is until the close. NULL: no
+ * memory.
+ */
+struct store_upload *store_adopt(struct store *store, const struct store_file *file);
+
+/* Whether the key's record names the file now; otherwise it is to go. */
+bool store_upload_is_committed(const struct store_upload *upload);
+
+/* The file is its owner's now: it stays. */
+void store_upload_hand_over(struct store_upload *upload);
+
+/* ---- a file that one store's key names and another store reads ---- */
+
+/* It is not removed until it was taken back as often as it was lent, though nothing may name it any
+ * more. Returns false when there is no memory. */
+bool store_lend_file(struct store *store, const struct value_file_name *file);
+void store_take_back_file(struct store *store, const struct value_file_name *file);
 
 /* In any state, as value_writer_close. What was not committed is removed. */
 void store_upload_close(struct store_upload *upload);

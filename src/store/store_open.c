@@ -1,6 +1,5 @@
 /* Opening and closing a store: superblock -> probe -> recovery -> log; and back. */
 #include "store/filesystem.h"
-#include "store/probe.h"
 #include "store/store_internal.h"
 #include "store/store_large.h"
 
@@ -13,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOG_DIRECTORY "log"
 #define LOG_BUFFER_SIZE ((uint32_t)(256 * KIB))
 #define LOG_BUFFER_COUNT 8u
 
@@ -26,14 +24,23 @@
 /* Of the cache's budget, for marks of what is dead but has its slot still: 8 bytes each. */
 #define DOOMED_SHARE 32u
 
-/* Memory for what a job of the mover carries; its table comes on top. */
+/* Memory for what a job of the mover carries, of all shards and the least of one; its table comes
+ * on top. A shard has its part of the partitions, so what a job writes to each is as much. */
 #define STAGE_SIZE_MAX (32 * MIB)
+#define STAGE_SIZE_MIN (4 * MIB)
+
+/* For records that are being read and do not fit into a fetch's own buffer, of all shards and the
+ * least of one; the largest record fits. */
+#define FETCH_LARGE_MAX (128 * MIB)
+#define FETCH_LARGE_MIN (1 * MIB)
+
+/* Frames that are decoded while they arrive, of all shards and the least of one: each may have a
+ * window of 8 MiB. */
+#define DECODE_STREAMS_MAX 8u
+#define DECODE_STREAMS_MIN 2u
 
 /* One read of the mover. */
 #define MOVER_WINDOW (1 * MIB)
-
-/* Of the file that is kept for a full disk: the largest record and its chunk fit. */
-#define RESERVE_SIZE_MIN (2 * MIB)
 
 /* Partition segments open at once, for reading. */
 #define SEGMENTS_OPEN_MAX 2000u
@@ -72,6 +79,7 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
         .writes_in_flight = 2,
         .use_dsync = true,
         .durability = options->durability,
+        .is_brief = options->is_brief,
     };
 }
 
@@ -130,7 +138,8 @@ static bool log_may_clear(void *context)
 {
     struct store *store = context;
     return store->mover != NULL &&
-           (reserve_is_busy(&store->reserve) || mover_may_free(store->mover));
+           (reserve_is_busy(&store->reserve) || segments_are_going(store->segments) ||
+            mover_may_free(store->mover));
 }
 
 static void log_failed(void *context, int error)
@@ -155,6 +164,7 @@ static void log_options(const struct store *store, const char *directory,
     ret_options->segment_size = superblock->segment_size;
     ret_options->writes_in_flight = superblock->writes_in_flight;
     ret_options->use_dsync = superblock->use_dsync;
+    ret_options->base = superblock->log_base;
     ret_options->last_known = max_u64(superblock->log_last, store->recovered.log_last);
     ret_options->number_known = superblock->log_number;
     ret_options->memory = io_region(store->io) + lay_out(&store->options).log;
@@ -197,6 +207,13 @@ static int init_squeeze(struct store *store)
     return squeeze_init(&store->squeeze, store->options.value_file_min, seed);
 }
 
+static int init_decodes(struct store *store)
+{
+    uint64_t streams =
+        share_u64(DECODE_STREAMS_MAX, store->options.shard_count, DECODE_STREAMS_MIN);
+    return decode_queue_init(&store->decodes, (uint32_t)streams);
+}
+
 static int create_memory(struct store *store)
 {
     uint64_t doomed_size = store->options.cache_size / DOOMED_SHARE;
@@ -211,7 +228,7 @@ static int create_memory(struct store *store)
     if (result == 0)
         result = init_squeeze(store);
     if (result == 0)
-        result = decode_queue_init(&store->decodes);
+        result = init_decodes(store);
     if (result == 0)
         result = create_slots(store);
     if (result == 0)
@@ -222,48 +239,12 @@ static int create_memory(struct store *store)
     return result;
 }
 
-/* The log's folder and the partitions', under names that survive whatever comes. */
-static int make_folders(struct store *store, const char *directory)
+static int probe(struct store *store)
 {
-    int result = io_make_directory(store->io, directory);
-    for (uint32_t i = 0; result == 0 && i < STORE_PARTITIONS; i++) {
-        char path[SEGMENT_PATH_MAX];
-        (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, i);
-        result = io_make_directory(store->io, path);
-    }
-    struct io_op op = {0};
-    if (result == 0) {
-        io_open_file(store->io, &op, store->options.path, IO_OPEN_DIRECTORY);
-        result = io_wait(store->io, &op);
-    }
-    if (result < 0)
-        return result;
-    int handle = result;
-    io_sync(store->io, &op, handle);
-    result = io_wait(store->io, &op);
-    io_close_file(store->io, &op, handle);
-    (void)io_wait(store->io, &op);
-    return result < 0 ? result : 0;
-}
-
-static int probe(struct store *store, const char *directory)
-{
-    struct superblock *superblock = &store->superblock.now;
-    if (superblock->probed && !store->options.probe)
+    bool is_wanted = store->options.probe && store->options.directory == NULL;
+    if (store->superblock.now.probed && !is_wanted)
         return 0;
-    struct probe_result found;
-    int result = probe_device(store->io, store->log, directory, io_region(store->io), &found);
-    if (result < 0)
-        return result;
-    superblock->probed = true;
-    superblock->use_dsync = found.use_dsync;
-    superblock->writes_in_flight = found.writes_in_flight;
-    log_info(store->log,
-             "probed the device: 4 KiB durable in %" PRIu32 " us with RWF_DSYNC, %" PRIu32
-             " us with fdatasync; the log uses %s, %d in flight",
-             found.dsync_us, found.fdatasync_us, found.use_dsync ? "RWF_DSYNC" : "fdatasync",
-             found.writes_in_flight);
-    return 0;
+    return store_probe(store->io, store->log, store->log_directory, &store->superblock.now);
 }
 
 static int open_segments(struct store *store)
@@ -318,13 +299,13 @@ static void mover_futile(void *context)
     store_made_room(context);
 }
 
-/* At most a 32nd of the disk, so that small disks have some use. */
+/* At most a 32nd of the disk for all shards, so that small disks have some use. */
 static uint64_t reserve_size(const struct store *store, uint64_t stage_bytes)
 {
     uint64_t free_size, total_size;
     uint64_t size = stage_bytes + stage_bytes / 4;
     if (io_disk_space(store->io, store->options.path, &free_size, &total_size) == 0)
-        size = min_u64(size, total_size / 32);
+        size = min_u64(size, total_size / 32 / store->options.shard_count);
     return max_u64(round_up(size, DISK_BLOCK_SIZE), RESERVE_SIZE_MIN);
 }
 
@@ -344,15 +325,24 @@ static void start_heartbeat(struct store *store)
     io_timer(store->io, &store->heartbeat, io_now_ns(store->io) + HEARTBEAT_NS);
 }
 
+static uint64_t stage_size(const struct store *store)
+{
+    const struct store_options *from = &store->options;
+    uint64_t usual = min_u64(share_u64(STAGE_SIZE_MAX, from->shard_count, STAGE_SIZE_MIN),
+                             2 * store->superblock.now.segment_size);
+    return from->mover_stage != 0 ? min_u64(from->mover_stage, usual) : usual;
+}
+
 static int open_mover(struct store *store)
 {
     const struct store_options *from = &store->options;
-    uint64_t stage_bytes = min_u64(STAGE_SIZE_MAX, 2 * store->superblock.now.segment_size);
+    uint64_t stage_bytes = stage_size(store);
     uint64_t reserved = reserve_size(store, stage_bytes);
     struct mover_options options = {
         .path = from->path,
         .directory_id = store->superblock.now.directory_id,
         .log_id = from->shard,
+        .shard_count = from->shard_count,
         .secret = store->superblock.now.secret,
         .wal = store->wal,
         .segments = store->segments,
@@ -380,10 +370,10 @@ static int open_mover(struct store *store)
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
     if (result == 0)
-        result = reserve_init(&store->reserve, store->io, store->log, from->path, reserved);
+        result = reserve_init(&store->reserve, store->io, store->log, store->state_path, reserved);
     store->reserve.released = reserve_released;
     store->reserve.context = store;
-    wal_set_kept_free(store->wal, reserved);
+    wal_set_kept_free(store->wal, reserved * from->shard_count);
     pace_init(&store->pace, store->io);
     return result;
 }
@@ -410,6 +400,7 @@ static int open_scrub(struct store *store)
 {
     struct scrub_options options = {
         .path = store->options.path,
+        .state_path = store->state_path,
         .directory_id = store->superblock.now.directory_id,
         .secret = store->superblock.now.secret,
         .wal = store->wal,
@@ -419,6 +410,7 @@ static int open_scrub(struct store *store)
         .superblock = &store->superblock,
         .manifest = store->manifest,
         .shard = store->options.shard,
+        .shard_count = store->options.shard_count,
         .owner = {store, tell_checkpoint, prove_hidden, replace_checkpoint},
         .rate = store->options.scrub_rate,
         .memory = io_region(store->io) + lay_out(&store->options).scrub,
@@ -445,31 +437,30 @@ static int open_log(struct store *store, const char *directory)
         return result;
     }
     result = wal_open(store->io, store->log, &options, state, &store->wal);
-    store->fetcher = (struct fetcher){.io = store->io,
-                                      .log = store->log,
-                                      .wal = store->wal,
-                                      .segments = store->segments,
-                                      .segment_size = options.segment_size};
+    store->fetcher = (struct fetcher){
+        .io = store->io,
+        .log = store->log,
+        .wal = store->wal,
+        .segments = store->segments,
+        .segment_size = options.segment_size,
+        .large_bytes_max = share_u64(FETCH_LARGE_MAX, store->options.shard_count, FETCH_LARGE_MIN)};
     return result;
 }
 
 static int open_all(struct store *store)
 {
-    filesystem_warn(store->io, store->log, store->options.path);
-    char *directory = store->log_directory;
-    size_t size = sizeof store->log_directory;
-    int length = snprintf(directory, size, "%s/%s", store->options.path, LOG_DIRECTORY);
-    if (length < 0 || (size_t)length >= size)
-        return -ENAMETOOLONG;
+    if (store->options.directory == NULL) /* otherwise it was told before */
+        filesystem_warn(store->io, store->log, store->options.path);
+    store->recovered.number_last = store->superblock.now.segment_base;
     int result = create_memory(store);
     if (result == 0)
-        result = make_folders(store, directory);
+        result = store_make_folders(store);
     if (result == 0)
-        result = probe(store, directory);
+        result = probe(store);
     if (result == 0)
         result = open_segments(store);
     if (result == 0)
-        result = open_log(store, directory);
+        result = open_log(store, store->log_directory);
     if (result == 0)
         result = open_mover(store);
     if (result == 0)
@@ -486,11 +477,15 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     store->io = io;
     store->log = log;
     store->options = *options;
+    store->options.shard_count = (uint32_t)max_u64(options->shard_count, 1);
+    assert(options->shard < store->options.shard_count);
+    store->superblock.handle = -1;
     list_init(&store->checkpoint_removals);
-    bool formatted;
-    int result = superblock_open(io, log, options->path, options->segment_size,
-                                 options->lock_wait_ns, &store->superblock, &formatted);
+    int result = store_name_paths(store);
+    if (result == 0)
+        result = store_open_superblock(store);
     if (result < 0) {
+        superblock_close(&store->superblock);
         free(store);
         return result;
     }
@@ -498,10 +493,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
         (uint32_t)((store->superblock.now.directory_id & 0xFFFFFF) << 8 | options->shard);
     result = open_all(store);
     if (result < 0) {
-        if (result == -EOPNOTSUPP)
-            log_error(log,
-                      "%s is on %s, which lacks O_DIRECT or cannot reserve space: use ext4 or XFS",
-                      options->path, io_file_system(io, options->path));
+        filesystem_explain(io, log, options->path, result);
         log_error(log, "cannot open the data directory %s: %s", options->path, strerror(-result));
         superblock_close(&store->superblock);
         store_free(store);

@@ -20,6 +20,7 @@
 
 /* Records whose rows of the index are under way from memory. */
 #define PREFETCH_AHEAD 12u
+#define PREFETCH_NEAR 6u /* and their slots */
 
 /* Edits of one group when the manifest is built anew. */
 #define TELL_MAX 256u
@@ -28,6 +29,13 @@
 
 static int add_segment(struct store *store, const struct manifest_edit *edit)
 {
+    if (!store_owns(store, edit->partition)) {
+        log_error(store->log,
+                  "%s/manifest-%" PRIu32 " names segment %" PRIu64 " of partition %02x, which is "
+                  "another shard's: it is the manifest of another time, or of another directory",
+                  store->state_path, store->options.shard, edit->number, edit->partition);
+        return -EBADMSG;
+    }
     if (edit->generation != 1 && edit->generation != 2) {
         log_error(store->log,
                   "the manifest names segment %" PRIu64 " with the unknown generation %u",
@@ -108,7 +116,7 @@ static bool show_loss(const struct store *store, uint64_t index, struct manifest
 
 /* The whole state, for the manifest's rewriting: the checkpoint first, then the segments, then what
  * they lost. */
-static bool show_state(void *context, uint64_t index, struct manifest_edit *ret_edit)
+bool store_show_state(void *context, uint64_t index, struct manifest_edit *ret_edit)
 {
     const struct store *store = context;
     if (store->checkpoint_number != 0 && index-- == 0) {
@@ -139,10 +147,10 @@ static uint64_t log_position(void *context)
 int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory)
 {
     struct manifest_options options = {
-        .path = store->options.path,
+        .path = store->state_path,
         .directory_id = store->superblock.now.directory_id,
         .shard = store->options.shard,
-        .snapshot = show_state,
+        .snapshot = store_show_state,
         .position = log_position,
         .context = store,
         .memory = memory,
@@ -247,16 +255,25 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     return others <= 0 ? others : store_suspect(store, place, &entry);
 }
 
-/* Hashes lie anywhere in the index: without this, each record waits for memory. */
-static void prefetch_entry(const struct scanning *scanning,
-                           const struct segment_chunk_header *header, const uint8_t *directory,
-                           uint32_t i)
+static bool entry_at(const struct segment_chunk_header *header, const uint8_t *directory,
+                     uint32_t i, struct segment_entry *ret_entry)
 {
-    if (i >= header->record_count)
-        return;
+    if (i < header->record_count)
+        segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, ret_entry);
+    return i < header->record_count;
+}
+
+/* Hashes lie anywhere in the index: without this, each record waits for memory. */
+static void look_ahead(const struct scanning *scanning, const struct segment_chunk_header *header,
+                       const uint8_t *directory, uint32_t i)
+{
+    const struct index *index = scanning->store->index;
+    uint32_t partition = scanning->segment->partition;
     struct segment_entry entry;
-    segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, &entry);
-    index_prefetch(scanning->store->index, scanning->segment->partition, entry.hash);
+    if (entry_at(header, directory, i + PREFETCH_AHEAD, &entry))
+        index_prefetch(index, partition, entry.hash);
+    if (entry_at(header, directory, i + PREFETCH_NEAR, &entry))
+        index_prefetch_slots(index, partition, entry.hash);
 }
 
 static int take_chunk(void *context, const struct segment_chunk_header *header, uint64_t offset,
@@ -265,9 +282,9 @@ static int take_chunk(void *context, const struct segment_chunk_header *header, 
     struct scanning *scanning = context;
     uint64_t at = offset + segment_chunk_records_offset(header->record_count);
     for (uint32_t i = 0; i < header->record_count; i++) {
-        prefetch_entry(scanning, header, directory, i + PREFETCH_AHEAD);
+        look_ahead(scanning, header, directory, i);
         struct segment_entry entry;
-        segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, &entry);
+        (void)entry_at(header, directory, i, &entry);
         int result = take_entry(scanning, &entry, at);
         if (result < 0)
             return result;
@@ -376,7 +393,7 @@ static int tell_manifest(struct store *store)
     int result = 0;
     for (uint64_t at = 0; is_more && result == 0;) {
         uint32_t count = 0;
-        while (count < TELL_MAX && (is_more = show_state(store, at, &edits[count]))) {
+        while (count < TELL_MAX && (is_more = store_show_state(store, at, &edits[count]))) {
             count++;
             at++;
         }
@@ -487,6 +504,8 @@ static int adopt_segments(struct store *store)
     if (!manifest_is_new(store->manifest) && !manifest_has_loss(store->manifest))
         return 0;
     for (; adoption.partition < STORE_PARTITIONS; adoption.partition++) {
+        if (!store_owns(store, adoption.partition))
+            continue;
         char path[SEGMENT_PATH_MAX];
         (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, adoption.partition);
         int result = io_list_directory(store->io, path, adopt, &adoption);
@@ -507,7 +526,7 @@ static int adopt_segments(struct store *store)
               "%s/manifest-%" PRIu32 " is missing, but there are %" PRIu64 " segments that it must "
               "have named. Restore it from a backup, or start once with -accept-loss to build it "
               "anew from the segments: keys that were deleted long ago may come back then",
-              store->options.path, store->options.shard, adoption.found);
+              store->state_path, store->options.shard, adoption.found);
     return -EBADMSG;
 }
 

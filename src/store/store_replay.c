@@ -65,10 +65,12 @@ static void announce(void *context, struct slice key)
     *coming = (struct coming){key, store_place(store, key)};
     cache_prefetch(store->cache, coming->place.hash);
     index_prefetch(store->index, coming->place.partition, coming->place.hash);
-    if (replay->announced - replay->shown > COMING_NEAR)
-        cache_prefetch_entry(
-            store->cache,
-            replay->coming[(replay->announced - 1 - COMING_NEAR) % COMING_MAX].place.hash);
+    if (replay->announced - replay->shown > COMING_NEAR) {
+        struct place near =
+            replay->coming[(replay->announced - 1 - COMING_NEAR) % COMING_MAX].place;
+        cache_prefetch_entry(store->cache, near.hash);
+        index_prefetch_slots(store->index, near.partition, near.hash);
+    }
 }
 
 /* Damage ends announcements too early, or leaves records out that were announced. */
@@ -118,6 +120,11 @@ static int replay_record(void *context, const struct record *record, wal_locatio
     struct replay *replay = context;
     struct store *store = replay->store;
     struct place place = place_of(replay, record->key);
+    if (!store_owns(store, place.partition)) {
+        log_error(store->log, "%s has a record of another shard: it is the log of another time",
+                  store->log_directory);
+        return -EBADMSG;
+    }
     uint64_t size = record_size(record->key.size, record->value.size);
     if (size > INDEX_RECORD_SIZE_MAX) {
         log_error(store->log,

@@ -236,9 +236,11 @@ static int judge_checkpoint(void *context, const char *name)
 int store_survey(struct store *store, struct wal_state *state)
 {
     struct survey survey = {.store = store, .state = state};
-    int result = io_list_directory(store->io, store->options.path, judge_checkpoint, store);
+    int result = io_list_directory(store->io, store->state_path, judge_checkpoint, store);
     wal_state_forget_alive(state);
     for (; result >= 0 && survey.partition < PARTITIONS; survey.partition++) {
+        if (!store_owns(store, survey.partition))
+            continue;
         walk_partition(&survey);
         result = survey.error < 0 ? survey.error : survey_folder(&survey);
     }

@@ -29,6 +29,7 @@
 #include "base/bytes.h"
 #include "base/checksum.h"
 #include "base/units.h"
+#include "store/filesystem.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -45,7 +46,7 @@
 
 enum superblock_flags { FLAG_PROBED = 1, FLAG_DSYNC = 2, FLAG_CLEAN = 4, FLAGS_KNOWN = 7 };
 
-#define FIELDS_SIZE 312 /* the rest of a copy is 0 */
+#define FIELDS_SIZE 340 /* the rest of a copy is 0 */
 
 void superblock_encode(const struct superblock *superblock, uint8_t *block)
 {
@@ -70,6 +71,11 @@ void superblock_encode(const struct superblock *superblock, uint8_t *block)
     store_u64(block + 288, superblock->manifest_salt);
     store_u64(block + 296, superblock->manifest_blocks);
     store_u64(block + 304, superblock->manifest_edition);
+    store_u32(block + 312, superblock->shard_count);
+    store_u32(block + 316, superblock->shard);
+    store_u64(block + 320, superblock->log_base);
+    store_u64(block + 328, superblock->segment_base);
+    store_u32(block + 336, superblock->shards_before);
     store_u32(block + 8, crc32c(block + 12, BLOCK - 12));
 }
 
@@ -106,6 +112,11 @@ int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
         .manifest_salt = load_u64(block + 288),
         .manifest_blocks = load_u64(block + 296),
         .manifest_edition = load_u64(block + 304),
+        .shard_count = load_u32(block + 312),
+        .shard = load_u32(block + 316),
+        .log_base = load_u64(block + 320),
+        .segment_base = load_u64(block + 328),
+        .shards_before = load_u32(block + 336),
     };
     memcpy(found.secret, block + 80, HASH_SECRET_SIZE);
     if (!is_known(block)) {
@@ -113,9 +124,12 @@ int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
         return -EPROTONOSUPPORT;
     }
     uint32_t writes_in_flight = load_u32(block + 76);
-    bool sound = found.segment_size > 0 && found.segment_size % DISK_BLOCK_SIZE == 0 &&
-                 found.segment_size <= SEGMENT_SIZE_LIMIT && writes_in_flight >= 1 &&
-                 writes_in_flight <= 2;
+    bool is_numbered = found.shard_count <= SUPERBLOCK_SHARDS_MAX &&
+                       found.shards_before <= SUPERBLOCK_SHARDS_MAX &&
+                       found.shard < superblock_shards(&found);
+    bool sound =
+        is_numbered && found.segment_size > 0 && found.segment_size % DISK_BLOCK_SIZE == 0 &&
+        found.segment_size <= SEGMENT_SIZE_LIMIT && writes_in_flight >= 1 && writes_in_flight <= 2;
     if (!sound)
         return -EBADMSG;
     *ret_superblock = found;
@@ -123,20 +137,6 @@ int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
 }
 
 /* ---- small synchronous steps ---- */
-
-static int sync_directory(struct io *io, const char *path)
-{
-    struct io_op op = {0};
-    io_open_file(io, &op, path, IO_OPEN_DIRECTORY);
-    int handle = io_wait(io, &op);
-    if (handle < 0)
-        return handle;
-    io_sync(io, &op, handle);
-    int result = io_wait(io, &op);
-    io_close_file(io, &op, handle);
-    int closed = io_wait(io, &op);
-    return result < 0 ? result : closed;
-}
 
 /* The directory that holds `path`'s own entry. */
 static void parent_of(const char *path, char *ret_parent)
@@ -169,6 +169,12 @@ int superblock_update(struct superblock_file *file)
     if (result < 0)
         file->now.sequence--;
     return result;
+}
+
+int superblock_update_both(struct superblock_file *file)
+{
+    int result = superblock_update(file);
+    return result < 0 ? result : superblock_update(file);
 }
 
 /* ---- what the directory is ---- */
@@ -239,6 +245,17 @@ static int take_lock(struct superblock_file *file, const struct log *log, const 
 }
 
 /* Both copies, so that each is valid from the first day. */
+static int write_new(struct superblock_file *file)
+{
+    int result = superblock_update_both(file);
+    struct io_op op = {0};
+    if (result == 0) {
+        io_sync(file->io, &op, file->handle);
+        result = io_wait(file->io, &op);
+    }
+    return result < 0 ? result : 0;
+}
+
 static int format(struct superblock_file *file, uint64_t segment_size)
 {
     struct superblock *now = &file->now;
@@ -249,15 +266,7 @@ static int format(struct superblock_file *file, uint64_t segment_size)
                                .clean = true};
     io_random(file->io, &now->directory_id, sizeof now->directory_id);
     io_random(file->io, now->secret, sizeof now->secret);
-    int result = superblock_update(file);
-    if (result == 0)
-        result = superblock_update(file);
-    struct io_op op = {0};
-    if (result == 0) {
-        io_sync(file->io, &op, file->handle);
-        result = io_wait(file->io, &op);
-    }
-    return result < 0 ? result : 0;
+    return write_new(file);
 }
 
 /* The names on the way to the superblock. At every start, not only after formatting: whoever
@@ -267,9 +276,9 @@ static int sync_names(struct superblock_file *file, const char *data_path)
 {
     char parent[PATH_MAX_SIZE];
     parent_of(data_path, parent);
-    int result = sync_directory(file->io, data_path);
+    int result = filesystem_sync_folder(file->io, data_path);
     if (result >= 0)
-        result = sync_directory(file->io, parent);
+        result = filesystem_sync_folder(file->io, parent);
     return result < 0 ? result : 0;
 }
 
@@ -335,14 +344,15 @@ static void log_load(const struct superblock_file *file, const struct log *log,
                   data_path, SUPERBLOCK_FORMAT);
 }
 
-static int open_file(struct superblock_file *file, const struct log *log, const char *data_path)
+static int open_file(struct superblock_file *file, const struct log *log, const char *data_path,
+                     uint32_t flags)
 {
     char path[PATH_MAX_SIZE];
     int length = snprintf(path, sizeof path, "%s/superblock", data_path);
     if (length < 0 || (size_t)length >= sizeof path)
         return -ENAMETOOLONG;
     struct io_op op = {0};
-    io_open_file(file->io, &op, path, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_DIRECT);
+    io_open_file(file->io, &op, path, IO_OPEN_WRITE | IO_OPEN_DIRECT | flags);
     file->handle = io_wait(file->io, &op);
     if (file->handle < 0)
         log_error(log, "cannot open %s: %s", path, strerror(-file->handle));
@@ -391,7 +401,7 @@ int superblock_open(struct io *io, const struct log *log, const char *data_path,
     file.block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
     if (file.block == NULL)
         return -ENOMEM;
-    result = open_file(&file, log, data_path);
+    result = open_file(&file, log, data_path, IO_OPEN_CREATE);
     if (result == 0)
         result = take_lock(&file, log, data_path, lock_wait_ns);
     if (result == 0)
@@ -404,6 +414,54 @@ int superblock_open(struct io *io, const struct log *log, const char *data_path,
     }
     *ret_file = file;
     return 0;
+}
+
+static int load_shard(struct superblock_file *file, const struct log *log, const char *state_path)
+{
+    bool is_blank;
+    int result = load(file, &is_blank);
+    if (result == -EBADMSG)
+        log_error(log,
+                  "%s/superblock is damaged in both copies: restore it from a backup; nothing was "
+                  "changed",
+                  state_path);
+    else if (result < 0)
+        log_load(file, log, state_path, result);
+    return result;
+}
+
+int superblock_open_shard(struct io *io, const struct log *log, const char *state_path,
+                          uint64_t lock_wait_ns, struct superblock_file *ret_file)
+{
+    struct superblock_file file = {.io = io, .handle = -1};
+    file.block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
+    if (file.block == NULL)
+        return -ENOMEM;
+    int result = open_file(&file, log, state_path, 0);
+    if (result == 0)
+        result = take_lock(&file, log, state_path, lock_wait_ns);
+    if (result == 0)
+        result = load_shard(&file, log, state_path);
+    if (result < 0) {
+        superblock_close(&file);
+        return result;
+    }
+    *ret_file = file;
+    return 0;
+}
+
+int superblock_make(struct io *io, const char *path, const struct superblock *superblock)
+{
+    struct superblock_file file = {.io = io, .now = *superblock};
+    file.block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
+    if (file.block == NULL)
+        return -ENOMEM;
+    struct io_op op = {0};
+    io_open_file(io, &op, path, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_DIRECT);
+    file.handle = io_wait(io, &op);
+    int result = file.handle < 0 ? file.handle : write_new(&file);
+    superblock_close(&file);
+    return result;
 }
 
 void superblock_close(struct superblock_file *file)

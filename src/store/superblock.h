@@ -38,7 +38,20 @@ struct superblock {
     uint64_t manifest_salt;   /* which file */
     uint64_t manifest_blocks; /* of complete groups */
     uint64_t manifest_edition;
+    /* Of a directory with several shards (store_directory.h). */
+    uint32_t shard_count;   /* 0: one */
+    uint32_t shard;         /* whose state this one tells; 0 in DATA/superblock */
+    uint64_t log_base;      /* the shard's log begins above this position */
+    uint64_t segment_base;  /* numbers of segments up to this were given by earlier shards */
+    uint32_t shards_before; /* a conversion from so many is to be finished; 0: none */
 };
+
+#define SUPERBLOCK_SHARDS_MAX 256u
+
+static inline uint32_t superblock_shards(const struct superblock *superblock)
+{
+    return superblock->shard_count == 0 ? 1 : superblock->shard_count;
+}
 
 struct superblock_file {
     struct io *io;
@@ -59,8 +72,20 @@ int superblock_open(struct io *io, const struct log *log, const char *data_path,
                     uint64_t segment_size, uint64_t lock_wait_ns, struct superblock_file *ret_file,
                     bool *ret_formatted);
 
+/* Opens and locks the superblock of one more shard, `state_path`/superblock: it is never formatted.
+ * Errors are logged: -ENOENT, and those of superblock_open. */
+int superblock_open_shard(struct io *io, const struct log *log, const char *state_path,
+                          uint64_t lock_wait_ns, struct superblock_file *ret_file);
+
+/* Makes `path`, a superblock whose both copies say `superblock`, and waits until it is durable; its
+ * name is not. A file that is there is written over. Synchronous. Errors: the device's, -ENOMEM. */
+int superblock_make(struct io *io, const char *path, const struct superblock *superblock);
+
 /* Writes file->now into the older copy and waits until it is durable. Synchronous. */
 int superblock_update(struct superblock_file *file);
+
+/* Into both, one after the other: afterwards neither says what was there before. */
+int superblock_update_both(struct superblock_file *file);
 
 /* Gives the lock back. */
 void superblock_close(struct superblock_file *file);

@@ -363,6 +363,14 @@ void wal_set_held(struct wal *wal, bool is_held)
         wal_keep(wal);
 }
 
+void wal_set_spares_below(struct wal *wal, uint64_t bytes)
+{
+    bool is_less = bytes < wal->spares_below;
+    wal->spares_below = bytes;
+    if (is_less)
+        wal_keep(wal);
+}
+
 void wal_stats(const struct wal *wal, struct wal_stats *ret_stats)
 {
     struct wal_stats stats = wal->stats;

@@ -85,8 +85,10 @@ struct wal_options {
     uint32_t writes_in_flight; /* 1 or 2 (the probe's) */
     bool use_dsync;            /* RWF_DSYNC, otherwise write then fdatasync (the probe's) */
     enum wal_durability durability;
+    bool is_brief; /* opened to be emptied: no segment is made ready beyond the one for deletes */
     uint64_t last_known;   /* position that the log reached, as of a clean shutdown; 0: unknown */
     uint64_t number_known; /* of its newest segment then */
+    uint64_t base;   /* the log begins above this position: without a file it has reached it */
     uint8_t *memory; /* wal_memory_size bytes of the world's region, aligned to 4096: the caller's,
                         for as long as the log is open */
     struct wal_events events;
@@ -152,6 +154,11 @@ void wal_set_kept_free(struct wal *wal, uint64_t bytes);
 /* Makes no further segments for sets, which wait for recycled ones: the log is too long. */
 void wal_set_held(struct wal *wal, bool is_held);
 
+/* What comes free stays as a spare as long as sealed segments and spares together have less than so
+ * many bytes, beside the few that are always kept: a log whose length goes up and down needs them
+ * again soon, and new ones have to be filled with zeros first. 0 at first. */
+void wal_set_spares_below(struct wal *wal, uint64_t bytes);
+
 /* Goes on in the next segment when files are still there only because the newest header lists them;
  * as long as enough segments are at hand. Returns whether it did. */
 bool wal_shed(struct wal *wal);
@@ -193,6 +200,9 @@ bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *r
 /* The one with the fewest live records: moving these frees it soonest. Returns false: there is
  * none. */
 bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed);
+
+/* From now on also those that are damaged: what can be read of them. */
+void wal_move_damaged(struct wal *wal);
 
 /* Bytes of all of them. */
 uint64_t wal_sealed_bytes(const struct wal *wal);

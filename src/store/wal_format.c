@@ -1,7 +1,9 @@
 #include "store/wal_format.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/checksum.h"
+#include "store/record.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -111,4 +113,13 @@ int wal_batch_header_decode(const uint8_t *batch, struct wal_batch_header *ret_h
         return -EBADMSG;
     *ret_header = header;
     return 0;
+}
+
+uint64_t wal_record_told_size(const uint8_t *data, uint64_t size)
+{
+    if (size < RECORD_HEADER_SIZE)
+        return 0;
+    uint64_t told =
+        round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
+    return told <= size ? told : 0;
 }

@@ -178,4 +178,8 @@ void wal_batch_header_encode(struct wal_batch_header *header, uint8_t *batch);
  * the caller's, once it has all payload_size bytes. Errors: as above. */
 int wal_batch_header_decode(const uint8_t *batch, struct wal_batch_header *ret_header);
 
+/* The size, with padding, that the unverified header of the record at `data` tells, of which `size`
+ * bytes are there; 0 when it cannot be. */
+uint64_t wal_record_told_size(const uint8_t *data, uint64_t size);
+
 #endif

@@ -235,7 +235,9 @@ struct wal {
     bool is_shutting;
     bool room_wanted;
     bool disk_full;
-    bool is_held;     /* no segments are made beyond the one for deletes */
+    bool moves_damaged;
+    uint64_t spares_below; /* wal_set_spares_below */
+    bool is_held;          /* no segments are made beyond the one for deletes */
     bool is_hindered; /* one of: failed, shutting, disk full, no spare segment. wal_append looks
                          closer */
     int failed;
@@ -308,6 +310,9 @@ int wal_seal_old_segments(struct wal *wal);
 int wal_cut_old_segments(struct wal *wal);
 
 /* wal_keep.c */
+
+/* The spare segment to go first, when there are more than are kept. NULL: there are not. */
+struct wal_segment *wal_surplus(const struct wal *wal);
 
 /* Starts the next piece of housekeeping, if there is any to do and nothing under way. */
 void wal_keep(struct wal *wal);

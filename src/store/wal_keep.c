@@ -118,10 +118,19 @@ static void finish_spare(struct wal *wal)
     wal_tell_room(wal);
 }
 
+/* Whether so many spares are not too many. */
+static bool may_keep(const struct wal *wal, uint64_t count)
+{
+    if (count <= WAL_SPARES_KEPT)
+        return true;
+    uint64_t more = (count - WAL_SPARES_KEPT) * wal->options.segment_size;
+    return wal_sealed_bytes(wal) + more <= wal->spares_below;
+}
+
 static bool is_wanted(const struct wal *wal, const struct wal_segment *segment)
 {
     return !segment->is_discarded && segment->size == wal->options.segment_size &&
-           wal->spare_count < WAL_SPARES_KEPT;
+           may_keep(wal, wal->spare_count + 1);
 }
 
 static void finish_mark(struct wal *wal)
@@ -366,13 +375,17 @@ static struct wal_segment *find_marked(const struct wal *wal)
     return NULL;
 }
 
-/* Of more spare ones than are kept, as a start may find them. */
+struct wal_segment *wal_surplus(const struct wal *wal)
+{
+    return may_keep(wal, wal->spare_count)
+               ? NULL
+               : container_of(list_last(&wal->spares), struct wal_segment, node);
+}
+
 static struct wal_segment *find_surplus(const struct wal *wal)
 {
-    if (wal->spare_count <= WAL_SPARES_KEPT)
-        return NULL;
-    struct wal_segment *last = container_of(list_last(&wal->spares), struct wal_segment, node);
-    return wal_segment_is_unlisted(wal, last) ? last : NULL;
+    struct wal_segment *last = wal_surplus(wal);
+    return last != NULL && wal_segment_is_unlisted(wal, last) ? last : NULL;
 }
 
 /* Nothing old is touched before the new generation's first header says where the old one ended. */
@@ -400,6 +413,6 @@ void wal_keep(struct wal *wal)
     struct wal_segment *segment = find_leaving(wal);
     if (segment != NULL)
         leave(wal, segment);
-    else if (wal->spare_count < (wal->is_held ? 1 : WAL_SPARES_WANTED))
+    else if (wal->spare_count < (wal->is_held || wal->options.is_brief ? 1 : WAL_SPARES_WANTED))
         prepare(wal);
 }

@@ -355,16 +355,20 @@ int wal_scan_run(struct wal_scan *scan)
 
 /* ---- a segment without a readable header ---- */
 
+/* Out of the segment's first sound batch. When that is not where a segment's batches begin, those
+ * before it are lost, and nobody knows how many: the gap then begins where the generation did, or
+ * where the segment before ended. */
 static void infer_header(const struct wal_batch_header *batch, uint64_t size,
                          struct wal_segment_header *ret_header)
 {
+    bool is_first = batch->offset == WAL_DATA_OFFSET;
     ret_header->state = WAL_HEADER_ACTIVE;
     ret_header->generation = batch->generation;
     ret_header->salt = batch->salt;
     ret_header->number = batch->segment;
     ret_header->segment_size = size;
     ret_header->previous = batch->segment - 1;
-    ret_header->last_before = batch->position_first - 1;
+    ret_header->last_before = is_first ? batch->position_first - 1 : batch->generation_base;
     ret_header->generation_base = batch->generation_base;
     ret_header->durable = batch->generation_base;
     ret_header->clock_ceiling = batch->clock_ceiling;

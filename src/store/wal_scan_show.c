@@ -54,16 +54,6 @@ static int64_t show_record(struct wal_scan *scan, uint32_t index, uint64_t offse
     return (int64_t)round_up((uint64_t)result, WAL_RECORD_ALIGNMENT);
 }
 
-/* The size, with padding, that the unverified header at `data` tells, or 0 when it cannot be. */
-static uint64_t told_size(const uint8_t *data, uint64_t size)
-{
-    if (size < RECORD_HEADER_SIZE)
-        return 0;
-    uint64_t told =
-        round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
-    return told <= size ? told : 0;
-}
-
 /* Records that were announced but not shown yet. */
 struct announced {
     uint32_t count; /* of the batch, from its begin */
@@ -76,7 +66,7 @@ static void announce(const struct wal_scan *scan, const struct wal_batch_header 
 {
     while (announced->count < min_u64(count, batch->record_count)) {
         const uint8_t *data = payload + announced->size;
-        uint64_t size = told_size(data, batch->payload_size - announced->size);
+        uint64_t size = wal_record_told_size(data, batch->payload_size - announced->size);
         if (size == 0) {
             announced->count = batch->record_count;
             return;
@@ -122,7 +112,7 @@ static bool sizes_add_up(const struct wal_batch_header *batch, const uint8_t *pa
 {
     uint64_t done = 0;
     for (uint32_t i = 0; i < batch->record_count; i++) {
-        uint64_t size = told_size(payload + done, batch->payload_size - done);
+        uint64_t size = wal_record_told_size(payload + done, batch->payload_size - done);
         if (size == 0)
             return false;
         done += size;
@@ -148,7 +138,7 @@ int scan_salvage(struct wal_scan *scan, uint32_t index, uint64_t offset,
             scan->found.damaged_last = max_u64(scan->found.damaged_last, batch->position_first + i);
             if (!may_skip)
                 break;
-            size = (int64_t)told_size(payload + done, left);
+            size = (int64_t)wal_record_told_size(payload + done, left);
         }
         done += (uint64_t)size;
     }

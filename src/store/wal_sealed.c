@@ -4,10 +4,11 @@
 /* A segment of which less than this part is alive is all but dead. */
 #define FADING_SHARE 64u
 
-static bool is_movable(const struct wal_segment *segment)
+static bool is_movable(const struct wal *wal, const struct wal_segment *segment)
 {
+    bool is_sound = !segment->is_damaged && !segment->is_unreadable;
     return segment->state == WAL_SEGMENT_SEALED && segment->is_settled && segment->live > 0 &&
-           !segment->is_damaged && !segment->is_unreadable;
+           (is_sound || wal->moves_damaged);
 }
 
 static bool is_there(const struct wal *wal, uint32_t file)
@@ -15,11 +16,16 @@ static bool is_there(const struct wal *wal, uint32_t file)
     return wal->table.segments[file] != NULL;
 }
 
+void wal_move_damaged(struct wal *wal)
+{
+    wal->moves_damaged = true;
+}
+
 uint64_t wal_sealed_bytes(const struct wal *wal)
 {
     uint64_t bytes = 0;
     for (uint32_t file = 0; file < wal->table.capacity; file++)
-        if (is_there(wal, file) && is_movable(wal->table.segments[file]))
+        if (is_there(wal, file) && is_movable(wal, wal->table.segments[file]))
             bytes += wal->table.segments[file]->end;
     return bytes;
 }
@@ -48,7 +54,7 @@ bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)
     const struct wal_segment *best = NULL;
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
         const struct wal_segment *segment = wal->table.segments[file];
-        if (segment != NULL && is_movable(segment) &&
+        if (segment != NULL && is_movable(wal, segment) &&
             (best == NULL || really_live(segment) < really_live(best)))
             best = segment;
     }
@@ -60,7 +66,7 @@ bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *r
     const struct wal_segment *first = NULL;
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
         const struct wal_segment *segment = wal->table.segments[file];
-        if (segment == NULL || !is_movable(segment) || segment->header.number <= after)
+        if (segment == NULL || !is_movable(wal, segment) || segment->header.number <= after)
             continue;
         if (first == NULL || segment->header.number < first->header.number)
             first = segment;

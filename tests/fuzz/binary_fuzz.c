@@ -9,6 +9,7 @@
  * 3. The requests do not depend on how the stream is cut into pieces.
  * 4. No byte beyond the given ones is read: each part lies alone on the heap, under ASan. */
 #include "base/prng.h"
+#include "fuzz.h"
 #include "proto/binary.h"
 
 #include <stdlib.h>
@@ -17,9 +18,6 @@
 /* Parts of a frame are tried at every size up to here, at random ones above. */
 #define PARTS_WHOLE_MAX 96
 #define PARTS_RANDOM_COUNT 16
-
-/* Unlike assert, there is nothing that could switch it off. */
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 struct stream {
     uint64_t ends[REQUESTS_MAX]; /* where each request ends */
@@ -42,9 +40,7 @@ static void require_same_request(const struct binary_request *part,
 static void require_part(const uint8_t *frame, uint64_t frame_size, size_t part_size, bool typed,
                          const struct binary_request *whole)
 {
-    uint8_t *part = malloc(part_size + (part_size == 0));
-    REQUIRE(part != NULL);
-    memcpy(part, frame, part_size);
+    uint8_t *part = fuzz_copy(frame, part_size);
     struct binary_request request;
     uint64_t announced_size = 1;
     REQUIRE(binary_parse(part, part_size, typed, &request, &announced_size) == BINARY_PARTIAL);
@@ -141,9 +137,7 @@ static void require_pieces(const uint8_t *data, size_t size, bool typed, struct 
     while (arrived < size && count < whole->count && result != BINARY_UNKNOWN_OP) {
         uint64_t piece_max = prng_below(prng, 4) == 0 ? size - arrived : 12;
         arrived += 1 + prng_below(prng, piece_max < size - arrived ? piece_max : size - arrived);
-        uint8_t *pending = malloc(arrived - position);
-        REQUIRE(pending != NULL);
-        memcpy(pending, data + position, arrived - position);
+        uint8_t *pending = fuzz_copy(data + position, arrived - position);
         size_t parsed = 0;
         do {
             struct binary_request request;
@@ -164,8 +158,6 @@ static void require_pieces(const uint8_t *data, size_t size, bool typed, struct 
     REQUIRE(count == whole->count);
     REQUIRE(result != BINARY_UNKNOWN_OP || whole->last == BINARY_UNKNOWN_OP);
 }
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

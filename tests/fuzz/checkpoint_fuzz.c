@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/checksum.h"
+#include "fuzz.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,14 +16,6 @@
 #define HEADER CHECKPOINT_BLOCK_HEADER_SIZE
 #define SIZE (2 * CHECKPOINT_BLOCK_MIN)
 #define INPUT_FROM 3
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
 
 static void put_good_block(enum checkpoint_kind kind, uint8_t *target)
 {
@@ -68,24 +61,24 @@ static void check_entry(enum checkpoint_kind kind, const uint8_t *entry)
         struct checkpoint_file file;
         if (checkpoint_file_decode(entry, &file) == 0) {
             checkpoint_file_encode(&file, again);
-            require(memcmp(again, entry, CHECKPOINT_FILE_SIZE) == 0);
+            REQUIRE(memcmp(again, entry, CHECKPOINT_FILE_SIZE) == 0);
         }
     } else if (kind == CHECKPOINT_SLOTS) {
         struct index_entry slot;
         uint64_t hash;
         index_unpack(entry, &hash, &slot);
-        require(checkpoint_location_key(slot.location) < CHECKPOINT_FILES_MAX);
+        REQUIRE(checkpoint_location_key(slot.location) < CHECKPOINT_FILES_MAX);
         if (slot.read_size > INDEX_RECORD_SIZE_MAX)
             return;
         index_pack(hash, &slot, again);
-        require(memcmp(again, entry, INDEX_PACKED_SIZE) == 0);
+        REQUIRE(memcmp(again, entry, INDEX_PACKED_SIZE) == 0);
     }
 }
 
 static void check_block(const struct checkpoint_block *block, uint8_t *data)
 {
     uint32_t used = HEADER + block->entry_count * checkpoint_entry_size(block->kind);
-    require(block->entry_count <= checkpoint_block_room(block->kind, block->size));
+    REQUIRE(block->entry_count <= checkpoint_block_room(block->kind, block->size));
     for (uint32_t at = HEADER; at < used; at += checkpoint_entry_size(block->kind))
         check_entry(block->kind, data + at);
     bool is_padded = true;
@@ -94,21 +87,21 @@ static void check_block(const struct checkpoint_block *block, uint8_t *data)
     uint8_t header[HEADER];
     memcpy(header, data, HEADER);
     checkpoint_block_encode(block, data);
-    require(!is_padded || memcmp(header, data, HEADER) == 0);
+    REQUIRE(!is_padded || memcmp(header, data, HEADER) == 0);
 }
 
 static void check_name(const uint8_t *data, size_t size)
 {
     char *name = calloc(1, size + 1);
-    require(name != NULL);
+    REQUIRE(name != NULL);
     if (size > 0)
         memcpy(name, data, size);
     uint64_t number;
     bool is_temporary;
     if (checkpoint_name_parse(name, &number, &is_temporary) == 0) {
         char path[CHECKPOINT_PATH_MAX];
-        require(checkpoint_path("d", number, is_temporary, path) == 0);
-        require(strcmp(path + 2, name) == 0);
+        REQUIRE(checkpoint_path("d", number, is_temporary, path) == 0);
+        REQUIRE(strcmp(path + 2, name) == 0);
     }
     free(name);
 }
@@ -116,13 +109,13 @@ static void check_name(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t *block = calloc(1, SIZE); /* on the heap, so that a read past it is seen */
-    require(block != NULL);
+    REQUIRE(block != NULL);
     make_block(data, size, block);
     struct checkpoint_block found;
     int result = checkpoint_block_decode(block, SIZE, &found);
-    require(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
+    REQUIRE(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
     bool is_sound = load_u32(block + 8) == crc32c(block + 12, HEADER - 12);
-    require(result == -EBADMSG || is_sound);
+    REQUIRE(result == -EBADMSG || is_sound);
     if (result == 0)
         check_block(&found, block);
     free(block);

@@ -18,6 +18,7 @@
 #include "base/bytes.h"
 #include "base/compress.h"
 #include "base/units.h"
+#include "fuzz.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -31,9 +32,6 @@
 #define OPTION_TEXT 0x80
 
 #define TEXT_SIZE_MAX ((uint64_t)300 * 1024) /* three blocks */
-
-/* Unlike assert, there is nothing that could switch it off. */
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 struct outcome {
     int result; /* decompressor_step's last */
@@ -238,8 +236,6 @@ static void fuzz_text(const uint8_t *piece, size_t piece_size, uint64_t size, si
     free(frame);
     free(text);
 }
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

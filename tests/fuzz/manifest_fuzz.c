@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/checksum.h"
+#include "fuzz.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,11 +14,6 @@
 
 #define BLOCK MANIFEST_BLOCK_SIZE
 #define PREFIX_SIZE 4u /* sealed, edits, offset (u16) */
-
-/* Unlike assert, there is nothing that could switch it off. */
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void make_block(const uint8_t *data, size_t size, uint8_t *bytes)
 {

@@ -7,6 +7,7 @@
  * recovery would: its header first, then as many bytes as the header says, each time with no byte
  * more in memory. The input as text is parsed as a name, too. */
 #include "base/checksum.h"
+#include "fuzz.h"
 #include "store/record.h"
 #include "store/segment_format.h"
 #include "store/segments.h"
@@ -20,14 +21,6 @@
 #define SIZE (2 * SEGMENT_BLOCK_SIZE)
 
 enum mode { MODE_SEAL = 1, MODE_CHUNK = 2 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
 
 static void put_header(uint8_t *target)
 {
@@ -80,25 +73,16 @@ static void make_bytes(const uint8_t *data, size_t size, uint8_t *bytes)
         seal(data[0], bytes);
 }
 
-/* The first bytes alone on the heap, so that a read past them is seen. */
-static uint8_t *cut(const uint8_t *bytes, size_t size)
-{
-    uint8_t *copy = malloc(size);
-    require(copy != NULL);
-    memcpy(copy, bytes, size);
-    return copy;
-}
-
 static void check_header(const uint8_t *bytes)
 {
-    uint8_t *block = cut(bytes, SEGMENT_BLOCK_SIZE);
+    uint8_t *block = fuzz_copy(bytes, SEGMENT_BLOCK_SIZE);
     uint8_t again[SEGMENT_BLOCK_SIZE];
     struct segment_header header;
     int result = segment_header_decode(block, &header);
-    require(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
+    REQUIRE(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
     if (result == 0) {
         segment_header_encode(&header, again);
-        require(memcmp(again, block, sizeof again) == 0);
+        REQUIRE(memcmp(again, block, sizeof again) == 0);
     }
     free(block);
 }
@@ -112,36 +96,36 @@ static void check_directory(const struct segment_chunk_header *header, const uin
         uint8_t again[SEGMENT_ENTRY_SIZE];
         struct segment_entry entry;
         segment_entry_decode(data, &entry);
-        require(entry.record_size > RECORD_HEADER_SIZE);
+        REQUIRE(entry.record_size > RECORD_HEADER_SIZE);
         segment_entry_encode(&entry, again);
-        require(memcmp(again, data, sizeof again) == 0);
+        REQUIRE(memcmp(again, data, sizeof again) == 0);
         at += round_up(entry.record_size, SEGMENT_RECORD_ALIGNMENT);
     }
-    require(at <= segment_chunk_size(header->record_count, header->records_size));
-    require(segment_chunk_size(header->record_count, header->records_size) <=
+    REQUIRE(at <= segment_chunk_size(header->record_count, header->records_size));
+    REQUIRE(segment_chunk_size(header->record_count, header->records_size) <=
             SEGMENT_CHUNK_SIZE_MAX);
 }
 
 static void check_chunk(const uint8_t *bytes)
 {
-    uint8_t *head = cut(bytes, SEGMENT_CHUNK_HEADER_SIZE);
+    uint8_t *head = fuzz_copy(bytes, SEGMENT_CHUNK_HEADER_SIZE);
     struct segment_chunk_header header;
     int result = segment_chunk_header_decode(head, &header);
     free(head);
-    require(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
+    REQUIRE(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
     if (result < 0)
         return;
     uint64_t size = segment_chunk_records_offset(header.record_count);
-    require(size <= SEGMENT_CHUNK_SIZE_MAX);
+    REQUIRE(size <= SEGMENT_CHUNK_SIZE_MAX);
     if (size > SIZE)
         return;
-    uint8_t *chunk = cut(bytes, size);
+    uint8_t *chunk = fuzz_copy(bytes, size);
     result = segment_directory_check(&header, chunk);
-    require(result == 0 || result == -EBADMSG);
+    REQUIRE(result == 0 || result == -EBADMSG);
     if (result == 0) {
         check_directory(&header, chunk);
         segment_chunk_header_encode(&header, chunk);
-        require(memcmp(chunk, bytes, size) == 0);
+        REQUIRE(memcmp(chunk, bytes, size) == 0);
     }
     free(chunk);
 }
@@ -149,12 +133,12 @@ static void check_chunk(const uint8_t *bytes)
 static void check_name(const uint8_t *data, size_t size)
 {
     char *name = calloc(1, size + 1);
-    require(name != NULL);
+    REQUIRE(name != NULL);
     if (size > 0)
         memcpy(name, data, size);
     uint64_t number;
     if (segment_name_parse(name, &number) == 0)
-        require(strlen(name) == strlen("seg-0123456789abcdef"));
+        REQUIRE(strlen(name) == strlen("seg-0123456789abcdef"));
     free(name);
 }
 
@@ -164,7 +148,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < INPUT_FROM)
         return 0;
     uint8_t *bytes = calloc(1, SIZE);
-    require(bytes != NULL);
+    REQUIRE(bytes != NULL);
     make_bytes(data, size, bytes);
     check_header(bytes);
     check_chunk(bytes);

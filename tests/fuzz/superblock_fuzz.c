@@ -7,20 +7,13 @@
 
 #include "base/bytes.h"
 #include "base/checksum.h"
+#include "fuzz.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BLOCK 4096
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
 
 static void make_block(const uint8_t *data, size_t size, uint8_t *block)
 {
@@ -43,17 +36,17 @@ static void make_block(const uint8_t *data, size_t size, uint8_t *block)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t *block = malloc(BLOCK); /* so that a read past it is seen */
-    require(block != NULL);
+    REQUIRE(block != NULL);
     make_block(data, size, block);
     struct superblock found;
     int result = superblock_decode(block, &found);
-    require(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
+    REQUIRE(result == 0 || result == -EBADMSG || result == -EPROTONOSUPPORT);
     bool is_sound = load_u32(block + 8) == crc32c(block + 12, BLOCK - 12);
-    require(result == -EBADMSG || is_sound);
+    REQUIRE(result == -EBADMSG || is_sound);
     if (result == 0) {
         uint8_t again[BLOCK];
         superblock_encode(&found, again);
-        require(memcmp(again, block, BLOCK) == 0);
+        REQUIRE(memcmp(again, block, BLOCK) == 0);
     }
     free(block);
     return 0;

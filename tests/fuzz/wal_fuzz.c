@@ -16,6 +16,7 @@
  * 3. The positions go on behind everything that was shown.
  * 4. No byte beyond an image is read: each lies alone on the heap, under ASan. */
 #include "base/prng.h"
+#include "fuzz.h"
 #include "store/wal_scan.h"
 
 #include <stdlib.h>
@@ -28,9 +29,6 @@
 #define VALUE_MAX 6000u
 #define CHANGE_SIZE 6u
 #define DIRECTORY_ID 0xD1D2D3D4D5D6D7D8
-
-/* Unlike assert, there is nothing that could switch it off. */
-#define REQUIRE(condition) ((condition) ? (void)0 : abort())
 
 struct images {
     struct wal_scan_segment places[SEGMENTS];

@@ -1,10 +1,9 @@
 /* A flood of writes that fills every buffer of the log: each connection is stopped and must go on.
  */
+#include "../support/sim_server.h"
 #include "base/bytes.h"
 #include "base/units.h"
-#include "io/io_sim.h"
 #include "minivault/protocol.h"
-#include "net/server.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -14,13 +13,6 @@
 #define VALUE_SIZE 2048
 #define REQUEST_SIZE (1 + 2 + 4 + 4 + 1 + VALUE_SIZE)
 #define ANSWERS_SIZE (REQUESTS * MINIVAULT_ANSWER_HEADER_SIZE)
-
-static void say_nothing(void *context, const char *line, uint32_t size)
-{
-    (void)context;
-    (void)line;
-    (void)size;
-}
 
 struct peer {
     struct sim_peer *peer;
@@ -76,38 +68,26 @@ static bool is_answered(const struct peer *peers)
 
 static void run(uint64_t seed, enum wal_durability durability)
 {
-    struct log log = {.level_min = LOG_ERROR, .write = say_nothing};
-    struct sim *sim = sim_create(seed);
-    struct sim_disk *disk = sim_disk_create(sim);
-    struct config config;
-    struct io_options options;
-    struct server *server = NULL;
-    struct io *io;
+    struct sim_server bench;
     struct peer peers[PEERS] = {0};
-    config_init_defaults(&config);
-    config.data_path = "/data";
-    config.durability = durability;
-    config.connections_max = 100;
-    config.cache_size = 64 * MIB;
-    server_io_options(&config, &options);
-    sim_host_open(sim, disk, &options, &io);
-    cr_assert_eq(server_open(io, &config, &log, &server), 0);
+    sim_server_init(&bench, seed);
+    bench.config.durability = durability;
+    bench.config.cache_size = 64 * MIB;
+    sim_server_open(&bench);
     for (uint32_t i = 0; i < PEERS; i++) {
         make_requests(&peers[i], i);
-        peers[i].peer = sim_connect(io, server_port(server), changed, &peers[i]);
+        peers[i].peer = sim_connect(bench.io, server_port(bench.server), changed, &peers[i]);
         send_more(&peers[i]);
     }
-    uint64_t give_up_ns = sim_now_ns(sim) + 60 * NS_PER_S;
-    while (!is_answered(peers) && sim_now_ns(sim) < give_up_ns)
-        cr_assert_eq(server_pass(server), 0);
+    uint64_t give_up_ns = sim_now_ns(bench.sim) + 60 * NS_PER_S;
+    while (!is_answered(peers) && sim_now_ns(bench.sim) < give_up_ns)
+        sim_server_pass(&bench);
     cr_assert(is_answered(peers), "seed %d: requests wait for ever", (int)seed);
     for (int i = 0; i < PEERS; i++) {
         sim_peer_close(peers[i].peer);
         free(peers[i].requests);
     }
-    io_close(io);
-    server_close(server);
-    sim_free(sim);
+    sim_server_close(&bench);
 }
 
 Test(flood, writes_that_waited_for_a_buffer_are_answered, .timeout = 120)

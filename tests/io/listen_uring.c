@@ -2,8 +2,10 @@
 #include "support.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -91,27 +93,61 @@ Test(io_listen, address_of_another_host_is_refused)
     world_close(world);
 }
 
-/* Column "tr" of /proc/net/tcp: 02 is a running keepalive timer. */
-Test(io_listen, accepted_connections_are_kept_alive)
+/* Columns "tx_queue" and "tr" of /proc/net/tcp: bytes that the kernel has of what was sent and the
+ * peer has not acknowledged; and the timer that runs, of which 2 is keepalive's. Of the only
+ * connection of `port`. */
+static void look_up(uint16_t server_port, unsigned *ret_queued, unsigned *ret_timer)
 {
-    struct world *world = world_open(NULL);
-    struct contract_server server;
-    contract_server_open(&server, world);
-    int peer;
-    (void)server_connect(&server, &peer);
     FILE *table = fopen("/proc/net/tcp", "r");
     cr_assert_not_null(table);
     char line[512];
-    unsigned port, state, timer, found = 0;
+    unsigned port, state, queued, timer, found = 0;
     while (fgets(line, sizeof line, table) != NULL) {
-        if (sscanf(line, "%*d: %*8x:%4x %*8x:%*x %2x %*8x:%*8x %2x:", &port, &state, &timer) == 3 &&
-            port == server.port && state == 1) {
-            cr_assert_eq(timer, 2);
+        if (sscanf(line, "%*d: %*8x:%4x %*8x:%*x %2x %8x:%*8x %2x:", &port, &state, &queued,
+                   &timer) == 4 &&
+            port == server_port && state == 1) {
+            *ret_queued = queued;
+            *ret_timer = timer;
             found++;
         }
     }
     (void)fclose(table);
     cr_assert_eq(found, 1);
+}
+
+Test(io_listen, accepted_connections_are_kept_alive)
+{
+    struct world *world = world_open(NULL);
+    struct contract_server server;
+    int peer;
+    (void)contract_server_connected(&server, world, &peer);
+    unsigned queued, timer;
+    look_up(server.port, &queued, &timer);
+    cr_assert_eq(timer, 2);
+    world_close(world);
+}
+
+/* 128 KiB, and one segment of at most 64 KiB that was begun below that. */
+Test(io_listen, kernel_keeps_little_for_a_peer_that_does_not_read)
+{
+    struct world *world = world_open(NULL);
+    struct io *io = world_io(world);
+    struct contract_server server;
+    int peer;
+    int socket = contract_server_connected(&server, world, &peer);
+    size_t size = 24 << 20;
+    uint8_t *data = calloc(1, size);
+    cr_assert_not_null(data);
+    struct io_send send = {.slices[0] = {data, size}};
+    io_send(io, &send, socket, 1);
+    run_passes(world, 100);
+    cr_assert(io_op_is_active(&send.op));
+    unsigned queued, timer;
+    look_up(server.port, &queued, &timer);
+    cr_assert_leq(queued, 192 << 10, "%u bytes", queued);
+    io_cancel(io, &send.op);
+    cr_assert_eq(io_wait(io, &send.op), -ECANCELED);
+    free(data);
     world_close(world);
 }
 
@@ -125,4 +161,46 @@ Test(io_listen, closed_world_frees_its_port_at_once)
         cr_assert_eq(error, 0, "%s", strerror(-error));
         world_close(world);
     }
+}
+
+/* Another program's listener with SO_REUSEPORT would let us join it, and we would take half of its
+ * connections. */
+Test(io_listen, shared_port_of_another_program_is_not_joined_by_the_first)
+{
+    struct world *world = world_open(NULL);
+    int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    cr_assert_eq(setsockopt(other, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on), 0);
+    cr_assert_eq(bind(other, (struct sockaddr *)&address, size), 0);
+    cr_assert_eq(listen(other, 16), 0);
+    cr_assert_eq(getsockname(other, (struct sockaddr *)&address, &size), 0);
+    struct io_listener listener;
+    int error = io_listen_shared(world_io(world), "127.0.0.1", ntohs(address.sin_port), 16, true,
+                                 &listener);
+    cr_assert_eq(error, -EADDRINUSE);
+    (void)close(other);
+    world_close(world);
+}
+
+Test(io_listen, shared_listener_comes_with_a_descriptor_of_the_same_socket)
+{
+    struct world *world = world_open(NULL);
+    struct io_listener listener;
+    cr_assert_eq(io_listen_shared(world_io(world), "127.0.0.1", 0, 16, true, &listener), 0);
+    struct sockaddr_in address;
+    socklen_t size = sizeof address;
+    cr_assert_eq(getsockname(listener.descriptor, (struct sockaddr *)&address, &size), 0);
+    cr_assert_eq(ntohs(address.sin_port), listener.port);
+    int is_listening = 0, is_shared = 0;
+    size = sizeof is_listening;
+    cr_assert_eq(getsockopt(listener.descriptor, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &size),
+                 0);
+    cr_assert_eq(getsockopt(listener.descriptor, SOL_SOCKET, SO_REUSEPORT, &is_shared, &size), 0);
+    cr_assert(is_listening && is_shared);
+    cr_assert_neq(fcntl(listener.descriptor, F_GETFD) & FD_CLOEXEC, 0);
+    cr_assert_eq(close(listener.descriptor), 0);
+    /* The ring's own reference is enough. */
+    cr_assert_geq(world_peer_connect(world, listener.port), 0);
+    world_close(world);
 }

@@ -147,16 +147,21 @@ static inline void bench_init(struct bench *bench, uint64_t seed, uint32_t key_c
     };
 }
 
-/* Returns what store_open said. */
-static inline int bench_start(struct bench *bench)
+static inline void bench_open_host(const struct bench *bench, struct io **ret_io)
 {
     struct io_options options = {.files_max = store_files_max(),
                                  .sockets_max = 4,
                                  .receive_buffer_size = 4096,
                                  .receive_buffer_count = 4,
                                  .region_size = store_region_size(&bench->options)};
+    sim_host_open(bench->sim, bench->disk, &options, ret_io);
+}
+
+/* Returns what store_open said. */
+static inline int bench_start(struct bench *bench)
+{
     if (bench->io == NULL)
-        sim_host_open(bench->sim, bench->disk, &options, &bench->io);
+        bench_open_host(bench, &bench->io);
     bench->store = NULL;
     bench->failed = 0;
     int result = store_open(bench->io, &bench->log, &bench->options, &bench->store);
@@ -398,20 +403,25 @@ static inline bool bench_check_recovered(struct bench *bench, uint32_t key,
     return true;
 }
 
-/* Without a crash: every key is as the last write left it. */
-static inline void bench_check_all(struct bench *bench)
+/* Without a crash: the key is as the last write left it. */
+static inline void bench_check_key(struct bench *bench, uint32_t key)
 {
     struct bench_found found;
-    for (uint32_t key = 0; key < bench->key_count + BENCH_FILLERS; key++) {
-        const struct bench_key *model = &bench->keys[key];
-        cr_assert(bench_get(bench, key, &found));
-        bool is_absent = model->newest == 0 || model->newest == model->deleted;
-        cr_assert_eq(found.status, is_absent ? STORE_NOT_FOUND : STORE_OK,
-                     "seed %" PRIu64 ": key %u answers %d", bench->seed, key, found.status);
-        cr_assert(is_absent || found.number == model->newest,
-                  "seed %" PRIu64 ": key %u is at write %u, not at %u", bench->seed, key,
-                  found.number, model->newest);
-    }
+    const struct bench_key *model = &bench->keys[key];
+    cr_assert(bench_get(bench, key, &found));
+    bool is_absent = model->newest == 0 || model->newest == model->deleted;
+    cr_assert_eq(found.status, is_absent ? STORE_NOT_FOUND : STORE_OK,
+                 "seed %" PRIu64 ": key %u of partition %u answers %d", bench->seed, key,
+                 bench_partition(bench, key), found.status);
+    cr_assert(is_absent || found.number == model->newest,
+              "seed %" PRIu64 ": key %u is at write %u, not at %u", bench->seed, key, found.number,
+              model->newest);
+}
+
+static inline void bench_check_all(struct bench *bench)
+{
+    for (uint32_t key = 0; key < bench->key_count + BENCH_FILLERS; key++)
+        bench_check_key(bench, key);
 }
 
 /* A clean end, or one as bad as can be; then the next start, and everything is there. */

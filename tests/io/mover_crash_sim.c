@@ -29,6 +29,7 @@ static void choose_options(struct bench *bench)
     static const uint64_t checkpoints[] = {1, 50, 500, UINT64_MAX};
     struct prng *prng = &bench->prng;
     bench->options.log_keep_bytes = prng_below(prng, 2) == 0 ? 1 : BENCH_SEGMENT_SIZE;
+    bench->options.mover_stage = prng_below(prng, 2) == 0 ? 16 * KIB : 0;
     bench->options.checkpoint_min = checkpoints[prng_below(prng, 4)];
     bench->options.cache_size = (64 + prng_below(prng, 512)) * KIB;
 }

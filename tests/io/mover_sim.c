@@ -2,6 +2,7 @@
 #include "mover_bench.h"
 
 #include "store/manifest_internal.h"
+#include "store/wal_internal.h"
 
 static struct bench *bench_new(uint32_t key_count, uint32_t partitions)
 {
@@ -137,6 +138,70 @@ Test(mover, log_is_kept_up_to_what_it_may_keep)
     bench_delete_it(bench);
 }
 
+static uint64_t log_files(const struct bench *bench)
+{
+    struct wal_stats stats;
+    wal_stats(bench->store->wal, &stats);
+    return stats.segments;
+}
+
+/* Of all that waits in the log, a quarter of a segment at a time. */
+Test(mover, one_job_fills_the_stage_several_times)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    bench_init(bench, 9, 900, 5);
+    bench->options.mover_stage = BENCH_SEGMENT_SIZE / 4;
+    cr_assert_eq(bench_start(bench), 0);
+    bench_pause(bench, true);
+    write_all(bench, 0, 900, 3000);
+    bench_roll(bench);
+    bench_pause(bench, false);
+    bench_settle(bench);
+    struct mover_stats moves = bench_moves(bench);
+    cr_assert_geq(moves.moved_bytes, 8 * BENCH_SEGMENT_SIZE);
+    uint64_t stages = moves.moved_bytes / bench->options.mover_stage;
+    cr_assert_leq(moves.jobs, stages / 3 * 2, "%" PRIu64 " jobs of %" PRIu64 " stages", moves.jobs,
+                  stages);
+    check_accounts(bench);
+    bench_check_all(bench);
+    bench_end(bench);
+    cr_assert_eq(bench_start(bench), 0);
+    check_accounts(bench);
+    bench_check_all(bench);
+    bench_delete_it(bench);
+}
+
+/* As long as it is in use, so that none is made anew. */
+Test(mover, spare_segments_stay_for_a_log_that_grows_again)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    bench_init(bench, 11, 900, 5);
+    bench->options.log_keep_bytes = 4 * BENCH_SEGMENT_SIZE;
+    cr_assert_eq(bench_start(bench), 0);
+    uint64_t most = 0;
+    for (uint32_t burst = 0; burst < 4; burst++) {
+        bench_pause(bench, true);
+        write_all(bench, 0, burst == 0 ? 900 : 200, 3000);
+        if (burst > 0)
+            cr_assert_leq(log_files(bench), most, "none is made anew");
+        most = max_u64(most, log_files(bench));
+        bench_pause(bench, false);
+        while (mover_is_busy(bench->store->mover) ||
+               wal_sealed_bytes(bench->store->wal) > 8 * BENCH_SEGMENT_SIZE)
+            write_all(bench, 0, 1, 8);
+        cr_assert_geq(log_files(bench), most - 1, "%" PRIu64 " of %" PRIu64, log_files(bench),
+                      most);
+    }
+    cr_assert_geq(most, 11);
+    cr_assert_leq(most, 9 + WAL_SPARES_KEPT + 2, "two and a quarter times four");
+    cr_assert(bench_run(bench, 10 * NS_PER_S));
+    cr_assert_leq(bench->store->wal->spare_count, WAL_SPARES_KEPT);
+    cr_assert_leq(wal_sealed_bytes(bench->store->wal), 2 * bench->options.log_keep_bytes,
+                  "twice, where the oldest segment is all but dead");
+    bench_check_all(bench);
+    bench_delete_it(bench);
+}
+
 /* A segment has about a hundred of these records, and one in three has one left when its turn
  * comes; in as long again it has none. */
 Test(mover, segments_that_are_all_but_dead_are_left_to_die)
@@ -154,13 +219,6 @@ Test(mover, segments_that_are_all_but_dead_are_left_to_die)
                   bench_moves(bench).jobs, wal_number(bench->store->wal));
     bench_check_all(bench);
     bench_delete_it(bench);
-}
-
-static uint64_t log_files(const struct bench *bench)
-{
-    struct wal_stats stats;
-    wal_stats(bench->store->wal, &stats);
-    return stats.segments;
 }
 
 /* Those that the newest header lists stay, until the log goes on in another segment. */

@@ -6,9 +6,8 @@ Test(io_operation, submitting_never_completes)
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct probe probes[5];
     for (int i = 0; i < 5; i++)
         probe_init(&probes[i]);
@@ -56,9 +55,8 @@ Test(io_operation, multishot_stays_active_within_its_completions)
 {
     struct world *world = world_open(NULL);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     cr_assert(io_op_is_active(&server.accept));
     struct probe receive;
     probe_init(&receive);
@@ -204,9 +202,8 @@ Test(io_operation, closing_a_world_ends_what_is_active)
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     int file = open_file(world, "f", IO_OPEN_WRITE | IO_OPEN_CREATE);
     struct probe *probes = calloc(8, sizeof *probes);
     for (int i = 0; i < 8; i++)

@@ -147,6 +147,21 @@ Test(io_path, directory_may_be_there_already)
     world_close(world);
 }
 
+Test(io_path, only_an_empty_directory_is_removed)
+{
+    struct world *world = world_open(NULL);
+    struct io *io = world_io(world);
+    cr_assert_eq(io_make_directory(io, world_path(world, "d")), 0);
+    create(world, "d/f", 10);
+    cr_assert_eq(io_remove_directory(io, world_path(world, "d")), -ENOTEMPTY);
+    cr_assert_eq(io_remove_directory(io, world_path(world, "d/f")), -ENOTDIR);
+    cr_assert_eq(rename_file(world, "d/f", "f"), 0);
+    cr_assert_eq(io_remove_directory(io, world_path(world, "d")), 0);
+    cr_assert_eq(io_remove_directory(io, world_path(world, "d")), -ENOENT);
+    cr_assert_eq(size_of(world, "f"), 10);
+    world_close(world);
+}
+
 Test(io_path, disk_space_is_plausible)
 {
     struct world *world = world_open(NULL);

@@ -16,9 +16,8 @@ static void large_stream_arrives_whole(bool single)
 {
     struct world *world = open_mode(single, 4096, 16);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct receiver receiver;
     receiver_start(&receiver, world, socket, 1);
     uint64_t sent = 0, size = 8 * MIB;
@@ -49,9 +48,8 @@ static void end_comes_after_all_bytes(bool single)
 {
     struct world *world = open_mode(single, 512, 2);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     uint64_t sent = 0;
     peer_send_stream(world, peer, 2, &sent, 5000);
     world_peer_close(world, peer);
@@ -120,9 +118,8 @@ static void cancelled_one_ends_and_can_go_on(bool single)
     struct world *world = open_mode(single, 512, 4);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct receiver receiver;
     receiver_start(&receiver, world, socket, 6);
     uint64_t sent = 0, size = 200000;
@@ -182,9 +179,8 @@ static void completion_may_cancel_its_own(bool single)
 {
     struct world *world = open_mode(single, 512, 4);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct quitter quitter = {.op.done = quitter_done, .io = world_io(world)};
     io_receive(quitter.io, &quitter.op, socket);
     uint64_t sent = 0;
@@ -210,9 +206,8 @@ Test(io_receive, into_own_buffer_takes_at_most_what_it_holds)
     struct world *world = open_mode(false, 4096, 16);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     uint8_t buffer[300];
     struct probe probe;
     probe_init(&probe);
@@ -242,9 +237,8 @@ Test(io_receive, into_own_buffer_can_be_cancelled)
 {
     struct world *world = open_mode(false, 4096, 16);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     uint8_t buffer[300];
     struct probe probe;
     probe_init(&probe);
@@ -263,9 +257,8 @@ Test(io_receive, switching_to_an_own_buffer_loses_nothing)
     struct world *world = open_mode(false, 512, 8);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct receiver receiver;
     receiver_start(&receiver, world, socket, 11);
     uint64_t sent = 0, size = 300000;

@@ -210,7 +210,7 @@ static inline void set_large(struct bench *bench, uint32_t number)
     struct store_upload *upload;
     uint64_t gate;
     make_key(&key, "large", number);
-    cr_assert_eq(store_upload_begin(bench->store, key.slice, LARGE_SIZE, &events, &upload),
+    cr_assert_eq(store_upload_begin(bench->store, key.slice, LARGE_SIZE, NULL, &events, &upload),
                  STORE_OK);
     struct value_writer *writer = store_upload_writer(upload);
     for (uint32_t sent = 0; sent < LARGE_SIZE;) {

@@ -321,6 +321,62 @@ Test(segments, removed_segment_goes_with_its_file)
     bench_close(&bench);
 }
 
+/* Segment 1 with a file of so many bytes, all of which count. */
+static void add_large_file(struct bench *bench, uint64_t size)
+{
+    add_files(bench, 1);
+    struct io_op op = {0};
+    io_truncate(world_io(bench->world), &op, segment_file(bench->world, 1), size);
+    RUN_UNTIL(bench->world, !io_op_is_active(&op));
+    segment_set_end(bench->segments, bench->at[1], size);
+}
+
+/* Whether the file has a block that begins there. */
+static bool file_reaches(struct bench *bench, uint64_t number, uint64_t offset)
+{
+    int file = open_segment_file(bench->world, number, IO_OPEN_READ);
+    if (file < 0)
+        return false;
+    int32_t result = read_file(bench->world, file, bench->block, SEGMENT_BLOCK_SIZE, offset);
+    cr_assert_eq(close_file(bench->world, file), 0);
+    return result == (int32_t)SEGMENT_BLOCK_SIZE;
+}
+
+#define LARGE_FILE (9 * MIB)
+
+Test(segments, large_file_goes_piece_by_piece)
+{
+    struct bench bench;
+    bench_open(&bench, 8);
+    add_large_file(&bench, LARGE_FILE);
+    cr_assert(file_reaches(&bench, 1, LARGE_FILE - SEGMENT_BLOCK_SIZE));
+    remove_segment(&bench, 1, true);
+    for (uint64_t left = LARGE_FILE; left > 2 * MIB; left -= MIB) {
+        cr_assert(segments_are_going(bench.segments));
+        RUN_UNTIL(bench.world, !file_reaches(&bench, 1, left - SEGMENT_BLOCK_SIZE));
+        cr_assert(file_exists(&bench, 1), "%" PRIu64 " bytes are left", left);
+    }
+    RUN_UNTIL(bench.world, !segments_are_busy(bench.segments));
+    cr_assert(!file_exists(&bench, 1));
+    bench_close(&bench);
+}
+
+Test(segments, large_file_goes_at_once_when_there_is_a_hurry)
+{
+    struct bench bench;
+    bench_open(&bench, 8);
+    add_large_file(&bench, LARGE_FILE);
+    remove_segment(&bench, 1, true);
+    RUN_UNTIL(bench.world, !file_reaches(&bench, 1, LARGE_FILE - SEGMENT_BLOCK_SIZE));
+    segments_set_hurry(bench.segments, true);
+    for (bool is_whole = true; file_exists(&bench, 1);) {
+        cr_assert(is_whole, "no further pieces");
+        is_whole = file_reaches(&bench, 1, 4 * MIB);
+        run_passes(bench.world, 1);
+    }
+    bench_close(&bench);
+}
+
 Test(segments, removed_segment_is_kept_for_who_pins_it)
 {
     struct bench bench;

@@ -14,9 +14,8 @@ Test(io_send, one_slice_arrives)
 {
     struct world *world = world_open(NULL);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     uint8_t data[1000];
     stream_fill(1, 0, data, sizeof data);
     struct io_send send = {.slices[0] = {data, sizeof data}};
@@ -32,9 +31,8 @@ Test(io_send, slices_of_several_megabytes_arrive_whole_and_in_order)
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     static const uint32_t sizes[IO_SLICES_MAX] = {3 << 20, 1, 2 << 20, 4096,
                                                   5 << 20, 7, 1,       3 << 20};
     uint64_t total = 0;
@@ -57,9 +55,8 @@ Test(io_send, waits_for_a_peer_that_does_not_read)
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     size_t size = 24 * MIB;
     uint8_t *data = malloc(size);
     stream_fill(3, 0, data, size);
@@ -80,9 +77,8 @@ Test(io_send, cancelled_one_ends)
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     size_t size = 24 * MIB;
     uint8_t *data = calloc(1, size);
     for (uint32_t count = 1; count <= 2; count++) {
@@ -103,9 +99,8 @@ Test(io_send, to_a_closed_peer_is_an_error_not_a_signal)
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     world_peer_reset(world, peer);
     run_passes(world, 20);
     uint8_t data[100] = {0};

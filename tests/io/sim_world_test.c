@@ -129,6 +129,34 @@ static void pair_open(struct pair *pair, uint64_t seed)
     pair->socket = pair->accept.result;
 }
 
+/* The shards of a node are worlds of one machine. */
+Test(sim_world, worlds_of_a_machine_share_a_port)
+{
+    static const struct io_options options = WORLD_OPTIONS;
+    struct machine machine;
+    struct io *other;
+    struct io_listener listeners[2] = {0};
+    struct probe accepts[2];
+    machine_open(&machine, 7);
+    sim_host_open(machine.sim, machine.disk, &options, &other);
+    struct io *worlds[2] = {machine.io, other};
+    for (int i = 0; i < 2; i++) {
+        uint16_t port = i == 0 ? 0 : listeners[0].port;
+        cr_assert_eq(io_listen_shared(worlds[i], NULL, port, 64, i == 0, &listeners[i]), 0);
+        probe_init(&accepts[i]);
+        io_accept(worlds[i], &accepts[i].op, listeners[i].handle);
+    }
+    for (int i = 0; i < 40; i++)
+        (void)sim_connect(machine.io, listeners[0].port, NULL, NULL);
+    while (accepts[0].count + accepts[1].count < 40)
+        for (int i = 0; i < 2; i++)
+            cr_assert_geq(io_run(worlds[i], NS_PER_MS), 0);
+    cr_assert_gt(accepts[0].count, 8);
+    cr_assert_gt(accepts[1].count, 8);
+    io_close(other);
+    machine_close(&machine);
+}
+
 Test(sim_world, killed_process_closes_its_connections)
 {
     for (uint64_t seed = 0; seed < 50; seed++) {

@@ -1,6 +1,8 @@
 /* Sockets: listening, accepting, the ends of a connection, and how many there may be. */
 #include "support.h"
 
+#include <unistd.h>
+
 Test(io_socket, port_in_use_is_refused)
 {
     struct world *world = world_open(NULL);
@@ -11,6 +13,85 @@ Test(io_socket, port_in_use_is_refused)
     int error = io_listen(world_io(world), "127.0.0.1", server.port, 16, &listener, &port);
     cr_assert_eq(error, -EADDRINUSE);
     cr_assert_eq(listener, -77, "outputs are untouched on failure");
+    world_close(world);
+}
+
+/* ---- a shared port ---- */
+
+#define SHARED_PEERS 200
+
+/* A listener of a shared port, and the sockets that it gave. */
+struct sharer {
+    struct contract_server server;
+    struct io_listener listener;
+};
+
+static void sharer_open(struct sharer *sharer, struct world *world, uint16_t port, bool is_first)
+{
+    memset(sharer, 0, sizeof *sharer);
+    sharer->server.world = world;
+    sharer->listener.handle = -77;
+    int error =
+        io_listen_shared(world_io(world), "127.0.0.1", port, 512, is_first, &sharer->listener);
+    cr_assert_eq(error, 0, "%s", strerror(-error));
+    cr_assert_geq(sharer->listener.handle, 0);
+    sharer->server.listener = sharer->listener.handle;
+    sharer->server.port = sharer->listener.port;
+    contract_server_accept(&sharer->server);
+}
+
+static void sharer_close(struct sharer *sharer)
+{
+    if (sharer->listener.descriptor >= 0)
+        (void)close(sharer->listener.descriptor);
+    io_cancel(world_io(sharer->server.world), &sharer->server.accept);
+    RUN_UNTIL(sharer->server.world, !io_op_is_active(&sharer->server.accept));
+    close_socket(sharer->server.world, sharer->listener.handle);
+}
+
+Test(io_socket, listeners_that_share_a_port_share_its_connections)
+{
+    struct world *world = world_open(&(struct io_options){.sockets_max = 512,
+                                                          .files_max = 8,
+                                                          .receive_buffer_size = 4096,
+                                                          .receive_buffer_count = 64});
+    struct sharer first, second;
+    sharer_open(&first, world, 0, true);
+    sharer_open(&second, world, first.listener.port, false);
+    cr_assert_eq(second.listener.port, first.listener.port);
+    for (int i = 0; i < SHARED_PEERS; i++)
+        cr_assert_geq(world_peer_connect(world, first.listener.port), 0);
+    RUN_UNTIL(world, first.server.socket_count + second.server.socket_count == SHARED_PEERS);
+    cr_assert_gt(first.server.socket_count, SHARED_PEERS / 4);
+    cr_assert_gt(second.server.socket_count, SHARED_PEERS / 4);
+    sharer_close(&first);
+    uint32_t before = second.server.socket_count;
+    cr_assert_geq(world_peer_connect(world, second.listener.port), 0);
+    RUN_UNTIL(world, second.server.socket_count == before + 1);
+    sharer_close(&second);
+    world_close(world);
+}
+
+Test(io_socket, shared_port_is_taken_by_one_first_and_joined_only_when_it_is_shared)
+{
+    struct world *world = world_open(NULL);
+    struct contract_server alone;
+    contract_server_open(&alone, world);
+    struct io_listener listener = {.handle = -77};
+    struct io *io = world_io(world);
+    cr_assert_eq(io_listen_shared(io, "127.0.0.1", alone.port, 16, true, &listener), -EADDRINUSE);
+    cr_assert_eq(io_listen_shared(io, "127.0.0.1", alone.port, 16, false, &listener), -EADDRINUSE);
+    struct sharer first;
+    sharer_open(&first, world, 0, true);
+    uint16_t port = first.listener.port;
+    cr_assert_eq(io_listen_shared(io, "127.0.0.1", port, 16, true, &listener), -EADDRINUSE);
+    cr_assert_eq(listener.handle, -77, "outputs are untouched on failure");
+    int handle;
+    uint16_t got;
+    cr_assert_eq(io_listen(io, "127.0.0.1", port, 16, &handle, &got), -EADDRINUSE);
+    cr_assert_eq(io_listen_shared(io, "localhost", port, 16, false, &listener), -EINVAL);
+    sharer_close(&first);
+    cr_assert_eq(io_listen(io, "127.0.0.1", port, 16, &handle, &got), 0);
     world_close(world);
 }
 
@@ -144,9 +225,8 @@ Test(io_socket, half_closed_by_the_peer_can_still_be_answered)
 {
     struct world *world = world_open(NULL);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct receiver receiver;
     receiver_start(&receiver, world, socket, 3);
     uint64_t sent = 0;
@@ -169,9 +249,8 @@ Test(io_socket, shutdown_sends_the_end_and_still_receives)
 {
     struct world *world = world_open(NULL);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct io_op shutdown = {0};
     io_shutdown(world_io(world), &shutdown, socket);
     cr_assert_eq(io_wait(world_io(world), &shutdown), 0);
@@ -195,9 +274,8 @@ Test(io_socket, reset_ends_the_receive_and_the_send)
     struct world *world = world_open(NULL);
     struct io *io = world_io(world);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct receiver receiver;
     receiver_start(&receiver, world, socket, 0);
     size_t size = 32 * MIB;

@@ -1,10 +1,9 @@
 /* Clients that ask for a large value and do not read it hold the buffers that all share. Whoever
  * reads gets them all the same, soon. */
+#include "../support/sim_server.h"
 #include "base/bytes.h"
 #include "base/units.h"
-#include "io/io_sim.h"
 #include "minivault/protocol.h"
-#include "net/server.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -13,21 +12,6 @@
 #define VALUE_SIZE ((uint32_t)(20 * MIB))
 #define SET_HEAD_SIZE (1 + 2 + 1 + 4 + 1)
 #define PATIENCE_NS (60 * NS_PER_S)
-
-static void say_nothing(void *context, const char *line, uint32_t size)
-{
-    (void)context;
-    (void)line;
-    (void)size;
-}
-
-struct bench {
-    struct sim *sim;
-    struct server *server;
-    struct io *io;
-    struct config config;
-    struct log log;
-};
 
 struct peer {
     struct sim_peer *peer;
@@ -55,39 +39,17 @@ static void changed(struct sim_peer *sim_peer, void *context)
     }
 }
 
-static void bench_open(struct bench *bench, uint64_t seed)
-{
-    struct io_options options;
-    *bench = (struct bench){.log = {.level_min = LOG_ERROR, .write = say_nothing}};
-    bench->sim = sim_create(seed);
-    config_init_defaults(&bench->config);
-    bench->config.data_path = "/data";
-    bench->config.connections_max = 100;
-    bench->config.cache_size = 8 * MIB;
-    bench->config.stream_buffers = BUFFERS;
-    server_io_options(&bench->config, &options);
-    sim_host_open(bench->sim, sim_disk_create(bench->sim), &options, &bench->io);
-    cr_assert_eq(server_open(bench->io, &bench->config, &bench->log, &bench->server), 0);
-}
-
-static void bench_close(struct bench *bench)
-{
-    io_close(bench->io);
-    server_close(bench->server);
-    sim_free(bench->sim);
-}
-
 /* Runs until it has received `wanted`, at most so long. Returns whether it has. */
-static bool run_until(struct bench *bench, const struct peer *peer, uint64_t wanted,
+static bool run_until(struct sim_server *bench, const struct peer *peer, uint64_t wanted,
                       uint64_t patience_ns)
 {
     uint64_t end_ns = sim_now_ns(bench->sim) + patience_ns;
     while (peer->received < wanted && sim_now_ns(bench->sim) < end_ns)
-        cr_assert_eq(server_pass(bench->server), 0);
+        sim_server_pass(bench);
     return peer->received >= wanted;
 }
 
-static void peer_open(struct bench *bench, struct peer *peer, uint8_t op, uint64_t read_max)
+static void peer_open(struct sim_server *bench, struct peer *peer, uint8_t op, uint64_t read_max)
 {
     uint32_t value_size = op == MINIVAULT_SET ? VALUE_SIZE : 0;
     peer->read_max = read_max;
@@ -112,10 +74,12 @@ static void peer_close(struct peer *peer)
  * soon as it is free: nobody waits for a first piece, only the reader for its next one. */
 Test(stall, who_reads_goes_on_although_all_buffers_are_with_those_who_do_not, .timeout = 120)
 {
-    struct bench bench;
+    struct sim_server bench;
     struct peer writer = {0}, reader = {0}, stalled[BUFFERS] = {0};
     uint64_t all = MINIVAULT_ANSWER_HEADER_SIZE + VALUE_SIZE;
-    bench_open(&bench, 1);
+    sim_server_init(&bench, 1);
+    bench.config.stream_buffers = BUFFERS;
+    sim_server_open(&bench);
     peer_open(&bench, &writer, MINIVAULT_SET, MINIVAULT_ANSWER_HEADER_SIZE);
     cr_assert(run_until(&bench, &writer, MINIVAULT_ANSWER_HEADER_SIZE, PATIENCE_NS));
     peer_open(&bench, &reader, MINIVAULT_GET, MINIVAULT_ANSWER_HEADER_SIZE);
@@ -131,5 +95,5 @@ Test(stall, who_reads_goes_on_although_all_buffers_are_with_those_who_do_not, .t
         peer_close(&stalled[i]);
     peer_close(&reader);
     peer_close(&writer);
-    bench_close(&bench);
+    sim_server_close(&bench);
 }

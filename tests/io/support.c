@@ -85,12 +85,17 @@ void contract_server_open(struct contract_server *server, struct world *world)
 {
     memset(server, 0, sizeof *server);
     server->world = world;
-    server->accept.done = accept_done;
     int error = io_listen(world_io(world), "127.0.0.1", 0, 512, &server->listener, &server->port);
     cr_assert_eq(error, 0, "io_listen: %s", strerror(-error));
     cr_assert_geq(server->listener, 0);
     cr_assert_neq(server->port, 0);
-    io_accept(world_io(world), &server->accept, server->listener);
+    contract_server_accept(server);
+}
+
+void contract_server_accept(struct contract_server *server)
+{
+    server->accept.done = accept_done;
+    io_accept(world_io(server->world), &server->accept, server->listener);
 }
 
 int server_connect(struct contract_server *server, int *ret_peer)
@@ -101,6 +106,12 @@ int server_connect(struct contract_server *server, int *ret_peer)
     RUN_UNTIL(server->world, server->socket_count == before + 1);
     *ret_peer = peer;
     return server->sockets[before];
+}
+
+int contract_server_connected(struct contract_server *server, struct world *world, int *ret_peer)
+{
+    contract_server_open(server, world);
+    return server_connect(server, ret_peer);
 }
 
 void close_socket(struct world *world, int socket)

@@ -72,8 +72,14 @@ struct contract_server {
 /* Listens on 127.0.0.1 and accepts. */
 void contract_server_open(struct contract_server *server, struct world *world);
 
+/* Accepts from server->listener, which the caller made. */
+void contract_server_accept(struct contract_server *server);
+
 /* A connection: returns its socket, and the peer at its other end. */
 int server_connect(struct contract_server *server, int *ret_peer);
+
+/* Both: a server, and its first connection. */
+int contract_server_connected(struct contract_server *server, struct world *world, int *ret_peer);
 
 /* Closes a socket and waits for it. */
 void close_socket(struct world *world, int socket);

@@ -111,9 +111,8 @@ Test(io_wake, idle_world_uses_no_processor)
 {
     struct world *world = open_busy(50 * NS_PER_US);
     struct contract_server server;
-    contract_server_open(&server, world);
     int peer;
-    int socket = server_connect(&server, &peer);
+    int socket = contract_server_connected(&server, world, &peer);
     struct receiver receiver;
     receiver_start(&receiver, world, socket, 1);
     for (uint64_t sent = 0; sent < 200;) { /* enough near sleeps to arm the spin */

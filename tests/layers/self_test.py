@@ -26,6 +26,9 @@ CLEAN = {
     "src/admin/admin.h": '#include "base/list.h"\n',
     "src/admin/admin_files.c": "int f(void)\n{\n    return open(0, 0);\n}\n",
     "include/minivault/protocol.h": "enum { A };\n",
+    "bpf/steer.h": "#include <stdint.h>\n",
+    "src/net/steer.h": '#include "bpf/steer.h"\n',
+    "src/net/steer.c": '#include "build/bpf/steer.skel.h"\n#include "net/steer.h"\n',
 }
 
 # name, file, content, what the complaint says
@@ -52,6 +55,10 @@ PLANTED = [
     ("liburing_elsewhere", "src/net/a.c", "#include <liburing.h>\n", "must not include the library"),
     ("second_zstd", "src/store/a.c", "#include <zstd.h>\n", "must not include the library"),
     ("libbpf_elsewhere", "src/io/a.c", "#include <bpf/libbpf.h>\n", "must not include the library"),
+    ("skeleton_elsewhere", "src/net/a.c", '#include "build/bpf/steer.skel.h"\n',
+     "must not include the library"),
+    ("io_includes_bpf", "src/io/a.c", '#include "bpf/steer.h"\n', "io must not include"),
+    ("bpf_includes_src", "bpf/a.h", '#include "base/list.h"\n', "bpf must not include"),
     ("second_sodium", "src/net/a.c", "#include <sodium.h>\n", "only one file"),
     ("clock_around_io", "src/store/a.c", "int f(void)\n{\n    return clock_gettime(0, 0);\n}\n",
      "goes around io.h"),

@@ -289,24 +289,33 @@ void checker_begin_process(struct checker *checker, uint64_t now_ns)
     checker->process_began_ns = now_ns;
 }
 
-bool checker_check_instant(struct checker *checker)
+static bool check_log(struct checker *checker, const uint32_t *logs, uint32_t log)
 {
-    uint32_t youngest = 0;
-    uint32_t oldest = 0;
-    for (uint32_t key = 1; key < checker->key_count; key++) {
-        if (checker->keys[key].shown_begun_ns > checker->keys[youngest].shown_begun_ns)
+    const struct key *youngest = NULL;
+    const struct key *oldest = NULL;
+    for (uint32_t i = 0; i < checker->key_count; i++) {
+        const struct key *key = &checker->keys[i];
+        if (logs[i] != log)
+            continue;
+        if (youngest == NULL || key->shown_begun_ns > youngest->shown_begun_ns)
             youngest = key;
-        if (checker->keys[key].shown_overdue_ns < checker->keys[oldest].shown_overdue_ns)
+        if (oldest == NULL || key->shown_overdue_ns < oldest->shown_overdue_ns)
             oldest = key;
     }
-    uint64_t begun_ns = checker->keys[youngest].shown_begun_ns;
-    uint64_t overdue_ns = checker->keys[oldest].shown_overdue_ns;
-    if (begun_ns <= overdue_ns)
+    if (youngest == NULL || youngest->shown_begun_ns <= oldest->shown_overdue_ns)
         return true;
     (void)snprintf(checker->message, sizeof checker->message,
-                   "not the state at any instant: key %" PRIu32
-                   " shows a write that began at %" PRIu64 " us, key %" PRIu32
-                   " one that was superseded at %" PRIu64 " us",
-                   youngest, begun_ns / NS_PER_US, oldest, overdue_ns / NS_PER_US);
+                   "not the state at any instant: key %td shows a write that began at %" PRIu64
+                   " us, key %td one that was superseded at %" PRIu64 " us",
+                   youngest - checker->keys, youngest->shown_begun_ns / NS_PER_US,
+                   oldest - checker->keys, oldest->shown_overdue_ns / NS_PER_US);
     return false;
+}
+
+bool checker_check_instant(struct checker *checker, const uint32_t *logs, uint32_t log_count)
+{
+    for (uint32_t log = 0; log < log_count; log++)
+        if (!check_log(checker, logs, log))
+            return false;
+    return true;
 }

@@ -62,8 +62,8 @@ void checker_end_process(struct checker *checker, uint64_t kept_until_ns, uint64
 void checker_begin_process(struct checker *checker, uint64_t now_ns);
 
 /* Call when all keys were read since the process began, and nothing was written: they are the state
- * at one instant. */
-bool checker_check_instant(struct checker *checker);
+ * at one instant, for the keys of each of `log_count` logs: `logs` says for each key which one. */
+bool checker_check_instant(struct checker *checker, const uint32_t *logs, uint32_t log_count);
 
 /* What was wrong, for a person. */
 const char *checker_message(const struct checker *checker);

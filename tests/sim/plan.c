@@ -55,6 +55,17 @@ static void choose_moves(struct run *run)
     run->plan.target.compact_min = compact_mins[prng_below(&prng, 4)];
     run->plan.target.checkpoint_min = checkpoint_mins[prng_below(&prng, 4)];
     run->plan.target.mover_window = windows[prng_below(&prng, 4)];
+    run->plan.target.has_small_stage = prng_below(&prng, 2) == 0;
+}
+
+/* Half of the runs have one shard, as older seeds. */
+static void choose_shards(struct run *run)
+{
+    struct prng prng = {run->seed ^ UINT64_C(0x5348415244)};
+    bool has_many = prng_below(&prng, 2) == 0;
+    bool changes = has_many && prng_below(&prng, 2) == 0;
+    run->plan.shards_usual = has_many ? 1 + (uint32_t)prng_below(&prng, TARGET_SHARDS_MAX) : 1;
+    run->plan.shards_max = changes && run->plan.trouble != TROUBLE_ROT ? TARGET_SHARDS_MAX : 1;
 }
 
 static void choose_workload(struct run *run)
@@ -87,6 +98,7 @@ void plan_make(struct run *run)
     plan->clock_jump_ns_max = happens(run, 30) ? 20 * NS_PER_MS : 0;
     plan->start_crash_percent = happens(run, 50) ? 50 : 0;
     choose_moves(run);
+    choose_shards(run);
     if (plan->trouble == TROUBLE_ROT)
         plan->rounds = 1;
     if (plan->trouble == TROUBLE_READ_ERRORS || plan->trouble == TROUBLE_ROT)

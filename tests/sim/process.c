@@ -1,5 +1,7 @@
 #include "run.h"
 
+#include "base/hash.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -13,6 +15,7 @@
 #define LOAD_NS_MAX (300 * NS_PER_S)
 #define STARTS_MAX 8u
 #define START_STEPS_BITS 12u
+#define PARTITIONS 256u
 #define AFTER_CRASH_NS_MAX (60 * NS_PER_MS)
 
 void run_say(const struct run *run, const char *format, ...)
@@ -42,9 +45,17 @@ void process_plan_crash(struct run *run, uint64_t steps_max)
 
 /* ---- starting ---- */
 
+/* A directory is converted when the next process has another number. */
+static uint32_t choose_shards(struct run *run)
+{
+    if (run->plan.shards_max <= 1 || prng_below(&run->prng, 2) == 0)
+        return run->plan.shards_usual;
+    return 1 + (uint32_t)prng_below(&run->prng, run->plan.shards_max);
+}
+
 static void begin(struct run *run)
 {
-    target_start(&run->target, run->clock_ms);
+    target_start(&run->target, choose_shards(run), run->clock_ms);
     run->starts++;
     if (prng_below(&run->prng, 100) < run->plan.start_crash_percent &&
         run->starts % STARTS_MAX != 0)
@@ -105,6 +116,20 @@ enum outcome process_pass(struct run *run)
     return OUTCOME_FAILED;
 }
 
+/* A log loses a tail, each by itself: with another number of shards now and then, each partition.
+ */
+static bool check_instants(const struct run *run)
+{
+    const struct workload *workload = &run->workload;
+    uint32_t count = run->plan.shards_max > 1 ? PARTITIONS : run->plan.shards_usual;
+    uint32_t logs[KEYS_MAX];
+    for (uint32_t i = 0; i < workload->keys.count; i++) {
+        struct slice key = workload->keys.list[i];
+        logs[i] = hash_partition(hash_key(key.data, key.size)) % count;
+    }
+    return checker_check_instant(workload->checker, logs, count);
+}
+
 enum outcome process_scan(struct run *run)
 {
     struct client *scanner = &run->scanner;
@@ -124,7 +149,7 @@ enum outcome process_scan(struct run *run)
         }
     }
     client_drop(scanner);
-    if (!workload->may_fail && !checker_check_instant(workload->checker)) {
+    if (!workload->may_fail && !check_instants(run)) {
         workload_fail(workload, "%s", checker_message(workload->checker));
         return OUTCOME_FAILED;
     }
@@ -251,5 +276,5 @@ void process_crash(struct run *run)
 {
     enum sim_crash crash = choose_crash(run);
     run_say(run, "%s", crash == SIM_KILL ? "kill" : "power loss");
-    sim_host_crash(run->target.io, crash);
+    target_crash(&run->target, crash);
 }

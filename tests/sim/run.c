@@ -19,10 +19,8 @@ static void jump(struct sim_event *event)
     if (prng_below(&run->prng, 2) == 0)
         delta_ms = -delta_ms;
     run->clock_ms += delta_ms;
-    if (run->target.io != NULL) {
-        sim_host_jump(run->target.io, delta_ms);
-        sim_host_freeze(run->target.io, prng_below(&run->prng, 4) == 0);
-    }
+    if (run->target.io != NULL)
+        target_jump(&run->target, delta_ms, prng_below(&run->prng, 4) == 0);
     sim_schedule(run->sim, event,
                  sim_now_ns(run->sim) + prng_below(&run->prng, run->plan.clock_jump_ns_max));
 }
@@ -138,7 +136,7 @@ static int choose_file(void *context, const char *name)
 static void rot_log(struct run *run)
 {
     struct rot rot = {.run = run};
-    target_start(&run->target, run->clock_ms);
+    target_start(&run->target, 1, run->clock_ms);
     (void)io_list_directory(run->target.io, LOG_DIRECTORY, choose_file, &rot);
     target_close(&run->target);
     for (uint64_t count = 1 + prng_below(&run->prng, 4); count > 0; count--) {
@@ -275,13 +273,14 @@ void run_seed(uint64_t seed, bool is_verbose, bool is_traced, struct run_result 
     open_run(&run, is_traced);
     const struct plan *plan = &run.plan;
     run_say(&run,
-            "durability %d, trouble %d, %" PRIu32 " rounds, %" PRIu32 " clients, %" PRIu32
-            " keys, cache %" PRIu64 " KiB, segments of %" PRIu64 " KiB, values up to %" PRIu32
-            ", in files from %" PRIu32 " with %" PRIu32 " buffers",
-            (int)plan->target.durability, (int)plan->trouble, plan->rounds, plan->client_count,
-            run.workload.keys.count, plan->target.cache_size / KIB,
-            run.target.config.segment_size / KIB, run.workload.value_size_max,
-            plan->target.value_file_min, plan->target.stream_buffers);
+            "%" PRIu32 " shards (up to %" PRIu32 "), durability %d, trouble %d, %" PRIu32
+            " rounds, %" PRIu32 " clients, %" PRIu32 " keys, cache %" PRIu64
+            " KiB, segments of %" PRIu64 " KiB, values up to %" PRIu32 ", in files from %" PRIu32
+            " with %" PRIu32 " buffers",
+            plan->shards_usual, plan->shards_max, (int)plan->target.durability, (int)plan->trouble,
+            plan->rounds, plan->client_count, run.workload.keys.count,
+            plan->target.cache_size / KIB, run.target.config.segment_size / KIB,
+            run.workload.value_size_max, plan->target.value_file_min, plan->target.stream_buffers);
     play(&run);
     *ret_result = (struct run_result){
         .has_failed = run.workload.has_failed,

@@ -29,6 +29,8 @@ enum round_end {
 
 struct plan {
     struct target_options target;
+    uint32_t shards_usual; /* of a process */
+    uint32_t shards_max;   /* now and then; 1: always the usual number */
     enum trouble trouble;
     uint32_t rounds;
     uint32_t client_count;

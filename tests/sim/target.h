@@ -7,15 +7,26 @@
 #include "io/io_sim.h"
 #include "net/config.h"
 
+#define TARGET_SHARDS_MAX 5u
+
+struct node;
 struct server;
+
+/* A process's shards are hosts of one machine, which run in turn and die together. */
+struct target_shard {
+    struct io *io;
+    struct server *server; /* NULL: it has not started */
+    bool is_drained;
+};
 
 struct target {
     struct sim *sim;
     struct sim_disk *disk;
     struct config config;
     struct log log;
-    struct io *io;         /* NULL: it is not running */
-    struct server *server; /* NULL: it has not started */
+    struct node *node;
+    struct io *io; /* the first shard's; NULL: it is not running */
+    struct target_shard shards[TARGET_SHARDS_MAX];
 };
 
 /* What a run may choose. */
@@ -29,6 +40,7 @@ struct target_options {
     uint64_t log_keep_bytes;    /* of sealed log, before it is moved to segments */
     uint64_t compact_min;       /* dead bytes of segments that are worth a job */
     uint32_t mover_window;      /* bytes that the mover reads at once */
+    bool has_small_stage;       /* the mover takes little into memory at once */
     uint64_t checkpoint_min;    /* moved records that are worth an index checkpoint */
     uint32_t connections_max;
 };
@@ -37,8 +49,11 @@ struct target_options {
 void target_init(struct target *target, struct sim *sim, const struct target_options *options,
                  const struct log *log);
 
-/* A process on the disk's machine. Its clock is off by `clock_ms`. */
-void target_start(struct target *target, int64_t clock_ms);
+/* A process of so many shards on the disk's machine. Its clock is off by `clock_ms`. */
+void target_start(struct target *target, uint32_t shard_count, int64_t clock_ms);
+
+/* The machine's clock jumps, and stands still or goes on. */
+void target_jump(struct target *target, int64_t delta_ms, bool is_frozen);
 
 /* Start-up and recovery. Errors: the server's; -ESHUTDOWN when the host crashed meanwhile. */
 int target_open(struct target *target);
@@ -46,6 +61,7 @@ int target_open(struct target *target);
 /* 0: go on; 1: drained; -errno. */
 int target_pass(struct target *target);
 void target_drain(struct target *target);
+void target_crash(struct target *target, enum sim_crash crash);
 uint16_t target_port(const struct target *target);
 
 /* The largest value that is not refused. */

@@ -1,7 +1,9 @@
 """What the system tests share: a real ./minivault on a directory of its own, and clients of it."""
 import contextlib
+import json
 import os
 import pathlib
+import random
 import re
 import resource
 import shutil
@@ -22,6 +24,7 @@ AUTH_REQUIRED, NO_SPACE = 0x08, 0x06
 ERROR_FRAME = b"\xff\0\0\0\0"
 OK_FRAME = b"\0\0\0\0\0"
 VALUE_SIZE_MAX = 100 * MIB
+STATS = 0x20
 HELLO_NAME = b"minivault/2"
 
 START_SECONDS = 30
@@ -60,6 +63,10 @@ def hello(name=HELLO_NAME):
 
 def typed(op, key, body, flags=0):
     return struct.pack("<BBHI", op, flags, len(key), len(body)) + key + body
+
+
+def stats():
+    return typed(STATS, b"", b"")
 
 
 def answer(value, status=OK):
@@ -165,6 +172,8 @@ def converse(client, requests, expected_size, chunks=None):
 # ---- the server ----
 
 class Server:
+    shards = None  # how many when a test does not say; None: as many as there are CPUs
+
     def __init__(self, binary, directory, flags, environment=None, wait=True, files=None):
         self.binary, self.directory, self.flags = binary, directory, list(flags)
         self.environment, self.files = environment, files
@@ -172,6 +181,11 @@ class Server:
         self.line_added = threading.Condition()
         self.stopped = False
         self.start(wait)
+
+    @classmethod
+    def usual_shards(cls):
+        """Of a server that a test gives no count."""
+        return cls.shards or len(os.sched_getaffinity(0))
 
     @property
     def sanitized(self):
@@ -182,6 +196,8 @@ class Server:
         given = {flag.lstrip("-").split("=")[0] for flag in self.flags}
         if "port" not in given:
             command += ["-port", "0"]
+        if self.shards and "shards" not in given:
+            command += ["-shards", str(self.shards)]
         if self.sanitized and "cache" not in given:
             command += ["-cache", "32"]  # the allocator's poisoning takes time for each free byte
         environment = {k: v for k, v in os.environ.items() if k not in ("JOURNAL_STREAM",
@@ -210,13 +226,14 @@ class Server:
         with self.line_added:
             self.line_added.notify_all()
 
-    def wait_line(self, pattern, seconds=START_SECONDS):
-        """The first log line that matches; a failure when the process ends without it."""
+    def wait_line(self, pattern, seconds=START_SECONDS, begin=0):
+        """The first log line, from number `begin` on, that matches; a failure when the process ends
+        without it."""
         deadline = time.monotonic() + seconds
         with self.line_added:
             while True:
                 ended = not self.reader.is_alive()
-                for line in self.lines:
+                for line in self.lines[begin:]:
                     match = re.search(pattern, line)
                     if match:
                         return match
@@ -267,6 +284,10 @@ class Server:
             assert code == 0, f"exit code {code} at SIGTERM:\n" + self.log()
         text = "\n".join(self.lines)
         assert "Sanitizer" not in text and "runtime error:" not in text, text[-6000:]
+
+    def shard_count(self):
+        with self.client() as client:
+            return json.loads(client.call(hello())[1])["shards"]
 
     def rss(self):
         """Resident bytes."""
@@ -355,6 +376,38 @@ class Context:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def free_port():
+    """Below those that outgoing connections are given: one of them could have it by the time."""
+    while True:
+        port = random.SystemRandom().randrange(12000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+
+
+def http_server(context, *flags, **options):
+    """A server that also speaks HTTP, on server.http_port."""
+    port = free_port()
+    server = context.server("-http", str(port), *flags, **options)
+    server.http_port = port
+    return server
+
+
+def eventually(check, seconds=20):
+    """What `check` returns, once nothing that it asserts or tries fails any more."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return check()
+        except (AssertionError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def raise_file_limit():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError):
@@ -418,17 +471,30 @@ def xxh64_round(lane, word):
     return rotate((lane + word * P2) & MASK, 31) * P1 & MASK
 
 
-def xxh64(key):
-    """For sizes that are a multiple of 32, with seed 0."""
-    assert len(key) >= 32 and len(key) % 32 == 0
+def xxh64_lanes(key):
     lanes = [(P1 + P2) & MASK, P2, 0, -P1 & MASK]
-    for offset in range(0, len(key), 32):
+    for offset in range(0, len(key) // 32 * 32, 32):
         words = struct.unpack_from("<4Q", key, offset)
         lanes = [xxh64_round(lane, word) for lane, word in zip(lanes, words)]
     result = sum(rotate(lane, bits) for lane, bits in zip(lanes, (1, 7, 12, 18))) & MASK
     for lane in lanes:
         result = ((result ^ xxh64_round(0, lane)) * P1 + P4) & MASK
+    return result
+
+
+def xxh64(key):
+    """With seed 0."""
+    result = xxh64_lanes(key) if len(key) >= 32 else P5
     result = (result + len(key)) & MASK
+    tail = key[len(key) // 32 * 32:]
+    while len(tail) >= 8:
+        result = (rotate(result ^ xxh64_round(0, int.from_bytes(tail[:8], "little")), 27) * P1 + P4) & MASK
+        tail = tail[8:]
+    if len(tail) >= 4:
+        result = (rotate(result ^ (int.from_bytes(tail[:4], "little") * P1 & MASK), 23) * P2 + P3) & MASK
+        tail = tail[4:]
+    for byte in tail:
+        result = rotate(result ^ (byte * P5 & MASK), 11) * P1 & MASK
     result = (result ^ (result >> 33)) * P2 & MASK
     result = (result ^ (result >> 29)) * P3 & MASK
     return result ^ (result >> 32)

@@ -10,16 +10,17 @@ from harness import KIB
 from lifecycle import crc32c
 
 BLOCK = 4096
+STATE = r"(shard-[0-9]+/)?"  # shard 0's is in the directory itself
 KINDS = [
-    ("log", r"log/wal-[0-9a-f]{8}"),
+    ("log", STATE + r"log/wal-[0-9a-f]{8}"),
     ("segment", r"[0-9a-f]{2}/seg-[0-9a-f]{16}"),
     ("value", r"[0-9a-f]{2}/[0-9a-f]{16}-[0-9a-f]{24}"),
-    ("manifest", r"manifest-[0-9]+"),
-    ("checkpoint", r"checkpoint-[0-9a-f]{16}"),
-    ("superblock", r"superblock"),
+    ("manifest", STATE + r"manifest-[0-9]+"),
+    ("checkpoint", STATE + r"checkpoint-[0-9a-f]{16}"),
+    ("superblock", STATE + r"superblock"),
 ]
 # What holds no data: the reserve, and what was cut short and is cleared away at the next start.
-WITHOUT_DATA = r".*\.(tmp|new)|log/probe|reserve"
+WITHOUT_DATA = r".*\.(tmp|new)|" + STATE + "(log/probe|reserve)"
 WEIGHTS = {"log": 5, "segment": 5, "value": 2, "manifest": 2, "checkpoint": 2, "superblock": 1}
 
 
@@ -51,13 +52,15 @@ def blocks_of(path):
 
 def shrink_segments(directory, segment_size):
     """Of a directory without a write in it: the next start makes segments of that size, so that a few
-    megabytes fill many (docs/superblock.md). Returns the superblock as it was."""
+    megabytes fill many (docs/superblock.md), and as many shards as it wants. Returns the superblock
+    as it was, of one shard."""
     path = directory / "superblock"
-    before = path.read_bytes()
-    after = bytearray(before)
+    before, after = (bytearray(path.read_bytes()) for _ in range(2))
     for place in range(0, len(after), BLOCK):
         struct.pack_into("<Q", after, place + 56, segment_size)
-        struct.pack_into("<I", after, place + 8, crc32c(after[place + 12:place + BLOCK]))
+        for image in (before, after):
+            image[place + 272:place + 340] = bytes(68)  # what it says of logs, manifests and shards
+            struct.pack_into("<I", image, place + 8, crc32c(image[place + 12:place + BLOCK]))
     for entry in directory.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -233,10 +236,10 @@ class Mutation:
         return [step]
 
     def other_names(self):
-        folder, _, name = self.name.rpartition("/")
+        folder, slash, name = self.name.rpartition("/")
         elsewhere = f"{(int(folder, 16) + 1) % 256:02x}" if self.kind in ("segment", "value") else ""
         if self.kind == "log":
-            return ["log/wal-%08x" % (int(name[4:], 16) + more) for more in (1, 16, 4096)]
+            return [f"{folder}/wal-{int(name[4:], 16) + more:08x}" for more in (1, 16, 4096)]
         if self.kind == "segment":
             more = f"seg-{int(name[4:], 16) + self.chance.choice((1, 4096)):016x}"
             return [f"{folder}/{more}", f"{elsewhere}/{name}", f"{elsewhere}/{more}"]
@@ -248,5 +251,6 @@ class Mutation:
                     f"{elsewhere}/{name}"]
         if self.kind == "checkpoint":
             number = int(name.partition("-")[2], 16)
-            return [f"checkpoint-{number + more:016x}" for more in (1, 4096)]
-        return {"manifest": ["manifest-1", "manifest-7"], "superblock": ["superblock.old"]}[self.kind]
+            return [f"{folder}{slash}checkpoint-{number + more:016x}" for more in (1, 4096)]
+        others = {"manifest": ["manifest-1", "manifest-7"], "superblock": ["superblock.old"]}
+        return [f"{folder}{slash}{other}" for other in others[self.kind] if other != name]

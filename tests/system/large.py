@@ -239,7 +239,7 @@ def broken_large_frames(context):
     wait_for_files(context, 0)
 
 
-# The log's segments are written once with zeros, some of them while the server serves.
+# A shard's log segments are written once with zeros, some of them while the server serves.
 LOG_AT_START = 256 * MIB
 
 
@@ -258,7 +258,7 @@ def a_frame_over_the_limit_costs_no_more_than_a_value(context):
         for _ in range(3):
             assert client.call(set_(b"k", frame, 1)) == (ERROR, b"")
         wait_for_files(context, 0)
-        most = 3 * VALUE_SIZE_MAX + LOG_AT_START
+        most = 3 * VALUE_SIZE_MAX + LOG_AT_START * server.shard_count()
         assert written_bytes(server) <= most, f"{written_bytes(server)} bytes, for nothing"
         assert client.get(b"k") == b"before"
         declared = zstd_run(20 * VALUE_SIZE_MAX, content_size=20 * VALUE_SIZE_MAX)
@@ -346,7 +346,9 @@ def overwritten_while_a_slow_reader_reads(context):
         writer.delete(b"k")
         assert writer.get(b"k") is None
         receive_rest(slow, old)
-        assert slow.answer() == (ERROR, b""), "the second get comes after the delete"
+        # With one shard the second get waits for the first; another shard may have executed it.
+        expected = [(ERROR, b"")] + [(OK, old)] * (server.shard_count() > 1)
+        assert slow.answer() in expected
         slow.close()
     wait_for_files(context, 0)
 

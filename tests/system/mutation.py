@@ -21,7 +21,7 @@ from harness import (
 from images import BLOCK, Image, Mutation, copy, shrink_segments
 
 CORRUPT = 0x07
-FLAGS = ("-cache", "1", "-connections", "100")
+FLAGS = ("-cache", "1", "-connections", "100", "-shards")
 KEYS, SESSIONS, LARGE = 1500, 4, 256 * KIB
 SINGLE_WRITES = 30  # at the end, each of them acknowledged before the next one: a batch each
 UNPROVED = 4        # of them, at most, are in the batches that nothing proves yet
@@ -134,7 +134,7 @@ def sample_blocks(chance, image):
 
 def format_small(context, directory):
     """With small segments, when this server's log can hold its largest record in one."""
-    server = context.server(*FLAGS, directory=directory)
+    server = context.server(*FLAGS, context.shards, directory=directory)
     assert server.terminate() == 0
     before = shrink_segments(directory, SEGMENT_SIZE)
     server.start(wait=False)
@@ -147,14 +147,16 @@ def format_small(context, directory):
         (directory / "superblock").write_bytes(before)
 
 
-def build(context, clean):
-    """The image, earlier images, and what is in it."""
+def build(context, clean, shards=(1,) * SESSIONS):
+    """The image, earlier images, and what is in it. `shards`: how many each session has."""
+    context.shards = str(shards[0])
     chance, model, older, pieces = random.Random(context.options.seed), Model(), [], []
     directory = context.directory / "built"
     format_small(context, directory)
     for session in range(SESSIONS):
         model.session = len(model.writes)
-        server = context.server(*FLAGS, directory=directory)
+        context.shards = str(shards[session])
+        server = context.server(*FLAGS, context.shards, directory=directory)
         with server.client() as client:
             write_some(client, chance, model, pieces, 1200, 50)
             if session % 2:
@@ -268,7 +270,8 @@ class Round:
 
     def start(self):
         """The server, or None when it refuses with a reason."""
-        server = Server(self.context.binary, self.directory, FLAGS, wait=False)
+        server = Server(self.context.binary, self.directory, (*FLAGS, self.context.shards),
+                        wait=False)
         self.server = server
         try:
             server.wait_ready()
@@ -323,8 +326,8 @@ def count_of(context):
     return (context.options.rounds + 1) // 2 if "asan" not in str(context.binary) else 8
 
 
-def mutate(context, clean, whole_file):
-    image, older, model = build(context, clean)
+def mutate(context, clean, whole_file, **more):
+    image, older, model = build(context, clean, **more)
     try_all(context, image, model, clean, [
         Mutation(random.Random(context.options.seed * 1000003 + number), image, older, whole_file)
         for number in range(1, count_of(context) + 1)])
@@ -400,6 +403,17 @@ def a_block_of_a_killed_directory(context):
 def a_file_of_a_closed_directory(context):
     """Cut short, gone, an older one, another one in its place, there twice."""
     mutate(context, clean=True, whole_file=True)
+
+
+@test(seconds=1800)
+def a_block_of_a_directory_of_three_shards(context):
+    """Closed, so that no shard's log misses its end. It had other numbers of shards before."""
+    mutate(context, clean=True, whole_file=False, shards=(3, 1, 2, 3))
+
+
+@test(slow=True, seconds=1800)
+def a_file_of_a_directory_of_three_shards(context):
+    mutate(context, clean=True, whole_file=True, shards=(3, 1, 2, 3))
 
 
 @test(slow=True, seconds=1800)

@@ -24,6 +24,13 @@ def on_alarm(*_):
     raise TimeIsUp
 
 
+def reason_of(error):
+    """What went wrong and where, in a line."""
+    where = traceback.extract_tb(error.__traceback__)
+    places = " < ".join(f"{pathlib.Path(f.filename).name}:{f.lineno}" for f in reversed(where[1:]))
+    return f"{type(error).__name__} {' '.join(str(error).split())[:300]} at {places}"
+
+
 def run(name, function, seconds, options):
     """'passed', 'failed' or 'skipped'."""
     disks.unmount_below(harness.ROOT / "build" / "system" / name)
@@ -37,8 +44,8 @@ def run(name, function, seconds, options):
         context.finish()
     except harness.Skip as reason:
         outcome, detail = "skipped", f": {reason}"
-    except (Exception, TimeIsUp):  # whatever a test raises is its failure
-        outcome = "failed"
+    except (Exception, TimeIsUp) as error:  # whatever a test raises is its failure
+        outcome, detail = "failed", f": {reason_of(error)}"
         traceback.print_exc(file=sys.stdout)
         for server in context.servers:
             print(f"--- the log of {server.directory}:\n{server.log()}")
@@ -57,11 +64,14 @@ def main():
     parser.add_argument("--quick", action="store_true", help="leave the slow ones out")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--shards", type=int, help="of servers that a test does not give a count")
     options = parser.parse_args()
+    harness.Server.shards = options.shards
     options.binary = options.binary.resolve()
 
     import admin, basic, hostile, crash, large, lifecycle  # noqa: E401, F401: they register their tests
-    import mutation, diskfull, shutdown, filesystems, scrub, memory, moves  # noqa: E401, F401
+    import mutation, diskfull, shutdown, filesystems, scrub, memory, moves, shards, web  # noqa: E401, F401
+    import http_clients, haproxy, operations, confined  # noqa: E401, F401
     tests = [t for t in harness.TESTS
              if (not options.names or any(name in t[0] for name in options.names))
              and not (options.quick and t[2])]

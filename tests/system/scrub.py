@@ -7,7 +7,8 @@ import time
 
 from admin import check
 from disks import noise
-from harness import HELLO_NAME, KIB, MIB, OK, OK_FRAME, converse, get, health, hello, set_, test
+from harness import (HELLO_NAME, KIB, MIB, OK, OK_FRAME, Server, converse, get, health, hello, set_,
+                     test)
 from images import shrink_segments
 from mutation import settle
 
@@ -15,7 +16,7 @@ CORRUPT = 0x07
 BLOCK = 4096
 CHUNK_HEADER, ENTRY, RECORD_HEADER = 128, 24, 48
 VALUE = 128 * KIB  # below what lies in a file of its own
-KEYS = 3200        # 400 MiB: more than the log keeps
+KEYS = 1600 * max(2, Server.usual_shards())  # of 128 KiB: more than the logs keep
 LARGE = 2 * MIB
 
 
@@ -117,7 +118,7 @@ def what_changes_on_the_disk_is_found_while_it_runs(context):
 @test(seconds=120)
 def what_the_directory_is_lost_without_is_written_anew(context):
     """A byte in each copy of the superblock, in the manifest, in the checkpoint, while it runs."""
-    server = context.server("-scrub", "1000", "-cache", "8")
+    server = context.server("-scrub", "1000", "-cache", "8", "-shards", "1")
     data = server.directory
     assert server.terminate() == 0
     shrink_segments(data, 2 * MIB)
@@ -162,7 +163,7 @@ def a_damaged_record_that_is_written_again_is_over(context):
     key, offset = first_record(path)
     flip(path, offset + RECORD_HEADER + len(key) + 1000)
     server.wait_line(rf"{path.name}: the record at offset {offset} is damaged", 10)
-    assert told(server)["status"] == "damaged"
+    wait_for("its report", lambda: told(server)["status"] == "damaged")
     with server.client() as client:
         client.set(key, b"again")
     wait_for("it is over", lambda: (h := told(server))["scrub_damaged_places"] == 0
@@ -171,7 +172,7 @@ def a_damaged_record_that_is_written_again_is_over(context):
         assert client.get(key) == b"again"
 
 
-@test()
+@test(slow=True)
 def a_server_that_only_scrubs_is_all_but_idle(context):
     """At the rate that a small disk gets by itself, without the rest between passes."""
     server = context.server("-scrub", "1")

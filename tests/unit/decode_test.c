@@ -48,7 +48,7 @@ Test(decode, more_jobs_than_contexts_all_end_in_slices)
     struct owner owners[JOBS];
     uint8_t *frames[JOBS];
     memset(owners, 0, sizeof owners);
-    cr_assert_eq(decode_queue_init(&queue), 0);
+    cr_assert_eq(decode_queue_init(&queue, 8), 0);
     for (int i = 0; i < JOBS; i++) {
         size_t size;
         frames[i] = make_frame(4 * DECODE_SLICE_SIZE, (uint8_t)i, &size);
@@ -79,7 +79,7 @@ Test(decode, bad_frames_end_with_an_error_and_cancelled_ones_do_not_end)
     uint8_t garbage[64] = {1, 2, 3};
     size_t size;
     uint8_t *frame = make_frame(4 * DECODE_SLICE_SIZE, 9, &size);
-    cr_assert_eq(decode_queue_init(&queue), 0);
+    cr_assert_eq(decode_queue_init(&queue, 8), 0);
     bad.job = (struct decode_job){.done = owner_done,
                                   .frame = garbage,
                                   .frame_size = sizeof garbage,
@@ -103,7 +103,7 @@ Test(decode, small_frames_need_no_job_and_large_ones_do)
     struct decode_queue queue;
     uint8_t *data = NULL;
     size_t size, frame_size;
-    cr_assert_eq(decode_queue_init(&queue), 0);
+    cr_assert_eq(decode_queue_init(&queue, 8), 0);
     uint8_t *frame = make_frame(1000, 5, &frame_size);
     cr_assert_eq(decode_small(&queue, frame, frame_size, MIB, &data, &size), 1);
     cr_assert_eq(size, 1000);

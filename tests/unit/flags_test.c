@@ -1,10 +1,12 @@
 #include "flags.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-static enum flags_result parse(const char *line, struct config *ret_config, char *ret_error)
+/* On top of what `config` has. */
+static enum flags_result parse_onto(const char *line, struct config *config, char *ret_error)
 {
     static char words[1024];
     char *argv[32] = {"minivault"};
@@ -12,9 +14,14 @@ static enum flags_result parse(const char *line, struct config *ret_config, char
     (void)snprintf(words, sizeof words, "%s", line);
     for (char *word = strtok(words, " "); word != NULL; word = strtok(NULL, " "))
         argv[argc++] = word;
-    config_init_defaults(ret_config);
     ret_error[0] = '\0';
-    return flags_parse(argc, argv, ret_config, ret_error);
+    return flags_parse(argc, argv, config, ret_error);
+}
+
+static enum flags_result parse(const char *line, struct config *ret_config, char *ret_error)
+{
+    config_init_defaults(ret_config);
+    return parse_onto(line, ret_config, ret_error);
 }
 
 static void accepts(const char *line, struct config *ret_config)
@@ -111,4 +118,42 @@ Test(flags, help_and_version)
     cr_assert_eq(parse("-help", &config, error), FLAGS_HELP);
     cr_assert_eq(parse("-port 1 --version", &config, error), FLAGS_VERSION);
     cr_assert_not_null(strstr(flags_help(), "-durability"));
+}
+
+Test(flags, a_credential_stands_in_for_a_file)
+{
+    static const struct {
+        const char *line, *file, *refused;
+    } cases[] = {
+        {"-authmode all", "/run/c", NULL},     {"-authmode all -auth-file f", "f", NULL},
+        {"-authmode all -auth s", NULL, NULL}, {"-authmode none", NULL, NULL},
+        {"", "/run/c", "-authmode"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char error[FLAGS_ERROR_SIZE];
+        struct config config;
+        config_init_defaults(&config);
+        config.credential = "/run/c";
+        enum flags_result result = parse_onto(cases[i].line, &config, error);
+        cr_assert_eq(result, cases[i].refused == NULL ? FLAGS_RUN : FLAGS_BAD, "%s: %s",
+                     cases[i].line, error);
+        if (cases[i].refused != NULL)
+            cr_assert_not_null(strstr(error, cases[i].refused), "%s", error);
+        else if (cases[i].file == NULL)
+            cr_assert_null(config.secret_file, "%s", cases[i].line);
+        else
+            cr_assert_str_eq(config.secret_file, cases[i].file);
+    }
+}
+
+Test(flags, one_flag_can_be_set_by_its_name)
+{
+    struct config config;
+    char error[FLAGS_ERROR_SIZE];
+    config_init_defaults(&config);
+    cr_assert_eq(flags_set(&config, "slowlog", "20", error), 0);
+    cr_assert_eq(config.slowlog_ns, 20 * NS_PER_MS);
+    cr_assert_eq(flags_set(&config, "slowlog", "soon", error), -EINVAL);
+    cr_assert_eq(flags_set(&config, "probe", "", error), -EINVAL, "it takes no value");
+    cr_assert_eq(flags_set(&config, "no-such", "1", error), -EINVAL);
 }

@@ -76,6 +76,7 @@ Test(index, an_empty_one_finds_nothing)
     cr_expect_eq(index_move(index, 3, 4, entry.version, 1, 2), -ENOENT);
     cr_expect_eq(index_partition_count(index, 3), 0);
     index_prefetch(index, 3, 4);
+    index_prefetch_slots(index, 3, 4);
     cr_expect_eq(index_count(index), 0);
     index_free(index);
 }

@@ -235,3 +235,21 @@ Test(log, stderr_is_not_the_journal_when_it_was_redirected)
     cr_assert_eq(read(other_end, line, sizeof line), 11);
     cr_assert_arr_eq(line, "INFO plain\n", 11);
 }
+
+Test(log, what_a_part_says_goes_to_the_whole_with_its_name)
+{
+    struct capture capture = {.size = 0};
+    struct log log = {.level_min = LOG_INFO, .write = capture_write, .context = &capture};
+    struct log part;
+    log_init_part(&part, &log, "shard 255: ");
+    log_info(&part, "up after %d ms", 3);
+    log_debug(&part, "hidden");
+    log_set_level(&log, LOG_WARN);
+    log_info(&part, "hidden, too");
+    log_error(&part, "down");
+    log_set_level(&log, LOG_DEBUG);
+    log_debug(&log, "all of it");
+    capture.bytes[capture.size] = 0;
+    cr_assert_str_eq(capture.bytes, "INFO shard 255: up after 3 ms\nERROR shard 255: down\n"
+                                    "DEBUG all of it\n");
+}

@@ -24,6 +24,22 @@ Test(recovery, a_rotten_segment_header_is_inferred_from_the_batches)
     fixture_free(fixture);
 }
 
+/* Whoever looked only at what is sound would take the log to begin behind what is lost. */
+Test(recovery, a_rotten_segment_header_and_first_batch_are_a_loss)
+{
+    struct wal_fixture *fixture = fixture_create();
+    fixture_write_batches(fixture);
+    const char *path = fixture_segment(fixture, 0, NULL);
+    fixture_flip(path, 50);
+    fixture_flip(path, WAL_DATA_OFFSET + 20);
+    cr_assert_eq(fixture_look(fixture), 0);
+    cr_assert_eq(fixture->recovered.repaired_headers, 1);
+    cr_assert(fixture->shown_count > 0 && fixture->shown_count < 20, "%u", fixture->shown_count);
+    cr_assert_geq(fixture->recovered.damaged_batches, 1);
+    cr_assert_eq(fixture->recovered.damaged_last, 20 - fixture->shown_count);
+    fixture_free(fixture);
+}
+
 Test(recovery, a_file_without_anything_sound_is_damage_and_is_kept)
 {
     struct wal_fixture *fixture = fixture_create();

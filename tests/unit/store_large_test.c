@@ -43,8 +43,9 @@ static void sender_begin(struct fixture *fixture, struct sender *sender, struct 
 {
     *sender = (struct sender){0};
     struct value_writer_events events = {sender, sender_room, sender_finished};
-    cr_assert_eq(store_upload_begin(fixture->store, key, LARGE_SIZE, &events, &sender->upload),
-                 STORE_OK);
+    cr_assert_eq(
+        store_upload_begin(fixture->store, key, LARGE_SIZE, NULL, &events, &sender->upload),
+        STORE_OK);
 }
 
 /* Everything but the commit. */

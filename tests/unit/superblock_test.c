@@ -40,6 +40,11 @@ static struct superblock sample(void)
         .manifest_salt = 0xABCDEF0123456789,
         .manifest_blocks = 44,
         .manifest_edition = 3,
+        .shard_count = 256,
+        .shard = 255,
+        .log_base = 1000,
+        .segment_base = 1ull << 60,
+        .shards_before = 7,
     };
     for (uint32_t i = 0; i < HASH_SECRET_SIZE; i++)
         superblock.secret[i] = (uint8_t)(i * 7);
@@ -76,6 +81,11 @@ Test(superblock, what_is_encoded_is_decoded)
     cr_expect_eq(found.manifest_salt, written.manifest_salt);
     cr_expect_eq(found.manifest_blocks, 44);
     cr_expect_eq(found.manifest_edition, 3);
+    cr_expect_eq(found.shard_count, 256);
+    cr_expect_eq(found.shard, 255);
+    cr_expect_eq(found.log_base, 1000);
+    cr_expect_eq(found.segment_base, 1ull << 60);
+    cr_expect_eq(found.shards_before, 7);
     superblock_encode(&found, again);
     cr_expect_arr_eq(again, block, BLOCK);
 }
@@ -123,7 +133,7 @@ Test(superblock, what_this_program_does_not_know_is_refused)
     uint8_t block[BLOCK];
     struct superblock written = sample();
     struct superblock found;
-    uint32_t offsets[] = {72, 73, 75, 312, 2000, BLOCK - 1}; /* flags, and what is 0 today */
+    uint32_t offsets[] = {72, 73, 75, 340, 2000, BLOCK - 1}; /* flags, and what is 0 today */
     for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
         superblock_encode(&written, block);
         block[offsets[i]] |= 0x80;
@@ -155,6 +165,25 @@ Test(superblock, nonsense_under_a_sound_checksum_is_refused)
         seal(block);
         cr_expect_eq(superblock_decode(block, &found), -EBADMSG, "%u", writes_in_flight[i]);
     }
+}
+
+Test(superblock, shard_is_one_of_those_that_there_are)
+{
+    static const uint32_t nonsense[][3] = {{0, 1, 0}, {4, 4, 0}, {257, 0, 0}, {1, 0, 257}};
+    uint8_t block[BLOCK];
+    struct superblock written = sample();
+    struct superblock found;
+    for (size_t i = 0; i < sizeof nonsense / sizeof nonsense[0]; i++) {
+        written.shard_count = nonsense[i][0];
+        written.shard = nonsense[i][1];
+        written.shards_before = nonsense[i][2];
+        superblock_encode(&written, block);
+        cr_expect_eq(superblock_decode(block, &found), -EBADMSG, "%zu", i);
+    }
+    written.shard_count = written.shard = written.shards_before = 0;
+    superblock_encode(&written, block);
+    cr_expect_eq(superblock_decode(block, &found), 0);
+    cr_expect_eq(superblock_shards(&found), 1, "as earlier releases wrote it");
 }
 
 /* ---- the file ---- */

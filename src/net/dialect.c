@@ -1,0 +1,102 @@
+#include "net/dialect.h"
+
+#include "base/assert.h"
+#include "proto/binary.h"
+
+#include <string.h>
+
+uint32_t reply_put_value(const struct shard_answer *answer, uint8_t *target,
+                         struct reply_value *ret_value)
+{
+    if (answer->size <= REPLY_INLINE_MAX || answer->is_in_room) {
+        if (answer->size > 0 && answer->data != target)
+            memmove(target, answer->data, answer->size);
+        return answer->size;
+    }
+    *ret_value = (struct reply_value){.data = answer->data,
+                                      .size = answer->size,
+                                      .entry = answer->entry,
+                                      .memory = answer->memory};
+    return 0;
+}
+
+/* ---- the binary protocol ---- */
+
+static uint32_t put_ok(const struct shard_answer *answer, uint8_t *target,
+                       struct reply_value *ret_value)
+{
+    uint8_t *value = target + MINIVAULT_ANSWER_HEADER_SIZE;
+    uint32_t size = reply_put_value(answer, value, ret_value);
+    binary_answer_header(target, MINIVAULT_OK, answer->size);
+    return MINIVAULT_ANSWER_HEADER_SIZE + size;
+}
+
+/* Every error is the same five bytes. */
+static int32_t write_plain(struct reply_form form, const struct shard_answer *answer,
+                           uint8_t *target, struct reply_value *ret_value)
+{
+    (void)form;
+    if (answer->status == MINIVAULT_OK)
+        return (int32_t)put_ok(answer, target, ret_value);
+    binary_answer_header(target, MINIVAULT_ERROR, 0);
+    return MINIVAULT_ANSWER_HEADER_SIZE;
+}
+
+#define TYPED_TEXT_MAX 128u
+
+static int32_t write_typed(struct reply_form form, const struct shard_answer *answer,
+                           uint8_t *target, struct reply_value *ret_value)
+{
+    (void)form;
+    if (answer->status == MINIVAULT_OK)
+        return (int32_t)put_ok(answer, target, ret_value);
+    const char *text = binary_status_text(answer->status);
+    uint32_t size = (uint32_t)strlen(text);
+    assert(size <= TYPED_TEXT_MAX);
+    binary_answer_header(target, answer->status, size);
+    memcpy(target + MINIVAULT_ANSWER_HEADER_SIZE, text, size);
+    return (int32_t)(MINIVAULT_ANSWER_HEADER_SIZE + size);
+}
+
+static uint32_t write_binary_stream(struct reply_form form, uint64_t size, uint8_t *target)
+{
+    (void)form;
+    binary_answer_header(target, MINIVAULT_OK, (uint32_t)size);
+    return MINIVAULT_ANSWER_HEADER_SIZE;
+}
+
+static const struct dialect plain = {.head_max = MINIVAULT_ANSWER_HEADER_SIZE,
+                                     .error_max = MINIVAULT_ANSWER_HEADER_SIZE,
+                                     .growth = 1,
+                                     .room_offset = MINIVAULT_ANSWER_HEADER_SIZE,
+                                     .write = write_plain,
+                                     .write_stream = write_binary_stream};
+
+static const struct dialect typed_dialect = {.head_max = MINIVAULT_ANSWER_HEADER_SIZE,
+                                             .error_max =
+                                                 MINIVAULT_ANSWER_HEADER_SIZE + TYPED_TEXT_MAX,
+                                             .growth = 1,
+                                             .room_offset = MINIVAULT_ANSWER_HEADER_SIZE,
+                                             .write = write_typed,
+                                             .write_stream = write_binary_stream};
+
+struct reply_form reply_form_binary(bool typed)
+{
+    return (struct reply_form){typed ? &typed_dialect : &plain, 0};
+}
+
+/* ---- verbatim ---- */
+
+static int32_t write_verbatim(struct reply_form form, const struct shard_answer *answer,
+                              uint8_t *target, struct reply_value *ret_value)
+{
+    (void)form;
+    return (int32_t)reply_put_value(answer, target, ret_value);
+}
+
+static const struct dialect verbatim = {.growth = 1, .write = write_verbatim};
+
+struct reply_form reply_form_verbatim(void)
+{
+    return (struct reply_form){&verbatim, 0};
+}

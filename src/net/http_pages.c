@@ -1,0 +1,123 @@
+/* What HTTP tells that is not a value: health, readiness, metrics, a page for people. */
+#include "net/http_client.h"
+
+#include "base/assert.h"
+#include "net/checks.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_MAX (HEALTH_TEXT_MAX + CHECKS_TEXT_MAX)
+
+static const char ui[] =
+    "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>minivault</title>"
+    "<style>body{font:16px sans-serif;margin:2em}td{padding:.1em 1em;text-align:right}"
+    "td:first-child{text-align:left}</style><h1>minivault</h1><table id=\"t\"></table><script>"
+    "async function show(){const r=await fetch('/health');const h=await r.json();"
+    "const t=document.getElementById('t');t.replaceChildren();"
+    "for(const k in h){const row=t.insertRow();row.insertCell().textContent=k;"
+    "row.insertCell().textContent=h[k]}}show();setInterval(show,2000)</script></html>\n";
+
+static void reply(struct connection *connection, enum http_content content, const char *text,
+                  size_t size)
+{
+    const struct http_request *request = &connection->http->parser.request;
+    uint8_t bytes[HTTP_REPLY_SIZE_MAX + TEXT_MAX];
+    assert(size <= TEXT_MAX);
+    uint32_t head_size = http_reply_head(request, content, size, bytes);
+    size_t body_size = request->method == HTTP_METHOD_HEAD ? 0 : size;
+    memcpy(bytes + head_size, text, body_size);
+    (void)operation_answer(
+        connection, reply_form_verbatim(),
+        &(struct shard_answer){.data = bytes, .size = head_size + (uint32_t)body_size});
+}
+
+static void reply_error(struct connection *connection, uint16_t status, const char *reason)
+{
+    uint8_t bytes[HTTP_REPLY_SIZE_MAX];
+    uint32_t size = http_reply_error(&connection->http->parser.request, status, reason, bytes);
+    connection->output.request.refusal = http_outcome(status);
+    (void)operation_answer(connection, reply_form_verbatim(),
+                           &(struct shard_answer){.data = bytes, .size = size});
+}
+
+static void health(struct connection *connection)
+{
+    char text[HEALTH_TEXT_MAX];
+    uint32_t size = health_text(connection->server, text);
+    reply(connection, HTTP_CONTENT_JSON, text, size);
+}
+
+static void live(struct connection *connection)
+{
+    static const char text[] = "{\"success\":true,\"status\":\"live\"}";
+    if (server_is_live(connection->server))
+        reply(connection, HTTP_CONTENT_JSON, text, sizeof text - 1);
+    else
+        reply_error(connection, 503, "a shard does not turn");
+}
+
+static void ready(struct connection *connection)
+{
+    char text[CHECKS_TEXT_MAX + 64] = "";
+    char checks[CHECKS_TEXT_MAX];
+    bool is_verbose = connection->http->parser.request.is_verbose;
+    const char *failing = checks_run(connection->server, checks);
+    if (failing != NULL) {
+        (void)snprintf(text, sizeof text, "not ready: %s", failing);
+        reply_error(connection, 503, is_verbose ? checks : text);
+        return;
+    }
+    int size = snprintf(text, sizeof text, "{\"success\":true,\"status\":\"ready\"%s%s%s}",
+                        is_verbose ? ",\"checks\":\"" : "", is_verbose ? checks : "",
+                        is_verbose ? "\"" : "");
+    assert(size > 0 && (size_t)size < sizeof text);
+    reply(connection, HTTP_CONTENT_JSON, text, (size_t)size);
+}
+
+static void metrics(struct connection *connection)
+{
+    const struct http_request *request = &connection->http->parser.request;
+    uint8_t head[HTTP_REPLY_SIZE_MAX];
+    size_t size = 0;
+    bool is_open = request->wants_openmetrics;
+    uint8_t *memory =
+        server_metrics(connection->server, is_open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS,
+                       HTTP_REPLY_SIZE_MAX, &size);
+    if (memory == NULL) {
+        reply_error(connection, 503, "no memory for the text");
+        return;
+    }
+    uint32_t head_size = http_reply_head(
+        request, is_open ? HTTP_CONTENT_OPENMETRICS : HTTP_CONTENT_PROMETHEUS, size, head);
+    uint8_t *whole = memory + HTTP_REPLY_SIZE_MAX - head_size;
+    memcpy(whole, head, head_size);
+    size_t body_size = request->method == HTTP_METHOD_HEAD ? 0 : size;
+    (void)operation_answer(connection, reply_form_verbatim(),
+                           &(struct shard_answer){.data = whole,
+                                                  .size = head_size + (uint32_t)body_size,
+                                                  .memory = memory});
+}
+
+void http_page(struct connection *connection)
+{
+    switch (connection->http->parser.request.route) {
+    case HTTP_ROUTE_HEALTH:
+        health(connection);
+        break;
+    case HTTP_ROUTE_LIVEZ:
+        live(connection);
+        break;
+    case HTTP_ROUTE_READYZ:
+        ready(connection);
+        break;
+    case HTTP_ROUTE_METRICS:
+        metrics(connection);
+        break;
+    case HTTP_ROUTE_UI:
+        reply(connection, HTTP_CONTENT_HTML, ui, sizeof ui - 1);
+        break;
+    default:
+        assert(false); /* the parser refuses the rest */
+    }
+}

@@ -1,0 +1,182 @@
+/* What one shard counts: its thread alone writes, any thread reads.
+ *
+ * Counters of requests, bytes and latencies are written where they happen; `values` that others
+ * keep (the store, the ring) are copied in by server_publish, each tick (CONFIG_TICK_NS) and when
+ * somebody asks. All are relaxed atomics, so a reader on another thread needs no lock and the
+ * writer pays plain stores. They never go back while the process lives, but for the gauges.
+ *
+ * metrics_text_* renders them for Prometheus, metrics_json as the answer to STATS. */
+#ifndef MINIVAULT_NET_METRICS_H
+#define MINIVAULT_NET_METRICS_H
+
+#include "base/histogram.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The first three have a latency histogram. */
+enum metrics_operation {
+    METRICS_GET,
+    METRICS_SET,
+    METRICS_DELETE,
+    METRICS_HEALTH,
+    METRICS_AUTH,
+    METRICS_HELLO,
+    METRICS_STATS,
+    METRICS_OTHER, /* what the server does not know */
+    METRICS_OPERATION_COUNT,
+};
+#define METRICS_TIMED_COUNT 3
+
+/* By enum minivault_status; what is none of the typed ones is the last. */
+#define METRICS_OUTCOME_COUNT 14
+
+/* Why a connection ended that the client had not ended. */
+enum metrics_error {
+    METRICS_ERROR_UNREAD,   /* it did not read its answers */
+    METRICS_ERROR_LATE,     /* its request did not become whole in time */
+    METRICS_ERROR_OVERFLOW, /* no memory for its unfinished request */
+    METRICS_ERROR_ACCEPT,   /* accept failed: there was no connection yet */
+    METRICS_ERROR_COUNT,
+};
+
+enum metrics_value {
+    METRICS_UPTIME,
+    METRICS_CONNECTIONS,
+    METRICS_ACCEPTED,
+    METRICS_REFUSED,
+    METRICS_RECEIVED_BYTES,
+    METRICS_SENT_BYTES,
+    METRICS_LOG_COMMITS,
+    METRICS_LOG_BYTES,
+    METRICS_LOG_SEGMENTS,
+    METRICS_LOG_BACKLOG,
+    METRICS_KEYS,
+    METRICS_TOMBSTONES,
+    METRICS_INDEX_BYTES,
+    METRICS_CACHE_HITS,
+    METRICS_CACHE_MISSES,
+    METRICS_CACHE_EVICTIONS,
+    METRICS_CACHE_ENTRIES,
+    METRICS_CACHE_BYTES,
+    METRICS_MOVER_JOBS,
+    METRICS_MOVED_BYTES,
+    METRICS_COMPACTED_BYTES,
+    METRICS_MOVER_WRITTEN_BYTES,
+    METRICS_PURGED,
+    METRICS_SEGMENTS,
+    METRICS_SEGMENT_BYTES,
+    METRICS_DEAD_BYTES,
+    METRICS_DISK_FREE,
+    METRICS_DISK_TOTAL,
+    METRICS_SCRUB_BYTES,
+    METRICS_SCRUB_PASSES,
+    METRICS_SCRUB_AGE,
+    METRICS_DAMAGED,
+    METRICS_DAMAGED_DEAD,
+    METRICS_MENDED,
+    METRICS_PASSES,
+    METRICS_OVERFLOWS,
+    METRICS_STARVED,
+    METRICS_SLOW,
+    METRICS_VALUE_COUNT,
+};
+
+/* All zero at first. About 29 KiB. */
+struct metrics {
+    _Atomic uint64_t requests[METRICS_OPERATION_COUNT][METRICS_OUTCOME_COUNT];
+    _Atomic uint64_t errors[METRICS_ERROR_COUNT];
+    _Atomic uint64_t values[METRICS_VALUE_COUNT];
+    struct histogram latency[METRICS_TIMED_COUNT]; /* nanoseconds */
+};
+
+/* What a node has once. The strings are the caller's. */
+struct metrics_node {
+    const char *version;
+    const uint64_t *decisions; /* of steering; NULL: the node does not steer */
+    const char *const *decision_names;
+    uint32_t decision_count;
+};
+
+/* On the shard's own thread. */
+static inline void metrics_add(_Atomic uint64_t *counter, uint64_t count)
+{
+    histogram_count(counter, count);
+}
+
+static inline void metrics_set(struct metrics *metrics, enum metrics_value which, uint64_t value)
+{
+    atomic_store_explicit(&metrics->values[which], value, memory_order_relaxed);
+}
+
+/* From any thread. */
+static inline uint64_t metrics_read(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static inline uint32_t metrics_outcome(uint8_t status)
+{
+    return status < METRICS_OUTCOME_COUNT ? status : METRICS_OUTCOME_COUNT - 1;
+}
+
+/* Of the binary protocol's operation codes. */
+enum metrics_operation metrics_operation_of(uint8_t op);
+
+/* snake_case, as they stand in labels. */
+const char *metrics_operation_name(enum metrics_operation operation);
+const char *metrics_outcome_name(uint32_t outcome);
+const char *metrics_error_name(enum metrics_error error);
+
+/* What a value is, for both texts. Its full name is minivault_NAME, and as a counter has "_total"
+ * behind it. */
+struct metrics_kind {
+    const char *name;
+    const char *unit; /* which the name ends in, or "" */
+    const char *help;
+    bool is_counter; /* otherwise a gauge */
+};
+const struct metrics_kind *metrics_kind_of(enum metrics_value which);
+
+/* ---- texts for Prometheus ---- */
+
+enum metrics_format {
+    METRICS_OPENMETRICS, /* OpenMetrics 1.0 */
+    METRICS_PROMETHEUS,  /* the older text, 0.0.4, which promtool checks */
+};
+
+#define METRICS_LINE_MAX 512
+
+/* A text on its way, in memory that does not depend on the count of shards. */
+struct metrics_text {
+    const struct metrics *const *shards;
+    const struct metrics_node *node;
+    uint32_t shard_count;
+    enum metrics_format format;
+    uint32_t family, shard, row; /* the next line */
+    uint64_t cumulative;         /* of the histogram that is being written */
+    bool has_head;               /* the family's HELP, TYPE and UNIT are written */
+    uint32_t size, sent;         /* of `line` */
+    char line[METRICS_LINE_MAX];
+};
+
+/* `shards` and `node` are the caller's and stay until the last piece. The shards may go on
+ * counting: what is rendered is each counter's value when its line is made. */
+void metrics_text_begin(struct metrics_text *text, enum metrics_format format,
+                        const struct metrics *const *shards, uint32_t shard_count,
+                        const struct metrics_node *node);
+
+/* Writes the next bytes of the text, at most `size`; returns how many, 0 at its end. */
+size_t metrics_text_next(struct metrics_text *text, char *buffer, size_t size);
+
+/* ---- STATS ---- */
+
+#define METRICS_JSON_MAX 16384u
+
+/* The sums over all shards as a JSON object, about 3 KiB, at most METRICS_JSON_MAX bytes. Returns
+ * its length. */
+uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
+                      const struct metrics_node *node, char *buffer);
+
+#endif

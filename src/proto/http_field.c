@@ -1,0 +1,137 @@
+#include "proto/http_internal.h"
+
+#include <string.h>
+
+enum kind { OTHER, HOST, CONNECTION, TRANSFER_ENCODING, EXPECT, AUTHORIZATION, ACCEPT };
+
+/* Of a name that is longer than all that are known. */
+#define NAME_TOO_LONG UINT8_MAX
+
+#define BEARER "Bearer"
+#define BEARER_SIZE (sizeof BEARER - 1)
+
+void http_field_name(struct http_fields *fields, const char *data, size_t size)
+{
+    if (fields->name_size == NAME_TOO_LONG || size > HTTP_FIELD_NAME_SIZE - fields->name_size) {
+        fields->name_size = NAME_TOO_LONG;
+        return;
+    }
+    memcpy(fields->name + fields->name_size, data, size);
+    fields->name_size += (uint8_t)size;
+}
+
+bool http_field_is_known(struct http_fields *fields, enum http_route route)
+{
+    static const struct {
+        const char *name;
+        enum kind kind;
+    } known[] = {
+        {"host", HOST},
+        {"connection", CONNECTION},
+        {"transfer-encoding", TRANSFER_ENCODING},
+        {"expect", EXPECT},
+        {"authorization", AUTHORIZATION},
+        {"accept", ACCEPT},
+    };
+    fields->kind = OTHER;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (fields->name_size == strlen(known[i].name) &&
+            strncasecmp(fields->name, known[i].name, fields->name_size) == 0)
+            fields->kind = known[i].kind;
+    if (fields->kind == ACCEPT && route != HTTP_ROUTE_METRICS)
+        fields->kind = OTHER; /* whatever they take, there is one form */
+    fields->name_size = 0;
+    return fields->kind != OTHER;
+}
+
+/* A comma-separated list (RFC 9110, section 5.6.1). */
+static void end_connection(struct http_fields *fields, struct slice value)
+{
+    while (value.size > 0) {
+        const uint8_t *comma = memchr(value.data, ',', value.size);
+        uint32_t size = comma != NULL ? (uint32_t)(comma - value.data) : value.size;
+        struct slice word = http_trim((struct slice){value.data, size});
+        fields->says_close |= http_is_word(word, "close");
+        fields->says_keep_alive |= http_is_word(word, "keep-alive");
+        uint32_t used = size + (comma != NULL);
+        value.data += used;
+        value.size -= used;
+    }
+}
+
+/* RFC 9112, section 3.2: one, and what it has can be a host and a port. It may be empty. */
+static struct http_refusal end_host(struct http_fields *fields, struct slice value)
+{
+    static const char others[] = "-._~!$&'()*+,;=:%[]";
+    if (fields->has_host)
+        return (struct http_refusal){400, "more than one Host"};
+    fields->has_host = true;
+    for (uint32_t i = 0; i < value.size; i++) {
+        uint8_t byte = value.data[i];
+        uint8_t lower = byte | 0x20;
+        bool is_letter = (lower >= 'a' && lower <= 'z') || (byte >= '0' && byte <= '9');
+        if (!is_letter && memchr(others, byte, sizeof others - 1) == NULL)
+            return (struct http_refusal){400, "bad Host"};
+    }
+    return (struct http_refusal){0, NULL};
+}
+
+static struct http_refusal end_transfer_encoding(struct http_fields *fields, struct slice value)
+{
+    if (fields->has_transfer_encoding)
+        return (struct http_refusal){400, "more than one Transfer-Encoding"};
+    fields->has_transfer_encoding = true;
+    if (!http_is_word(value, "chunked"))
+        return (struct http_refusal){501, "unknown Transfer-Encoding: only chunked is known"};
+    return (struct http_refusal){0, NULL};
+}
+
+/* RFC 6750, section 2.1. Another scheme is as good as none. */
+static struct http_refusal end_authorization(struct http_fields *fields, struct slice value,
+                                             uint32_t value_begin, const uint8_t *begin,
+                                             bool *ret_is_kept)
+{
+    if (fields->has_authorization)
+        return (struct http_refusal){400, "more than one Authorization"};
+    fields->has_authorization = true;
+    if (value.size <= BEARER_SIZE || !http_is_space(value.data[BEARER_SIZE]) ||
+        !http_is_word((struct slice){value.data, BEARER_SIZE}, BEARER))
+        return (struct http_refusal){0, NULL};
+    struct slice token =
+        http_trim((struct slice){value.data + BEARER_SIZE, value.size - (uint32_t)BEARER_SIZE});
+    fields->token_begin = value_begin + (uint32_t)(token.data - begin);
+    fields->token_size = token.size;
+    *ret_is_kept = true;
+    return (struct http_refusal){0, NULL};
+}
+
+struct http_refusal http_field_end(struct http_fields *fields, struct slice value,
+                                   uint32_t value_begin, bool *ret_is_kept)
+{
+    const uint8_t *begin = value.data;
+    *ret_is_kept = false;
+    value = http_trim(value);
+    switch ((enum kind)fields->kind) {
+    case HOST:
+        return end_host(fields, value);
+    case CONNECTION:
+        end_connection(fields, value);
+        break;
+    case TRANSFER_ENCODING:
+        return end_transfer_encoding(fields, value);
+    case EXPECT:
+        if (http_is_word(value, "100-continue"))
+            fields->expects_continue = true;
+        else
+            fields->expects_other = true;
+        break;
+    case AUTHORIZATION:
+        return end_authorization(fields, value, value_begin, begin, ret_is_kept);
+    case ACCEPT:
+        http_accept_take(fields, value);
+        break;
+    case OTHER:
+        break;
+    }
+    return (struct http_refusal){0, NULL};
+}

@@ -1,0 +1,286 @@
+/* The asker's side: requests for keys of other shards. */
+#include "shard/shard.h"
+
+#include "base/assert.h"
+#include "base/units.h"
+#include "shard/shard_mail.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Of keys and values that did not fit into their waiters' rooms, over all shards and the least of
+ * one; beyond it who asks waits. */
+#define COPY_BYTES_MAX (64 * MIB)
+#define COPY_BYTES_MIN (1 * MIB)
+
+/* The mean of how much memory answers bring is over about so many of them. */
+#define MEAN_OVER 16u
+
+static enum shard_outcome busy(struct shard *shard)
+{
+    shard->is_starved = true;
+    return SHARD_BUSY;
+}
+
+static void make_room(struct shard *shard)
+{
+    if (!shard->is_starved)
+        return;
+    shard->is_starved = false;
+    shard->events.room(shard->events.context);
+}
+
+/* For an answer that has it (in_value_file), and for an owner to whom it is too long to be sent. */
+static const uint8_t *key_of(const struct shard_waiter *waiter)
+{
+    if (waiter->copy != NULL)
+        return waiter->copy;
+    return waiter->key_size <= SHARD_MAIL_KEY_MAX
+               ? waiter->room
+               : waiter->room + waiter->room_size - waiter->key_size;
+}
+
+/* ---- asking ---- */
+
+/* Where the owner reads key and value: the value at the room's begin, the key at its end, unless it
+ * is short: then it is sent, and only kept (at the begin) with requests that have no value. What
+ * does not fit goes into memory of its own. Returns false when there is none. */
+static bool keep(struct shard *shard, struct slice key, struct slice value,
+                 struct shard_waiter *waiter)
+{
+    waiter->copy = NULL;
+    waiter->key_size = key.size;
+    uint64_t size = (uint64_t)key.size + value.size;
+    if (size + SHARD_ROOM_MIN / 2 <= waiter->room_size) {
+        if (key.size > SHARD_MAIL_KEY_MAX)
+            memcpy(waiter->room + waiter->room_size - key.size, key.data, key.size);
+        else if (value.size == 0)
+            memcpy(waiter->room, key.data, key.size);
+        if (value.size > 0)
+            memcpy(waiter->room, value.data, value.size);
+        return true;
+    }
+    uint64_t size_max = share_u64(COPY_BYTES_MAX, shard->count, COPY_BYTES_MIN);
+    if (shard->copy_bytes + size > size_max && shard->copy_bytes > 0)
+        return false;
+    waiter->copy = malloc(size);
+    if (waiter->copy == NULL)
+        return false;
+    waiter->copy_size = (uint32_t)size;
+    shard->copy_bytes += size;
+    memcpy(waiter->copy, key.data, key.size);
+    if (value.size > 0)
+        memcpy(waiter->copy + key.size, value.data, value.size);
+    return true;
+}
+
+static void answered(struct post_request *request, const struct mail *mail);
+
+static enum shard_outcome ask(struct shard *shard, struct shard_place place,
+                              enum shard_mail_kind kind, struct slice key, struct slice value,
+                              struct shard_waiter *waiter, struct shard_mail_ask **ret_ask)
+{
+    assert(!shard_owns(shard, place) && waiter->room_size >= SHARD_ROOM_MIN);
+    if (post_credits(shard->post, place.owner) == 0 || !keep(shard, key, value, waiter))
+        return busy(shard);
+    waiter->shard = shard;
+    waiter->post = (struct post_request){.answered = answered};
+    struct mail *mail = post_ask(shard->post, place.owner, &waiter->post);
+    assert(mail != NULL);
+    mail->kind = kind;
+    struct shard_mail_ask *body = (struct shard_mail_ask *)mail->body;
+    bool is_sent = key.size <= SHARD_MAIL_KEY_MAX;
+    shard_mail_set_key(body, is_sent ? key.data : key_of(waiter), (uint16_t)key.size);
+    body->room = waiter->room;
+    body->room_size = waiter->room_size - (waiter->copy == NULL ? key.size : 0);
+    body->value = waiter->copy != NULL ? waiter->copy + key.size : waiter->room;
+    body->value_size = value.size;
+    body->zstd = false;
+    shard->asked++;
+    if (ret_ask != NULL)
+        *ret_ask = body;
+    return SHARD_PENDING;
+}
+
+/* What a value takes that does not fit into its waiter's room is known when it comes. So many are
+ * asked for that they bring as much as may be on its way, if they are like those before; what the
+ * owner would send beyond twice as much it refuses. */
+enum shard_outcome shard_ask_get(struct shard *shard, struct shard_place place, struct slice key,
+                                 struct shard_waiter *waiter)
+{
+    uint64_t expected = (shard->gets_asked + 1) * shard->answer_mean;
+    if (shard->gets_asked > 0 && expected > shard->answers_max)
+        return busy(shard);
+    enum shard_outcome outcome =
+        ask(shard, place, SHARD_MAIL_GET, key, (struct slice){0}, waiter, NULL);
+    waiter->is_get = outcome == SHARD_PENDING;
+    shard->gets_asked += waiter->is_get;
+    return outcome;
+}
+
+static void learn(struct shard *shard, const struct shard_mail_reply *reply)
+{
+    bool has_memory = reply->where == SHARD_MAIL_IN_MEMORY && !reply->in_value_file;
+    shard->answer_mean -= shard->answer_mean / MEAN_OVER;
+    shard->answer_mean += has_memory ? reply->size / MEAN_OVER : 0;
+    shard->gets_asked--;
+}
+
+enum shard_outcome shard_ask_delete(struct shard *shard, struct shard_place place, struct slice key,
+                                    struct shard_waiter *waiter)
+{
+    return ask(shard, place, SHARD_MAIL_DELETE, key, (struct slice){0}, waiter, NULL);
+}
+
+/* Whether a frame decodes to a value for a file. Most tell; one that does not is decoded, to see.
+ * The owner decodes it again, and judges the wrong ones. */
+static bool is_large_frame(struct shard *shard, struct slice frame)
+{
+    uint64_t size_min = store_value_file_min(shard->store);
+    if (compress_declared_size(frame.data, frame.size) != 0)
+        return compress_declared_size(frame.data, frame.size) >= size_min;
+    uint8_t *data = NULL;
+    size_t size = 0;
+    int result = store_decode_small(shard->store, frame, &data, &size);
+    free(data);
+    return result == 0 || size >= size_min;
+}
+
+enum shard_outcome shard_ask_set(struct shard *shard, struct shard_place place, struct slice key,
+                                 struct slice value, bool zstd, struct shard_waiter *waiter)
+{
+    if (shard_is_large(shard, value.size, zstd) || (zstd && is_large_frame(shard, value)))
+        return SHARD_LARGE;
+    struct shard_mail_ask *body;
+    enum shard_outcome outcome = ask(shard, place, SHARD_MAIL_SET, key, value, waiter, &body);
+    if (outcome == SHARD_PENDING)
+        body->zstd = zstd;
+    return outcome;
+}
+
+enum shard_outcome shard_ask_version(struct shard *shard, struct shard_place place,
+                                     struct slice key, struct shard_waiter *waiter)
+{
+    return ask(shard, place, SHARD_MAIL_VERSION, key, (struct slice){0}, waiter, NULL);
+}
+
+enum shard_outcome shard_ask_commit(struct shard *shard, struct shard_place place, struct slice key,
+                                    struct store_upload *upload, struct shard_waiter *waiter)
+{
+    struct shard_mail_ask *body;
+    enum shard_outcome outcome =
+        ask(shard, place, SHARD_MAIL_COMMIT, key, (struct slice){0}, waiter, &body);
+    if (outcome != SHARD_PENDING)
+        return outcome;
+    body->value = (const uint8_t *)store_upload_file(upload);
+    waiter->upload = upload;
+    return SHARD_PENDING;
+}
+
+/* ---- files that were lent ---- */
+
+struct release {
+    struct post_request request;
+    struct shard *shard;
+    struct value_file_name file;
+    struct list_node node; /* until it is posted */
+};
+
+static void released(struct post_request *request, const struct mail *mail)
+{
+    struct release *release = container_of(request, struct release, request);
+    struct shard *shard = release->shard;
+    (void)mail;
+    free(release);
+    make_room(shard); /* its credit is one that others wait for */
+}
+
+static bool post_release(struct shard *shard, struct release *release)
+{
+    uint32_t owner = release->file.partition % shard->count;
+    struct mail *mail = post_ask(shard->post, owner, &release->request);
+    if (mail == NULL)
+        return false;
+    mail->kind = SHARD_MAIL_RELEASE;
+    *(struct shard_mail_ask *)mail->body =
+        (struct shard_mail_ask){.value = (const uint8_t *)&release->file};
+    return true;
+}
+
+void shard_post_releases(struct shard *shard)
+{
+    for (struct list_node *node; (node = list_first(&shard->releases)) != NULL;) {
+        if (!post_release(shard, container_of(node, struct release, node)))
+            return;
+        list_remove(node);
+    }
+}
+
+void shard_forget_releases(struct shard *shard)
+{
+    for (struct list_node *node; (node = list_pop_front(&shard->releases)) != NULL;)
+        free(container_of(node, struct release, node));
+}
+
+void shard_release_file(struct shard *shard, const struct value_file_name *file)
+{
+    struct release *release = calloc(1, sizeof *release);
+    if (release == NULL)
+        return; /* the file stays until the next start, though nothing may name it any more */
+    release->request.answered = released;
+    release->shard = shard;
+    release->file = *file;
+    list_push_back(&shard->releases, &release->node);
+    shard_post_releases(shard);
+}
+
+/* ---- the answer ---- */
+
+static void fill(const struct shard_waiter *waiter, const struct shard_mail_reply *reply,
+                 struct shard_answer *ret_answer)
+{
+    *ret_answer = (struct shard_answer){.status = reply->status, .size = reply->size};
+    switch ((enum shard_mail_where)reply->where) {
+    case SHARD_MAIL_NOWHERE:
+        break;
+    case SHARD_MAIL_HERE:
+        ret_answer->data = reply->bytes;
+        break;
+    case SHARD_MAIL_IN_ROOM:
+        ret_answer->data = waiter->room;
+        ret_answer->is_in_room = true;
+        break;
+    case SHARD_MAIL_IN_MEMORY:
+        ret_answer->data = reply->memory;
+        ret_answer->memory = reply->memory;
+        break;
+    }
+    ret_answer->in_value_file = reply->in_value_file;
+    if (reply->where == SHARD_MAIL_IN_MEMORY || reply->where == SHARD_MAIL_NOWHERE)
+        ret_answer->file = reply->file;
+    ret_answer->is_lent = reply->in_value_file;
+    if (!reply->in_value_file)
+        return;
+    ret_answer->key = (struct slice){key_of(waiter), waiter->key_size};
+}
+
+static void answered(struct post_request *request, const struct mail *mail)
+{
+    struct shard_waiter *waiter = container_of(request, struct shard_waiter, post);
+    struct shard *shard = waiter->shard;
+    uint8_t *copy = waiter->copy;
+    uint32_t copy_size = waiter->copy_size;
+    const struct shard_mail_reply *reply = (const struct shard_mail_reply *)mail->body;
+    struct shard_answer answer;
+    fill(waiter, reply, &answer);
+    if (waiter->is_get)
+        learn(shard, reply);
+    waiter->is_get = false;
+    if (reply->is_committed)
+        store_upload_hand_over(waiter->upload);
+    waiter->done(waiter, &answer); /* the waiter may be gone now */
+    if (copy != NULL)
+        shard->copy_bytes -= copy_size;
+    free(copy);
+    make_room(shard);
+}

@@ -1,0 +1,391 @@
+/* The owner's side: what other shards ask of this one's keys.
+ *
+ *   mail -> arrived -> executed -------------------> answered
+ *                        |   |                          ^
+ *                        |   +-> gated: not durable yet-+
+ *                        |   +-> pending: on the disk --+
+ *                        v
+ *                      waiting: the store has no room; executed again in order
+ *
+ * What arrives in a pass is executed behind it, so that the cache misses of its keys overlap. A
+ * write that has to wait makes those behind it wait, too, and gets of keys that such a write may be
+ * about: so requests for one key keep their order. */
+#include "shard/shard.h"
+
+#include "base/assert.h"
+#include "base/units.h"
+#include "shard/shard_mail.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* How far ahead of its execution a request's cache entry is loaded. */
+#define AHEAD 8u
+
+/* Bytes of memory that answers to gets bring from other shards, on their way at a time, in a node;
+ * each shard has its part. */
+#define ANSWERS_MAX (16 * MIB)
+#define ANSWERS_MIN (1 * MIB)
+
+struct serving {
+    struct shard_waiter waiter; /* of a get that is pending */
+    struct shard *shard;
+    struct post_request *request;
+    uint64_t gate;
+    struct store_upload *upload; /* of a commit that waits, or NULL */
+    struct shard_mail_ask ask;
+    struct shard_mail_reply reply;
+    struct store_place place;
+    uint32_t from;
+    uint8_t kind; /* enum shard_mail_kind */
+    struct list_node node;
+};
+
+static struct serving *of_node(struct list_node *node)
+{
+    return container_of(node, struct serving, node);
+}
+
+/* ---- the end ---- */
+
+static void post_reply(struct serving *serving)
+{
+    struct shard *shard = serving->shard;
+    struct mail *mail = post_answer(shard->post, serving->from, serving->request);
+    memcpy(mail->body, &serving->reply, sizeof serving->reply);
+    pool_put(&shard->desk.servings, serving);
+}
+
+static void finish(struct serving *serving)
+{
+    struct shard *shard = serving->shard;
+    if (serving->gate <= store_durable(shard->store))
+        post_reply(serving);
+    else
+        list_push_back(&shard->desk.gated, &serving->node);
+}
+
+/* Gates grow as requests are executed, all but those of gets, which may wait a little longer than
+ * they have to. */
+static void release_gated(struct shard *shard)
+{
+    uint64_t durable = store_durable(shard->store);
+    for (struct list_node *node; (node = list_first(&shard->desk.gated)) != NULL;) {
+        if (of_node(node)->gate > durable)
+            return;
+        list_remove(node);
+        post_reply(of_node(node));
+    }
+}
+
+/* ---- values ---- */
+
+/* Whether an answer may take so much memory along: not more is on its way than twice what the asker
+ * reckons with. What it had not taken when `posted` was written down may still be on its way. */
+static bool may_carry(struct shard *shard, uint32_t to, uint64_t size)
+{
+    struct shard_carried *carried = &shard->desk.carried[to];
+    if (post_has_taken(shard->post, to, carried->posted)) {
+        carried->before = carried->since;
+        carried->since = 0;
+        carried->posted = post_posted(shard->post, to);
+    }
+    uint64_t all = carried->before + carried->since;
+    if (all > 0 && all + size > 2 * shard->answers_max)
+        return false;
+    carried->since += size;
+    return true;
+}
+
+/* Puts the value where the asker finds it. Returns false when there is no memory for it. */
+static bool put_value(struct serving *serving, const struct shard_answer *answer)
+{
+    struct shard_mail_reply *reply = &serving->reply;
+    reply->size = answer->size;
+    if (answer->size == 0)
+        return true;
+    uint8_t *to;
+    if (!answer->in_value_file && answer->size <= SHARD_MAIL_VALUE_MAX) {
+        reply->where = SHARD_MAIL_HERE;
+        to = reply->bytes;
+    } else if (!answer->in_value_file && answer->size <= serving->ask.room_size) {
+        reply->where = SHARD_MAIL_IN_ROOM;
+        to = serving->ask.room;
+    } else {
+        if (!answer->in_value_file && !may_carry(serving->shard, serving->from, answer->size))
+            return false;
+        reply->where = SHARD_MAIL_IN_MEMORY;
+        to = malloc(answer->size);
+        if (to == NULL)
+            return false;
+        reply->memory = to;
+        reply->file = answer->file;
+    }
+    memcpy(to, answer->data, answer->size);
+    return true;
+}
+
+static void finish_get(struct serving *serving, const struct shard_answer *answer)
+{
+    serving->gate = answer->gate;
+    serving->reply =
+        (struct shard_mail_reply){.status = answer->status, .in_value_file = answer->in_value_file};
+    struct store *store = serving->shard->store;
+    bool is_lent = !answer->in_value_file || store_lend_file(store, &answer->file);
+    bool is_put = is_lent && put_value(serving, answer);
+    if (is_lent && !is_put && answer->in_value_file)
+        store_take_back_file(store, &answer->file);
+    if (!is_put)
+        serving->reply = (struct shard_mail_reply){.status = MINIVAULT_OVERLOADED};
+    finish(serving);
+}
+
+static void finish_write(struct serving *serving, const struct shard_answer *answer)
+{
+    serving->gate = answer->gate;
+    serving->reply = (struct shard_mail_reply){.status = answer->status};
+    finish(serving);
+}
+
+static void get_done(struct shard_waiter *waiter, const struct shard_answer *answer)
+{
+    finish_get(container_of(waiter, struct serving, waiter), answer);
+}
+
+/* ---- execution: false: the store has no room for it ---- */
+
+static bool execute_get(struct serving *serving)
+{
+    struct shard *shard = serving->shard;
+    struct slice key = shard_mail_key(&serving->ask);
+    struct shard_answer answer;
+    if (!shard_get_at_once(shard, key, serving->place, &answer)) {
+        serving->waiter = (struct shard_waiter){.done = get_done};
+        enum shard_outcome outcome = shard_get(shard, key, &serving->waiter, &answer);
+        if (outcome != SHARD_ANSWERED)
+            return outcome == SHARD_PENDING;
+    }
+    finish_get(serving, &answer);
+    return true;
+}
+
+static bool execute_set(struct serving *serving)
+{
+    const struct shard_mail_ask *ask = &serving->ask;
+    struct slice value = {ask->value, ask->value_size};
+    struct shard_answer answer;
+    switch (shard_set(serving->shard, shard_mail_key(ask), value, ask->zstd, &answer)) {
+    case SHARD_BUSY:
+        return false;
+    case SHARD_LARGE: /* a frame that decodes to more than it says */
+        answer = (struct shard_answer){.status = MINIVAULT_BAD_REQUEST};
+        break;
+    default:
+        break;
+    }
+    finish_write(serving, &answer);
+    return true;
+}
+
+static bool execute_delete(struct serving *serving)
+{
+    struct shard_answer answer;
+    if (shard_delete(serving->shard, shard_mail_key(&serving->ask), &answer) == SHARD_BUSY)
+        return false;
+    finish_write(serving, &answer);
+    return true;
+}
+
+static bool execute_version(struct serving *serving)
+{
+    struct shard *shard = serving->shard;
+    serving->gate = 0;
+    serving->reply = (struct shard_mail_reply){.status = MINIVAULT_OK};
+    serving->reply.file.version = store_stamp(shard->store);
+    finish(serving);
+    return true;
+}
+
+static bool execute_commit(struct serving *serving)
+{
+    struct shard *shard = serving->shard;
+    struct shard_answer answer = {.status = MINIVAULT_OVERLOADED};
+    bool is_committed = false;
+    if (serving->upload == NULL)
+        serving->upload = store_adopt(shard->store, (const struct store_file *)serving->ask.value);
+    if (serving->upload != NULL) {
+        if (shard_upload_commit(shard, serving->upload, shard_mail_key(&serving->ask), &answer) ==
+            SHARD_BUSY)
+            return false;
+        is_committed = store_upload_is_committed(serving->upload);
+        store_upload_close(serving->upload);
+    }
+    serving->gate = answer.gate;
+    serving->reply =
+        (struct shard_mail_reply){.status = answer.status, .is_committed = is_committed};
+    finish(serving);
+    return true;
+}
+
+static bool execute_release(struct serving *serving)
+{
+    struct value_file_name file;
+    memcpy(&file, serving->ask.value, sizeof file);
+    store_take_back_file(serving->shard->store, &file);
+    serving->gate = 0;
+    serving->reply = (struct shard_mail_reply){.status = MINIVAULT_OK};
+    finish(serving);
+    return true;
+}
+
+static bool execute(struct serving *serving)
+{
+    switch ((enum shard_mail_kind)serving->kind) {
+    case SHARD_MAIL_GET:
+        return execute_get(serving);
+    case SHARD_MAIL_SET:
+        return execute_set(serving);
+    case SHARD_MAIL_DELETE:
+        return execute_delete(serving);
+    case SHARD_MAIL_VERSION:
+        return execute_version(serving);
+    case SHARD_MAIL_COMMIT:
+        return execute_commit(serving);
+    case SHARD_MAIL_RELEASE:
+        return execute_release(serving);
+    }
+    assert(false);
+    return true;
+}
+
+/* ---- waiting for room ---- */
+
+static bool is_write(const struct serving *serving)
+{
+    return serving->kind == SHARD_MAIL_SET || serving->kind == SHARD_MAIL_DELETE ||
+           serving->kind == SHARD_MAIL_COMMIT;
+}
+
+static uint64_t key_bit(const struct serving *serving)
+{
+    return (uint64_t)1 << (serving->place.hash >> 58);
+}
+
+static void wait_for_room(struct shard_desk *desk, struct serving *serving)
+{
+    list_push_back(&desk->waiting, &serving->node);
+    desk->waiting_keys |= key_bit(serving);
+    desk->waiting_count += is_write(serving);
+}
+
+static bool must_wait(const struct shard_desk *desk, const struct serving *serving)
+{
+    return (is_write(serving) && desk->waiting_count > 0) ||
+           (desk->waiting_keys & key_bit(serving)) != 0;
+}
+
+void shard_retry(struct shard *shard)
+{
+    struct shard_desk *desk = &shard->desk;
+    if (shard->post == NULL)
+        return;
+    for (struct list_node *node; (node = list_first(&desk->waiting)) != NULL;) {
+        struct serving *serving = of_node(node);
+        bool was_write = is_write(serving);
+        list_remove(node);
+        if (!execute(serving)) {
+            list_push_front(&desk->waiting, node);
+            return;
+        }
+        desk->waiting_count -= was_write;
+    }
+    desk->waiting_keys = 0;
+}
+
+/* ---- arriving ---- */
+
+static void asked(void *context, uint32_t from, const struct mail *mail)
+{
+    struct shard *shard = context;
+    struct serving *serving = pool_get(&shard->desk.servings);
+    assert(serving != NULL); /* there are as many as all others' credits */
+    serving->shard = shard;
+    serving->request = mail->request;
+    serving->from = from;
+    serving->kind = (uint8_t)mail->kind;
+    serving->upload = NULL;
+    memcpy(&serving->ask, mail->body, sizeof serving->ask);
+    /* Not out of the copy, which is still on its way to memory. */
+    struct slice key = shard_mail_key((const struct shard_mail_ask *)mail->body);
+    serving->place = store_prefetch(shard->store, key, is_write(serving));
+    list_push_back(&shard->desk.arrived, &serving->node);
+}
+
+static struct list_node *load(struct shard *shard, struct list_node *node)
+{
+    if (node == NULL)
+        return NULL;
+    store_prefetch_entry(shard->store, of_node(node)->place);
+    return list_next(&shard->desk.arrived, node);
+}
+
+static void execute_arrived(struct shard *shard)
+{
+    struct shard_desk *desk = &shard->desk;
+    struct list_node *ahead = list_first(&desk->arrived);
+    for (uint32_t i = 0; i < AHEAD; i++)
+        ahead = load(shard, ahead);
+    for (struct list_node *node; (node = list_first(&desk->arrived)) != NULL;) {
+        struct serving *serving = of_node(node);
+        ahead = load(shard, ahead);
+        list_remove(node);
+        if (must_wait(desk, serving) || !execute(serving))
+            wait_for_room(desk, serving);
+    }
+}
+
+bool shard_serve(struct shard *shard)
+{
+    if (shard->post == NULL)
+        return false;
+    bool came = post_take(shard->post) > 0;
+    execute_arrived(shard);
+    release_gated(shard);
+    shard_post_releases(shard);
+    return came;
+}
+
+/* ---- opening and closing ---- */
+
+int shard_open(struct shard *shard, struct io *io, struct post_office *office)
+{
+    struct shard_desk *desk = &shard->desk;
+    list_init(&shard->releases);
+    list_init(&desk->arrived);
+    list_init(&desk->gated);
+    list_init(&desk->waiting);
+    if (office == NULL)
+        return 0;
+    shard->answers_max = share_u64(ANSWERS_MAX, shard->count, ANSWERS_MIN);
+    shard->answer_mean = store_value_file_min(shard->store);
+    desk->carried = calloc(shard->count, sizeof *desk->carried);
+    if (desk->carried == NULL)
+        return -ENOMEM;
+    uint32_t count = (shard->count - 1) * post_office_credits(office);
+    int result = pool_init(&desk->servings, sizeof(struct serving), count);
+    if (result < 0)
+        return result;
+    shard->post = post_office_post(office, shard->number);
+    post_join(shard->post, io, asked, shard);
+    return 0;
+}
+
+void shard_close(struct shard *shard)
+{
+    free(shard->desk.carried);
+    if (shard->desk.servings.base == NULL)
+        return;
+    shard_forget_releases(shard);
+    pool_deinit(&shard->desk.servings);
+}

@@ -1,0 +1,137 @@
+/* Where a shard's state lies in the data directory, and whose it is. */
+#include "base/assert.h"
+#include "store/filesystem.h"
+#include "store/probe.h"
+#include "store/store_directory.h"
+#include "store/store_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool is_whole(int length)
+{
+    return length > 0 && (size_t)length < STORE_PATH_SIZE;
+}
+
+int store_name_paths(struct store *store)
+{
+    const struct store_options *options = &store->options;
+    int length = options->shard == 0
+                     ? snprintf(store->state_path, STORE_PATH_SIZE, "%s", options->path)
+                     : snprintf(store->state_path, STORE_PATH_SIZE, "%s/shard-%" PRIu32,
+                                options->path, options->shard);
+    if (!is_whole(length))
+        return -ENAMETOOLONG;
+    length = snprintf(store->log_directory, STORE_PATH_SIZE, "%s/log", store->state_path);
+    return is_whole(length) ? 0 : -ENAMETOOLONG;
+}
+
+/* ---- the superblock ---- */
+
+/* Without store_directory_prepare: a directory of one shard. */
+static int check_alone(const struct store *store)
+{
+    const struct superblock *now = &store->superblock.now;
+    if (superblock_shards(now) == 1 && now->shards_before == 0) /* then its shard is 0 */
+        return 0;
+    log_error(store->log, "the data directory %s has %" PRIu32 " shards%s: this opens one",
+              store->options.path, superblock_shards(now),
+              now->shards_before != 0 ? ", and is being converted" : "");
+    return -EINVAL;
+}
+
+static int open_alone(struct store *store)
+{
+    const struct store_options *options = &store->options;
+    assert(options->shard_count == 1);
+    bool is_formatted;
+    int result = superblock_open(store->io, store->log, options->path, options->segment_size,
+                                 options->lock_wait_ns, &store->superblock, &is_formatted);
+    return result < 0 ? result : check_alone(store);
+}
+
+/* The bases are those of the last conversion, the same for all shards: another one was there before
+ * it. */
+static bool is_of(const struct superblock *now, const struct superblock *node, uint32_t shard)
+{
+    return now->directory_id == node->directory_id && now->shard == shard &&
+           superblock_shards(now) == superblock_shards(node) && now->log_base == node->log_base &&
+           now->segment_base == node->segment_base &&
+           memcmp(now->secret, node->secret, HASH_SECRET_SIZE) == 0;
+}
+
+/* What the whole directory has once is in DATA/superblock. */
+static int open_own(struct store *store)
+{
+    const struct superblock *node = &store->options.directory->node;
+    struct superblock *now = &store->superblock.now;
+    uint32_t shard = store->options.shard;
+    int result = superblock_open_shard(store->io, store->log, store->state_path,
+                                       store->options.lock_wait_ns, &store->superblock);
+    if (result < 0)
+        return result;
+    if (!is_of(now, node, shard)) {
+        log_error(store->log,
+                  "%s/superblock is that of shard %" PRIu32 " of %" PRIu32
+                  " of the directory %016" PRIx64 " at some time, this is shard %" PRIu32
+                  " of %" PRIu32 " of %016" PRIx64 ": put back the one that was here",
+                  store->state_path, now->shard, superblock_shards(now), now->directory_id, shard,
+                  superblock_shards(node), node->directory_id);
+        return -EXDEV;
+    }
+    now->probed = node->probed;
+    now->use_dsync = node->use_dsync;
+    now->writes_in_flight = node->writes_in_flight;
+    return 0;
+}
+
+int store_open_superblock(struct store *store)
+{
+    struct store_directory *directory = store->options.directory;
+    if (directory == NULL)
+        return open_alone(store);
+    assert(superblock_shards(&directory->node) == store->options.shard_count);
+    if (store->options.shard > 0)
+        return open_own(store);
+    assert(directory->superblock.handle >= 0);
+    store->superblock = directory->superblock;
+    directory->superblock = (struct superblock_file){.handle = -1};
+    return 0;
+}
+
+int store_probe(struct io *io, const struct log *log, const char *folder,
+                struct superblock *superblock)
+{
+    struct probe_result found;
+    int result = probe_device(io, log, folder, io_region(io), &found);
+    if (result < 0)
+        return result;
+    superblock->probed = true;
+    superblock->use_dsync = found.use_dsync;
+    superblock->writes_in_flight = found.writes_in_flight;
+    log_info(log,
+             "probed the device: 4 KiB durable in %" PRIu32 " us with RWF_DSYNC, %" PRIu32
+             " us with fdatasync; the log uses %s, %d in flight",
+             found.dsync_us, found.fdatasync_us, found.use_dsync ? "RWF_DSYNC" : "fdatasync",
+             found.writes_in_flight);
+    return 0;
+}
+
+/* ---- folders ---- */
+
+int store_make_folders(struct store *store)
+{
+    int result = io_make_directory(store->io, store->log_directory);
+    for (uint32_t i = 0; result == 0 && i < STORE_PARTITIONS; i++) {
+        char path[SEGMENT_PATH_MAX];
+        if (!store_owns(store, i))
+            continue;
+        (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, i);
+        result = io_make_directory(store->io, path);
+    }
+    if (result == 0 && store->options.shard > 0)
+        result = filesystem_sync_folder(store->io, store->state_path);
+    return result < 0 ? result : filesystem_sync_folder(store->io, store->options.path);
+}
