@@ -4,6 +4,7 @@ import itertools
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -18,7 +19,7 @@ SECONDS = 20
 # a PUT that was sent once is not sent again.
 CONFIGURATION = """
 global
-    stats socket {folder}/admin.sock mode 600
+    stats socket {admin} mode 600
 defaults
     mode http
     timeout connect 2s
@@ -42,8 +43,10 @@ backend nodes
 class Proxy:
     def __init__(self, context, a, b):
         self.folder, self.port = context.directory, free_port()
+        # A socket's name has 107 bytes at most, 97 for HAProxy: the clone may lie deeper than that.
+        self.admin = context.stack.enter_context(tempfile.TemporaryDirectory()) + "/admin.sock"
         path = self.folder / "haproxy.cfg"
-        path.write_text(CONFIGURATION.format(folder=self.folder, port=self.port, a=a.http_port,
+        path.write_text(CONFIGURATION.format(admin=self.admin, port=self.port, a=a.http_port,
                                              b=b.http_port, check_ms=CHECK_MS))
         self.log = open(self.folder / "haproxy.log", "wb")
         context.stack.callback(self.stop)
@@ -60,7 +63,7 @@ class Proxy:
         """node: its line of `show stat`."""
         with socket.socket(socket.AF_UNIX) as admin:
             admin.settimeout(5)
-            admin.connect(str(self.folder / "admin.sock"))
+            admin.connect(self.admin)
             admin.sendall(b"show stat\n")
             text = b"".join(iter(lambda: admin.recv(65536), b"")).decode()
         names = text.splitlines()[0].lstrip("# ").split(",")
