@@ -53,6 +53,7 @@ static void fill_entry(struct io *io, struct io_op *op, struct io_uring_sqe *sqe
     op->state = OP_KERNEL;
     io->kernel_count++;
     io->worker_count += kind->uses_workers;
+    io->read_count += kind->is_read;
 }
 
 void ring_submit(struct io *io, struct io_op *op)
@@ -222,8 +223,10 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
     if (is_last && list_node_is_linked(&op->node))
         list_remove(&op->node); /* its cancel is no longer needed */
     const struct kind *kind = kinds[op->kind];
-    if (is_last)
+    if (is_last) {
         io->worker_count -= kind->uses_workers;
+        io->read_count -= kind->is_read;
+    }
     kind->finish(io, op, result, flags);
 }
 

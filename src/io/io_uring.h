@@ -98,6 +98,10 @@ struct spin {
     uint32_t near_count;  /* sleeps in a row that a spin would have spared */
     uint32_t near_needed; /* that many arm the spin */
     uint32_t hit_count;   /* spins in a row that found work */
+    /* the same for spins while reads of the disk are under way, which are always armed */
+    uint32_t rest;      /* so many of the next sleeps are not put off by one */
+    uint32_t rest_next; /* the same, once one is preempted */
+    uint32_t reading_hit_count;
 };
 
 struct io {
@@ -107,6 +111,7 @@ struct io {
     uint64_t wall_read_ns; /* when the wall clock was last read */
     uint32_t kernel_count; /* entries handed to the ring whose last completion is to come */
     uint32_t ran_count;    /* completions of this pass */
+    uint32_t read_count;   /* of them, reads of files */
     uint32_t worker_count; /* of them, those that workers finish */
     bool is_running;       /* within io_run: completions may submit, but not run a pass */
     bool is_closing;       /* completions are no longer called, nothing is submitted */
@@ -207,6 +212,7 @@ void timers_run(struct io *io);
  * ---- */
 
 struct kind {
+    bool is_read;      /* of a file: the device is sure to answer soon */
     bool uses_workers; /* the kernel finishes it in another thread, which wants this core */
     void (*prepare)(struct io *io, struct io_op *op, struct io_uring_sqe *sqe);
     void (*finish)(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags);

@@ -230,7 +230,7 @@ static void transfer_finish(struct io *io, struct io_op *op, int32_t result, uin
         ring_resubmit(io, op);
 }
 
-const struct kind kind_read = {.prepare = read_prepare, .finish = transfer_finish};
+const struct kind kind_read = {.is_read = true, .prepare = read_prepare, .finish = transfer_finish};
 const struct kind kind_write = {
     .uses_workers = true, .prepare = write_prepare, .finish = transfer_finish};
 

@@ -13,6 +13,12 @@
  * - a spin that was preempted had no core to spare: it counts as one that found nothing;
  * - spins that find work halve `near_needed` again.
  *
+ * Reads of the disk are sure to be answered, and a device takes longer than a client. So while some
+ * are under way we spin before each sleep, SPIN_READING_TIMES as long; only after a spin that was
+ * preempted the next `rest` sleeps are not put off, more of them each time, fewer again when spins
+ * find work. (perf/storage/compare, get-uncached: 1.1 to 1.25 times the reads a second, and as much
+ * where the client runs on the same core.)
+ *
  * An idle server has no near sleeps, so it does not spin at all. Nor does one with a disk write or
  * a sync under way: the kernel finishes those in a worker thread on this core, which a spin would
  * keep waiting for milliseconds (perf/bound measured 9 k/s instead of 92 k/s durable SETs). */
@@ -27,6 +33,12 @@
 #define SPIN_LOOKS_PER_CLOCK 16
 #define SPIN_PREEMPTED_NS (20 * NS_PER_US)
 
+#define SPIN_READING_TIMES 8
+/* The device's interrupts and those of clients' packets are no preemption. */
+#define SPIN_READING_PREEMPTED_NS (100 * NS_PER_US)
+#define SPIN_REST_MIN 16
+#define SPIN_REST_MAX 1024
+
 /* The kernel runs about 20 deferred items an enter. More enters make larger batches, within these
  * bounds. */
 #define COLLECT_ENTERS_MAX 16
@@ -34,7 +46,11 @@
 
 void wait_init(struct io *io, uint64_t busy_poll_ns)
 {
-    io->spin = (struct spin){.limit_ns = busy_poll_ns, .near_needed = SPIN_NEAR_NEEDED_MIN};
+    io->spin = (struct spin){
+        .limit_ns = busy_poll_ns,
+        .near_needed = SPIN_NEAR_NEEDED_MIN,
+        .rest_next = SPIN_REST_MIN,
+    };
 }
 
 static uint64_t clock_ns(void)
@@ -94,6 +110,8 @@ static int collect_more(struct io *io)
 
 /* ---- spinning ---- */
 
+enum spin_end { SPIN_WORK, SPIN_NOTHING, SPIN_PREEMPTED };
+
 static void spin_found_nothing(struct spin *spin)
 {
     spin->is_armed = false;
@@ -124,21 +142,55 @@ static void spin_learn_from_sleep(struct spin *spin, uint64_t slept_ns, bool has
     }
 }
 
-/* Looks until work is there or `limit_ns` are over. */
-static bool spin_until_work(struct io *io, uint64_t start_ns, uint64_t limit_ns)
+static void spin_learn_from_reading(struct spin *spin, enum spin_end end)
 {
+    if (end == SPIN_WORK && ++spin->reading_hit_count == SPIN_HITS_TO_FORGIVE) {
+        spin->reading_hit_count = 0;
+        spin->rest_next = (uint32_t)max_u64(spin->rest_next / 2, SPIN_REST_MIN);
+    }
+    if (end == SPIN_PREEMPTED) {
+        spin->reading_hit_count = 0;
+        spin->rest = spin->rest_next;
+        spin->rest_next = (uint32_t)min_u64(2ull * spin->rest_next, SPIN_REST_MAX);
+    }
+}
+
+static enum spin_end spin_until_work(struct io *io, uint64_t limit_ns, uint64_t preempted_ns)
+{
+    uint64_t start_ns = clock_ns();
     uint64_t last_ns = start_ns;
     for (;;) {
         for (uint32_t i = 0; i < SPIN_LOOKS_PER_CLOCK; i++) {
             if (ring_has_deferred(io) || is_wake_asked(io))
-                return true;
+                return SPIN_WORK;
             relax();
         }
         uint64_t now_ns = clock_ns();
-        if (now_ns - start_ns >= limit_ns || now_ns - last_ns > SPIN_PREEMPTED_NS)
-            return false;
+        if (now_ns - last_ns > preempted_ns)
+            return SPIN_PREEMPTED;
+        if (now_ns - start_ns >= limit_ns)
+            return SPIN_NOTHING;
         last_ns = now_ns;
     }
+}
+
+static enum spin_end spin_reading(struct io *io, uint64_t wait_ns)
+{
+    uint64_t limit_ns = min_u64(wait_ns, SPIN_READING_TIMES * io->spin.limit_ns);
+    enum spin_end end = spin_until_work(io, limit_ns, SPIN_READING_PREEMPTED_NS);
+    spin_learn_from_reading(&io->spin, end);
+    return end;
+}
+
+static enum spin_end spin_plainly(struct io *io, uint64_t wait_ns)
+{
+    uint64_t limit_ns = min_u64(wait_ns, io->spin.limit_ns);
+    enum spin_end end = spin_until_work(io, limit_ns, SPIN_PREEMPTED_NS);
+    if (end == SPIN_WORK)
+        spin_found_work(&io->spin);
+    else if (limit_ns == io->spin.limit_ns)
+        spin_found_nothing(&io->spin);
+    return end;
 }
 
 /* Returns 1 when there is something to reap or to look at, 0 when it is time to sleep, or -errno.
@@ -150,15 +202,24 @@ static int spin(struct io *io, uint64_t wait_ns)
         return error;
     if (io_uring_cq_ready(&io->ring) > 0)
         return 1;
-    uint64_t limit_ns = min_u64(wait_ns, io->spin.limit_ns);
-    if (spin_until_work(io, clock_ns(), limit_ns)) {
-        spin_found_work(&io->spin);
-        error = enter_without_waiting(io);
-        return error < 0 ? error : 1;
-    }
-    if (limit_ns == io->spin.limit_ns)
-        spin_found_nothing(&io->spin);
-    return 0;
+    enum spin_end end = io->read_count > 0 ? spin_reading(io, wait_ns) : spin_plainly(io, wait_ns);
+    if (end != SPIN_WORK)
+        return 0;
+    error = enter_without_waiting(io);
+    return error < 0 ? error : 1;
+}
+
+static bool may_spin(struct io *io)
+{
+    struct spin *spin = &io->spin;
+    if (io->worker_count > 0)
+        return false;
+    if (io->read_count == 0)
+        return spin->is_armed;
+    if (spin->rest == 0)
+        return spin->limit_ns > 0;
+    spin->rest--;
+    return false;
 }
 
 /* ---- sleeping ---- */
@@ -191,7 +252,7 @@ static int sleep_for_work(struct io *io, uint64_t wait_ns)
 
 static int spin_or_sleep(struct io *io, uint64_t wait_ns)
 {
-    if (io->spin.is_armed && io->worker_count == 0) {
+    if (may_spin(io)) {
         int found = spin(io, wait_ns);
         if (found != 0)
             return found < 0 ? found : 0;

@@ -2,10 +2,13 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <time.h>
+#include <unistd.h>
 
 #define WAKERS 4
 #define WAKES_EACH 5000
@@ -63,9 +66,8 @@ static void *wake_often(void *context)
     return NULL;
 }
 
-static void nothing_posted_is_slept_over(uint64_t busy_poll_ns)
+static void nothing_posted_is_slept_over_in(struct world *world)
 {
-    struct world *world = open_busy(busy_poll_ns);
     struct waker waker = {.io = world_io(world)};
     pthread_t threads[WAKERS];
     for (int i = 0; i < WAKERS; i++)
@@ -74,6 +76,12 @@ static void nothing_posted_is_slept_over(uint64_t busy_poll_ns)
         cr_assert_geq(io_run(waker.io, UINT64_MAX), 0);
     for (int i = 0; i < WAKERS; i++)
         cr_assert_eq(pthread_join(threads[i], NULL), 0);
+}
+
+static void nothing_posted_is_slept_over(uint64_t busy_poll_ns)
+{
+    struct world *world = open_busy(busy_poll_ns);
+    nothing_posted_is_slept_over_in(world);
     world_close(world);
 }
 
@@ -124,5 +132,59 @@ Test(io_wake, idle_world_uses_no_processor)
         cr_assert_geq(io_run(world_io(world), 30 * NS_PER_MS), 0);
     uint64_t used_ns = thread_cpu_ns() - before_ns;
     cr_assert_lt(used_ns, 5 * NS_PER_MS, "%llu us of 300 ms", (unsigned long long)used_ns / 1000);
+    world_close(world);
+}
+
+/* A read of a file that is not answered before the test writes to it. */
+struct slow_read {
+    struct probe probe;
+    int writer;
+    uint8_t buffer[4096];
+};
+
+static void slow_read_begin(struct slow_read *slow, struct world *world)
+{
+    const char *path = world_path(world, "pipe");
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    slow->writer = open(path, O_RDWR | O_CLOEXEC);
+    cr_assert_geq(slow->writer, 0);
+    int file = open_file(world, "pipe", IO_OPEN_READ);
+    cr_assert_geq(file, 0);
+    probe_init(&slow->probe);
+    io_read(world_io(world), &slow->probe.op, file, slow->buffer, sizeof slow->buffer, 0);
+    cr_assert_geq(io_run(world_io(world), 0), 0);
+}
+
+static void slow_read_end(struct slow_read *slow, struct world *world)
+{
+    cr_assert_eq(slow->probe.count, 0, "it was under way all the time");
+    cr_assert_eq(write(slow->writer, slow->buffer, sizeof slow->buffer), sizeof slow->buffer);
+    RUN_UNTIL(world, slow->probe.count == 1);
+    cr_assert_eq(slow->probe.result, sizeof slow->buffer);
+    cr_assert_eq(close(slow->writer), 0);
+}
+
+/* While the disk is read a sleep is put off, once and for a while. */
+Test(io_wake, a_read_that_takes_long_is_slept_over)
+{
+    struct world *world = open_busy(50 * NS_PER_US);
+    struct slow_read slow = {0};
+    slow_read_begin(&slow, world);
+    uint64_t before_ns = thread_cpu_ns();
+    for (int i = 0; i < 10; i++)
+        cr_assert_geq(io_run(world_io(world), 30 * NS_PER_MS), 0);
+    uint64_t used_ns = thread_cpu_ns() - before_ns;
+    cr_assert_lt(used_ns, 60 * NS_PER_MS, "%llu us of 300 ms", (unsigned long long)used_ns / 1000);
+    slow_read_end(&slow, world);
+    world_close(world);
+}
+
+Test(io_wake, nothing_posted_is_slept_over_while_a_file_is_read, .timeout = 60)
+{
+    struct world *world = open_busy(50 * NS_PER_US);
+    struct slow_read slow = {0};
+    slow_read_begin(&slow, world);
+    nothing_posted_is_slept_over_in(world);
+    slow_read_end(&slow, world);
     world_close(world);
 }
