@@ -146,7 +146,7 @@ def drain(proxy, load, server, name):
     load.wait_for_more(50)
 
 
-@test(seconds=180)
+@test(slow=True, seconds=180)
 def a_drain_takes_the_node_out_without_a_failed_request(context):
     nodes = {name: http_server(context, "-drain-delay", str(DRAIN_DELAY),
                                directory=context.directory / name) for name in "ab"}

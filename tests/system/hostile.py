@@ -518,7 +518,7 @@ def when_descriptors_are_few_the_log_tells_how_many_connections_fit(context):
     server.assert_serves()
 
 
-@test()
+@test(slow=True)
 def crafted_collisions_are_not_linear(context):
     server = context.server(*CACHE)
     count = 20000

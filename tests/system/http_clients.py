@@ -37,7 +37,7 @@ def node_keeps_its_connections(context):
     run("node", str(CLIENTS / "client.mjs"), str(server.http_port))
 
 
-@test(seconds=240)
+@test(slow=True, seconds=240)
 def go_keeps_its_connections(context):
     server = http_server(context)
     environment = {**os.environ, "GOCACHE": str(ROOT / "build" / "go"), "GOFLAGS": "",
@@ -88,7 +88,7 @@ def curl_keeps_its_connection(context):
     assert told == b"1 200\n0 404\n0 200\n", told
 
 
-@test()
+@test(slow=True)
 def wrk_sees_no_error(context):
     """64 connections for two seconds, alone and with 16 requests pipelined."""
     server = http_server(context)

@@ -394,7 +394,7 @@ def each_block_of_a_closed_directory(context):
         for number in range(context.options.seed % step, len(places), step)])
 
 
-@test(seconds=1800)
+@test(slow=True, seconds=1800)
 def a_block_of_a_killed_directory(context):
     mutate(context, clean=False, whole_file=False)
 

@@ -87,7 +87,7 @@ def rounds_of_shutdown(context, kind, rounds):
     assert total > 100 * rounds, f"only {total} writes: no load"
 
 
-@test(seconds=180)
+@test(slow=True, seconds=180)
 def ext4_goes_down_under_load(context):
     rounds_of_shutdown(context, "ext4", 4)
 
