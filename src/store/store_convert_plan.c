@@ -4,7 +4,7 @@
 
 #include "base/assert.h"
 #include "base/units.h"
-#include "store/filesystem.h"
+#include "store/disk/filesystem.h"
 #include "store/store_internal.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
 
 #include "base/assert.h"
 #include "base/units.h"
-#include "store/filesystem.h"
+#include "store/disk/filesystem.h"
 #include "store/store_convert.h"
 #include "store/store_internal.h"
 

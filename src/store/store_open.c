@@ -1,5 +1,5 @@
 /* Opening and closing a store: superblock -> probe -> recovery -> log; and back. */
-#include "store/filesystem.h"
+#include "store/disk/filesystem.h"
 #include "store/store_internal.h"
 #include "store/store_large.h"
 

@@ -1,7 +1,7 @@
 /* Where a shard's state lies in the data directory, and whose it is. */
 #include "base/assert.h"
-#include "store/filesystem.h"
-#include "store/probe.h"
+#include "store/disk/filesystem.h"
+#include "store/disk/probe.h"
 #include "store/store_directory.h"
 #include "store/store_internal.h"
 

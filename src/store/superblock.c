@@ -29,7 +29,7 @@
 #include "base/bytes.h"
 #include "base/checksum.h"
 #include "base/units.h"
-#include "store/filesystem.h"
+#include "store/disk/filesystem.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-#include "store/probe.h"
+#include "store/disk/probe.h"
 
 #include "base/units.h"
 

@@ -1,4 +1,4 @@
-#include "store/filesystem.h"
+#include "store/disk/filesystem.h"
 
 #include <errno.h>
 #include <string.h>
