@@ -4,7 +4,7 @@
 #include "base/checksum.h"
 #include "base/hash.h"
 #include "proto/binary.h"
-#include "store/record.h"
+#include "store/record/record.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -12,7 +12,7 @@
 #include "base/bytes.h"
 #include "base/compress.h"
 #include "base/units.h"
-#include "store/squeeze.h"
+#include "store/record/squeeze.h"
 
 #include <stdio.h>
 #include <stdlib.h>

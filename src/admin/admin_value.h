@@ -5,7 +5,7 @@
 
 #include "admin/admin.h"
 #include "base/compress.h"
-#include "store/record.h"
+#include "store/record/record.h"
 #include "store/value_file.h"
 
 /* The name of the value file of a record that has one, relative to the data directory. */

@@ -6,7 +6,7 @@
 #define MINIVAULT_ADMIN_ADMIN_WALK_H
 
 #include "admin/admin.h"
-#include "store/record.h"
+#include "store/record/record.h"
 
 struct walk_found {
     uint32_t file; /* index in the catalog */

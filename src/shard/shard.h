@@ -19,7 +19,7 @@
 #include "base/list.h"
 #include "base/pool.h"
 #include "shard/post.h"
-#include "store/decode.h"
+#include "store/record/decode.h"
 #include "store/store_large.h"
 
 #include <stdbool.h>

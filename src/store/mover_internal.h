@@ -23,7 +23,7 @@
 
 #include "base/assert.h"
 #include "store/mover.h"
-#include "store/record.h"
+#include "store/record/record.h"
 #include "store/segment_format.h"
 
 #define MOVER_PARTITIONS 256u

@@ -20,7 +20,7 @@
 
 #include "base/assert.h"
 #include "store/manifest.h"
-#include "store/record.h"
+#include "store/record/record.h"
 #include "store/scrub.h"
 #include "store/segment_format.h"
 #include "store/superblock.h"

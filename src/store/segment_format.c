@@ -2,7 +2,7 @@
 
 #include "base/assert.h"
 #include "base/checksum.h"
-#include "store/record.h"
+#include "store/record/record.h"
 
 #include <errno.h>
 

@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "store/bloom.h"
 #include "store/checkpoint.h"
-#include "store/decode.h"
+#include "store/record/decode.h"
 #include "store/doomed.h"
 #include "store/fetch.h"
 #include "store/index.h"
@@ -16,7 +16,7 @@
 #include "store/recovery.h"
 #include "store/reserve.h"
 #include "store/segments.h"
-#include "store/squeeze.h"
+#include "store/record/squeeze.h"
 #include "store/store.h"
 #include "store/superblock.h"
 

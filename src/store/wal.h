@@ -17,7 +17,7 @@
 
 #include "base/log.h"
 #include "io/io.h"
-#include "store/record.h"
+#include "store/record/record.h"
 #include "store/wal_format.h"
 
 #include <stdbool.h>

@@ -3,7 +3,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/checksum.h"
-#include "store/record.h"
+#include "store/record/record.h"
 
 #include <errno.h>
 #include <stdbool.h>

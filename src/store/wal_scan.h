@@ -17,7 +17,7 @@
 #ifndef MINIVAULT_STORE_WAL_SCAN_H
 #define MINIVAULT_STORE_WAL_SCAN_H
 
-#include "store/record.h"
+#include "store/record/record.h"
 #include "store/wal_format.h"
 
 #include <stdbool.h>

@@ -8,7 +8,7 @@
  * more in memory. The input as text is parsed as a name, too. */
 #include "base/checksum.h"
 #include "fuzz.h"
-#include "store/record.h"
+#include "store/record/record.h"
 #include "store/segment_format.h"
 #include "store/segments.h"
 

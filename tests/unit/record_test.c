@@ -1,4 +1,4 @@
-#include "store/record.h"
+#include "store/record/record.h"
 
 #include "base/checksum.h"
 #include "guard.h"

@@ -1,7 +1,7 @@
 #include "guard.h"
 
 #include "base/checksum.h"
-#include "store/record.h"
+#include "store/record/record.h"
 #include "store/segment_format.h"
 
 #include <criterion/criterion.h>

@@ -1,4 +1,4 @@
-#include "store/squeeze.h"
+#include "store/record/squeeze.h"
 
 #include "base/compress.h"
 #include "base/units.h"

@@ -1,4 +1,4 @@
-#include "store/decode.h"
+#include "store/record/decode.h"
 
 #include "base/assert.h"
 
