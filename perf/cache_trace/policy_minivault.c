@@ -1,7 +1,7 @@
 #include "policy.h"
 
 #include "base/hash.h"
-#include "store/cache.h"
+#include "store/memory/cache.h"
 
 #include <stdlib.h>
 

@@ -8,7 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/hash.h"
-#include "store/bloom.h"
+#include "store/memory/bloom.h"
 
 #include <stdlib.h>
 

@@ -14,9 +14,9 @@
 
 #include "base/hash.h"
 #include "base/units.h"
-#include "store/cache.h"
-#include "store/cache_arena.h"
-#include "store/cache_table.h"
+#include "store/memory/cache.h"
+#include "store/memory/cache_arena.h"
+#include "store/memory/cache_table.h"
 
 #include <stdlib.h>
 #include <string.h>

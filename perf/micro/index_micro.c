@@ -2,7 +2,7 @@
 #include "micro.h"
 
 #include "base/units.h"
-#include "store/index.h"
+#include "store/memory/index.h"
 
 #include <stdlib.h>
 

@@ -18,7 +18,7 @@
 
 #include "base/log.h"
 #include "io/io.h"
-#include "store/index.h"
+#include "store/memory/index.h"
 
 #include <stdbool.h>
 #include <stdint.h>

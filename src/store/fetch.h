@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "io/io.h"
-#include "store/index.h"
+#include "store/memory/index.h"
 #include "store/record/record.h"
 #include "store/segments.h"
 #include "store/wal.h"

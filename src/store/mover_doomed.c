@@ -1,4 +1,4 @@
-#include "store/doomed.h"
+#include "store/memory/doomed.h"
 #include "store/mover_internal.h"
 
 static void record_dead(struct mover *mover, const struct index_entry *old)

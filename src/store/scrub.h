@@ -29,7 +29,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "io/io.h"
-#include "store/index.h"
+#include "store/memory/index.h"
 #include "store/mover.h"
 #include "store/segments.h"
 #include "store/wal.h"

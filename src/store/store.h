@@ -22,7 +22,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "io/io.h"
-#include "store/cache.h"
+#include "store/memory/cache.h"
 #include "store/mover.h"
 #include "store/scrub.h"
 #include "store/value_file.h"

@@ -1,6 +1,6 @@
 /* The cache against a model: a plain table that never forgets. What the cache finds is what the
  * model says; what it does not find it may have evicted, where evictions are allowed. */
-#include "store/cache.h"
+#include "store/memory/cache.h"
 
 #include "base/hash.h"
 #include "base/prng.h"

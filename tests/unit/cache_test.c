@@ -1,4 +1,4 @@
-#include "store/cache.h"
+#include "store/memory/cache.h"
 
 #include "base/hash.h"
 #include "base/prng.h"

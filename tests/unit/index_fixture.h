@@ -2,7 +2,7 @@
 #ifndef MINIVAULT_TESTS_INDEX_FIXTURE_H
 #define MINIVAULT_TESTS_INDEX_FIXTURE_H
 
-#include "store/index.h"
+#include "store/memory/index.h"
 
 #include <criterion/criterion.h>
 

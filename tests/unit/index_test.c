@@ -1,9 +1,9 @@
-#include "store/index.h"
+#include "store/memory/index.h"
 
 #include "base/prng.h"
 #include "base/units.h"
 #include "index_fixture.h"
-#include "store/index_table.h"
+#include "store/memory/index_table.h"
 
 #include <errno.h>
 #include <signal.h>

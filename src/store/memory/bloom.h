@@ -16,7 +16,7 @@
 #ifndef MINIVAULT_STORE_BLOOM_H
 #define MINIVAULT_STORE_BLOOM_H
 
-#include "store/index.h"
+#include "store/memory/index.h"
 
 struct bloom;
 

@@ -1,9 +1,9 @@
-#include "store/index.h"
+#include "store/memory/index.h"
 
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/units.h"
-#include "store/index_table.h"
+#include "store/memory/index_table.h"
 #include "store/segments.h"
 
 #include <errno.h>

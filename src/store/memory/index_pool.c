@@ -1,4 +1,4 @@
-#include "store/index_pool.h"
+#include "store/memory/index_pool.h"
 
 #include "base/units.h"
 

@@ -11,7 +11,7 @@
 #define MINIVAULT_STORE_CACHE_TABLE_H
 
 #include "base/assert.h"
-#include "store/cache_arena.h"
+#include "store/memory/cache_arena.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>

@@ -24,7 +24,7 @@
 #ifndef MINIVAULT_STORE_INDEX_TABLE_H
 #define MINIVAULT_STORE_INDEX_TABLE_H
 
-#include "store/index_pool.h"
+#include "store/memory/index_pool.h"
 
 #define INDEX_COLUMNS_MIN 8
 #define INDEX_COLUMNS_MAX 15

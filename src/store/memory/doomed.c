@@ -1,4 +1,4 @@
-#include "store/doomed.h"
+#include "store/memory/doomed.h"
 
 #include "base/assert.h"
 #include "base/hash.h"

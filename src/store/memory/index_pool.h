@@ -4,7 +4,7 @@
 #ifndef MINIVAULT_STORE_INDEX_POOL_H
 #define MINIVAULT_STORE_INDEX_POOL_H
 
-#include "store/index_row.h"
+#include "store/memory/index_row.h"
 
 #define INDEX_BLOCK_ROWS 4
 

@@ -1,4 +1,4 @@
-#include "store/cache_table.h"
+#include "store/memory/cache_table.h"
 
 #include "base/units.h"
 

@@ -1,4 +1,4 @@
-#include "store/bloom.h"
+#include "store/memory/bloom.h"
 
 #include "base/assert.h"
 #include "base/units.h"

@@ -1,4 +1,4 @@
-#include "store/cache_arena.h"
+#include "store/memory/cache_arena.h"
 
 #include "base/assert.h"
 #include "base/units.h"

@@ -13,7 +13,7 @@
 #ifndef MINIVAULT_STORE_CACHE_ARENA_H
 #define MINIVAULT_STORE_CACHE_ARENA_H
 
-#include "store/cache.h"
+#include "store/memory/cache.h"
 
 #include <stddef.h>
 

@@ -19,12 +19,12 @@
  *   M2  buckets and overflow buckets take at most table_size_max
  *   M3  an entry is in the table, in a queue and `linked`, or it is pinned and none of the three
  */
-#include "store/cache.h"
+#include "store/memory/cache.h"
 
 #include "base/assert.h"
 #include "base/units.h"
-#include "store/cache_arena.h"
-#include "store/cache_table.h"
+#include "store/memory/cache_arena.h"
+#include "store/memory/cache_table.h"
 
 #include <errno.h>
 #include <sanitizer/asan_interface.h>

@@ -1,4 +1,4 @@
-#include "store/index_table.h"
+#include "store/memory/index_table.h"
 
 #include "base/assert.h"
 
