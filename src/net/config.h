@@ -8,7 +8,7 @@
 #include "minivault/protocol.h"
 #include "net/auth.h"
 #include "store/scrub.h"
-#include "store/wal.h"
+#include "store/wal/wal.h"
 
 #include <stdbool.h>
 #include <stdint.h>

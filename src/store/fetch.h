@@ -12,7 +12,7 @@
 #include "store/memory/index.h"
 #include "store/record/record.h"
 #include "store/segments.h"
-#include "store/wal.h"
+#include "store/wal/wal.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -32,7 +32,7 @@
 #include "store/manifest.h"
 #include "store/pace.h"
 #include "store/segments.h"
-#include "store/wal.h"
+#include "store/wal/wal.h"
 
 struct mover;
 

@@ -1,6 +1,6 @@
 /* The index learns where the records lie now, and the accounts what died where they lay. */
 #include "store/mover_internal.h"
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 static void record_dead(struct mover *mover, uint64_t location, uint64_t read_size)
 {

@@ -1,6 +1,6 @@
 #include "base/hash.h"
 #include "store/mover_internal.h"
-#include "store/wal_format.h"
+#include "store/wal/wal_format.h"
 
 #include <errno.h>
 #include <inttypes.h>

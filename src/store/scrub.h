@@ -32,7 +32,7 @@
 #include "store/memory/index.h"
 #include "store/mover.h"
 #include "store/segments.h"
-#include "store/wal.h"
+#include "store/wal/wal.h"
 
 struct scrub;
 

@@ -25,7 +25,7 @@
 #include "store/segment_format.h"
 #include "store/superblock.h"
 #include "store/value_file.h"
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #define SCRUB_PARTITIONS 256u
 #define SCRUB_PLACES_MAX 4096u

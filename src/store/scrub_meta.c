@@ -14,7 +14,7 @@
 #include "store/scrub_internal.h"
 
 #include "store/checkpoint_format.h"
-#include "store/recovery_internal.h"
+#include "store/wal/recovery_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

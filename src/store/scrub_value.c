@@ -3,7 +3,7 @@
 #include "store/scrub_internal.h"
 
 #include "base/checksum.h"
-#include "store/recovery_internal.h"
+#include "store/wal/recovery_internal.h"
 
 #include <errno.h>
 #include <stdio.h>

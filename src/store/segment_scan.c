@@ -1,7 +1,7 @@
 #include "store/segment_scan.h"
 
 #include "base/assert.h"
-#include "store/recovery_internal.h"
+#include "store/wal/recovery_internal.h"
 #include "store/segments.h"
 
 #include <errno.h>

@@ -26,7 +26,7 @@
 #include "store/mover.h"
 #include "store/scrub.h"
 #include "store/value_file.h"
-#include "store/wal.h"
+#include "store/wal/wal.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -13,7 +13,7 @@
 #include "store/manifest.h"
 #include "store/mover.h"
 #include "store/pace.h"
-#include "store/recovery.h"
+#include "store/wal/recovery.h"
 #include "store/reserve.h"
 #include "store/segments.h"
 #include "store/record/squeeze.h"

@@ -3,7 +3,7 @@
 #include "store/store_internal.h"
 
 #include "base/assert.h"
-#include "store/wal_scan.h"
+#include "store/wal/wal_scan.h"
 
 #include <errno.h>
 #include <inttypes.h>

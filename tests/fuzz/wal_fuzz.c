@@ -17,7 +17,7 @@
  * 4. No byte beyond an image is read: each lies alone on the heap, under ASan. */
 #include "base/prng.h"
 #include "fuzz.h"
-#include "store/wal_scan.h"
+#include "store/wal/wal_scan.h"
 
 #include <stdlib.h>
 

@@ -2,7 +2,7 @@
  * step, also within recovery, again and again on the same disk; a disk that runs full, or fails, in
  * the middle of a job. */
 #include "mover_bench.h"
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #include <errno.h>
 

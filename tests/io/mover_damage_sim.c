@@ -1,7 +1,7 @@
 /* Inputs that are damaged, and inputs whose batches and chunks do not end where reads do. */
 #include "mover_bench.h"
 
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 static struct bench *bench_new(uint32_t window, uint32_t key_count, uint32_t partitions)
 {

@@ -2,7 +2,7 @@
  */
 #include "mover_bench.h"
 
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #define FULL_KEYS 1900u
 

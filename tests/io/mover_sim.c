@@ -2,7 +2,7 @@
 #include "mover_bench.h"
 
 #include "store/manifest_internal.h"
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 static struct bench *bench_new(uint32_t key_count, uint32_t partitions)
 {

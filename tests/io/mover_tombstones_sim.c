@@ -1,7 +1,7 @@
 /* Tombstones: purged when nothing older of their key can be found any more, and not before. */
 #include "mover_bench.h"
 
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 /* ---- the rule ---- */
 

@@ -1,6 +1,6 @@
 /* Conversions that are cut short at any step, on full disks, and over damage. */
 #include "shards_bench.h"
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #include <errno.h>
 

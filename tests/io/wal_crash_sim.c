@@ -1,8 +1,8 @@
 /* The log under crashes: random appends, a loss of power or a kill at a random step, also within
  * recovery, again and again on the same disk. What was durable is there, what is shown was written,
  * what was once dropped never returns. */
-#include "store/recovery.h"
-#include "store/wal.h"
+#include "store/wal/recovery.h"
+#include "store/wal/wal.h"
 
 #include "base/units.h"
 #include "io/io_sim.h"

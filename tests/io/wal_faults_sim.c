@@ -1,6 +1,6 @@
 /* The log on a device that fails: EIO, ENOSPC, bit rot. */
-#include "store/recovery.h"
-#include "store/wal.h"
+#include "store/wal/recovery.h"
+#include "store/wal/wal.h"
 
 #include "base/units.h"
 #include "io/io_sim.h"

@@ -8,8 +8,8 @@
 
 #include "base/prng.h"
 #include "base/units.h"
-#include "store/recovery.h"
-#include "store/wal_format.h"
+#include "store/wal/recovery.h"
+#include "store/wal/wal_format.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>

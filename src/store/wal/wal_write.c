@@ -1,5 +1,5 @@
 /* From the queue onto the disk. */
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #include <errno.h>
 #include <string.h>

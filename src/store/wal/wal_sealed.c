@@ -1,5 +1,5 @@
 /* Sealed segments, for the mover, which carries what is alive out of them. */
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 /* A segment of which less than this part is alive is all but dead. */
 #define FADING_SHARE 64u

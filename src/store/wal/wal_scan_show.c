@@ -1,5 +1,5 @@
 /* Showing the records of a batch, whole or damaged, and saying what is missing. */
-#include "store/wal_scan_internal.h"
+#include "store/wal/wal_scan_internal.h"
 
 #include <errno.h>
 

@@ -1,5 +1,5 @@
 /* Which files must be there: what the newest header lists, and what a clean shutdown told. */
-#include "store/recovery_internal.h"
+#include "store/wal/recovery_internal.h"
 
 #include <inttypes.h>
 

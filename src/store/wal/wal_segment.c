@@ -1,5 +1,5 @@
 /* The table of segments, and the way from one to the next. */
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #include <errno.h>
 

@@ -1,5 +1,5 @@
 /* What earlier lives left behind: the ends of segments that no seal closed. */
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* Which segments a header names, so that the next start knows what must be there; and what may go,
  * because no header that counts names it. */
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 bool wal_segment_is_dead(const struct wal *wal, const struct wal_segment *segment)
 {

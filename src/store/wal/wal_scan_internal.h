@@ -2,7 +2,7 @@
 #ifndef MINIVAULT_STORE_WAL_SCAN_INTERNAL_H
 #define MINIVAULT_STORE_WAL_SCAN_INTERNAL_H
 
-#include "store/wal_scan.h"
+#include "store/wal/wal_scan.h"
 
 /* Damage at [from, upto) of a segment: counted and noted. */
 void scan_note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto,

@@ -1,5 +1,5 @@
-#include "store/recovery.h"
-#include "store/wal_internal.h"
+#include "store/wal/recovery.h"
+#include "store/wal/wal_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

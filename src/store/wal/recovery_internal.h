@@ -2,9 +2,9 @@
 #ifndef MINIVAULT_STORE_RECOVERY_INTERNAL_H
 #define MINIVAULT_STORE_RECOVERY_INTERNAL_H
 
-#include "store/recovery.h"
-#include "store/wal_internal.h"
-#include "store/wal_scan.h"
+#include "store/wal/recovery.h"
+#include "store/wal/wal_internal.h"
+#include "store/wal/wal_scan.h"
 
 #define READER_PARTS 2
 #define READER_PART_SIZE ((uint32_t)MIB)

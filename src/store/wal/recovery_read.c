@@ -1,4 +1,4 @@
-#include "store/recovery_internal.h"
+#include "store/wal/recovery_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,5 +1,5 @@
 /* Opening the files of a log, and finding out what each one is. */
-#include "store/recovery_internal.h"
+#include "store/wal/recovery_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-#include "store/wal_scan_internal.h"
+#include "store/wal/wal_scan_internal.h"
 
 #include "base/assert.h"
 #include "base/checksum.h"

@@ -7,7 +7,7 @@
  *
  * The mark comes last: a file that has it is zeroed as a whole, or held records once, and can be
  * written without the file system's journal. A segment counts as gone only once that is durable. */
-#include "store/wal_internal.h"
+#include "store/wal/wal_internal.h"
 
 #include <errno.h>
 #include <string.h>

@@ -14,7 +14,7 @@
 #ifndef MINIVAULT_STORE_RECOVERY_H
 #define MINIVAULT_STORE_RECOVERY_H
 
-#include "store/wal.h"
+#include "store/wal/wal.h"
 
 /* One record. `location` is where it lies; the slices are valid until it returns. Stops recovery
  * when not 0. */
