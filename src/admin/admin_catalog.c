@@ -4,7 +4,7 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/checkpoint.h"
-#include "store/segments.h"
+#include "store/segment/segments.h"
 #include "store/value_file.h"
 
 #include <errno.h>

@@ -11,7 +11,7 @@
 #include "io/io.h"
 #include "store/memory/index.h"
 #include "store/record/record.h"
-#include "store/segments.h"
+#include "store/segment/segments.h"
 #include "store/wal/wal.h"
 
 #include <stdbool.h>

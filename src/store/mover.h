@@ -31,7 +31,7 @@
 #include "store/memory/index.h"
 #include "store/manifest.h"
 #include "store/pace.h"
-#include "store/segments.h"
+#include "store/segment/segments.h"
 #include "store/wal/wal.h"
 
 struct mover;

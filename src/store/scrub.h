@@ -31,7 +31,7 @@
 #include "io/io.h"
 #include "store/memory/index.h"
 #include "store/mover.h"
-#include "store/segments.h"
+#include "store/segment/segments.h"
 #include "store/wal/wal.h"
 
 struct scrub;

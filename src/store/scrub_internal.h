@@ -22,7 +22,7 @@
 #include "store/manifest.h"
 #include "store/record/record.h"
 #include "store/scrub.h"
-#include "store/segment_format.h"
+#include "store/segment/segment_format.h"
 #include "store/superblock.h"
 #include "store/value_file.h"
 #include "store/wal/wal_internal.h"

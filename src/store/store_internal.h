@@ -15,7 +15,7 @@
 #include "store/pace.h"
 #include "store/wal/recovery.h"
 #include "store/reserve.h"
-#include "store/segments.h"
+#include "store/segment/segments.h"
 #include "store/record/squeeze.h"
 #include "store/store.h"
 #include "store/superblock.h"

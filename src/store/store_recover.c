@@ -9,7 +9,7 @@
 #include "store/store_internal.h"
 
 #include "base/assert.h"
-#include "store/segment_scan.h"
+#include "store/segment/segment_scan.h"
 #include "store/value_file.h"
 
 #include <errno.h>

@@ -9,8 +9,8 @@
 #include "base/checksum.h"
 #include "fuzz.h"
 #include "store/record/record.h"
-#include "store/segment_format.h"
-#include "store/segments.h"
+#include "store/segment/segment_format.h"
+#include "store/segment/segments.h"
 
 #include <errno.h>
 #include <stdlib.h>

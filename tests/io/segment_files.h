@@ -4,8 +4,8 @@
 
 #include "support.h"
 
-#include "store/segment_format.h"
-#include "store/segments.h"
+#include "store/segment/segment_format.h"
+#include "store/segment/segments.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #include "segment_files.h"
 #include "sim_machine.h"
 
-#include "store/segment_scan.h"
+#include "store/segment/segment_scan.h"
 
 #define NUMBER 5u
 #define CHUNKS 200u

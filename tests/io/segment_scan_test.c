@@ -2,7 +2,7 @@
 #include "segment_files.h"
 
 #include "base/checksum.h"
-#include "store/segment_scan.h"
+#include "store/segment/segment_scan.h"
 
 #define CHUNKS_MAX 4096u
 #define NUMBER 77u

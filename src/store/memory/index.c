@@ -4,7 +4,7 @@
 #include "base/bytes.h"
 #include "base/units.h"
 #include "store/memory/index_table.h"
-#include "store/segments.h"
+#include "store/segment/segments.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  *   not open -> opening -> open -> closing -> not open [-> going (segments_going.c) -> freed]
  *
  * A segment that is pinned while its file is being closed is opened again right behind that. */
-#include "store/segments_internal.h"
+#include "store/segment/segments_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -4,7 +4,7 @@
  * is busy with that: writes of the log took 8 ms behind 32 MiB that were discarded. So a file gets
  * shorter piece by piece before it goes. When space is short, or files come faster than they go
  * that way, they go at once. */
-#include "store/segments_internal.h"
+#include "store/segment/segments_internal.h"
 
 #include "base/units.h"
 

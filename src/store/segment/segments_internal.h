@@ -3,7 +3,7 @@
 #define MINIVAULT_STORE_SEGMENTS_INTERNAL_H
 
 #include "base/assert.h"
-#include "store/segments.h"
+#include "store/segment/segments.h"
 
 #define SEGMENTS_PARTITIONS 256u
 

@@ -1,8 +1,8 @@
-#include "store/segment_scan.h"
+#include "store/segment/segment_scan.h"
 
 #include "base/assert.h"
 #include "store/wal/recovery_internal.h"
-#include "store/segments.h"
+#include "store/segment/segments.h"
 
 #include <errno.h>
 #include <inttypes.h>

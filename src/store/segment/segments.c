@@ -1,5 +1,5 @@
 /* The table and its accounts. Files are segments_handle.c's. */
-#include "store/segments_internal.h"
+#include "store/segment/segments_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
