@@ -5,7 +5,7 @@
 
 #include "admin/admin_catalog.h"
 #include "admin/admin_report.h"
-#include "store/superblock.h"
+#include "store/catalog/superblock.h"
 #include "store/wal/wal_scan.h"
 
 struct admin_options {

@@ -3,7 +3,7 @@
 #include "admin/admin_files.h"
 #include "base/assert.h"
 #include "base/units.h"
-#include "store/checkpoint.h"
+#include "store/catalog/checkpoint.h"
 #include "store/segment/segments.h"
 #include "store/value_file.h"
 

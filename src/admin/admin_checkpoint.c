@@ -1,7 +1,7 @@
 #include "admin/admin_checkpoint.h"
 
 #include "admin/admin_files.h"
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 #include <errno.h>
 #include <inttypes.h>

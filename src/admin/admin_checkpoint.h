@@ -3,7 +3,7 @@
 #define MINIVAULT_ADMIN_ADMIN_CHECKPOINT_H
 
 #include "admin/admin.h"
-#include "store/checkpoint.h"
+#include "store/catalog/checkpoint.h"
 
 /* Verifies every block, that they follow each other, and that slots name files of the checkpoint's
  * table and places within them. Damage is reported. Nothing is lost with a checkpoint. Returns 0;

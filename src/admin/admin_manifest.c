@@ -3,7 +3,7 @@
 #include "admin/admin.h"
 
 #include "admin/admin_files.h"
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 
 #include <errno.h>
 #include <inttypes.h>

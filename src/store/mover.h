@@ -29,7 +29,7 @@
 #include "io/io.h"
 #include "store/memory/doomed.h"
 #include "store/memory/index.h"
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 #include "store/pace.h"
 #include "store/segment/segments.h"
 #include "store/wal/wal.h"

@@ -19,11 +19,11 @@
 #define MINIVAULT_STORE_SCRUB_INTERNAL_H
 
 #include "base/assert.h"
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 #include "store/record/record.h"
 #include "store/scrub.h"
 #include "store/segment/segment_format.h"
-#include "store/superblock.h"
+#include "store/catalog/superblock.h"
 #include "store/value_file.h"
 #include "store/wal/wal_internal.h"
 

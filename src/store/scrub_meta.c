@@ -13,7 +13,7 @@
  * was opened, and nothing is said of a file that was replaced meanwhile. */
 #include "store/scrub_internal.h"
 
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 #include "store/wal/recovery_internal.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
 #ifndef MINIVAULT_STORE_STORE_CONVERT_H
 #define MINIVAULT_STORE_STORE_CONVERT_H
 
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 #include "store/store_directory.h"
 
 #define CONVERT_PATH_SIZE 4096u

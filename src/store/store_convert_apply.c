@@ -3,7 +3,7 @@
 #include "store/store_convert.h"
 
 #include "base/units.h"
-#include "store/checkpoint.h"
+#include "store/catalog/checkpoint.h"
 #include "store/disk/filesystem.h"
 #include "store/store_internal.h"
 

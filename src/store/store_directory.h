@@ -27,7 +27,7 @@
 #define MINIVAULT_STORE_STORE_DIRECTORY_H
 
 #include "store/store.h"
-#include "store/superblock.h"
+#include "store/catalog/superblock.h"
 
 #define STORE_SHARDS_MAX SUPERBLOCK_SHARDS_MAX
 

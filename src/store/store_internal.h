@@ -5,12 +5,12 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "store/memory/bloom.h"
-#include "store/checkpoint.h"
+#include "store/catalog/checkpoint.h"
 #include "store/record/decode.h"
 #include "store/memory/doomed.h"
 #include "store/fetch.h"
 #include "store/memory/index.h"
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 #include "store/mover.h"
 #include "store/pace.h"
 #include "store/wal/recovery.h"
@@ -18,7 +18,7 @@
 #include "store/segment/segments.h"
 #include "store/record/squeeze.h"
 #include "store/store.h"
-#include "store/superblock.h"
+#include "store/catalog/superblock.h"
 
 /* Gets that wait for the disk, and writes whose old slot is being proved. Each owns a buffer in the
  * region. */

@@ -4,7 +4,7 @@
 #include "store/store_internal.h"
 
 #include "base/assert.h"
-#include "store/checkpoint.h"
+#include "store/catalog/checkpoint.h"
 #include "store/value_file.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
  * The first byte is a mode: its lowest bit says that both checksums are made right, so that what
  * lies behind them is reached; the next two say what the rest is laid over, a good block of that
  * kind. The next two bytes are where it is laid. The input as text is parsed as a name, too. */
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 #include "base/bytes.h"
 #include "base/checksum.h"

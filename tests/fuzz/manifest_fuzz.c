@@ -2,7 +2,7 @@
  * and what is accepted has a sound checksum and is exactly what we would write. The input is laid
  * over a good block, sealed again when its first byte is odd, so that what lies behind the checksum
  * is reached; the second byte says how many edits the good block has. */
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 
 #include "base/bytes.h"
 #include "base/checksum.h"

@@ -3,7 +3,7 @@
  * over a good copy, sealed again when its first byte is odd, so that what lies behind the checksum
  * is reached.
  */
-#include "store/superblock.h"
+#include "store/catalog/superblock.h"
 
 #include "base/bytes.h"
 #include "base/checksum.h"

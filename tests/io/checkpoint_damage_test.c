@@ -3,7 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/checksum.h"
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 #define BLOCK CHECKPOINT_BLOCK_MIN
 

@@ -4,7 +4,7 @@
 #define TESTS_IO_CHECKPOINT_FIXTURE_H
 
 #include "base/prng.h"
-#include "store/checkpoint.h"
+#include "store/catalog/checkpoint.h"
 #include "support.h"
 
 #include <stdio.h>

@@ -3,7 +3,7 @@
 
 #include "base/bytes.h"
 #include "io/io_sim.h"
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 #define FOLDER "data"
 #define CHECKPOINT_PATH FOLDER "/" CHECKPOINT_NAME

@@ -1,7 +1,7 @@
 /* The index checkpoint in both worlds: written while the index changes, read back, refused. */
 #include "checkpoint_fixture.h"
 
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 static struct world *open_world(void)
 {

@@ -4,7 +4,7 @@
 
 #include "base/prng.h"
 #include "base/units.h"
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* The mover: from the log to the segments, and from segments to segments. */
 #include "mover_bench.h"
 
-#include "store/manifest_internal.h"
+#include "store/catalog/manifest_internal.h"
 #include "store/wal/wal_internal.h"
 
 static struct bench *bench_new(uint32_t key_count, uint32_t partitions)

@@ -1,7 +1,7 @@
 /* Damage that the scrubber has written anew, and damage that is over once its key was written. */
 #include "scrub_bench.h"
 
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 static bool was_said(const struct bench *bench, const char *path, const char *words)
 {

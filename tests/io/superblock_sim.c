@@ -1,5 +1,5 @@
 /* The superblock under crashes: formatting and updating, cut short at every step. */
-#include "store/superblock.h"
+#include "store/catalog/superblock.h"
 
 #include "base/units.h"
 #include "io/io_sim.h"

@@ -1,4 +1,4 @@
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 #include "base/bytes.h"
 #include "base/checksum.h"

@@ -1,4 +1,4 @@
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 
 #include "base/bytes.h"
 #include "base/checksum.h"

@@ -1,4 +1,4 @@
-#include "store/superblock.h"
+#include "store/catalog/superblock.h"
 
 #include "base/bytes.h"
 #include "base/checksum.h"

@@ -44,7 +44,7 @@
 #define MINIVAULT_STORE_CHECKPOINT_FORMAT_H
 
 #include "base/units.h"
-#include "store/checkpoint.h"
+#include "store/catalog/checkpoint.h"
 
 #define CHECKPOINT_FORMAT 1
 #define CHECKPOINT_UNIT_SIZE ((uint32_t)(1 * MIB))

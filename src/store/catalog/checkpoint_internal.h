@@ -3,7 +3,7 @@
 #ifndef MINIVAULT_STORE_CHECKPOINT_INTERNAL_H
 #define MINIVAULT_STORE_CHECKPOINT_INTERNAL_H
 
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 #define CHECKPOINT_BUFFERS 2u
 

@@ -1,5 +1,5 @@
 /* Reading a checkpoint: whole units, one processed while the next one is read. */
-#include "store/checkpoint_format.h"
+#include "store/catalog/checkpoint_format.h"
 
 #include "base/assert.h"
 

@@ -11,7 +11,7 @@
  *   UNDO_CLOSE, UNDO_CLOSE_DIRECTORY, UNDO_UNLINK   as far as there is something to undo
  *
  * then done(error). */
-#include "store/checkpoint_internal.h"
+#include "store/catalog/checkpoint_internal.h"
 
 #include "base/assert.h"
 

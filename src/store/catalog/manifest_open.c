@@ -6,7 +6,7 @@
  *
  * The sync makes durable what a killed process left seen but not yet durable; groups that were
  * shown must not vanish at a loss of power. */
-#include "store/manifest_internal.h"
+#include "store/catalog/manifest_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -23,7 +23,7 @@
  *
  * The format stands behind the checksum: a copy whose checksum holds and whose format is another
  * one is refused with both numbers, a later format must keep these first sixteen bytes. */
-#include "store/superblock.h"
+#include "store/catalog/superblock.h"
 
 #include "base/assert.h"
 #include "base/bytes.h"

@@ -20,7 +20,7 @@
 
 #include "base/assert.h"
 #include "base/units.h"
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 
 #define MANIFEST_GROUP_BLOCKS                                                                      \
     ((MANIFEST_GROUP_MAX + MANIFEST_BLOCK_EDITS - 1) / MANIFEST_BLOCK_EDITS)

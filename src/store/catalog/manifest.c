@@ -1,5 +1,5 @@
 /* Appending: one group at a time, as one write into blocks that are already there. */
-#include "store/manifest_internal.h"
+#include "store/catalog/manifest_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

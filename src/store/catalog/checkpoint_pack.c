@@ -1,5 +1,5 @@
 /* Packing: the blocks of a checkpoint, piece by piece, into whichever buffer is free. */
-#include "store/checkpoint_internal.h"
+#include "store/catalog/checkpoint_internal.h"
 
 #include "base/assert.h"
 

@@ -1,5 +1,5 @@
 /* One block of the manifest: bytes and back. The table of offsets stands in manifest.h. */
-#include "store/manifest.h"
+#include "store/catalog/manifest.h"
 
 #include "base/assert.h"
 #include "base/bytes.h"

@@ -7,7 +7,7 @@
  * Until the rename the old file is the manifest, whatever fails. From the rename on nobody knows
  * which of the two a loss of power leaves, so an error fails the manifest; both say the same then,
  * since no group is written meanwhile. */
-#include "store/manifest_internal.h"
+#include "store/catalog/manifest_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
