@@ -5,7 +5,7 @@
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"
 #include "store/segment/segments.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -6,7 +6,7 @@
 #include "admin/admin.h"
 #include "base/compress.h"
 #include "store/record/record.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 /* The name of the value file of a record that has one, relative to the data directory. */
 void value_name(const struct record *record, char ret_name[VALUE_FILE_NAME_SIZE]);

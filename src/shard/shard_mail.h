@@ -5,7 +5,7 @@
 
 #include "shard/mailbox.h"
 #include "shard/shard.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include <stdbool.h>
 #include <stdint.h>

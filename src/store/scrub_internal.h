@@ -24,7 +24,7 @@
 #include "store/scrub.h"
 #include "store/segment/segment_format.h"
 #include "store/catalog/superblock.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 #include "store/wal/wal_internal.h"
 
 #define SCRUB_PARTITIONS 256u

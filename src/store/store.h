@@ -25,7 +25,7 @@
 #include "store/memory/cache.h"
 #include "store/mover.h"
 #include "store/scrub.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 #include "store/wal/wal.h"
 
 #include <stdbool.h>

@@ -12,7 +12,7 @@
 #define MINIVAULT_STORE_STORE_LARGE_H
 
 #include "store/store.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include <stdint.h>
 

@@ -10,7 +10,7 @@
 
 #include "base/assert.h"
 #include "store/segment/segment_scan.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -5,7 +5,7 @@
 
 #include "base/assert.h"
 #include "store/catalog/checkpoint.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include <errno.h>
 #include <inttypes.h>

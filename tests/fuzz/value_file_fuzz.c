@@ -1,7 +1,7 @@
 /* A descriptor from a record, or a name from a directory, that somebody else wrote: no crash, no
  * read past it, and what is accepted has exactly one spelling. The first byte chooses. */
 #include "fuzz.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #include "../support/sim_server.h"
 #include "base/units.h"
 #include "net/server_internal.h"
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -3,7 +3,7 @@
 #ifndef TESTS_IO_VALUE_STREAMS_H
 #define TESTS_IO_VALUE_STREAMS_H
 
-#include "store/stream.h"
+#include "store/value/stream.h"
 #include "support.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* Names and descriptors of value files. */
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include "guard.h"
 

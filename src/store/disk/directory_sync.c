@@ -5,7 +5,7 @@
  *
  * A folder stays open while its pool has streams: under load, opening and closing it would be three
  * more trips through the kernel's workers for each value. */
-#include "store/stream.h"
+#include "store/value/stream.h"
 
 void directory_init(struct directory *directory, struct stream_pool *pool, char *path)
 {

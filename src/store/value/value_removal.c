@@ -1,5 +1,5 @@
 /* Removals: an unlink that nobody waits for. */
-#include "store/stream.h"
+#include "store/value/stream.h"
 
 #include <errno.h>
 #include <string.h>

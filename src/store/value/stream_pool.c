@@ -1,5 +1,5 @@
 /* Buffers: who gets one, who waits, who gives back. */
-#include "store/stream.h"
+#include "store/value/stream.h"
 
 #include <errno.h>
 #include <stdio.h>

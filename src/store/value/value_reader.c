@@ -12,7 +12,7 @@
  *
  * What is wrong with a piece is found when it is its turn to be shown: what comes before it is
  * still good. */
-#include "store/stream.h"
+#include "store/value/stream.h"
 
 #include "base/checksum.h"
 

@@ -21,7 +21,7 @@
 #include "base/bytes.h"
 #include "base/units.h"
 #include "base/version.h"
-#include "store/stream_pool.h"
+#include "store/value/stream_pool.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -11,7 +11,7 @@
  *
  * A write belongs to nobody but the writer: its buffer is in `queue` until the file is open, then
  * in flight, then back in the pool. */
-#include "store/stream.h"
+#include "store/value/stream.h"
 
 #include "base/checksum.h"
 

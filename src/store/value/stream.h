@@ -13,8 +13,8 @@
 
 #include "base/assert.h"
 #include "base/list.h"
-#include "store/stream_pool.h"
-#include "store/value_file.h"
+#include "store/value/stream_pool.h"
+#include "store/value/value_file.h"
 
 #define STREAM_PARTITIONS STREAM_FOLDERS_MAX
 

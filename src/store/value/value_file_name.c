@@ -1,5 +1,5 @@
 /* The names and the descriptors of value files. */
-#include "store/value_file.h"
+#include "store/value/value_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
