@@ -5,7 +5,7 @@
 #include "admin/admin_files.h"
 #include "base/assert.h"
 #include "base/hash.h"
-#include "store/mover.h"
+#include "store/mover/mover.h"
 #include "store/segment/segment_format.h"
 
 #include <errno.h>

@@ -30,7 +30,7 @@
 #include "base/units.h"
 #include "io/io.h"
 #include "store/memory/index.h"
-#include "store/mover.h"
+#include "store/mover/mover.h"
 #include "store/segment/segments.h"
 #include "store/wal/wal.h"
 

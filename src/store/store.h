@@ -23,7 +23,7 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/memory/cache.h"
-#include "store/mover.h"
+#include "store/mover/mover.h"
 #include "store/scrub.h"
 #include "store/value/value_file.h"
 #include "store/wal/wal.h"

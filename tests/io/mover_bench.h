@@ -5,7 +5,7 @@
 
 #include "base/units.h"
 #include "io/io_sim.h"
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 #include "store/store_internal.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,6 @@
 /* Sets beside a mover that cannot keep up: nobody waits for long, and the log stays within bounds.
  */
-#include "store/pace.h"
+#include "store/mover/pace.h"
 #include "support.h"
 
 #define SEGMENT (32 * MIB)

@@ -1,5 +1,5 @@
 /* A job's end, good or bad: what was written for nothing goes, and how soon the next one begins. */
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 
 #include <errno.h>
 

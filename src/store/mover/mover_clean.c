@@ -1,5 +1,5 @@
 /* Segments with nothing alive leave the manifest, then their files go. */
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 
 #include <stdlib.h>
 

@@ -10,7 +10,7 @@
  * job sooner, so that the disk is full only when it is full of what is alive. No room for another
  * log segment: the log keeps nothing, and the segment that is emptied soonest is moved first, since
  * deletes wait for it. No room for a job (tight): small ones, and whatever frees something. */
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 #include "store/wal/wal_format.h"
 
 /* Compaction begins beyond this part of all bytes. */

@@ -1,4 +1,4 @@
-#include "store/pace.h"
+#include "store/mover/pace.h"
 
 #include "base/units.h"
 

@@ -1,5 +1,5 @@
 /* The index learns where the records lie now, and the accounts what died where they lay. */
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 #include "store/wal/wal_internal.h"
 
 static void record_dead(struct mover *mover, uint64_t location, uint64_t read_size)

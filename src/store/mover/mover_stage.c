@@ -1,4 +1,4 @@
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

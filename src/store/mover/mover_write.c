@@ -1,7 +1,7 @@
 /* From the stage into the partitions' open segments: one partition after the other, in chunks as
  * large as they come. In the job's last round every file that was written to is synced behind
  * that, while others are still being written, and the folder of each new one. */
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

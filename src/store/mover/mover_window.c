@@ -1,7 +1,7 @@
 /* An input's bytes in memory: one part that is being taken apart, while the next one is on its way.
  * A batch or chunk that begins in the one and ends in the other is made whole by copying its begin
  * to where the other one starts. */
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -20,7 +20,7 @@
  *
  * The log itself keeps its last segments for a long time when nobody writes. When it has been quiet
  * for a while, and tombstones outnumber everything else, it is emptied, the open segment, too. */
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 
 #define QUIET_NS NS_PER_S
 

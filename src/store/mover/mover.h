@@ -30,7 +30,7 @@
 #include "store/memory/doomed.h"
 #include "store/memory/index.h"
 #include "store/catalog/manifest.h"
-#include "store/pace.h"
+#include "store/mover/pace.h"
 #include "store/segment/segments.h"
 #include "store/wal/wal.h"
 

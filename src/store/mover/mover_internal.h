@@ -22,7 +22,7 @@
 #define MINIVAULT_STORE_MOVER_INTERNAL_H
 
 #include "base/assert.h"
-#include "store/mover.h"
+#include "store/mover/mover.h"
 #include "store/record/record.h"
 #include "store/segment/segment_format.h"
 

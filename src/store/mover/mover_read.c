@@ -1,5 +1,5 @@
 #include "base/hash.h"
-#include "store/mover_internal.h"
+#include "store/mover/mover_internal.h"
 #include "store/wal/wal_format.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-#include "store/reserve.h"
+#include "store/mover/reserve.h"
 
 #include "base/assert.h"
 #include "base/units.h"
