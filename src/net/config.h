@@ -7,7 +7,7 @@
 #include "base/units.h"
 #include "minivault/protocol.h"
 #include "net/auth.h"
-#include "store/scrub.h"
+#include "store/scrub/scrub.h"
 #include "store/wal/wal.h"
 
 #include <stdbool.h>

@@ -24,7 +24,7 @@
 #include "io/io.h"
 #include "store/memory/cache.h"
 #include "store/mover/mover.h"
-#include "store/scrub.h"
+#include "store/scrub/scrub.h"
 #include "store/value/value_file.h"
 #include "store/wal/wal.h"
 

@@ -5,7 +5,7 @@
 
 #include "base/prng.h"
 #include "io/io_sim.h"
-#include "store/scrub_internal.h"
+#include "store/scrub/scrub_internal.h"
 #include "store/store_internal.h"
 #include "store/store_large.h"
 

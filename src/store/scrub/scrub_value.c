@@ -1,6 +1,6 @@
 /* Value files: every block against the descriptor in the record that names the file. A file may be
  * replaced and removed at any time: what is wrong with it counts as long as its record is alive. */
-#include "store/scrub_internal.h"
+#include "store/scrub/scrub_internal.h"
 
 #include "base/checksum.h"
 #include "store/wal/recovery_internal.h"

@@ -1,5 +1,5 @@
 /* What of the log can be read: sealed segments, and the open one as far as it is on the disk. */
-#include "store/scrub_internal.h"
+#include "store/scrub/scrub_internal.h"
 
 /* A batch that is not durable yet may not have reached the disk, and all behind it: those in the
  * queue, and the open one, which begins at segment->end. A segment whose header waits in the queue

@@ -1,6 +1,6 @@
 /* The records of a batch or chunk. In the log the batch's checksum has spoken for them; in a
  * partition segment each speaks for itself, and the directory and the index have to agree. */
-#include "store/scrub_internal.h"
+#include "store/scrub/scrub_internal.h"
 
 /* What a record costs of a step's budget beside its bytes: a look into the index. */
 #define RECORD_COST 256u

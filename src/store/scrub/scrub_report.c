@@ -1,5 +1,5 @@
 /* What was found: logged and counted once a place, however often it is read again. */
-#include "store/scrub_internal.h"
+#include "store/scrub/scrub_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>

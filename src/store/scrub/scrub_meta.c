@@ -11,7 +11,7 @@
  *
  * The manifest grows and is replaced while it is read: what is judged is what was durable when it
  * was opened, and nothing is said of a file that was replaced meanwhile. */
-#include "store/scrub_internal.h"
+#include "store/scrub/scrub_internal.h"
 
 #include "store/catalog/checkpoint_format.h"
 #include "store/wal/recovery_internal.h"

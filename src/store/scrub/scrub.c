@@ -1,5 +1,5 @@
 /* Passes, the rate, from phase to phase. */
-#include "store/scrub_internal.h"
+#include "store/scrub/scrub_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

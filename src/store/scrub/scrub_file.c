@@ -3,7 +3,7 @@
  * Where no header lies that belongs there, the next one is looked for block by block: what is
  * between them is one damaged place. Where the device refuses a window, only what is needed is
  * asked for, so that a bad block costs no more than the batch or chunk that it is in. */
-#include "store/scrub_internal.h"
+#include "store/scrub/scrub_internal.h"
 
 #include "base/checksum.h"
 #include "store/wal/recovery_internal.h"

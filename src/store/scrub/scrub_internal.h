@@ -21,7 +21,7 @@
 #include "base/assert.h"
 #include "store/catalog/manifest.h"
 #include "store/record/record.h"
-#include "store/scrub.h"
+#include "store/scrub/scrub.h"
 #include "store/segment/segment_format.h"
 #include "store/catalog/superblock.h"
 #include "store/value/value_file.h"
