@@ -1,6 +1,6 @@
 #include "net/node.h"
 
-#include "store/store_directory.h"
+#include "store/reshard/store_directory.h"
 
 #include "base/assert.h"
 #include "base/units.h"

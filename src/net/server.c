@@ -1,6 +1,6 @@
 /* The server's loop: passes, accepting, the drain. */
 #include "net/server_internal.h"
-#include "store/store_directory.h"
+#include "store/reshard/store_directory.h"
 
 #include "base/assert.h"
 

@@ -5,7 +5,7 @@
 #define TESTS_IO_SHARDS_BENCH_H
 
 #include "mover_bench.h"
-#include "store/store_directory.h"
+#include "store/reshard/store_directory.h"
 #include "store/store_large.h"
 
 #define SHARDS_KEYS 240u

@@ -4,7 +4,7 @@
 #include "admin/admin.h"
 #include "admin/admin_walk.h"
 #include "base/hash.h"
-#include "store/store_convert.h"
+#include "store/reshard/store_convert.h"
 
 #define KEYS 200u
 

@@ -2,7 +2,7 @@
 #include "base/assert.h"
 #include "store/disk/filesystem.h"
 #include "store/disk/probe.h"
-#include "store/store_directory.h"
+#include "store/reshard/store_directory.h"
 #include "store/store_internal.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* The fourth step of a conversion: what the old shards had goes, what the new ones have takes its
  * place. Each step may be done again: nothing of the new shards is in use before all are done. */
-#include "store/store_convert.h"
+#include "store/reshard/store_convert.h"
 
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"

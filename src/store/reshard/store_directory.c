@@ -1,9 +1,9 @@
-#include "store/store_directory.h"
+#include "store/reshard/store_directory.h"
 
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/disk/filesystem.h"
-#include "store/store_convert.h"
+#include "store/reshard/store_convert.h"
 #include "store/store_internal.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
 #define MINIVAULT_STORE_STORE_CONVERT_H
 
 #include "store/catalog/manifest.h"
-#include "store/store_directory.h"
+#include "store/reshard/store_directory.h"
 
 #define CONVERT_PATH_SIZE 4096u
 #define CONVERT_FOLDER "resharding"

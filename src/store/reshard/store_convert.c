@@ -1,5 +1,5 @@
 /* The first step of a conversion: each shard's log is emptied into its segments. */
-#include "store/store_convert.h"
+#include "store/reshard/store_convert.h"
 
 #include "base/assert.h"
 #include "store/store_internal.h"

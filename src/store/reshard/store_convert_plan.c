@@ -1,6 +1,6 @@
 /* The second step of a conversion: the manifests and superblocks of the new shards, under
  * DATA/resharding, with all that is left of the old ones. */
-#include "store/store_convert.h"
+#include "store/reshard/store_convert.h"
 
 #include "base/assert.h"
 #include "base/units.h"
