@@ -1,6 +1,6 @@
 /* One request of the binary protocol: from a parsed frame to an answer in the connection's output.
  */
-#include "net/request.h"
+#include "net/binary/request.h"
 
 #include <errno.h>
 

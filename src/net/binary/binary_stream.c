@@ -3,7 +3,7 @@
  * A request is refused (too large, not allowed) only after it was consumed: what has not arrived
  * yet is skipped as it comes, without being kept, and then answered, so that value bytes are never
  * read as a command. */
-#include "net/request.h"
+#include "net/binary/request.h"
 
 #include "base/assert.h"
 
