@@ -1,6 +1,6 @@
 #include "net/checks.h"
 
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 #include "base/assert.h"
 

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "minivault/protocol.h"
-#include "net/auth.h"
+#include "net/client/auth.h"
 #include "store/scrub/scrub.h"
 #include "store/wal/wal.h"
 

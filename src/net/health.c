@@ -1,5 +1,5 @@
 /* What the server tells of itself, as JSON. */
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 #include "base/assert.h"
 #include "base/units.h"

@@ -11,7 +11,7 @@
 #ifndef MINIVAULT_NET_HTTP_CLIENT_H
 #define MINIVAULT_NET_HTTP_CLIENT_H
 
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 #include "proto/http.h"
 #include "proto/json.h"
 

@@ -1,5 +1,5 @@
 /* Listeners: who takes the ports, accepts, refuses what is too many, and stops. */
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 #include "base/assert.h"
 

@@ -1,7 +1,7 @@
 /* What others count is brought into the shard's metrics, and told to the node: the store's numbers,
  * the ring's and the connections': each tick, and when somebody asks; it looks at no more than a
  * few structs. */
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 #include "net/steer.h"
 
 #include <stdlib.h>

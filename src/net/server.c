@@ -1,5 +1,5 @@
 /* The server's loop: passes, accepting, the drain. */
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 #include "store/reshard/store_directory.h"
 
 #include "base/assert.h"

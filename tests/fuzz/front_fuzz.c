@@ -10,7 +10,7 @@
 #include "../support/sim_server.h"
 #include "base/units.h"
 #include "fuzz.h"
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* HTTP's deadlines, under virtual time: who begins a request ends it, and who does nothing goes. */
 #include "../support/sim_server.h"
 #include "base/units.h"
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 #include "store/value/value_file.h"
 
 #include <criterion/criterion.h>

@@ -7,7 +7,7 @@
 #include "base/units.h"
 #include "io/io_sim.h"
 #include "minivault/protocol.h"
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

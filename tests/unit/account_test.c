@@ -1,4 +1,4 @@
-#include "net/account.h"
+#include "net/client/account.h"
 
 #include "minivault/protocol.h"
 

@@ -1,4 +1,4 @@
-#include "net/output.h"
+#include "net/client/output.h"
 #include "store_fixture.h"
 
 #define PIECE 1000u

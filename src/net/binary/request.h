@@ -3,7 +3,7 @@
 #ifndef MINIVAULT_NET_REQUEST_H
 #define MINIVAULT_NET_REQUEST_H
 
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 #include "proto/binary.h"
 
 /* Why a request is refused whatever its value says: judged as soon as its header is there. Returns

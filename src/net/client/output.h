@@ -14,8 +14,8 @@
 #include "base/list.h"
 #include "base/pool.h"
 #include "io/io.h"
-#include "net/account.h"
-#include "net/dialect.h"
+#include "net/client/account.h"
+#include "net/client/dialect.h"
 #include "shard/shard.h"
 
 #include <stdalign.h>

@@ -1,4 +1,4 @@
-#include "net/download_json.h"
+#include "net/client/download_json.h"
 
 #include "net/http_client.h"
 

@@ -1,5 +1,5 @@
 /* One client: bytes in, answers out, and its end. The states stand in server_internal.h. */
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 #include "base/assert.h"
 

@@ -1,4 +1,4 @@
-#include "net/auth.h"
+#include "net/client/auth.h"
 
 #include <errno.h>
 #include <sodium.h>

@@ -12,7 +12,7 @@
  * consumed all the same (DISCARDING), so that no byte of a value is taken for a request, unless
  * the protocol wants to answer at once. The connection's next requests wait until the answer's
  * place is filled. */
-#include "net/upload_internal.h"
+#include "net/client/upload_internal.h"
 
 #include "base/assert.h"
 

@@ -1,5 +1,5 @@
 /* Bytes of a large value: copied, filtered or decoded into its file's buffers. */
-#include "net/upload_internal.h"
+#include "net/client/upload_internal.h"
 
 #include "base/assert.h"
 

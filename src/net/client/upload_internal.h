@@ -3,7 +3,7 @@
 #ifndef MINIVAULT_NET_UPLOAD_INTERNAL_H
 #define MINIVAULT_NET_UPLOAD_INTERNAL_H
 
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 enum upload_state { UPLOAD_RECEIVING, UPLOAD_FINISHING, UPLOAD_COMMITTING, UPLOAD_DISCARDING };
 

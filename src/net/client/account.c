@@ -1,6 +1,6 @@
 /* The account's part off the hot path: blocks that become one, and what only -slowlog needs, a note
  * for each request under way. */
-#include "net/account.h"
+#include "net/client/account.h"
 
 void account_note(struct account *account, struct account_books *books,
                   const struct account_request *request)

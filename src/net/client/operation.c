@@ -1,6 +1,6 @@
 /* What a request does with a key, whatever protocol it came by: get, set, delete, here or at the
  * shard that owns the key; and the answer in the connection's output. */
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 #include "base/assert.h"
 

@@ -1,4 +1,4 @@
-#include "net/dialect.h"
+#include "net/client/dialect.h"
 
 #include "base/assert.h"
 #include "proto/binary.h"

@@ -5,7 +5,7 @@
 #ifndef MINIVAULT_NET_DOWNLOAD_JSON_H
 #define MINIVAULT_NET_DOWNLOAD_JSON_H
 
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 struct download_json;
 

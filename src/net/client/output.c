@@ -1,4 +1,4 @@
-#include "net/output.h"
+#include "net/client/output.h"
 
 #include "base/assert.h"
 #include "net/config.h"

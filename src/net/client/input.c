@@ -1,4 +1,4 @@
-#include "net/input.h"
+#include "net/client/input.h"
 
 #include "base/assert.h"
 #include "base/units.h"

@@ -5,10 +5,10 @@
 #ifndef MINIVAULT_NET_SERVER_INTERNAL_H
 #define MINIVAULT_NET_SERVER_INTERNAL_H
 
-#include "net/auth.h"
-#include "net/input.h"
+#include "net/client/auth.h"
+#include "net/client/input.h"
 #include "net/metrics.h"
-#include "net/output.h"
+#include "net/client/output.h"
 #include "net/server.h"
 #include "net/steer_load.h"
 #include "proto/http.h"

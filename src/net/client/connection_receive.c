@@ -1,6 +1,6 @@
 /* Receiving: bytes come in leased buffers, are taken as far as they can be, and kept otherwise; a
  * large value's come straight to where they are written from. */
-#include "net/server_internal.h"
+#include "net/client/server_internal.h"
 
 #include "base/assert.h"
 

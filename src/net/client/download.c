@@ -15,7 +15,7 @@
  * ahead, no more. Of the downloads of a connection only the first holds any of this: otherwise
  * those behind it could hold all that it waits for itself. Nothing else of the connection is
  * executed meanwhile: what it sends later must not show in an answer that comes before. */
-#include "net/download_json.h"
+#include "net/client/download_json.h"
 
 #include "base/assert.h"
 
