@@ -1,4 +1,4 @@
-#include "net/http_client.h"
+#include "net/http/http_client.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #include "net/client/download_json.h"
 
-#include "net/http_client.h"
+#include "net/http/http_client.h"
 
 #include "base/assert.h"
 

@@ -1,5 +1,5 @@
 /* The shard's answers as HTTP replies. */
-#include "net/http_client.h"
+#include "net/http/http_client.h"
 
 #include "base/assert.h"
 

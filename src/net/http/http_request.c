@@ -1,5 +1,5 @@
 /* One HTTP request: from its head to its reply. */
-#include "net/http_client.h"
+#include "net/http/http_client.h"
 
 #include "base/assert.h"
 

@@ -1,7 +1,7 @@
 /* What becomes of a body. One that is known to be large goes into a file from its first byte on;
  * another is collected, and goes into a file when it turns out to be large. On the JSON routes it
  * is the envelope's value that is kept, compacted as it comes. */
-#include "net/http_client.h"
+#include "net/http/http_client.h"
 
 #include "base/assert.h"
 

@@ -1,5 +1,5 @@
 /* What HTTP tells that is not a value: health, readiness, metrics, a page for people. */
-#include "net/http_client.h"
+#include "net/http/http_client.h"
 
 #include "base/assert.h"
 #include "net/checks.h"

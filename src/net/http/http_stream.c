@@ -1,7 +1,7 @@
 /* HTTP's stream: requests out of what has arrived, one at a time (http_client.h has the stages). A
  * request is taken when there is room for its reply, and the next one when it is answered or its
  * place in the output is reserved, so replies leave in request order. */
-#include "net/http_client.h"
+#include "net/http/http_client.h"
 
 #include "base/assert.h"
 
