@@ -3,7 +3,7 @@
 #include "base/assert.h"
 #include "net/privilege.h"
 #include "net/server.h"
-#include "net/steer.h"
+#include "net/steer/steer.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -2,7 +2,7 @@
  * the ring's and the connections': each tick, and when somebody asks; it looks at no more than a
  * few structs. */
 #include "net/client/server_internal.h"
-#include "net/steer.h"
+#include "net/steer/steer.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Steering chooses among listeners that live in rings. */
-#include "net/steer.h"
+#include "net/steer/steer.h"
 #include "support.h"
 
 #include <stdio.h>

@@ -59,7 +59,7 @@ WORLD_EXEMPT = {
     "src/reload.c",
     "src/base/log.c",  # a line to stderr, with the wall clock's time
     "src/admin/admin_files.c",  # files for reading, that a server has closed
-    "src/net/steer.c", # loads a program into the kernel
+    "src/net/steer/steer.c", # loads a program into the kernel
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')

@@ -3,8 +3,8 @@
 #ifndef TESTS_UNIT_STEER_FIXTURE_H
 #define TESTS_UNIT_STEER_FIXTURE_H
 
-#include "net/steer.h"
-#include "net/steer_load.h"
+#include "net/steer/steer.h"
+#include "net/steer/steer_load.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,4 +1,4 @@
-#include "net/steer_load.h"
+#include "net/steer/steer_load.h"
 
 #include <criterion/criterion.h>
 #include <signal.h>

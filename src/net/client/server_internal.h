@@ -10,7 +10,7 @@
 #include "net/metrics.h"
 #include "net/client/output.h"
 #include "net/server.h"
-#include "net/steer_load.h"
+#include "net/steer/steer_load.h"
 #include "proto/http.h"
 #include "shard/shard.h"
 

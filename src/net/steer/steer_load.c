@@ -1,5 +1,5 @@
 /* A shard's side of the shared memory: plain atomic stores, each by its only writer. */
-#include "net/steer_load.h"
+#include "net/steer/steer_load.h"
 
 #include "base/assert.h"
 

@@ -1,5 +1,5 @@
 /* libbpf, and only here: loading, maps, attaching. Everything after that is shared memory. */
-#include "net/steer.h"
+#include "net/steer/steer.h"
 
 #include "base/assert.h"
 #include "build/bpf/steer.skel.h"
