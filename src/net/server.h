@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "net/config.h"
-#include "net/node.h"
+#include "net/watch/node.h"
 
 #include <stdint.h>
 

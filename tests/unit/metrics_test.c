@@ -1,4 +1,4 @@
-#include "net/metrics.h"
+#include "net/watch/metrics.h"
 
 #include "base/units.h"
 #include "minivault/protocol.h"

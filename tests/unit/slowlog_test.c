@@ -1,8 +1,8 @@
-#include "net/slowlog.h"
+#include "net/watch/slowlog.h"
 
 #include "base/units.h"
 #include "minivault/protocol.h"
-#include "net/metrics.h"
+#include "net/watch/metrics.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -14,8 +14,8 @@
 
 #include "base/bytes.h"
 #include "io/io.h"
-#include "net/metrics.h"
-#include "net/slowlog.h"
+#include "net/watch/metrics.h"
+#include "net/watch/slowlog.h"
 
 #define ACCOUNT_COHORTS 3
 

@@ -7,7 +7,7 @@
 
 #include "net/client/auth.h"
 #include "net/client/input.h"
-#include "net/metrics.h"
+#include "net/watch/metrics.h"
 #include "net/client/output.h"
 #include "net/server.h"
 #include "net/steer/steer_load.h"

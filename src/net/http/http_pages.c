@@ -2,7 +2,7 @@
 #include "net/http/http_client.h"
 
 #include "base/assert.h"
-#include "net/checks.h"
+#include "net/watch/checks.h"
 
 #include <stdio.h>
 #include <string.h>

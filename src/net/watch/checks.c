@@ -1,4 +1,4 @@
-#include "net/checks.h"
+#include "net/watch/checks.h"
 
 #include "net/client/server_internal.h"
 

@@ -1,4 +1,4 @@
-#include "net/node.h"
+#include "net/watch/node.h"
 
 #include "store/reshard/store_directory.h"
 

@@ -6,7 +6,7 @@
  *
  * The text is made line by line from where it stands: family, shard, row. A family's lines stand
  * together, so it goes over all shards before the next one begins. */
-#include "net/metrics.h"
+#include "net/watch/metrics.h"
 
 #include "base/assert.h"
 #include "base/units.h"

@@ -1,5 +1,5 @@
 /* The answer to STATS: sums over all shards. */
-#include "net/metrics.h"
+#include "net/watch/metrics.h"
 
 #include "base/assert.h"
 

@@ -1,5 +1,5 @@
 /* The names of what is counted. */
-#include "net/metrics.h"
+#include "net/watch/metrics.h"
 
 #include "base/assert.h"
 #include "minivault/protocol.h"

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "net/config.h"
-#include "net/metrics.h"
+#include "net/watch/metrics.h"
 #include "shard/lease.h"
 #include "shard/post.h"
 #include "shard/rate.h"

@@ -1,10 +1,10 @@
-#include "net/slowlog.h"
+#include "net/watch/slowlog.h"
 
 #include "base/assert.h"
 #include "base/hash.h"
 #include "base/pool.h"
 #include "base/units.h"
-#include "net/metrics.h"
+#include "net/watch/metrics.h"
 
 #include <errno.h>
 #include <inttypes.h>
