@@ -1,7 +1,7 @@
 /* minivault-admin: the command line. */
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 
 #include <string.h>
 

@@ -2,9 +2,9 @@
  * directory was opened; here are the log, the segments, the value files of the newest records, the
  * checkpoint.
  */
-#include "admin/admin_checkpoint.h"
-#include "admin/admin_newest.h"
-#include "admin/admin_value.h"
+#include "admin/read/admin_checkpoint.h"
+#include "admin/read/admin_newest.h"
+#include "admin/read/admin_value.h"
 
 #include "base/units.h"
 

@@ -2,8 +2,8 @@
  * they are, a second one shows them, so that memory is bounded by the keys and not by the values.
  */
 #include "admin/admin_json.h"
-#include "admin/admin_newest.h"
-#include "admin/admin_value.h"
+#include "admin/read/admin_newest.h"
+#include "admin/read/admin_value.h"
 
 #include <errno.h>
 #include <inttypes.h>

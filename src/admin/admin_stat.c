@@ -1,7 +1,7 @@
 /* stat: what a data directory consists of, one number a line. Of the segments only the directories
  * are read, so this takes a small part of the time of a check. */
-#include "admin/admin_checkpoint.h"
-#include "admin/admin_newest.h"
+#include "admin/read/admin_checkpoint.h"
+#include "admin/read/admin_newest.h"
 
 #include "base/units.h"
 

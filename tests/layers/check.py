@@ -58,7 +58,7 @@ WORLD_EXEMPT = {
     "src/secret.c",    # and what it reads there
     "src/reload.c",
     "src/base/log.c",  # a line to stderr, with the wall clock's time
-    "src/admin/admin_files.c",  # files for reading, that a server has closed
+    "src/admin/read/admin_files.c",  # files for reading, that a server has closed
     "src/net/steer/steer.c", # loads a program into the kernel
 }
 

@@ -1,4 +1,4 @@
-#include "admin/admin_newest.h"
+#include "admin/read/admin_newest.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* The offline tools on directories of several shards, also in the middle of a conversion. */
 #include "store_fixture.h"
 
-#include "admin/admin.h"
-#include "admin/admin_walk.h"
+#include "admin/read/admin.h"
+#include "admin/read/admin_walk.h"
 #include "base/hash.h"
 #include "store/reshard/store_convert.h"
 

@@ -2,7 +2,7 @@
 #ifndef MINIVAULT_ADMIN_ADMIN_CHECKPOINT_H
 #define MINIVAULT_ADMIN_ADMIN_CHECKPOINT_H
 
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 #include "store/catalog/checkpoint.h"
 
 /* Verifies every block, that they follow each other, and that slots name files of the checkpoint's

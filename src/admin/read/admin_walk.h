@@ -5,7 +5,7 @@
 #ifndef MINIVAULT_ADMIN_ADMIN_WALK_H
 #define MINIVAULT_ADMIN_ADMIN_WALK_H
 
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 #include "store/record/record.h"
 
 struct walk_found {

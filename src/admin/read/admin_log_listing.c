@@ -1,4 +1,4 @@
-#include "admin/admin_log_listing.h"
+#include "admin/read/admin_log_listing.h"
 
 #include "base/assert.h"
 

@@ -1,7 +1,7 @@
 /* Opening a data directory for reading: lock, superblock, catalog. */
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "base/units.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
-#include "admin/admin_report.h"
+#include "admin/read/admin_report.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "base/units.h"
 
 #include <inttypes.h>

@@ -1,6 +1,6 @@
-#include "admin/admin_checkpoint.h"
+#include "admin/read/admin_checkpoint.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "store/catalog/checkpoint_format.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
 #ifndef MINIVAULT_ADMIN_ADMIN_VALUE_H
 #define MINIVAULT_ADMIN_ADMIN_VALUE_H
 
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 #include "base/compress.h"
 #include "store/record/record.h"
 #include "store/value/value_file.h"

@@ -1,6 +1,6 @@
-#include "admin/admin_log_window.h"
+#include "admin/read/admin_log_window.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "base/assert.h"
 #include "base/units.h"
 

@@ -3,7 +3,7 @@
 #ifndef MINIVAULT_ADMIN_ADMIN_LOG_LISTING_H
 #define MINIVAULT_ADMIN_ADMIN_LOG_LISTING_H
 
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 
 struct log_listing {
     struct wal_segment_header newest; /* of the sound ones; number 0: there is none */

@@ -3,7 +3,7 @@
 #ifndef MINIVAULT_ADMIN_ADMIN_LOG_WINDOW_H
 #define MINIVAULT_ADMIN_ADMIN_LOG_WINDOW_H
 
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 
 struct log_window {
     struct admin *admin;

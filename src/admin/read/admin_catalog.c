@@ -1,6 +1,6 @@
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"

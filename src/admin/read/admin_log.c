@@ -1,12 +1,12 @@
 /* Walking the log. wal_scan.h decides what is the log, what is its torn tail and what is damage;
  * here is what it needs: which file is which segment (the rules are those of recovery_files.c), and
  * their bytes. */
-#include "admin/admin_checkpoint.h"
-#include "admin/admin_log_listing.h"
-#include "admin/admin_log_window.h"
-#include "admin/admin_walk.h"
+#include "admin/read/admin_checkpoint.h"
+#include "admin/read/admin_log_listing.h"
+#include "admin/read/admin_log_window.h"
+#include "admin/read/admin_walk.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "base/hash.h"
 
 #include <errno.h>

@@ -3,8 +3,8 @@
 #ifndef MINIVAULT_ADMIN_ADMIN_H
 #define MINIVAULT_ADMIN_ADMIN_H
 
-#include "admin/admin_catalog.h"
-#include "admin/admin_report.h"
+#include "admin/read/admin_catalog.h"
+#include "admin/read/admin_report.h"
 #include "store/catalog/superblock.h"
 #include "store/wal/wal_scan.h"
 

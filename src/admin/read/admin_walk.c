@@ -1,6 +1,6 @@
-#include "admin/admin_walk.h"
+#include "admin/read/admin_walk.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 
 #include <errno.h>
 #include <stdlib.h>

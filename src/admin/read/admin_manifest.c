@@ -1,8 +1,8 @@
 /* Reading the manifest. Which groups are complete, and what is a torn tail and what is damage, is
  * decided by the rules in manifest.h. */
-#include "admin/admin.h"
+#include "admin/read/admin.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "store/catalog/manifest.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* Walking one partition segment: header, chunks up to the end that the manifest names, their
  * directories and records. */
-#include "admin/admin_walk.h"
+#include "admin/read/admin_walk.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "base/assert.h"
 #include "base/hash.h"
 #include "store/mover/mover.h"

@@ -6,7 +6,7 @@
 #ifndef MINIVAULT_ADMIN_ADMIN_NEWEST_H
 #define MINIVAULT_ADMIN_ADMIN_NEWEST_H
 
-#include "admin/admin_walk.h"
+#include "admin/read/admin_walk.h"
 
 struct newest_slot {
     uint64_t hash;

@@ -1,6 +1,6 @@
-#include "admin/admin_value.h"
+#include "admin/read/admin_value.h"
 
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 #include "base/checksum.h"
 #include "base/hash.h"
 

@@ -1,4 +1,4 @@
-#include "admin/admin_files.h"
+#include "admin/read/admin_files.h"
 
 #include "base/units.h"
 
