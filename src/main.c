@@ -2,11 +2,11 @@
  *
  * Each shard runs on a thread of its own (threads.h), which alone touches its world. The first
  * thread waits for signals. */
-#include "flags.h"
-#include "pin.h"
-#include "reload.h"
-#include "secret.h"
-#include "threads.h"
+#include "node/flags.h"
+#include "node/pin.h"
+#include "node/reload.h"
+#include "node/secret.h"
+#include "node/threads.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-#include "threads.h"
+#include "node/threads.h"
 
 #include "../common/cpu.h"
 

@@ -4,7 +4,7 @@
  * 2. What is refused says why in a text that ends; what is taken is within the flags' ranges.
  * 3. Nothing but settings changes: neither the secret nor what only a start may set. */
 #include "fuzz.h"
-#include "reload.h"
+#include "node/reload.h"
 
 #include <stdlib.h>
 #include <string.h>

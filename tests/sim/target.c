@@ -1,6 +1,6 @@
 #include "target.h"
 
-#include "net/server.h"
+#include "node/server.h"
 
 #include <stddef.h>
 #include <string.h>

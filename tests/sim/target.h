@@ -5,7 +5,7 @@
 
 #include "base/log.h"
 #include "io/io_sim.h"
-#include "net/config.h"
+#include "node/config.h"
 
 #define TARGET_SHARDS_MAX 5u
 

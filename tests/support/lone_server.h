@@ -3,7 +3,7 @@
 #ifndef TESTS_SUPPORT_LONE_SERVER_H
 #define TESTS_SUPPORT_LONE_SERVER_H
 
-#include "net/server.h"
+#include "node/server.h"
 
 struct lone_server {
     struct node *node;

@@ -1,4 +1,4 @@
-#include "threads.h"
+#include "node/threads.h"
 
 #include "base/assert.h"
 #include "shard/mailbox.h"

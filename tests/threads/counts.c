@@ -1,6 +1,6 @@
 /* A histogram that one thread writes while another reads: what is read only grows, and in the end
  * it is everything. */
-#include "threads.h"
+#include "node/threads.h"
 
 #include "base/assert.h"
 #include "base/histogram.h"

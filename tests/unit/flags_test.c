@@ -1,4 +1,4 @@
-#include "flags.h"
+#include "node/flags.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 #include "net/client/output.h"
 
 #include "base/assert.h"
-#include "net/config.h"
+#include "node/config.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 #include "net/client/input.h"
 #include "net/watch/metrics.h"
 #include "net/client/output.h"
-#include "net/server.h"
+#include "node/server.h"
 #include "net/steer/steer_load.h"
 #include "proto/http.h"
 #include "shard/shard.h"

@@ -1,8 +1,8 @@
-#include "threads.h"
+#include "node/threads.h"
 
 #include "base/assert.h"
 #include "net/privilege.h"
-#include "net/server.h"
+#include "node/server.h"
 #include "net/steer/steer.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
-#include "reload.h"
+#include "node/reload.h"
 
-#include "secret.h"
+#include "node/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "net/watch/node.h"
+#include "node/node.h"
 
 #include "store/reshard/store_directory.h"
 

@@ -6,8 +6,8 @@
 #ifndef MINIVAULT_RELOAD_H
 #define MINIVAULT_RELOAD_H
 
-#include "flags.h"
-#include "net/server.h"
+#include "node/flags.h"
+#include "node/server.h"
 
 #define RELOAD_FILE_MAX (64 * KIB)
 

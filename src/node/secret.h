@@ -6,7 +6,7 @@
 #ifndef MINIVAULT_SECRET_H
 #define MINIVAULT_SECRET_H
 
-#include "net/config.h"
+#include "node/config.h"
 
 /* The name under which systemd's LoadCredential= or SetCredentialEncrypted= gives it. */
 #define SECRET_CREDENTIAL "minivault-auth"

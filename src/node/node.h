@@ -6,7 +6,7 @@
 #define MINIVAULT_NET_NODE_H
 
 #include "base/log.h"
-#include "net/config.h"
+#include "node/config.h"
 #include "net/watch/metrics.h"
 #include "shard/lease.h"
 #include "shard/post.h"

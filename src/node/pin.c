@@ -1,4 +1,4 @@
-#include "pin.h"
+#include "node/pin.h"
 
 #include "base/assert.h"
 

@@ -1,5 +1,5 @@
-#include "flags.h"
-#include "pin.h"
+#include "node/flags.h"
+#include "node/pin.h"
 
 #include "base/assert.h"
 

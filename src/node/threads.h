@@ -7,9 +7,9 @@
 #define MINIVAULT_THREADS_H
 
 #include "base/log.h"
-#include "net/config.h"
-#include "net/server.h"
-#include "pin.h"
+#include "node/config.h"
+#include "node/server.h"
+#include "node/pin.h"
 
 struct threads;
 

@@ -2,7 +2,7 @@
 #ifndef MINIVAULT_FLAGS_H
 #define MINIVAULT_FLAGS_H
 
-#include "net/config.h"
+#include "node/config.h"
 
 #define FLAGS_ERROR_SIZE 512
 

@@ -1,4 +1,4 @@
-#include "net/config.h"
+#include "node/config.h"
 
 void config_init_defaults(struct config *config)
 {

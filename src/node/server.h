@@ -9,8 +9,8 @@
 
 #include "base/log.h"
 #include "io/io.h"
-#include "net/config.h"
-#include "net/watch/node.h"
+#include "node/config.h"
+#include "node/node.h"
 
 #include <stdint.h>
 
