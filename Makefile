@@ -132,7 +132,7 @@ build/bpf/steer.bpf.o: bpf/steer.bpf.c bpf/steer.h Makefile
 build/bpf/steer.skel.h: build/bpf/steer.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name steer_bpf >$@
 
-$(VARIANTS:%=build/%/src/net/steer.o): build/bpf/steer.skel.h
+$(VARIANTS:%=build/%/src/net/steer/steer.o): build/bpf/steer.skel.h
 
 # ---- programs ----
 

@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/units.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -23,13 +24,13 @@ static void describe(const struct fetch *fetch, char *ret_text, size_t size)
     uint64_t location = fetch->location;
     if (location_is_segment(location)) {
         const struct segment *segment =
-            segments_find(fetch->fetcher->segments, segment_location_file(location));
+            segments_find(fetch->fetcher->segments, location_file(location));
         (void)snprintf(ret_text, size, "%02x/seg-%016" PRIx64 " at offset %" PRIu64,
-                       segment->partition, segment->number, segment_location_offset(location));
+                       segment->partition, segment->number, location_offset(location));
         return;
     }
     (void)snprintf(ret_text, size, "log file %" PRIu32 " at offset %" PRIu64,
-                   wal_location_file(location), wal_location_offset(location));
+                   location_file(location), location_offset(location));
 }
 
 static int decode_at(struct fetch *fetch, const uint8_t *data, uint64_t size)
@@ -69,9 +70,9 @@ static void unpin(struct fetch *fetch)
     struct fetcher *fetcher = fetch->fetcher;
     if (location_is_segment(fetch->location))
         segment_unpin(fetcher->segments,
-                      segments_find(fetcher->segments, segment_location_file(fetch->location)));
+                      segments_find(fetcher->segments, location_file(fetch->location)));
     else
-        wal_unpin_file(fetcher->wal, wal_location_file(fetch->location));
+        wal_unpin_file(fetcher->wal, location_file(fetch->location));
 }
 
 static void read_done(struct io_op *op, int32_t result)
@@ -105,10 +106,10 @@ static int pin(struct fetch *fetch)
 {
     struct fetcher *fetcher = fetch->fetcher;
     if (!location_is_segment(fetch->location))
-        return wal_pin_file(fetcher->wal, wal_location_file(fetch->location));
+        return wal_pin_file(fetcher->wal, location_file(fetch->location));
     fetch->pin.done = pinned;
     struct segment *segment =
-        segments_find(fetcher->segments, segment_location_file(fetch->location));
+        segments_find(fetcher->segments, location_file(fetch->location));
     return segment_pin(fetcher->segments, segment, &fetch->pin);
 }
 
@@ -132,8 +133,8 @@ static const uint8_t *peek(const struct fetch *fetch)
 static int plan_read(struct fetch *fetch, uint64_t read_size)
 {
     bool in_segment = location_is_segment(fetch->location);
-    uint64_t offset = in_segment ? segment_location_offset(fetch->location)
-                                 : wal_location_offset(fetch->location);
+    uint64_t offset = in_segment ? location_offset(fetch->location)
+                                 : location_offset(fetch->location);
     uint64_t begin = round_down(offset, DISK_BLOCK_SIZE);
     uint64_t end = round_up(offset + read_size, DISK_BLOCK_SIZE);
     if (!in_segment)

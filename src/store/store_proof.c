@@ -3,6 +3,7 @@
 #include "store/store_internal.h"
 
 #include "base/assert.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 

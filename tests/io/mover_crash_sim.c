@@ -3,6 +3,7 @@
  * the middle of a job. */
 #include "mover_bench.h"
 #include "store/wal/wal_internal.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 
@@ -319,7 +320,7 @@ Test(mover_crash, segment_that_was_cut_is_damaged_and_stays)
                                            struct segment, partition_node);
     char path[SEGMENT_PATH_MAX];
     segment_path(bench->store->segments, segment, path);
-    cr_assert_eq(wal_wait_truncate(bench->io, path, SEGMENT_DATA_OFFSET), 0);
+    cr_assert_eq(disk_wait_truncate(bench->io, path, SEGMENT_DATA_OFFSET), 0);
     bench_pause(bench, false);
     cr_assert(bench_run(bench, 10 * NS_PER_S));
     cr_assert(segment->is_damaged);

@@ -2,6 +2,7 @@
 #include "mover_bench.h"
 
 #include "store/wal/wal_internal.h"
+#include "store/memory/location.h"
 
 static struct bench *bench_new(uint32_t window, uint32_t key_count, uint32_t partitions)
 {
@@ -43,7 +44,7 @@ static struct segment *segment_of(const struct bench *bench, uint32_t key)
 {
     struct index_entry entry = entry_of(bench, key);
     cr_assert(location_is_segment(entry.location));
-    return segments_find(bench->store->segments, segment_location_file(entry.location));
+    return segments_find(bench->store->segments, location_file(entry.location));
 }
 
 /* ---- where reads end ---- */
@@ -93,12 +94,12 @@ static uint64_t find_file(const struct bench *bench, uint32_t key, char *ret_pat
     struct index_entry entry = entry_of(bench, key);
     if (location_is_segment(entry.location)) {
         segment_path(bench->store->segments, segment_of(bench, key), ret_path);
-        return segment_location_offset(entry.location);
+        return location_offset(entry.location);
     }
     const struct wal_segment *segment =
-        wal_table_find(&bench->store->wal->table, wal_location_file(entry.location));
+        wal_table_find(&bench->store->wal->table, location_file(entry.location));
     (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s", segment->path);
-    return wal_location_offset(entry.location);
+    return location_offset(entry.location);
 }
 
 /* Spoils the header of the batch or chunk whose first record is the one of `key`. */

@@ -3,6 +3,7 @@
 
 #include "store/catalog/manifest_internal.h"
 #include "store/wal/wal_internal.h"
+#include "store/memory/location.h"
 
 static struct bench *bench_new(uint32_t key_count, uint32_t partitions)
 {
@@ -93,11 +94,11 @@ Test(mover, index_names_segment_and_bytes_of_every_moved_record)
         cr_assert_eq(index_find(bench->store->index, place.partition, place.hash, &entry, 1), 1);
         in_segments += location_is_segment(entry.location);
         const struct segment *segment =
-            segments_find(bench->store->segments, segment_location_file(entry.location));
+            segments_find(bench->store->segments, location_file(entry.location));
         cr_assert_not_null(segment);
         cr_assert_eq(segment->partition, key % 4);
         cr_assert_eq(segment->generation, 1, "filled from the log");
-        uint64_t offset = segment_location_offset(entry.location);
+        uint64_t offset = location_offset(entry.location);
         cr_assert(offset >= SEGMENT_DATA_OFFSET && offset + entry.read_size <= segment->end + 4096);
     }
     cr_assert_eq(in_segments, 100);

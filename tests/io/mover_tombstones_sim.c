@@ -2,6 +2,7 @@
 #include "mover_bench.h"
 
 #include "store/wal/wal_internal.h"
+#include "store/memory/location.h"
 
 /* ---- the rule ---- */
 

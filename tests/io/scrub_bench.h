@@ -8,6 +8,7 @@
 #include "store/scrub/scrub_internal.h"
 #include "store/store_internal.h"
 #include "store/store_large.h"
+#include "store/memory/location.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -269,7 +270,7 @@ static inline struct index_entry slot_of(const struct bench *bench, const struct
 
 static inline struct segment *segment_of(const struct bench *bench, uint64_t location)
 {
-    return segments_find(bench->store->segments, segment_location_file(location));
+    return segments_find(bench->store->segments, location_file(location));
 }
 
 struct answer {

@@ -2,6 +2,7 @@
 #include "scrub_bench.h"
 
 #include "store/catalog/checkpoint_format.h"
+#include "store/memory/location.h"
 
 static bool was_said(const struct bench *bench, const char *path, const char *words)
 {
@@ -163,7 +164,7 @@ Test(scrub, a_damaged_record_is_released_when_its_key_is_written_uncached, .time
             make_key(&key, "small", number);
             struct place place = store_place(bench->store, key.slice);
             struct index_entry old = slot_of(bench, &key);
-            uint64_t offset = segment_location_offset(old.location);
+            uint64_t offset = location_offset(old.location);
             segment_path(bench->store->segments, segment, path);
             cr_assert(sim_disk_rot(bench->disk, path, offset + parts[i].offset, parts[i].size));
             scrub_passes(bench, 1);
@@ -209,7 +210,7 @@ Test(scrub, a_damaged_record_behind_a_newer_one_is_released_by_a_start, .timeout
         pass(bench);
     io_close(bench->io);
     store_free(bench->store);
-    cr_assert(sim_disk_rot(bench->disk, path, segment_location_offset(old.location) + 60, 500));
+    cr_assert(sim_disk_rot(bench->disk, path, location_offset(old.location) + 60, 500));
     bench_start(bench);
     settle(bench);
     struct index_entry gone;

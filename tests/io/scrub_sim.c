@@ -1,5 +1,7 @@
 /* The scrubber over a disk that rots: what is damaged is found within a pass, and told once. */
 #include "scrub_bench.h"
+#include "store/disk/wait.h"
+#include "store/memory/location.h"
 
 /* ---- damage ---- */
 
@@ -51,11 +53,11 @@ static struct segment_chunk_header first_chunk(struct bench *bench, struct segme
     char path[SEGMENT_PATH_MAX];
     struct segment_chunk_header header;
     segment_path(bench->store->segments, segment, path);
-    int file = wal_wait_open(bench->io, path, IO_OPEN_READ);
+    int file = disk_wait_open(bench->io, path, IO_OPEN_READ);
     cr_assert_geq(file, 0);
-    cr_assert_gt(wal_wait_read(bench->io, file, buffer, size, SEGMENT_DATA_OFFSET), 0);
+    cr_assert_gt(disk_wait_read(bench->io, file, buffer, size, SEGMENT_DATA_OFFSET), 0);
     cr_assert_eq(segment_chunk_header_decode(buffer, &header), 0);
-    cr_assert_eq(wal_wait_close(bench->io, file), 0);
+    cr_assert_eq(disk_wait_close(bench->io, file), 0);
     return header;
 }
 
@@ -82,7 +84,7 @@ static uint32_t plant_in_segments(struct bench *bench, uint8_t *taken, struct da
         ret_corrupt[i] = take_key(bench, 0, taken);
         make_key(&key, "small", ret_corrupt[i]);
         uint64_t location = slot_of(bench, &key).location;
-        uint64_t offset = segment_location_offset(location);
+        uint64_t offset = location_offset(location);
         (void)snprintf(words, sizeof words, "the record at offset %" PRIu64 " ", offset);
         rot_segment(bench, segment_of(bench, location), offset, 1000, words, &damages[count]);
     }
@@ -124,14 +126,14 @@ static uint32_t plant_in_log(struct bench *bench, struct damage *damages)
         if (location_is_segment(location))
             continue;
         const struct wal_segment *segment =
-            wal_table_find(&wal->table, wal_location_file(location));
+            wal_table_find(&wal->table, location_file(location));
         if (segment == seen)
             continue;
         seen = segment;
         struct damage *damage = &damages[count++];
         (void)snprintf(damage->path, sizeof damage->path, "%.100s", segment->path);
         (void)snprintf(damage->words, sizeof damage->words, "the batch is corrupt");
-        rot(bench, segment->path, wal_location_offset(location), 500);
+        rot(bench, segment->path, location_offset(location), 500);
     }
     cr_assert_eq(count, 2);
     return count;
@@ -202,9 +204,9 @@ Test(scrub, only_what_is_alive_puts_a_segment_aside_and_only_as_long)
     uint64_t alive_at = slot_of(bench, &key).location;
     set_small(bench, dead);
     settle(bench);
-    uint64_t offset = segment_location_offset(dead_at) + RECORD_HEADER_SIZE;
+    uint64_t offset = location_offset(dead_at) + RECORD_HEADER_SIZE;
     rot_segment(bench, segment_of(bench, dead_at), offset, 500, "", &ignored);
-    offset = segment_location_offset(alive_at) + RECORD_HEADER_SIZE;
+    offset = location_offset(alive_at) + RECORD_HEADER_SIZE;
     rot_segment(bench, segment_of(bench, alive_at), offset, 500, "", &ignored);
     scrub_passes(bench, 1);
     cr_assert(!segment_of(bench, dead_at)->is_damaged);
@@ -267,11 +269,11 @@ static void write_chunk(struct bench *bench, struct segment *segment, const uint
 {
     char path[SEGMENT_PATH_MAX];
     segment_path(bench->store->segments, segment, path);
-    int file = wal_wait_open(bench->io, path, IO_OPEN_WRITE);
+    int file = disk_wait_open(bench->io, path, IO_OPEN_WRITE);
     cr_assert_geq(file, 0);
-    cr_assert_eq(wal_wait_write(bench->io, file, data, size, SEGMENT_DATA_OFFSET), 0);
-    cr_assert_eq(wal_wait_sync(bench->io, file), 0);
-    cr_assert_eq(wal_wait_close(bench->io, file), 0);
+    cr_assert_eq(disk_wait_write(bench->io, file, data, size, SEGMENT_DATA_OFFSET), 0);
+    cr_assert_eq(disk_wait_sync(bench->io, file), 0);
+    cr_assert_eq(disk_wait_close(bench->io, file), 0);
 }
 
 /* The same records, each of them a little older: sound, and of nobody. */

@@ -2,6 +2,7 @@
 #include "segment_files.h"
 
 #include "base/prng.h"
+#include "store/memory/location.h"
 
 struct bench {
     struct world *world;
@@ -51,15 +52,15 @@ static struct segments_stats stats_of(const struct bench *bench)
 
 Test(segments_table, locations_are_taken_apart)
 {
-    static const uint32_t files[] = {0, 1, SEGMENTS_MAX - 1};
+    static const uint32_t files[] = {0, 1, LOCATION_FILES_MAX - 1};
     static const uint64_t offsets[] = {0, 8, 4096 + 152, (1ull << 31) - 8};
     for (uint32_t i = 0; i < 3; i++)
         for (uint32_t j = 0; j < 4; j++) {
-            uint64_t location = segment_location_make(files[i], offsets[j]);
+            uint64_t location = location_in_segment(files[i], offsets[j]);
             cr_assert(location_is_segment(location));
             cr_assert_lt(location, 1ull << 48);
-            cr_assert_eq(segment_location_file(location), files[i]);
-            cr_assert_eq(segment_location_offset(location), offsets[j]);
+            cr_assert_eq(location_file(location), files[i]);
+            cr_assert_eq(location_offset(location), offsets[j]);
         }
     cr_assert(!location_is_segment((1ull << 47) - 1));
 }
@@ -134,7 +135,7 @@ Test(segments_table, empty_table_finds_nothing)
     struct bench bench;
     bench_open(&bench);
     cr_expect_null(segments_find(bench.segments, 0));
-    cr_expect_null(segments_find(bench.segments, SEGMENTS_MAX - 1));
+    cr_expect_null(segments_find(bench.segments, LOCATION_FILES_MAX - 1));
     cr_expect_null(segments_find_number(bench.segments, 0));
     cr_expect_null(segments_nth(bench.segments, 0));
     cr_expect(list_is_empty(segments_of(bench.segments, 255)));
@@ -211,7 +212,7 @@ Test(segments_table, only_what_the_manifest_names_counts)
 
 static uint64_t place_in(const struct segment *segment)
 {
-    return segment_location_make(segment->file, 4096);
+    return location_in_segment(segment->file, 4096);
 }
 
 Test(segments_table, the_living_are_counted)

@@ -6,6 +6,7 @@
 
 #include "base/units.h"
 #include "io/io_sim.h"
+#include "store/memory/location.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -19,7 +20,7 @@
 
 struct written {
     uint64_t position;
-    wal_location location;
+    uint64_t location;
     uint32_t key;
     uint32_t size;
     bool tombstone;
@@ -73,7 +74,7 @@ static void on_failed(void *context, int error)
 
 /* ---- recovery against the model ---- */
 
-static int on_record(void *context, const struct record *record, wal_location location)
+static int on_record(void *context, const struct record *record, uint64_t location)
 {
     struct model *model = context;
     uint32_t number = (uint32_t)record->version.clock;

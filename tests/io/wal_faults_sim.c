@@ -4,6 +4,7 @@
 
 #include "base/units.h"
 #include "io/io_sim.h"
+#include "store/memory/location.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -23,7 +24,7 @@ struct machine {
     struct wal_options options;
     struct wal_recovered recovered;
     uint32_t written;
-    wal_location locations[WRITES_MAX];
+    uint64_t locations[WRITES_MAX];
     bool shown[WRITES_MAX];
     uint64_t durable;
     uint32_t failures;
@@ -51,7 +52,7 @@ static void on_failed(void *context, int error)
 }
 
 /* Write n is at position n, as long as no write is lost. */
-static int on_record(void *context, const struct record *record, wal_location location)
+static int on_record(void *context, const struct record *record, uint64_t location)
 {
     struct machine *machine = context;
     uint64_t number = record->version.clock;

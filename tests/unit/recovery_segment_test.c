@@ -2,6 +2,7 @@
 #include "wal_fixture.h"
 
 #include "base/checksum.h"
+#include "store/memory/location.h"
 
 Test(recovery, a_rotten_segment_header_is_inferred_from_the_batches)
 {
@@ -214,7 +215,7 @@ Test(recovery, an_unfinished_segment_file_is_cleared_away)
     fixture_free(fixture);
 }
 
-static int stop_at_five(void *context, const struct record *record, wal_location location)
+static int stop_at_five(void *context, const struct record *record, uint64_t location)
 {
     (void)location;
     ++*(int *)context;

@@ -1,4 +1,5 @@
 #include "wal_fixture.h"
+#include "store/memory/location.h"
 
 Test(recovery, of_an_empty_directory_finds_nothing)
 {
@@ -210,7 +211,7 @@ Test(recovery, a_rotten_record_costs_only_itself)
     struct wal_fixture *fixture = fixture_create();
     fixture_write_batches(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
-    fixture_flip(path, wal_location_offset(fixture->locations[10]) + 500);
+    fixture_flip(path, location_offset(fixture->locations[10]) + 500);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_shows(fixture, 1, 9));
     cr_assert(fixture_hides(fixture, 10, 10));
@@ -225,7 +226,7 @@ Test(recovery, behind_a_rotten_size_nothing_of_the_batch_is_believed)
     struct wal_fixture *fixture = fixture_create();
     fixture_write_batches(fixture);
     const char *path = fixture_segment(fixture, 0, NULL);
-    fixture_flip(path, wal_location_offset(fixture->locations[10]) + 12);
+    fixture_flip(path, location_offset(fixture->locations[10]) + 12);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_shows(fixture, 1, 9));
     cr_assert(fixture_hides(fixture, 10, 12));

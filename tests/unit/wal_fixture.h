@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "store/wal/recovery.h"
 #include "store/wal/wal_format.h"
+#include "store/memory/location.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -127,7 +128,7 @@ static inline void fixture_check_record(struct wal_fixture *fixture, const struc
     free(expected);
 }
 
-static inline int fixture_each(void *context, const struct record *record, wal_location location)
+static inline int fixture_each(void *context, const struct record *record, uint64_t location)
 {
     struct wal_fixture *fixture = context;
     fixture_check_record(fixture, record);
@@ -251,7 +252,7 @@ static inline void fixture_settle(struct wal_fixture *fixture)
 }
 
 /* `count` writes as one batch, durable on return. Returns the location of the first. */
-static inline wal_location fixture_batch(struct wal_fixture *fixture, uint32_t count, uint32_t size)
+static inline uint64_t fixture_batch(struct wal_fixture *fixture, uint32_t count, uint32_t size)
 {
     uint32_t first = fixture->written + 1;
     for (uint32_t i = 0; i < count; i++)
@@ -379,9 +380,9 @@ static inline const char *fixture_segment(struct wal_fixture *fixture, uint32_t 
 
 /* The offset of the batch that holds this location. Batches of a test are small: the header is
  * found going back. */
-static inline uint64_t fixture_batch_offset(const char *path, wal_location location)
+static inline uint64_t fixture_batch_offset(const char *path, uint64_t location)
 {
-    uint64_t offset = round_down(wal_location_offset(location), WAL_BLOCK_SIZE);
+    uint64_t offset = round_down(location_offset(location), WAL_BLOCK_SIZE);
     for (;; offset -= WAL_BLOCK_SIZE) {
         uint8_t bytes[WAL_BATCH_HEADER_SIZE];
         struct wal_batch_header header;

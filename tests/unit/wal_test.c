@@ -1,4 +1,5 @@
 #include "wal_fixture.h"
+#include "store/memory/location.h"
 
 static struct wal_stats stats_of(const struct wal_fixture *fixture)
 {
@@ -46,8 +47,8 @@ Test(wal, what_is_not_on_the_disk_yet_is_in_memory_and_then_on_the_disk)
     fixture_settle(fixture);
     cr_assert_null(wal_peek(fixture->wal, fixture->locations[first]));
 
-    uint64_t offset = wal_location_offset(fixture->locations[second]);
-    uint32_t file = wal_location_file(fixture->locations[second]);
+    uint64_t offset = location_offset(fixture->locations[second]);
+    uint32_t file = location_file(fixture->locations[second]);
     int handle = wal_pin_file(fixture->wal, file);
     uint8_t *block = fixture->options.memory; /* a free buffer of the log */
     struct io_op op = {0};
@@ -225,7 +226,7 @@ Test(wal, a_pinned_segment_is_not_used_again)
     fixture_start(fixture);
     uint32_t pinned = fixture_append(fixture, 1000);
     fixture_settle(fixture);
-    uint32_t file = wal_location_file(fixture->locations[pinned]);
+    uint32_t file = location_file(fixture->locations[pinned]);
     int handle = wal_pin_file(fixture->wal, file);
     churn(fixture);
     uint8_t *block = fixture->options.memory;
@@ -254,8 +255,8 @@ Test(wal, a_segment_waits_until_its_last_killer_is_durable)
     struct wal_fixture *fixture = fixture_create();
     fixture_start(fixture);
     uint32_t count = 0;
-    while (wal_location_file(fixture->locations[count]) ==
-           wal_location_file(fixture->locations[count == 0 ? 0 : 1])) {
+    while (location_file(fixture->locations[count]) ==
+           location_file(fixture->locations[count == 0 ? 0 : 1])) {
         (void)fixture_append(fixture, 4000);
         count = fixture->written;
     }

@@ -4,7 +4,7 @@
 #include "base/bytes.h"
 #include "base/units.h"
 #include "store/memory/index_table.h"
-#include "store/segment/segments.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <stdlib.h>

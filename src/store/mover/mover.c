@@ -1,4 +1,5 @@
 #include "store/mover/mover_internal.h"
+#include "store/disk/wait.h"
 #include "store/wal/wal_internal.h"
 
 #include <errno.h>
@@ -480,7 +481,7 @@ void mover_shut(struct mover *mover)
         for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
             struct mover_output *output = &mover->outputs[g][i];
             if (output->handle >= 0)
-                (void)wal_wait_close(mover->io, output->handle);
+                (void)disk_wait_close(mover->io, output->handle);
             output->handle = -1;
         }
     while (!list_is_empty(&mover->closings) && io_run(mover->io, UINT64_MAX) >= 0)

@@ -1,6 +1,7 @@
 /* The index learns where the records lie now, and the accounts what died where they lay. */
 #include "store/mover/mover_internal.h"
 #include "store/wal/wal_internal.h"
+#include "store/memory/location.h"
 
 static void record_dead(struct mover *mover, uint64_t location, uint64_t read_size)
 {
@@ -43,7 +44,7 @@ static void apply(struct mover *mover, const struct staged *staged)
         return;
     uint64_t read_size = index_read_size(staged->size);
     struct segment *segment =
-        segments_find(mover->options.segments, segment_location_file(staged->new_location));
+        segments_find(mover->options.segments, location_file(staged->new_location));
     segment_add_live(mover->options.segments, segment, read_size);
     record_dead(mover, staged->old_location, read_size);
     mover->stats.moved_records++;

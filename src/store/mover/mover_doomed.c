@@ -1,5 +1,6 @@
 #include "store/memory/doomed.h"
 #include "store/mover/mover_internal.h"
+#include "store/memory/location.h"
 
 static void record_dead(struct mover *mover, const struct index_entry *old)
 {

@@ -1,6 +1,7 @@
 #include "base/hash.h"
 #include "store/mover/mover_internal.h"
 #include "store/wal/wal_format.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -139,7 +140,7 @@ static bool locate_in_batch(struct mover *mover, struct mover_record *ret_record
     ret_record->size = (uint32_t)size;
     ret_record->partition = (uint8_t)hash_partition(hash_key(key.data, key.size));
     ret_record->hash = hash_keyed(mover->options.secret, key.data, key.size);
-    ret_record->location = wal_location_make(input->file, input->record_offset);
+    ret_record->location = location_in_log(input->file, input->record_offset);
     input->record_offset += round_up((uint64_t)size, WAL_RECORD_ALIGNMENT);
     return true;
 }
@@ -160,7 +161,7 @@ static void locate_in_chunk(const struct mover_reader *reader, struct mover_inpu
         .record = {.version = entry.version},
         .data = mover_window_at(&reader->window, offset),
         .hash = entry.hash,
-        .location = segment_location_make(input->file, offset),
+        .location = location_in_segment(input->file, offset),
         .partition = input->partition,
         .size = entry.record_size,
     };

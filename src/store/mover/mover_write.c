@@ -2,6 +2,7 @@
  * large as they come. In the job's last round every file that was written to is synced behind
  * that, while others are still being written, and the folder of each new one. */
 #include "store/mover/mover_internal.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -181,7 +182,7 @@ static uint32_t fill_records(struct mover *mover, struct mover_output *output, u
         output->job_bytes += padded;
         output->job_read_bytes += index_read_size(staged->size);
         memcpy(chunk + at, stage->arena + staged->offset, padded);
-        staged->new_location = segment_location_make(output->segment->file, output->end + at);
+        staged->new_location = location_in_segment(output->segment->file, output->end + at);
         at += padded;
         next = staged->next;
     }

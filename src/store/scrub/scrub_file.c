@@ -4,6 +4,7 @@
  * between them is one damaged place. Where the device refuses a window, only what is needed is
  * asked for, so that a bad block costs no more than the batch or chunk that it is in. */
 #include "store/scrub/scrub_internal.h"
+#include "store/disk/wait.h"
 
 #include "base/checksum.h"
 #include "store/wal/recovery_internal.h"
@@ -47,7 +48,7 @@ static void read_done(struct io_op *op, int32_t result)
         return;
     }
     scrub->window.error = result;
-    if (!reader_is_device_error(result))
+    if (!disk_is_device_error(result))
         scrub->file.is_abandoned = true;
 }
 
@@ -69,7 +70,7 @@ static void pinned(struct segment_pin *pin, int handle_or_error)
     }
     scrub->phase = SCRUB_CHECKING;
     scrub->file.is_abandoned = true;
-    bool is_lost = handle_or_error == -ENOENT || reader_is_device_error(handle_or_error);
+    bool is_lost = handle_or_error == -ENOENT || disk_is_device_error(handle_or_error);
     if (is_lost && scrub_file_is_there(scrub))
         scrub_report_part(scrub, 0, scrub->file.end, strerror(-handle_or_error));
 }

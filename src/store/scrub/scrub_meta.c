@@ -12,6 +12,7 @@
  * The manifest grows and is replaced while it is read: what is judged is what was durable when it
  * was opened, and nothing is said of a file that was replaced meanwhile. */
 #include "store/scrub/scrub_internal.h"
+#include "store/disk/wait.h"
 
 #include "store/catalog/checkpoint_format.h"
 #include "store/wal/recovery_internal.h"
@@ -270,7 +271,7 @@ static uint32_t check_block(struct scrub *scrub)
 static void take_error(struct scrub *scrub)
 {
     struct scrub_meta *meta = &scrub->meta;
-    bool is_device = reader_is_device_error(scrub->window.error);
+    bool is_device = disk_is_device_error(scrub->window.error);
     if (is_device && meta->refused_at != meta->at) {
         meta->refused_at = meta->at; /* once more */
         meta->step = SCRUB_META_READING;
@@ -322,7 +323,7 @@ static void opened(struct io_op *op, int32_t result)
     if (result >= 0)
         return;
     meta->step = SCRUB_META_CLOSING;
-    bool is_lost = result == -ENOENT || reader_is_device_error(result);
+    bool is_lost = result == -ENOENT || disk_is_device_error(result);
     if (is_lost && meta->kind != SCRUB_SUPERBLOCK && is_same_file(scrub))
         note_bad(scrub, strerror(-result));
     else

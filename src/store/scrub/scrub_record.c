@@ -1,6 +1,7 @@
 /* The records of a batch or chunk. In the log the batch's checksum has spoken for them; in a
  * partition segment each speaks for itself, and the directory and the index have to agree. */
 #include "store/scrub/scrub_internal.h"
+#include "store/memory/location.h"
 
 /* What a record costs of a step's budget beside its bytes: a look into the index. */
 #define RECORD_COST 256u
@@ -53,7 +54,7 @@ static enum scrub_check check_in_batch(struct scrub *scrub, uint64_t *used)
     uint64_t hash = keyed_hash(scrub, record.key);
     uint32_t partition = hash_partition(hash_key(record.key.data, record.key.size));
     if (!is_slot(scrub, (uint8_t)partition, hash, record.version,
-                 wal_location_make(file->file, offset), &slot))
+                 location_in_log(file->file, offset), &slot))
         return SCRUB_CHECK_MORE;
     return check_value(scrub, &record, hash, offset);
 }
@@ -109,7 +110,7 @@ static enum scrub_check check_in_chunk(struct scrub *scrub, uint64_t *used)
     file->record_index++;
     file->record_offset += round_up(entry.record_size, SEGMENT_RECORD_ALIGNMENT);
     bool is_alive = is_slot(scrub, file->partition, entry.hash, entry.version,
-                            segment_location_make(file->file, offset), &slot);
+                            location_in_segment(file->file, offset), &slot);
     file->found_alive += is_alive;
     const char *problem = judge_record(scrub, &entry, scrub_window_at(scrub, offset), &record);
     if (problem == NULL && is_alive && !is_slot_right(&entry, &slot))

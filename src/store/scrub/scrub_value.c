@@ -1,6 +1,7 @@
 /* Value files: every block against the descriptor in the record that names the file. A file may be
  * replaced and removed at any time: what is wrong with it counts as long as its record is alive. */
 #include "store/scrub/scrub_internal.h"
+#include "store/disk/wait.h"
 
 #include "base/checksum.h"
 #include "store/wal/recovery_internal.h"
@@ -57,7 +58,7 @@ static void opened(struct io_op *op, int32_t result)
     struct scrub *scrub = container_of(op, struct scrub, op);
     scrub->value.handle = result;
     scrub->phase = result >= 0 ? SCRUB_VALUE_READING : SCRUB_CHECKING;
-    bool is_lost = result == -ENOENT || (result < 0 && reader_is_device_error(result));
+    bool is_lost = result == -ENOENT || (result < 0 && disk_is_device_error(result));
     if (is_lost && is_newest(scrub))
         scrub_report_value(scrub, 0, strerror(-result));
 }
@@ -128,7 +129,7 @@ static void note_block(struct scrub *scrub, const char *problem)
 static void handle_error(struct scrub *scrub)
 {
     struct scrub_value *value = &scrub->value;
-    if (!reader_is_device_error(value->result))
+    if (!disk_is_device_error(value->result))
         value->at = value->size; /* not now */
     else if (value->asked > VALUE_FILE_BLOCK_SIZE)
         value->read_size = VALUE_FILE_BLOCK_SIZE;

@@ -1,4 +1,5 @@
 #include "store/segment/segment_scan.h"
+#include "store/disk/wait.h"
 
 #include "base/assert.h"
 #include "store/wal/recovery_internal.h"
@@ -55,7 +56,7 @@ static int read_window(struct scanner *scanner, uint64_t offset, uint32_t size)
 {
     scanner->window_offset = offset;
     scanner->window_size = 0;
-    int result = wal_wait_read(scanner->io, scanner->file, scanner->window, size, offset);
+    int result = disk_wait_read(scanner->io, scanner->file, scanner->window, size, offset);
     if (result < 0)
         return result;
     scanner->window_size = (uint32_t)result;
@@ -65,7 +66,7 @@ static int read_window(struct scanner *scanner, uint64_t offset, uint32_t size)
 
 /* Makes [offset, offset + size), which is within the file, readable. What is read ahead may lie on
  * a bad place that is not needed: then only what is needed is read. Errors: the read's; of the
- * device, when reader_is_device_error says so. */
+ * device, when disk_is_device_error says so. */
 static int load(struct scanner *scanner, uint64_t offset, uint64_t size)
 {
     if (holds(scanner, offset, size))
@@ -76,7 +77,7 @@ static int load(struct scanner *scanner, uint64_t offset, uint64_t size)
     assert(needed <= WINDOW_SIZE && wanted <= WINDOW_SIZE);
     if (!scanner->is_unreadable && wanted > needed) {
         int error = read_window(scanner, offset, wanted);
-        if (error < 0 && !reader_is_device_error(error))
+        if (error < 0 && !disk_is_device_error(error))
             return error;
         if (holds(scanner, offset, size))
             return 0;
@@ -181,7 +182,7 @@ static int step(struct scanner *scanner, uint64_t *offset)
     struct segment_scan *scan = scanner->scan;
     struct segment_chunk_header header;
     enum found found = look(scanner, *offset, &header);
-    if (scanner->error < 0 && !reader_is_device_error(scanner->error))
+    if (scanner->error < 0 && !disk_is_device_error(scanner->error))
         return scanner->error;
     int result = 0;
     if (found == FOUND_CHUNK) {
@@ -256,7 +257,7 @@ static int check_header(struct scanner *scanner)
     if (scanner->file_size < SEGMENT_BLOCK_SIZE)
         return note_bad_header(scanner, "the file is too short");
     int error = load(scanner, 0, SEGMENT_BLOCK_SIZE);
-    if (error < 0 && reader_is_device_error(error))
+    if (error < 0 && disk_is_device_error(error))
         return note_bad_header(scanner, strerror(-error));
     if (error < 0) {
         log_error(scanner->log, "%s cannot be read: %s", scanner->path, strerror(-error));
@@ -286,7 +287,7 @@ static int check_size(struct scanner *scanner)
 
 static int scan_file(struct scanner *scanner)
 {
-    scanner->file = wal_wait_open(scanner->io, scanner->path, IO_OPEN_READ | IO_OPEN_DIRECT);
+    scanner->file = disk_wait_open(scanner->io, scanner->path, IO_OPEN_READ | IO_OPEN_DIRECT);
     if (scanner->file < 0) {
         log_error(scanner->log, "%s, which the manifest names, cannot be opened: %s", scanner->path,
                   strerror(-scanner->file));
@@ -298,7 +299,7 @@ static int scan_file(struct scanner *scanner)
     scanner->read_size = READ_AHEAD_SIZE;
     if (result == 0)
         result = scan_chunks(scanner);
-    (void)wal_wait_close(scanner->io, scanner->file);
+    (void)disk_wait_close(scanner->io, scanner->file);
     return result;
 }
 

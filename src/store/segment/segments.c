@@ -1,5 +1,6 @@
 /* The table and its accounts. Files are segments_handle.c's. */
 #include "store/segment/segments_internal.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -56,7 +57,7 @@ static struct segment **bucket_of(const struct segments *segments, uint64_t numb
 /* As many buckets as places. */
 static int grow(struct segments *segments)
 {
-    if (segments->capacity == SEGMENTS_MAX)
+    if (segments->capacity == LOCATION_FILES_MAX)
         return -ENFILE;
     uint32_t capacity = segments->capacity == 0 ? CAPACITY_MIN : 2 * segments->capacity;
     struct segment **files = calloc(capacity, sizeof(struct segment *));
@@ -268,7 +269,7 @@ void segment_add_live(struct segments *segments, struct segment *segment, uint64
 void segment_record_dead(struct segments *segments, uint64_t location, uint64_t read_size,
                          uint64_t killer_position)
 {
-    struct segment *segment = segments_find(segments, segment_location_file(location));
+    struct segment *segment = segments_find(segments, location_file(location));
     assert(segment != NULL && segment->live_records > 0 && segment->live_bytes >= read_size);
     segment->live_records--;
     segment->live_bytes -= read_size;
@@ -285,7 +286,7 @@ void segment_record_dead(struct segments *segments, uint64_t location, uint64_t 
 
 void segment_record_doomed(struct segments *segments, uint64_t location, uint64_t read_size)
 {
-    struct segment *segment = segments_find(segments, segment_location_file(location));
+    struct segment *segment = segments_find(segments, location_file(location));
     assert(segment != NULL && segment->live_bytes - segment->doomed_bytes >= read_size);
     segment->doomed_bytes += read_size;
     segments->stats.doomed_bytes += read_size;
@@ -293,7 +294,7 @@ void segment_record_doomed(struct segments *segments, uint64_t location, uint64_
 
 void segment_record_spared(struct segments *segments, uint64_t location, uint64_t read_size)
 {
-    struct segment *segment = segments_find(segments, segment_location_file(location));
+    struct segment *segment = segments_find(segments, location_file(location));
     assert(segment != NULL && segment->doomed_bytes >= read_size);
     segment->doomed_bytes -= read_size;
     segments->stats.doomed_bytes -= read_size;

@@ -2,10 +2,6 @@
  * files. What is in them is written by the mover (mover.h) and read by fetches; the manifest
  * (manifest.h) says which of them count.
  *
- * A location in a segment is a location like the log's (wal.h), with bit 47 set:
- *
- *   47  1: a segment, 0: the log       46..28  file: index of this table      27..0  offset / 8
- *
  * Files are opened when they are needed and stay open, the least recently used ones are closed when
  * more than `open_max` are. Live bytes are sums of index_read_size of the live records: what the
  * index knows. */
@@ -15,30 +11,12 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "io/io.h"
+#include "store/memory/location.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SEGMENT_LOCATION_BIT (1ull << 47)
-#define SEGMENTS_MAX (1u << 19)
 #define SEGMENT_PATH_MAX 4096u
-
-static inline bool location_is_segment(uint64_t location)
-{
-    return (location & SEGMENT_LOCATION_BIT) != 0;
-}
-static inline uint64_t segment_location_make(uint32_t file, uint64_t offset)
-{
-    return SEGMENT_LOCATION_BIT | (uint64_t)file << 28 | offset >> 3;
-}
-static inline uint32_t segment_location_file(uint64_t location)
-{
-    return (uint32_t)(location >> 28) & (SEGMENTS_MAX - 1);
-}
-static inline uint64_t segment_location_offset(uint64_t location)
-{
-    return (location & ((1u << 28) - 1)) << 3;
-}
 
 enum segment_state {
     SEGMENT_OPEN,    /* the mover may still append to it */
@@ -117,7 +95,7 @@ void segments_set_hurry(struct segments *segments, bool is_hurried);
 int segments_shut(struct segments *segments);
 
 /* A new entry of the table; nothing happens on disk. Numbers are unique. Errors: -ENOMEM, -ENFILE
- * (SEGMENTS_MAX). */
+ * (LOCATION_FILES_MAX). */
 int segments_add(struct segments *segments, uint8_t partition, uint8_t generation, uint64_t number,
                  struct segment **ret_segment);
 

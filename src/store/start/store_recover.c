@@ -11,6 +11,7 @@
 #include "base/assert.h"
 #include "store/segment/segment_scan.h"
 #include "store/value/value_file.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -243,7 +244,7 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     uint32_t partition = scanning->segment->partition;
     struct index_entry entry = {
         .version = found->version,
-        .location = segment_location_make(scanning->segment->file, offset),
+        .location = location_in_segment(scanning->segment->file, offset),
         .read_size = index_read_size(found->record_size),
         .tombstone = found->tombstone,
         .in_value_file = found->in_value_file,

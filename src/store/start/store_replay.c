@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "store/wal/wal_scan.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -115,7 +116,7 @@ static int replay_uncached(struct store *store, struct place place, const struct
     return result;
 }
 
-static int replay_record(void *context, const struct record *record, wal_location location)
+static int replay_record(void *context, const struct record *record, uint64_t location)
 {
     struct replay *replay = context;
     struct store *store = replay->store;

@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "store/catalog/checkpoint.h"
 #include "store/value/value_file.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -65,7 +66,7 @@ static void count_slot(void *context, uint64_t hash, const struct index_entry *e
     struct store *store = survey->store;
     if (location_is_segment(entry->location))
         segment_add_live(store->segments,
-                         segments_find(store->segments, segment_location_file(entry->location)),
+                         segments_find(store->segments, location_file(entry->location)),
                          entry->read_size);
     else
         wal_state_record_alive(survey->state, entry->location);

@@ -1,4 +1,6 @@
 #include "store/wal/recovery_internal.h"
+#include "store/disk/wait.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -25,7 +27,7 @@ static int compare_segments(const void *left, const void *right)
 
 static void forget(struct recovery *recovery, struct wal_segment *segment)
 {
-    (void)wal_wait_close(recovery->io, segment->handle);
+    (void)disk_wait_close(recovery->io, segment->handle);
     free(segment);
 }
 
@@ -91,7 +93,7 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
     recovery->found.records++;
     recovery->found.clock_ceiling = max_u64(recovery->found.clock_ceiling, record->version.clock);
     recovery->each_result =
-        recovery->each(recovery->context, record, wal_location_make(index, offset));
+        recovery->each(recovery->context, record, location_in_log(index, offset));
     return recovery->each_result == 0 ? 0 : -ECANCELED;
 }
 
@@ -225,15 +227,15 @@ static int sync_newest(const struct recovery *recovery)
         const struct wal_segment *segment = state->table.segments[file];
         if (segment->header.generation != state->generation)
             continue;
-        int error = wal_wait_sync(recovery->io, segment->handle);
+        int error = disk_wait_sync(recovery->io, segment->handle);
         if (error < 0)
             return error;
     }
-    int directory = wal_wait_open(recovery->io, recovery->options->directory, IO_OPEN_DIRECTORY);
+    int directory = disk_wait_open(recovery->io, recovery->options->directory, IO_OPEN_DIRECTORY);
     if (directory < 0)
         return directory;
-    int error = wal_wait_sync(recovery->io, directory);
-    (void)wal_wait_close(recovery->io, directory);
+    int error = disk_wait_sync(recovery->io, directory);
+    (void)disk_wait_close(recovery->io, directory);
     return error;
 }
 
@@ -305,7 +307,7 @@ void wal_state_forget_alive(struct wal_state *state)
         state->table.segments[file]->live = 0;
 }
 
-void wal_state_record_alive(struct wal_state *state, wal_location location)
+void wal_state_record_alive(struct wal_state *state, uint64_t location)
 {
-    wal_table_find(&state->table, wal_location_file(location))->live++;
+    wal_table_find(&state->table, location_file(location))->live++;
 }

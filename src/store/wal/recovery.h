@@ -15,10 +15,11 @@
 #define MINIVAULT_STORE_RECOVERY_H
 
 #include "store/wal/wal.h"
+#include "store/memory/location.h"
 
 /* One record. `location` is where it lies; the slices are valid until it returns. Stops recovery
  * when not 0. */
-typedef int wal_recover_each(void *context, const struct record *record, wal_location location);
+typedef int wal_recover_each(void *context, const struct record *record, uint64_t location);
 
 struct wal_recovered {
     uint64_t last_position; /* the log goes on after this */
@@ -51,6 +52,6 @@ void wal_state_free(struct io *io, struct wal_state *state);
 
 /* Before the log is open: which records are alive is counted anew, by whoever knows. */
 void wal_state_forget_alive(struct wal_state *state);
-void wal_state_record_alive(struct wal_state *state, wal_location location);
+void wal_state_record_alive(struct wal_state *state, uint64_t location);
 
 #endif

@@ -1,5 +1,6 @@
 /* Opening the files of a log, and finding out what each one is. */
 #include "store/wal/recovery_internal.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -50,7 +51,7 @@ static int open_segment(struct recovery *recovery, uint32_t serial)
     state->serial = serial > state->serial ? serial : state->serial;
     segment->state = WAL_SEGMENT_SEALED;
     segment->is_settled = true;
-    int handle = wal_wait_open(recovery->io, segment->path, IO_OPEN_WRITE | IO_OPEN_DIRECT);
+    int handle = disk_wait_open(recovery->io, segment->path, IO_OPEN_WRITE | IO_OPEN_DIRECT);
     if (handle < 0) {
         log_error(recovery->log, "%s: cannot be opened: %s%s", segment->path, strerror(-handle),
                   handle == -ENFILE || handle == -EMFILE ? ". Raise the limit of open files" : "");
@@ -95,16 +96,16 @@ static void read_note(struct io *io, const struct wal_options *options, uint32_t
     char path[4096];
     int length = snprintf(path, sizeof path, "%s/wal-%08" PRIx32, options->directory, serial);
     int handle = length > 0 && (size_t)length < sizeof path
-                     ? wal_wait_open(io, path, IO_OPEN_READ | IO_OPEN_DIRECT)
+                     ? disk_wait_open(io, path, IO_OPEN_READ | IO_OPEN_DIRECT)
                      : -ENAMETOOLONG;
     if (handle < 0)
         return;
     memset(blocks, 0, 2 * WAL_BLOCK_SIZE);
     for (uint32_t i = 0; i < 2; i++)
-        if (wal_wait_read(io, handle, blocks + i * WAL_BLOCK_SIZE, WAL_BLOCK_SIZE,
+        if (disk_wait_read(io, handle, blocks + i * WAL_BLOCK_SIZE, WAL_BLOCK_SIZE,
                           i * WAL_BLOCK_SIZE) == (int)WAL_BLOCK_SIZE)
             take_note(options, blocks + i * WAL_BLOCK_SIZE, note);
-    (void)wal_wait_close(io, handle);
+    (void)disk_wait_close(io, handle);
 }
 
 int wal_recover_note(struct io *io, const struct wal_options *options, struct wal_note *ret_note)
@@ -278,11 +279,11 @@ int recovery_judge_segments(struct recovery *recovery)
         struct wal_segment *segment = table->segments[file];
         uint32_t size = (uint32_t)min_u64(HEAD_SIZE, round_down(segment->size, WAL_BLOCK_SIZE));
         memset(head, 0, HEAD_SIZE);
-        int result = size > 0 ? wal_wait_read(recovery->io, segment->handle, head, size, 0) : 0;
+        int result = size > 0 ? disk_wait_read(recovery->io, segment->handle, head, size, 0) : 0;
         if (result < 0) {
             log_error(recovery->log, "%s: cannot be read at byte 0: %s", segment->path,
                       strerror(-result));
-            if (!reader_is_device_error(result))
+            if (!disk_is_device_error(result))
                 return result;
             memset(head, 0xFF, HEAD_SIZE);
         }

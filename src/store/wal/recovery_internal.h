@@ -32,10 +32,6 @@ struct reader {
     } parts[READER_PARTS];
 };
 
-/* Whether a read that failed says that the device has lost these bytes, rather than that nothing
- * can be read at all. */
-bool reader_is_device_error(int error);
-
 /* `capacity`: the size of the largest file. Errors: -ENOMEM. */
 int reader_init(struct reader *reader, struct io *io, const struct log *log, uint64_t capacity);
 void reader_deinit(struct reader *reader);

@@ -1,4 +1,5 @@
 #include "store/wal/recovery_internal.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,16 +15,6 @@ int reader_init(struct reader *reader, struct io *io, const struct log *log, uin
         return -ENOMEM;
     *reader = (struct reader){.io = io, .log = log, .image = image, .capacity = capacity};
     return 0;
-}
-
-bool reader_is_device_error(int error)
-{
-    static const int errors[] = {EIO, ENODATA, EILSEQ, EBADMSG, EUCLEAN, EREMOTEIO, ETIMEDOUT};
-    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
-        if (error == -errors[i])
-            return true;
-    }
-    return false;
 }
 
 static void note_unreadable(struct reader *reader, uint64_t offset, int error)
@@ -44,10 +35,10 @@ static int read_blocks(struct reader *reader, uint64_t offset, uint32_t size)
     for (uint64_t end = offset + size; offset < end; offset += WAL_BLOCK_SIZE) {
         uint8_t *target = reader->image + offset;
         int result =
-            wal_wait_read(reader->io, reader->segment->handle, target, WAL_BLOCK_SIZE, offset);
+            disk_wait_read(reader->io, reader->segment->handle, target, WAL_BLOCK_SIZE, offset);
         if (result == (int)WAL_BLOCK_SIZE)
             continue;
-        if (result < 0 && !reader_is_device_error(result))
+        if (result < 0 && !disk_is_device_error(result))
             return result;
         memset(target, 0, WAL_BLOCK_SIZE);
         note_unreadable(reader, offset, result < 0 ? result : -EIO);
@@ -66,7 +57,7 @@ static int finish_part(struct reader *reader)
     reader->part_count--;
     reader->done = part->offset + part->size;
     if (result < 0)
-        return reader_is_device_error(result) ? read_blocks(reader, part->offset, part->size)
+        return disk_is_device_error(result) ? read_blocks(reader, part->offset, part->size)
                                               : result;
     reader->bytes_read += (uint32_t)result;
     memset(reader->image + part->offset + result, 0, part->size - (uint32_t)result);

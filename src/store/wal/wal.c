@@ -1,4 +1,5 @@
 #include "store/wal/recovery.h"
+#include "store/disk/wait.h"
 #include "store/wal/wal_internal.h"
 
 #include <errno.h>
@@ -162,7 +163,7 @@ static int begin_generation(struct wal *wal)
     wal_take_spare(wal);
     uint8_t *block = container_of(list_first(&wal->free_blocks), struct wal_buffer, node)->data;
     wal_finish_header(wal, wal->segment, block);
-    error = wal_wait_write(wal->io, wal->segment->handle, block, WAL_BLOCK_SIZE, 0);
+    error = disk_wait_write(wal->io, wal->segment->handle, block, WAL_BLOCK_SIZE, 0);
     if (error == 0)
         error = wal_cut_old_segments(wal);
     if (error < 0)
@@ -192,7 +193,7 @@ static int start(struct wal *wal)
         error = lay_out_memory(wal);
     if (error < 0)
         return error;
-    int handle = wal_wait_open(wal->io, wal->directory, IO_OPEN_DIRECTORY);
+    int handle = disk_wait_open(wal->io, wal->directory, IO_OPEN_DIRECTORY);
     if (handle < 0)
         return handle;
     wal->directory_handle = handle;
@@ -271,7 +272,7 @@ static int stop(struct wal *wal)
     }
     wal_table_close(&wal->table, wal->io);
     if (wal->directory_handle >= 0)
-        (void)wal_wait_close(wal->io, wal->directory_handle);
+        (void)disk_wait_close(wal->io, wal->directory_handle);
     wal->directory_handle = -1;
     return 0;
 }
@@ -294,7 +295,7 @@ static int drain_and_seal(struct wal *wal)
 {
     int error = drain(wal);
     if (error == 0 && wal->options.durability == WAL_NONE)
-        error = wal_wait_sync(wal->io, wal->segment->handle);
+        error = disk_wait_sync(wal->io, wal->segment->handle);
     if (error < 0)
         return error;
     wal->durable = wal->position_last;

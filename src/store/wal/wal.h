@@ -19,6 +19,7 @@
 #include "io/io.h"
 #include "store/record/record.h"
 #include "store/wal/wal_format.h"
+#include "store/memory/location.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,27 +34,6 @@ enum wal_durability {
 };
 
 #define WAL_INTERVAL_MS 10
-
-/* Where a record's bytes lie: 48 bits, of which the highest is 0: with it set a location is one in
- * a partition segment (segments.h). File numbers are small, reused indices of this process's table
- * of segments, they never reach the disk. */
-typedef uint64_t wal_location;
-#define WAL_LOCATION_BITS 48
-#define WAL_OFFSET_BITS 28 /* of offsets counted in units of 8 bytes */
-#define WAL_FILE_BITS 19   /* at most 524,288 segment files */
-
-static inline wal_location wal_location_make(uint32_t file, uint64_t offset)
-{
-    return ((uint64_t)file << WAL_OFFSET_BITS) | (offset >> 3);
-}
-static inline uint32_t wal_location_file(wal_location location)
-{
-    return (uint32_t)(location >> WAL_OFFSET_BITS);
-}
-static inline uint64_t wal_location_offset(wal_location location)
-{
-    return (location & ((1u << WAL_OFFSET_BITS) - 1)) << 3;
-}
 
 struct wal_events {
     void *context;
@@ -117,7 +97,7 @@ void wal_free(struct wal *wal);
 
 struct wal_receipt {
     uint64_t position;
-    wal_location location;
+    uint64_t location;
 };
 
 /* Appends a record (record->position is set by the log). Key and value are copied before it
@@ -169,7 +149,7 @@ bool wal_roll(struct wal *wal);
 
 /* The bytes at `location` while a buffer still holds them (they may not be on disk yet), otherwise
  * NULL. Valid until the end of the pass. */
-const uint8_t *wal_peek(const struct wal *wal, wal_location location);
+const uint8_t *wal_peek(const struct wal *wal, uint64_t location);
 
 /* The io handle to read from, and its pin: a pinned segment is not recycled. */
 int wal_pin_file(struct wal *wal, uint32_t file);
@@ -177,12 +157,12 @@ void wal_unpin_file(struct wal *wal, uint32_t file);
 
 /* The record at `location` is no longer alive, because of the record at `killer_position`. A sealed
  * segment without live records is recycled once its last killer is durable and nobody pins it. */
-void wal_record_dead(struct wal *wal, wal_location location, uint64_t killer_position);
+void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_position);
 
 /* The record at `location` is dead but keeps its slot for now; and: it is about to lose its slot.
  */
-void wal_record_doomed(struct wal *wal, wal_location location);
-void wal_record_spared(struct wal *wal, wal_location location);
+void wal_record_doomed(struct wal *wal, uint64_t location);
+void wal_record_spared(struct wal *wal, uint64_t location);
 
 /* The sealed segments with live records, for the mover: a segment goes once its records are dead,
  * and a record that lies elsewhere by now is dead here (wal_record_dead with killer position 0). */

@@ -1,4 +1,5 @@
 #include "store/wal/wal_internal.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 
@@ -169,7 +170,7 @@ int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_r
     store_u64(target + padded - WAL_RECORD_ALIGNMENT, 0);
     record_encode(record, target);
     ret_receipt->position = record->position;
-    ret_receipt->location = wal_location_make(buffer->segment->file, buffer->offset + buffer->used);
+    ret_receipt->location = location_in_log(buffer->segment->file, buffer->offset + buffer->used);
     buffer->used += (uint32_t)padded;
     buffer->record_count++;
     buffer->segment->live++;
@@ -177,10 +178,10 @@ int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_r
     return 0;
 }
 
-const uint8_t *wal_peek(const struct wal *wal, wal_location location)
+const uint8_t *wal_peek(const struct wal *wal, uint64_t location)
 {
-    uint32_t file = wal_location_file(location);
-    uint64_t offset = wal_location_offset(location);
+    uint32_t file = location_file(location);
+    uint64_t offset = location_offset(location);
     const struct wal_buffer *open = wal->open;
     if (open != NULL && open->segment->file == file && offset >= open->offset)
         return offset - open->offset < open->used ? open->data + (offset - open->offset) : NULL;

@@ -8,7 +8,6 @@
  *   wal_keep.c    housekeeping: spare segments made, recycled, removed
  *   wal_listing.c which segments a header names, and what may go because none does
  *   wal_old.c     what earlier lives left: sealed, cut
- *   wal_wait.c    waiting for single operations, at start-up and shutdown
  *
  * A buffer's way:
  *
@@ -322,13 +321,5 @@ bool wal_keeper_is_active(const struct wal_keeper *keeper);
 
 /* Whether segments are waiting to be recycled or removed, or are on the way. */
 bool wal_is_clearing(const struct wal *wal);
-
-/* wal_wait.c: each starts one operation and waits for it. Never within a completion. */
-int wal_wait_open(struct io *io, const char *path, uint32_t flags);
-int wal_wait_close(struct io *io, int file);
-int wal_wait_read(struct io *io, int file, void *buffer, uint32_t size, uint64_t offset);
-int wal_wait_write(struct io *io, int file, const void *buffer, uint32_t size, uint64_t offset);
-int wal_wait_sync(struct io *io, int file);
-int wal_wait_truncate(struct io *io, const char *path, uint64_t size);
 
 #endif

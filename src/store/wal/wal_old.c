@@ -1,5 +1,6 @@
 /* What earlier lives left behind: the ends of segments that no seal closed. */
 #include "store/wal/wal_internal.h"
+#include "store/disk/wait.h"
 
 #include <string.h>
 
@@ -31,7 +32,7 @@ static int seal(struct wal *wal, struct wal_segment *segment)
     };
     memset(block, 0, WAL_BLOCK_SIZE);
     wal_batch_header_encode(&batch, block);
-    int error = wal_wait_write(wal->io, segment->handle, block, WAL_BLOCK_SIZE, segment->end);
+    int error = disk_wait_write(wal->io, segment->handle, block, WAL_BLOCK_SIZE, segment->end);
     if (error < 0)
         return error;
     segment->end += WAL_BLOCK_SIZE;
@@ -70,9 +71,9 @@ int wal_cut_old_segments(struct wal *wal)
         struct wal_segment *segment = wal->table.segments[file];
         if (segment == NULL || segment->state != WAL_SEGMENT_SEALED || !wants_cut(segment))
             continue;
-        int error = wal_wait_truncate(wal->io, segment->path, segment->end);
+        int error = disk_wait_truncate(wal->io, segment->path, segment->end);
         if (error == 0)
-            error = wal_wait_sync(wal->io, segment->handle);
+            error = disk_wait_sync(wal->io, segment->handle);
         if (error < 0)
             return error;
         segment->size = segment->end;

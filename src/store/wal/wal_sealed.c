@@ -1,5 +1,6 @@
 /* Sealed segments, for the mover, which carries what is alive out of them. */
 #include "store/wal/wal_internal.h"
+#include "store/memory/location.h"
 
 /* A segment of which less than this part is alive is all but dead. */
 #define FADING_SHARE 64u
@@ -74,16 +75,16 @@ bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *r
     return show(first, ret_sealed);
 }
 
-void wal_record_doomed(struct wal *wal, wal_location location)
+void wal_record_doomed(struct wal *wal, uint64_t location)
 {
-    struct wal_segment *segment = wal_table_find(&wal->table, wal_location_file(location));
+    struct wal_segment *segment = wal_table_find(&wal->table, location_file(location));
     assert(segment->doomed < segment->live);
     segment->doomed++;
 }
 
-void wal_record_spared(struct wal *wal, wal_location location)
+void wal_record_spared(struct wal *wal, uint64_t location)
 {
-    struct wal_segment *segment = wal_table_find(&wal->table, wal_location_file(location));
+    struct wal_segment *segment = wal_table_find(&wal->table, location_file(location));
     assert(segment->doomed > 0);
     segment->doomed--;
 }

@@ -1,5 +1,7 @@
 /* The table of segments, and the way from one to the next. */
 #include "store/wal/wal_internal.h"
+#include "store/disk/wait.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,14 +10,14 @@
 
 #define TABLE_CAPACITY_MIN 64u
 
-static_assert(WAL_FILE_BITS + WAL_OFFSET_BITS == WAL_LOCATION_BITS - 1,
+static_assert(LOCATION_FILE_BITS + LOCATION_OFFSET_BITS == LOCATION_BITS - 1,
               "bit 47 of a location is the partition segments'");
 
 /* ---- the table ---- */
 
 static int table_grow(struct wal_table *table)
 {
-    if (table->capacity == 1u << WAL_FILE_BITS)
+    if (table->capacity == 1u << LOCATION_FILE_BITS)
         return -ENFILE;
     uint32_t capacity = table->capacity == 0 ? TABLE_CAPACITY_MIN : 2 * table->capacity;
     struct wal_segment **segments =
@@ -67,7 +69,7 @@ void wal_table_close(struct wal_table *table, struct io *io)
         struct wal_segment *segment = table->segments[file];
         if (segment == NULL || segment->handle < 0 || segment->pins > 0)
             continue;
-        (void)wal_wait_close(io, segment->handle);
+        (void)disk_wait_close(io, segment->handle);
         segment->handle = -1;
     }
 }
@@ -179,9 +181,9 @@ void wal_segment_check(struct wal *wal, struct wal_segment *segment)
         list_push_back(&wal->drained, &segment->node);
 }
 
-void wal_record_dead(struct wal *wal, wal_location location, uint64_t killer_position)
+void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_position)
 {
-    struct wal_segment *segment = wal_table_find(&wal->table, wal_location_file(location));
+    struct wal_segment *segment = wal_table_find(&wal->table, location_file(location));
     assert(segment->live > 0);
     assert(killer_position <= wal->position_last);
     segment->live--;

@@ -1,0 +1,21 @@
+/* Single operations on files that are waited for, at start-up and shutdown. Never within a
+ * completion. */
+#ifndef MINIVAULT_STORE_DISK_WAIT_H
+#define MINIVAULT_STORE_DISK_WAIT_H
+
+#include "io/io.h"
+
+/* Each starts one operation and waits for it. Errors: those of the operation in io.h; of a write
+ * also -EIO: it was short. */
+int disk_wait_open(struct io *io, const char *path, uint32_t flags);
+int disk_wait_close(struct io *io, int file);
+int disk_wait_read(struct io *io, int file, void *buffer, uint32_t size, uint64_t offset);
+int disk_wait_write(struct io *io, int file, const void *buffer, uint32_t size, uint64_t offset);
+int disk_wait_sync(struct io *io, int file);
+int disk_wait_truncate(struct io *io, const char *path, uint64_t size);
+
+/* Whether a read that failed says that the device has lost these bytes, rather than that nothing
+ * can be read at all. */
+bool disk_is_device_error(int error);
+
+#endif
