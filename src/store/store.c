@@ -40,7 +40,7 @@ void store_made_room(struct store *store)
     store->options.events.room(store->options.events.context);
 }
 
-void store_record_dead(struct store *store, const struct place *place,
+void store_record_dead(struct store *store, const struct key_place *place,
                        const struct index_entry *old, uint64_t killer_position)
 {
     if (old->in_value_file) {
@@ -61,7 +61,7 @@ void store_fail(struct store *store, int error)
     store->options.events.failed(store->options.events.context, error);
 }
 
-void store_show_file(const struct place *place, struct slice key, struct version version,
+void store_show_file(const struct key_place *place, struct slice key, struct version version,
                      bool in_value_file, struct store_value *ret_value)
 {
     ret_value->version = version;
@@ -87,7 +87,7 @@ enum store_status store_show_entry(const struct store *store, struct cache_entry
     ret_value->entry = entry;
     if (entry->in_value_file) {
         struct slice key = cache_entry_key(entry);
-        struct place place = store_place(store, key);
+        struct key_place place = store_place(store, key);
         store_show_file(&place, key, entry->version, true, ret_value);
     }
     return STORE_OK;
@@ -104,7 +104,7 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
         return store_show_entry(store, entry, ret_value);
     }
     uint64_t key_hash = hash_key(key.data, key.size);
-    struct place place = {
+    struct key_place place = {
         .partition = hash_partition(key_hash), .hash = hash, .key_hash = key_hash};
     enum store_status status = lookup_start(store, key, place, waiter, ret_value);
     store->get_misses += status != STORE_BUSY;
@@ -246,7 +246,7 @@ static void doom(struct store *store, const struct plan *plan, struct slice key)
 static int apply_to_index(struct store *store, struct plan *plan, const struct index_entry *entry,
                           uint64_t position)
 {
-    const struct place *place = &plan->place;
+    const struct key_place *place = &plan->place;
     struct index_entry old;
     if (plan->cached != NULL && index_replace(store->index, place->partition, place->hash,
                                               plan->cached->version, entry, &old) == 0) {

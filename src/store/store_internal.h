@@ -13,7 +13,7 @@
 #include "store/catalog/manifest.h"
 #include "store/mover/mover.h"
 #include "store/mover/pace.h"
-#include "store/wal/recovery.h"
+#include "store/wal/wal_recover.h"
 #include "store/mover/reserve.h"
 #include "store/segment/segments.h"
 #include "store/record/squeeze.h"
@@ -39,7 +39,7 @@
 #define STORE_PATH_SIZE 4096u
 
 /* A key's place in the tables. */
-struct place {
+struct key_place {
     uint32_t partition;
     uint64_t hash;     /* keyed */
     uint64_t key_hash; /* XXH64 */
@@ -61,7 +61,7 @@ struct lookup {
     struct fetch fetch;
     struct store *store;
     struct store_waiter *waiter;
-    struct place place;
+    struct key_place place;
     struct kept_key key;
     struct index_entry candidates[CANDIDATES_MAX];
     uint32_t candidate_count;
@@ -74,7 +74,7 @@ struct lookup {
 struct proof {
     struct fetch fetch;
     struct store *store;
-    struct place place;
+    struct key_place place;
     struct kept_key key;
     uint64_t killer_position;
     struct index_entry candidates[CANDIDATES_MAX];
@@ -89,7 +89,7 @@ struct proof {
 
 /* A hash that recovery left with several slots. */
 struct suspect {
-    struct place place;
+    struct key_place place;
     bool is_counted; /* among the keys, though it will turn out to be an older write of one */
 };
 
@@ -170,10 +170,10 @@ struct store {
     bool is_checkpoint_wanted;  /* the one that counts is damaged */
 };
 
-static inline struct place store_place(const struct store *store, struct slice key)
+static inline struct key_place store_place(const struct store *store, struct slice key)
 {
     uint64_t key_hash = hash_key(key.data, key.size);
-    return (struct place){
+    return (struct key_place){
         .partition = hash_partition(key_hash),
         .hash = hash_keyed(store->superblock.now.secret, key.data, key.size),
         .key_hash = key_hash,
@@ -209,12 +209,12 @@ void kept_key_clear(struct kept_key *kept);
 
 /* The record that a slot of `place` led to is no longer alive, because of the record at
  * `killer_position`. */
-void store_record_dead(struct store *store, const struct place *place,
+void store_record_dead(struct store *store, const struct key_place *place,
                        const struct index_entry *old, uint64_t killer_position);
 
 /* What a write found out about its key before anything is changed. */
 struct plan {
-    struct place place;
+    struct key_place place;
     struct cache_entry *cached;
     struct index_entry same[CANDIDATES_MAX]; /* slots that are this key's for certain */
     uint32_t same_count;
@@ -238,7 +238,7 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
 
 /* What a record shows: fills the version and, of a value file, its name. `key` lives as long as the
  * value. */
-void store_show_file(const struct place *place, struct slice key, struct version version,
+void store_show_file(const struct key_place *place, struct slice key, struct version version,
                      bool in_value_file, struct store_value *ret_value);
 
 /* Tells those who were BUSY that something came free. */
@@ -252,7 +252,7 @@ enum store_status store_show_entry(const struct store *store, struct cache_entry
                                    struct store_value *ret_value);
 
 /* store_lookup.c: a get whose key is not in the cache. */
-enum store_status lookup_start(struct store *store, struct slice key, struct place place,
+enum store_status lookup_start(struct store *store, struct slice key, struct key_place place,
                                struct store_waiter *waiter, struct store_value *ret_value);
 
 /* store_proof.c: which of the candidates that are not in memory belong to `key` and are superseded.
@@ -287,7 +287,7 @@ void large_file_dead(struct store *store, const struct value_file_name *name,
 void large_flush(struct store *store);
 bool large_is_busy(const struct store *store);
 
-/* store_state.c: where the shard's state lies, and what must be there before anything is read. */
+/* paths.c: where the shard's state lies, and what must be there before anything is read. */
 
 /* Probes the device and notes what it found; the superblock is not written. `folder` exists. */
 int store_probe(struct io *io, const struct log *log, const char *folder,
@@ -314,7 +314,7 @@ int store_open_superblock(struct store *store);
  * make theirs at the same time. */
 int store_make_folders(struct store *store);
 
-/* store_recover.c: what lies in segments. `memory`: MANIFEST_MEMORY_SIZE bytes of the region,
+/* load_segments.c: what lies in segments. `memory`: MANIFEST_MEMORY_SIZE bytes of the region,
  * `note`: how far the log knows the manifest to have come. Errors:
  * manifest_open's, checkpoint_load's, segment_scan's. */
 int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory);
@@ -327,18 +327,18 @@ bool store_show_state(void *context, uint64_t index, struct manifest_edit *ret_e
 /* Once the log's last position is known: what segments have lost is in doubt up to there. */
 int store_judge_losses(struct store *store, uint64_t last_position);
 
-/* store_replay.c: what lies in the log. Errors: wal_recover's. */
+/* replay_log.c: what lies in the log. Errors: wal_recover's. */
 int store_replay_log(struct store *store, const struct wal_options *options,
                      struct wal_state **ret_state);
 
 /* A hash that has several slots. Errors: -ENOMEM. */
-int store_add_suspect(struct store *store, struct place place, bool is_counted);
+int store_add_suspect(struct store *store, struct key_place place, bool is_counted);
 
 /* After the slot `entry` of a hash was found: when the hash has others, they are sorted out once
  * the store is open. Errors: -ENOMEM. */
-int store_suspect(struct store *store, struct place place, const struct index_entry *entry);
+int store_suspect(struct store *store, struct key_place place, const struct index_entry *entry);
 
-/* store_survey.c: counts what is alive and removes what nothing names. Errors: the device's,
+/* count_alive.c: counts what is alive and removes what nothing names. Errors: the device's,
  * -ENOMEM. */
 int store_survey(struct store *store, struct wal_state *state);
 

@@ -76,7 +76,7 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
     struct store_upload *upload = calloc(1, sizeof *upload);
     if (upload == NULL)
         return STORE_BUSY;
-    struct place place = store_place(store, key);
+    struct key_place place = store_place(store, key);
     upload->store = store;
     upload->file.name = (struct value_file_name){
         .partition = (uint8_t)place.partition,
@@ -154,8 +154,8 @@ static void examine_done(struct store_waiter *waiter, enum store_status status,
 
 /* A slot of the key's hash is newer than the upload, and whose it is stands on the disk only. Finds
  * out. Returns OK: known now, try again; BUSY: later; CORRUPT. */
-static enum store_status examine(struct store_upload *upload, struct slice key, struct place place,
-                                 struct version newest)
+static enum store_status examine(struct store_upload *upload, struct slice key,
+                                 struct key_place place, struct version newest)
 {
     struct store_value value = {0};
     upload->waiter.done = examine_done;

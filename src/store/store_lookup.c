@@ -156,7 +156,7 @@ static void fetched(struct fetch *fetch, int result)
     lookup_put(lookup);
 }
 
-enum store_status lookup_start(struct store *store, struct slice key, struct place place,
+enum store_status lookup_start(struct store *store, struct slice key, struct key_place place,
                                struct store_waiter *waiter, struct store_value *ret_value)
 {
     struct index_entry candidates[CANDIDATES_MAX];

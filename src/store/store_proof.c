@@ -62,7 +62,7 @@ static void remove_candidate(struct proof *proof)
     if (index_remove(store->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) < 0)
         return;
-    struct place place = store_place(store, proof->key.slice);
+    struct key_place place = store_place(store, proof->key.slice);
     uint64_t mark = doomed_mark(store->doomed, proof->key.slice, old.version, old.tombstone);
     if (doomed_remove(store->doomed, mark))
         record_spared(store, &old);
@@ -196,7 +196,7 @@ void proof_work_off_suspects(struct store *store)
     while (store->suspect_count > 0 && store->proofs_active < SUSPECTS_ACTIVE_MAX &&
            !store->is_shutting) {
         const struct suspect *suspect = &store->suspects[store->suspect_count - 1];
-        struct place place = suspect->place;
+        struct key_place place = suspect->place;
         struct proof *proof = is_being_proved(store, place.hash) ? NULL : proof_get(store);
         if (proof == NULL && list_is_empty(&store->proofs_free))
             return;

@@ -72,7 +72,7 @@ static uint64_t put_record(uint8_t *target, uint64_t position, bool is_stale)
 
 /* Returns the batch's size. `count` 0: the seal. `durable` lags by two batches, as with two writes
  * in flight. */
-static uint64_t put_batch(const struct wal_segment_header *segment, uint8_t *bytes, uint64_t offset,
+static uint64_t put_batch(const struct log_file_header *segment, uint8_t *bytes, uint64_t offset,
                           uint64_t first, uint32_t count, bool is_stale)
 {
     uint64_t lag = 2 * RECORDS;
@@ -104,7 +104,7 @@ static void put_segment(struct images *images, uint32_t index)
     uint64_t first = 1 + (uint64_t)index * BATCHES * RECORDS;
     uint8_t *bytes = calloc(1, SEGMENT_SIZE);
     REQUIRE(bytes != NULL);
-    struct wal_segment_header header = {
+    struct log_file_header header = {
         .state = WAL_HEADER_ACTIVE,
         .directory_id = DIRECTORY_ID,
         .generation = index == 0 ? 1 : 2,
@@ -115,7 +115,7 @@ static void put_segment(struct images *images, uint32_t index)
         .last_before = first - 1,
         .generation_base = index == 0 ? 0 : BATCHES * RECORDS,
     };
-    wal_segment_header_encode(&header, NULL, bytes);
+    log_file_header_encode(&header, NULL, bytes);
     uint64_t offset = WAL_DATA_OFFSET;
     for (uint32_t batch = 0; batch < BATCHES; batch++) {
         if (batch == BATCHES - 2)
@@ -256,13 +256,13 @@ static void read_headers(const uint8_t *data, size_t size)
     uint8_t *block = calloc(1, WAL_BLOCK_SIZE);
     REQUIRE(block != NULL);
     memcpy(block, data, min_u64(size, WAL_BLOCK_SIZE));
-    struct wal_segment_header header;
+    struct log_file_header header;
     struct wal_batch_header batch;
-    if (wal_segment_header_decode(block, &header) == 0) {
+    if (log_file_header_decode(block, &header) == 0) {
         uint8_t again[WAL_BLOCK_SIZE];
         struct wal_listing listing;
         wal_listing_decode(block, &listing);
-        wal_segment_header_encode(&header, &listing, again);
+        log_file_header_encode(&header, &listing, again);
         bool is_more = memcmp(again + 128, block + 128, WAL_BLOCK_SIZE - 128) != 0;
         REQUIRE(is_more || memcmp(again, block, WAL_BLOCK_SIZE) == 0);
     }

@@ -34,7 +34,7 @@ static void write_keys(struct bench *bench, uint32_t from, uint32_t upto, uint32
 
 static struct index_entry entry_of(const struct bench *bench, uint32_t key)
 {
-    struct place place = store_place(bench->store, bench_name(bench, key));
+    struct key_place place = store_place(bench->store, bench_name(bench, key));
     struct index_entry entry;
     cr_assert_eq(index_find(bench->store->index, place.partition, place.hash, &entry, 1), 1);
     return entry;
@@ -96,7 +96,7 @@ static uint64_t find_file(const struct bench *bench, uint32_t key, char *ret_pat
         segment_path(bench->store->segments, segment_of(bench, key), ret_path);
         return location_offset(entry.location);
     }
-    const struct wal_segment *segment =
+    const struct log_file *segment =
         wal_table_find(&bench->store->wal->table, location_file(entry.location));
     (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s", segment->path);
     return location_offset(entry.location);

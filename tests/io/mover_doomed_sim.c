@@ -55,7 +55,7 @@ static void overwrite_unseen(struct bench *bench, uint32_t from, uint32_t upto, 
 
 static uint32_t slots_of(const struct bench *bench, uint32_t key)
 {
-    struct place place = store_place(bench->store, bench_name(bench, key));
+    struct key_place place = store_place(bench->store, bench_name(bench, key));
     struct index_entry entries[CANDIDATES_MAX];
     return index_find(bench->store->index, place.partition, place.hash, entries, CANDIDATES_MAX);
 }

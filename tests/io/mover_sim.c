@@ -89,7 +89,7 @@ Test(mover, index_names_segment_and_bytes_of_every_moved_record)
     bench_settle(bench);
     uint32_t in_segments = 0;
     for (uint32_t key = 0; key < 100; key++) {
-        struct place place = store_place(bench->store, bench_name(bench, key));
+        struct key_place place = store_place(bench->store, bench_name(bench, key));
         struct index_entry entry;
         cr_assert_eq(index_find(bench->store->index, place.partition, place.hash, &entry, 1), 1);
         in_segments += location_is_segment(entry.location);

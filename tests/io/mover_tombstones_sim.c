@@ -13,7 +13,7 @@
 struct rule {
     struct mover mover;
     struct wal wal;
-    struct wal_segment *log_segment;
+    struct log_file *log_segment;
     struct segments *segments;
     struct segment *at[RULE_SEGMENTS_MAX];
     struct index *index;
@@ -34,7 +34,7 @@ static void rule_open(struct rule *rule, uint64_t position)
     struct index_entry entry = {.version = {.clock = 5}, .read_size = 64, .tombstone = true};
     cr_assert_eq(index_add(rule->index, 9, 77, &entry), 0);
     rule->log_segment = calloc(1, sizeof *rule->log_segment);
-    rule->log_segment->state = WAL_SEGMENT_OPEN;
+    rule->log_segment->state = LOG_FILE_OPEN;
     rule->log_segment->header.last_before = position;
     rule->wal = (struct wal){.table = {&rule->log_segment, 1, 1}, .position_last = position + 10};
     rule->mover.options =
@@ -98,9 +98,9 @@ Test(mover_tombstones, kept_when_the_log_begins_before)
     cr_assert_not(may_purge(&rule));
     rule.log_segment->header.last_before = 0;
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->state = WAL_SEGMENT_LEAVING; /* a start would still read it */
+    rule.log_segment->state = LOG_FILE_LEAVING; /* a start would still read it */
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->state = WAL_SEGMENT_SPARE;
+    rule.log_segment->state = LOG_FILE_SPARE;
     cr_assert(may_purge(&rule));
     rule_close(&rule);
 }
@@ -226,7 +226,7 @@ static void empty_cache(struct bench *bench)
 
 static uint64_t slots_of(const struct bench *bench, uint32_t key)
 {
-    struct place place = store_place(bench->store, bench_name(bench, key));
+    struct key_place place = store_place(bench->store, bench_name(bench, key));
     struct index_entry entries[CANDIDATES_MAX];
     return index_find(bench->store->index, place.partition, place.hash, entries, CANDIDATES_MAX);
 }

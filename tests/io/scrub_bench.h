@@ -263,7 +263,7 @@ static inline void fill(struct bench *bench)
 static inline struct index_entry slot_of(const struct bench *bench, const struct key *key)
 {
     struct index_entry entry;
-    struct place place = store_place(bench->store, key->slice);
+    struct key_place place = store_place(bench->store, key->slice);
     cr_assert_gt(index_find(bench->store->index, place.partition, place.hash, &entry, 1), 0);
     return entry;
 }

@@ -135,7 +135,7 @@ static uint32_t take_cold_key(struct bench *bench, struct segment **ret_segment)
     for (uint32_t number = 0; number < KEYS; number++) {
         struct key key;
         make_key(&key, "small", number);
-        struct place place = store_place(bench->store, key.slice);
+        struct key_place place = store_place(bench->store, key.slice);
         struct index_entry entry = slot_of(bench, &key);
         if (!location_is_segment(entry.location) ||
             cache_find(bench->store->cache, place.hash, key.slice) != NULL)
@@ -162,7 +162,7 @@ Test(scrub, a_damaged_record_is_released_when_its_key_is_written_uncached, .time
             uint32_t number = take_cold_key(bench, &segment);
             struct key key;
             make_key(&key, "small", number);
-            struct place place = store_place(bench->store, key.slice);
+            struct key_place place = store_place(bench->store, key.slice);
             struct index_entry old = slot_of(bench, &key);
             uint64_t offset = location_offset(old.location);
             segment_path(bench->store->segments, segment, path);
@@ -202,7 +202,7 @@ Test(scrub, a_damaged_record_behind_a_newer_one_is_released_by_a_start, .timeout
     uint32_t number = take_cold_key(bench, &segment);
     struct key key;
     make_key(&key, "small", number);
-    struct place place = store_place(bench->store, key.slice);
+    struct key_place place = store_place(bench->store, key.slice);
     struct index_entry old = slot_of(bench, &key);
     segment_path(bench->store->segments, segment, path);
     set_small(bench, number);

@@ -98,7 +98,7 @@ static uint32_t plant_in_values(struct bench *bench, struct damage *damages)
         struct key key;
         char name[VALUE_FILE_NAME_SIZE];
         make_key(&key, "large", number == 0 ? 0 : LARGE_KEYS - 1);
-        struct place place = store_place(bench->store, key.slice);
+        struct key_place place = store_place(bench->store, key.slice);
         struct value_file_name file = {(uint8_t)place.partition, place.key_hash,
                                        slot_of(bench, &key).version};
         value_file_name_write(&file, name);
@@ -118,15 +118,14 @@ static uint32_t plant_in_log(struct bench *bench, struct damage *damages)
 {
     uint32_t count = 0;
     const struct wal *wal = bench->store->wal;
-    const struct wal_segment *seen = NULL;
+    const struct log_file *seen = NULL;
     for (uint32_t number = KEYS; number-- > 0 && count < 2;) {
         struct key key;
         make_key(&key, "small", number);
         uint64_t location = slot_of(bench, &key).location;
         if (location_is_segment(location))
             continue;
-        const struct wal_segment *segment =
-            wal_table_find(&wal->table, location_file(location));
+        const struct log_file *segment = wal_table_find(&wal->table, location_file(location));
         if (segment == seen)
             continue;
         seen = segment;

@@ -1,7 +1,7 @@
 /* The log under crashes: random appends, a loss of power or a kill at a random step, also within
  * recovery, again and again on the same disk. What was durable is there, what is shown was written,
  * what was once dropped never returns. */
-#include "store/wal/recovery.h"
+#include "store/wal/wal_recover.h"
 #include "store/wal/wal.h"
 
 #include "base/units.h"

@@ -1,5 +1,5 @@
 /* The log on a device that fails: EIO, ENOSPC, bit rot. */
-#include "store/wal/recovery.h"
+#include "store/wal/wal_recover.h"
 #include "store/wal/wal.h"
 
 #include "base/units.h"

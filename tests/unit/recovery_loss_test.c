@@ -42,7 +42,7 @@ Test(recovery_loss, each_segment_that_is_gone_is_missed)
 {
     struct wal_fixture *fixture = fixture_create();
     write_log(fixture);
-    struct wal_segment_header newest = {0}, header;
+    struct log_file_header newest = {0}, header;
     uint32_t count = 0;
     for (; fixture_segment(fixture, count, &header) != NULL; count++)
         newest = header;
@@ -198,7 +198,7 @@ Test(recovery_loss, a_mark_proves_how_far_the_log_went)
     fixture_start(fixture);
     write_segments(fixture, 40);
     const char *newest = NULL;
-    struct wal_segment_header header;
+    struct log_file_header header;
     uint32_t count = 0;
     for (; fixture_segment(fixture, count, &header) != NULL; count++)
         newest = fixture_segment(fixture, count, NULL);
@@ -206,7 +206,7 @@ Test(recovery_loss, a_mark_proves_how_far_the_log_went)
     char path[FILE_PATH_SIZE];
     (void)snprintf(path, sizeof path, "%s", newest);
     wal_record_dead(fixture->wal, fixture->locations[1], 80);
-    struct wal_segment_header second;
+    struct log_file_header second;
     cr_assert_not_null(fixture_segment(fixture, 1, &second));
     for (uint32_t number = 2; number <= second.last_before; number++)
         wal_record_dead(fixture->wal, fixture->locations[number], 80);
@@ -239,7 +239,7 @@ Test(recovery_loss, the_owners_note_is_in_headers_and_marks)
     cr_assert_eq(wal_recover_note(fixture->io, &fixture->options, &note), 0);
     uint64_t in_header = note.minor;
     cr_assert_gt(in_header, 0);
-    struct wal_segment_header second;
+    struct log_file_header second;
     cr_assert_not_null(fixture_segment(fixture, 1, &second));
     for (uint32_t number = 1; number <= second.last_before; number++)
         wal_record_dead(fixture->wal, fixture->locations[number], 80);
@@ -257,20 +257,20 @@ Test(recovery_loss, more_segments_than_a_header_lists_are_not_all_checked)
                                   .flags = WAL_LISTING | WAL_LISTING_INCOMPLETE};
     for (uint32_t i = 0; i < WAL_LISTED_MAX; i++)
         listing.numbers[i] = 2 * i;
-    struct wal_segment_header header = {.state = WAL_HEADER_ACTIVE, .number = 2000, .lost = 5};
-    struct wal_segment_header found;
+    struct log_file_header header = {.state = WAL_HEADER_ACTIVE, .number = 2000, .lost = 5};
+    struct log_file_header found;
     struct wal_listing listed;
     uint8_t block[WAL_BLOCK_SIZE];
-    wal_segment_header_encode(&header, &listing, block);
-    cr_assert_eq(wal_segment_header_decode(block, &found), 0);
+    log_file_header_encode(&header, &listing, block);
+    cr_assert_eq(log_file_header_decode(block, &found), 0);
     cr_assert_eq(found.lost, 5);
     wal_listing_decode(block, &listed);
     cr_assert_eq(memcmp(&listed, &listing, sizeof listed), 0);
     cr_assert(wal_listing_has(&listed, 2 * (WAL_LISTED_MAX - 1)));
     cr_assert_not(wal_listing_has(&listed, 3));
     listing.count = WAL_LISTED_MAX - 1;
-    wal_segment_header_encode(&header, &listing, block);
+    log_file_header_encode(&header, &listing, block);
     store_u32(block + 136, WAL_LISTED_MAX + 1);
     store_u32(block + 8, crc32c(block + 12, sizeof block - 12));
-    cr_assert_eq(wal_segment_header_decode(block, &found), -EBADMSG);
+    cr_assert_eq(log_file_header_decode(block, &found), -EBADMSG);
 }

@@ -66,23 +66,23 @@ Test(recovery, a_file_without_anything_sound_is_damage_and_is_kept)
     fixture_free(fixture);
 }
 
-static void change_header(const char *path, void (*change)(struct wal_segment_header *header))
+static void change_header(const char *path, void (*change)(struct log_file_header *header))
 {
     uint8_t block[WAL_BLOCK_SIZE];
-    struct wal_segment_header header;
+    struct log_file_header header;
     fixture_read(path, 0, block, sizeof block);
-    cr_assert_eq(wal_segment_header_decode(block, &header), 0);
+    cr_assert_eq(log_file_header_decode(block, &header), 0);
     change(&header);
-    wal_segment_header_encode(&header, NULL, block);
+    log_file_header_encode(&header, NULL, block);
     fixture_write(path, 0, block, sizeof block);
 }
 
-static void set_directory(struct wal_segment_header *header)
+static void set_directory(struct log_file_header *header)
 {
     header->directory_id++;
 }
 
-static void set_log(struct wal_segment_header *header)
+static void set_log(struct log_file_header *header)
 {
     header->log_id++;
 }
@@ -155,7 +155,7 @@ Test(recovery, a_missing_seal_costs_nothing)
 {
     struct wal_fixture *fixture = fixture_create();
     write_segments(fixture, 40);
-    struct wal_segment_header second;
+    struct log_file_header second;
     cr_assert_not_null(fixture_segment(fixture, 1, &second));
     const char *path = fixture_segment(fixture, 0, NULL);
     uint64_t last = fixture_batch_offset(path, fixture->locations[second.last_before]);
@@ -181,7 +181,7 @@ Test(recovery, a_segment_whose_end_is_gone_is_damage)
 {
     struct wal_fixture *fixture = fixture_create();
     write_segments(fixture, 40);
-    struct wal_segment_header second;
+    struct log_file_header second;
     cr_assert_not_null(fixture_segment(fixture, 1, &second));
     const char *path = fixture_segment(fixture, 0, NULL);
     uint64_t lost_from = second.last_before - 3;

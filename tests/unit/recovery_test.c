@@ -278,7 +278,7 @@ Test(recovery, a_lost_write_leaves_a_stale_block_that_is_not_taken)
     /* The newest segment with records now begins with a batch of another that was once there. */
     char path[FILE_PATH_SIZE] = "";
     struct wal_batch_header batch = {0};
-    struct wal_segment_header segment;
+    struct log_file_header segment;
     const char *file;
     for (uint32_t i = 0; (file = fixture_segment(fixture, i, &segment)) != NULL; i++) {
         uint8_t head[WAL_BATCH_HEADER_SIZE];

@@ -477,8 +477,8 @@ static uint64_t segment_number(const char *path)
     cr_assert_not_null(file);
     (void)fread(block, 1, sizeof block, file);
     cr_assert_eq(fclose(file), 0);
-    struct wal_segment_header header;
-    return wal_segment_header_decode(block, &header) == 0 ? header.number : 0;
+    struct log_file_header header;
+    return log_file_header_decode(block, &header) == 0 ? header.number : 0;
 }
 
 static void find_newest_log_file(const struct fixture *fixture, char *path, size_t size)

@@ -8,7 +8,7 @@
 
 #include "base/prng.h"
 #include "base/units.h"
-#include "store/wal/recovery.h"
+#include "store/wal/wal_recover.h"
 #include "store/wal/wal_format.h"
 #include "store/memory/location.h"
 
@@ -347,23 +347,23 @@ static inline void fixture_flip(const char *path, uint64_t offset)
 /* The file that holds a segment with records, by its place in the order of numbers; NULL: there is
  * none. */
 static inline const char *fixture_segment(struct wal_fixture *fixture, uint32_t index,
-                                          struct wal_segment_header *ret_header)
+                                          struct log_file_header *ret_header)
 {
     fixture_list(fixture);
     uint64_t above = 0;
     for (uint32_t rank = 0;; rank++) {
         const char *found = NULL;
-        struct wal_segment_header best = {.number = UINT64_MAX};
+        struct log_file_header best = {.number = UINT64_MAX};
         for (uint32_t i = 0; i < fixture->file_count; i++) {
             uint8_t blocks[2 * WAL_BLOCK_SIZE];
-            struct wal_segment_header header, mark;
+            struct log_file_header header, mark;
             if (fixture_size(fixture->files[i]) < sizeof blocks)
                 continue;
             fixture_read(fixture->files[i], 0, blocks, sizeof blocks);
-            if (wal_segment_header_decode(blocks, &header) != 0 || header.number <= above ||
+            if (log_file_header_decode(blocks, &header) != 0 || header.number <= above ||
                 header.number >= best.number)
                 continue;
-            if (wal_segment_header_decode(blocks + WAL_MARK_OFFSET, &mark) == 0 &&
+            if (log_file_header_decode(blocks + WAL_MARK_OFFSET, &mark) == 0 &&
                 mark.number >= header.number)
                 continue;
             best = header;

@@ -1,6 +1,6 @@
 /* Walking the log. wal_scan.h decides what is the log, what is its torn tail and what is damage;
- * here is what it needs: which file is which segment (the rules are those of recovery_files.c), and
- * their bytes. */
+ * here is what it needs: which file is which segment (the rules are those of wal_recover_files.c),
+ * and their bytes. */
 #include "admin/read/admin_checkpoint.h"
 #include "admin/read/admin_log_listing.h"
 #include "admin/read/admin_log_window.h"
@@ -91,11 +91,11 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
 
 /* Decodes header or mark. Returns 1, or 0 when it is neither. Errors: reported. */
 static int read_header(struct log_walk *walk, const char *name, const uint8_t *block,
-                       uint16_t state, struct wal_segment_header *ret_header)
+                       uint16_t state, struct log_file_header *ret_header)
 {
     struct admin_report *report = &walk->admin->report;
-    struct wal_segment_header header;
-    int result = wal_segment_header_decode(block, &header);
+    struct log_file_header header;
+    int result = log_file_header_decode(block, &header);
     if (result == -EPROTONOSUPPORT) {
         report_refuse(report, name, 0,
                       "it has format %" PRIu16 ", this program knows format %d: use the release "
@@ -154,8 +154,8 @@ static bool is_in_later_use(const struct log_walk *walk, const uint8_t *data, ui
 /* Returns 1 when the file holds records, and fills its segment in. */
 static int judge(struct log_walk *walk, const char *name, const uint8_t *head)
 {
-    struct wal_segment_header header;
-    struct wal_segment_header mark = {0};
+    struct log_file_header header;
+    struct log_file_header mark = {0};
     int is_active = read_header(walk, name, head, WAL_HEADER_ACTIVE, &header);
     if (is_active < 0)
         return is_active;

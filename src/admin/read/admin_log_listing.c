@@ -27,7 +27,7 @@ static bool is_older(const struct wal_note *note, const struct wal_note *other)
            (note->major == other->major && note->minor < other->minor);
 }
 
-void listing_take_header(struct log_listing *listing, const struct wal_segment_header *header,
+void listing_take_header(struct log_listing *listing, const struct log_file_header *header,
                          const uint8_t *block)
 {
     if (header->state == WAL_HEADER_ACTIVE && header->last_before < listing->base)
@@ -87,7 +87,7 @@ static void note_missing(const struct log_listing *listing, struct admin *admin,
 static void judge_listed(const struct log_listing *listing, struct admin *admin, const char *folder,
                          uint64_t proof)
 {
-    const struct wal_segment_header *newest = &listing->newest;
+    const struct log_file_header *newest = &listing->newest;
     bool is_proved = newest->last_before > 0 && proof >= newest->last_before;
     for (uint32_t i = 0; i < listing->listing.count; i++) {
         uint64_t number = listing->listing.numbers[i];

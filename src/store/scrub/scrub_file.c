@@ -7,7 +7,7 @@
 #include "store/disk/wait.h"
 
 #include "base/checksum.h"
-#include "store/wal/recovery_internal.h"
+#include "store/wal/wal_recover_internal.h"
 
 #include <errno.h>
 #include <string.h>
@@ -137,8 +137,8 @@ static bool is_segment_header(const struct scrub *scrub, const uint8_t *block)
 static bool is_log_header(const struct scrub *scrub, const uint8_t *block)
 {
     const struct scrub_file *file = &scrub->file;
-    struct wal_segment_header header;
-    return wal_segment_header_decode(block, &header) == 0 && header.state == WAL_HEADER_ACTIVE &&
+    struct log_file_header header;
+    return log_file_header_decode(block, &header) == 0 && header.state == WAL_HEADER_ACTIVE &&
            header.directory_id == scrub->options.directory_id && header.number == file->number &&
            header.salt == file->salt;
 }

@@ -213,7 +213,7 @@ bool scrub_log_next(const struct wal *wal, uint64_t after, uint64_t last,
                     struct scrub_file *ret_file);
 
 /* NULL: it was recycled. */
-const struct wal_segment *scrub_log_find(const struct wal *wal, const struct scrub_file *file);
+const struct log_file *scrub_log_find(const struct wal *wal, const struct scrub_file *file);
 
 /* ---- scrub_file.c ---- */
 

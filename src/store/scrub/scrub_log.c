@@ -4,7 +4,7 @@
 /* A batch that is not durable yet may not have reached the disk, and all behind it: those in the
  * queue, and the open one, which begins at segment->end. A segment whose header waits in the queue
  * has nothing that could be read. */
-static uint64_t readable_end(const struct wal *wal, const struct wal_segment *segment)
+static uint64_t readable_end(const struct wal *wal, const struct log_file *segment)
 {
     uint64_t end = segment->end;
     for (const struct list_node *node = list_first(&wal->queue); node != NULL;
@@ -16,19 +16,19 @@ static uint64_t readable_end(const struct wal *wal, const struct wal_segment *se
     return end;
 }
 
-static bool has_something(const struct wal_segment *segment)
+static bool has_something(const struct log_file *segment)
 {
-    return (segment->state == WAL_SEGMENT_OPEN || segment->state == WAL_SEGMENT_SEALED) &&
+    return (segment->state == LOG_FILE_OPEN || segment->state == LOG_FILE_SEALED) &&
            !segment->is_discarded && segment->live > 0;
 }
 
 bool scrub_log_next(const struct wal *wal, uint64_t after, uint64_t last,
                     struct scrub_file *ret_file)
 {
-    const struct wal_segment *first = NULL;
+    const struct log_file *first = NULL;
     uint64_t first_end = 0;
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        const struct wal_segment *segment = wal->table.segments[file];
+        const struct log_file *segment = wal->table.segments[file];
         if (segment == NULL || !has_something(segment))
             continue;
         uint64_t number = segment->header.number;
@@ -51,11 +51,11 @@ bool scrub_log_next(const struct wal *wal, uint64_t after, uint64_t last,
     return true;
 }
 
-const struct wal_segment *scrub_log_find(const struct wal *wal, const struct scrub_file *file)
+const struct log_file *scrub_log_find(const struct wal *wal, const struct scrub_file *file)
 {
     assert(file->file < wal->table.capacity);
-    const struct wal_segment *segment = wal->table.segments[file->file];
+    const struct log_file *segment = wal->table.segments[file->file];
     bool is_same = segment != NULL && segment->header.number == file->number &&
-                   (segment->state == WAL_SEGMENT_OPEN || segment->state == WAL_SEGMENT_SEALED);
+                   (segment->state == LOG_FILE_OPEN || segment->state == LOG_FILE_SEALED);
     return is_same ? segment : NULL;
 }

@@ -4,7 +4,7 @@
 #include "store/disk/wait.h"
 
 #include "base/checksum.h"
-#include "store/wal/recovery_internal.h"
+#include "store/wal/wal_recover_internal.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* The segments' files: opened when somebody pins them, closed when too many are open, or when the
  * segment goes. One operation of a segment at a time:
  *
- *   not open -> opening -> open -> closing -> not open [-> going (segments_going.c) -> freed]
+ *   not open -> opening -> open -> closing -> not open [-> going (segments_remove.c) -> freed]
  *
  * A segment that is pinned while its file is being closed is opened again right behind that. */
 #include "store/segment/segments_internal.h"

@@ -36,7 +36,7 @@ struct segments {
  * called again when that changes. */
 void segment_leave(struct segment *segment);
 
-/* segments_going.c: removes the closed file, when its turn comes; then segment_free. Its path is
+/* segments_remove.c: removes the closed file, when its turn comes; then segment_free. Its path is
  * kept. */
 void segment_go(struct segment *segment);
 

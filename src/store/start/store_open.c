@@ -387,7 +387,8 @@ static uint64_t tell_checkpoint(void *context)
 /* Without memory for it the next pass comes again. */
 static void prove_hidden(void *context, uint8_t partition, uint64_t hash)
 {
-    (void)store_add_suspect(context, (struct place){.partition = partition, .hash = hash}, false);
+    (void)store_add_suspect(context, (struct key_place){.partition = partition, .hash = hash},
+                            false);
 }
 
 static void replace_checkpoint(void *context)

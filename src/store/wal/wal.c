@@ -1,4 +1,4 @@
-#include "store/wal/recovery.h"
+#include "store/wal/wal_recover.h"
 #include "store/disk/wait.h"
 #include "store/wal/wal_internal.h"
 
@@ -82,7 +82,7 @@ static int check_options(const struct log *log, const struct wal_options *option
     assert(options->buffer_size % WAL_BLOCK_SIZE == 0 &&
            options->buffer_size >= 2 * WAL_BLOCK_SIZE);
     assert(options->segment_size % WAL_BLOCK_SIZE == 0 &&
-           options->segment_size <= WAL_SEGMENT_SIZE_MAX);
+           options->segment_size <= LOG_FILE_SIZE_MAX);
     assert(options->writes_in_flight == 1 || options->writes_in_flight == 2);
     assert((uintptr_t)options->memory % WAL_BLOCK_SIZE == 0);
     uint64_t needed = segment_size_min(options);
@@ -111,19 +111,19 @@ static void take_over(struct wal *wal, struct wal_state *state)
     wal->lost = state->lost;
     free(state);
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        struct wal_segment *segment = wal->table.segments[file];
+        struct log_file *segment = wal->table.segments[file];
         if (segment == NULL)
             continue;
         segment->listed_last = wal->number;
-        if (segment->state == WAL_SEGMENT_SPARE && segment->size == wal->options.segment_size) {
+        if (segment->state == LOG_FILE_SPARE && segment->size == wal->options.segment_size) {
             list_push_back(&wal->spares, &segment->node);
             wal->spare_count++;
-        } else if (segment->state == WAL_SEGMENT_SPARE) {
-            segment->state = WAL_SEGMENT_MARKED;
+        } else if (segment->state == LOG_FILE_SPARE) {
+            segment->state = LOG_FILE_MARKED;
             list_push_back(&wal->marked, &segment->node);
         } else {
-            segment->state = WAL_SEGMENT_SEALED;
-            wal_segment_check(wal, segment);
+            segment->state = LOG_FILE_SEALED;
+            log_file_check(wal, segment);
         }
     }
 }
@@ -376,7 +376,7 @@ void wal_stats(const struct wal *wal, struct wal_stats *ret_stats)
 {
     struct wal_stats stats = wal->stats;
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        const struct wal_segment *segment = wal->table.segments[file];
+        const struct log_file *segment = wal->table.segments[file];
         if (segment == NULL)
             continue;
         stats.segments++;

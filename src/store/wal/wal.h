@@ -11,7 +11,7 @@
  * only. A record larger than a buffer gets a jumbo buffer of its own.
  *
  * The log lies in `directory`: segment files, preallocated, zeroed once, recycled when nothing in
- * them is alive. The byte formats stand in wal_format.h, reading them back in recovery.h. */
+ * them is alive. The byte formats stand in wal_format.h, reading them back in wal_recover.h. */
 #ifndef MINIVAULT_STORE_WAL_H
 #define MINIVAULT_STORE_WAL_H
 
@@ -77,7 +77,7 @@ struct wal_options {
 /* How much of the region a log with these options needs. */
 size_t wal_memory_size(const struct wal_options *options);
 
-/* What recovery found, and the writer goes on from. Filled by wal_recover (recovery.h). */
+/* What recovery found, and the writer goes on from. Filled by wal_recover (wal_recover.h). */
 struct wal_state;
 
 /* Opens the log for appending in a new generation, after what `state` describes. Synchronous. The

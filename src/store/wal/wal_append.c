@@ -126,10 +126,10 @@ static int admit(struct wal *wal, bool is_tombstone)
 static bool wants_header(const struct wal *wal)
 {
     const struct list_node *first = list_first(&wal->marked);
-    const struct wal_segment *marked =
-        first != NULL ? container_of(first, const struct wal_segment, node) : wal_surplus(wal);
+    const struct log_file *marked =
+        first != NULL ? container_of(first, const struct log_file, node) : wal_surplus(wal);
     return marked != NULL && wal->number_durable == wal->number &&
-           !wal_segment_is_unlisted(wal, marked);
+           !log_file_is_unlisted(wal, marked);
 }
 
 static bool roll(struct wal *wal, bool is_worth_it)

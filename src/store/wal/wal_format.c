@@ -15,17 +15,17 @@
 #define CRC_FROM 12
 #define LISTING_OFFSET 136u
 
-static_assert(sizeof(struct wal_segment_header) == LISTING_OFFSET, "no padding on the disk");
+static_assert(sizeof(struct log_file_header) == LISTING_OFFSET, "no padding on the disk");
 static_assert(sizeof(struct wal_listing) == 8 + 8 * WAL_LISTED_MAX, "no padding on the disk");
 static_assert(LISTING_OFFSET + sizeof(struct wal_listing) <= WAL_BLOCK_SIZE, "it fits");
-static_assert(offsetof(struct wal_segment_header, generation) == 32, "as the table says");
-static_assert(offsetof(struct wal_segment_header, clock_ceiling) == 96, "as the table says");
+static_assert(offsetof(struct log_file_header, generation) == 32, "as the table says");
+static_assert(offsetof(struct log_file_header, clock_ceiling) == 96, "as the table says");
 static_assert(sizeof(struct wal_batch_header) == WAL_BATCH_HEADER_SIZE, "no padding on the disk");
 static_assert(offsetof(struct wal_batch_header, position_first) == 64, "as the table says");
 static_assert(offsetof(struct wal_batch_header, generation_base) == 96, "as the table says");
 
-void wal_segment_header_encode(struct wal_segment_header *header, const struct wal_listing *listing,
-                               uint8_t *block)
+void log_file_header_encode(struct log_file_header *header, const struct wal_listing *listing,
+                            uint8_t *block)
 {
     assert(listing == NULL || listing->count <= WAL_LISTED_MAX);
     header->magic = SEGMENT_MAGIC;
@@ -38,9 +38,9 @@ void wal_segment_header_encode(struct wal_segment_header *header, const struct w
     memcpy(block, header, sizeof *header);
 }
 
-int wal_segment_header_decode(const uint8_t *block, struct wal_segment_header *ret_header)
+int log_file_header_decode(const uint8_t *block, struct log_file_header *ret_header)
 {
-    struct wal_segment_header header;
+    struct log_file_header header;
     memcpy(&header, block, sizeof header);
     if (header.magic != SEGMENT_MAGIC ||
         crc32c(block + CRC_FROM, WAL_BLOCK_SIZE - CRC_FROM) != header.crc)

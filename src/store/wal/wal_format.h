@@ -82,7 +82,7 @@
 #define WAL_DATA_OFFSET (2 * WAL_BLOCK_SIZE)
 #define WAL_BATCH_HEADER_SIZE 128
 #define WAL_RECORD_ALIGNMENT 8
-#define WAL_SEGMENT_SIZE_MAX (2 * GIB)
+#define LOG_FILE_SIZE_MAX (2 * GIB)
 #define WAL_LISTED_MAX 480u
 
 /* Durable progress of the log's owner, which grows, by major, then by minor. */
@@ -91,9 +91,9 @@ struct wal_note {
     uint64_t minor;
 };
 
-enum wal_segment_header_state { WAL_HEADER_ACTIVE = 1, WAL_HEADER_SPARE = 2 };
+enum log_file_header_state { WAL_HEADER_ACTIVE = 1, WAL_HEADER_SPARE = 2 };
 
-struct wal_segment_header {
+struct log_file_header {
     uint64_t magic; /* this and the next two are the codec's */
     uint32_t crc;
     uint16_t format;
@@ -159,14 +159,14 @@ static inline uint64_t wal_batch_position_last(const struct wal_batch_header *he
 }
 
 /* Fills magic, format and crc in and writes one block. `listing` may be NULL: there is none. */
-void wal_segment_header_encode(struct wal_segment_header *header, const struct wal_listing *listing,
-                               uint8_t *block);
+void log_file_header_encode(struct log_file_header *header, const struct wal_listing *listing,
+                            uint8_t *block);
 
 /* Errors: -EBADMSG (not a header: absent, torn, rotten), -EPROTONOSUPPORT (sound, but of another
  * format: *ret_header holds it, of which only `format` means anything). */
-int wal_segment_header_decode(const uint8_t *block, struct wal_segment_header *ret_header);
+int log_file_header_decode(const uint8_t *block, struct log_file_header *ret_header);
 
-/* The list of a block that wal_segment_header_decode found sound. */
+/* The list of a block that log_file_header_decode found sound. */
 void wal_listing_decode(const uint8_t *block, struct wal_listing *ret_listing);
 bool wal_listing_has(const struct wal_listing *listing, uint64_t number);
 

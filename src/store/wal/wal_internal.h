@@ -4,8 +4,8 @@
  *   wal.c         opening, shutting, asking
  *   wal_append.c  records into the open buffer
  *   wal_write.c   full buffers onto the disk, and what is durable
- *   wal_segment.c the table of segments, from one segment to the next, who is alive
- *   wal_keep.c    housekeeping: spare segments made, recycled, removed
+ *   log_file.c the table of segments, from one segment to the next, who is alive
+ *   wal_spares.c  housekeeping: spare segments made, recycled, removed
  *   wal_listing.c which segments a header names, and what may go because none does
  *   wal_old.c     what earlier lives left: sealed, cut
  *
@@ -46,22 +46,22 @@
 
 /* ---- segments ---- */
 
-enum wal_segment_state {
-    WAL_SEGMENT_PREPARING,
-    WAL_SEGMENT_SPARE,
-    WAL_SEGMENT_OPEN,
-    WAL_SEGMENT_SEALED,
-    WAL_SEGMENT_LEAVING,
-    WAL_SEGMENT_MARKED,
+enum log_file_state {
+    LOG_FILE_PREPARING,
+    LOG_FILE_SPARE,
+    LOG_FILE_OPEN,
+    LOG_FILE_SEALED,
+    LOG_FILE_LEAVING,
+    LOG_FILE_MARKED,
 };
 
-struct wal_segment {
+struct log_file {
     struct list_node node; /* in wal->spares, wal->drained or wal->marked */
     uint32_t file;         /* index in the table */
     uint32_t serial;       /* in the name */
     int handle;            /* < 0: not open */
     uint32_t pins;
-    enum wal_segment_state state;
+    enum log_file_state state;
     bool has_seal;      /* recovered, with its seal */
     bool has_tail;      /* recovered: behind the seal may lie what does not count */
     bool is_settled;    /* SEALED: nothing of it is in a buffer any more, all is durable */
@@ -78,12 +78,12 @@ struct wal_segment {
     uint64_t position_last; /* recovered: of its last record; 0: none */
     uint64_t mark;          /* recovered: the number in the file's spare mark; 0: none */
     uint64_t listed_last;   /* greatest number of a segment whose header may list it */
-    struct wal_segment_header header;
+    struct log_file_header header;
     char path[];
 };
 
 struct wal_table {
-    struct wal_segment **segments; /* by file; NULL: no such file */
+    struct log_file **segments; /* by file; NULL: no such file */
     uint32_t capacity;
     uint32_t count;
 };
@@ -101,10 +101,10 @@ struct wal_state {
 /* A segment in a free place of the table. Errors: -ENOMEM, -ENFILE (the locations cannot name more
  * files). */
 int wal_table_add(struct wal_table *table, const char *directory, uint32_t serial,
-                  struct wal_segment **ret_segment);
+                  struct log_file **ret_segment);
 
 /* Frees the segment, whose file is closed. */
-void wal_table_remove(struct wal_table *table, struct wal_segment *segment);
+void wal_table_remove(struct wal_table *table, struct log_file *segment);
 
 /* Closes every file that no pin holds. */
 void wal_table_close(struct wal_table *table, struct io *io);
@@ -112,10 +112,10 @@ void wal_table_close(struct wal_table *table, struct io *io);
 /* Frees the segments, without touching files. */
 void wal_table_free(struct wal_table *table);
 
-static inline struct wal_segment *wal_table_find(const struct wal_table *table, uint32_t file)
+static inline struct log_file *wal_table_find(const struct wal_table *table, uint32_t file)
 {
     assert(file < table->capacity);
-    struct wal_segment *segment = table->segments[file];
+    struct log_file *segment = table->segments[file];
     assert(segment != NULL);
     return segment;
 }
@@ -138,7 +138,7 @@ struct wal_buffer {
     struct list_node node; /* in a free list, or in the queue */
     struct io_op op;
     struct wal *wal;
-    struct wal_segment *segment;
+    struct log_file *segment;
     uint8_t *data;
     struct list *home; /* the free list */
     enum wal_buffer_kind kind;
@@ -186,7 +186,7 @@ struct wal_keeper {
     int zero_error;
     struct io_op timer; /* the next attempt on a full disk */
     enum wal_task task;
-    struct wal_segment *segment;
+    struct log_file *segment;
     bool is_recycling; /* MARK is of a segment that held records */
     uint8_t *mark;     /* one block */
     uint8_t *zeros;    /* WAL_ZEROS_SIZE */
@@ -200,7 +200,7 @@ struct wal {
     int directory_handle;
 
     struct wal_table table;
-    struct wal_segment *segment; /* the open one */
+    struct log_file *segment; /* the open one */
     struct list spares;
     struct list drained; /* sealed, without live records */
     struct list marked;  /* to be removed */
@@ -255,7 +255,7 @@ void wal_close_buffer(struct wal *wal);
 void wal_pump(struct wal *wal);
 
 /* Writes the segment's header as of now to `block`. */
-void wal_finish_header(struct wal *wal, struct wal_segment *segment, uint8_t *block);
+void wal_finish_header(struct wal *wal, struct log_file *segment, uint8_t *block);
 
 /* The log failed: nothing that is not durable now ever will be. */
 void wal_fail(struct wal *wal, int error, const char *what);
@@ -263,7 +263,7 @@ void wal_fail(struct wal *wal, int error, const char *what);
 /* Tells whoever waits for it that wal_append is worth another try. */
 void wal_tell_room(struct wal *wal);
 
-/* wal_segment.c */
+/* log_file.c */
 
 /* Whatever wal->is_hindered depends on has changed. */
 void wal_judge_hindrance(struct wal *wal);
@@ -280,18 +280,18 @@ void wal_seal_segment(struct wal *wal);
 
 /* Whether the segment may go: sealed, durable, nothing alive in it, nobody reads it, and a newer
  * header is durable. */
-bool wal_segment_is_free(const struct wal *wal, const struct wal_segment *segment);
+bool log_file_is_free(const struct wal *wal, const struct log_file *segment);
 
 /* Puts a segment among the drained ones if it belongs there now. Then wal_keep is due. */
-void wal_segment_check(struct wal *wal, struct wal_segment *segment);
+void log_file_check(struct wal *wal, struct log_file *segment);
 
 /* wal_listing.c */
 
 /* Whether no recovery needs anything of it any more: it need not be listed. */
-bool wal_segment_is_dead(const struct wal *wal, const struct wal_segment *segment);
+bool log_file_is_dead(const struct wal *wal, const struct log_file *segment);
 
 /* Whether the newest durable header does not list it. */
-bool wal_segment_is_unlisted(const struct wal *wal, const struct wal_segment *segment);
+bool log_file_is_unlisted(const struct wal *wal, const struct log_file *segment);
 
 /* The owner's, as of now. */
 struct wal_note wal_note(const struct wal *wal);
@@ -308,10 +308,10 @@ int wal_seal_old_segments(struct wal *wal);
 /* Behind it. */
 int wal_cut_old_segments(struct wal *wal);
 
-/* wal_keep.c */
+/* wal_spares.c */
 
 /* The spare segment to go first, when there are more than are kept. NULL: there are not. */
-struct wal_segment *wal_surplus(const struct wal *wal);
+struct log_file *wal_surplus(const struct wal *wal);
 
 /* Starts the next piece of housekeeping, if there is any to do and nothing under way. */
 void wal_keep(struct wal *wal);

@@ -2,13 +2,13 @@
  * because no header that counts names it. */
 #include "store/wal/wal_internal.h"
 
-bool wal_segment_is_dead(const struct wal *wal, const struct wal_segment *segment)
+bool log_file_is_dead(const struct wal *wal, const struct log_file *segment)
 {
-    return segment->state == WAL_SEGMENT_SEALED && segment->is_settled && !segment->is_damaged &&
+    return segment->state == LOG_FILE_SEALED && segment->is_settled && !segment->is_damaged &&
            !segment->is_unreadable && segment->live == 0 && segment->killer_last <= wal->durable;
 }
 
-bool wal_segment_is_unlisted(const struct wal *wal, const struct wal_segment *segment)
+bool log_file_is_unlisted(const struct wal *wal, const struct log_file *segment)
 {
     return segment->listed_last < wal->number_durable;
 }
@@ -19,17 +19,17 @@ struct wal_note wal_note(const struct wal *wal)
     return events->note != NULL ? events->note(events->context) : (struct wal_note){0};
 }
 
-static bool has_records(const struct wal *wal, const struct wal_segment *segment)
+static bool has_records(const struct wal *wal, const struct log_file *segment)
 {
-    bool is_in_use = segment->state == WAL_SEGMENT_OPEN || segment->state == WAL_SEGMENT_SEALED;
-    return is_in_use && !wal_segment_is_dead(wal, segment);
+    bool is_in_use = segment->state == LOG_FILE_OPEN || segment->state == LOG_FILE_SEALED;
+    return is_in_use && !log_file_is_dead(wal, segment);
 }
 
 void wal_list_segments(struct wal *wal, uint64_t number, struct wal_listing *ret_listing)
 {
     *ret_listing = (struct wal_listing){.flags = WAL_LISTING};
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        struct wal_segment *segment = wal->table.segments[file];
+        struct log_file *segment = wal->table.segments[file];
         if (segment == NULL || segment->header.number >= number || !has_records(wal, segment))
             continue;
         segment->listed_last = max_u64(segment->listed_last, number);

@@ -5,15 +5,15 @@
 #include <string.h>
 
 /* What is damaged stays as it is: a seal would hide what is missing before it. */
-static bool wants_seal(const struct wal_segment *segment)
+static bool wants_seal(const struct log_file *segment)
 {
     return !segment->has_seal && !segment->is_damaged && !segment->is_unreadable &&
            segment->live > 0;
 }
 
-static int seal(struct wal *wal, struct wal_segment *segment)
+static int seal(struct wal *wal, struct log_file *segment)
 {
-    const struct wal_segment_header *header = &segment->header;
+    const struct log_file_header *header = &segment->header;
     uint8_t *block = container_of(list_first(&wal->free_blocks), struct wal_buffer, node)->data;
     assert(segment->position_last > header->last_before);
     assert(segment->end % WAL_BLOCK_SIZE == 0);
@@ -45,8 +45,8 @@ static int seal(struct wal *wal, struct wal_segment *segment)
 int wal_seal_old_segments(struct wal *wal)
 {
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        struct wal_segment *segment = wal->table.segments[file];
-        if (segment == NULL || segment->state != WAL_SEGMENT_SEALED || !wants_seal(segment))
+        struct log_file *segment = wal->table.segments[file];
+        if (segment == NULL || segment->state != LOG_FILE_SEALED || !wants_seal(segment))
             continue;
         int error = seal(wal, segment);
         if (error < 0)
@@ -57,7 +57,7 @@ int wal_seal_old_segments(struct wal *wal)
 
 /* Behind an unsealed end may lie what a crash tore. It goes for good before anything of the new
  * generation, which knows that it does not count, can be recycled. */
-static bool wants_cut(const struct wal_segment *segment)
+static bool wants_cut(const struct log_file *segment)
 {
     if (segment->size <= segment->end || segment->is_unreadable ||
         (segment->live == 0 && !segment->is_damaged))
@@ -68,8 +68,8 @@ static bool wants_cut(const struct wal_segment *segment)
 int wal_cut_old_segments(struct wal *wal)
 {
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        struct wal_segment *segment = wal->table.segments[file];
-        if (segment == NULL || segment->state != WAL_SEGMENT_SEALED || !wants_cut(segment))
+        struct log_file *segment = wal->table.segments[file];
+        if (segment == NULL || segment->state != LOG_FILE_SEALED || !wants_cut(segment))
             continue;
         int error = disk_wait_truncate(wal->io, segment->path, segment->end);
         if (error == 0)

@@ -14,7 +14,7 @@ enum seen {
 
 enum verdict { GO_ON = 0, LOG_ENDED = 1 };
 
-static bool belongs(const struct wal_batch_header *batch, const struct wal_segment_header *segment,
+static bool belongs(const struct wal_batch_header *batch, const struct log_file_header *segment,
                     uint64_t offset)
 {
 #ifdef PLANT_REPLAY_STALE
@@ -306,7 +306,7 @@ static void note_cut_files(struct wal_scan *scan, uint32_t first)
 
 static int scan_generation(struct wal_scan *scan, uint32_t first)
 {
-    const struct wal_segment_header *header = &scan->segments[first].header;
+    const struct log_file_header *header = &scan->segments[first].header;
     scan->generation_end = first + 1;
     while (scan->generation_end < scan->segment_count &&
            scan->segments[scan->generation_end].header.generation == header->generation)
@@ -359,7 +359,7 @@ int wal_scan_run(struct wal_scan *scan)
  * before it are lost, and nobody knows how many: the gap then begins where the generation did, or
  * where the segment before ended. */
 static void infer_header(const struct wal_batch_header *batch, uint64_t size,
-                         struct wal_segment_header *ret_header)
+                         struct log_file_header *ret_header)
 {
     bool is_first = batch->offset == WAL_DATA_OFFSET;
     ret_header->state = WAL_HEADER_ACTIVE;
@@ -377,7 +377,7 @@ static void infer_header(const struct wal_batch_header *batch, uint64_t size,
 int wal_scan_infer(struct wal_scan *scan, uint32_t index, uint64_t number_above)
 {
     struct wal_scan_segment *segment = &scan->segments[index];
-    struct wal_segment_header *header = &segment->header;
+    struct log_file_header *header = &segment->header;
     header->number = number_above;
     int found = 0;
     for (uint64_t offset = WAL_DATA_OFFSET; offset < segment->size;) {

@@ -29,7 +29,7 @@
 #define WAL_SCAN_AHEAD 16u
 
 struct wal_scan_segment {
-    struct wal_segment_header header;
+    struct log_file_header header;
     uint64_t size;            /* bytes in the file, a multiple of the block */
     const char *path;         /* the caller's, for messages */
     uint64_t unreadable_last; /* offset of the last block that the device did not give (it reads as

@@ -5,10 +5,10 @@
 /* A segment of which less than this part is alive is all but dead. */
 #define FADING_SHARE 64u
 
-static bool is_movable(const struct wal *wal, const struct wal_segment *segment)
+static bool is_movable(const struct wal *wal, const struct log_file *segment)
 {
     bool is_sound = !segment->is_damaged && !segment->is_unreadable;
-    return segment->state == WAL_SEGMENT_SEALED && segment->is_settled && segment->live > 0 &&
+    return segment->state == LOG_FILE_SEALED && segment->is_settled && segment->live > 0 &&
            (is_sound || wal->moves_damaged);
 }
 
@@ -31,12 +31,12 @@ uint64_t wal_sealed_bytes(const struct wal *wal)
     return bytes;
 }
 
-static uint64_t really_live(const struct wal_segment *segment)
+static uint64_t really_live(const struct log_file *segment)
 {
     return segment->live - segment->doomed;
 }
 
-static bool show(const struct wal_segment *segment, struct wal_sealed *ret_sealed)
+static bool show(const struct log_file *segment, struct wal_sealed *ret_sealed)
 {
     if (segment == NULL)
         return false;
@@ -52,9 +52,9 @@ static bool show(const struct wal_segment *segment, struct wal_sealed *ret_seale
 
 bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)
 {
-    const struct wal_segment *best = NULL;
+    const struct log_file *best = NULL;
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        const struct wal_segment *segment = wal->table.segments[file];
+        const struct log_file *segment = wal->table.segments[file];
         if (segment != NULL && is_movable(wal, segment) &&
             (best == NULL || really_live(segment) < really_live(best)))
             best = segment;
@@ -64,9 +64,9 @@ bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)
 
 bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *ret_sealed)
 {
-    const struct wal_segment *first = NULL;
+    const struct log_file *first = NULL;
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        const struct wal_segment *segment = wal->table.segments[file];
+        const struct log_file *segment = wal->table.segments[file];
         if (segment == NULL || !is_movable(wal, segment) || segment->header.number <= after)
             continue;
         if (first == NULL || segment->header.number < first->header.number)
@@ -77,14 +77,14 @@ bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *r
 
 void wal_record_doomed(struct wal *wal, uint64_t location)
 {
-    struct wal_segment *segment = wal_table_find(&wal->table, location_file(location));
+    struct log_file *segment = wal_table_find(&wal->table, location_file(location));
     assert(segment->doomed < segment->live);
     segment->doomed++;
 }
 
 void wal_record_spared(struct wal *wal, uint64_t location)
 {
-    struct wal_segment *segment = wal_table_find(&wal->table, location_file(location));
+    struct log_file *segment = wal_table_find(&wal->table, location_file(location));
     assert(segment->doomed > 0);
     segment->doomed--;
 }
@@ -93,10 +93,10 @@ uint64_t wal_first_position(const struct wal *wal)
 {
     uint64_t position = wal->position_last + 1;
     for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        const struct wal_segment *segment = wal->table.segments[file];
-        bool has_records = segment != NULL && segment->state != WAL_SEGMENT_PREPARING &&
-                           segment->state != WAL_SEGMENT_SPARE &&
-                           segment->state != WAL_SEGMENT_MARKED && !segment->is_dead;
+        const struct log_file *segment = wal->table.segments[file];
+        bool has_records = segment != NULL && segment->state != LOG_FILE_PREPARING &&
+                           segment->state != LOG_FILE_SPARE && segment->state != LOG_FILE_MARKED &&
+                           !segment->is_dead;
         if (has_records && segment->header.last_before < position)
             position = segment->header.last_before + 1;
     }

@@ -56,7 +56,7 @@ static uint64_t clock_ceiling(const struct wal *wal)
 /* Headers are written at the last moment, so that `durable` is as new as can be. */
 static void finish_batch(const struct wal *wal, struct wal_buffer *buffer)
 {
-    const struct wal_segment_header *segment = &buffer->segment->header;
+    const struct log_file_header *segment = &buffer->segment->header;
     struct wal_batch_header header = {
         .flags = buffer->kind == WAL_BUFFER_SEAL ? WAL_BATCH_SEAL : 0,
         .directory_id = segment->directory_id,
@@ -75,7 +75,7 @@ static void finish_batch(const struct wal *wal, struct wal_buffer *buffer)
     wal_batch_header_encode(&header, buffer->data);
 }
 
-void wal_finish_header(struct wal *wal, struct wal_segment *segment, uint8_t *block)
+void wal_finish_header(struct wal *wal, struct log_file *segment, uint8_t *block)
 {
     struct wal_listing listing;
     wal_list_segments(wal, segment->header.number, &listing);
@@ -83,7 +83,7 @@ void wal_finish_header(struct wal *wal, struct wal_segment *segment, uint8_t *bl
     segment->header.clock_ceiling = clock_ceiling(wal);
     segment->header.number_durable = wal->number_durable;
     segment->header.note = wal_note(wal);
-    wal_segment_header_encode(&segment->header, &listing, block);
+    log_file_header_encode(&segment->header, &listing, block);
 }
 
 static void settle(struct wal *wal);
@@ -168,7 +168,7 @@ static void start_sync(struct wal *wal)
     struct list_node *node = list_first(&wal->queue);
     if (node == NULL || io_op_is_active(&wal->sync))
         return;
-    struct wal_segment *segment = container_of(node, struct wal_buffer, node)->segment;
+    struct log_file *segment = container_of(node, struct wal_buffer, node)->segment;
     bool any = false;
     for (; node != NULL; node = list_next(&wal->queue, node)) {
         struct wal_buffer *buffer = container_of(node, struct wal_buffer, node);
@@ -185,7 +185,7 @@ static void start_sync(struct wal *wal)
 
 static void release(struct wal *wal, struct wal_buffer *buffer)
 {
-    struct wal_segment *segment = buffer->segment;
+    struct log_file *segment = buffer->segment;
     if (proves_durable(buffer)) {
         wal->durable = max_u64(wal->durable, wal_buffer_position_last(buffer));
         wal->number_durable = max_u64(wal->number_durable, segment->header.number);
@@ -199,7 +199,7 @@ static void release(struct wal *wal, struct wal_buffer *buffer)
     if (buffer->kind != WAL_BUFFER_SEAL)
         return;
     segment->is_settled = true;
-    wal_segment_check(wal, segment);
+    log_file_check(wal, segment);
 }
 
 /* Lets go what is stable, in log order, starts what can start, and tells. */

@@ -1,5 +1,5 @@
 /* The log's part of recovery: every record of it, in no promised order, over what the segments gave
- * (store_recover.c). */
+ * (load_segments.c). */
 #include "store/store_internal.h"
 
 #include "base/assert.h"
@@ -17,7 +17,7 @@
 
 static_assert(COMING_MAX >= WAL_SCAN_AHEAD, "what is announced is still known when it is shown");
 
-int store_add_suspect(struct store *store, struct place place, bool is_counted)
+int store_add_suspect(struct store *store, struct key_place place, bool is_counted)
 {
     if (store->suspect_count == store->suspect_capacity) {
         uint64_t capacity = max_u64(1024, 2 * store->suspect_capacity);
@@ -32,7 +32,7 @@ int store_add_suspect(struct store *store, struct place place, bool is_counted)
     return 0;
 }
 
-int store_suspect(struct store *store, struct place place, const struct index_entry *entry)
+int store_suspect(struct store *store, struct key_place place, const struct index_entry *entry)
 {
     struct index_entry newest[2];
     if (index_find(store->index, place.partition, place.hash, newest, 2) < 2)
@@ -44,7 +44,7 @@ int store_suspect(struct store *store, struct place place, const struct index_en
 /* A record that will be shown soon. */
 struct coming {
     struct slice key;
-    struct place place;
+    struct key_place place;
 };
 
 /* Of the log's records, with those that come next: of some of them the index's rows and the cache's
@@ -67,7 +67,7 @@ static void announce(void *context, struct slice key)
     cache_prefetch(store->cache, coming->place.hash);
     index_prefetch(store->index, coming->place.partition, coming->place.hash);
     if (replay->announced - replay->shown > COMING_NEAR) {
-        struct place near =
+        struct key_place near =
             replay->coming[(replay->announced - 1 - COMING_NEAR) % COMING_MAX].place;
         cache_prefetch_entry(store->cache, near.hash);
         index_prefetch_slots(store->index, near.partition, near.hash);
@@ -75,7 +75,7 @@ static void announce(void *context, struct slice key)
 }
 
 /* Damage ends announcements too early, or leaves records out that were announced. */
-static struct place place_of(struct replay *replay, struct slice key)
+static struct key_place place_of(struct replay *replay, struct slice key)
 {
     while (replay->shown < replay->announced) {
         const struct coming *coming = &replay->coming[replay->shown++ % COMING_MAX];
@@ -85,7 +85,7 @@ static struct place place_of(struct replay *replay, struct slice key)
     return store_place(replay->store, key);
 }
 
-static void keep_in_cache(struct store *store, struct place place, const struct record *record,
+static void keep_in_cache(struct store *store, struct key_place place, const struct record *record,
                           struct cache_entry *cached)
 {
     if (!(record->flags & RECORD_ZSTD)) {
@@ -99,7 +99,7 @@ static void keep_in_cache(struct store *store, struct place place, const struct 
 
 /* A record of a key that is not cached. It may be in the index already, moved to a segment, or
  * stand beside another slot of its hash, which is sorted out later. */
-static int replay_uncached(struct store *store, struct place place, const struct record *record,
+static int replay_uncached(struct store *store, struct key_place place, const struct record *record,
                            const struct index_entry *entry)
 {
     struct index_entry found;
@@ -120,7 +120,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
 {
     struct replay *replay = context;
     struct store *store = replay->store;
-    struct place place = place_of(replay, record->key);
+    struct key_place place = place_of(replay, record->key);
     if (!store_owns(store, place.partition)) {
         log_error(store->log, "%s has a record of another shard: it is the log of another time",
                   store->log_directory);

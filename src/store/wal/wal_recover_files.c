@@ -1,5 +1,5 @@
 /* Opening the files of a log, and finding out what each one is. */
-#include "store/wal/recovery_internal.h"
+#include "store/wal/wal_recover_internal.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
@@ -41,15 +41,15 @@ static int list_name(void *context, const char *name)
     return 0;
 }
 
-static int open_segment(struct recovery *recovery, uint32_t serial)
+static int open_segment(struct wal_recovery *recovery, uint32_t serial)
 {
     struct wal_state *state = recovery->state;
-    struct wal_segment *segment;
+    struct log_file *segment;
     int error = wal_table_add(&state->table, recovery->options->directory, serial, &segment);
     if (error < 0)
         return error;
     state->serial = serial > state->serial ? serial : state->serial;
-    segment->state = WAL_SEGMENT_SEALED;
+    segment->state = LOG_FILE_SEALED;
     segment->is_settled = true;
     int handle = disk_wait_open(recovery->io, segment->path, IO_OPEN_WRITE | IO_OPEN_DIRECT);
     if (handle < 0) {
@@ -66,7 +66,7 @@ static int open_segment(struct recovery *recovery, uint32_t serial)
     return 0;
 }
 
-int recovery_open_segments(struct recovery *recovery)
+int wal_recover_open_segments(struct wal_recovery *recovery)
 {
     struct listing listing = {0};
     int error = io_list_directory(recovery->io, recovery->options->directory, list_name, &listing);
@@ -81,8 +81,8 @@ int recovery_open_segments(struct recovery *recovery)
 static void take_note(const struct wal_options *options, const uint8_t *block,
                       struct wal_note *note)
 {
-    struct wal_segment_header header;
-    if (wal_segment_header_decode(block, &header) < 0 ||
+    struct log_file_header header;
+    if (log_file_header_decode(block, &header) < 0 ||
         header.directory_id != options->directory_id || header.log_id != options->log_id)
         return;
     if (header.note.major > note->major ||
@@ -103,7 +103,7 @@ static void read_note(struct io *io, const struct wal_options *options, uint32_t
     memset(blocks, 0, 2 * WAL_BLOCK_SIZE);
     for (uint32_t i = 0; i < 2; i++)
         if (disk_wait_read(io, handle, blocks + i * WAL_BLOCK_SIZE, WAL_BLOCK_SIZE,
-                          i * WAL_BLOCK_SIZE) == (int)WAL_BLOCK_SIZE)
+                           i * WAL_BLOCK_SIZE) == (int)WAL_BLOCK_SIZE)
             take_note(options, blocks + i * WAL_BLOCK_SIZE, note);
     (void)disk_wait_close(io, handle);
 }
@@ -131,8 +131,8 @@ static bool is_zero(const uint8_t *block)
     return block[0] == 0 && memcmp(block, block + 1, WAL_BLOCK_SIZE - 1) == 0;
 }
 
-static int refuse(const struct recovery *recovery, const struct wal_segment *segment,
-                  const struct wal_segment_header *header, int result)
+static int refuse(const struct wal_recovery *recovery, const struct log_file *segment,
+                  const struct log_file_header *header, int result)
 {
     if (result == -EPROTONOSUPPORT) {
         log_error(recovery->log,
@@ -151,11 +151,11 @@ static int refuse(const struct recovery *recovery, const struct wal_segment *seg
 }
 
 /* Decodes header or mark. Returns 1, or 0 when it is neither. */
-static int read_header(const struct recovery *recovery, const struct wal_segment *segment,
-                       const uint8_t *block, uint16_t state, struct wal_segment_header *ret_header)
+static int read_header(const struct wal_recovery *recovery, const struct log_file *segment,
+                       const uint8_t *block, uint16_t state, struct log_file_header *ret_header)
 {
-    struct wal_segment_header header;
-    int result = wal_segment_header_decode(block, &header);
+    struct log_file_header header;
+    int result = log_file_header_decode(block, &header);
     if (result == -EPROTONOSUPPORT)
         return refuse(recovery, segment, &header, result);
     if (result < 0 || header.state != state)
@@ -171,7 +171,7 @@ static int read_header(const struct recovery *recovery, const struct wal_segment
 static int load_one(void *context, uint32_t index, uint64_t from, uint64_t upto,
                     const uint8_t **ret_image)
 {
-    struct recovery *recovery = context;
+    struct wal_recovery *recovery = context;
     assert(index == 0);
     struct wal_scan_segment *place = recovery->reader.place;
     *ret_image = recovery->reader.image;
@@ -180,7 +180,7 @@ static int load_one(void *context, uint32_t index, uint64_t from, uint64_t upto,
 
 /* Looks for batches of a segment numbered above `number`. Returns 1 when it is one, and its header
  * is inferred. */
-static int infer(struct recovery *recovery, struct wal_segment *segment, uint64_t number)
+static int infer(struct wal_recovery *recovery, struct log_file *segment, uint64_t number)
 {
     struct wal_scan_segment place = {
         .header = {.directory_id = recovery->options->directory_id,
@@ -210,7 +210,7 @@ static int infer(struct recovery *recovery, struct wal_segment *segment, uint64_
 
 /* Whether the first batch is of a later use of the file than header and mark know of: the header
  * was lost. */
-static bool is_in_later_use(const struct recovery *recovery, const uint8_t *batch_bytes,
+static bool is_in_later_use(const struct wal_recovery *recovery, const uint8_t *batch_bytes,
                             uint64_t number)
 {
     struct wal_batch_header batch;
@@ -221,7 +221,7 @@ static bool is_in_later_use(const struct recovery *recovery, const uint8_t *batc
 }
 
 /* Neither header nor mark say that this is a segment with records. */
-static int judge_without_header(struct recovery *recovery, struct wal_segment *segment,
+static int judge_without_header(struct wal_recovery *recovery, struct log_file *segment,
                                 bool is_marked, uint64_t number, bool header_is_zero,
                                 bool batch_is_later)
 {
@@ -229,7 +229,7 @@ static int judge_without_header(struct recovery *recovery, struct wal_segment *s
     if (found != 0)
         return found < 0 ? found : 0;
     if (is_marked) {
-        segment->state = WAL_SEGMENT_SPARE;
+        segment->state = LOG_FILE_SPARE;
     } else if (header_is_zero) {
         segment->is_discarded = true;
     } else {
@@ -240,25 +240,25 @@ static int judge_without_header(struct recovery *recovery, struct wal_segment *s
         recovery->found.damaged_batches++;
         recovery->is_unsure = true;
         segment->is_damaged = true;
-        segment->state = WAL_SEGMENT_LEAVING;
+        segment->state = LOG_FILE_LEAVING;
     }
     return 0;
 }
 
-static int judge_segment(struct recovery *recovery, struct wal_segment *segment,
+static int judge_segment(struct wal_recovery *recovery, struct log_file *segment,
                          const uint8_t *head)
 {
-    struct wal_segment_header header;
-    struct wal_segment_header mark = {0};
+    struct log_file_header header;
+    struct log_file_header mark = {0};
     int is_active = read_header(recovery, segment, head, WAL_HEADER_ACTIVE, &header);
     int is_marked = read_header(recovery, segment, head + WAL_MARK_OFFSET, WAL_HEADER_SPARE, &mark);
     if (is_active < 0 || is_marked < 0)
         return is_active < 0 ? is_active : is_marked;
     segment->mark = is_marked ? mark.number : 0;
     if (is_active)
-        recovery_note_header(recovery, &header, head);
+        wal_recover_note_header(recovery, &header, head);
     if (is_marked)
-        recovery_note_header(recovery, &mark, head + WAL_MARK_OFFSET);
+        wal_recover_note_header(recovery, &mark, head + WAL_MARK_OFFSET);
     bool later = is_in_later_use(recovery, head + WAL_DATA_OFFSET, is_marked ? mark.number : 0);
     if (is_active && (!is_marked || header.number > mark.number)) {
         segment->header = header;
@@ -271,12 +271,12 @@ static int judge_segment(struct recovery *recovery, struct wal_segment *segment,
                                 is_active || is_zero(head), later);
 }
 
-int recovery_judge_segments(struct recovery *recovery)
+int wal_recover_judge_segments(struct wal_recovery *recovery)
 {
     struct wal_table *table = &recovery->state->table;
     uint8_t *head = recovery->reader.image;
     for (uint32_t file = 0; file < table->count; file++) {
-        struct wal_segment *segment = table->segments[file];
+        struct log_file *segment = table->segments[file];
         uint32_t size = (uint32_t)min_u64(HEAD_SIZE, round_down(segment->size, WAL_BLOCK_SIZE));
         memset(head, 0, HEAD_SIZE);
         int result = size > 0 ? disk_wait_read(recovery->io, segment->handle, head, size, 0) : 0;

@@ -1,4 +1,4 @@
-#include "store/wal/recovery_internal.h"
+#include "store/wal/wal_recover_internal.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
 
@@ -9,15 +9,15 @@
 
 /* ---- the table in order: segments with records first, ascending in number ---- */
 
-static bool has_records(const struct wal_segment *segment)
+static bool has_records(const struct log_file *segment)
 {
-    return segment->state == WAL_SEGMENT_SEALED && !segment->is_discarded && !segment->is_dead;
+    return segment->state == LOG_FILE_SEALED && !segment->is_discarded && !segment->is_dead;
 }
 
 static int compare_segments(const void *left, const void *right)
 {
-    const struct wal_segment *a = *(struct wal_segment *const *)left;
-    const struct wal_segment *b = *(struct wal_segment *const *)right;
+    const struct log_file *a = *(struct log_file *const *)left;
+    const struct log_file *b = *(struct log_file *const *)right;
     if (has_records(a) != has_records(b))
         return has_records(a) ? -1 : 1;
     if (a->header.number != b->header.number)
@@ -25,31 +25,31 @@ static int compare_segments(const void *left, const void *right)
     return (a->serial > b->serial) - (a->serial < b->serial);
 }
 
-static void forget(struct recovery *recovery, struct wal_segment *segment)
+static void forget(struct wal_recovery *recovery, struct log_file *segment)
 {
     (void)disk_wait_close(recovery->io, segment->handle);
     free(segment);
 }
 
 /* Sorts, and takes out what is not to be touched. */
-static void order_segments(struct recovery *recovery)
+static void order_segments(struct wal_recovery *recovery)
 {
     struct wal_table *table = &recovery->state->table;
     uint32_t count = table->count;
     if (count == 0)
         return;
-    qsort(table->segments, count, sizeof(struct wal_segment *), compare_segments);
+    qsort(table->segments, count, sizeof(struct log_file *), compare_segments);
     table->count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        struct wal_segment *segment = table->segments[i];
-        struct wal_segment *before = table->count > 0 ? table->segments[table->count - 1] : NULL;
+        struct log_file *segment = table->segments[i];
+        struct log_file *before = table->count > 0 ? table->segments[table->count - 1] : NULL;
         table->segments[i] = NULL;
         bool is_copy = before != NULL && has_records(before) && has_records(segment) &&
                        before->header.number == segment->header.number;
         if (is_copy)
             log_warn(recovery->log, "%s is a copy of %s: it is left alone, move it away",
                      segment->path, before->path);
-        if (is_copy || segment->state == WAL_SEGMENT_LEAVING) {
+        if (is_copy || segment->state == LOG_FILE_LEAVING) {
             forget(recovery, segment);
             continue;
         }
@@ -61,7 +61,7 @@ static void order_segments(struct recovery *recovery)
 
 /* ---- scanning ---- */
 
-static void report_progress(struct recovery *recovery)
+static void report_progress(struct wal_recovery *recovery)
 {
     uint64_t now_ns = io_now_ns(recovery->io);
     if (now_ns - recovery->reported_ns < NS_PER_S)
@@ -76,9 +76,9 @@ static void report_progress(struct recovery *recovery)
 static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
                 const uint8_t **ret_image)
 {
-    struct recovery *recovery = context;
+    struct wal_recovery *recovery = context;
     struct reader *reader = &recovery->reader;
-    const struct wal_segment *segment = recovery->state->table.segments[index];
+    const struct log_file *segment = recovery->state->table.segments[index];
     *ret_image = reader->image;
     if (reader_holds(reader, segment, from, upto))
         return 0;
@@ -88,7 +88,7 @@ static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
 
 static int show(void *context, uint32_t index, uint64_t offset, const struct record *record)
 {
-    struct recovery *recovery = context;
+    struct wal_recovery *recovery = context;
     recovery->state->table.segments[index]->live++;
     recovery->found.records++;
     recovery->found.clock_ceiling = max_u64(recovery->found.clock_ceiling, record->version.clock);
@@ -99,7 +99,7 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
 
 static void announce(void *context, struct slice key)
 {
-    const struct recovery *recovery = context;
+    const struct wal_recovery *recovery = context;
     recovery->options->events.coming(recovery->options->events.context, key);
 }
 
@@ -108,7 +108,7 @@ static void announce(void *context, struct slice key)
 
 static void note(void *context, const struct wal_scan_note *note)
 {
-    struct recovery *recovery = context;
+    struct wal_recovery *recovery = context;
     const char *path = recovery->places[note->segment].path;
     if (note->kind == WAL_SCAN_UNKNOWN) {
         log_error(recovery->log,
@@ -132,13 +132,13 @@ static void note(void *context, const struct wal_scan_note *note)
                   path, note->position_first, note->position_last, note->from);
 }
 
-static int lay_out_places(struct recovery *recovery)
+static int lay_out_places(struct wal_recovery *recovery)
 {
     recovery->places = calloc(max_u64(recovery->place_count, 1), sizeof *recovery->places);
     if (recovery->places == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < recovery->place_count; i++) {
-        const struct wal_segment *segment = recovery->state->table.segments[i];
+        const struct log_file *segment = recovery->state->table.segments[i];
         recovery->places[i] = (struct wal_scan_segment){
             .header = segment->header,
             .size = min_u64(round_down(segment->size, WAL_BLOCK_SIZE), recovery->reader.capacity),
@@ -149,7 +149,8 @@ static int lay_out_places(struct recovery *recovery)
     return 0;
 }
 
-static void take_found(struct recovery *recovery, const struct wal_scan_found *scan, uint64_t proof)
+static void take_found(struct wal_recovery *recovery, const struct wal_scan_found *scan,
+                       uint64_t proof)
 {
     struct wal_recovered *found = &recovery->found;
     found->last_position = max_u64(scan->last_position, recovery->options->base);
@@ -159,7 +160,7 @@ static void take_found(struct recovery *recovery, const struct wal_scan_found *s
     found->damaged_last = scan->damaged_last;
     if (recovery->is_unsure)
         found->damaged_last = max_u64(found->damaged_last, found->last_position);
-    recovery_judge_losses(recovery, proof);
+    wal_recover_judge_losses(recovery, proof);
     found->damaged_last = max_u64(found->damaged_last, recovery->lost);
     /* A position that was lost is not given again. */
     found->last_position = max_u64(found->last_position, found->damaged_last);
@@ -173,7 +174,7 @@ static void take_found(struct recovery *recovery, const struct wal_scan_found *s
                  recovery->options->directory, found->dropped_bytes);
 }
 
-static int scan_segments(struct recovery *recovery)
+static int scan_segments(struct wal_recovery *recovery)
 {
     int error = lay_out_places(recovery);
     if (error < 0)
@@ -197,7 +198,7 @@ static int scan_segments(struct recovery *recovery)
 
 /* ---- the state ---- */
 
-static void fill_state(struct recovery *recovery)
+static void fill_state(struct wal_recovery *recovery)
 {
     struct wal_state *state = recovery->state;
     state->last_position = recovery->found.last_position;
@@ -205,7 +206,7 @@ static void fill_state(struct recovery *recovery)
     state->lost = recovery->lost;
     state->number = recovery->number_known;
     for (uint32_t file = 0; file < state->table.count; file++) {
-        struct wal_segment *segment = state->table.segments[file];
+        struct log_file *segment = state->table.segments[file];
         state->generation = max_u64(state->generation, segment->header.generation);
         state->number = max_u64(state->number, segment->header.number);
         if (file >= recovery->place_count)
@@ -220,11 +221,11 @@ static void fill_state(struct recovery *recovery)
 
 /* A process that was killed may have left what can be read but would not survive a loss of power.
  */
-static int sync_newest(const struct recovery *recovery)
+static int sync_newest(const struct wal_recovery *recovery)
 {
     const struct wal_state *state = recovery->state;
     for (uint32_t file = 0; file < recovery->place_count; file++) {
-        const struct wal_segment *segment = state->table.segments[file];
+        const struct log_file *segment = state->table.segments[file];
         if (segment->header.generation != state->generation)
             continue;
         int error = disk_wait_sync(recovery->io, segment->handle);
@@ -244,20 +245,20 @@ static uint64_t largest_file(const struct wal_table *table)
     uint64_t size = 0;
     for (uint32_t file = 0; file < table->count; file++)
         size = max_u64(size, table->segments[file]->size);
-    return min_u64(size, WAL_SEGMENT_SIZE_MAX);
+    return min_u64(size, LOG_FILE_SIZE_MAX);
 }
 
-static int recover(struct recovery *recovery)
+static int recover(struct wal_recovery *recovery)
 {
-    int error = recovery_open_segments(recovery);
+    int error = wal_recover_open_segments(recovery);
     if (error == 0)
         error = reader_init(&recovery->reader, recovery->io, recovery->log,
                             largest_file(&recovery->state->table));
     if (error == 0)
-        error = recovery_judge_segments(recovery);
+        error = wal_recover_judge_segments(recovery);
     if (error < 0)
         return error;
-    recovery_note_dead(recovery);
+    wal_recover_note_dead(recovery);
     order_segments(recovery);
     error = scan_segments(recovery);
     if (error != 0)
@@ -270,13 +271,13 @@ int wal_recover(struct io *io, const struct log *log, const struct wal_options *
                 wal_recover_each *each, void *context, struct wal_recovered *ret_recovered,
                 struct wal_state **ret_state)
 {
-    struct recovery recovery = {.io = io,
-                                .log = log,
-                                .options = options,
-                                .each = each,
-                                .context = context,
-                                .last_known = options->last_known,
-                                .number_known = options->number_known};
+    struct wal_recovery recovery = {.io = io,
+                                    .log = log,
+                                    .options = options,
+                                    .each = each,
+                                    .context = context,
+                                    .last_known = options->last_known,
+                                    .number_known = options->number_known};
     recovery.state = calloc(1, sizeof *recovery.state);
     if (recovery.state == NULL)
         return -ENOMEM;

@@ -1,4 +1,4 @@
-#include "store/wal/recovery_internal.h"
+#include "store/wal/wal_recover_internal.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
@@ -58,7 +58,7 @@ static int finish_part(struct reader *reader)
     reader->done = part->offset + part->size;
     if (result < 0)
         return disk_is_device_error(result) ? read_blocks(reader, part->offset, part->size)
-                                              : result;
+                                            : result;
     reader->bytes_read += (uint32_t)result;
     memset(reader->image + part->offset + result, 0, part->size - (uint32_t)result);
     return 0;
@@ -118,7 +118,7 @@ static void give_back(struct reader *reader, uint64_t from)
     reader->begin = begin;
 }
 
-int reader_load(struct reader *reader, const struct wal_segment *segment,
+int reader_load(struct reader *reader, const struct log_file *segment,
                 struct wal_scan_segment *place, uint64_t from, uint64_t upto)
 {
     int error = 0;

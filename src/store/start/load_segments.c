@@ -1,8 +1,8 @@
 /* What a start finds: the manifest's segments, the index from the checkpoint and from what is
  * newer, and what nobody names any more.
  *
- *   manifest -> checkpoint -> directories of newer chunks -> the log (store_replay.c)
- *     -> a walk over the index: what is alive where -> orphans go (store_survey.c)
+ *   manifest -> checkpoint -> directories of newer chunks -> the log (replay_log.c)
+ *     -> a walk over the index: what is alive where -> orphans go (count_alive.c)
  *
  * Versions decide, so the order does not matter; the same write may be found twice, where a move
  * was under way. */
@@ -187,7 +187,7 @@ static uint32_t find_file(void *context, const struct checkpoint_file *file)
 static int suspect_twin(void *context, uint32_t partition, uint64_t hash,
                         const struct index_entry *entry)
 {
-    return store_suspect(context, (struct place){partition, hash, 0}, entry);
+    return store_suspect(context, (struct key_place){partition, hash, 0}, entry);
 }
 
 static int renew_index(struct store *store)
@@ -252,7 +252,7 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     scanning->records++;
     store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
     int others = index_put(store->index, partition, found->hash, &entry);
-    struct place place = {partition, found->hash, 0};
+    struct key_place place = {partition, found->hash, 0};
     return others <= 0 ? others : store_suspect(store, place, &entry);
 }
 

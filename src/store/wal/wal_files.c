@@ -20,19 +20,17 @@ static int table_grow(struct wal_table *table)
     if (table->capacity == 1u << LOCATION_FILE_BITS)
         return -ENFILE;
     uint32_t capacity = table->capacity == 0 ? TABLE_CAPACITY_MIN : 2 * table->capacity;
-    struct wal_segment **segments =
-        realloc(table->segments, capacity * sizeof(struct wal_segment *));
+    struct log_file **segments = realloc(table->segments, capacity * sizeof(struct log_file *));
     if (segments == NULL)
         return -ENOMEM;
-    memset(segments + table->capacity, 0,
-           (capacity - table->capacity) * sizeof(struct wal_segment *));
+    memset(segments + table->capacity, 0, (capacity - table->capacity) * sizeof(struct log_file *));
     table->segments = segments;
     table->capacity = capacity;
     return 0;
 }
 
 int wal_table_add(struct wal_table *table, const char *directory, uint32_t serial,
-                  struct wal_segment **ret_segment)
+                  struct log_file **ret_segment)
 {
     int error = table->count == table->capacity ? table_grow(table) : 0;
     if (error < 0)
@@ -41,7 +39,7 @@ int wal_table_add(struct wal_table *table, const char *directory, uint32_t seria
     while (table->segments[file] != NULL)
         file++;
     size_t path_size = strlen(directory) + WAL_NAME_SIZE;
-    struct wal_segment *segment = calloc(1, sizeof *segment + path_size);
+    struct log_file *segment = calloc(1, sizeof *segment + path_size);
     if (segment == NULL)
         return -ENOMEM;
     (void)snprintf(segment->path, path_size, "%s/wal-%08x", directory, serial);
@@ -54,7 +52,7 @@ int wal_table_add(struct wal_table *table, const char *directory, uint32_t seria
     return 0;
 }
 
-void wal_table_remove(struct wal_table *table, struct wal_segment *segment)
+void wal_table_remove(struct wal_table *table, struct log_file *segment)
 {
     assert(table->segments[segment->file] == segment);
     assert(!list_node_is_linked(&segment->node));
@@ -66,7 +64,7 @@ void wal_table_remove(struct wal_table *table, struct wal_segment *segment)
 void wal_table_close(struct wal_table *table, struct io *io)
 {
     for (uint32_t file = 0; file < table->capacity; file++) {
-        struct wal_segment *segment = table->segments[file];
+        struct log_file *segment = table->segments[file];
         if (segment == NULL || segment->handle < 0 || segment->pins > 0)
             continue;
         (void)disk_wait_close(io, segment->handle);
@@ -110,14 +108,14 @@ static struct wal_buffer *take_block(struct wal *wal, enum wal_buffer_kind kind)
 
 void wal_seal_segment(struct wal *wal)
 {
-    struct wal_segment *segment = wal->segment;
+    struct log_file *segment = wal->segment;
     assert(wal->open == NULL);
-    assert(segment->state == WAL_SEGMENT_OPEN);
+    assert(segment->state == LOG_FILE_OPEN);
     assert(segment->end + WAL_BLOCK_SIZE <= segment->size);
     (void)take_block(wal, WAL_BUFFER_SEAL);
     segment->end += WAL_BLOCK_SIZE;
     segment->records = wal->position_last - segment->header.last_before;
-    segment->state = WAL_SEGMENT_SEALED;
+    segment->state = LOG_FILE_SEALED;
     wal->segment = NULL;
 }
 
@@ -125,19 +123,19 @@ void wal_take_spare(struct wal *wal)
 {
     struct list_node *node = list_pop_front(&wal->spares);
     assert(node != NULL);
-    struct wal_segment *segment = container_of(node, struct wal_segment, node);
-    assert(segment->state == WAL_SEGMENT_SPARE);
+    struct log_file *segment = container_of(node, struct log_file, node);
+    assert(segment->state == LOG_FILE_SPARE);
     assert(segment->live == 0);
     wal->spare_count--;
     wal_judge_hindrance(wal);
-    segment->state = WAL_SEGMENT_OPEN;
+    segment->state = LOG_FILE_OPEN;
     segment->is_settled = false;
     segment->end = WAL_DATA_OFFSET;
     segment->records = 0;
     segment->killer_last = 0;
     segment->listed_last = 0;
     segment->is_dead = false;
-    segment->header = (struct wal_segment_header){
+    segment->header = (struct log_file_header){
         .state = WAL_HEADER_ACTIVE,
         .directory_id = wal->options.directory_id,
         .log_id = wal->options.log_id,
@@ -166,15 +164,15 @@ void wal_change_segment(struct wal *wal)
 /* ---- who is alive ---- */
 
 /* A newer header has to be durable that says up to where positions were given. */
-bool wal_segment_is_free(const struct wal *wal, const struct wal_segment *segment)
+bool log_file_is_free(const struct wal *wal, const struct log_file *segment)
 {
-    return segment->header.number < wal->number_durable && wal_segment_is_dead(wal, segment) &&
+    return segment->header.number < wal->number_durable && log_file_is_dead(wal, segment) &&
            segment->pins == 0;
 }
 
-void wal_segment_check(struct wal *wal, struct wal_segment *segment)
+void log_file_check(struct wal *wal, struct log_file *segment)
 {
-    if (segment->state != WAL_SEGMENT_SEALED || segment->live > 0 || segment->is_damaged ||
+    if (segment->state != LOG_FILE_SEALED || segment->live > 0 || segment->is_damaged ||
         segment->is_unreadable)
         return;
     if (!list_node_is_linked(&segment->node))
@@ -183,28 +181,28 @@ void wal_segment_check(struct wal *wal, struct wal_segment *segment)
 
 void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_position)
 {
-    struct wal_segment *segment = wal_table_find(&wal->table, location_file(location));
+    struct log_file *segment = wal_table_find(&wal->table, location_file(location));
     assert(segment->live > 0);
     assert(killer_position <= wal->position_last);
     segment->live--;
     segment->killer_last = max_u64(segment->killer_last, killer_position);
     if (segment->live > 0)
         return;
-    wal_segment_check(wal, segment);
+    log_file_check(wal, segment);
     wal_keep(wal);
 }
 
 int wal_pin_file(struct wal *wal, uint32_t file)
 {
-    struct wal_segment *segment = wal_table_find(&wal->table, file);
-    assert(segment->state == WAL_SEGMENT_OPEN || segment->state == WAL_SEGMENT_SEALED);
+    struct log_file *segment = wal_table_find(&wal->table, file);
+    assert(segment->state == LOG_FILE_OPEN || segment->state == LOG_FILE_SEALED);
     segment->pins++;
     return segment->handle;
 }
 
 void wal_unpin_file(struct wal *wal, uint32_t file)
 {
-    struct wal_segment *segment = wal_table_find(&wal->table, file);
+    struct log_file *segment = wal_table_find(&wal->table, file);
     assert(segment->pins > 0);
     segment->pins--;
     if (segment->pins == 0 && segment->live == 0)

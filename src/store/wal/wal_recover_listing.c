@@ -1,10 +1,10 @@
 /* Which files must be there: what the newest header lists, and what a clean shutdown told. */
-#include "store/wal/recovery_internal.h"
+#include "store/wal/wal_recover_internal.h"
 
 #include <inttypes.h>
 
-void recovery_note_header(struct recovery *recovery, const struct wal_segment_header *header,
-                          const uint8_t *block)
+void wal_recover_note_header(struct wal_recovery *recovery, const struct log_file_header *header,
+                             const uint8_t *block)
 {
     if (header->state == WAL_HEADER_ACTIVE && header->last_before < recovery->options->base)
         return; /* of another log: note_before_base */
@@ -18,17 +18,17 @@ void recovery_note_header(struct recovery *recovery, const struct wal_segment_he
     wal_listing_decode(block, &recovery->listing);
 }
 
-static bool is_segment(const struct wal_segment *segment)
+static bool is_segment(const struct log_file *segment)
 {
-    return segment->state == WAL_SEGMENT_SEALED && !segment->is_discarded;
+    return segment->state == LOG_FILE_SEALED && !segment->is_discarded;
 }
 
 /* Of a log that was emptied and removed before this one began: put back by somebody. */
-static void note_before_base(struct recovery *recovery)
+static void note_before_base(struct wal_recovery *recovery)
 {
     const struct wal_table *table = &recovery->state->table;
     for (uint32_t file = 0; file < table->count; file++) {
-        struct wal_segment *segment = table->segments[file];
+        struct log_file *segment = table->segments[file];
         if (!is_segment(segment) || segment->header.last_before >= recovery->options->base)
             continue;
         segment->is_dead = true;
@@ -38,14 +38,14 @@ static void note_before_base(struct recovery *recovery)
     }
 }
 
-void recovery_note_dead(struct recovery *recovery)
+void wal_recover_note_dead(struct wal_recovery *recovery)
 {
     const struct wal_table *table = &recovery->state->table;
     note_before_base(recovery);
     if (recovery->listing.flags != WAL_LISTING)
         return;
     for (uint32_t file = 0; file < table->count; file++) {
-        struct wal_segment *segment = table->segments[file];
+        struct log_file *segment = table->segments[file];
         segment->is_dead |= is_segment(segment) &&
                             segment->header.number < recovery->newest.number &&
                             !wal_listing_has(&recovery->listing, segment->header.number);
@@ -53,11 +53,11 @@ void recovery_note_dead(struct recovery *recovery)
 }
 
 /* As a segment, or by its mark. */
-static bool is_there(const struct recovery *recovery, uint64_t number)
+static bool is_there(const struct wal_recovery *recovery, uint64_t number)
 {
     const struct wal_table *table = &recovery->state->table;
     for (uint32_t file = 0; file < table->count; file++) {
-        const struct wal_segment *segment = table->segments[file];
+        const struct log_file *segment = table->segments[file];
         if (segment->mark == number || (is_segment(segment) && segment->header.number == number))
             return true;
     }
@@ -65,7 +65,7 @@ static bool is_there(const struct recovery *recovery, uint64_t number)
 }
 
 /* The newest header itself is gone: files that its list need not name may have gone before it. */
-static bool is_stale(const struct recovery *recovery)
+static bool is_stale(const struct wal_recovery *recovery)
 {
     const struct wal_table *table = &recovery->state->table;
     uint64_t newest = recovery->number_known;
@@ -74,7 +74,7 @@ static bool is_stale(const struct recovery *recovery)
     return newest > recovery->newest.number;
 }
 
-static void note_missing(struct recovery *recovery, uint64_t number)
+static void note_missing(struct wal_recovery *recovery, uint64_t number)
 {
     uint64_t last = recovery->newest.last_before;
     if (is_stale(recovery)) {
@@ -94,9 +94,9 @@ static void note_missing(struct recovery *recovery, uint64_t number)
     recovery->lost = max_u64(recovery->lost, max_u64(last, 1));
 }
 
-static void judge_listing(struct recovery *recovery, uint64_t proof)
+static void judge_listing(struct wal_recovery *recovery, uint64_t proof)
 {
-    const struct wal_segment_header *newest = &recovery->newest;
+    const struct log_file_header *newest = &recovery->newest;
     proof = max_u64(proof, recovery->last_known);
     bool is_proved = newest->last_before > 0 && proof >= newest->last_before;
     for (uint32_t i = 0; i < recovery->listing.count; i++) {
@@ -107,7 +107,7 @@ static void judge_listing(struct recovery *recovery, uint64_t proof)
     }
 }
 
-void recovery_judge_losses(struct recovery *recovery, uint64_t proof)
+void wal_recover_judge_losses(struct wal_recovery *recovery, uint64_t proof)
 {
     struct wal_recovered *found = &recovery->found;
     uint64_t known = recovery->last_known;

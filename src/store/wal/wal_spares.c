@@ -14,9 +14,9 @@
 
 static void task_done(struct io_op *op, int32_t result);
 
-static void write_mark(struct wal *wal, struct wal_segment *segment)
+static void write_mark(struct wal *wal, struct log_file *segment)
 {
-    struct wal_segment_header mark = {
+    struct log_file_header mark = {
         .state = WAL_HEADER_SPARE,
         .directory_id = wal->options.directory_id,
         .log_id = wal->options.log_id,
@@ -27,7 +27,7 @@ static void write_mark(struct wal *wal, struct wal_segment *segment)
         .number_durable = wal->keeper.is_recycling ? wal->number_durable : 0,
         .note = wal_note(wal),
     };
-    wal_segment_header_encode(&mark, NULL, wal->keeper.mark);
+    log_file_header_encode(&mark, NULL, wal->keeper.mark);
     io_write(wal->io, &wal->keeper.op, segment->handle, wal->keeper.mark, WAL_BLOCK_SIZE,
              WAL_MARK_OFFSET, IO_WRITE_DSYNC);
 }
@@ -64,7 +64,7 @@ static void write_zeros(struct wal *wal)
 static void start_task(struct wal *wal, enum wal_task task)
 {
     struct wal_keeper *keeper = &wal->keeper;
-    struct wal_segment *segment = keeper->segment;
+    struct log_file *segment = keeper->segment;
     keeper->task = task;
     keeper->op.done = task_done;
     switch (task) {
@@ -103,9 +103,9 @@ static void start_task(struct wal *wal, enum wal_task task)
 static void finish_spare(struct wal *wal)
 {
     struct wal_keeper *keeper = &wal->keeper;
-    struct wal_segment *segment = keeper->segment;
+    struct log_file *segment = keeper->segment;
     wal->stats.recycled += keeper->is_recycling;
-    segment->state = WAL_SEGMENT_SPARE;
+    segment->state = LOG_FILE_SPARE;
     list_push_back(&wal->spares, &segment->node);
     wal->spare_count++;
     start_task(wal, WAL_TASK_NONE);
@@ -127,7 +127,7 @@ static bool may_keep(const struct wal *wal, uint64_t count)
     return wal_sealed_bytes(wal) + more <= wal->spares_below;
 }
 
-static bool is_wanted(const struct wal *wal, const struct wal_segment *segment)
+static bool is_wanted(const struct wal *wal, const struct log_file *segment)
 {
     return !segment->is_discarded && segment->size == wal->options.segment_size &&
            may_keep(wal, wal->spare_count + 1);
@@ -135,12 +135,12 @@ static bool is_wanted(const struct wal *wal, const struct wal_segment *segment)
 
 static void finish_mark(struct wal *wal)
 {
-    struct wal_segment *segment = wal->keeper.segment;
+    struct log_file *segment = wal->keeper.segment;
     if (!wal->keeper.is_recycling || is_wanted(wal, segment)) {
         finish_spare(wal);
         return;
     }
-    segment->state = WAL_SEGMENT_MARKED;
+    segment->state = LOG_FILE_MARKED;
     list_push_back(&wal->marked, &segment->node);
     start_task(wal, WAL_TASK_NONE);
     wal_keep(wal);
@@ -148,7 +148,7 @@ static void finish_mark(struct wal *wal)
 
 static void finish_removed(struct wal *wal)
 {
-    struct wal_segment *segment = wal->keeper.segment;
+    struct log_file *segment = wal->keeper.segment;
     start_task(wal, WAL_TASK_NONE);
     wal_table_remove(&wal->table, segment);
     wal_keep(wal);
@@ -200,8 +200,8 @@ static bool is_known_full(const struct wal *wal)
 static void task_failed(struct wal *wal, int error)
 {
     struct wal_keeper *keeper = &wal->keeper;
-    struct wal_segment *segment = keeper->segment;
-    if (segment->state != WAL_SEGMENT_PREPARING || !is_full(error)) {
+    struct log_file *segment = keeper->segment;
+    if (segment->state != LOG_FILE_PREPARING || !is_full(error)) {
         start_task(wal, WAL_TASK_NONE);
         wal_fail(wal, error, "keeping segments");
         return;
@@ -210,7 +210,7 @@ static void task_failed(struct wal *wal, int error)
         start_task(wal, WAL_TASK_NONE);
         wal_table_remove(&wal->table, segment);
     } else {
-        segment->state = WAL_SEGMENT_LEAVING;
+        segment->state = LOG_FILE_LEAVING;
         start_task(wal, WAL_TASK_UNLINK);
     }
     note_full(wal, error);
@@ -320,7 +320,7 @@ static void prepare(struct wal *wal)
         note_full(wal, -ENOSPC);
         return;
     }
-    struct wal_segment *segment;
+    struct log_file *segment;
     int error = wal_table_add(&wal->table, wal->directory, wal->serial + 1, &segment);
     if (error < 0) {
         if (is_full(error))
@@ -330,7 +330,7 @@ static void prepare(struct wal *wal)
         return;
     }
     wal->serial++;
-    segment->state = WAL_SEGMENT_PREPARING;
+    segment->state = LOG_FILE_PREPARING;
     segment->size = wal->segment_size_next;
     wal->keeper.segment = segment;
     wal->keeper.zeroed = 0;
@@ -339,61 +339,61 @@ static void prepare(struct wal *wal)
     start_task(wal, WAL_TASK_CREATE);
 }
 
-static void leave(struct wal *wal, struct wal_segment *segment)
+static void leave(struct wal *wal, struct log_file *segment)
 {
     list_remove(&segment->node);
-    bool wants_mark = segment->state == WAL_SEGMENT_SEALED &&
-                      (is_wanted(wal, segment) || !wal_segment_is_unlisted(wal, segment));
-    wal->spare_count -= segment->state == WAL_SEGMENT_SPARE;
+    bool wants_mark = segment->state == LOG_FILE_SEALED &&
+                      (is_wanted(wal, segment) || !log_file_is_unlisted(wal, segment));
+    wal->spare_count -= segment->state == LOG_FILE_SPARE;
     wal_judge_hindrance(wal);
-    segment->state = WAL_SEGMENT_LEAVING;
+    segment->state = LOG_FILE_LEAVING;
     wal->keeper.segment = segment;
     wal->keeper.is_recycling = true;
     start_task(wal, wants_mark ? WAL_TASK_MARK : WAL_TASK_UNLINK);
 }
 
-static struct wal_segment *find_free(const struct wal *wal)
+static struct log_file *find_free(const struct wal *wal)
 {
     for (struct list_node *node = list_first(&wal->drained); node != NULL;
          node = list_next(&wal->drained, node)) {
-        struct wal_segment *segment = container_of(node, struct wal_segment, node);
-        if (wal_segment_is_free(wal, segment))
+        struct log_file *segment = container_of(node, struct log_file, node);
+        if (log_file_is_free(wal, segment))
             return segment;
     }
     return NULL;
 }
 
 /* A marked one whose mark nobody needs any more. */
-static struct wal_segment *find_marked(const struct wal *wal)
+static struct log_file *find_marked(const struct wal *wal)
 {
     for (struct list_node *node = list_first(&wal->marked); node != NULL;
          node = list_next(&wal->marked, node)) {
-        struct wal_segment *segment = container_of(node, struct wal_segment, node);
-        if (wal_segment_is_unlisted(wal, segment))
+        struct log_file *segment = container_of(node, struct log_file, node);
+        if (log_file_is_unlisted(wal, segment))
             return segment;
     }
     return NULL;
 }
 
-struct wal_segment *wal_surplus(const struct wal *wal)
+struct log_file *wal_surplus(const struct wal *wal)
 {
     return may_keep(wal, wal->spare_count)
                ? NULL
-               : container_of(list_last(&wal->spares), struct wal_segment, node);
+               : container_of(list_last(&wal->spares), struct log_file, node);
 }
 
-static struct wal_segment *find_surplus(const struct wal *wal)
+static struct log_file *find_surplus(const struct wal *wal)
 {
-    struct wal_segment *last = wal_surplus(wal);
-    return last != NULL && wal_segment_is_unlisted(wal, last) ? last : NULL;
+    struct log_file *last = wal_surplus(wal);
+    return last != NULL && log_file_is_unlisted(wal, last) ? last : NULL;
 }
 
 /* Nothing old is touched before the new generation's first header says where the old one ended. */
-static struct wal_segment *find_leaving(const struct wal *wal)
+static struct log_file *find_leaving(const struct wal *wal)
 {
     if (!wal->has_begun)
         return NULL;
-    struct wal_segment *segment = find_free(wal);
+    struct log_file *segment = find_free(wal);
     if (segment == NULL)
         segment = find_marked(wal);
     return segment != NULL ? segment : find_surplus(wal);
@@ -401,8 +401,7 @@ static struct wal_segment *find_leaving(const struct wal *wal)
 
 bool wal_is_clearing(const struct wal *wal)
 {
-    bool is_leaving =
-        wal->keeper.segment != NULL && wal->keeper.segment->state == WAL_SEGMENT_LEAVING;
+    bool is_leaving = wal->keeper.segment != NULL && wal->keeper.segment->state == LOG_FILE_LEAVING;
     return is_leaving || find_free(wal) != NULL || find_marked(wal) != NULL;
 }
 
@@ -410,7 +409,7 @@ void wal_keep(struct wal *wal)
 {
     if (wal->keeper.task != WAL_TASK_NONE || wal->failed != 0 || wal->is_shutting)
         return;
-    struct wal_segment *segment = find_leaving(wal);
+    struct log_file *segment = find_leaving(wal);
     if (segment != NULL)
         leave(wal, segment);
     else if (wal->spare_count < (wal->is_held || wal->options.is_brief ? 1 : WAL_SPARES_WANTED))
