@@ -1,6 +1,6 @@
 /* bound: the server that does nothing but answer. What it reaches bounds what a server with a store
  * can reach. */
-#include "node/threads.h"
+#include "threads.h"
 
 #include "../common/options.h"
 

@@ -1,4 +1,4 @@
-#include "node/threads.h"
+#include "threads.h"
 
 #include "../common/cpu.h"
 

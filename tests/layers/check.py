@@ -3,8 +3,8 @@
 
     check.py [--root DIR] [--objects DIR]
 
-base <- io <- {proto, store, cluster} <- shard <- net <- main, store <- admin (the offline tools),
-bpf <- net, and nothing else. `--objects` names a build's objects (build/release/src): they show
+base <- io <- {proto, store, cluster} <- shard <- net <- node <- main, store <- admin (the offline
+tools), bpf <- net, and nothing else; within store, net and admin the floors of FLOORS. `--objects` names a build's objects (build/release/src): they show
 mutable state at file scope, which is forbidden.
 `self_test.py` plants a violation of each rule and asserts that it is found.
 """
@@ -17,6 +17,30 @@ import sys
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 
+# The floors of src, from the bottom up. A folder may include its own files and those of every floor
+# below, within the bounds of LAYERS; folders of one floor know nothing of each other.
+FLOORS = {
+    "store": [
+        ["store/disk", "store/record", "store/memory"],
+        ["store/wal", "store/segment", "store/catalog", "store/value"],
+        ["store/mover"],
+        ["store/scrub"],
+        ["store"],
+        ["store/start"],
+        ["store/reshard"],
+    ],
+    "net": [
+        ["net/steer", "net/watch"],
+        ["net/client"],
+        ["net/binary", "net/http", "net/peer"],
+        ["net"],
+    ],
+    "admin": [
+        ["admin/read"],
+        ["admin"],
+    ],
+}
+
 # layer: the layers it may include, besides its own
 LAYERS = {
     "base": set(),
@@ -26,8 +50,9 @@ LAYERS = {
     "cluster": {"base", "io", "minivault"},
     "shard": {"base", "io", "minivault", "proto", "store", "cluster"},
     "net": {"base", "io", "minivault", "proto", "store", "cluster", "shard", "bpf", "build"},
+    "node": {"base", "io", "minivault", "proto", "store", "cluster", "shard", "net"},
     "admin": {"base", "io", "minivault", "store"},
-    "main": {"base", "io", "minivault", "proto", "store", "cluster", "shard", "net"},
+    "main": {"base", "io", "minivault", "proto", "store", "cluster", "shard", "net", "node"},
     "minivault": set(),
     "bpf": set(),  # runs in the kernel
 }
@@ -37,8 +62,8 @@ LIBRARIES = {
     r"liburing(\.h|/.*)": r"src/io/io_uring\w*\.[ch]",
     r"linux/io_uring\.h": r"src/io/io_uring\w*\.[ch]",
     r"zstd(_\w+)?\.h": r"src/base/compress\.c",
-    r"sodium(\.h|/.*)": r"src/\w+/\w+\.c",
-    r"bpf/(?!steer\.h$).*|build/.*|linux/bpf\.h": r"src/net/steer\.c",
+    r"sodium(\.h|/.*)": r"src/[\w/]+\.c",
+    r"bpf/(?!steer\.h$).*|build/.*|linux/bpf\.h": r"src/net/steer/steer\.c",
     r"xxhash\.h": r"src/base/\w+\.[ch]",
     r"isa-l(\.h|/.*)": r"src/base/\w+\.c",
     r"llhttp\.h": r"src/proto/\w+\.c",
@@ -85,12 +110,32 @@ def layer_of(path):
     return path.parts[1] if len(path.parts) > 2 else "main"
 
 
+def floor_of(folder, layer):
+    """The folder's place in its layer, from the bottom up; None: the layer has one floor."""
+    for floor, folders in enumerate(FLOORS.get(layer, [])):
+        if folder in folders:
+            return floor
+    return None
+
+
+def check_floor(folder, layer, name):
+    """Whether a file of the folder may include the file `name` of its own layer."""
+    other = "/".join(name.split("/")[:-1])
+    if other == folder:
+        return True
+    mine, its = floor_of(folder, layer), floor_of(other, layer)
+    return mine is not None and its is not None and its < mine
+
+
 def check_includes(path, text):
     layer = layer_of(path)
     if layer not in LAYERS:
         yield f"{path}: no layer is called '{layer}'"
         return
     allowed = LAYERS[layer] | {layer}
+    folder = "/".join(path.parts[1:-1])
+    if path.parts[0] == "src" and layer in FLOORS and floor_of(folder, layer) is None:
+        yield f"{path}: no floor has the folder '{folder}'"
     for number, line in enumerate(text.splitlines(), 1):
         match = INCLUDE.match(line)
         if not match:
@@ -100,6 +145,9 @@ def check_includes(path, text):
             yield f'{path}:{number}: "{name}" is not written from src/ or include/'
         elif kind == '"' and "/" in name and name.split("/")[0] not in allowed:
             yield f"{path}:{number}: {layer} must not include {name}"
+        elif kind == '"' and name.split("/")[0] == layer and path.parts[0] == "src" and \
+                not check_floor(folder, layer, name):
+            yield f"{path}:{number}: {folder} must not include {name}, which is not below it"
         elif name.endswith(".c"):
             yield f"{path}:{number}: includes the source {name}"
 

@@ -24,11 +24,12 @@ CLEAN = {
     "src/flags.h": '#include "base/list.h"\n',
     "src/admin/admin.c": '#include "admin/admin.h"\n#include "store/wal.h"\n#include "io/io.h"\n',
     "src/admin/admin.h": '#include "base/list.h"\n',
-    "src/admin/admin_files.c": "int f(void)\n{\n    return open(0, 0);\n}\n",
+    "src/admin/read/admin_files.c": "int f(void)\n{\n    return open(0, 0);\n}\n",
     "include/minivault/protocol.h": "enum { A };\n",
     "bpf/steer.h": "#include <stdint.h>\n",
-    "src/net/steer.h": '#include "bpf/steer.h"\n',
-    "src/net/steer.c": '#include "build/bpf/steer.skel.h"\n#include "net/steer.h"\n',
+    "src/net/steer/steer.h": '#include "bpf/steer.h"\n',
+    "src/net/steer/steer.c": '#include "build/bpf/steer.skel.h"\n'
+                             '#include "net/steer/steer.h"\n',
 }
 
 # name, file, content, what the complaint says
@@ -48,6 +49,16 @@ PLANTED = [
     ("main_includes_admin", "src/main.c", '#include "admin/admin.h"\n', "main must not"),
     ("disk_around_io", "src/admin/a.c", "int f(void)\n{\n    return pread(0, 0, 0, 0);\n}\n",
      "goes around io.h"),
+    ("wal_includes_mover", "src/store/wal/a.c", '#include "store/mover/mover.h"\n',
+     "store/wal must not include store/mover/mover.h"),
+    ("wal_includes_segment", "src/store/wal/a.h", '#include "store/segment/segments.h"\n',
+     "store/wal must not include store/segment/segments.h"),
+    ("wal_includes_store", "src/store/wal/a.c", '#include "store/store.h"\n',
+     "store/wal must not include store/store.h"),
+    ("http_includes_binary", "src/net/http/a.c", '#include "net/binary/request.h"\n',
+     "net/http must not include"),
+    ("net_includes_node", "src/net/a.c", '#include "node/loop.h"\n', "net must not include"),
+    ("unknown_folder", "src/store/misc/a.c", "\n", "no floor has the folder 'store/misc'"),
     ("relative_include", "src/store/a.c", '#include "wal.h"\n', "not written from src/"),
     ("included_source", "src/store/a.c", '#include "store/wal.c"\n', "includes the source"),
     ("unknown_layer", "src/util/a.c", "\n", "no layer is called 'util'"),

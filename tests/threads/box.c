@@ -1,4 +1,4 @@
-#include "node/threads.h"
+#include "threads.h"
 
 #include "base/assert.h"
 #include "shard/mailbox.h"

@@ -1,6 +1,6 @@
 /* A histogram that one thread writes while another reads: what is read only grows, and in the end
  * it is everything. */
-#include "node/threads.h"
+#include "threads.h"
 
 #include "base/assert.h"
 #include "base/histogram.h"

@@ -4,7 +4,7 @@
  * Nobody really sleeps here, so that there are many rounds, and the sleeper waits a little longer
  * after each round that it was too early in, and less after the others, so that both meet. Without
  * the fences in src/shard/post.c some of the rounds are lost on a machine with two processors. */
-#include "node/threads.h"
+#include "threads.h"
 
 #include "base/assert.h"
 #include "shard/post.h"

@@ -6,7 +6,7 @@
  * clock: when the whole process is stopped for a while, so are they.
  *
  * Exit code: 0, 1 when a test failed; a failed assertion aborts. */
-#include "node/threads.h"
+#include "threads.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  * what they were until it is answered (its asker then overwrites and frees them, so that a late
  * read is a race or a use after free); a place of a common lease is held meanwhile, and there are
  * never more; the way down ends for all. */
-#include "node/threads.h"
+#include "threads.h"
 
 #include "base/assert.h"
 #include "base/list.h"

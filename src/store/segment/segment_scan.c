@@ -2,7 +2,6 @@
 #include "store/disk/wait.h"
 
 #include "base/assert.h"
-#include "store/wal/wal_recover_internal.h"
 #include "store/segment/segments.h"
 
 #include <errno.h>
