@@ -81,7 +81,7 @@ WORLD_CALL = re.compile(rf"(?<![\w.>])(?:{WORLD_CALLS})\(")
 WORLD_EXEMPT = {
     "src/main.c",      # the edge
     "src/node/secret.c",    # and what it reads there
-    "src/node/reload.c",
+    "src/node/settings.c",
     "src/base/log.c",  # a line to stderr, with the wall clock's time
     "src/admin/read/admin_files.c",  # files for reading, that a server has closed
     "src/net/steer/steer.c", # loads a program into the kernel
