@@ -101,9 +101,9 @@ typedef int unit_need(void *context, uint64_t offset, uint64_t size, const uint8
 struct unit_scan {
     /* The caller's. */
     struct unit_file file;
-    uint64_t at;          /* the next unit */
-    bool has_heads_only;  /* of a chunk, its directory is enough */
-    bool trusts_records;  /* a batch's checksum is not verified: the reader looks at each record's */
+    uint64_t at;         /* the next unit */
+    bool has_heads_only; /* of a chunk, its directory is enough */
+    bool trusts_records; /* a batch's checksum is not verified: the reader looks at each record's */
     unit_need *need;
     void *context;
     /* Of the last step. */
