@@ -1,7 +1,7 @@
 /* What a node is configured with. Every limit stands here once; docs/operations.md tells them to
  * operators. */
-#ifndef MINIVAULT_NET_CONFIG_H
-#define MINIVAULT_NET_CONFIG_H
+#ifndef MINIVAULT_NODE_CONFIG_H
+#define MINIVAULT_NODE_CONFIG_H
 
 #include "base/log.h"
 #include "base/units.h"

@@ -2,8 +2,8 @@
  * between shards, and what each tells the others of itself.
  *
  * Opened before the shards' threads begin, closed after they have ended. */
-#ifndef MINIVAULT_NET_NODE_H
-#define MINIVAULT_NET_NODE_H
+#ifndef MINIVAULT_NODE_NODE_H
+#define MINIVAULT_NODE_NODE_H
 
 #include "base/log.h"
 #include "node/config.h"

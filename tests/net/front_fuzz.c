@@ -140,7 +140,7 @@ static size_t step(struct front *front, const uint8_t *data, size_t size)
     case 0:
     case 1:
         hang_up(client, false);
-        uint16_t port = data[1] % 10 == 0 ? HTTP_PORT : server_port(front->server.server);
+        uint16_t port = data[1] % 10 == 0 ? HTTP_PORT : loop_port(front->server.server);
         client->peer = sim_connect(front->server.io, port, changed, client);
         return 2;
     case 2:
@@ -190,7 +190,7 @@ static void require_service(struct front *front)
 static void require_nothing_left(struct front *front)
 {
     uint64_t end_ns = sim_now_ns(front->server.sim) + PATIENCE_NS;
-    const struct server *server = front->server.server;
+    const struct loop *server = front->server.server;
     while (server->connection_count > 0 && sim_now_ns(front->server.sim) < end_ns)
         pass_some(front, 1);
     REQUIRE(server->connection_count == 0);

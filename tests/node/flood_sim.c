@@ -76,7 +76,7 @@ static void run(uint64_t seed, enum wal_durability durability)
     sim_server_open(&bench);
     for (uint32_t i = 0; i < PEERS; i++) {
         make_requests(&peers[i], i);
-        peers[i].peer = sim_connect(bench.io, server_port(bench.server), changed, &peers[i]);
+        peers[i].peer = sim_connect(bench.io, loop_port(bench.server), changed, &peers[i]);
         send_more(&peers[i]);
     }
     uint64_t give_up_ns = sim_now_ns(bench.sim) + 60 * NS_PER_S;

@@ -1,4 +1,4 @@
-#include "node/reload.h"
+#include "node/settings.h"
 
 #include "node/secret.h"
 
@@ -50,7 +50,7 @@ static int parse(const char *text, struct config *ret_config, char *ret_error)
 {
     config_init_defaults(ret_config);
     ret_error[0] = '\0';
-    return reload_parse(text, strlen(text), ret_config, ret_error);
+    return settings_parse(text, strlen(text), ret_config, ret_error);
 }
 
 Test(reload, settings_are_lines_of_name_and_value)
@@ -94,8 +94,8 @@ Test(reload, what_is_not_text_is_refused)
     char error[FLAGS_ERROR_SIZE], text[1000];
     config_init_defaults(&config);
     memset(text, 'x', sizeof text);
-    cr_assert_eq(reload_parse(text, sizeof text, &config, error), -EINVAL);
-    cr_assert_eq(reload_parse("log-level\0= debug\n", 18, &config, error), -EINVAL);
+    cr_assert_eq(settings_parse(text, sizeof text, &config, error), -EINVAL);
+    cr_assert_eq(settings_parse("log-level\0= debug\n", 18, &config, error), -EINVAL);
 }
 
 Test(reload, a_file_that_is_wrong_changes_nothing)
@@ -108,12 +108,12 @@ Test(reload, a_file_that_is_wrong_changes_nothing)
     config_init_defaults(&config);
     config.settings_file = path;
     write_file(path, "slowlog = 9\nlog-level = loud\n", 29);
-    cr_assert_eq(reload_settings(&config, "; so what", &book.log), -EINVAL);
+    cr_assert_eq(settings_read(&config, "; so what", &book.log), -EINVAL);
     cr_assert_eq(config.slowlog_ns, 0, "not even its first line");
     cr_assert_not_null(strstr(book.said, "line 2"), "%s", book.said);
     cr_assert_not_null(strstr(book.said, "; so what\n"), "%s", book.said);
     cr_assert_eq(unlink(path), 0);
-    cr_assert_eq(reload_settings(&config, "", &book.log), -ENOENT);
+    cr_assert_eq(settings_read(&config, "", &book.log), -ENOENT);
 }
 
 static bool is_right(const struct auth *auth, const char *attempt)
@@ -125,7 +125,7 @@ Test(reload, takes_what_files_say_now_and_flags_where_they_say_nothing)
 {
     struct book book;
     char settings[64], secret[64];
-    struct reload reload;
+    struct settings reload;
     book_init(&book);
     new_path(settings);
     new_path(secret);
@@ -137,7 +137,7 @@ Test(reload, takes_what_files_say_now_and_flags_where_they_say_nothing)
     struct config now = given;
     write_file(secret, "first\n", 6);
     write_file(settings, "log-level = debug\n", 18);
-    reload_all(&given, &now, &book.log, &reload);
+    settings_reload(&given, &now, &book.log, &reload);
     cr_assert_eq(book.log.level_min, LOG_DEBUG);
     cr_assert_eq(reload.slowlog_ns, 5 * NS_PER_MS);
     cr_assert(is_right(&reload.auth, "first"));
@@ -145,7 +145,7 @@ Test(reload, takes_what_files_say_now_and_flags_where_they_say_nothing)
 
     write_file(secret, "second", 6);
     write_file(settings, "slowlog = 0\n", 12);
-    reload_all(&given, &now, &book.log, &reload);
+    settings_reload(&given, &now, &book.log, &reload);
     cr_assert_eq(book.log.level_min, LOG_INFO, "the file says it no more: as the flags say");
     cr_assert_eq(reload.slowlog_ns, 0);
     cr_assert(is_right(&reload.auth, "second"));
@@ -154,7 +154,7 @@ Test(reload, takes_what_files_say_now_and_flags_where_they_say_nothing)
     write_file(secret, "", 0);
     write_file(settings, "slowlog = x\n", 12);
     book.said[0] = '\0';
-    reload_all(&given, &now, &book.log, &reload);
+    settings_reload(&given, &now, &book.log, &reload);
     cr_assert(is_right(&reload.auth, "second"), "the old one stays");
     cr_assert_not(is_right(&reload.auth, ""));
     cr_assert_eq(reload.slowlog_ns, 0, "and the old settings");

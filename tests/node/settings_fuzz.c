@@ -3,8 +3,8 @@
  * 1. Nothing beyond the text is read: it lies alone on the heap, without a byte behind it.
  * 2. What is refused says why in a text that ends; what is taken is within the flags' ranges.
  * 3. Nothing but settings changes: neither the secret nor what only a start may set. */
+#include "node/settings.h"
 #include "tests/support/fuzz.h"
-#include "node/reload.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(error, 'x', sizeof error);
     config_init_defaults(&given);
     struct config config = given;
-    int result = reload_parse((const char *)text, size, &config, error);
+    int result = settings_parse((const char *)text, size, &config, error);
     free(text);
     if (result < 0) {
         REQUIRE(memchr(error, '\0', sizeof error) != NULL && strncmp(error, "line ", 5) == 0);

@@ -25,7 +25,7 @@ struct node_bench {
     struct log log;
     struct node *node;
     struct io *ios[NODE_SHARDS];
-    struct server *servers[NODE_SHARDS];
+    struct loop *servers[NODE_SHARDS];
     bool is_stuck[NODE_SHARDS]; /* its turn is left out */
 };
 
@@ -58,20 +58,20 @@ static inline void node_bench_open_with(struct node_bench *bench, uint64_t seed,
     bench->sim = sim_create(seed);
     bench->disk = sim_disk_create(bench->sim);
     node_bench_configure(&bench->config, value_file_min);
-    server_io_options(&bench->config, NODE_SHARDS, &options);
+    loop_io_options(&bench->config, NODE_SHARDS, &options);
     cr_assert_eq(node_open(&bench->config, &bench->log, NODE_SHARDS, &bench->node), 0);
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
         sim_host_open(bench->sim, bench->disk, &options, &bench->ios[i]);
-    cr_assert_eq(server_prepare(bench->ios[0], bench->node), 0);
+    cr_assert_eq(loop_prepare(bench->ios[0], bench->node), 0);
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
-        cr_assert_eq(server_create(bench->ios[i], bench->node, i, &bench->servers[i]), 0);
+        cr_assert_eq(loop_create(bench->ios[i], bench->node, i, &bench->servers[i]), 0);
     for (uint32_t i = 0; i < NODE_SHARDS; i++) {
-        int descriptors[SERVER_LISTENERS_MAX];
-        cr_assert_eq(server_listen(bench->servers[i], port, descriptors), 0);
-        port = server_port(bench->servers[0]);
+        int descriptors[LISTENERS_MAX];
+        cr_assert_eq(loop_listen(bench->servers[i], port, descriptors), 0);
+        port = loop_port(bench->servers[0]);
     }
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
-        server_begin(bench->servers[i], NULL);
+        loop_begin(bench->servers[i], NULL);
 }
 
 static inline void node_bench_open(struct node_bench *bench)
@@ -84,7 +84,7 @@ static inline void node_bench_close(struct node_bench *bench)
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
         io_close(bench->ios[i]);
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
-        server_close(bench->servers[i]);
+        loop_close(bench->servers[i]);
     node_close(bench->node);
     sim_free(bench->sim);
 }
@@ -93,7 +93,7 @@ static inline void node_bench_pass(struct node_bench *bench)
 {
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
         if (!bench->is_stuck[i])
-            cr_assert_eq(server_pass(bench->servers[i]), 0);
+            cr_assert_eq(loop_pass(bench->servers[i]), 0);
 }
 
 static inline void node_bench_run(struct node_bench *bench, uint64_t duration_ns)
@@ -194,7 +194,7 @@ static inline void node_bench_set(struct node_bench *bench, uint8_t key, uint32_
     store_u32(request + 4, value_size);
     request[8] = 0;
     memset(request + 9, key, value_size);
-    node_peer_open(bench, &peer, server_port(bench->servers[0]), 0, MINIVAULT_ANSWER_HEADER_SIZE);
+    node_peer_open(bench, &peer, loop_port(bench->servers[0]), 0, MINIVAULT_ANSWER_HEADER_SIZE);
     node_peer_send(bench, &peer, request, 9 + value_size);
     cr_assert(node_peer_wait(bench, &peer, MINIVAULT_ANSWER_HEADER_SIZE, NODE_PATIENCE_NS));
     cr_assert_eq(peer.received[0], MINIVAULT_OK);

@@ -92,7 +92,7 @@ static void send_done(struct io_op *op, int32_t result)
 {
     struct connection *connection =
         container_of(container_of(op, struct io_send, op), struct connection, output.send);
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection->send_begun_ns = 0;
     output_sent(&connection->output, &server->outputs);
     if (result < 0)
@@ -109,7 +109,7 @@ static void send_done(struct io_op *op, int32_t result)
  * small pieces. */
 static bool is_held(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     uint64_t now_ns = io_now_ns(server->io);
     bool is_new = connection->held_ns == 0;
     if (connection->asked_count == 0 || !output_may_send(&connection->output, &server->outputs) ||
@@ -127,7 +127,7 @@ static bool is_held(struct connection *connection)
 
 static void send_ready(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     if (connection->broken || connection->state > CONNECTION_FINISHING || is_held(connection))
         return;
     uint32_t count = output_gather(&connection->output, &server->outputs);
@@ -170,7 +170,7 @@ static void control_done(struct io_op *op, int32_t result)
 
 static void begin_linger(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection_set_state(connection, CONNECTION_LINGERING);
     connection->begun_ns = io_now_ns(server->io);
     connection->arrived = 0;
@@ -180,7 +180,7 @@ static void begin_linger(struct connection *connection)
 
 static void begin_closing(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection_set_state(connection, CONNECTION_CLOSING);
     io_cancel(server->io, &connection->receive);
     io_cancel(server->io, &connection->output.send.op);
@@ -188,7 +188,7 @@ static void begin_closing(struct connection *connection)
 
 static void put_away(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     unlink_node(&connection->all_node);
     unlink_node(&connection->dirty_node);
     unlink_node(&connection->waiting_node);
@@ -203,7 +203,7 @@ static void put_away(struct connection *connection)
 
 void connection_free(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection_set_waits(connection, false);
     upload_free(connection);
     download_free_all(connection);
@@ -278,7 +278,7 @@ void connection_advance(struct connection *connection)
  * others wait for the memory that its answers hold. */
 static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
 {
-    const struct server *server = connection->server;
+    const struct loop *server = connection->server;
     const struct output_shared *outputs = &server->outputs;
     bool is_large = !list_is_empty(&connection->downloads);
     bool is_short =
@@ -289,7 +289,7 @@ static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
 
 void connection_tick(struct connection *connection, uint64_t now_ns)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     if (reads_nothing(connection, now_ns) && connection->state != CONNECTION_CLOSING) {
         log_info(connection->server->log, "a connection is closed: it does not read its answers");
         metrics_add(&server->metrics.errors[METRICS_ERROR_UNREAD], 1);
@@ -319,7 +319,7 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
     }
 }
 
-void connection_open(struct server *server, const struct protocol *protocol, int socket)
+void connection_open(struct loop *server, const struct protocol *protocol, int socket)
 {
     struct connection *connection = pool_get(&server->connections);
     assert(connection != NULL); /* there are as many as sockets */

@@ -55,7 +55,7 @@ static void head_done(struct io_op *op, int32_t result);
  * in leased buffers, to be copied, by the time it is known to be a value. */
 static bool arm_head(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     bool is_between = connection->state == CONNECTION_OPEN && connection->upload == NULL &&
                       connection->skip.left == 0 && input_size(&connection->input) == 0;
     if (!connection->expects_value || !is_between)
@@ -114,7 +114,7 @@ static void overflow(struct connection *connection, uint64_t more)
 
 static void keep(struct connection *connection, const uint8_t *data, uint64_t size)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     if (size == 0 || connection->state != CONNECTION_OPEN)
         return;
     if (input_append(&connection->input, data, size, &server->input_bytes,
@@ -154,7 +154,7 @@ static void take_bytes(struct connection *connection, const uint8_t *data, uint6
 /* Bytes have come. A request that has to wait arrived before that. */
 static void note_arrival(struct connection *connection, uint64_t size)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection->arrived += size;
     metrics_add(&server->metrics.values[METRICS_RECEIVED_BYTES], size);
     if (!connection_is_waiting(connection))

@@ -70,7 +70,7 @@ bool http_body_end(struct connection *connection)
 
 static bool append(struct connection *connection, const uint8_t *data, uint64_t size)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     return size == 0 || input_append(&connection->http->collected, data, size, &server->input_bytes,
                                      server->input_bytes_max) == 0;
 }

@@ -9,7 +9,7 @@
 /* A shard says each tick that its ring has turned; more is given for a busy machine. */
 #define LIVE_NS (4 * CONFIG_TICK_NS)
 
-bool server_is_live(const struct server *server)
+bool server_is_live(const struct loop *server)
 {
     uint64_t now_ns = io_now_ns(server->io);
     for (uint32_t i = 0; i < server->shard.count; i++) {
@@ -22,25 +22,25 @@ bool server_is_live(const struct server *server)
 
 /* ---- the checks: whether this one is all right ---- */
 
-static bool is_serving(const struct server *server, const struct node_report *report)
+static bool is_serving(const struct loop *server, const struct node_report *report)
 {
     (void)server;
     return !report->is_draining;
 }
 
-static bool is_writing(const struct server *server, const struct node_report *report)
+static bool is_writing(const struct loop *server, const struct node_report *report)
 {
     (void)server;
     return report->failed == 0;
 }
 
-static bool is_live(const struct server *server, const struct node_report *report)
+static bool is_live(const struct loop *server, const struct node_report *report)
 {
     (void)report;
     return server_is_live(server);
 }
 
-static bool has_space(const struct server *server, const struct node_report *report)
+static bool has_space(const struct loop *server, const struct node_report *report)
 {
     (void)server;
     uint64_t needed = min_u64(CONFIG_READY_DISK_MIN, report->store.disk_total / 100);
@@ -49,7 +49,7 @@ static bool has_space(const struct server *server, const struct node_report *rep
 
 static const struct check {
     const char *name;
-    bool (*is_good)(const struct server *server, const struct node_report *report);
+    bool (*is_good)(const struct loop *server, const struct node_report *report);
 } checks[] = {
     {"draining", is_serving},
     {"log", is_writing},
@@ -59,7 +59,7 @@ static const struct check {
 
 #define CHECKS_COUNT (sizeof checks / sizeof checks[0])
 
-const char *checks_run(struct server *server, char *ret_text)
+const char *checks_run(struct loop *server, char *ret_text)
 {
     struct node_report report;
     const char *failing = NULL;

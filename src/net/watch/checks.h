@@ -5,15 +5,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct server;
+struct loop;
 
 /* Whether every shard's ring has turned of late. */
-bool server_is_live(const struct server *server);
+bool server_is_live(const struct loop *server);
 
 #define CHECKS_TEXT_MAX 256u
 
 /* Returns the name of the first check that fails; NULL: ready. *ret_text, CHECKS_TEXT_MAX bytes:
  * "name ok, name failed, ...". */
-const char *checks_run(struct server *server, char *ret_text);
+const char *checks_run(struct loop *server, char *ret_text);
 
 #endif

@@ -12,7 +12,7 @@
 #define MINIVAULT_VERSION "unknown"
 #endif
 
-void server_report(struct server *server, struct node_report *ret_report)
+void server_report(struct loop *server, struct node_report *ret_report)
 {
     *ret_report = (struct node_report){
         .connections = server->connection_count,
@@ -98,7 +98,7 @@ static void add(struct node_report *sum, const struct node_report *other)
 }
 
 /* This shard's is of now, the others' of their last tick. */
-void server_node_report(struct server *server, struct node_report *ret_sum)
+void server_node_report(struct loop *server, struct node_report *ret_sum)
 {
     server_report(server, ret_sum);
     for (uint32_t i = 0; i < server->shard.count; i++) {
@@ -120,7 +120,7 @@ static const char *health_status(const struct node_report *report)
 }
 
 /* Clients of the reference decode "goroutines": it is the number of shard threads. */
-uint32_t health_text(struct server *server, char *buffer)
+uint32_t health_text(struct loop *server, char *buffer)
 {
     struct node_report report;
     server_node_report(server, &report);
@@ -162,7 +162,7 @@ uint32_t health_text(struct server *server, char *buffer)
     return (uint32_t)size;
 }
 
-uint32_t hello_text(const struct server *server, char *buffer)
+uint32_t hello_text(const struct loop *server, char *buffer)
 {
     int size =
         snprintf(buffer, HEALTH_TEXT_MAX,

@@ -49,7 +49,7 @@ static void publish_background(struct metrics *metrics, const struct store_stats
     metrics_set(metrics, METRICS_MENDED, scrub->mended);
 }
 
-void server_publish(struct server *server)
+void server_publish(struct loop *server)
 {
     struct metrics *metrics = &server->metrics;
     struct node_report report;
@@ -70,7 +70,7 @@ void server_publish(struct server *server)
         slowlog_tick(server->outputs.books.slowlog, io_now_ns(server->io));
 }
 
-void server_reload(struct server *server, const struct reload *reload)
+void loop_apply(struct loop *server, const struct settings *reload)
 {
     struct account_books *books = &server->outputs.books;
     server->auth = reload->auth;
@@ -100,7 +100,7 @@ static struct metrics_node describe_node(const struct node *node, struct steer_c
     return described;
 }
 
-uint32_t stats_text(struct server *server, char *buffer)
+uint32_t stats_text(struct loop *server, char *buffer)
 {
     const struct node *node = server->node;
     struct steer_counters counters;
@@ -136,7 +136,7 @@ static uint8_t *collect(struct metrics_text *text, size_t offset, size_t *ret_si
     return memory;
 }
 
-uint8_t *server_metrics(struct server *server, enum metrics_format format, size_t offset,
+uint8_t *server_metrics(struct loop *server, enum metrics_format format, size_t offset,
                         size_t *ret_size)
 {
     const struct node *node = server->node;

@@ -11,7 +11,7 @@
  * log segment: the log keeps nothing, and the segment that is emptied soonest is moved first, since
  * deletes wait for it. No room for a job (tight): small ones, and whatever frees something. */
 #include "store/mover/mover_internal.h"
-#include "store/wal/wal_format.h"
+#include "store/unit/wal_format.h"
 
 /* Compaction begins beyond this part of all bytes. */
 #define DEAD_SHARE 7u

@@ -16,13 +16,13 @@ static void open_small(struct node_bench *bench, struct node_peer *peers, uint64
     node_bench_open_with(bench, 1, FILE_MIN);
     node_bench_set(bench, key, 1);
     uint64_t size = SMALL * (MINIVAULT_ANSWER_HEADER_SIZE + 1u);
-    node_peer_open(bench, &peer, server_port(bench->servers[0]), 0, size);
+    node_peer_open(bench, &peer, loop_port(bench->servers[0]), 0, size);
     node_peer_get(bench, &peer, key, SMALL);
     cr_assert(node_peer_wait(bench, &peer, size, NODE_PATIENCE_NS));
     node_peer_close(&peer);
     node_bench_set(bench, key, VALUE_SIZE);
     for (uint32_t i = 0; i < PEERS; i++)
-        node_peer_open(bench, &peers[i], server_port(bench->servers[0]), 0, read_max);
+        node_peer_open(bench, &peers[i], loop_port(bench->servers[0]), 0, read_max);
 }
 
 static void close_all(struct node_bench *bench, struct node_peer *peers)

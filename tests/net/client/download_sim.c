@@ -44,7 +44,7 @@ Test(download, those_of_one_connection_come_one_after_the_other, .timeout = 120)
     node_bench_open(&bench);
     uint8_t key = node_bench_key(1);
     node_bench_set(&bench, key, VALUE_SIZE);
-    node_peer_open(&bench, &peer, server_port(bench.servers[0]), 0, PIPELINED * ANSWER_SIZE);
+    node_peer_open(&bench, &peer, loop_port(bench.servers[0]), 0, PIPELINED * ANSWER_SIZE);
     node_peer_get(&bench, &peer, key, PIPELINED);
     uint32_t most = 0;
     uint64_t end_ns = sim_now_ns(bench.sim) + NODE_PATIENCE_NS;
@@ -77,7 +77,7 @@ static struct crowd *crowd_open(void)
     node_bench_open(&crowd->bench);
     crowd->key = node_bench_key(1);
     node_bench_set(&crowd->bench, crowd->key, VALUE_SIZE);
-    uint16_t port = server_port(crowd->bench.servers[0]);
+    uint16_t port = loop_port(crowd->bench.servers[0]);
     for (uint32_t i = 0; i < CROWD; i++)
         crowd->peers[i].peer =
             sim_connect(crowd->bench.ios[0], port, node_peer_changed, &crowd->peers[i]);
@@ -110,7 +110,7 @@ static void wait_behind_the_crowd(uint32_t shard)
     struct crowd *crowd = crowd_open();
     struct node_bench *bench = &crowd->bench;
     struct node_peer reader;
-    node_peer_open(bench, &reader, server_port(bench->servers[0]), shard, ANSWER_SIZE);
+    node_peer_open(bench, &reader, loop_port(bench->servers[0]), shard, ANSWER_SIZE);
     node_peer_get(bench, &reader, crowd->key, 1);
     uint64_t end_ns = sim_now_ns(bench->sim) + NODE_PATIENCE_NS;
     while (reader.size < ANSWER_SIZE && sim_now_ns(bench->sim) < end_ns) {

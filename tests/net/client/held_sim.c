@@ -12,7 +12,7 @@ static void open_both(struct node_bench *bench, struct node_peer *peer, uint64_t
     node_bench_open_with(bench, seed, NODE_FILE_MIN);
     for (uint32_t shard = 0; shard < NODE_SHARDS; shard++)
         node_bench_set(bench, node_bench_key(shard), 1);
-    node_peer_open(bench, peer, server_port(bench->servers[0]), 0, 2 * REPLY_SIZE);
+    node_peer_open(bench, peer, loop_port(bench->servers[0]), 0, 2 * REPLY_SIZE);
 }
 
 static void close_both(struct node_bench *bench, struct node_peer *peer)

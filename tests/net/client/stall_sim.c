@@ -60,7 +60,7 @@ static void peer_open(struct sim_server *bench, struct peer *peer, uint8_t op, u
     peer->request[3] = 'k';
     if (op == MINIVAULT_SET)
         store_u32(peer->request + 4, value_size);
-    peer->peer = sim_connect(bench->io, server_port(bench->server), changed, peer);
+    peer->peer = sim_connect(bench->io, loop_port(bench->server), changed, peer);
     changed(peer->peer, peer);
 }
 

@@ -24,7 +24,7 @@ static void world_open(struct world *world)
 {
     node_bench_open(&world->bench);
     world->key = node_bench_key(1);
-    node_peer_open(&world->bench, &world->peer, server_port(world->bench.servers[0]), 0,
+    node_peer_open(&world->bench, &world->peer, loop_port(world->bench.servers[0]), 0,
                    UINT32_MAX / 64);
 }
 

@@ -1,4 +1,5 @@
-#include "node/reload.h"
+/* The text of a settings file, and what SIGHUP reads again. */
+#include "node/settings.h"
 
 #include "node/secret.h"
 
@@ -70,7 +71,7 @@ static int take_line(const char *text, size_t size, uint32_t number, struct conf
     return set(config, trim(name), trim(equals + 1), number, ret_error);
 }
 
-int reload_parse(const char *text, size_t size, struct config *config, char *ret_error)
+int settings_parse(const char *text, size_t size, struct config *config, char *ret_error)
 {
     size_t begin = 0;
     for (uint32_t number = 1; begin < size; number++) {
@@ -100,20 +101,20 @@ static ssize_t read_file(const char *path, char *buffer, size_t room)
     return (size_t)size == room ? -EFBIG : size;
 }
 
-int reload_settings(struct config *config, const char *consequence, const struct log *log)
+int settings_read(struct config *config, const char *consequence, const struct log *log)
 {
     const char *path = config->settings_file;
     char error[FLAGS_ERROR_SIZE];
     if (path == NULL)
         return 0;
-    char *text = malloc(RELOAD_FILE_MAX);
-    ssize_t size = text != NULL ? read_file(path, text, RELOAD_FILE_MAX) : -ENOMEM;
+    char *text = malloc(SETTINGS_FILE_MAX);
+    ssize_t size = text != NULL ? read_file(path, text, SETTINGS_FILE_MAX) : -ENOMEM;
     int result = size < 0 ? (int)size : 0;
     struct config next = *config;
     if (result < 0)
         (void)snprintf(error, sizeof error, "%s", strerror(-result));
     else
-        result = reload_parse(text, (size_t)size, &next, error);
+        result = settings_parse(text, (size_t)size, &next, error);
     free(text);
     if (result < 0)
         log_error(log, "cannot take the settings from %s: %s%s", path, error, consequence);
@@ -124,13 +125,13 @@ int reload_settings(struct config *config, const char *consequence, const struct
 
 /* ---- SIGHUP ---- */
 
-void reload_all(const struct config *given, struct config *now, struct log *log,
-                struct reload *ret_reload)
+void settings_reload(const struct config *given, struct config *now, struct log *log,
+                     struct settings *ret_settings)
 {
     static const char *const levels[] = {"debug", "info", "warn", "error"};
     struct config next = *given;
     next.auth = now->auth;
-    bool keeps_settings = reload_settings(&next, "; the old ones stay", log) < 0;
+    bool keeps_settings = settings_read(&next, "; the old ones stay", log) < 0;
     if (keeps_settings) {
         next.log_level = now->log_level;
         next.slowlog_ns = now->slowlog_ns;
@@ -142,5 +143,5 @@ void reload_all(const struct config *given, struct config *now, struct log *log,
     log_info(log, "reloaded: log level %s, slow requests from %" PRIu64 " ms on, secret %s",
              levels[next.log_level], next.slowlog_ns / NS_PER_MS,
              next.secret_file != NULL ? next.secret_file : "not from a file: as it was");
-    *ret_reload = (struct reload){.auth = next.auth, .slowlog_ns = next.slowlog_ns};
+    *ret_settings = (struct settings){.auth = next.auth, .slowlog_ns = next.slowlog_ns};
 }
