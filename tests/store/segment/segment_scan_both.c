@@ -69,8 +69,7 @@ static int show_chunk(void *context, const struct unit *unit, const uint8_t *dat
         cr_assert_eq(record.entry.tombstone, expected.tombstone);
     }
     cr_assert_eq(cursor.index, unit->record_count);
-    bench->shown[bench->shown_count++] =
-        (struct shown){unit->offset, sequence, unit->record_count};
+    bench->shown[bench->shown_count++] = (struct shown){unit->offset, sequence, unit->record_count};
     return bench->shown_count == bench->stop_after ? STOPPED : 0;
 }
 
