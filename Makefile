@@ -112,7 +112,7 @@ $(eval $(call variant,tsan,$(CC),-O1 -g $(THREAD_SANITIZE)))
 $(eval $(call variant,clang,$(CLANG),-O1))
 $(eval $(call variant,fuzz,$(CLANG),-O1 -g $(FUZZ_SANITIZE)))
 $(foreach plant,$(PLANTS),$(eval $(call variant,plant-$(plant),$(CC),\
-    -O2 -g -DPLANT_$(shell echo $(plant) | tr a-z A-Z))))
+    -O2 -g -DPLANTED=PLANT_$(shell echo $(plant) | tr a-z A-Z))))
 
 # ---- the steering program: compiled for the kernel, embedded as libbpf's skeleton ----
 

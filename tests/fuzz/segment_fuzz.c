@@ -9,7 +9,7 @@
 #include "base/checksum.h"
 #include "fuzz.h"
 #include "store/record/record.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 #include "store/segment/segments.h"
 
 #include <errno.h>

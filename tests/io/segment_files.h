@@ -4,7 +4,7 @@
 
 #include "support.h"
 
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 #include "store/segment/segments.h"
 
 #include <inttypes.h>

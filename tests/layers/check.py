@@ -22,6 +22,7 @@ FUNCTION_LINES_MAX = 70
 FLOORS = {
     "store": [
         ["store/disk", "store/record", "store/memory"],
+        ["store/unit"],
         ["store/wal", "store/segment", "store/catalog", "store/value"],
         ["store/mover"],
         ["store/scrub"],

@@ -2,7 +2,7 @@
 
 #include "base/checksum.h"
 #include "store/record/record.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

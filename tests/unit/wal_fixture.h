@@ -9,7 +9,7 @@
 #include "base/prng.h"
 #include "base/units.h"
 #include "store/wal/wal_recover.h"
-#include "store/wal/wal_format.h"
+#include "store/unit/wal_format.h"
 #include "store/memory/location.h"
 
 #include <criterion/criterion.h>

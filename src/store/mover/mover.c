@@ -284,7 +284,7 @@ static bool step_reading(struct mover *mover, uint64_t budget)
         if (!mover_open_input(mover))
             return begin_writing(mover, true);
     }
-    for (uint64_t used = 0, cost; used < budget; used += cost) {
+    for (uint64_t used = 0, cost = 0; used < budget; used += cost) {
         struct mover_record record;
         switch (mover_reader_next(reader, &record)) {
         case MOVER_READ_WAIT:

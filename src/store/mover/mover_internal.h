@@ -32,13 +32,13 @@
 #define MOVER_ROUNDS_ROOM 16u             /* a job of several takes this part of what is free */
 #define MOVER_GENERATIONS 2u
 static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.h tells it");
-#define MOVER_BUFFERS 8u                         /* chunks being written */
+#define MOVER_BUFFERS 8u /* chunks being written */
 #define MOVER_SYNCS 8u
 #define MOVER_CLEAN_MAX 1024u           /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S         /* after a failure, or for nothing */
 #define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */
-#define MOVER_MEMORY_NS NS_PER_S       /* without a job: then the stage's memory goes */
-#define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
+#define MOVER_MEMORY_NS NS_PER_S        /* without a job: then the stage's memory goes */
+#define MOVER_CHECK_NS (2 * NS_PER_MS)  /* between looks for work */
 
 enum mover_phase {
     MOVER_IDLE,

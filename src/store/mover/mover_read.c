@@ -17,8 +17,8 @@
 #include "store/memory/location.h"
 #include "store/mover/mover_internal.h"
 #include "store/mover/mover_stage.h"
-#include "store/segment/segment_format.h"
-#include "store/wal/wal_format.h"
+#include "store/unit/segment_format.h"
+#include "store/unit/wal_format.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -114,10 +114,10 @@ static int need(struct mover_reader *reader, uint64_t size)
 
 static void enter_unit(struct mover_input *input, const struct unit *unit)
 {
-    assert(input->records_left == 0);            /* invariant 2 */
-    assert(input->at >= input->unit_end);        /* invariant 4 */
+    assert(input->records_left == 0);             /* invariant 2 */
+    assert(input->at >= input->unit_end);         /* invariant 4 */
     assert(unit->size <= input->end - input->at); /* invariant 1 */
-    assert(unit->records_offset <= unit->size);  /* invariant 1 */
+    assert(unit->records_offset <= unit->size);   /* invariant 1 */
     input->is_searching = false;
     input->unit_offset = input->at;
     input->unit_end = input->at + unit->size;

@@ -73,8 +73,7 @@ void mover_stage_free(struct mover_stage *stage)
 
 /* ---- what is not carried ---- */
 
-/* Whether this tombstone need not be carried on. */
-static bool may_purge(const struct mover_stage *stage, const struct mover_record *record)
+bool mover_stage_may_purge(const struct mover_stage *stage, const struct mover_record *record)
 {
     const struct mover_options *options = stage->options;
     uint64_t position = record->record.position;
@@ -105,8 +104,7 @@ static void doomed_dead(const struct mover_options *options, const struct index_
     uint64_t killer_position = wal_last(options->wal);
     if (location_is_segment(old->location)) {
         segment_record_spared(options->segments, old->location, old->read_size);
-        segment_record_dead(options->segments, old->location, old->read_size,
-                            killer_position);
+        segment_record_dead(options->segments, old->location, old->read_size, killer_position);
     } else {
         wal_record_spared(options->wal, old->location);
         wal_record_dead(options->wal, old->location, killer_position);
@@ -145,7 +143,7 @@ bool mover_bury_record(const struct mover_options *options, const struct mover_r
 static void link_record(struct mover_stage *stage, uint8_t partition, uint32_t number)
 {
     assert((stage->first[partition] == 0) == (stage->last[partition] == 0)); /* invariant 3 */
-    assert(stage->last[partition] < number);                                /* invariant 3 */
+    assert(stage->last[partition] < number);                                 /* invariant 3 */
     if (stage->last[partition] == 0)
         stage->first[partition] = number;
     else
@@ -172,7 +170,7 @@ static void copy_record(struct mover_stage *stage, const struct mover_record *re
 uint64_t mover_stage_add(struct mover_stage *stage, const struct mover_record *record)
 {
     bool is_tombstone = (record->record.flags & RECORD_TOMBSTONE) != 0;
-    bool is_purged = is_tombstone && may_purge(stage, record);
+    bool is_purged = is_tombstone && mover_stage_may_purge(stage, record);
     uint32_t size = is_purged ? 0 : record->size;
     uint64_t padded = round_up(size, SEGMENT_RECORD_ALIGNMENT);
     assert(stage->apply_next == 0); /* invariant 4 */
@@ -259,9 +257,8 @@ static void fill_entry(const struct staged *staged, uint32_t index, uint8_t *chu
                          chunk + SEGMENT_CHUNK_HEADER_SIZE + (uint64_t)index * SEGMENT_ENTRY_SIZE);
 }
 
-uint64_t mover_stage_fill(struct mover_stage *stage, uint32_t file, uint64_t offset,
-                          uint8_t *chunk, struct segment_chunk_header *ret_header,
-                          uint64_t *ret_read_bytes)
+uint64_t mover_stage_fill(struct mover_stage *stage, uint32_t file, uint64_t offset, uint8_t *chunk,
+                          struct segment_chunk_header *ret_header, uint64_t *ret_read_bytes)
 {
     uint64_t records_size;
     uint32_t count = count_for_chunk(stage, &records_size);
@@ -303,9 +300,9 @@ void mover_stage_next_round(struct mover_stage *stage)
 static void record_moved(const struct mover_stage *stage, uint64_t location, uint64_t read_size)
 {
     if (location_is_segment(location))
-        segment_record_moved(stage->options->segments, location, read_size, UINT64_MAX);
+        segment_record_dead(stage->options->segments, location, read_size, UINT64_MAX);
     else
-        wal_record_moved(stage->options->wal, location, 0);
+        wal_record_dead(stage->options->wal, location, 0);
 }
 
 static void purge(struct mover_stage *stage, const struct staged *staged)
@@ -346,7 +343,7 @@ static void apply(struct mover_stage *stage, const struct staged *staged)
     uint64_t read_size = index_read_size(staged->size);
     struct segment *segment =
         segments_find(stage->options->segments, location_file(staged->new_location));
-    assert(segment != NULL);                      /* the manifest names it */
+    assert(segment != NULL); /* the manifest names it */
     assert(segment->state != SEGMENT_LEAVING);
     segment_add_live(stage->options->segments, segment, read_size);
     record_moved(stage, staged->old_location, read_size);

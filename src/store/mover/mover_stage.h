@@ -10,7 +10,7 @@
 
 #include "store/mover/mover.h"
 #include "store/mover/mover_read.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 
 #define MOVER_PARTITIONS 256u
 #define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* the largest that is written */
@@ -68,6 +68,9 @@ void mover_stage_free(struct mover_stage *stage);
  * of a step's budget; 0: there is no room for it in this round. */
 uint64_t mover_stage_add(struct mover_stage *stage, const struct mover_record *record);
 
+/* Whether this tombstone, of the present input, need not be carried on. */
+bool mover_stage_may_purge(const struct mover_stage *stage, const struct mover_record *record);
+
 /* Whether a job of at most `job_limit` bytes has no further round. */
 bool mover_stage_is_full(const struct mover_stage *stage, uint64_t job_limit);
 
@@ -88,9 +91,8 @@ uint64_t mover_stage_created(const struct mover_stage *stage, uint32_t partition
 /* Makes the next chunk, which will lie at `offset` of the segment's file `file`: all but its header
  * in `chunk` (MOVER_CHUNK_SIZE bytes), the header's count and size of records in `ret_header`.
  * `ret_read_bytes`: the records' bytes as the index knows them. Returns the chunk's size. */
-uint64_t mover_stage_fill(struct mover_stage *stage, uint32_t file, uint64_t offset,
-                          uint8_t *chunk, struct segment_chunk_header *ret_header,
-                          uint64_t *ret_read_bytes);
+uint64_t mover_stage_fill(struct mover_stage *stage, uint32_t file, uint64_t offset, uint8_t *chunk,
+                          struct segment_chunk_header *ret_header, uint64_t *ret_read_bytes);
 
 /* All of the round is in chunks that are written: there is room for another one. */
 void mover_stage_next_round(struct mover_stage *stage);

@@ -42,9 +42,9 @@ struct mover_window {
     int handle;           /* of the input */
     uint64_t end;         /* of the input: nothing is read behind it */
     struct mover_part parts[2];
-    uint32_t now;          /* the part that is being taken apart */
-    uint32_t failures;     /* reads of this input that the device refused */
-    int failure;           /* the first one's -errno; 0: none */
+    uint32_t now;      /* the part that is being taken apart */
+    uint32_t failures; /* reads of this input that the device refused */
+    int failure;       /* the first one's -errno; 0: none */
     uint64_t failure_file_offset;
     bool has_ended; /* the file is shorter than it should be */
 };

@@ -1,4 +1,4 @@
-#include "store/wal/wal_format.h"
+#include "store/unit/wal_format.h"
 
 #include "base/assert.h"
 #include "base/bytes.h"

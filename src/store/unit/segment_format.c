@@ -1,4 +1,4 @@
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 
 #include "base/assert.h"
 #include "base/checksum.h"
