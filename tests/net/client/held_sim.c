@@ -57,8 +57,8 @@ Test(held, a_shard_that_does_not_answer_holds_nobody_up_for_long)
         cr_assert(node_peer_wait(&bench, &peer, 1, NS_PER_S));
         uint64_t lasted_ns = sim_now_ns(bench.sim) - begin_ns;
         cr_assert_eq(peer.size, REPLY_SIZE, "seed %" PRIu64, seed);
-        cr_assert_geq(lasted_ns, CONFIG_HOLD_NS);
-        cr_assert_lt(lasted_ns, CONFIG_HOLD_NS + 5 * NS_PER_MS, "the network has its part");
+        cr_assert_geq(lasted_ns, LIMITS_HOLD_NS);
+        cr_assert_lt(lasted_ns, LIMITS_HOLD_NS + 5 * NS_PER_MS, "the network has its part");
         bench.is_stuck[1] = false;
         cr_assert(node_peer_wait(&bench, &peer, 2 * REPLY_SIZE, NODE_PATIENCE_NS));
         close_both(&bench, &peer);

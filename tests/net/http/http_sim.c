@@ -74,7 +74,7 @@ Test(http, half_a_head_is_told_that_it_took_too_long)
     struct sim_server bench;
     struct peer peer;
     begin(&bench, &peer, "GET /k HTTP/1.1\r\nHost: ");
-    sim_server_run(&bench, CONFIG_REQUEST_TIMEOUT_NS - 5 * NS_PER_S);
+    sim_server_run(&bench, LIMITS_REQUEST_TIMEOUT_NS - 5 * NS_PER_S);
     cr_assert_eq(peer.size, 0, "a minute is its own");
     sim_server_run(&bench, 10 * NS_PER_S);
     cr_assert(has_status(&peer, "408"), "%s", peer.reply);
@@ -132,7 +132,7 @@ static void stall_in_a_large_value(const char *first, const char *more)
         sim_server_run(&bench, NS_PER_S / 10);
     }
     cr_assert_eq(count_value_files(&bench), 1);
-    sim_server_run(&bench, CONFIG_REQUEST_TIMEOUT_NS - 20 * NS_PER_S);
+    sim_server_run(&bench, LIMITS_REQUEST_TIMEOUT_NS - 20 * NS_PER_S);
     say(&bench, &peer, more);
     cr_assert_eq(peer.size, 0, "%s", peer.reply);
     sim_server_run(&bench, 40 * NS_PER_S);
@@ -187,18 +187,18 @@ Test(http, an_idle_connection_goes_and_a_used_one_stays)
     peer_open(&bench, &used);
     uint64_t began_ns = sim_now_ns(bench.sim) - 2 * NS_PER_S;
     uint64_t lasted_ns = 0;
-    while (lasted_ns < CONFIG_HTTP_IDLE_NS + 60 * NS_PER_S) {
+    while (lasted_ns < LIMITS_HTTP_IDLE_NS + 60 * NS_PER_S) {
         used.size = 0;
         say(&bench, &used, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
         cr_assert(has_status(&used, "200"));
         sim_server_run(&bench, 49 * NS_PER_S);
         lasted_ns = sim_now_ns(bench.sim) - began_ns;
         cr_assert(!used.has_ended);
-        cr_assert(lasted_ns > CONFIG_HTTP_IDLE_NS || !idle.has_ended);
+        cr_assert(lasted_ns > LIMITS_HTTP_IDLE_NS || !idle.has_ended);
     }
     cr_assert(idle.has_ended && !idle.is_reset);
     cr_assert_eq(idle.size, 0, "nothing is said to whom nothing was asked by");
-    sim_server_run(&bench, CONFIG_HTTP_IDLE_NS + 5 * NS_PER_S);
+    sim_server_run(&bench, LIMITS_HTTP_IDLE_NS + 5 * NS_PER_S);
     cr_assert(used.has_ended, "and it goes when it is idle, too");
     cr_assert_eq(bench.server->connection_count, 0);
     sim_peer_close(idle.peer);
