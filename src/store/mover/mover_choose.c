@@ -11,7 +11,8 @@
  * log segment: the log keeps nothing, and the segment that is emptied soonest is moved first, since
  * deletes wait for it. No room for a job (tight): small ones, and whatever frees something. */
 #include "store/mover/mover_internal.h"
-#include "store/wal/wal_format.h"
+#include "base/plant.h"
+#include "store/unit/wal_format.h"
 
 /* Compaction begins beyond this part of all bytes. */
 #define DEAD_SHARE 7u
@@ -368,9 +369,8 @@ bool mover_may_purge(const struct mover *mover, const struct mover_record *recor
     if (!input->is_segment || wal_first_position(mover->options.wal) <= position ||
         index_find(mover->options.index, record->partition, record->hash, entries, 2) != 1)
         return false;
-#ifdef PLANT_DROP_TOMBSTONE
-    return true;
-#endif
+    if (plant_is(PLANT_DROP_TOMBSTONE))
+        return true;
     /* This job may carry on what the tombstone killed, since nobody knew when it was read. */
     if (mover->stage.created[record->partition] < position)
         return false;

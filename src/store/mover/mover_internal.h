@@ -24,7 +24,7 @@
 #include "base/assert.h"
 #include "store/mover/mover.h"
 #include "store/record/record.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 
 #define MOVER_PARTITIONS 256u
 #define MOVER_HALVINGS_MAX 4u

@@ -1,6 +1,6 @@
 #include "base/hash.h"
 #include "store/mover/mover_internal.h"
-#include "store/wal/wal_format.h"
+#include "store/unit/wal_format.h"
 #include "store/memory/location.h"
 
 #include <errno.h>

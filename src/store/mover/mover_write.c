@@ -2,6 +2,7 @@
  * large as they come. In the job's last round every file that was written to is synced behind
  * that, while others are still being written, and the folder of each new one. */
 #include "store/mover/mover_internal.h"
+#include "base/plant.h"
 #include "store/memory/location.h"
 
 #include <errno.h>
@@ -352,10 +353,10 @@ bool mover_sync_step(struct mover *mover)
             continue;
         if (!has_next_to_sync(mover))
             break;
-#ifdef PLANT_SKIP_SEGMENT_SYNC
-        mover_output_of(mover, mover->sync_partition++)->is_new = false;
-        continue;
-#endif
+        if (plant_is(PLANT_SKIP_SEGMENT_SYNC)) {
+            mover_output_of(mover, mover->sync_partition++)->is_new = false;
+            continue;
+        }
         sync_output(mover, sync, mover->sync_partition++);
     }
     return mover->sync_partition == MOVER_PARTITIONS && !mover_write_is_active(mover);
