@@ -187,7 +187,7 @@ static uint32_t find_file(void *context, const struct checkpoint_file *file)
 static int suspect_twin(void *context, uint32_t partition, uint64_t hash,
                         const struct index_entry *entry)
 {
-    return store_suspect(context, (struct key_place){partition, hash, 0}, entry);
+    return store_suspect(context, (struct key_place){.partition = partition, .hash = hash}, entry);
 }
 
 static int renew_index(struct store *store)
@@ -252,7 +252,7 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     scanning->records++;
     store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
     int others = index_put(store->index, partition, found->hash, &entry);
-    struct key_place place = {partition, found->hash, 0};
+    struct key_place place = {.partition = partition, .hash = found->hash};
     return others <= 0 ? others : store_suspect(store, place, &entry);
 }
 

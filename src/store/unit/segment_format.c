@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/checksum.h"
+#include "base/hash.h"
 #include "store/record/record.h"
 
 #include <errno.h>
@@ -168,7 +169,7 @@ int segment_directory_check(const struct segment_chunk_header *header, const uin
     for (uint32_t i = 0; i < header->record_count; i++, data += SEGMENT_ENTRY_SIZE) {
         struct segment_entry entry;
         segment_entry_decode(data, &entry);
-        if (entry.record_size < RECORD_SIZE_MIN)
+        if (entry.record_size < RECORD_SIZE_MIN || entry.hash >> HASH_INDEX_BITS != 0)
             return -EBADMSG;
         sum += round_up(entry.record_size, SEGMENT_RECORD_ALIGNMENT);
     }
@@ -177,6 +178,7 @@ int segment_directory_check(const struct segment_chunk_header *header, const uin
 
 void segment_entry_encode(const struct segment_entry *entry, uint8_t *target)
 {
+    assert(entry->hash >> HASH_INDEX_BITS == 0);
     assert(entry->record_size >= RECORD_SIZE_MIN);
     assert(entry->record_size <= RECORD_SIZE_BITS);
     store_u64(target, entry->hash);
