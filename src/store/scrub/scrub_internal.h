@@ -22,7 +22,7 @@
 #include "store/catalog/manifest.h"
 #include "store/record/record.h"
 #include "store/scrub/scrub.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 #include "store/catalog/superblock.h"
 #include "store/value/value_file.h"
 #include "store/wal/wal_internal.h"
@@ -135,7 +135,7 @@ struct scrub_window {
 
 struct scrub_value {
     struct value_file_name name;
-    uint64_t hash; /* keyed */
+    uint64_t hash; /* hash_index */
     char path[SEGMENT_PATH_MAX];
     int handle;
     uint64_t size;
