@@ -72,7 +72,7 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
 {
     *ret_options = (struct wal_options){
         .log_id = options->shard,
-        .segment_size = options->segment_size,
+        .file_size = options->segment_size,
         .buffer_size = LOG_BUFFER_SIZE,
         .buffer_count = LOG_BUFFER_COUNT,
         .record_size_max = (uint32_t)record_size(UINT16_MAX, large_stored_max(options)),
@@ -373,7 +373,7 @@ static int open_mover(struct store *store)
         result = reserve_init(&store->reserve, store->io, store->log, store->state_path, reserved);
     store->reserve.released = reserve_released;
     store->reserve.context = store;
-    wal_set_kept_free(store->wal, reserved * from->shard_count);
+    wal_set_room_min(store->wal, reserved * from->shard_count);
     pace_init(&store->pace, store->io);
     return result;
 }
