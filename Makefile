@@ -48,14 +48,21 @@ SRC_COMMON := $(filter-out src/main.c src/admin/% $(SRC_SIM) $(SRC_URING),$(SRC)
 SRC_REAL := $(SRC_COMMON) $(SRC_URING)
 SRC_SIMULATED := $(SRC_COMMON) $(SRC_SIM)
 
-UNIT := $(call find_c,tests/unit)
-IO := $(call find_c,tests/io)
-IO_REAL := $(filter-out tests/io/world_sim.c tests/io/sim_%.c %_sim.c,$(IO))
-IO_SIMULATED := $(filter-out tests/io/world_uring.c tests/io/uring_%.c %_uring.c,$(IO))
+# A test lies beside the module that it tests; the end of its name says what it is linked with:
+#   _test.c   no world: the unit program
+#   _both.c   the real and the simulated world, in two programs (tests/support/world.h)
+#   _uring.c  the real world only
+#   _sim.c    the simulated world only
+#   _fuzz.c   a libFuzzer target, one program each; its corpus is tests/corpus/NAME
+TESTS := $(call find_c,tests)
+UNIT := $(filter %_test.c,$(TESTS))
+IO_BOTH := $(filter %_both.c,$(TESTS)) tests/support/support.c
+IO_REAL := $(IO_BOTH) $(filter %_uring.c,$(TESTS))
+IO_SIMULATED := $(IO_BOTH) $(filter %_sim.c,$(TESTS))
 SIM := $(call find_c,tests/sim)
-FUZZ := $(call find_c,tests/fuzz)
-FUZZ_HELPERS := $(filter-out %_fuzz.c,$(FUZZ))
-FUZZ_TARGETS := $(patsubst tests/fuzz/%_fuzz.c,%,$(filter %_fuzz.c,$(FUZZ)))
+FUZZ := $(filter %_fuzz.c,$(TESTS))
+FUZZ_HELPERS := tests/support/fuzz.c
+FUZZ_TARGETS := $(patsubst %_fuzz,%,$(basename $(notdir $(FUZZ))))
 # Those in the simulated world.
 FUZZ_SIMULATED := front
 # What several threads touch, and the world that they sleep in.
@@ -75,7 +82,7 @@ PLANTS := ack_before_sync reuse_buffer skip_directory_sync replay_stale drop_tom
 # The steering program, for the kernel: no object of ours.
 BPF := $(wildcard bpf/*.bpf.c)
 
-ALL_C := $(SRC) $(UNIT) $(IO) $(SIM) $(THREADS) $(FUZZ) $(PERF)
+ALL_C := $(SRC) $(TESTS) $(PERF)
 ALL_H := $(sort $(shell find src include bpf tests perf -name '*.h' 2>/dev/null))
 # Only these see the version, so that a commit does not rebuild the rest.
 VERSIONED := $(shell grep -lw MINIVAULT_VERSION $(SRC) /dev/null)
@@ -180,7 +187,7 @@ $(foreach name,release tsan,$(eval $(call threads_program,$(name))))
 
 # $(1) target, $(2) world
 define fuzz_program
-build/fuzz/$(1): $$(call objects,fuzz,tests/fuzz/$(1)_fuzz.c $$(FUZZ_HELPERS)) build/fuzz/$(2).a
+build/fuzz/$(1): $$(call objects,fuzz,$$(filter %/$(1)_fuzz.c,$$(FUZZ)) $$(FUZZ_HELPERS)) build/fuzz/$(2).a
 	$$(LINK_fuzz) $$(LIBRARIES) $$(LIBRARIES_TEST)
 endef
 $(foreach name,$(FUZZ_TARGETS),$(eval $(call fuzz_program,$(name),$(if $(filter $(FUZZ_SIMULATED),$(name)),simulated,real))))

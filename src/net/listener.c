@@ -63,13 +63,13 @@ static void accept_done(struct io_op *op, int32_t result)
     if (result < 0) {
         if (result != -ECANCELED) {
             log_warn(server->log, "cannot accept a connection: %s", strerror(-result));
-            metrics_add(&server->metrics.errors[METRICS_ERROR_ACCEPT], 1);
+            metrics_add(&server->watch.metrics.errors[METRICS_ERROR_ACCEPT], 1);
         }
         return; /* the tick arms it again */
     }
     steer_load_accepted(&server->load);
     bool is_full = server->connection_count >= loop_slots(server);
-    if (is_full || !lease_take(server->node->places, server->shard.number))
+    if (is_full || !lease_take(server->node->slots, server->shard.number))
         refuse_connection(server, result);
     else
         connection_open(server, listener->protocol, result);
@@ -87,8 +87,8 @@ static void close_done(struct io_op *op, int32_t result)
 static void stop_accepting(struct loop *server)
 {
     bool is_settled =
-        server_drain_ns(server) >= CONFIG_DRAIN_GRACE_NS && steer_load_is_settled(&server->load);
-    if (server->has_stopped_accepting || (!is_settled && server_drain_ns(server) < CONFIG_DRAIN_NS))
+        server_drain_ns(server) >= LIMITS_DRAIN_GRACE_NS && steer_load_is_settled(&server->load);
+    if (server->has_stopped_accepting || (!is_settled && server_drain_ns(server) < LIMITS_DRAIN_NS))
         return;
     server->has_stopped_accepting = true;
     for (uint32_t i = 0; i < server->listener_count; i++)

@@ -1,5 +1,6 @@
 /* The server's loop: passes, accepting, the drain. */
 #include "net/client/server_internal.h"
+#include "node/report.h"
 #include "store/reshard/store_directory.h"
 
 #include "base/assert.h"
@@ -101,20 +102,14 @@ void loop_io_options(const struct config *config, uint32_t shard_count,
         .sockets_max =
             places_of(config, shard_count) + LISTENERS_MAX + SPARE_SOCKETS, /* to refuse with */
         .files_max = store_files_max(),
-        .receive_buffer_size = CONFIG_RECEIVE_SIZE,
-        .receive_buffer_count = CONFIG_RECEIVE_COUNT,
+        .receive_buffer_size = LIMITS_RECEIVE_SIZE,
+        .receive_buffer_count = LIMITS_RECEIVE_COUNT,
         .region_size = store_region_size(&store),
         .busy_poll_ns = config->busy_poll_ns,
     };
 }
 
 /* ---- the clock ---- */
-
-static void tell_node(struct loop *loop)
-{
-    server_publish(loop);
-    node_turned(loop->node, loop->shard.number, io_now_ns(loop->io));
-}
 
 static void tick_done(struct io_op *op, int32_t result)
 {
@@ -127,9 +122,11 @@ static void tick_done(struct io_op *op, int32_t result)
         connection_tick(container_of(node, struct connection, all_node), now_ns);
     loop->streams_were_short = loop->streams_are_short;
     loop->streams_are_short = false;
-    tell_node(loop);
+    watch_publish(&loop->watch);
+    if (loop->outputs.books.slowlog != NULL)
+        slowlog_tick(loop->outputs.books.slowlog, now_ns);
     listeners_arm(loop);
-    io_timer(loop->io, op, now_ns + CONFIG_TICK_NS);
+    io_timer(loop->io, op, now_ns + WATCH_TICK_NS);
 }
 
 /* ---- passes ---- */
@@ -193,7 +190,7 @@ static void release_waiting(struct loop *loop)
 
 static uint64_t held_until_ns(const struct list_node *node)
 {
-    return container_of(node, const struct connection, held_node)->held_ns + CONFIG_HOLD_NS;
+    return container_of(node, const struct connection, held_node)->held_ns + LIMITS_HOLD_NS;
 }
 
 /* Connections whose replies have waited long enough for those that other shards were asked. */
@@ -251,7 +248,7 @@ void loop_drain(struct loop *loop)
         return;
     loop->is_draining = true;
     loop->drain_began_ns = io_now_ns(loop->io);
-    tell_node(loop);
+    watch_publish(&loop->watch);
     log_info(loop->log, "draining: %" PRIu64 " connections open", loop->connection_count);
 }
 
@@ -261,13 +258,13 @@ void loop_drain(struct loop *loop)
 static void drain_connections(struct loop *loop)
 {
     uint64_t now_ns = io_now_ns(loop->io);
-    bool late = server_drain_ns(loop) > CONFIG_DRAIN_NS;
-    if (server_drain_ns(loop) < CONFIG_DRAIN_GRACE_NS)
+    bool late = server_drain_ns(loop) > LIMITS_DRAIN_NS;
+    if (server_drain_ns(loop) < LIMITS_DRAIN_GRACE_NS)
         return;
     struct list_node *node = list_first(&loop->all);
     for (; node != NULL; node = list_next(&loop->all, node)) {
         struct connection *connection = container_of(node, struct connection, all_node);
-        if (late || upload_is_stalled(connection, now_ns, CONFIG_DRAIN_STALL_NS))
+        if (late || upload_is_stalled(connection, now_ns, LIMITS_DRAIN_STALL_NS))
             connection_abort(connection);
         else if (!connection_is_waiting(connection) && connection->upload == NULL)
             connection_finish(connection);
@@ -363,7 +360,7 @@ static int open_http(struct loop *loop, uint32_t places)
 {
     if (loop->config->http_port == 0)
         return 0;
-    loop->scratch = malloc(CONFIG_RECEIVE_SIZE);
+    loop->scratch = malloc(LIMITS_RECEIVE_SIZE);
     if (loop->scratch == NULL)
         return -ENOMEM;
     return pool_init(&loop->http_clients, http_client_size(), places);
@@ -372,16 +369,16 @@ static int open_http(struct loop *loop, uint32_t places)
 static void share_budgets(struct loop *loop)
 {
     uint32_t count = loop->shard.count;
-    loop->input_bytes_max = share_u64(CONFIG_INPUT_BYTES_MAX, count, INPUT_BYTES_MIN);
-    loop->http_budget.max = share_u64(CONFIG_HTTP_TEXT_BYTES_MAX, count, HTTP_TEXT_BYTES_MIN);
-    loop->outputs.memory_bytes_max = share_u64(CONFIG_OUTPUT_MEMORY_MAX, count, OUTPUT_MEMORY_MIN);
+    loop->input_bytes_max = share_u64(LIMITS_INPUT_BYTES_MAX, count, INPUT_BYTES_MIN);
+    loop->http_budget.max = share_u64(LIMITS_HTTP_TEXT_BYTES_MAX, count, HTTP_TEXT_BYTES_MIN);
+    loop->outputs.memory_bytes_max = share_u64(LIMITS_OUTPUT_MEMORY_MAX, count, OUTPUT_MEMORY_MIN);
 }
 
 static int open_pools(struct loop *loop)
 {
     uint32_t places = io_sockets_max(loop->io);
     uint32_t blocks =
-        places + (uint32_t)share_u64(CONFIG_OUTPUT_BLOCKS, loop->shard.count, OUTPUT_BLOCKS_MIN);
+        places + (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, loop->shard.count, OUTPUT_BLOCKS_MIN);
     int result = pool_init(&loop->connections, sizeof(struct connection), places);
     if (result == 0)
         result = pool_init(&loop->outputs.blocks, OUTPUT_BLOCK_SIZE, blocks);
@@ -430,6 +427,20 @@ static int open_all(struct loop *loop)
     return result < 0 ? result : open_shard(loop);
 }
 
+void loop_apply(struct loop *loop, const struct settings *settings)
+{
+    struct account_books *books = &loop->outputs.books;
+    loop->auth = settings->auth;
+    int error = 0;
+    if (settings->slowlog_ns > 0 && books->notes == NULL)
+        error = slowlog_open(loop->log, settings->slowlog_ns, &books->notes);
+    if (error < 0)
+        log_error(loop->log, "cannot log slow requests: %s", strerror(-error));
+    if (books->notes != NULL && settings->slowlog_ns > 0)
+        slowlog_set_threshold(books->notes, settings->slowlog_ns);
+    books->slowlog = settings->slowlog_ns > 0 ? books->notes : NULL;
+}
+
 int loop_prepare(struct io *io, struct node *node)
 {
     struct store_options options;
@@ -453,6 +464,19 @@ static void open_log(struct loop *loop)
     loop->log = &loop->part;
 }
 
+static void open_watch(struct loop *loop)
+{
+    loop->watch.io = loop->io;
+    loop->watch.boards = loop->node->boards;
+    loop->watch.shard = loop->shard.number;
+    loop->watch.shard_count = loop->shard.count;
+    loop->watch.source = report_source(loop);
+    loop->watch.limits = (struct watch_limits){.value_size_max = loop->config->value_size_max,
+                                               .connections_max = loop->config->connections_max,
+                                               .pipeline_bytes_max = LIMITS_OUTPUT_BYTES_MAX};
+    watch_begin(&loop->watch);
+}
+
 int loop_create(struct io *io, struct node *node, uint32_t number, struct loop **ret_loop)
 {
     struct loop *loop = calloc(1, sizeof *loop);
@@ -465,9 +489,8 @@ int loop_create(struct io *io, struct node *node, uint32_t number, struct loop *
     loop->shard.number = number;
     loop->shard.count = node->shard_count;
     open_log(loop);
-    loop->started_ns = io_now_ns(io);
-    loop->outputs.books = (struct account_books){.metrics = &loop->metrics, .io = io};
-    node->metrics[number] = &loop->metrics;
+    open_watch(loop);
+    loop->outputs.books = (struct account_books){.metrics = &loop->watch.metrics, .io = io};
     list_init(&loop->all);
     list_init(&loop->dirty);
     list_init(&loop->waiting);
@@ -481,10 +504,10 @@ void loop_begin(struct loop *loop, struct steer_shard *steer)
 {
     uint64_t now_ns = io_now_ns(loop->io);
     steer_load_init(&loop->load, steer, now_ns);
-    tell_node(loop);
+    watch_publish(&loop->watch);
     listeners_arm(loop);
     loop->tick.done = tick_done;
-    io_timer(loop->io, &loop->tick, now_ns + CONFIG_TICK_NS);
+    io_timer(loop->io, &loop->tick, now_ns + WATCH_TICK_NS);
 }
 
 void loop_shut(struct loop *loop)

@@ -9,7 +9,7 @@
 
 /* While a connection is blocked, no more than this is received for it (and what was already on its
  * way). */
-#define BLOCKED_INPUT_MAX CONFIG_RECEIVE_SIZE
+#define BLOCKED_INPUT_MAX LIMITS_RECEIVE_SIZE
 
 static void receive_done(struct io_op *op, int32_t result);
 
@@ -108,7 +108,7 @@ static void overflow(struct connection *connection, uint64_t more)
     log_warn(connection->server->log,
              "a connection is closed: unfinished requests use all of their %" PRIu64 " MiB",
              connection->server->input_bytes_max / MIB);
-    metrics_add(&connection->server->metrics.errors[METRICS_ERROR_OVERFLOW], 1);
+    metrics_add(&connection->server->watch.metrics.errors[METRICS_ERROR_OVERFLOW], 1);
     connection_abort(connection);
 }
 
@@ -156,7 +156,7 @@ static void note_arrival(struct connection *connection, uint64_t size)
 {
     struct loop *server = connection->server;
     connection->arrived += size;
-    metrics_add(&server->metrics.values[METRICS_RECEIVED_BYTES], size);
+    metrics_add(&server->watch.metrics.values[METRICS_RECEIVED_BYTES], size);
     if (!connection_is_waiting(connection))
         connection->output.request.arrived_ns = io_now_ns(server->io);
 }

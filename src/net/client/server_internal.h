@@ -7,10 +7,13 @@
 
 #include "net/client/auth.h"
 #include "net/client/input.h"
+#include "net/client/limits.h"
 #include "net/watch/metrics.h"
 #include "net/client/output.h"
 #include "node/loop.h"
+#include "net/steer/steer.h"
 #include "net/steer/steer_load.h"
+#include "net/watch/watch.h"
 #include "proto/http.h"
 #include "shard/shard.h"
 
@@ -147,7 +150,7 @@ struct loop {
     uint64_t input_bytes_max;
     struct pool http_clients;
     struct http_budget http_budget;
-    uint8_t *scratch; /* CONFIG_RECEIVE_SIZE bytes, for whoever is at work */
+    uint8_t *scratch; /* LIMITS_RECEIVE_SIZE bytes, for whoever is at work */
     struct listener listeners[LISTENERS_MAX];
     uint32_t listener_count;
     struct io_op tick;
@@ -168,10 +171,11 @@ struct loop {
     bool is_alone; /* the others need nothing any more */
     int failed;
     uint64_t drain_began_ns;
-    uint64_t started_ns;
     uint64_t connection_count;
     uint64_t connections_accepted, connections_refused, requests_refused;
-    struct metrics metrics;
+    struct watch watch;
+    struct steer_counters decisions; /* of steering, as they were read last */
+    const char *decision_names[STEER_DECISION_COUNT];
 };
 
 /* Whether one more request may be served now: the place where the node's rate limit is asked. */
@@ -362,31 +366,5 @@ void download_stop_all(struct connection *connection);
 void download_free_all(struct connection *connection);
 
 bool download_is_starved(const struct connection *connection, uint64_t at_ns);
-
-/* ---- publish.c ---- */
-
-/* Brings what others count into server->metrics, and tells the node. */
-void server_publish(struct loop *server);
-
-/* The text of the whole node for Prometheus, `offset` bytes behind the beginning of memory that is
- * the caller's to free: about 12 KiB a shard. NULL: no memory. */
-uint8_t *server_metrics(struct loop *server, enum metrics_format format, size_t offset,
-                        size_t *ret_size);
-
-/* STATS' JSON, published anew: at most METRICS_JSON_MAX bytes. Returns the length. */
-uint32_t stats_text(struct loop *server, char *buffer);
-
-/* ---- health.c: JSON texts. Return the length; the buffer takes them whole ---- */
-
-#define HEALTH_TEXT_MAX 2048u
-
-/* What the shard says of itself. */
-void server_report(struct loop *server, struct node_report *ret_report);
-
-/* Of the whole node: this shard's of now, the others' of their last tick. */
-void server_node_report(struct loop *server, struct node_report *ret_sum);
-
-uint32_t health_text(struct loop *server, char *buffer);
-uint32_t hello_text(const struct loop *server, char *buffer);
 
 #endif

@@ -239,7 +239,7 @@ static void tick(struct connection *connection, uint64_t now_ns)
                    output_is_empty(&connection->output) && connection->begun_ns == 0;
     if (!is_idle)
         http->active_ns = now_ns;
-    else if (now_ns - http->active_ns > CONFIG_HTTP_IDLE_NS)
+    else if (now_ns - http->active_ns > LIMITS_HTTP_IDLE_NS)
         connection_finish(connection);
 }
 
