@@ -161,7 +161,7 @@ static void log_options(const struct store *store, const char *directory,
     fill_log_options(&store->options, ret_options);
     ret_options->directory = directory;
     ret_options->directory_id = superblock->directory_id;
-    ret_options->segment_size = superblock->segment_size;
+    ret_options->file_size = superblock->segment_size;
     ret_options->writes_in_flight = superblock->writes_in_flight;
     ret_options->use_dsync = superblock->use_dsync;
     ret_options->base = superblock->log_base;
@@ -443,7 +443,7 @@ static int open_log(struct store *store, const char *directory)
         .log = store->log,
         .wal = store->wal,
         .segments = store->segments,
-        .segment_size = options.segment_size,
+        .segment_size = options.file_size,
         .large_bytes_max = share_u64(FETCH_LARGE_MAX, store->options.shard_count, FETCH_LARGE_MIN)};
     return result;
 }

@@ -266,6 +266,11 @@ void log_file_identify(const struct log_file *file, struct wal_batch_header *hea
 
 /* ---- headers and marks ---- */
 
+static bool is_in_use(const struct log_file *file)
+{
+    return file->state == LOG_FILE_OPEN || file->state == LOG_FILE_SEALED;
+}
+
 /* Whether no recovery needs anything of it any more: it need not be listed. */
 static bool is_dead(const struct log_file *file, uint64_t durable)
 {
@@ -280,8 +285,7 @@ static void list_files(struct wal_files *files, uint64_t number, uint64_t durabl
     *ret_listing = (struct wal_listing){.flags = WAL_LISTING};
     struct log_file *file;
     for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
-        bool is_in_use = file->state == LOG_FILE_OPEN || file->state == LOG_FILE_SEALED;
-        if (file->header.number >= number || !is_in_use || is_dead(file, durable))
+        if (file->header.number >= number || !is_in_use(file) || is_dead(file, durable))
             continue;
         file->listed_last = max_u64(file->listed_last, number);
         if (ret_listing->count < WAL_LISTED_MAX)
@@ -347,8 +351,8 @@ bool wal_files_record_dead(struct wal_files *files, uint32_t index, uint64_t kil
 int wal_files_pin(struct wal_files *files, uint32_t index)
 {
     struct log_file *file = wal_files_find(files, index);
-    assert(file->state == LOG_FILE_OPEN || file->state == LOG_FILE_SEALED); /* invariant 9 */
-    assert(file->handle >= 0);                                              /* invariant 9 */
+    assert(is_in_use(file));   /* invariant 9 */
+    assert(file->handle >= 0); /* invariant 9 */
     file->pins++;
     return file->handle;
 }
@@ -356,8 +360,8 @@ int wal_files_pin(struct wal_files *files, uint32_t index)
 bool wal_files_unpin(struct wal_files *files, uint32_t index)
 {
     struct log_file *file = wal_files_find(files, index);
-    assert(file->pins > 0); /* invariant 9 */
-    assert(file->state == LOG_FILE_OPEN || file->state == LOG_FILE_SEALED);
+    assert(file->pins > 0);  /* invariant 9 */
+    assert(is_in_use(file)); /* invariant 9 */
     file->pins--;
     return file->pins == 0 && file->live == 0;
 }
@@ -537,8 +541,7 @@ bool wal_files_emptiest_sealed(const struct wal_files *files, struct wal_sealed 
 static bool is_live(const struct wal_files *files, const struct log_file *file)
 {
     (void)files;
-    return (file->state == LOG_FILE_OPEN || file->state == LOG_FILE_SEALED) &&
-           !file->is_discarded && file->live > 0;
+    return is_in_use(file) && !file->is_discarded && file->live > 0;
 }
 
 /* The file that `qualifies` with the lowest number in (after, last]. */
@@ -573,8 +576,7 @@ const char *wal_files_path(const struct wal_files *files, uint32_t index, uint64
 {
     assert(index < files->capacity);
     const struct log_file *file = files->table[index];
-    bool is_same = file != NULL && file->header.number == number &&
-                   (file->state == LOG_FILE_OPEN || file->state == LOG_FILE_SEALED);
+    bool is_same = file != NULL && file->header.number == number && is_in_use(file);
     return is_same ? file->path : NULL;
 }
 
