@@ -56,7 +56,8 @@ SRC_SIMULATED := $(SRC_COMMON) $(SRC_SIM)
 #   _fuzz.c   a libFuzzer target, one program each; its corpus is tests/corpus/NAME
 TESTS := $(call find_c,tests)
 UNIT := $(filter %_test.c,$(TESTS))
-IO_BOTH := $(filter %_both.c,$(TESTS)) tests/support/support.c
+SUPPORT := tests/support/support.c
+IO_BOTH := $(filter %_both.c,$(TESTS)) $(SUPPORT)
 IO_REAL := $(IO_BOTH) $(filter %_uring.c,$(TESTS))
 IO_SIMULATED := $(IO_BOTH) $(filter %_sim.c,$(TESTS))
 SIM := $(call find_c,tests/sim)
@@ -173,6 +174,18 @@ build/$(1)/bin/io_sim: $$(call objects,$(1),$$(IO_SIMULATED)) build/$(1)/simulat
 endef
 $(foreach name,release asan,$(eval $(call test_programs,$(name))))
 
+# The suites that .ci/check chose: CHECK names them, CHECK_FILES holds them. A program is small, since
+# it takes from src only what these need.
+ifdef CHECK
+checked = $(call objects,release,$(filter $(1),$(CHECK_FILES)) $(2))
+build/check/$(CHECK)/unit: $(call checked,%_test.c) build/release/real.a
+	$(LINK_release) $(LIBRARIES) $(LIBRARIES_TEST) -lcriterion
+build/check/$(CHECK)/io_uring: $(call checked,%_both.c %_uring.c,$(SUPPORT) tests/support/world_uring.c) build/release/real.a
+	$(LINK_release) $(LIBRARIES) -lcriterion
+build/check/$(CHECK)/io_sim: $(call checked,%_both.c %_sim.c,$(SUPPORT) tests/support/world_sim.c) build/release/simulated.a
+	$(LINK_release) $(LIBRARIES) -lcriterion
+endif
+
 define sim_program
 build/$(1)/sim: $$(call objects,$(1),$$(SIM)) build/$(1)/simulated.a
 	$$(LINK_$(1)) $$(LIBRARIES)
@@ -222,7 +235,7 @@ build/compiled-clang: $(call objects,clang,$(ALL_C))
 
 # ---- what a person asks for ----
 
-.PHONY: build build-optimized run deps test test-programs perf sim fuzz bench bench-storage bench-front lint \
+.PHONY: build build-optimized run deps test check perf sim fuzz bench bench-storage bench-front lint \
     format install clean help FORCE
 
 build: ./minivault ./minivault-admin ## builds ./minivault and ./minivault-admin (the default)
@@ -239,6 +252,9 @@ run: deps ## deps, build, then a server on port 3000 with ./data; RUN_FLAGS="...
 test: ## everything that has to pass before a change lands; TEST_FLAGS="..." for .ci/test
 	@.ci/deps build test
 	@.ci/test $(TEST_FLAGS)
+
+check: ## the tests of a few suites, in all worlds: T=wal for those that begin so, or T=wal/torn
+	@.ci/check "$(T)"
 
 sim: build/release/sim ## simulates crashes for SECONDS=60 on all cores; SEED=n replays one
 	$< $(if $(SEED),--seed $(SEED),--seconds $(SECONDS) --jobs $(JOBS))
