@@ -155,7 +155,7 @@ bool wal_roll(struct wal *wal)
 
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt)
 {
-    uint64_t size = record_size(record->key.size, record->value.size);
+    uint64_t size = record_size(record);
     uint64_t padded = round_up(size, WAL_RECORD_ALIGNMENT);
     bool is_tombstone = (record->flags & RECORD_TOMBSTONE) != 0;
     int error = wal->is_hindered ? admit(wal, is_tombstone) : 0;

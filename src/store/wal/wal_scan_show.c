@@ -71,7 +71,7 @@ static void announce(const struct wal_scan *scan, const struct wal_batch_header 
             announced->count = batch->record_count;
             return;
         }
-        scan->coming(scan->context, (struct slice){data + RECORD_HEADER_SIZE, load_u16(data + 8)});
+        scan->coming(scan->context, record_told_key(data));
         announced->count++;
         announced->size += size;
     }
