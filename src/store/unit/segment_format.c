@@ -89,6 +89,19 @@ int segment_header_decode(const uint8_t *block, struct segment_header *ret_heade
     return 0;
 }
 
+int segment_header_check(const uint8_t *block, const struct segment_header *expected)
+{
+    struct segment_header header;
+    int error = segment_header_decode(block, &header);
+    if (error < 0)
+        return error;
+    if (header.directory_id != expected->directory_id)
+        return -EXDEV;
+    bool is_same = header.number == expected->number && header.salt == expected->salt &&
+                   header.partition == expected->partition;
+    return is_same ? 0 : -ESTALE;
+}
+
 /* ---- a chunk ---- */
 
 static bool makes_sense(const struct segment_chunk_header *header)

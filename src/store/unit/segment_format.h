@@ -128,6 +128,11 @@ void segment_header_encode(const struct segment_header *header, uint8_t *block);
  * header: absent, torn, rotten), -EPROTONOSUPPORT (sound, but of another format). */
 int segment_header_decode(const uint8_t *block, struct segment_header *ret_header);
 
+/* Decodes a segment's header and compares it with what it should say, but for `created`,
+ * `generation` and `log_id`. Errors: -EBADMSG, -EPROTONOSUPPORT (as above), -EXDEV (of another
+ * directory), -ESTALE (of another segment). */
+int segment_header_check(const uint8_t *block, const struct segment_header *expected);
+
 /* Writes the 128 bytes at `chunk`. Fills directory_crc in from the directory behind it, which is
  * there already. */
 void segment_chunk_header_encode(struct segment_chunk_header *header, uint8_t *chunk);
