@@ -467,7 +467,7 @@ static void open_log(struct loop *loop)
 static void open_watch(struct loop *loop)
 {
     loop->watch.io = loop->io;
-    loop->watch.boards = loop->node->boards;
+    loop->watch.shards = loop->node->metrics;
     loop->watch.shard = loop->shard.number;
     loop->watch.shard_count = loop->shard.count;
     loop->watch.source = report_source(loop);

@@ -7,17 +7,15 @@
 static void report(void *context, struct shard_report *ret_report)
 {
     struct loop *loop = context;
-    *ret_report = (struct shard_report){
-        .connections = loop->connection_count,
-        .connections_accepted = loop->connections_accepted,
-        .connections_refused = loop->connections_refused,
-        .gets = loop->shard.gets,
-        .sets = loop->shard.sets,
-        .deletes = loop->shard.deletes,
-        .requests_refused = loop->requests_refused,
-        .failed = loop->failed,
-        .is_draining = loop->is_draining,
-    };
+    ret_report->connections = loop->connection_count;
+    ret_report->connections_accepted = loop->connections_accepted;
+    ret_report->connections_refused = loop->connections_refused;
+    ret_report->gets = loop->shard.gets;
+    ret_report->sets = loop->shard.sets;
+    ret_report->deletes = loop->shard.deletes;
+    ret_report->requests_refused = loop->requests_refused;
+    ret_report->failed = loop->failed;
+    ret_report->is_draining = loop->is_draining;
     store_stats(loop->shard.store, &ret_report->store);
     ret_report->memory = ret_report->store.cache.memory + ret_report->store.index_memory +
                          loop->input_bytes +

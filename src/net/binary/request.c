@@ -107,7 +107,7 @@ static enum taken set(struct connection *connection, const struct binary_request
 
 static enum taken health(struct connection *connection)
 {
-    char text[HEALTH_TEXT_MAX];
+    char text[METRICS_HEALTH_MAX];
     return answer_text(connection, text, health_text(&connection->server->watch, text));
 }
 
@@ -130,7 +130,7 @@ static enum taken hello(struct connection *connection, struct slice name)
     static const char expected[] = MINIVAULT_HELLO_NAME;
     if (!slice_equal(name, (struct slice){(const uint8_t *)expected, sizeof expected - 1}))
         return answer_status(connection, MINIVAULT_UNSUPPORTED);
-    char text[HEALTH_TEXT_MAX];
+    char text[HELLO_TEXT_MAX];
     uint32_t size = hello_text(&connection->server->watch, text);
     connection->typed = true;
     return answer_text(connection, text, size);

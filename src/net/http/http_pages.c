@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TEXT_MAX (HEALTH_TEXT_MAX + CHECKS_TEXT_MAX)
+#define TEXT_MAX (METRICS_HEALTH_MAX + CHECKS_TEXT_MAX)
 
 static const char ui[] =
     "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>minivault</title>"
@@ -43,7 +43,7 @@ static void reply_error(struct connection *connection, uint16_t status, const ch
 
 static void health(struct connection *connection)
 {
-    char text[HEALTH_TEXT_MAX];
+    char text[METRICS_HEALTH_MAX];
     uint32_t size = health_text(&connection->server->watch, text);
     reply(connection, HTTP_CONTENT_JSON, text, size);
 }
