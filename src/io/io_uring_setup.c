@@ -5,12 +5,13 @@
  * ring that this module does not use. */
 #include "io/io_uring.h"
 
+#include "base/memory.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -20,8 +21,6 @@
 #define ENTRIES_WANTED 512
 #define ENTRIES_MIN 32
 #define COMPLETIONS_PER_ENTRY 8
-
-#define HUGE_PAGE_SIZE (2 * MIB)
 
 /* ---- the ring ---- */
 
@@ -117,33 +116,13 @@ static void files_free(struct io *io)
 
 /* ---- the region of disk buffers ---- */
 
-/* Address space that begins on a huge page where there is room for one: fewer pages to pin and to
- * look up. */
-static uint8_t *map_region(size_t size)
-{
-    size_t slack = size >= HUGE_PAGE_SIZE ? HUGE_PAGE_SIZE : 0;
-    uint8_t *base =
-        mmap(NULL, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED)
-        return NULL;
-    if (slack == 0)
-        return base;
-    uint8_t *region = (uint8_t *)(uintptr_t)round_up((uintptr_t)base, HUGE_PAGE_SIZE);
-    if (region > base)
-        (void)munmap(base, (size_t)(region - base));
-    size_t rest = (size_t)(base + slack - region);
-    if (rest > 0)
-        (void)munmap(region + size, rest);
-    (void)madvise(region, size, MADV_HUGEPAGE);
-    return region;
-}
-
 static int region_open(struct io *io, size_t size, char *ret_error)
 {
     assert(size % DISK_BLOCK_SIZE == 0 && size <= GIB);
     if (size == 0)
         return 0;
-    io->region = map_region(size);
+    /* Huge pages are fewer to pin and to look up. */
+    io->region = size < MEMORY_HUGE_PAGE_SIZE ? memory_map(size) : memory_map_huge(size);
     if (io->region == NULL)
         return explain_register(-ENOMEM, "the disk buffers", ret_error);
     io->region_size = size;
@@ -161,7 +140,7 @@ static void region_close(struct io *io)
         return;
     if (io->region_registered)
         (void)io_uring_unregister_buffers(&io->ring);
-    (void)munmap(io->region, io->region_size);
+    memory_unmap(io->region, io->region_size);
 }
 
 /* ---- restrictions ---- */

@@ -4,10 +4,11 @@
  * registered table, and a handle is its index there. */
 #include "io/io_uring.h"
 
+#include "base/memory.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -111,14 +112,13 @@ int buffers_open(struct io *io, uint32_t size, uint32_t count)
 {
     assert(size > 0 && (size & (size - 1)) == 0);
     assert(count > 0 && count <= 32768 && (count & (count - 1)) == 0);
-    void *memory = mmap(NULL, (size_t)size * count, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return -errno;
+    void *memory = memory_map((uint64_t)size * count);
+    if (memory == NULL)
+        return -ENOMEM;
     int error = 0;
     io->buffer_ring = io_uring_setup_buf_ring(&io->ring, count, BUFFER_GROUP, 0, &error);
     if (io->buffer_ring == NULL) {
-        (void)munmap(memory, (size_t)size * count);
+        memory_unmap(memory, (uint64_t)size * count);
         return error;
     }
     io->buffer_memory = memory;
@@ -135,7 +135,7 @@ void buffers_close(struct io *io)
     size_t size = (size_t)io->buffer_size * io->buffer_count;
     ASAN_UNPOISON_MEMORY_REGION(io->buffer_memory, size);
     (void)io_uring_free_buf_ring(&io->ring, io->buffer_ring, io->buffer_count, BUFFER_GROUP);
-    (void)munmap(io->buffer_memory, size);
+    memory_unmap(io->buffer_memory, size);
 }
 
 /* ---- receive ---- */

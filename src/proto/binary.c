@@ -1,3 +1,4 @@
+/* The parser of the binary protocol's frames, and the writer of its replies' heads. */
 #include "proto/binary.h"
 
 /* Frames, by offset (a number before a field):

@@ -1,3 +1,4 @@
+/* Header fields of a request: the few that mean something to the server, checked and stored. */
 #include "proto/http_internal.h"
 
 #include <string.h>

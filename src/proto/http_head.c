@@ -1,3 +1,4 @@
+/* What a request's head says as a whole: host, body, connection, and how large a body may be. */
 #include "proto/http_internal.h"
 
 uint64_t http_head_body_size_max(const struct http_request *request)

@@ -1,3 +1,4 @@
+/* The parser of HTTP/1.1: llhttp, its pauses, and the bounds of every part of a request. */
 #include "proto/http_internal.h"
 
 #include "base/assert.h"

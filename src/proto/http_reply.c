@@ -1,3 +1,4 @@
+/* The heads of HTTP replies, and the JSON texts of those that are errors. */
 #include "proto/http.h"
 
 #include "base/assert.h"

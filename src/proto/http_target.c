@@ -1,3 +1,4 @@
+/* The request's target: its path decoded byte by byte, then the route and the key that it names. */
 #include "proto/http_internal.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* A text that grows: the first bytes in the parser's own memory, more in memory of a budget. */
 #include "proto/http_internal.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* The scanner of JSON (RFC 8259): byte by byte, in a fixed stack, for a body that comes in pieces. */
 #include "proto/json.h"
 
 #include "base/assert.h"

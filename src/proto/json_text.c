@@ -1,3 +1,4 @@
+/* JSON's strings: whether a value can be one, how long it is then, and the escaping of its bytes. */
 #include "proto/json.h"
 
 #include <string.h>

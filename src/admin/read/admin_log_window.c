@@ -2,6 +2,7 @@
 
 #include "admin/read/admin_files.h"
 #include "base/assert.h"
+#include "base/memory.h"
 #include "base/units.h"
 
 #include <errno.h>
@@ -14,9 +15,8 @@
 int window_init(struct log_window *window, struct admin *admin, uint64_t size)
 {
     uint64_t capacity = round_up(max_u64(size, PART_SIZE), PART_SIZE);
-    void *image = mmap(NULL, capacity, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (image == MAP_FAILED)
+    void *image = memory_map(capacity);
+    if (image == NULL)
         return -ENOMEM;
     *window =
         (struct log_window){.admin = admin, .image = image, .capacity = capacity, .handle = -1};
@@ -26,7 +26,7 @@ int window_init(struct log_window *window, struct admin *admin, uint64_t size)
 void window_deinit(struct log_window *window)
 {
     admin_close(window->handle);
-    (void)munmap(window->image, window->capacity);
+    memory_unmap(window->image, window->capacity);
     window->image = NULL;
 }
 

@@ -8,7 +8,7 @@
 uint32_t reply_put_value(const struct shard_answer *answer, uint8_t *target,
                          struct reply_value *ret_value)
 {
-    if (answer->size <= REPLY_INLINE_MAX || answer->is_in_room) {
+    if (answer->size <= REPLY_INLINE_MAX || answer->is_in_lent) {
         if (answer->size > 0 && answer->data != target)
             memmove(target, answer->data, answer->size);
         return answer->size;

@@ -37,7 +37,7 @@ struct dialect {
     bool (*is_head)(struct reply_form form);
 
     /* Writes a reply to `target`: reply_need bytes, or an empty block. The answer's data may lie
-     * in the target's block (is_in_room). Returns the bytes; *ret_value follows them. Errors:
+     * in the target's block (is_in_lent). Returns the bytes; *ret_value follows them. Errors:
      * -ENOMEM. */
     int32_t (*write)(struct reply_form form, const struct shard_answer *answer, uint8_t *target,
                      struct reply_value *ret_value);

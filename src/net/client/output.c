@@ -179,8 +179,8 @@ struct output_block *output_reserve(struct output *output, struct output_shared 
 void output_lend(struct output_block *block)
 {
     uint32_t offset = block->form.dialect->room_offset;
-    block->waiter.room = block->bytes + offset;
-    block->waiter.room_size = sizeof block->bytes - offset;
+    block->waiter.lent = block->bytes + offset;
+    block->waiter.lent_size = sizeof block->bytes - offset;
 }
 
 bool output_is_first(const struct output *output, const struct output_block *block)

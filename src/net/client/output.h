@@ -108,7 +108,7 @@ void output_lend(struct output_block *block);
 
 static inline bool output_is_lent(const struct output_block *block)
 {
-    return block->waiter.room != NULL;
+    return block->waiter.lent != NULL;
 }
 
 /* Fills a reserved place. Takes answer->memory. */

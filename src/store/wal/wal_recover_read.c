@@ -1,6 +1,8 @@
 #include "store/wal/wal_recover_internal.h"
 #include "store/disk/wait.h"
 
+#include "base/memory.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -9,9 +11,8 @@
 int reader_init(struct reader *reader, struct io *io, const struct log *log, uint64_t capacity)
 {
     capacity = round_up(max_u64(capacity, READER_PART_SIZE), READER_PART_SIZE);
-    void *image = mmap(NULL, capacity, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (image == MAP_FAILED)
+    void *image = memory_map(capacity);
+    if (image == NULL)
         return -ENOMEM;
     *reader = (struct reader){.io = io, .log = log, .image = image, .capacity = capacity};
     return 0;
@@ -79,7 +80,7 @@ void reader_deinit(struct reader *reader)
     if (reader->image == NULL)
         return;
     (void)finish_all(reader);
-    (void)munmap(reader->image, reader->capacity);
+    memory_unmap(reader->image, reader->capacity);
     reader->image = NULL;
 }
 

@@ -68,7 +68,7 @@ Test(http_dialect, a_value_that_lies_in_its_replys_page)
             uint8_t *value = page.bytes + offset;
             memset(value, 'v', size);
             value[0] = value[size - 1] = '"';
-            struct shard_answer answer = {.data = value, .size = size, .is_in_room = true};
+            struct shard_answer answer = {.data = value, .size = size, .is_in_lent = true};
             char *text = write(&request, &answer, &page);
             const char *body = strstr(text, "\r\n\r\n") + 4;
             cr_assert_eq(strlen(body), size + (i == 0 ? 24 : 0), "%u bytes", size);
