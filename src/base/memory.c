@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 void *memory_map(uint64_t size)
 {
@@ -18,6 +19,7 @@ void *memory_map(uint64_t size)
 /* A mapping begins on any page: map a huge page more, and give back what sticks out. */
 void *memory_map_huge(uint64_t size)
 {
+    size = round_up(size, (uint64_t)sysconf(_SC_PAGESIZE));
     uint8_t *mapped = memory_map(size + MEMORY_HUGE_PAGE_SIZE);
     if (mapped == NULL)
         return NULL;

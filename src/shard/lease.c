@@ -1,6 +1,5 @@
-/* The stock and the shelves. Every count is one atomic word, changed by whoever takes or gives back;
- * so
- * invariant: stock, shelves and what is used together are `count`, but for what is on its way from
+/* The stock and the shelves. Every count is one atomic word, changed by whoever takes or gives back.
+ * Invariant: stock, shelves and what is used are `count` together, but for what is on its way from
  * one to another. */
 #include "shard/lease.h"
 

@@ -11,9 +11,10 @@
 /* A mover that is nothing but what the rule looks at: a log that begins somewhere, the segments of
  * a partition, the slots of a hash. */
 struct rule {
-    struct mover mover;
+    struct mover_options options;
+    struct mover_stage stage;
     struct wal wal;
-    struct log_file *log_segment;
+    struct log_file *log_file;
     struct segments *segments;
     struct segment *at[RULE_SEGMENTS_MAX];
     struct index *index;
@@ -33,27 +34,28 @@ static void rule_open(struct rule *rule, uint64_t position)
     cr_assert_eq(index_create(0, &rule->index), 0);
     struct index_entry entry = {.version = {.clock = 5}, .read_size = 64, .tombstone = true};
     cr_assert_eq(index_add(rule->index, 9, 77, &entry), 0);
-    rule->log_segment = calloc(1, sizeof *rule->log_segment);
-    rule->log_segment->state = LOG_FILE_OPEN;
-    rule->log_segment->header.last_before = position;
-    rule->wal = (struct wal){.table = {&rule->log_segment, 1, 1}, .position_last = position + 10};
-    rule->mover.options =
+    rule->log_file = calloc(1, sizeof *rule->log_file);
+    rule->log_file->state = LOG_FILE_OPEN;
+    rule->log_file->header.last_before = position;
+    rule->wal = (struct wal){.files = {.table = &rule->log_file, .capacity = 1, .count = 1},
+                             .buffers = {.position_last = position + 10}};
+    rule->options =
         (struct mover_options){.wal = &rule->wal, .segments = rule->segments, .index = rule->index};
-    rule->mover.stage.created[9] = UINT64_MAX;
-    rule->mover.reader.input =
-        (struct mover_input){.is_segment = true, .partition = 9, .file = rule->at[0]->file};
+    rule->stage = (struct mover_stage){.options = &rule->options};
+    rule->stage.created[9] = UINT64_MAX;
+    rule->record.location = location_in_segment(rule->at[0]->file, 4096);
 }
 
 static void rule_close(struct rule *rule)
 {
-    free(rule->log_segment);
+    free(rule->log_file);
     segments_free(rule->segments);
     index_free(rule->index);
 }
 
 static bool may_purge(const struct rule *rule)
 {
-    return mover_may_purge(&rule->mover, &rule->record);
+    return mover_stage_may_purge(&rule->stage, &rule->record);
 }
 
 Test(mover_tombstones, purged_when_log_and_segments_are_younger)
@@ -83,9 +85,9 @@ Test(mover_tombstones, kept_when_the_job_carries_on_an_older_record)
 {
     struct rule rule;
     rule_open(&rule, 100);
-    rule.mover.stage.created[9] = 99;
+    rule.stage.created[9] = 99;
     cr_assert_not(may_purge(&rule));
-    rule.mover.stage.created[9] = 100;
+    rule.stage.created[9] = 100;
     cr_assert(may_purge(&rule));
     rule_close(&rule);
 }
@@ -94,13 +96,13 @@ Test(mover_tombstones, kept_when_the_log_begins_before)
 {
     struct rule rule;
     rule_open(&rule, 100);
-    rule.log_segment->header.last_before = 99; /* it may hold the position 100 */
+    rule.log_file->header.last_before = 99; /* it may hold the position 100 */
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->header.last_before = 0;
+    rule.log_file->header.last_before = 0;
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->state = LOG_FILE_LEAVING; /* a start would still read it */
+    rule.log_file->state = LOG_FILE_LEAVING; /* a start would still read it */
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->state = LOG_FILE_SPARE;
+    rule.log_file->state = LOG_FILE_SPARE;
     cr_assert(may_purge(&rule));
     rule_close(&rule);
 }
@@ -119,7 +121,7 @@ Test(mover_tombstones, kept_when_it_comes_from_the_log)
 {
     struct rule rule;
     rule_open(&rule, 100);
-    rule.mover.reader.input.is_segment = false;
+    rule.record.location = location_in_log(1, 4096);
     cr_assert_not(may_purge(&rule));
     rule_close(&rule);
 }
@@ -217,8 +219,8 @@ static void empty_cache(struct bench *bench)
     bench_restart(bench, true);
     for (uint32_t key = 0; key < bench->key_count; key++) {
         struct slice name = bench_name(bench, key);
-        uint64_t hash = store_place(bench->store, name).hash;
-        struct cache_entry *entry = cache_find(bench->store->cache, hash, name);
+        uint64_t keyed = store_place(bench->store, name).keyed;
+        struct cache_entry *entry = cache_find(bench->store->cache, keyed, name);
         if (entry != NULL)
             cache_remove(bench->store->cache, entry);
     }
