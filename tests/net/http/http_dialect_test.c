@@ -1,4 +1,6 @@
-#include "net/http/http_client.h"
+#include "net/http/http_dialect.h"
+
+#include "net/client/output.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -63,7 +65,7 @@ Test(http_dialect, a_value_that_lies_in_its_replys_page)
     struct page page;
     for (uint32_t i = 0; i < 2; i++) {
         struct http_request request = get_of(routes[i]);
-        uint32_t offset = http_form(&request).dialect->room_offset;
+        uint32_t offset = http_form(&request).dialect->value_offset;
         for (uint32_t size = 2; size <= 3500; size += 7) {
             uint8_t *value = page.bytes + offset;
             memset(value, 'v', size);
