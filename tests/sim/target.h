@@ -36,7 +36,7 @@ struct target_options {
     uint32_t value_size_max;
     uint32_t value_file_min;
     uint32_t stream_buffers;
-    uint64_t segment_size_more; /* beyond the least that takes such values */
+    uint64_t log_file_size_more; /* beyond the least that takes such values */
     uint64_t log_keep_bytes;    /* of sealed log, before it is moved to segments */
     uint64_t compact_min;       /* dead bytes of segments that are worth a job */
     uint32_t mover_window;      /* bytes that the mover reads at once */
