@@ -175,10 +175,9 @@ Test(shards, superblock_of_an_earlier_time_is_refused)
     shards_live(shards, 100);
     shards_begin_with(shards, 3);
     struct superblock_file old;
-    cr_assert_eq(
-        superblock_open_shard(shards->bench.io, &shards->bench.log, BENCH_PATH,
-                              &shards->directory.node, 1, 0, &old),
-        0);
+    cr_assert_eq(superblock_open_shard(shards->bench.io, &shards->bench.log, BENCH_PATH,
+                                       &shards->directory.node, 1, 0, &old),
+                 0);
     struct superblock was = old.now;
     superblock_close(&old);
     shards_end(shards);

@@ -265,7 +265,8 @@ static void crash_and_restore(uint64_t seed, uint64_t steps, enum sim_crash cras
         (void)crash_start(machine, 1 + steps * 7 % 40, crash);
     uint64_t lowest, greatest;
     read_numbers(machine, &lowest, &greatest);
-    cr_assert(greatest - lowest <= 1 && lowest >= 2, "seed %" PRIu64 ", step %" PRIu64, seed, steps);
+    cr_assert(greatest - lowest <= 1 && lowest >= 2, "seed %" PRIu64 ", step %" PRIu64, seed,
+              steps);
     take_copies(machine, second);
     start_and_end(machine);
     expect_number(machine, greatest + 2);

@@ -135,7 +135,8 @@ Test(superblock, what_this_program_does_not_know_is_refused)
     uint8_t block[BLOCK];
     struct superblock written = sample();
     struct superblock found;
-    uint32_t offsets[] = {72, 73, 75, 340, 343, 352, 2000, BLOCK - 1}; /* flags, and what is 0 today */
+    uint32_t offsets[] = {72,  73,  75,   340,
+                          343, 352, 2000, BLOCK - 1}; /* flags, and what is 0 today */
     for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
         superblock_encode(&written, block);
         block[offsets[i]] |= 0x80;
@@ -202,7 +203,8 @@ Test(superblock, log_file_is_a_part_of_the_disk)
 
 Test(superblock, shard_is_one_of_those_that_there_are)
 {
-    static const uint32_t nonsense[][3] = {{0, 0, 0}, {0, 1, 0}, {4, 4, 0}, {257, 0, 0}, {1, 0, 257}};
+    static const uint32_t nonsense[][3] = {
+        {0, 0, 0}, {0, 1, 0}, {4, 4, 0}, {257, 0, 0}, {1, 0, 257}};
     uint8_t block[BLOCK];
     struct superblock written = sample();
     struct superblock found;

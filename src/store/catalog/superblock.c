@@ -384,10 +384,10 @@ static int check_owner(const struct superblock *now, const struct superblock *no
         return 0;
     log_error(log,
               "%s/superblock is that of shard %" PRIu32 " of %" PRIu32
-              " of the directory %016" PRIx64 " at some time, this is shard %" PRIu32
-              " of %" PRIu32 " of %016" PRIx64 ": put back the one that was here",
-              state_path, now->shard, now->shard_count, now->directory_id, shard,
-              node->shard_count, node->directory_id);
+              " of the directory %016" PRIx64 " at some time, this is shard %" PRIu32 " of %" PRIu32
+              " of %016" PRIx64 ": put back the one that was here",
+              state_path, now->shard, now->shard_count, now->directory_id, shard, node->shard_count,
+              node->directory_id);
     return -EXDEV;
 }
 

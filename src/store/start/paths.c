@@ -13,8 +13,8 @@
 int store_name_paths(struct store *store)
 {
     const struct store_options *options = &store->options;
-    int result = superblock_state_path(options->path, options->shard, store->state_path,
-                                       STORE_PATH_SIZE);
+    int result =
+        superblock_state_path(options->path, options->shard, store->state_path, STORE_PATH_SIZE);
     if (result < 0)
         return result;
     int length = snprintf(store->log_directory, STORE_PATH_SIZE, "%s/log", store->state_path);
@@ -55,9 +55,8 @@ static int open_own(struct store *store)
     const struct store_options *options = &store->options;
     const struct superblock *node = &options->directory->node;
     struct superblock *now = &store->superblock.now;
-    int result =
-        superblock_open_shard(store->io, store->log, options->path, node, options->shard,
-                              options->lock_wait_ns, &store->superblock);
+    int result = superblock_open_shard(store->io, store->log, options->path, node, options->shard,
+                                       options->lock_wait_ns, &store->superblock);
     if (result < 0)
         return result;
     if (now->start_number != node->start_number) {
