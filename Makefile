@@ -48,14 +48,22 @@ SRC_COMMON := $(filter-out src/main.c src/admin/% $(SRC_SIM) $(SRC_URING),$(SRC)
 SRC_REAL := $(SRC_COMMON) $(SRC_URING)
 SRC_SIMULATED := $(SRC_COMMON) $(SRC_SIM)
 
-UNIT := $(call find_c,tests/unit)
-IO := $(call find_c,tests/io)
-IO_REAL := $(filter-out tests/io/world_sim.c tests/io/sim_%.c %_sim.c,$(IO))
-IO_SIMULATED := $(filter-out tests/io/world_uring.c tests/io/uring_%.c %_uring.c,$(IO))
+# A test lies beside the module that it tests; the end of its name says what it is linked with:
+#   _test.c   no world: the unit program
+#   _both.c   the real and the simulated world, in two programs (tests/support/world.h)
+#   _uring.c  the real world only
+#   _sim.c    the simulated world only
+#   _fuzz.c   a libFuzzer target, one program each; its corpus is tests/corpus/NAME
+TESTS := $(call find_c,tests)
+UNIT := $(filter %_test.c,$(TESTS))
+SUPPORT := tests/support/support.c
+IO_BOTH := $(filter %_both.c,$(TESTS)) $(SUPPORT)
+IO_REAL := $(IO_BOTH) $(filter %_uring.c,$(TESTS))
+IO_SIMULATED := $(IO_BOTH) $(filter %_sim.c,$(TESTS))
 SIM := $(call find_c,tests/sim)
-FUZZ := $(call find_c,tests/fuzz)
-FUZZ_HELPERS := $(filter-out %_fuzz.c,$(FUZZ))
-FUZZ_TARGETS := $(patsubst tests/fuzz/%_fuzz.c,%,$(filter %_fuzz.c,$(FUZZ)))
+FUZZ := $(filter %_fuzz.c,$(TESTS))
+FUZZ_HELPERS := tests/support/fuzz.c
+FUZZ_TARGETS := $(patsubst %_fuzz,%,$(basename $(notdir $(FUZZ))))
 # Those in the simulated world.
 FUZZ_SIMULATED := front
 # What several threads touch, and the world that they sleep in.
@@ -75,7 +83,7 @@ PLANTS := ack_before_sync reuse_buffer skip_directory_sync replay_stale drop_tom
 # The steering program, for the kernel: no object of ours.
 BPF := $(wildcard bpf/*.bpf.c)
 
-ALL_C := $(SRC) $(UNIT) $(IO) $(SIM) $(THREADS) $(FUZZ) $(PERF)
+ALL_C := $(SRC) $(TESTS) $(PERF)
 ALL_H := $(sort $(shell find src include bpf tests perf -name '*.h' 2>/dev/null))
 # Only these see the version, so that a commit does not rebuild the rest.
 VERSIONED := $(shell grep -lw MINIVAULT_VERSION $(SRC) /dev/null)
@@ -112,7 +120,7 @@ $(eval $(call variant,tsan,$(CC),-O1 -g $(THREAD_SANITIZE)))
 $(eval $(call variant,clang,$(CLANG),-O1))
 $(eval $(call variant,fuzz,$(CLANG),-O1 -g $(FUZZ_SANITIZE)))
 $(foreach plant,$(PLANTS),$(eval $(call variant,plant-$(plant),$(CC),\
-    -O2 -g -DPLANT_$(shell echo $(plant) | tr a-z A-Z))))
+    -O2 -g -DPLANTED=PLANT_$(shell echo $(plant) | tr a-z A-Z))))
 
 # ---- the steering program: compiled for the kernel, embedded as libbpf's skeleton ----
 
@@ -166,6 +174,18 @@ build/$(1)/bin/io_sim: $$(call objects,$(1),$$(IO_SIMULATED)) build/$(1)/simulat
 endef
 $(foreach name,release asan,$(eval $(call test_programs,$(name))))
 
+# The suites that .ci/check chose: CHECK names them, CHECK_FILES holds them. A program is small, since
+# it takes from src only what these need.
+ifdef CHECK
+checked = $(call objects,release,$(filter $(1),$(CHECK_FILES)) $(2))
+build/check/$(CHECK)/unit: $(call checked,%_test.c) build/release/real.a
+	$(LINK_release) $(LIBRARIES) $(LIBRARIES_TEST) -lcriterion
+build/check/$(CHECK)/io_uring: $(call checked,%_both.c %_uring.c,$(SUPPORT) tests/support/world_uring.c) build/release/real.a
+	$(LINK_release) $(LIBRARIES) -lcriterion
+build/check/$(CHECK)/io_sim: $(call checked,%_both.c %_sim.c,$(SUPPORT) tests/support/world_sim.c) build/release/simulated.a
+	$(LINK_release) $(LIBRARIES) -lcriterion
+endif
+
 define sim_program
 build/$(1)/sim: $$(call objects,$(1),$$(SIM)) build/$(1)/simulated.a
 	$$(LINK_$(1)) $$(LIBRARIES)
@@ -180,7 +200,7 @@ $(foreach name,release tsan,$(eval $(call threads_program,$(name))))
 
 # $(1) target, $(2) world
 define fuzz_program
-build/fuzz/$(1): $$(call objects,fuzz,tests/fuzz/$(1)_fuzz.c $$(FUZZ_HELPERS)) build/fuzz/$(2).a
+build/fuzz/$(1): $$(call objects,fuzz,$$(filter %/$(1)_fuzz.c,$$(FUZZ)) $$(FUZZ_HELPERS)) build/fuzz/$(2).a
 	$$(LINK_fuzz) $$(LIBRARIES) $$(LIBRARIES_TEST)
 endef
 $(foreach name,$(FUZZ_TARGETS),$(eval $(call fuzz_program,$(name),$(if $(filter $(FUZZ_SIMULATED),$(name)),simulated,real))))
@@ -215,7 +235,7 @@ build/compiled-clang: $(call objects,clang,$(ALL_C))
 
 # ---- what a person asks for ----
 
-.PHONY: build build-optimized run deps test test-programs perf sim fuzz bench bench-storage bench-front lint \
+.PHONY: build build-optimized run deps test check perf sim fuzz bench bench-storage bench-front lint \
     format install clean help FORCE
 
 build: ./minivault ./minivault-admin ## builds ./minivault and ./minivault-admin (the default)
@@ -232,6 +252,9 @@ run: deps ## deps, build, then a server on port 3000 with ./data; RUN_FLAGS="...
 test: ## everything that has to pass before a change lands; TEST_FLAGS="..." for .ci/test
 	@.ci/deps build test
 	@.ci/test $(TEST_FLAGS)
+
+check: ## the tests of a few suites, in all worlds: T=wal for those that begin so, or T=wal/torn
+	@.ci/check "$(T)"
 
 sim: build/release/sim ## simulates crashes for SECONDS=60 on all cores; SEED=n replays one
 	$< $(if $(SEED),--seed $(SEED),--seconds $(SECONDS) --jobs $(JOBS))

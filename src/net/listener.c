@@ -14,14 +14,14 @@ static void accept_done(struct io_op *op, int32_t result);
 
 /* What the world grants, less the listeners and places for a burst that is to be refused: accepted
  * and closed, instead of left to wait. */
-uint64_t server_places(const struct server *server)
+uint64_t loop_slots(const struct loop *server)
 {
-    uint64_t granted = io_sockets_max(server->io) - SERVER_LISTENERS_MAX;
-    uint64_t spare = min_u64(SERVER_SPARE_SOCKETS, granted / 4);
+    uint64_t granted = io_sockets_max(server->io) - LISTENERS_MAX;
+    uint64_t spare = min_u64(SPARE_SOCKETS, granted / 4);
     return min_u64(server->config->connections_max, granted - spare);
 }
 
-void listeners_arm(struct server *server)
+void listeners_arm(struct loop *server)
 {
     for (uint32_t i = 0; i < server->listener_count; i++) {
         struct listener *listener = &server->listeners[i];
@@ -34,7 +34,7 @@ void listeners_arm(struct server *server)
 }
 struct refused {
     struct io_op close;
-    struct server *server;
+    struct loop *server;
 };
 
 static void refused_done(struct io_op *op, int32_t result)
@@ -46,7 +46,7 @@ static void refused_done(struct io_op *op, int32_t result)
 }
 
 /* Over the limit: closed at once, so that the client sees it instead of waiting. */
-static void refuse_connection(struct server *server, int socket)
+static void refuse_connection(struct loop *server, int socket)
 {
     struct refused *refused = calloc(1, sizeof *refused);
     assert(refused != NULL); /* a few dozen bytes: without them nothing goes on */
@@ -59,17 +59,17 @@ static void refuse_connection(struct server *server, int socket)
 static void accept_done(struct io_op *op, int32_t result)
 {
     struct listener *listener = container_of(op, struct listener, accept);
-    struct server *server = listener->server;
+    struct loop *server = listener->server;
     if (result < 0) {
         if (result != -ECANCELED) {
             log_warn(server->log, "cannot accept a connection: %s", strerror(-result));
-            metrics_add(&server->metrics.errors[METRICS_ERROR_ACCEPT], 1);
+            metrics_add(&server->watch.metrics.errors[METRICS_ERROR_ACCEPT], 1);
         }
         return; /* the tick arms it again */
     }
     steer_load_accepted(&server->load);
-    bool is_full = server->connection_count >= server_places(server);
-    if (is_full || !lease_take(server->node->places, server->shard.number))
+    bool is_full = server->connection_count >= loop_slots(server);
+    if (is_full || !lease_take(server->node->slots, server->shard.number))
         refuse_connection(server, result);
     else
         connection_open(server, listener->protocol, result);
@@ -84,11 +84,11 @@ static void close_done(struct io_op *op, int32_t result)
 }
 
 /* Connections that the kernel has taken for this shard already are served. */
-static void stop_accepting(struct server *server)
+static void stop_accepting(struct loop *server)
 {
     bool is_settled =
-        server_drain_ns(server) >= CONFIG_DRAIN_GRACE_NS && steer_load_is_settled(&server->load);
-    if (server->has_stopped_accepting || (!is_settled && server_drain_ns(server) < CONFIG_DRAIN_NS))
+        server_drain_ns(server) >= LIMITS_DRAIN_GRACE_NS && steer_load_is_settled(&server->load);
+    if (server->has_stopped_accepting || (!is_settled && server_drain_ns(server) < LIMITS_DRAIN_NS))
         return;
     server->has_stopped_accepting = true;
     for (uint32_t i = 0; i < server->listener_count; i++)
@@ -96,7 +96,7 @@ static void stop_accepting(struct server *server)
 }
 
 /* Whether any still listens, or is being closed. */
-bool listeners_are_open(const struct server *server)
+bool listeners_are_open(const struct loop *server)
 {
     bool is_any = false;
     for (uint32_t i = 0; i < server->listener_count; i++) {
@@ -107,7 +107,7 @@ bool listeners_are_open(const struct server *server)
     return is_any;
 }
 
-void listeners_stop(struct server *server)
+void listeners_stop(struct loop *server)
 {
     if (server_drain_ns(server) == 0)
         return;
@@ -126,7 +126,7 @@ void listeners_stop(struct server *server)
 
 /* ---- the beginning ---- */
 
-static int listen_once(struct server *server, uint16_t port, struct listener *listener,
+static int listen_once(struct loop *server, uint16_t port, struct listener *listener,
                        int *ret_descriptor)
 {
     const struct config *config = server->config;
@@ -146,7 +146,7 @@ static int listen_once(struct server *server, uint16_t port, struct listener *li
 }
 
 /* A predecessor's socket may take a moment to go. */
-static int listen_for(struct server *server, const struct protocol *protocol, uint16_t port,
+static int listen_for(struct loop *server, const struct protocol *protocol, uint16_t port,
                       int *ret_descriptor)
 {
     uint64_t give_up_ns = io_now_ns(server->io) + server->config->lock_wait_ns;
@@ -176,14 +176,14 @@ static int listen_for(struct server *server, const struct protocol *protocol, ui
     return 0;
 }
 
-int server_listen(struct server *server, uint16_t port, int *ret_descriptors)
+int loop_listen(struct loop *server, uint16_t port, int *ret_descriptors)
 {
-    ret_descriptors[SERVER_HTTP] = -1;
-    int result = listen_for(server, protocol_binary(), port, &ret_descriptors[SERVER_BINARY]);
+    ret_descriptors[LISTENER_HTTP] = -1;
+    int result = listen_for(server, protocol_binary(), port, &ret_descriptors[LISTENER_BINARY]);
     uint16_t http_port = server->config->http_port;
     if (result < 0 || http_port == 0)
         return result;
-    result = listen_for(server, protocol_http(), http_port, &ret_descriptors[SERVER_HTTP]);
+    result = listen_for(server, protocol_http(), http_port, &ret_descriptors[LISTENER_HTTP]);
     if (result == 0 && server->shard.number == 0)
         log_info(server->log, "HTTP is served on port %u", http_port);
     return result;

@@ -1,5 +1,5 @@
 /* The real world's listeners: families, what connections inherit, and that nothing lingers. */
-#include "support.h"
+#include "tests/support/support.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>

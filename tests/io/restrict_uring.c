@@ -1,7 +1,7 @@
 /* What the kernel refuses on the very ring that the server uses, once it is enabled: everything
  * that io_uring*.c does not do. */
 #include "io/io_uring.h"
-#include "support.h"
+#include "tests/support/support.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>

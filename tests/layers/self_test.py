@@ -76,7 +76,7 @@ PLANTED = [
     ("chance_around_io", "src/base/a.c", "int f(void)\n{\n    return !getrandom(0, 0, 0);\n}\n",
      "goes around io.h"),
     ("long_file", "src/store/a.c", "\n" * 601, "601 lines"),
-    ("long_function", "tests/unit/a.c", "int f(void)\n{\n" + "    x();\n" * 69 + "}\n",
+    ("long_function", "tests/base/a.c", "int f(void)\n{\n" + "    x();\n" * 69 + "}\n",
      "a function of 71 lines"),
 ]
 SODIUM_FIRST = ("src/base/secret.c", "#include <sodium.h>\n")

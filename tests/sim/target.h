@@ -10,12 +10,12 @@
 #define TARGET_SHARDS_MAX 5u
 
 struct node;
-struct server;
+struct loop;
 
 /* A process's shards are hosts of one machine, which run in turn and die together. */
 struct target_shard {
     struct io *io;
-    struct server *server; /* NULL: it has not started */
+    struct loop *server; /* NULL: it has not started */
     bool is_drained;
 };
 

@@ -6,7 +6,7 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "store/mover/mover.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -108,13 +108,13 @@ static enum taken set(struct connection *connection, const struct binary_request
 static enum taken health(struct connection *connection)
 {
     char text[HEALTH_TEXT_MAX];
-    return answer_text(connection, text, health_text(connection->server, text));
+    return answer_text(connection, text, health_text(&connection->server->watch, text));
 }
 
 static enum taken stats(struct connection *connection)
 {
     char text[METRICS_JSON_MAX];
-    return answer_text(connection, text, stats_text(connection->server, text));
+    return answer_text(connection, text, stats_text(&connection->server->watch, text));
 }
 
 static enum taken authenticate(struct connection *connection, struct slice secret)
@@ -131,7 +131,7 @@ static enum taken hello(struct connection *connection, struct slice name)
     if (!slice_equal(name, (struct slice){(const uint8_t *)expected, sizeof expected - 1}))
         return answer_status(connection, MINIVAULT_UNSUPPORTED);
     char text[HEALTH_TEXT_MAX];
-    uint32_t size = hello_text(connection->server, text);
+    uint32_t size = hello_text(&connection->server->watch, text);
     connection->typed = true;
     return answer_text(connection, text, size);
 }

@@ -92,13 +92,13 @@ static void send_done(struct io_op *op, int32_t result)
 {
     struct connection *connection =
         container_of(container_of(op, struct io_send, op), struct connection, output.send);
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection->send_begun_ns = 0;
     output_sent(&connection->output, &server->outputs);
     if (result < 0)
         connection->broken = true;
     else
-        metrics_add(&server->metrics.values[METRICS_SENT_BYTES], (uint64_t)result);
+        metrics_add(&server->watch.metrics.values[METRICS_SENT_BYTES], (uint64_t)result);
     if (connection->blocked && result >= 0)
         connection_run(connection);
     connection_touch(connection);
@@ -109,11 +109,11 @@ static void send_done(struct io_op *op, int32_t result)
  * small pieces. */
 static bool is_held(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     uint64_t now_ns = io_now_ns(server->io);
     bool is_new = connection->held_ns == 0;
     if (connection->asked_count == 0 || !output_may_send(&connection->output, &server->outputs) ||
-        (!is_new && now_ns - connection->held_ns >= CONFIG_HOLD_NS)) {
+        (!is_new && now_ns - connection->held_ns >= LIMITS_HOLD_NS)) {
         connection->held_ns = 0;
         unlink_node(&connection->held_node);
         return false;
@@ -127,7 +127,7 @@ static bool is_held(struct connection *connection)
 
 static void send_ready(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     if (connection->broken || connection->state > CONNECTION_FINISHING || is_held(connection))
         return;
     uint32_t count = output_gather(&connection->output, &server->outputs);
@@ -170,7 +170,7 @@ static void control_done(struct io_op *op, int32_t result)
 
 static void begin_linger(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection_set_state(connection, CONNECTION_LINGERING);
     connection->begun_ns = io_now_ns(server->io);
     connection->arrived = 0;
@@ -180,7 +180,7 @@ static void begin_linger(struct connection *connection)
 
 static void begin_closing(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection_set_state(connection, CONNECTION_CLOSING);
     io_cancel(server->io, &connection->receive);
     io_cancel(server->io, &connection->output.send.op);
@@ -188,7 +188,7 @@ static void begin_closing(struct connection *connection)
 
 static void put_away(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     unlink_node(&connection->all_node);
     unlink_node(&connection->dirty_node);
     unlink_node(&connection->waiting_node);
@@ -197,13 +197,13 @@ static void put_away(struct connection *connection)
     unlink_node(&connection->woken_node);
     connection_free(connection);
     server->connection_count--;
-    lease_put(server->node->places, server->shard.number);
+    lease_put(server->node->slots, server->shard.number);
     pool_put(&server->connections, connection);
 }
 
 void connection_free(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection_set_waits(connection, false);
     upload_free(connection);
     download_free_all(connection);
@@ -248,7 +248,7 @@ static bool is_over(const struct connection *connection)
     case CONNECTION_FINISHING:
         return !owes;
     case CONNECTION_LINGERING:
-        return connection->stream_ended || connection->arrived > CONFIG_LINGER_BYTES;
+        return connection->stream_ended || connection->arrived > LIMITS_LINGER_BYTES;
     case CONNECTION_CLOSING:
         return false;
     }
@@ -278,26 +278,26 @@ void connection_advance(struct connection *connection)
  * others wait for the memory that its answers hold. */
 static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
 {
-    const struct server *server = connection->server;
+    const struct loop *server = connection->server;
     const struct output_shared *outputs = &server->outputs;
     bool is_large = !list_is_empty(&connection->downloads);
     bool is_short =
         is_large ? server->streams_were_short : outputs->memory_bytes >= outputs->memory_bytes_max;
-    uint64_t allowed_ns = is_short ? CONFIG_SEND_TIMEOUT_SHORT_NS : CONFIG_SEND_TIMEOUT_NS;
+    uint64_t allowed_ns = is_short ? LIMITS_SEND_TIMEOUT_SHORT_NS : LIMITS_SEND_TIMEOUT_NS;
     return connection->send_begun_ns != 0 && now_ns - connection->send_begun_ns > allowed_ns;
 }
 
 void connection_tick(struct connection *connection, uint64_t now_ns)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     if (reads_nothing(connection, now_ns) && connection->state != CONNECTION_CLOSING) {
         log_info(connection->server->log, "a connection is closed: it does not read its answers");
-        metrics_add(&server->metrics.errors[METRICS_ERROR_UNREAD], 1);
+        metrics_add(&server->watch.metrics.errors[METRICS_ERROR_UNREAD], 1);
         connection_abort(connection);
         return;
     }
     if (connection->state == CONNECTION_LINGERING) {
-        if (now_ns - connection->begun_ns > CONFIG_LINGER_NS)
+        if (now_ns - connection->begun_ns > LIMITS_LINGER_NS)
             connection_abort(connection);
         return;
     }
@@ -308,18 +308,18 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
     bool waits_for_client = connection->state == CONNECTION_OPEN && connection->begun_ns != 0 &&
                             !connection_is_waiting(connection);
     uint64_t allowed_ns =
-        CONFIG_REQUEST_TIMEOUT_NS + connection->arrived / CONFIG_REQUEST_RATE * NS_PER_S;
+        LIMITS_REQUEST_TIMEOUT_NS + connection->arrived / LIMITS_REQUEST_RATE * NS_PER_S;
     bool is_stalled =
-        server->streams_were_short && upload_is_stalled(connection, now_ns, CONFIG_UPLOAD_STALL_NS);
+        server->streams_were_short && upload_is_stalled(connection, now_ns, LIMITS_UPLOAD_STALL_NS);
     if (is_stalled || (waits_for_client && now_ns - connection->begun_ns > allowed_ns)) {
         log_info(connection->server->log,
                  "a connection is closed: its request did not become whole in time");
-        metrics_add(&server->metrics.errors[METRICS_ERROR_LATE], 1);
+        metrics_add(&server->watch.metrics.errors[METRICS_ERROR_LATE], 1);
         connection->protocol->time_out(connection);
     }
 }
 
-void connection_open(struct server *server, const struct protocol *protocol, int socket)
+void connection_open(struct loop *server, const struct protocol *protocol, int socket)
 {
     struct connection *connection = pool_get(&server->connections);
     assert(connection != NULL); /* there are as many as sockets */

@@ -9,7 +9,7 @@
 
 /* While a connection is blocked, no more than this is received for it (and what was already on its
  * way). */
-#define BLOCKED_INPUT_MAX CONFIG_RECEIVE_SIZE
+#define BLOCKED_INPUT_MAX LIMITS_RECEIVE_SIZE
 
 static void receive_done(struct io_op *op, int32_t result);
 
@@ -55,7 +55,7 @@ static void head_done(struct io_op *op, int32_t result);
  * in leased buffers, to be copied, by the time it is known to be a value. */
 static bool arm_head(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     bool is_between = connection->state == CONNECTION_OPEN && connection->upload == NULL &&
                       connection->skip.left == 0 && input_size(&connection->input) == 0;
     if (!connection->expects_value || !is_between)
@@ -108,13 +108,13 @@ static void overflow(struct connection *connection, uint64_t more)
     log_warn(connection->server->log,
              "a connection is closed: unfinished requests use all of their %" PRIu64 " MiB",
              connection->server->input_bytes_max / MIB);
-    metrics_add(&connection->server->metrics.errors[METRICS_ERROR_OVERFLOW], 1);
+    metrics_add(&connection->server->watch.metrics.errors[METRICS_ERROR_OVERFLOW], 1);
     connection_abort(connection);
 }
 
 static void keep(struct connection *connection, const uint8_t *data, uint64_t size)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     if (size == 0 || connection->state != CONNECTION_OPEN)
         return;
     if (input_append(&connection->input, data, size, &server->input_bytes,
@@ -154,9 +154,9 @@ static void take_bytes(struct connection *connection, const uint8_t *data, uint6
 /* Bytes have come. A request that has to wait arrived before that. */
 static void note_arrival(struct connection *connection, uint64_t size)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     connection->arrived += size;
-    metrics_add(&server->metrics.values[METRICS_RECEIVED_BYTES], size);
+    metrics_add(&server->watch.metrics.values[METRICS_RECEIVED_BYTES], size);
     if (!connection_is_waiting(connection))
         connection->output.request.arrived_ns = io_now_ns(server->io);
 }

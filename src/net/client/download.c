@@ -58,7 +58,7 @@ struct download {
     uint8_t key_bytes[];
 };
 
-static struct server *server_of(const struct download *download)
+static struct loop *server_of(const struct download *download)
 {
     return download->connection->server;
 }
@@ -272,7 +272,7 @@ static void wait_to_open(struct download *download, const struct shard_answer *a
 
 static void open_file(struct download *download, const struct shard_answer *answer)
 {
-    struct server *server = server_of(download);
+    struct loop *server = server_of(download);
     struct slice descriptor = {answer->data, answer->size};
     struct value_reader_events events = {.context = download, .ready = ready};
     int result = value_file_descriptor_check(descriptor, &download->stream.left);

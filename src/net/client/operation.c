@@ -7,7 +7,7 @@
 enum taken operation_answer(struct connection *connection, struct reply_form form,
                             const struct shard_answer *answer)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     if (output_answer(&connection->output, &server->outputs, form, answer) < 0) {
         /* Not even memory for the reply: this one client loses its connection, nobody else
          * anything. */
@@ -96,7 +96,7 @@ static struct output_block *reserve_value(struct connection *connection, struct 
 static enum taken get_from_disk(struct connection *connection, struct reply_form form,
                                 struct slice key)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     struct output_block *block = reserve_value(connection, form);
     if (block == NULL)
         return BLOCKED;
@@ -158,7 +158,7 @@ enum taken operation_get(struct connection *connection, struct reply_form form, 
 
 /* What comes free is for those who wait, in their order, before it is for whoever happens to come:
  * else a few wait for as long as the store is busy. They are retried at the end of the pass. */
-static bool has_to_queue(const struct server *server)
+static bool has_to_queue(const struct loop *server)
 {
     return !server->is_retrying &&
            (server->sets_waiting > 0 || shard_has_waiting_writes(&server->shard));

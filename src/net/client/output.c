@@ -1,7 +1,7 @@
 #include "net/client/output.h"
 
 #include "base/assert.h"
-#include "node/config.h"
+#include "net/client/limits.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@ void output_init(struct output *output)
 
 bool output_has_room(const struct output *output, struct output_shared *shared)
 {
-    if (output->bytes > CONFIG_OUTPUT_BYTES_MAX)
+    if (output->bytes > LIMITS_OUTPUT_BYTES_MAX)
         return false;
     if (output->block_count == 0)
         return shared->blocks.count_used < shared->blocks.count_max;

@@ -7,10 +7,13 @@
 
 #include "net/client/auth.h"
 #include "net/client/input.h"
+#include "net/client/limits.h"
 #include "net/watch/metrics.h"
 #include "net/client/output.h"
-#include "node/server.h"
+#include "node/loop.h"
+#include "net/steer/steer.h"
 #include "net/steer/steer_load.h"
+#include "net/watch/watch.h"
 #include "proto/http.h"
 #include "shard/shard.h"
 
@@ -80,7 +83,7 @@ struct protocol {
 };
 
 struct connection {
-    struct server *server;
+    struct loop *server;
     const struct protocol *protocol;
     struct io_op receive; /* also straight into an upload's buffer */
     struct io_op control; /* shutdown, then close */
@@ -120,10 +123,10 @@ struct connection {
     struct list_node woken_node;   /* to go on at the end of this pass */
 };
 
-#define SERVER_SPARE_SOCKETS 64u /* to refuse with */
+#define SPARE_SOCKETS 64u /* to refuse with */
 
 struct listener {
-    struct server *server;
+    struct loop *server;
     const struct protocol *protocol;
     int handle;
     uint16_t port;
@@ -132,7 +135,7 @@ struct listener {
     struct io_op close;
 };
 
-struct server {
+struct loop {
     struct io *io;
     struct node *node;
     const struct config *config;
@@ -147,8 +150,8 @@ struct server {
     uint64_t input_bytes_max;
     struct pool http_clients;
     struct http_budget http_budget;
-    uint8_t *scratch; /* CONFIG_RECEIVE_SIZE bytes, for whoever is at work */
-    struct listener listeners[SERVER_LISTENERS_MAX];
+    uint8_t *scratch; /* LIMITS_RECEIVE_SIZE bytes, for whoever is at work */
+    struct listener listeners[LISTENERS_MAX];
     uint32_t listener_count;
     struct io_op tick;
     struct list all;
@@ -168,37 +171,38 @@ struct server {
     bool is_alone; /* the others need nothing any more */
     int failed;
     uint64_t drain_began_ns;
-    uint64_t started_ns;
     uint64_t connection_count;
     uint64_t connections_accepted, connections_refused, requests_refused;
-    struct metrics metrics;
+    struct watch watch;
+    struct steer_counters decisions; /* of steering, as they were read last */
+    const char *decision_names[STEER_DECISION_COUNT];
 };
 
 /* Whether one more request may be served now: the place where the node's rate limit is asked. */
-static inline bool server_may_serve(struct server *server)
+static inline bool server_may_serve(struct loop *server)
 {
     struct rate *rate = server->node->rate;
     return rate == NULL || rate_take(rate, server->shard.number, io_now_ns(server->io));
 }
 
 /* How long the drain proper lasts, 0: it does not yet. */
-uint64_t server_drain_ns(const struct server *server);
+uint64_t server_drain_ns(const struct loop *server);
 
 /* ---- listener.c ---- */
 
 /* Accepts wherever that has ended, and may go on. */
-void listeners_arm(struct server *server);
+void listeners_arm(struct loop *server);
 
 /* The drain: stops accepting, then listening, step by step with each call. */
-void listeners_stop(struct server *server);
+void listeners_stop(struct loop *server);
 
 /* Whether any still listens, or is being closed. */
-bool listeners_are_open(const struct server *server);
+bool listeners_are_open(const struct loop *server);
 
 /* ---- connection.c ---- */
 
 /* A new client. Takes the socket; closes it when there is no place. */
-void connection_open(struct server *server, const struct protocol *protocol, int socket);
+void connection_open(struct loop *server, const struct protocol *protocol, int socket);
 
 /* Takes as many requests as there are and may be taken, then arms what is to be armed. */
 void connection_run(struct connection *connection);
@@ -362,31 +366,5 @@ void download_stop_all(struct connection *connection);
 void download_free_all(struct connection *connection);
 
 bool download_is_starved(const struct connection *connection, uint64_t at_ns);
-
-/* ---- publish.c ---- */
-
-/* Brings what others count into server->metrics, and tells the node. */
-void server_publish(struct server *server);
-
-/* The text of the whole node for Prometheus, `offset` bytes behind the beginning of memory that is
- * the caller's to free: about 12 KiB a shard. NULL: no memory. */
-uint8_t *server_metrics(struct server *server, enum metrics_format format, size_t offset,
-                        size_t *ret_size);
-
-/* STATS' JSON, published anew: at most METRICS_JSON_MAX bytes. Returns the length. */
-uint32_t stats_text(struct server *server, char *buffer);
-
-/* ---- health.c: JSON texts. Return the length; the buffer takes them whole ---- */
-
-#define HEALTH_TEXT_MAX 2048u
-
-/* What the shard says of itself. */
-void server_report(struct server *server, struct node_report *ret_report);
-
-/* Of the whole node: this shard's of now, the others' of their last tick. */
-void server_node_report(struct server *server, struct node_report *ret_sum);
-
-uint32_t health_text(struct server *server, char *buffer);
-uint32_t hello_text(const struct server *server, char *buffer);
 
 #endif

@@ -27,7 +27,7 @@
 /* While the server drains, a client that sends nothing for this long is not waited for. */
 #define STALL_NS NS_PER_S
 
-static struct server *server_of(const struct upload *upload)
+static struct loop *server_of(const struct upload *upload)
 {
     return upload->connection->server;
 }
@@ -340,7 +340,7 @@ static struct upload *create(struct connection *connection, const struct upload_
 
 static void start(struct upload *upload)
 {
-    struct server *server = server_of(upload);
+    struct loop *server = server_of(upload);
     if (upload->is_frame)
         decode_stream_open(store_decodes(server->shard.store), &upload->decoder, upload->left,
                            server->config->value_size_max, decoder_granted);
@@ -377,7 +377,7 @@ static bool start_or_ask(struct upload *upload)
 
 int upload_begin(struct connection *connection, const struct upload_request *request)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     assert(connection->upload == NULL && (request->size > 0 || request->is_open));
     if (!store_has_stream(server->shard.store))
         return -EAGAIN;

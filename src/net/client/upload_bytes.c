@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static struct server *server_of(const struct upload *upload)
+static struct loop *server_of(const struct upload *upload)
 {
     return upload->connection->server;
 }

@@ -70,7 +70,7 @@ bool http_body_end(struct connection *connection)
 
 static bool append(struct connection *connection, const uint8_t *data, uint64_t size)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     return size == 0 || input_append(&connection->http->collected, data, size, &server->input_bytes,
                                      server->input_bytes_max) == 0;
 }
@@ -125,12 +125,12 @@ void http_body_collect(struct connection *connection, struct slice piece)
     const struct http_request *request = request_of(connection);
     if (request->method != HTTP_METHOD_PUT && request->method != HTTP_METHOD_POST)
         return; /* nobody asked for it */
-    if (piece.size == request->content_length && piece.size <= CONFIG_RECEIVE_SIZE) {
+    if (piece.size == request->content_length && piece.size <= LIMITS_RECEIVE_SIZE) {
         take_whole(connection, piece);
         return;
     }
     for (uint32_t used = 0; used < piece.size;) {
-        uint32_t part = (uint32_t)min_u64(piece.size - used, CONFIG_RECEIVE_SIZE);
+        uint32_t part = (uint32_t)min_u64(piece.size - used, LIMITS_RECEIVE_SIZE);
         if (!collect_part(connection, piece.data + used, part))
             return;
         used += part;

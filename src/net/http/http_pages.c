@@ -44,14 +44,14 @@ static void reply_error(struct connection *connection, uint16_t status, const ch
 static void health(struct connection *connection)
 {
     char text[HEALTH_TEXT_MAX];
-    uint32_t size = health_text(connection->server, text);
+    uint32_t size = health_text(&connection->server->watch, text);
     reply(connection, HTTP_CONTENT_JSON, text, size);
 }
 
 static void live(struct connection *connection)
 {
     static const char text[] = "{\"success\":true,\"status\":\"live\"}";
-    if (server_is_live(connection->server))
+    if (watch_is_live(&connection->server->watch))
         reply(connection, HTTP_CONTENT_JSON, text, sizeof text - 1);
     else
         reply_error(connection, 503, "a shard does not turn");
@@ -62,7 +62,7 @@ static void ready(struct connection *connection)
     char text[CHECKS_TEXT_MAX + 64] = "";
     char checks[CHECKS_TEXT_MAX];
     bool is_verbose = connection->http->parser.request.is_verbose;
-    const char *failing = checks_run(connection->server, checks);
+    const char *failing = checks_run(&connection->server->watch, checks);
     if (failing != NULL) {
         (void)snprintf(text, sizeof text, "not ready: %s", failing);
         reply_error(connection, 503, is_verbose ? checks : text);
@@ -81,9 +81,9 @@ static void metrics(struct connection *connection)
     uint8_t head[HTTP_REPLY_SIZE_MAX];
     size_t size = 0;
     bool is_open = request->wants_openmetrics;
-    uint8_t *memory =
-        server_metrics(connection->server, is_open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS,
-                       HTTP_REPLY_SIZE_MAX, &size);
+    uint8_t *memory = watch_metrics(&connection->server->watch,
+                                    is_open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS,
+                                    HTTP_REPLY_SIZE_MAX, &size);
     if (memory == NULL) {
         reply_error(connection, 503, "no memory for the text");
         return;

@@ -239,13 +239,13 @@ static void tick(struct connection *connection, uint64_t now_ns)
                    output_is_empty(&connection->output) && connection->begun_ns == 0;
     if (!is_idle)
         http->active_ns = now_ns;
-    else if (now_ns - http->active_ns > CONFIG_HTTP_IDLE_NS)
+    else if (now_ns - http->active_ns > LIMITS_HTTP_IDLE_NS)
         connection_finish(connection);
 }
 
 static bool open_client(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     struct http_client *http = pool_get(&server->http_clients);
     if (http == NULL)
         return false;
@@ -262,7 +262,7 @@ static bool open_client(struct connection *connection)
 
 static void close_client(struct connection *connection)
 {
-    struct server *server = connection->server;
+    struct loop *server = connection->server;
     input_clear(&connection->http->collected, &server->input_bytes);
     http_parser_deinit(&connection->http->parser);
     pool_put(&server->http_clients, connection->http);

@@ -1,8 +1,9 @@
-/* What the server tells of itself, as JSON. */
-#include "net/client/server_internal.h"
+/* What the node tells of itself, as JSON. */
+#include "net/watch/watch.h"
 
 #include "base/assert.h"
 #include "base/units.h"
+#include "minivault/protocol.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,25 +12,6 @@
 #ifndef MINIVAULT_VERSION
 #define MINIVAULT_VERSION "unknown"
 #endif
-
-void server_report(struct server *server, struct node_report *ret_report)
-{
-    *ret_report = (struct node_report){
-        .connections = server->connection_count,
-        .connections_accepted = server->connections_accepted,
-        .connections_refused = server->connections_refused,
-        .gets = server->shard.gets,
-        .sets = server->shard.sets,
-        .deletes = server->shard.deletes,
-        .requests_refused = server->requests_refused,
-        .failed = server->failed,
-        .is_draining = server->is_draining,
-    };
-    store_stats(server->shard.store, &ret_report->store);
-    ret_report->memory = ret_report->store.cache.memory + ret_report->store.index_memory +
-                         server->input_bytes +
-                         (uint64_t)server->outputs.blocks.count_touched * OUTPUT_BLOCK_SIZE;
-}
 
 /* ---- the node's: sums over its shards ---- */
 
@@ -80,7 +62,7 @@ static void add_mover(struct mover_stats *sum, const struct mover_stats *other)
     sum->backlog_bytes += other->backlog_bytes;
 }
 
-static void add(struct node_report *sum, const struct node_report *other)
+static void add(struct shard_report *sum, const struct shard_report *other)
 {
     sum->connections += other->connections;
     sum->connections_accepted += other->connections_accepted;
@@ -98,19 +80,19 @@ static void add(struct node_report *sum, const struct node_report *other)
 }
 
 /* This shard's is of now, the others' of their last tick. */
-void server_node_report(struct server *server, struct node_report *ret_sum)
+void watch_node_report(struct watch *watch, struct shard_report *ret_sum)
 {
-    server_report(server, ret_sum);
-    for (uint32_t i = 0; i < server->shard.count; i++) {
-        struct node_report other;
-        if (i == server->shard.number)
+    watch->source.report(watch->source.context, ret_sum);
+    for (uint32_t i = 0; i < watch->shard_count; i++) {
+        struct shard_report other;
+        if (i == watch->shard)
             continue;
-        node_read(server->node, i, &other);
+        boards_read(watch->boards, i, &other);
         add(ret_sum, &other);
     }
 }
 
-static const char *health_status(const struct node_report *report)
+static const char *health_status(const struct shard_report *report)
 {
     if (report->failed != 0)
         return "failed";
@@ -120,10 +102,10 @@ static const char *health_status(const struct node_report *report)
 }
 
 /* Clients of the reference decode "goroutines": it is the number of shard threads. */
-uint32_t health_text(struct server *server, char *buffer)
+uint32_t health_text(struct watch *watch, char *buffer)
 {
-    struct node_report report;
-    server_node_report(server, &report);
+    struct shard_report report;
+    watch_node_report(watch, &report);
     const struct store_stats *stats = &report.store;
     const struct mover_stats *mover = &stats->mover;
     int size = snprintf(
@@ -145,9 +127,9 @@ uint32_t health_text(struct server *server, char *buffer)
         ",\"mover_bytes_compacted\":%" PRIu64 ",\"mover_bytes_written\":%" PRIu64
         ",\"segments\":%" PRIu64 ",\"segments_bytes\":%" PRIu64 ",\"segments_dead_bytes\":%" PRIu64
         ",\"log_sealed_bytes\":%" PRIu64 ",\"log_backlog_bytes\":%" PRIu64 "}",
-        health_status(&report), (io_now_ns(server->io) - server->started_ns) / NS_PER_S,
+        health_status(&report), (io_now_ns(watch->io) - watch->started_ns) / NS_PER_S,
         stats->cache.entries, stats->cache.memory / MIB,
-        (stats->wal.size_bytes + stats->segments.size_bytes) / MIB, server->shard.count,
+        (stats->wal.size_bytes + stats->segments.size_bytes) / MIB, watch->shard_count,
         report.memory / MIB, MINIVAULT_VERSION, stats->keys, report.connections, report.gets,
         report.sets, report.deletes, report.requests_refused, report.connections_refused,
         stats->get_hits, stats->get_misses, stats->cache.evictions, stats->wal.segments,
@@ -162,16 +144,16 @@ uint32_t health_text(struct server *server, char *buffer)
     return (uint32_t)size;
 }
 
-uint32_t hello_text(const struct server *server, char *buffer)
+uint32_t hello_text(const struct watch *watch, char *buffer)
 {
     int size =
         snprintf(buffer, HEALTH_TEXT_MAX,
                  "{\"server\":\"minivault\",\"version\":\"%s\",\"shards\":%u,\"shard\":%u,"
                  "\"limits\":{\"key_bytes\":%u,\"value_bytes\":%u,\"connections\":%u,"
                  "\"pipeline_bytes\":%u},\"features\":[\"typed-status\",\"zstd\",\"stats\"]}",
-                 MINIVAULT_VERSION, server->shard.count, server->shard.number,
-                 MINIVAULT_KEY_SIZE_MAX, server->config->value_size_max,
-                 server->config->connections_max, (unsigned)CONFIG_OUTPUT_BYTES_MAX);
+                 MINIVAULT_VERSION, watch->shard_count, watch->shard, MINIVAULT_KEY_SIZE_MAX,
+                 watch->limits.value_size_max, watch->limits.connections_max,
+                 watch->limits.pipeline_bytes_max);
     assert(size > 0 && (uint32_t)size < HEALTH_TEXT_MAX);
     return (uint32_t)size;
 }

@@ -1,7 +1,7 @@
 /* What one shard counts: its thread alone writes, any thread reads.
  *
  * Counters of requests, bytes and latencies are written where they happen; `values` that others
- * keep (the store, the ring) are copied in by server_publish, each tick (CONFIG_TICK_NS) and when
+ * keep (the store, the ring) are copied in by watch_publish, each tick (WATCH_TICK_NS) and when
  * somebody asks. All are relaxed atomics, so a reader on another thread needs no lock and the
  * writer pays plain stores. They never go back while the process lives, but for the gauges.
  *

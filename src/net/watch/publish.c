@@ -1,8 +1,9 @@
 /* What others count is brought into the shard's metrics, and told to the node: the store's numbers,
  * the ring's and the connections': each tick, and when somebody asks; it looks at no more than a
  * few structs. */
-#include "net/client/server_internal.h"
-#include "net/steer/steer.h"
+#include "net/watch/watch.h"
+
+#include "base/units.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -49,65 +50,45 @@ static void publish_background(struct metrics *metrics, const struct store_stats
     metrics_set(metrics, METRICS_MENDED, scrub->mended);
 }
 
-void server_publish(struct server *server)
+void watch_publish(struct watch *watch)
 {
-    struct metrics *metrics = &server->metrics;
-    struct node_report report;
+    struct metrics *metrics = &watch->metrics;
+    uint64_t now_ns = io_now_ns(watch->io);
+    struct shard_report report;
     struct io_counts counts;
-    server_report(server, &report);
-    node_tell(server->node, server->shard.number, &report);
-    io_counts(server->io, &counts);
+    watch->source.report(watch->source.context, &report);
+    boards_tell(watch->boards, watch->shard, &report);
+    boards_passed(watch->boards, watch->shard, now_ns);
+    io_counts(watch->io, &counts);
     publish_store(metrics, &report.store);
     publish_background(metrics, &report.store);
-    metrics_set(metrics, METRICS_UPTIME, (io_now_ns(server->io) - server->started_ns) / NS_PER_S);
-    metrics_set(metrics, METRICS_CONNECTIONS, server->connection_count);
-    metrics_set(metrics, METRICS_ACCEPTED, server->connections_accepted);
-    metrics_set(metrics, METRICS_REFUSED, server->connections_refused);
+    metrics_set(metrics, METRICS_UPTIME, (now_ns - watch->started_ns) / NS_PER_S);
+    metrics_set(metrics, METRICS_CONNECTIONS, report.connections);
+    metrics_set(metrics, METRICS_ACCEPTED, report.connections_accepted);
+    metrics_set(metrics, METRICS_REFUSED, report.connections_refused);
     metrics_set(metrics, METRICS_PASSES, counts.passes);
     metrics_set(metrics, METRICS_OVERFLOWS, counts.overflows);
     metrics_set(metrics, METRICS_STARVED, counts.starved);
-    if (server->outputs.books.slowlog != NULL)
-        slowlog_tick(server->outputs.books.slowlog, io_now_ns(server->io));
 }
 
-void server_reload(struct server *server, const struct reload *reload)
+void watch_begin(struct watch *watch)
 {
-    struct account_books *books = &server->outputs.books;
-    server->auth = reload->auth;
-    int error = 0;
-    if (reload->slowlog_ns > 0 && books->notes == NULL)
-        error = slowlog_open(server->log, reload->slowlog_ns, &books->notes);
-    if (error < 0)
-        log_error(server->log, "cannot log slow requests: %s", strerror(-error));
-    if (books->notes != NULL && reload->slowlog_ns > 0)
-        slowlog_set_threshold(books->notes, reload->slowlog_ns);
-    books->slowlog = reload->slowlog_ns > 0 ? books->notes : NULL;
+    watch->started_ns = io_now_ns(watch->io);
+    boards_set_metrics(watch->boards, watch->shard, &watch->metrics);
 }
 
-/* What there is once. `counters` and `names` are the caller's. */
-static struct metrics_node describe_node(const struct node *node, struct steer_counters *counters,
-                                         const char **names)
+static struct metrics_node describe_node(const struct watch *watch)
 {
     struct metrics_node described = {.version = MINIVAULT_VERSION};
-    if (node->steer == NULL)
-        return described;
-    steer_read_counters(node->steer, counters);
-    for (uint32_t i = 0; i < STEER_DECISION_COUNT; i++)
-        names[i] = steer_decision_name((enum steer_decision)i);
-    described.decisions = counters->decisions;
-    described.decision_names = names;
-    described.decision_count = STEER_DECISION_COUNT;
+    watch->source.describe(watch->source.context, &described);
     return described;
 }
 
-uint32_t stats_text(struct server *server, char *buffer)
+uint32_t stats_text(struct watch *watch, char *buffer)
 {
-    const struct node *node = server->node;
-    struct steer_counters counters;
-    const char *names[STEER_DECISION_COUNT];
-    struct metrics_node described = describe_node(node, &counters, names);
-    server_publish(server);
-    return metrics_json(node->metrics, node->shard_count, &described, buffer);
+    struct metrics_node described = describe_node(watch);
+    watch_publish(watch);
+    return metrics_json(boards_metrics(watch->boards), watch->shard_count, &described, buffer);
 }
 
 #define TEXT_STEP (64 * KIB)
@@ -136,15 +117,13 @@ static uint8_t *collect(struct metrics_text *text, size_t offset, size_t *ret_si
     return memory;
 }
 
-uint8_t *server_metrics(struct server *server, enum metrics_format format, size_t offset,
-                        size_t *ret_size)
+uint8_t *watch_metrics(struct watch *watch, enum metrics_format format, size_t offset,
+                       size_t *ret_size)
 {
-    const struct node *node = server->node;
-    struct steer_counters counters;
-    const char *names[STEER_DECISION_COUNT];
-    struct metrics_node described = describe_node(node, &counters, names);
+    struct metrics_node described = describe_node(watch);
     struct metrics_text text;
-    server_publish(server);
-    metrics_text_begin(&text, format, node->metrics, node->shard_count, &described);
+    watch_publish(watch);
+    metrics_text_begin(&text, format, boards_metrics(watch->boards), watch->shard_count,
+                       &described);
     return collect(&text, offset, ret_size);
 }

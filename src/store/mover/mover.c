@@ -33,7 +33,9 @@ static void lay_out_memory(struct mover *mover)
     uint8_t *memory = mover->options.memory;
     mover->header = memory;
     uint8_t *chunks = memory + SEGMENT_BLOCK_SIZE + MOVER_WINDOW_SIZE;
-    mover_window_init(&mover->reader.window, memory + SEGMENT_BLOCK_SIZE);
+    mover_reader_init(&mover->reader, mover->io, mover->log, &mover->options, &mover->stats,
+                      memory + SEGMENT_BLOCK_SIZE);
+    mover_stage_init(&mover->stage, &mover->options, &mover->stats);
     for (uint32_t i = 0; i < MOVER_BUFFERS; i++) {
         mover->buffers[i].mover = mover;
         mover->buffers[i].data = chunks + (uint64_t)i * MOVER_CHUNK_SIZE;
@@ -216,7 +218,6 @@ static void start_commit(struct mover *mover)
         if (output->is_touched)
             mover_fill_edit(mover, output->segment, output->end, MANIFEST_SEGMENT, &edits[count++]);
     }
-    mover->apply_next = 0;
     if (count == 0)
         return;
     mover->is_committing = true;
@@ -226,10 +227,10 @@ static void start_commit(struct mover *mover)
 
 static bool step_applying(struct mover *mover, uint64_t budget)
 {
-    if (!mover_apply_step(mover, budget))
+    if (!mover_stage_apply(&mover->stage, budget))
         return true;
     /* Where there was nothing to move there will not be soon. */
-    if (mover->stage.count == 0)
+    if (mover_stage_is_empty(&mover->stage))
         mover_rest(mover);
     mover->halvings = 0;
     mover->is_failing = false;
@@ -240,18 +241,10 @@ static bool step_applying(struct mover *mover, uint64_t budget)
 
 /* ---- reading ---- */
 
-/* Returns whether there was room. */
-static bool stage_record(struct mover *mover, const struct mover_record *record)
-{
-    bool is_tombstone = (record->record.flags & RECORD_TOMBSTONE) != 0;
-    bool is_purged = is_tombstone && mover_may_purge(mover, record);
-    return mover_stage_add(&mover->stage, record, mover_mark(mover, &record->record), is_purged);
-}
-
 static bool begin_writing(struct mover *mover, bool is_last_round)
 {
     if (is_last_round)
-        mover_read_close(mover);
+        mover_reader_close(&mover->reader);
     mover->is_last_round = is_last_round;
     mover_write_begin(mover);
     mover_set_phase(mover, MOVER_WRITING);
@@ -261,11 +254,9 @@ static bool begin_writing(struct mover *mover, bool is_last_round)
 /* The round is full; the job, too, or this record is the next one's first. */
 static bool end_round(struct mover *mover, const struct mover_record *record)
 {
-    const struct mover_stage *stage = &mover->stage;
-    bool is_full =
-        stage->count == stage->capacity || stage->bytes + stage->arena_size > mover->job_limit;
+    bool is_full = mover_stage_is_full(&mover->stage, mover->job_limit);
     if (is_full)
-        mover_note_resume(mover);
+        mover_reader_pause(&mover->reader);
     else
         mover->next = *record;
     mover->has_next = !is_full;
@@ -279,36 +270,35 @@ static bool next_round(struct mover *mover)
     mover_set_phase(mover, MOVER_READING);
     assert(mover->has_next);
     mover->has_next = false;
-    bool is_staged = stage_record(mover, &mover->next);
-    assert(is_staged); /* the arena has room for any record, and the table was not full */
+    uint64_t cost = mover_stage_add(&mover->stage, &mover->next);
+    assert(cost > 0); /* the arena has room for any record, and the table was not full */
     return true;
 }
 
 static bool step_reading(struct mover *mover, uint64_t budget)
 {
-    struct mover_input input;
-    if (!mover->reader.has_input) {
-        if (mover_read_is_active(mover)) /* what the last one read ahead for nothing */
+    struct mover_reader *reader = &mover->reader;
+    if (!mover_reader_has_input(reader)) {
+        if (!mover_reader_settle(reader)) /* what the last one read ahead for nothing */
             return false;
-        if (!mover_choose_input(mover, &input))
+        if (!mover_open_input(mover))
             return begin_writing(mover, true);
-        mover_read_open(mover, &input);
     }
-    for (uint64_t used = 0; used < budget;) {
+    for (uint64_t used = 0, cost = 0; used < budget; used += cost) {
         struct mover_record record;
-        switch (mover_read_next(mover, &record)) {
+        switch (mover_reader_next(reader, &record)) {
         case MOVER_READ_WAIT:
             return false;
         case MOVER_READ_END:
-            mover_read_close(mover);
+            mover_reader_close(reader);
             return true;
         case MOVER_READ_SKIPPED:
-            used += MOVER_LOOK_COST;
+            cost = MOVER_LOOK_COST;
             break;
         case MOVER_READ_RECORD:
-            if (!stage_record(mover, &record))
+            cost = mover_stage_add(&mover->stage, &record);
+            if (cost == 0)
                 return end_round(mover, &record);
-            used += MOVER_LOOK_COST + record.size;
             break;
         }
     }

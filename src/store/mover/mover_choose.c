@@ -11,7 +11,6 @@
  * log segment: the log keeps nothing, and the segment that is emptied soonest is moved first, since
  * deletes wait for it. No room for a job (tight): small ones, and whatever frees something. */
 #include "store/mover/mover_internal.h"
-#include "store/wal/wal_format.h"
 
 /* Compaction begins beyond this part of all bytes. */
 #define DEAD_SHARE 7u
@@ -270,20 +269,6 @@ void mover_go_on(struct mover *mover)
     mover->rests[0] = (struct mover_rest){0};
 }
 
-void mover_note_resume(struct mover *mover)
-{
-    const struct mover_input *input = &mover->reader.input;
-    mover->resume[mover->generation - 1] =
-        (struct mover_resume){input->number, input->unit_end > 0 ? input->unit_offset : input->at};
-}
-
-/* What lies before was moved by the job before. */
-static uint64_t begin_of(const struct mover *mover, uint64_t number, uint64_t first)
-{
-    const struct mover_resume *resume = &mover->resume[mover->generation - 1];
-    return resume->number == number ? resume->at : first;
-}
-
 /* One segment a job: what matters is that it is emptied. */
 static bool next_pressed(const struct mover *mover, struct wal_sealed *ret_sealed)
 {
@@ -297,21 +282,14 @@ static bool next_oldest(const struct mover *mover, struct wal_sealed *ret_sealed
            wal_next_sealed(mover->options.wal, mover->log_taken, ret_sealed);
 }
 
-static bool choose_log(struct mover *mover, struct mover_input *ret_input)
+static bool open_log(struct mover *mover)
 {
     struct wal_sealed sealed;
     if (is_log_pressed(mover) ? !next_pressed(mover, &sealed) : !next_oldest(mover, &sealed))
         return false;
     mover->log_taken = sealed.number;
     mover->log_taken_bytes += sealed.end;
-    *ret_input = (struct mover_input){
-        .file = sealed.file,
-        .handle = -1,
-        .number = sealed.number,
-        .salt = sealed.salt,
-        .at = begin_of(mover, sealed.number, WAL_DATA_OFFSET),
-        .end = sealed.end,
-    };
+    mover_reader_open_log(&mover->reader, &sealed);
     return true;
 }
 
@@ -332,7 +310,7 @@ static struct segment *choose_victim(struct mover *mover)
     return best;
 }
 
-static bool choose_segment(struct mover *mover, struct mover_input *ret_input)
+static bool open_segment(struct mover *mover)
 {
     struct segment *segment = mover_purge_victim(mover);
     if (segment == NULL)
@@ -342,43 +320,11 @@ static bool choose_segment(struct mover *mover, struct mover_input *ret_input)
     segment->taken_by_job = mover->stats.jobs;
     if (mover_is_output(mover, segment))
         mover_seal(mover, segment);
-    *ret_input = (struct mover_input){
-        .is_segment = true,
-        .file = segment->file,
-        .handle = -1,
-        .partition = segment->partition,
-        .number = segment->number,
-        .salt = segment->salt,
-        .at = begin_of(mover, segment->number, SEGMENT_DATA_OFFSET),
-        .end = segment->end,
-    };
+    mover_reader_open_segment(&mover->reader, segment);
     return true;
 }
 
-bool mover_choose_input(struct mover *mover, struct mover_input *ret_input)
+bool mover_open_input(struct mover *mover)
 {
-    return mover->generation == 1 ? choose_log(mover, ret_input) : choose_segment(mover, ret_input);
-}
-
-bool mover_may_purge(const struct mover *mover, const struct mover_record *record)
-{
-    const struct mover_input *input = &mover->reader.input;
-    uint64_t position = record->record.position;
-    struct index_entry entries[2];
-    if (!input->is_segment || wal_first_position(mover->options.wal) <= position ||
-        index_find(mover->options.index, record->partition, record->hash, entries, 2) != 1)
-        return false;
-#ifdef PLANT_DROP_TOMBSTONE
-    return true;
-#endif
-    /* This job may carry on what the tombstone killed, since nobody knew when it was read. */
-    if (mover->stage.created[record->partition] < position)
-        return false;
-    const struct list *list = segments_of(mover->options.segments, input->partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        const struct segment *segment = container_of(node, struct segment, partition_node);
-        if (segment->file != input->file && segment->created < position)
-            return false;
-    }
-    return true;
+    return mover->generation == 1 ? open_log(mover) : open_segment(mover);
 }

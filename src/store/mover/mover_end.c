@@ -5,7 +5,7 @@
 
 void mover_end_job(struct mover *mover)
 {
-    mover_read_close(mover);
+    mover_reader_close(&mover->reader);
     mover->has_next = false;
     mover_stage_close(&mover->stage);
     mover->error = 0;
@@ -66,15 +66,9 @@ static void forget_outputs(struct mover *mover)
     }
 }
 
-bool mover_may_retry(int error)
-{
-    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
-           error == -ENOMEM;
-}
-
 bool mover_end_step(struct mover *mover)
 {
-    if (mover_read_is_active(mover) || mover_write_is_active(mover))
+    if (mover_reader_is_active(&mover->reader) || mover_write_is_active(mover))
         return false;
     int error = mover->error;
     bool is_fatal = error != 0 && !mover_may_retry(error);
@@ -84,7 +78,7 @@ bool mover_end_step(struct mover *mover)
     /* After a failed commit nobody knows what the manifest names: nothing of it is removed. */
     if (!is_fatal)
         forget_outputs(mover);
-    mover->resume[mover->generation - 1] = (struct mover_resume){0};
+    mover_reader_forget(&mover->reader, mover->generation == 2);
     mover_end_job(mover);
     bool was_tight = mover->is_tight;
     mover->is_failing = error != 0;

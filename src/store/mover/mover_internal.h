@@ -7,10 +7,8 @@
  *   mover_clean.c  segments with nothing alive leave
  *   mover_read.c   an input's live records, one by one
  *   mover_window.c its bytes, read ahead
- *   mover_doomed.c which of them are known to be dead
- *   mover_stage.c  where they wait for being written
+ *   mover_stage.c  what the job carries, until the index knows where it lies
  *   mover_write.c  chunks into the partitions' open segments, synced
- *   mover_apply.c  the index learns where they lie
  *
  * A job's way:
  *
@@ -23,30 +21,24 @@
 
 #include "base/assert.h"
 #include "store/mover/mover.h"
-#include "store/record/record.h"
-#include "store/segment/segment_format.h"
+#include "store/mover/mover_read.h"
+#include "store/mover/mover_stage.h"
 
-#define MOVER_PARTITIONS 256u
+#include <errno.h>
+
 #define MOVER_HALVINGS_MAX 4u
 #define MOVER_TIGHT_BYTES_MIN (512 * KIB) /* the largest record fits */
 #define MOVER_ROUNDS_MAX 2u               /* of a job: the stage is filled and written so often */
 #define MOVER_ROUNDS_ROOM 16u             /* a job of several takes this part of what is free */
 #define MOVER_GENERATIONS 2u
 static_assert(MOVER_PARTITIONS * MOVER_GENERATIONS == MOVER_OUTPUTS_MAX, "mover.h tells it");
-#define MOVER_PART_SIZE ((uint32_t)(1 * MIB))    /* of an input; holds a whole batch or chunk */
-#define MOVER_PIECE_SIZE ((uint32_t)(256 * KIB)) /* one read: the log's writes wait behind it */
-#define MOVER_PIECES (MOVER_PART_SIZE / MOVER_PIECE_SIZE)
-#define MOVER_WINDOW_SIZE (4 * MOVER_PART_SIZE)  /* two parts, and room in front of each */
-#define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* the largest that is written */
-#define MOVER_BUFFERS 8u                         /* chunks being written */
+#define MOVER_BUFFERS 8u /* chunks being written */
 #define MOVER_SYNCS 8u
 #define MOVER_CLEAN_MAX 1024u           /* segments that leave with one group of the manifest */
 #define MOVER_RETRY_NS NS_PER_S         /* after a failure, or for nothing */
 #define MOVER_LOOK_NS (100 * NS_PER_MS) /* between looks at all segments, which are many */
-/* What looking one record up costs of a step's budget, which counts bytes. */
-#define MOVER_LOOK_COST 256u
-#define MOVER_MEMORY_NS NS_PER_S       /* without a job: then the stage's memory goes */
-#define MOVER_CHECK_NS (2 * NS_PER_MS) /* between looks for work */
+#define MOVER_MEMORY_NS NS_PER_S        /* without a job: then the stage's memory goes */
+#define MOVER_CHECK_NS (2 * NS_PER_MS)  /* between looks for work */
 
 enum mover_phase {
     MOVER_IDLE,
@@ -58,185 +50,6 @@ enum mover_phase {
     MOVER_ENDING,
     MOVER_CLEANING,
 };
-
-/* ---- an input ---- */
-
-struct mover_input {
-    bool is_segment;
-    bool is_pinned;
-    bool is_damaged;   /* not all of it could be read */
-    bool is_searching; /* for the next sound header, behind damage */
-    uint32_t file;
-    int handle;
-    uint8_t partition; /* of a segment */
-    uint64_t number;
-    uint64_t salt;
-    uint64_t at;  /* the next batch or chunk */
-    uint64_t end; /* nothing counts from here on */
-    /* within the window: the batch or chunk that is being taken apart */
-    uint32_t records_left;
-    uint32_t record_index;
-    uint64_t record_offset; /* in the file */
-    uint64_t unit_offset;   /* of the batch or chunk, in the file */
-    uint64_t unit_end;
-};
-
-/* One read. */
-struct mover_piece {
-    struct io_op op;
-    struct mover *mover;
-    uint32_t size;
-    int32_t result;
-};
-
-struct mover_part {
-    struct mover_piece pieces[MOVER_PIECES];
-    uint32_t piece_count;
-    uint8_t *data;   /* MOVER_PART_SIZE bytes of memory, and as many before it */
-    uint64_t offset; /* in the file, of data[0] */
-    uint32_t before; /* valid bytes before data: a unit's begin, of the part before */
-    uint32_t size;   /* valid bytes from data on, once it is joined */
-    uint32_t wanted; /* bytes that were asked for; 0: the part is free */
-    bool is_joined;  /* it came, and somebody looked at it */
-    bool is_last;    /* the file ends in it, too early */
-    int error;       /* 0, or of the read behind `size` */
-};
-
-struct mover_window {
-    struct mover_part parts[2];
-    uint32_t now;      /* the part that is being taken apart */
-    uint32_t failures; /* reads of this input that the device refused */
-    bool has_ended;    /* the file is shorter than it should be */
-};
-
-/* `memory`: MOVER_WINDOW_SIZE bytes of the region, aligned to 4096. */
-void mover_window_init(struct mover_window *window, uint8_t *memory);
-
-/* For another input. Nothing is on its way. */
-void mover_window_reset(struct mover_window *window);
-bool mover_window_is_active(const struct mover_window *window);
-
-/* Whether the input's file is not worth another read. */
-bool mover_window_is_over(const struct mover_window *window);
-
-/* Where a job's memory was full in the middle of an input: the next one goes on there. */
-struct mover_resume {
-    uint64_t number; /* of the input; 0: none */
-    uint64_t at;
-};
-
-/* One record of the input. `data` is its bytes in the window. */
-struct mover_record {
-    struct record record;
-    const uint8_t *data;
-    uint64_t hash;
-    uint64_t location;
-    uint8_t partition;
-    uint32_t size;  /* unpadded */
-    bool is_hidden; /* its hash has a newer slot: it may be dead, which is not proved yet */
-};
-
-/* So many records are located before they are looked up, so that their misses overlap. */
-#define MOVER_AHEAD 16u
-#define MOVER_NEAR 8u /* and their slots loaded */
-
-struct mover_reader {
-    struct mover_window window;
-    struct segment_pin pin;
-    bool is_pinning;
-    bool is_closing; /* once nothing of it is on its way any more */
-    struct mover_input input;
-    bool has_input;
-    struct mover_record ahead[MOVER_AHEAD]; /* of the unit, in a ring */
-    uint32_t ahead_first;
-    uint32_t ahead_count;
-};
-
-enum mover_read {
-    MOVER_READ_RECORD,
-    MOVER_READ_SKIPPED, /* a record that is not alive, or a bad one */
-    MOVER_READ_WAIT,    /* for the disk */
-    MOVER_READ_END,     /* of the input */
-};
-
-/* Sees to it that `size` bytes from input.at on are there, at most MOVER_PART_SIZE. RECORD: they
- * are. WAIT: for the disk. SKIPPED: they cannot be had. Once a read has failed, no more than is
- * needed is read at a time, so that one bad block does not take its neighbours along. */
-enum mover_read mover_window_need(struct mover *mover, uint64_t size);
-
-/* The bytes at this offset of the file, which mover_window_need has seen to. */
-const uint8_t *mover_window_at(const struct mover_window *window, uint64_t offset);
-
-/* Takes the next live record of the input; its data is valid until the next call. */
-enum mover_read mover_read_next(struct mover *mover, struct mover_record *ret_record);
-
-/* Opens the input for mover_read_next. */
-void mover_read_open(struct mover *mover, const struct mover_input *input);
-
-/* Lets the input go, once the reads that are in flight are done. */
-void mover_read_close(struct mover *mover);
-
-/* mover_window.c: a read is done. */
-void mover_read_came(struct mover *mover);
-bool mover_read_is_active(const struct mover *mover);
-
-/* mover_doomed.c: what stands for the record in the set of the dead. */
-uint64_t mover_mark(const struct mover *mover, const struct record *record);
-
-/* Whether the record of this mark, version and hash, which has a slot and a newer one of its hash
- * beside it, is known to be dead. Then its slot goes. */
-bool mover_bury(struct mover *mover, uint64_t mark, struct version version, uint32_t partition,
-                uint64_t hash);
-
-/* ---- the stage ----
- *
- * The arena has the records of a round, the table those of all rounds of the job. */
-
-struct staged {
-    uint64_t hash;
-    uint64_t mark;
-    uint64_t old_location;
-    uint64_t new_location; /* once written */
-    struct version version;
-    uint32_t offset; /* in the arena, during its round */
-    uint32_t size;   /* unpadded; 0: a tombstone to be purged */
-    uint32_t next;   /* of the same partition, as an index + 1 */
-    uint8_t partition;
-    bool tombstone;
-    bool in_value_file;
-};
-
-struct mover_stage {
-    uint8_t *arena;
-    uint64_t arena_size;
-    uint64_t arena_used;
-    uint64_t bytes; /* of all rounds */
-    struct staged *records;
-    uint32_t count;
-    uint32_t capacity;
-    uint32_t first[MOVER_PARTITIONS];   /* of the round; index + 1; 0: none */
-    uint32_t last[MOVER_PARTITIONS];    /* the same */
-    uint64_t created[MOVER_PARTITIONS]; /* whatever kills one of the records is newer */
-};
-
-/* `created`: a log position that is durable: what a record that is alive now dies of is newer.
- * Errors: -ENOMEM. */
-int mover_stage_open(struct mover_stage *stage, uint64_t arena_size, uint64_t created);
-
-/* Forgets the records. The memory stays for the next job: getting 32 MiB from the kernel anew each
- * time costs as much as a tenth of the job. */
-void mover_stage_close(struct mover_stage *stage);
-void mover_stage_free(struct mover_stage *stage);
-
-/* Copies the record. `mark`: mover_mark. Returns false: it does not fit. */
-bool mover_stage_add(struct mover_stage *stage, const struct mover_record *record, uint64_t mark,
-                     bool purge);
-
-/* What the arena has is written: it is empty again. */
-void mover_stage_next_round(struct mover_stage *stage);
-
-/* mover_apply.c: goes on from mover->apply_next. Returns whether that was all. */
-bool mover_apply_step(struct mover *mover, uint64_t budget);
 
 /* ---- the outputs ---- */
 
@@ -318,14 +131,12 @@ struct mover {
     bool is_last_round;       /* of the job: nothing is read after it */
     struct mover_record next; /* for which the round had no room; of the input, as read */
     bool has_next;
-    struct mover_resume resume[MOVER_GENERATIONS];
     uint64_t log_max; /* how long it may become, as of the last look; 0: none yet */
     uint64_t log_max_ns;
     uint64_t log_taken_bytes; /* of the log segments that this job took */
     uint64_t log_taken;       /* number of the last log segment that this job took */
     struct mover_buffer buffers[MOVER_BUFFERS];
-    uint32_t write_partition;
-    uint32_t write_next;  /* staged record, as index + 1 */
+    uint32_t open_partition;
     struct io_op open_op; /* opening, then the header of a new output; cutting after a failure */
     bool is_header_written;
     uint8_t *header;
@@ -336,7 +147,6 @@ struct mover {
     uint32_t sync_partition;
     struct manifest_op manifest_op;
     bool is_committing;
-    uint32_t apply_next;
     struct mover_purge purge;
     uint64_t *cleaning; /* numbers of the segments that leave */
     uint32_t cleaning_count;
@@ -348,8 +158,12 @@ static inline struct mover_output *mover_output_of(struct mover *mover, uint32_t
     return &mover->outputs[mover->generation - 1][partition];
 }
 
-/* mover.c: whether an error may pass: of a full disk, or of what the process may have. */
-bool mover_may_retry(int error);
+/* Whether an error may pass: of a full disk, or of what the process may have. */
+static inline bool mover_may_retry(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
+           error == -ENOMEM;
+}
 
 /* mover_choose.c */
 
@@ -367,14 +181,8 @@ uint64_t mover_urgency(const struct mover *mover);
 /* Of all segments, without looking at each. */
 uint64_t mover_dead_bytes(const struct mover *mover);
 
-/* The job's next input. Returns false: no more. */
-bool mover_choose_input(struct mover *mover, struct mover_input *ret_input);
-
-/* The present input is not read to its end by this job. */
-void mover_note_resume(struct mover *mover);
-
-/* Whether this tombstone, of the present input, need not be carried on. */
-bool mover_may_purge(const struct mover *mover, const struct mover_record *record);
+/* Opens the job's next input. Returns false: no more. */
+bool mover_open_input(struct mover *mover);
 
 /* Whether the segment may be an input of this job. */
 bool mover_is_usable(const struct mover *mover, const struct segment *segment);

@@ -2,6 +2,7 @@
  * large as they come. In the job's last round every file that was written to is synced behind
  * that, while others are still being written, and the folder of each new one. */
 #include "store/mover/mover_internal.h"
+#include "base/plant.h"
 #include "store/memory/location.h"
 
 #include <errno.h>
@@ -26,7 +27,7 @@ static void fail(struct mover *mover, int error, const char *what, const char *p
 static void output_opened(struct io_op *op, int32_t result)
 {
     struct mover *mover = container_of(op, struct mover, open_op);
-    struct mover_output *output = mover_output_of(mover, mover->write_partition);
+    struct mover_output *output = mover_output_of(mover, mover->open_partition);
     if (result < 0) {
         fail(mover, result, "cannot open", mover->open_path);
         return;
@@ -38,7 +39,7 @@ static void output_opened(struct io_op *op, int32_t result)
 static void header_written(struct io_op *op, int32_t result)
 {
     struct mover *mover = container_of(op, struct mover, open_op);
-    struct mover_output *output = mover_output_of(mover, mover->write_partition);
+    struct mover_output *output = mover_output_of(mover, mover->open_partition);
     if (result != (int32_t)SEGMENT_BLOCK_SIZE) {
         fail(mover, result < 0 ? result : -EIO, "cannot write", mover->open_path);
         return;
@@ -77,12 +78,12 @@ static uint64_t next_number(const struct mover *mover)
 static int begin_segment(struct mover *mover, struct mover_output *output)
 {
     uint64_t number = next_number(mover);
-    int error = segments_add(mover->options.segments, (uint8_t)mover->write_partition,
+    int error = segments_add(mover->options.segments, (uint8_t)mover->open_partition,
                              mover->generation, number, &output->segment);
     if (error < 0)
         return error;
     mover->number_last = number;
-    output->segment->created = mover->stage.created[mover->write_partition];
+    output->segment->created = mover_stage_created(&mover->stage, mover->open_partition);
     output->segment->salt = segment_salt(mover->options.secret, output->segment->number);
     output->is_new = true;
     output->end = 0;
@@ -143,71 +144,23 @@ static struct mover_buffer *free_buffer(struct mover *mover)
     return NULL;
 }
 
-/* How many of the records from `next` on fit into a chunk. */
-static uint32_t count_for_chunk(const struct mover_stage *stage, uint32_t next,
-                                uint64_t *ret_records_size)
-{
-    uint32_t count = 0;
-    uint64_t size = 0;
-    for (; next != 0; next = stage->records[next - 1].next) {
-        uint64_t more = round_up(stage->records[next - 1].size, SEGMENT_RECORD_ALIGNMENT);
-        if (segment_chunk_size(count + 1, size + more) > MOVER_CHUNK_SIZE)
-            break;
-        count++;
-        size += more;
-    }
-    assert(count > 0);
-    *ret_records_size = size;
-    return count;
-}
-
-static uint32_t fill_records(struct mover *mover, struct mover_output *output, uint8_t *chunk,
-                             uint32_t count)
-{
-    struct mover_stage *stage = &mover->stage;
-    uint64_t at = segment_chunk_records_offset(count);
-    uint32_t next = mover->write_next;
-    for (uint32_t i = 0; i < count; i++) {
-        struct staged *staged = &stage->records[next - 1];
-        struct segment_entry entry = {
-            .hash = staged->hash,
-            .version = staged->version,
-            .record_size = staged->size,
-            .in_value_file = staged->in_value_file,
-            .tombstone = staged->tombstone,
-        };
-        segment_entry_encode(&entry,
-                             chunk + SEGMENT_CHUNK_HEADER_SIZE + (uint64_t)i * SEGMENT_ENTRY_SIZE);
-        uint64_t padded = round_up(staged->size, SEGMENT_RECORD_ALIGNMENT);
-        output->job_bytes += padded;
-        output->job_read_bytes += index_read_size(staged->size);
-        memcpy(chunk + at, stage->arena + staged->offset, padded);
-        staged->new_location = location_in_segment(output->segment->file, output->end + at);
-        at += padded;
-        next = staged->next;
-    }
-    return next;
-}
-
 static void write_chunk(struct mover *mover, struct mover_output *output,
                         struct mover_buffer *buffer)
 {
-    uint64_t records_size;
-    uint32_t count = count_for_chunk(&mover->stage, mover->write_next, &records_size);
-    uint64_t size = segment_chunk_size(count, records_size);
-    uint64_t filled = segment_chunk_records_offset(count) + records_size;
-    mover->write_next = fill_records(mover, output, buffer->data, count);
-    memset(buffer->data + filled, 0, size - filled);
+    struct segment *segment = output->segment;
     struct segment_chunk_header header = {
         .directory_id = mover->options.directory_id,
-        .record_count = count,
-        .salt = output->segment->salt,
-        .segment = output->segment->number,
+        .salt = segment->salt,
+        .segment = segment->number,
         .offset = output->end,
         .sequence = ++mover->sequence_last,
-        .records_size = (uint32_t)records_size,
     };
+    uint64_t read_bytes;
+    uint64_t size = mover_stage_fill(&mover->stage, segment->file, output->end, buffer->data,
+                                     &header, &read_bytes);
     segment_chunk_header_encode(&header, buffer->data);
+    output->job_bytes += header.records_size;
+    output->job_read_bytes += read_bytes;
     buffer->size = (uint32_t)size;
     buffer->output = output;
     buffer->op.done = chunk_written;
@@ -215,14 +168,14 @@ static void write_chunk(struct mover *mover, struct mover_output *output,
              IO_WRITE_PLAIN);
     output->end += size;
     output->is_touched = true;
-    output->segment->created =
-        min_u64(output->segment->created, mover->stage.created[mover->write_partition]);
+    segment->created =
+        min_u64(segment->created, mover_stage_created(&mover->stage, segment->partition));
 }
 
 void mover_write_begin(struct mover *mover)
 {
-    mover->write_partition = 0;
-    mover->write_next = mover->stage.first[0];
+    mover_stage_begin_fill(&mover->stage);
+    mover->open_partition = 0;
     mover->is_header_written = true;
     mover->sync_partition = 0;
 }
@@ -253,13 +206,12 @@ bool mover_write_is_active(const struct mover *mover)
 
 static bool write_next(struct mover *mover, bool *ret_done)
 {
-    while (mover->write_next == 0 && mover->write_partition + 1 < MOVER_PARTITIONS)
-        mover->write_next = mover->stage.first[++mover->write_partition];
-    if (mover->write_next == 0) {
-        *ret_done = !is_writing(mover) && !mover_read_is_active(mover);
+    mover->open_partition = mover_stage_fill_partition(&mover->stage);
+    if (mover->open_partition == MOVER_PARTITIONS) {
+        *ret_done = !is_writing(mover) && mover_reader_settle(&mover->reader);
         return *ret_done;
     }
-    struct mover_output *output = mover_output_of(mover, mover->write_partition);
+    struct mover_output *output = mover_output_of(mover, mover->open_partition);
     if (!make_ready(mover, output))
         return false;
     struct mover_buffer *buffer = free_buffer(mover);
@@ -336,7 +288,7 @@ static void sync_output(struct mover *mover, struct mover_sync *sync, uint32_t p
 /* Whether the file of `sync_partition`, the next one, waits for nothing but its sync. */
 static bool has_next_to_sync(struct mover *mover)
 {
-    uint32_t end = mover->phase == MOVER_WRITING ? mover->write_partition : MOVER_PARTITIONS;
+    uint32_t end = mover->phase == MOVER_WRITING ? mover->open_partition : MOVER_PARTITIONS;
     while (mover->sync_partition < end &&
            !mover_output_of(mover, mover->sync_partition)->is_touched)
         mover->sync_partition++;
@@ -352,10 +304,10 @@ bool mover_sync_step(struct mover *mover)
             continue;
         if (!has_next_to_sync(mover))
             break;
-#ifdef PLANT_SKIP_SEGMENT_SYNC
-        mover_output_of(mover, mover->sync_partition++)->is_new = false;
-        continue;
-#endif
+        if (plant_is(PLANT_SKIP_SEGMENT_SYNC)) {
+            mover_output_of(mover, mover->sync_partition++)->is_new = false;
+            continue;
+        }
         sync_output(mover, sync, mover->sync_partition++);
     }
     return mover->sync_partition == MOVER_PARTITIONS && !mover_write_is_active(mover);

@@ -22,7 +22,7 @@
 #include "store/catalog/manifest.h"
 #include "store/record/record.h"
 #include "store/scrub/scrub.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 #include "store/catalog/superblock.h"
 #include "store/value/value_file.h"
 #include "store/wal/wal_internal.h"

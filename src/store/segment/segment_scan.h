@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "io/io.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/segment_format.h"
 
 /* One chunk, verified but for its records. `directory` is valid until it returns. Stops the scan
  * when not 0. */

@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/record/record.h"
-#include "store/wal/wal_format.h"
+#include "store/unit/wal_format.h"
 #include "store/memory/location.h"
 
 #include <stdbool.h>

@@ -1,4 +1,5 @@
 #include "store/wal/wal_internal.h"
+#include "base/plant.h"
 #include "store/memory/location.h"
 
 #include <errno.h>
@@ -69,11 +70,9 @@ static struct wal_buffer *take_buffer(struct wal *wal, uint64_t space)
     struct wal_buffer *buffer = container_of(node, struct wal_buffer, node);
     assert(buffer->state == WAL_BUFFER_FREE);
     assert(space <= buffer->capacity);
-#ifdef PLANT_REUSE_BUFFER
-    struct list_node *first = list_first(&wal->queue);
+    struct list_node *first = plant_is(PLANT_REUSE_BUFFER) ? list_first(&wal->queue) : NULL;
     if (first != NULL && container_of(first, struct wal_buffer, node)->kind == buffer->kind)
         buffer->data = container_of(first, struct wal_buffer, node)->data;
-#endif
     return buffer;
 }
 

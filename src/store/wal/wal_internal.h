@@ -31,7 +31,7 @@
 #include "base/assert.h"
 #include "base/list.h"
 #include "store/wal/wal.h"
-#include "store/wal/wal_format.h"
+#include "store/unit/wal_format.h"
 
 #define WAL_SPARES_WANTED 2 /* fewer: one is made */
 #define WAL_SPARES_KEPT                                                                            \

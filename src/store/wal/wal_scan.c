@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/checksum.h"
+#include "base/plant.h"
 
 #include <errno.h>
 
@@ -17,10 +18,8 @@ enum verdict { GO_ON = 0, LOG_ENDED = 1 };
 static bool belongs(const struct wal_batch_header *batch, const struct log_file_header *segment,
                     uint64_t offset)
 {
-#ifdef PLANT_REPLAY_STALE
-    if (batch->directory_id == segment->directory_id)
+    if (plant_is(PLANT_REPLAY_STALE) && batch->directory_id == segment->directory_id)
         return true;
-#endif
     return batch->directory_id == segment->directory_id && batch->log_id == segment->log_id &&
            batch->generation == segment->generation && batch->salt == segment->salt &&
            batch->segment == segment->number && batch->offset == offset;
@@ -130,7 +129,7 @@ static bool lacks_seal_only(const struct wal_scan *scan, uint32_t index)
            scan->segments[next].header.last_before + 1 == scan->expected;
 }
 
-#ifdef PLANT_REPLAY_STALE
+/* Planted: shows everything from `offset` on, whatever it was once. */
 static int replay_stale(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
     uint64_t expected = scan->expected;
@@ -144,7 +143,6 @@ static int replay_stale(struct wal_scan *scan, uint32_t index, uint64_t offset)
     scan->expected = expected;
     return LOG_ENDED;
 }
-#endif
 
 /* The log ends at `offset`. */
 static int end_log(struct wal_scan *scan, uint32_t index, uint64_t offset)
@@ -159,10 +157,7 @@ static int end_log(struct wal_scan *scan, uint32_t index, uint64_t offset)
     if (error < 0)
         return error;
     scan->found.dropped_bytes += scan->tail_bytes;
-#ifdef PLANT_REPLAY_STALE
-    return replay_stale(scan, index, offset);
-#endif
-    return LOG_ENDED;
+    return plant_is(PLANT_REPLAY_STALE) ? replay_stale(scan, index, offset) : LOG_ENDED;
 }
 
 /* What comes next begins at `first`, above scan->expected: damage when the gap was durable,
@@ -317,9 +312,8 @@ static int scan_generation(struct wal_scan *scan, uint32_t first)
     scan->is_proved = scan->limit != UINT64_MAX;
     scan->proof = scan->is_proved ? scan->limit : header->durable;
     scan->expected = header->last_before + 1;
-#ifdef PLANT_REPLAY_STALE
-    scan->limit = UINT64_MAX;
-#endif
+    if (plant_is(PLANT_REPLAY_STALE))
+        scan->limit = UINT64_MAX;
     uint32_t index = first;
     int verdict = GO_ON;
     for (; index < scan->generation_end && verdict == GO_ON; index++) {

@@ -18,7 +18,7 @@
 #define MINIVAULT_STORE_WAL_SCAN_H
 
 #include "store/record/record.h"
-#include "store/wal/wal_format.h"
+#include "store/unit/wal_format.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -8,6 +8,7 @@
  * The mark comes last: a file that has it is zeroed as a whole, or held records once, and can be
  * written without the file system's journal. A segment counts as gone only once that is durable. */
 #include "store/wal/wal_internal.h"
+#include "base/plant.h"
 
 #include <errno.h>
 #include <string.h>
@@ -236,11 +237,7 @@ static void next_task(struct wal *wal)
         start_task(wal, WAL_TASK_SYNC_ZEROS);
         break;
     case WAL_TASK_SYNC_ZEROS:
-#ifdef PLANT_SKIP_DIRECTORY_SYNC
-        start_task(wal, WAL_TASK_MARK);
-        break;
-#endif
-        start_task(wal, WAL_TASK_SYNC_NAME);
+        start_task(wal, plant_is(PLANT_SKIP_DIRECTORY_SYNC) ? WAL_TASK_MARK : WAL_TASK_SYNC_NAME);
         break;
     case WAL_TASK_SYNC_NAME:
         start_task(wal, WAL_TASK_MARK);

@@ -1,5 +1,6 @@
 /* From the queue onto the disk. */
 #include "store/wal/wal_internal.h"
+#include "base/plant.h"
 
 #include <errno.h>
 #include <string.h>
@@ -120,10 +121,10 @@ static void start_write(struct wal *wal, struct wal_buffer *buffer)
     buffer->op.done = write_done;
     io_write(wal->io, &buffer->op, buffer->segment->handle, buffer->data, write_size(buffer),
              buffer->offset, dsync ? IO_WRITE_DSYNC : IO_WRITE_PLAIN);
-#ifdef PLANT_ACK_BEFORE_SYNC
-    wal->durable = max_u64(wal->durable, wal_buffer_position_last(buffer));
-    wal->options.events.durable(wal->options.events.context, wal->durable);
-#endif
+    if (plant_is(PLANT_ACK_BEFORE_SYNC)) {
+        wal->durable = max_u64(wal->durable, wal_buffer_position_last(buffer));
+        wal->options.events.durable(wal->options.events.context, wal->durable);
+    }
 }
 
 void wal_pump(struct wal *wal)
