@@ -23,7 +23,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* 1: without start numbers. */
 #define SUPERBLOCK_FORMAT 2
 
 /* Low 24 bits of no directory's id: versions of nobody have this origin. */
