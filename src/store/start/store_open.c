@@ -72,7 +72,7 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
 {
     *ret_options = (struct wal_options){
         .log_id = options->shard,
-        .segment_size = options->log_file_size,
+        .file_size = options->log_file_size,
         .buffer_size = LOG_BUFFER_SIZE,
         .buffer_count = LOG_BUFFER_COUNT,
         .record_size_max = (uint32_t)record_size(UINT16_MAX, large_stored_max(options)),
@@ -161,7 +161,7 @@ static void log_options(const struct store *store, const char *directory,
     fill_log_options(&store->options, ret_options);
     ret_options->directory = directory;
     ret_options->directory_id = superblock->directory_id;
-    ret_options->segment_size = superblock->log_file_size;
+    ret_options->file_size = superblock->log_file_size;
     ret_options->writes_in_flight = superblock->writes_in_flight;
     ret_options->use_dsync = superblock->use_dsync;
     ret_options->base = superblock->log_base;
@@ -373,7 +373,7 @@ static int open_mover(struct store *store)
         result = reserve_init(&store->reserve, store->io, store->log, store->state_path, reserved);
     store->reserve.released = reserve_released;
     store->reserve.context = store;
-    wal_set_kept_free(store->wal, reserved * from->shard_count);
+    wal_set_room_min(store->wal, reserved * from->shard_count);
     pace_init(&store->pace, store->io);
     return result;
 }
@@ -443,7 +443,7 @@ static int open_log(struct store *store, const char *directory)
         .log = store->log,
         .wal = store->wal,
         .segments = store->segments,
-        .segment_size = options.segment_size,
+        .segment_size = options.file_size,
         .large_bytes_max = share_u64(FETCH_LARGE_MAX, store->options.shard_count, FETCH_LARGE_MIN)};
     return result;
 }
