@@ -75,7 +75,8 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
         .file_size = options->log_file_size,
         .buffer_size = LOG_BUFFER_SIZE,
         .buffer_count = LOG_BUFFER_COUNT,
-        .record_size_max = (uint32_t)record_size(UINT16_MAX, large_stored_max(options)),
+        .record_size_max =
+            RECORD_HEADER_SIZE + RECORD_ATTRIBUTES_MAX + UINT16_MAX + large_stored_max(options),
         .writes_in_flight = 2,
         .use_dsync = true,
         .durability = options->durability,
