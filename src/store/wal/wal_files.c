@@ -248,12 +248,6 @@ void wal_files_settle(struct wal_files *files, struct log_file *file)
     check_drained(files, file);
 }
 
-bool wal_files_open_has_records(const struct wal_files *files, uint64_t position_last)
-{
-    assert(position_last >= files->open->header.last_before);
-    return position_last > files->open->header.last_before;
-}
-
 void log_file_identify(const struct log_file *file, struct wal_batch_header *header)
 {
     header->directory_id = file->header.directory_id;

@@ -178,7 +178,11 @@ static inline void wal_files_note_durable(struct wal_files *files, const struct 
 }
 
 /* Whether the open file has records; `position_last`: the last one appended. */
-bool wal_files_open_has_records(const struct wal_files *files, uint64_t position_last);
+static inline bool wal_files_open_has_records(const struct wal_files *files, uint64_t position_last)
+{
+    assert(position_last >= files->open->header.last_before);
+    return position_last > files->open->header.last_before;
+}
 
 /* The handle to write the file with. */
 static inline int log_file_handle(const struct log_file *file)
