@@ -2,6 +2,7 @@
 #include "store/wal/wal_window.h"
 
 #include "base/assert.h"
+#include "base/memory.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
