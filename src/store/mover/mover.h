@@ -11,8 +11,8 @@
  * which count for nothing and are overwritten by the next one. What dies while a job carries it
  * arrives dead.
  *
- * Two open segments a partition: generation 1 takes what comes from the log, generation 2 what a
- * compaction carries on, so that what has been alive for long does not share a file with what will
+ * Two open segments a partition, by their source: one takes what comes from the log, the other what
+ * a compaction carries on, so that what has been alive for long does not share a file with what will
  * soon die.
  *
  * Tombstones. A tombstone must outlive every older record of its key that a restart could find. A

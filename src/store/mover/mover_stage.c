@@ -10,6 +10,7 @@
 #include "store/mover/mover_stage.h"
 
 #include "base/assert.h"
+#include "base/plant.h"
 #include "store/memory/doomed.h"
 #include "store/memory/location.h"
 
@@ -81,9 +82,8 @@ bool mover_stage_may_purge(const struct mover_stage *stage, const struct mover_r
     if (!location_is_segment(record->location) || wal_first_position(options->wal) <= position ||
         index_find(options->index, record->partition, record->hash, entries, 2) != 1)
         return false;
-#ifdef PLANT_DROP_TOMBSTONE
-    return true;
-#endif
+    if (plant_is(PLANT_DROP_TOMBSTONE))
+        return true;
     /* This job may carry on what the tombstone killed, since nobody knew when it was read. */
     if (stage->created[record->partition] < position)
         return false;

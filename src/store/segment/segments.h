@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/memory/location.h"
+#include "store/unit/segment_format.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,7 +38,7 @@ struct segment {
     uint32_t file;               /* index in the table */
     uint32_t rank;               /* index for segments_nth */
     uint8_t partition;
-    uint8_t generation;
+    enum segment_source source;
     enum segment_state state;
     bool has_loss;     /* recovery: chunks that only its directories know are lost */
     bool is_loss_told; /* the manifest knows */
@@ -96,8 +97,8 @@ int segments_shut(struct segments *segments);
 
 /* A new entry of the table; nothing happens on disk. Numbers are unique. Errors: -ENOMEM, -ENFILE
  * (LOCATION_FILES_MAX). */
-int segments_add(struct segments *segments, uint8_t partition, uint8_t generation, uint64_t number,
-                 struct segment **ret_segment);
+int segments_add(struct segments *segments, uint8_t partition, enum segment_source source,
+                 uint64_t number, struct segment **ret_segment);
 
 /* Takes it out of the table at once; when nobody pins it any more its file is closed and, with
  * `unlink`, removed (best effort: what stays behind is removed at the next start), then it is

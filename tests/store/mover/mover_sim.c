@@ -97,7 +97,7 @@ Test(mover, index_names_segment_and_bytes_of_every_moved_record)
             segments_find(bench->store->segments, location_file(entry.location));
         cr_assert_not_null(segment);
         cr_assert_eq(segment->partition, key % 4);
-        cr_assert_eq(segment->generation, 1, "filled from the log");
+        cr_assert_eq(segment->source, SEGMENT_FROM_LOG, "filled from the log");
         uint64_t offset = location_offset(entry.location);
         cr_assert(offset >= SEGMENT_DATA_OFFSET && offset + entry.read_size <= segment->end + 4096);
     }
