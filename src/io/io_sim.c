@@ -38,23 +38,6 @@ struct sim *sim_create(uint64_t seed)
     return sim;
 }
 
-void sim_free(struct sim *sim)
-{
-    assert(list_is_empty(&sim->hosts));
-    for (struct list_node *node; (node = list_first(&sim->peers)) != NULL;)
-        sim_peer_close(container_of(node, struct sim_peer, node));
-    /* What is still on its way ends here: each packet holds its connection. */
-    while (sim_step(sim, UINT64_MAX))
-        ;
-    for (struct list_node *node; (node = list_pop_front(&sim->disks)) != NULL;) {
-        struct sim_disk *disk = container_of(node, struct sim_disk, node);
-        tree_free(disk);
-        free(disk);
-    }
-    free(sim->queue);
-    free(sim);
-}
-
 struct sim_options *sim_options(struct sim *sim)
 {
     return &sim->options;

@@ -26,6 +26,7 @@ void sim_host_open(struct sim *sim, struct sim_disk *disk, const struct io_optio
     io->sim = sim;
     io->disk = disk;
     io->options = *options;
+    io->crash_now = sim_host_crash;
     io->number = ++sim->hosts_count;
     io->region = map_region(options->region_size);
     io->now_ns = sim->now_ns;
@@ -112,6 +113,23 @@ void io_close(struct io *io)
     free(io->sockets);
     free(io->files);
     free(io);
+}
+
+void sim_free(struct sim *sim)
+{
+    assert(list_is_empty(&sim->hosts));
+    for (struct list_node *node; (node = list_first(&sim->peers)) != NULL;)
+        sim_peer_close(container_of(node, struct sim_peer, node));
+    /* What is still on its way ends here: each packet holds its connection. */
+    while (sim_step(sim, UINT64_MAX))
+        ;
+    for (struct list_node *node; (node = list_pop_front(&sim->disks)) != NULL;) {
+        struct sim_disk *disk = container_of(node, struct sim_disk, node);
+        tree_free(disk);
+        free(disk);
+    }
+    free(sim->queue);
+    free(sim);
 }
 
 /* ---- what a host knows ---- */

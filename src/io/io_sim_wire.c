@@ -54,8 +54,8 @@ static void fail_host(struct sim_connection *connection)
     if (connection->host_error != 0)
         return;
     connection->host_error = -ECONNRESET;
-    net_readable(connection);
-    net_writable(connection);
+    connection->host_end->readable(connection);
+    connection->host_end->writable(connection);
 }
 
 static void fail_peer(struct sim_connection *connection, int error)
@@ -64,20 +64,6 @@ static void fail_peer(struct sim_connection *connection, int error)
         return;
     connection->peer_error = error;
     tell_peer(connection);
-}
-
-static void arrive_connect(struct sim_connection *connection)
-{
-    struct io *io;
-    struct sim_socket *listener = net_listener(connection->sim, connection->disk, connection->port,
-                                               &connection->sim->prng, &io);
-    bool is_accepted =
-        listener != NULL && !listener->is_closing && listener->queued_count < listener->backlog;
-    connection->has_arrived = true;
-    if (is_accepted)
-        net_queue(io, listener, connection);
-    else
-        fail_peer(connection, -ECONNREFUSED);
 }
 
 static void arrive_at_host(struct sim_connection *connection, const struct packet *packet)
@@ -93,7 +79,7 @@ static void arrive_at_host(struct sim_connection *connection, const struct packe
     }
     connection->up.arrived += packet->size;
     connection->up.has_ended |= packet->kind == PACKET_FINISH;
-    net_readable(connection);
+    connection->host_end->readable(connection);
 }
 
 static void arrive_at_peer(struct sim_connection *connection, const struct packet *packet)
@@ -118,7 +104,8 @@ static void arrive(struct sim_event *event)
     struct sim_connection *connection = packet->connection;
     sim_note(connection->sim, 0, "packet", packet->kind, (int64_t)packet->size);
     if (packet->kind == PACKET_CONNECT) {
-        arrive_connect(connection);
+        if (!connection->host_end->connects(connection))
+            fail_peer(connection, -ECONNREFUSED);
     } else if (packet->kind == PACKET_BREAK) {
         fail_host(connection);
         fail_peer(connection, -ECONNRESET);
@@ -256,13 +243,15 @@ void wire_close_host(struct sim_connection *connection, bool is_reset, bool is_c
 
 /* ---- clients ---- */
 
-struct sim_peer *sim_connect(struct io *io, uint16_t port, sim_peer_changed *changed, void *context)
+struct sim_peer *wire_connect(struct sim *sim, struct sim_disk *disk, uint16_t port,
+                              const struct sim_host_end *host_end, sim_peer_changed *changed,
+                              void *context)
 {
-    struct sim *sim = io->sim;
     struct sim_connection *connection = sim_allocate(sizeof *connection);
     struct sim_peer *peer = sim_allocate(sizeof *peer);
     connection->sim = sim;
-    connection->disk = io->disk;
+    connection->host_end = host_end;
+    connection->disk = disk;
     connection->port = port;
     connection->references = 1;
     connection->peer = peer;
@@ -296,7 +285,7 @@ int64_t sim_peer_receive(struct sim_peer *peer, void *buffer, size_t size)
     struct sim_connection *connection = peer->connection;
     size_t taken = pipe_take(&connection->down, buffer, size);
     if (taken > 0) {
-        net_writable(connection);
+        connection->host_end->writable(connection);
         return (int64_t)taken;
     }
     if (connection->peer_error != 0)

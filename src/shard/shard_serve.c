@@ -269,7 +269,7 @@ static bool is_write(const struct serving *serving)
 
 static uint64_t key_bit(const struct serving *serving)
 {
-    return (uint64_t)1 << (serving->place.hash >> 58);
+    return (uint64_t)1 << (serving->place.keyed >> 58);
 }
 
 static void wait_for_room(struct shard_desk *desk, struct serving *serving)

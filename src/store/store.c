@@ -96,16 +96,14 @@ enum store_status store_show_entry(const struct store *store, struct cache_entry
 enum store_status store_get(struct store *store, struct slice key, struct store_waiter *waiter,
                             struct store_value *ret_value)
 {
-    uint64_t hash = hash_keyed(store->superblock.now.secret, key.data, key.size);
-    struct cache_entry *entry = cache_find(store->cache, hash, key);
+    uint64_t keyed = hash_keyed(store->superblock.now.secret, key.data, key.size);
+    struct cache_entry *entry = cache_find(store->cache, keyed, key);
     *ret_value = (struct store_value){0};
     if (entry != NULL) {
         store->get_hits++;
         return store_show_entry(store, entry, ret_value);
     }
-    uint64_t key_hash = hash_key(key.data, key.size);
-    struct key_place place = {
-        .partition = hash_partition(key_hash), .hash = hash, .key_hash = key_hash};
+    struct key_place place = key_place_of(keyed, hash_key(key.data, key.size));
     enum store_status status = lookup_start(store, key, place, waiter, ret_value);
     store->get_misses += status != STORE_BUSY;
     return status;
@@ -114,12 +112,14 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
 struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write)
 {
     struct store_place place = {
-        .hash = hash_keyed(store->superblock.now.secret, key.data, key.size),
+        .keyed = hash_keyed(store->superblock.now.secret, key.data, key.size),
         .is_write = is_write,
     };
-    cache_prefetch(store->cache, place.hash);
+    cache_prefetch(store->cache, place.keyed);
     if (is_write) {
-        place.partition = (uint8_t)hash_partition(hash_key(key.data, key.size));
+        uint64_t key_hash = hash_key(key.data, key.size);
+        place.partition = (uint8_t)hash_partition(key_hash);
+        place.hash = hash_index(place.keyed, key_hash);
         index_prefetch(store->index, place.partition, place.hash);
         bloom_prefetch(store->bloom, place.partition, place.hash);
     }
@@ -128,17 +128,18 @@ struct store_place store_prefetch(const struct store *store, struct slice key, b
 
 void store_prefetch_entry(const struct store *store, struct store_place place)
 {
-    cache_prefetch_entry(store->cache, place.hash);
+    cache_prefetch_entry(store->cache, place.keyed);
     if (place.is_write)
         index_prefetch_slots(store->index, place.partition, place.hash);
 }
 
 /* Whether the filter knows that there is no such key. */
-static bool is_absent(struct store *store, struct slice key, uint64_t hash,
+static bool is_absent(struct store *store, struct slice key, uint64_t keyed,
                       enum store_status *ret_status)
 {
-    uint32_t partition = hash_partition(hash_key(key.data, key.size));
-    if (bloom_may_contain(store->bloom, partition, hash))
+    uint64_t key_hash = hash_key(key.data, key.size);
+    uint32_t partition = hash_partition(key_hash);
+    if (bloom_may_contain(store->bloom, partition, hash_index(keyed, key_hash)))
         return false;
     store->get_misses++;
     *ret_status = store_is_damaged_at(store, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
@@ -148,10 +149,10 @@ static bool is_absent(struct store *store, struct slice key, uint64_t hash,
 bool store_get_at_once(struct store *store, struct slice key, struct store_place place,
                        enum store_status *ret_status, struct store_value *ret_value)
 {
-    struct cache_entry *entry = cache_find(store->cache, place.hash, key);
+    struct cache_entry *entry = cache_find(store->cache, place.keyed, key);
     *ret_value = (struct store_value){0};
     if (entry == NULL)
-        return is_absent(store, key, place.hash, ret_status);
+        return is_absent(store, key, place.keyed, ret_status);
     store->get_hits++;
     *ret_status = store_show_entry(store, entry, ret_value);
     return true;
@@ -221,7 +222,7 @@ enum store_status plan_write(struct store *store, struct slice key, bool is_newe
     assert(store_owns(store, plan->place.partition));
     if (store->failed != 0)
         return STORE_FAILED;
-    plan->cached = cache_find(store->cache, plan->place.hash, key);
+    plan->cached = cache_find(store->cache, plan->place.keyed, key);
     if (plan->cached != NULL || plan_candidates(store, key, plan))
         return STORE_OK;
     plan_drop(store, plan);
@@ -311,7 +312,7 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
         return STORE_FAILED;
     }
     doom(store, plan, record->key);
-    (void)cache_put(store->cache, plan->place.hash, record->key, decoded, tombstone, in_value_file,
+    (void)cache_put(store->cache, plan->place.keyed, record->key, decoded, tombstone, in_value_file,
                     record->version, receipt.position);
     if (plan->proof != NULL) {
         plan->proof->killer_position = receipt.position;

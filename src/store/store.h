@@ -130,7 +130,8 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
 
 /* A key's place in the store's tables. */
 struct store_place {
-    uint64_t hash;     /* keyed */
+    uint64_t keyed;    /* hash_keyed: the cache's */
+    uint64_t hash;     /* hash_index: the index's, for a write */
     uint8_t partition; /* for a write */
     bool is_write;
 };

@@ -41,8 +41,9 @@
 /* A key's place in the tables. */
 struct key_place {
     uint32_t partition;
-    uint64_t hash;     /* keyed */
-    uint64_t key_hash; /* XXH64 */
+    uint64_t hash;     /* hash_index: of the index and the filter */
+    uint64_t keyed;    /* hash_keyed: of the cache */
+    uint64_t key_hash; /* hash_key: of file names */
 };
 
 /* Whether two entries are the same write, wherever its record lies by now. */
@@ -170,14 +171,20 @@ struct store {
     bool is_checkpoint_wanted;  /* the one that counts is damaged */
 };
 
-static inline struct key_place store_place(const struct store *store, struct slice key)
+static inline struct key_place key_place_of(uint64_t keyed, uint64_t key_hash)
 {
-    uint64_t key_hash = hash_key(key.data, key.size);
     return (struct key_place){
         .partition = hash_partition(key_hash),
-        .hash = hash_keyed(store->superblock.now.secret, key.data, key.size),
+        .hash = hash_index(keyed, key_hash),
+        .keyed = keyed,
         .key_hash = key_hash,
     };
+}
+
+static inline struct key_place store_place(const struct store *store, struct slice key)
+{
+    uint64_t keyed = hash_keyed(store->superblock.now.secret, key.data, key.size);
+    return key_place_of(keyed, hash_key(key.data, key.size));
 }
 
 /* Whether the partition is this shard's. */

@@ -70,10 +70,7 @@ static void remove_candidate(struct proof *proof)
     proof->removed_count++;
 }
 
-/* The index knows the lower bits of a hash. */
-#define HASH_MASK ((1ull << 56) - 1)
-
-/* What was read is damaged, but still spells another key of the same keyed hash. */
+/* What was read is damaged, but still spells another key of the same hash. */
 static bool spells_other_key(const struct proof *proof)
 {
     const struct fetch *fetch = &proof->fetch;
@@ -82,14 +79,14 @@ static bool spells_other_key(const struct proof *proof)
     if (size < RECORD_HEADER_SIZE || RECORD_HEADER_SIZE + (uint64_t)load_u16(data + 8) > size)
         return false;
     struct slice key = {data + RECORD_HEADER_SIZE, load_u16(data + 8)};
-    uint64_t hash = hash_keyed(proof->store->superblock.now.secret, key.data, key.size);
-    return ((hash ^ proof->place.hash) & HASH_MASK) == 0 && !slice_equal(key, proof->key.slice);
+    return store_place(proof->store, key).hash == proof->place.hash &&
+           !slice_equal(key, proof->key.slice);
 }
 
 /* The current candidate cannot be read. The write that came after it may have left a mark. Without
  * one, what is damaged on the disk is taken for an older write of the key, which partition and
- * keyed hash say, 64 bits under a secret: nobody needs it any more, and kept, it would keep its
- * segment in quarantine for ever. */
+ * hash say, 64 bits of which 52 are under a secret: nobody needs it any more, and kept, it would
+ * keep its segment in quarantine for ever. */
 static bool judge_unreadable(struct proof *proof, int error)
 {
     if (!proof->key_known)

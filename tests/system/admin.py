@@ -593,7 +593,8 @@ def other_formats_and_other_directories_are_refused(context):
         line["file"] for line in dump(context, data) if line["file"].startswith("log/"))
     # name, change of a block, what is said
     for name, changes, said in (
-            ("superblock", {12: struct.pack("<I", 2)}, "format version 2"),
+            ("superblock", {12: struct.pack("<I", 1)}, "format version 1"),
+            ("superblock", {12: struct.pack("<I", 3)}, "format version 3"),
             ("superblock", {72: struct.pack("<I", 1 << 20)}, "something in it that is newer"),
             (segment, {12: struct.pack("<H", 2)}, "has format 2"),
             (segment, {16: struct.pack("<Q", 12345)}, "another data directory"),

@@ -72,12 +72,13 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
 {
     struct log_walk *walk = context;
     const struct slice *key = &record->key;
+    struct hash_place place = hash_place(walk->admin->superblock.secret, key->data, key->size);
     struct walk_found found = {
         .file = walk->files[index],
         .offset = offset,
         .size = (uint32_t)record_size(key->size, record->value.size),
-        .partition = (uint8_t)hash_partition(hash_key(key->data, key->size)),
-        .hash = hash_keyed(walk->admin->superblock.secret, key->data, key->size),
+        .partition = (uint8_t)place.partition,
+        .hash = place.hash,
         .version = record->version,
         .tombstone = record->flags & RECORD_TOMBSTONE,
         .in_value_file = record->flags & RECORD_IN_VALUE_FILE,

@@ -60,7 +60,7 @@ static void describe(const struct segment_walk *walk, const struct record *recor
                      struct walk_found *found)
 {
     const struct slice *key = &record->key;
-    found->hash = hash_keyed(walk->admin->superblock.secret, key->data, key->size);
+    found->hash = hash_place(walk->admin->superblock.secret, key->data, key->size).hash;
     found->version = record->version;
     found->tombstone = record->flags & RECORD_TOMBSTONE;
     found->in_value_file = record->flags & RECORD_IN_VALUE_FILE;

@@ -13,7 +13,7 @@ struct walk_found {
     uint64_t offset;
     uint32_t size; /* bytes of the record, unpadded */
     uint8_t partition;
-    uint64_t hash; /* keyed */
+    uint64_t hash; /* hash_index */
     struct version version;
     bool tombstone;
     bool in_value_file;

@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SUPERBLOCK_FORMAT 1
+#define SUPERBLOCK_FORMAT 2
 
 struct superblock {
     uint32_t format;

@@ -182,8 +182,9 @@ static bool locate_in_batch(struct mover_reader *reader, struct mover_record *re
     struct slice key = ret_record->record.key;
     ret_record->data = data;
     ret_record->size = (uint32_t)size;
-    ret_record->partition = (uint8_t)hash_partition(hash_key(key.data, key.size));
-    ret_record->hash = hash_keyed(reader->options->secret, key.data, key.size);
+    struct hash_place place = hash_place(reader->options->secret, key.data, key.size);
+    ret_record->partition = (uint8_t)place.partition;
+    ret_record->hash = place.hash;
     ret_record->location = location_in_log(input->file, input->record_offset);
     input->record_offset += round_up((uint64_t)size, WAL_RECORD_ALIGNMENT);
     return true;

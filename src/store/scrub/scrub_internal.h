@@ -135,7 +135,7 @@ struct scrub_window {
 
 struct scrub_value {
     struct value_file_name name;
-    uint64_t hash; /* keyed */
+    uint64_t hash; /* hash_index */
     char path[SEGMENT_PATH_MAX];
     int handle;
     uint64_t size;

@@ -6,12 +6,9 @@
 /* What a record costs of a step's budget beside its bytes: a look into the index. */
 #define RECORD_COST 256u
 
-/* The index knows the lower bits of a hash. */
-#define HASH_MASK ((1ull << 56) - 1)
-
-static uint64_t keyed_hash(const struct scrub *scrub, struct slice key)
+static struct hash_place place_of(const struct scrub *scrub, struct slice key)
 {
-    return hash_keyed(scrub->options.secret, key.data, key.size);
+    return hash_place(scrub->options.secret, key.data, key.size);
 }
 
 static bool is_slot(const struct scrub *scrub, uint8_t partition, uint64_t hash,
@@ -51,12 +48,11 @@ static enum scrub_check check_in_batch(struct scrub *scrub, uint64_t *used)
     file->record_offset += round_up((uint64_t)size, WAL_RECORD_ALIGNMENT);
     if ((record.flags & RECORD_IN_VALUE_FILE) == 0)
         return SCRUB_CHECK_MORE;
-    uint64_t hash = keyed_hash(scrub, record.key);
-    uint32_t partition = hash_partition(hash_key(record.key.data, record.key.size));
-    if (!is_slot(scrub, (uint8_t)partition, hash, record.version,
+    struct hash_place place = place_of(scrub, record.key);
+    if (!is_slot(scrub, (uint8_t)place.partition, place.hash, record.version,
                  location_in_log(file->file, offset), &slot))
         return SCRUB_CHECK_MORE;
-    return check_value(scrub, &record, hash, offset);
+    return check_value(scrub, &record, place.hash, offset);
 }
 
 /* ---- a partition ---- */
@@ -67,12 +63,11 @@ static const char *judge_record(const struct scrub *scrub, const struct segment_
 {
     if (record_decode(data, entry->record_size, ret_record) != entry->record_size)
         return "its checksum is wrong";
-    struct slice key = ret_record->key;
+    struct hash_place place = place_of(scrub, ret_record->key);
     bool is_tombstone = (ret_record->flags & RECORD_TOMBSTONE) != 0;
     bool in_value_file = (ret_record->flags & RECORD_IN_VALUE_FILE) != 0;
     bool is_same = version_compare(ret_record->version, entry->version) == 0 &&
-                   (keyed_hash(scrub, key) & HASH_MASK) == (entry->hash & HASH_MASK) &&
-                   hash_partition(hash_key(key.data, key.size)) == scrub->file.partition &&
+                   place.hash == entry->hash && place.partition == scrub->file.partition &&
                    is_tombstone == entry->tombstone && in_value_file == entry->in_value_file;
     return is_same ? NULL : "it is not the one that the chunk's directory names";
 }

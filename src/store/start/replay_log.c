@@ -64,12 +64,12 @@ static void announce(void *context, struct slice key)
         replay->shown++;
     struct coming *coming = &replay->coming[replay->announced++ % COMING_MAX];
     *coming = (struct coming){key, store_place(store, key)};
-    cache_prefetch(store->cache, coming->place.hash);
+    cache_prefetch(store->cache, coming->place.keyed);
     index_prefetch(store->index, coming->place.partition, coming->place.hash);
     if (replay->announced - replay->shown > COMING_NEAR) {
         struct key_place near =
             replay->coming[(replay->announced - 1 - COMING_NEAR) % COMING_MAX].place;
-        cache_prefetch_entry(store->cache, near.hash);
+        cache_prefetch_entry(store->cache, near.keyed);
         index_prefetch_slots(store->index, near.partition, near.hash);
     }
 }
@@ -89,7 +89,7 @@ static void keep_in_cache(struct store *store, struct key_place place, const str
                           struct cache_entry *cached)
 {
     if (!(record->flags & RECORD_ZSTD)) {
-        (void)cache_put(store->cache, place.hash, record->key, record->value,
+        (void)cache_put(store->cache, place.keyed, record->key, record->value,
                         record->flags & RECORD_TOMBSTONE, record->flags & RECORD_IN_VALUE_FILE,
                         record->version, record->position);
     } else if (cached != NULL) {
@@ -140,7 +140,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
         .tombstone = record->flags & RECORD_TOMBSTONE,
         .in_value_file = record->flags & RECORD_IN_VALUE_FILE,
     };
-    struct cache_entry *cached = cache_find(store->cache, place.hash, record->key);
+    struct cache_entry *cached = cache_find(store->cache, place.keyed, record->key);
     if (cached == NULL)
         return replay_uncached(store, place, record, &entry);
     if (version_compare(record->version, cached->version) <= 0)

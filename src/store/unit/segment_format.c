@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/checksum.h"
+#include "base/hash.h"
 #include "store/record/record.h"
 
 #include <errno.h>
@@ -83,6 +84,19 @@ int segment_header_decode(const uint8_t *block, struct segment_header *ret_heade
     return 0;
 }
 
+int segment_header_check(const uint8_t *block, const struct segment_header *expected)
+{
+    struct segment_header header;
+    int error = segment_header_decode(block, &header);
+    if (error < 0)
+        return error;
+    if (header.directory_id != expected->directory_id)
+        return -EXDEV;
+    bool is_same = header.number == expected->number && header.salt == expected->salt &&
+                   header.partition == expected->partition;
+    return is_same ? 0 : -ESTALE;
+}
+
 /* ---- a chunk ---- */
 
 static bool makes_sense(const struct segment_chunk_header *header)
@@ -150,7 +164,7 @@ int segment_directory_check(const struct segment_chunk_header *header, const uin
     for (uint32_t i = 0; i < header->record_count; i++, data += SEGMENT_ENTRY_SIZE) {
         struct segment_entry entry;
         segment_entry_decode(data, &entry);
-        if (entry.record_size < RECORD_SIZE_MIN)
+        if (entry.record_size < RECORD_SIZE_MIN || entry.hash >> HASH_INDEX_BITS != 0)
             return -EBADMSG;
         sum += round_up(entry.record_size, SEGMENT_RECORD_ALIGNMENT);
     }
@@ -159,6 +173,7 @@ int segment_directory_check(const struct segment_chunk_header *header, const uin
 
 void segment_entry_encode(const struct segment_entry *entry, uint8_t *target)
 {
+    assert(entry->hash >> HASH_INDEX_BITS == 0);
     assert(entry->record_size >= RECORD_SIZE_MIN);
     assert(entry->record_size <= RECORD_SIZE_BITS);
     store_u64(target, entry->hash);

@@ -48,7 +48,8 @@
  * multiple of 8, each other one behind the one before it:
  *
  *   offset  size  field
- *        0     8  keyed hash of the key
+ *        0     8  index hash of the key (hash_index): 52 bits of the keyed hash, 4 of XXH64, then
+ *                 8 bits that are 0
  *        8     8  version: clock
  *       16     4  version: origin
  *       20     4  bits 0..29: bytes of the record, unpadded; bit 30: in a value file; bit 31:
@@ -107,7 +108,7 @@ struct segment_chunk_header {
 };
 
 struct segment_entry {
-    uint64_t hash;
+    uint64_t hash; /* hash_index */
     struct version version;
     uint32_t record_size; /* unpadded */
     bool in_value_file;
@@ -140,6 +141,11 @@ void segment_header_encode(const struct segment_header *header, uint8_t *block);
  * header: absent, torn, rotten), -EPROTONOSUPPORT (sound, but of another format). */
 int segment_header_decode(const uint8_t *block, struct segment_header *ret_header);
 
+/* Decodes a segment's header and compares it with what it should say, but for `created`,
+ * `generation` and `log_id`. Errors: -EBADMSG, -EPROTONOSUPPORT (as above), -EXDEV (of another
+ * directory), -ESTALE (of another segment). */
+int segment_header_check(const uint8_t *block, const struct segment_header *expected);
+
 /* Writes the 128 bytes at `chunk`. Fills directory_crc in from the directory behind it, which is
  * there already. */
 void segment_chunk_header_encode(struct segment_chunk_header *header, uint8_t *chunk);
@@ -150,7 +156,7 @@ int segment_chunk_header_decode(const uint8_t *chunk, struct segment_chunk_heade
 
 /* Verifies the directory behind a decoded header, segment_chunk_records_offset bytes from `chunk`
  * on: checksum, and that the sizes of its entries, each at least RECORD_HEADER_SIZE + 1, add up to
- * records_size. Errors: -EBADMSG. */
+ * records_size; also that their hashes have no more than HASH_INDEX_BITS. Errors: -EBADMSG. */
 int segment_directory_check(const struct segment_chunk_header *header, const uint8_t *chunk);
 
 void segment_entry_encode(const struct segment_entry *entry, uint8_t *target);

@@ -1,8 +1,10 @@
-#include "store/wal/wal_scan_internal.h"
+/* Which bytes are the log, which are damage, and which are a torn tail that nobody was told of. The
+ * rules stand in wal_scan.h. */
+#include "store/wal/wal_scan.h"
 
 #include "base/assert.h"
-#include "base/checksum.h"
 #include "base/plant.h"
+#include "store/unit/unit.h"
 
 #include <errno.h>
 
@@ -15,52 +17,159 @@ enum seen {
 
 enum verdict { GO_ON = 0, LOG_ENDED = 1 };
 
-static bool belongs(const struct wal_batch_header *batch, const struct log_file_header *segment,
-                    uint64_t offset)
+/* ---- one batch ---- */
+
+static bool is_planted(const struct unit_file *file, const struct unit *unit)
 {
-    if (plant_is(PLANT_REPLAY_STALE) && batch->directory_id == segment->directory_id)
-        return true;
-    return batch->directory_id == segment->directory_id && batch->log_id == segment->log_id &&
-           batch->generation == segment->generation && batch->salt == segment->salt &&
-           batch->segment == segment->number && batch->offset == offset;
+    return plant_is(PLANT_REPLAY_STALE) && unit->batch.directory_id == file->directory_id &&
+           unit->size <= file->end - unit->offset;
 }
 
-/* What lies at `offset`. The header is set for SEEN_BATCH only. A batch of another format is not
+/* What lies at `offset`. The unit is set for SEEN_BATCH only. A batch of another format is not
  * ours: the header of its segment would have said so. */
-static int look(struct wal_scan *scan, uint32_t index, uint64_t offset,
-                struct wal_batch_header *ret_batch)
+static int look(struct wal_scan *scan, uint32_t index, uint64_t offset, struct unit *ret_unit)
 {
     const struct wal_scan_segment *segment = &scan->segments[index];
+    const struct log_file_header *header = &segment->header;
     if (offset + WAL_BLOCK_SIZE > segment->size)
         return SEEN_END;
     const uint8_t *image;
     int error = scan->load(scan->context, index, offset, offset + WAL_BLOCK_SIZE, &image);
     if (error < 0)
         return error;
-    struct wal_batch_header batch;
-    if (wal_batch_header_decode(image + offset, &batch) < 0) {
-        memcpy(&batch, image + offset, sizeof batch);
-        return batch.salt != 0 && batch.salt == segment->header.salt ? SEEN_TORN : SEEN_OTHER;
-    }
-    if (!belongs(&batch, &segment->header, offset) ||
-        wal_batch_size(&batch) > segment->size - offset)
+    struct unit_file file = {
+        .log_id = header->log_id,
+        .generation = header->generation,
+        .directory_id = header->directory_id,
+        .salt = header->salt,
+        .number = header->number,
+        .end = segment->size,
+    };
+    enum unit_verdict verdict = unit_look(&file, offset, image + offset, ret_unit);
+    if (verdict == UNIT_TORN)
+        return SEEN_TORN;
+    bool is_ours =
+        verdict == UNIT_SOUND || (verdict == UNIT_FOREIGN && is_planted(&file, ret_unit));
+    if (!is_ours)
         return SEEN_OTHER;
-    scan->found.clock_ceiling = max_u64(scan->found.clock_ceiling, batch.clock_ceiling);
-    *ret_batch = batch;
+    scan->found.clock_ceiling = max_u64(scan->found.clock_ceiling, ret_unit->batch.clock_ceiling);
     return SEEN_BATCH;
 }
 
 /* Loads the batch's records. Returns 1 when their checksum holds, otherwise 0. */
-static int load_payload(struct wal_scan *scan, uint32_t index, uint64_t offset,
-                        const struct wal_batch_header *batch, const uint8_t **ret_payload)
+static int load_batch(struct wal_scan *scan, uint32_t index, const struct unit *unit,
+                      const uint8_t **ret_data)
 {
     const uint8_t *image;
-    int error = scan->load(scan->context, index, offset, offset + wal_batch_size(batch), &image);
+    int error = scan->load(scan->context, index, unit->offset, unit->offset + unit->size, &image);
     if (error < 0)
         return error;
-    *ret_payload = image + offset + WAL_BATCH_HEADER_SIZE;
-    return crc32c(*ret_payload, batch->payload_size) == batch->payload_crc;
+    *ret_data = image + unit->offset;
+    return unit_is_sound(unit, *ret_data);
 }
+
+/* ---- what is told ---- */
+
+/* Damage at [from, upto) of a segment: counted and noted. */
+static void note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto,
+                       const char *what)
+{
+    scan->segments[index].is_damaged = true;
+    scan->found.damaged_batches++;
+    scan->note(
+        scan->context,
+        &(struct wal_scan_note){
+            .kind = WAL_SCAN_DAMAGE, .segment = index, .from = from, .upto = upto, .what = what});
+}
+
+/* The positions from scan->expected to `last` (none: nothing happens) are missing before `offset`,
+ * although they were durable. */
+static void note_lost(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t last)
+{
+    if (last < scan->expected)
+        return;
+    scan->found.damaged_last = max_u64(scan->found.damaged_last, last);
+    scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_SCAN_LOST,
+                                                      .segment = index,
+                                                      .from = offset,
+                                                      .position_first = scan->expected,
+                                                      .position_last = last});
+    if (!scan->segments[index].is_damaged)
+        note_place(scan, index, offset, offset, "batches are missing before it");
+    scan->expected = last + 1;
+}
+
+static int show_record(struct wal_scan *scan, uint32_t index, const struct unit_record *record)
+{
+    struct wal_scan_segment *segment = &scan->segments[index];
+    int error = scan->record(scan->context, index, record->offset, &record->record);
+    if (error != 0)
+        return error < 0 ? error : -ECANCELED;
+    scan->found.records++;
+    segment->position_last = max_u64(segment->position_last, record->record.position);
+    return 0;
+}
+
+static int refuse_record(struct wal_scan *scan, uint32_t index, const struct unit_record *record)
+{
+    scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_SCAN_UNKNOWN,
+                                                      .segment = index,
+                                                      .from = record->offset,
+                                                      .format = record->data[6],
+                                                      .flags = record->data[7]});
+    return -EPROTONOSUPPORT;
+}
+
+/* Announces the records of a batch up to `count`. One whose size cannot be ends that. `coming` is
+ * the first one that was not announced yet. */
+static void announce(const struct wal_scan *scan, const struct unit *unit, const uint8_t *data,
+                     uint32_t count, struct unit_cursor *coming)
+{
+    while (coming->index < min_u64(count, unit->record_count)) {
+        const uint8_t *at = data + coming->offset;
+        uint64_t size = wal_record_told_size(at, unit->records_end - coming->offset);
+        if (size == 0) {
+            coming->index = unit->record_count;
+            return;
+        }
+        scan->coming(scan->context, (struct slice){at + RECORD_HEADER_SIZE, load_u16(at + 8)});
+        coming->index++;
+        coming->offset += size;
+    }
+}
+
+/* Shows the records of a batch that are sound themselves, and goes on behind it. */
+static int show_batch(struct wal_scan *scan, uint32_t index, const struct unit *unit,
+                      const uint8_t *data, bool is_sound)
+{
+    uint64_t first = unit->batch.position_first;
+    uint64_t shown_before = scan->found.records;
+    struct unit_cursor cursor = {0};
+    struct unit_cursor coming = {.offset = unit->records_offset};
+    struct unit_record record;
+    for (int result = 1; result != 0;) {
+        if (scan->coming != NULL)
+            announce(scan, unit, data, cursor.index + 1 + WAL_SCAN_AHEAD, &coming);
+        result = unit_next(unit, data, &cursor, &record);
+        if (result == -EPROTONOSUPPORT)
+            return refuse_record(scan, index, &record);
+        int error = result == 1 ? show_record(scan, index, &record) : 0;
+        if (error < 0)
+            return error;
+        is_sound &= result >= 0;
+        if (result < 0)
+            scan->found.damaged_last = max_u64(scan->found.damaged_last, first + cursor.index - 1);
+    }
+    if (!is_sound)
+        note_place(scan, index, unit->offset, unit->offset + unit->size,
+                   scan->found.records == shown_before
+                       ? "no record of the batch is sound"
+                       : "only some records of the batch are sound");
+    scan->expected = first + unit->record_count;
+    return 0;
+}
+
+/* ---- looking ahead ---- */
 
 /* Adds up what the headers from here to the end of the generation prove, and how many bytes they
  * speak for. */
@@ -71,13 +180,13 @@ static int look_ahead(struct wal_scan *scan, uint32_t index, uint64_t offset)
         const struct wal_scan_segment *segment = &scan->segments[index];
         scan->proof = max_u64(scan->proof, segment->header.durable);
         while (offset < segment->size) {
-            struct wal_batch_header batch;
-            int seen = look(scan, index, offset, &batch);
+            struct unit unit;
+            int seen = look(scan, index, offset, &unit);
             if (seen < 0)
                 return seen;
-            uint64_t size = seen == SEEN_BATCH ? wal_batch_size(&batch) : WAL_BLOCK_SIZE;
+            uint64_t size = seen == SEEN_BATCH ? unit.size : WAL_BLOCK_SIZE;
             if (seen == SEEN_BATCH)
-                scan->proof = max_u64(scan->proof, batch.durable);
+                scan->proof = max_u64(scan->proof, unit.batch.durable);
             if (seen == SEEN_BATCH || seen == SEEN_TORN)
                 scan->tail_bytes += size;
             offset += size;
@@ -102,11 +211,12 @@ static int prove(struct wal_scan *scan, uint32_t index, uint64_t offset)
 static int find_batch(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t *ret_offset)
 {
     for (;; offset += WAL_BLOCK_SIZE) {
-        struct wal_batch_header batch;
-        int seen = look(scan, index, offset, &batch);
+        struct unit unit;
+        int seen = look(scan, index, offset, &unit);
         if (seen < 0)
             return seen;
-        if (seen == SEEN_END || (seen == SEEN_BATCH && batch.position_first >= scan->expected)) {
+        if (seen == SEEN_END ||
+            (seen == SEEN_BATCH && unit.batch.position_first >= scan->expected)) {
             *ret_offset = offset;
             return 0;
         }
@@ -134,11 +244,11 @@ static int replay_stale(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
     uint64_t expected = scan->expected;
     for (; offset < scan->segments[index].size; offset += WAL_BLOCK_SIZE) {
-        struct wal_batch_header batch;
-        const uint8_t *payload;
-        if (look(scan, index, offset, &batch) == SEEN_BATCH &&
-            load_payload(scan, index, offset, &batch, &payload) == 1)
-            (void)scan_show_batch(scan, index, offset, &batch, payload);
+        struct unit unit;
+        const uint8_t *data;
+        if (look(scan, index, offset, &unit) == SEEN_BATCH &&
+            load_batch(scan, index, &unit, &data) == 1)
+            (void)show_batch(scan, index, &unit, data, true);
     }
     scan->expected = expected;
     return LOG_ENDED;
@@ -149,8 +259,8 @@ static int end_log(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
     const struct wal_scan_segment *segment = &scan->segments[index];
     if (segment->unreadable_last != WAL_READABLE && segment->unreadable_last >= offset) {
-        scan_note_place(scan, index, offset, segment->size,
-                        "the device does not give it: this may not be the end");
+        note_place(scan, index, offset, segment->size,
+                   "the device does not give it: this may not be the end");
         scan->found.damaged_last = max_u64(scan->found.damaged_last, scan->expected);
     }
     int error = look_ahead(scan, index, offset);
@@ -167,14 +277,14 @@ static int cross_gap(struct wal_scan *scan, uint32_t index, uint64_t offset, uin
     int error = prove(scan, index, offset);
     if (error < 0)
         return error;
-    scan_note_lost(scan, index, offset, min_u64(first - 1, scan->proof));
+    note_lost(scan, index, offset, min_u64(first - 1, scan->proof));
     return scan->expected < first || first > scan->limit ? end_log(scan, index, offset) : GO_ON;
 }
 
-/* The place at *offset is not as it should be. Moves *offset behind it when that was damage. A
- * batch that is given has a sound header but not sound records. */
+/* The place at *offset is not as it should be. Moves *offset behind it when that was damage. A unit
+ * that is given has a sound header but not sound records. */
 static int handle_bad(struct wal_scan *scan, uint32_t index, uint64_t *offset,
-                      const struct wal_batch_header *batch)
+                      const struct unit *unit)
 {
     if (lacks_seal_only(scan, index))
         return GO_ON;
@@ -183,44 +293,42 @@ static int handle_bad(struct wal_scan *scan, uint32_t index, uint64_t *offset,
         return error;
     if (scan->expected > scan->proof)
         return end_log(scan, index, *offset);
-    if (batch != NULL && wal_batch_position_last(batch) <= scan->proof) {
-        /* Loaded again, since looking ahead may have taken it out of memory. */
-        const uint8_t *payload;
-        int sound = load_payload(scan, index, *offset, batch, &payload);
-        error = sound < 0 ? sound : scan_salvage(scan, index, *offset, batch, payload);
-        *offset += wal_batch_size(batch);
-        return error;
+    if (unit != NULL && wal_batch_position_last(&unit->batch) <= scan->proof) {
+        const uint8_t *data;
+        int sound = load_batch(scan, index, unit, &data); /* the look ahead may have moved on */
+        *offset += unit->size;
+        return sound < 0 ? sound : show_batch(scan, index, unit, data, false);
     }
     uint64_t next;
     error = find_batch(scan, index, *offset + WAL_BLOCK_SIZE, &next);
     if (error < 0)
         return error;
-    scan_note_place(scan, index, *offset, next, "not the batch that belongs here");
+    note_place(scan, index, *offset, next, "not the batch that belongs here");
     *offset = next;
     return GO_ON;
 }
 
 /* Takes the batch at *offset, whose header is sound, and moves behind it. */
 static int take_batch(struct wal_scan *scan, uint32_t index, uint64_t *offset,
-                      const struct wal_batch_header *batch)
+                      const struct unit *unit)
 {
-    if (batch->position_first < scan->expected)
+    uint64_t first = unit->batch.position_first;
+    if (first < scan->expected)
         return handle_bad(scan, index, offset, NULL);
-    if (batch->position_first > scan->expected) {
-        int verdict = cross_gap(scan, index, *offset, batch->position_first);
+    if (first > scan->expected) {
+        int verdict = cross_gap(scan, index, *offset, first);
         if (verdict != GO_ON)
             return verdict;
     }
-    const uint8_t *payload;
-    int sound = load_payload(scan, index, *offset, batch, &payload);
+    const uint8_t *data;
+    int sound = load_batch(scan, index, unit, &data);
     if (sound < 0)
         return sound;
     if (sound == 0)
-        return handle_bad(scan, index, offset, batch);
-    scan->proof = max_u64(scan->proof, batch->durable);
-    int error = scan_show_batch(scan, index, *offset, batch, payload);
-    *offset += wal_batch_size(batch);
-    return error;
+        return handle_bad(scan, index, offset, unit);
+    scan->proof = max_u64(scan->proof, unit->batch.durable);
+    *offset += unit->size;
+    return show_batch(scan, index, unit, data, true);
 }
 
 /* Shows a segment's records. Returns GO_ON at its end, or LOG_ENDED. */
@@ -232,19 +340,19 @@ static int scan_segment(struct wal_scan *scan, uint32_t index)
         segment->end = min_u64(offset, segment->size);
         if (scan->expected > scan->limit)
             return LOG_ENDED;
-        struct wal_batch_header batch;
-        int seen = look(scan, index, offset, &batch);
+        struct unit unit;
+        int seen = look(scan, index, offset, &unit);
         if (seen < 0)
             return seen;
         if (seen == SEEN_END)
             return GO_ON;
         uint64_t before = offset;
-        int verdict = seen == SEEN_BATCH ? take_batch(scan, index, &offset, &batch)
+        int verdict = seen == SEEN_BATCH ? take_batch(scan, index, &offset, &unit)
                                          : handle_bad(scan, index, &offset, NULL);
         if (verdict != GO_ON || offset == before)
             return verdict;
-        if (seen == SEEN_BATCH && batch.record_count == 0 &&
-            batch.position_first == scan->expected) {
+        if (seen == SEEN_BATCH && unit.record_count == 0 &&
+            unit.batch.position_first == scan->expected) {
             segment->is_sealed = true;
             segment->end = offset;
             return GO_ON;
@@ -281,7 +389,7 @@ static int close_generation(struct wal_scan *scan, uint32_t last)
     int error = prove(scan, last, segment->end);
     if (error < 0)
         return error;
-    scan_note_lost(scan, last, segment->end, min_u64(scan->proof, scan->limit));
+    note_lost(scan, last, segment->end, min_u64(scan->proof, scan->limit));
     return 0;
 }
 
@@ -293,8 +401,7 @@ static void note_cut_files(struct wal_scan *scan, uint32_t first)
         const struct wal_scan_segment *segment = &scan->segments[i];
         if (segment->is_sealed || segment->size >= segment->header.segment_size)
             continue;
-        scan_note_place(scan, i, segment->size, segment->header.segment_size,
-                        "the file is cut short");
+        note_place(scan, i, segment->size, segment->header.segment_size, "the file is cut short");
         scan->found.damaged_last = max_u64(scan->found.damaged_last, scan->expected);
     }
 }

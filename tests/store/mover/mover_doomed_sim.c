@@ -33,8 +33,8 @@ static void write_keys(struct bench *bench, uint32_t from, uint32_t upto, uint32
 static void forget(struct bench *bench, uint32_t key)
 {
     struct slice name = bench_name(bench, key);
-    uint64_t hash = store_place(bench->store, name).hash;
-    struct cache_entry *entry = cache_find(bench->store->cache, hash, name);
+    uint64_t keyed = store_place(bench->store, name).keyed;
+    struct cache_entry *entry = cache_find(bench->store->cache, keyed, name);
     if (entry != NULL)
         cache_remove(bench->store->cache, entry);
 }

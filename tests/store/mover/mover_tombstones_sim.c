@@ -218,8 +218,8 @@ static void empty_cache(struct bench *bench)
     bench_restart(bench, true);
     for (uint32_t key = 0; key < bench->key_count; key++) {
         struct slice name = bench_name(bench, key);
-        uint64_t hash = store_place(bench->store, name).hash;
-        struct cache_entry *entry = cache_find(bench->store->cache, hash, name);
+        uint64_t keyed = store_place(bench->store, name).keyed;
+        struct cache_entry *entry = cache_find(bench->store->cache, keyed, name);
         if (entry != NULL)
             cache_remove(bench->store->cache, entry);
     }

@@ -138,7 +138,7 @@ static uint32_t take_cold_key(struct bench *bench, struct segment **ret_segment)
         struct key_place place = store_place(bench->store, key.slice);
         struct index_entry entry = slot_of(bench, &key);
         if (!location_is_segment(entry.location) ||
-            cache_find(bench->store->cache, place.hash, key.slice) != NULL)
+            cache_find(bench->store->cache, place.keyed, key.slice) != NULL)
             continue;
         *ret_segment = segment_of(bench, entry.location);
         return number;

@@ -11,6 +11,7 @@
 #include "store/record/record.h"
 #include "store/unit/segment_format.h"
 #include "store/segment/segments.h"
+#include "store/unit/unit.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -130,6 +131,37 @@ static void check_chunk(const uint8_t *bytes)
     free(chunk);
 }
 
+/* What the reader of units makes of the file whose chunks are the bytes. */
+static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **ret_data)
+{
+    const uint8_t *bytes = context;
+    if (offset - SEGMENT_DATA_OFFSET + size > SIZE)
+        return -ENODATA;
+    *ret_data = bytes + offset - SEGMENT_DATA_OFFSET;
+    return 0;
+}
+
+static void check_units(uint8_t *bytes)
+{
+    uint64_t end = SEGMENT_DATA_OFFSET + SIZE;
+    struct unit_scan scan = {
+        .file = {.is_segment = true, .directory_id = 3, .salt = 5, .number = 4, .end = end},
+        .at = SEGMENT_DATA_OFFSET,
+        .need = need,
+        .context = bytes};
+    enum unit_step step = UNIT_SKIPPED;
+    for (uint32_t steps = 0; step != UNIT_END; steps++) {
+        step = unit_scan_step(&scan);
+        REQUIRE(steps < 8 && step != UNIT_WAIT && scan.at <= end);
+        struct unit_cursor cursor = {0};
+        struct unit_record record;
+        while (step == UNIT_FOUND && unit_next(&scan.unit, scan.data, &cursor, &record) == 1) {
+            REQUIRE(record.offset + record.size <= scan.at);
+            (void)unit_record_decode(&record);
+        }
+    }
+}
+
 static void check_name(const uint8_t *data, size_t size)
 {
     char *name = calloc(1, size + 1);
@@ -152,6 +184,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     make_bytes(data, size, bytes);
     check_header(bytes);
     check_chunk(bytes);
+    check_units(bytes);
     free(bytes);
     return 0;
 }

@@ -53,23 +53,23 @@ static void bench_close(struct bench *bench)
 }
 
 /* Every entry of the directory is what was written. */
-static int show_chunk(void *context, const struct segment_chunk_header *header, uint64_t offset,
-                      const uint8_t *directory)
+static int show_chunk(void *context, const struct unit *unit, const uint8_t *data)
 {
     struct bench *bench = context;
+    struct unit_cursor cursor = {0};
+    struct unit_record record;
+    uint64_t sequence = unit->chunk.sequence;
     cr_assert_lt(bench->shown_count, CHUNKS_MAX);
-    cr_assert_eq(header->offset, offset);
-    for (uint32_t i = 0; i < header->record_count; i++) {
-        struct segment_entry found;
-        segment_entry_decode(directory + (size_t)i * SEGMENT_ENTRY_SIZE, &found);
-        struct segment_entry expected = entry_of(header->sequence, i, found.record_size);
-        cr_assert_eq(found.hash, expected.hash);
-        cr_assert_eq(version_compare(found.version, expected.version), 0);
-        cr_assert_eq(found.in_value_file, expected.in_value_file);
-        cr_assert_eq(found.tombstone, expected.tombstone);
+    cr_assert_eq(unit->chunk.offset, unit->offset);
+    for (uint32_t i = 0; unit_next(unit, data, &cursor, &record) == 1; i++) {
+        struct segment_entry expected = entry_of(sequence, i, record.size);
+        cr_assert_eq(record.entry.hash, expected.hash);
+        cr_assert_eq(version_compare(record.entry.version, expected.version), 0);
+        cr_assert_eq(record.entry.in_value_file, expected.in_value_file);
+        cr_assert_eq(record.entry.tombstone, expected.tombstone);
     }
-    bench->shown[bench->shown_count++] =
-        (struct shown){offset, header->sequence, header->record_count};
+    cr_assert_eq(cursor.index, unit->record_count);
+    bench->shown[bench->shown_count++] = (struct shown){unit->offset, sequence, unit->record_count};
     return bench->shown_count == bench->stop_after ? STOPPED : 0;
 }
 

@@ -25,15 +25,14 @@ static void count_line(void *context, const char *line, uint32_t size)
     ((struct bench *)context)->lines++;
 }
 
-static int show_chunk(void *context, const struct segment_chunk_header *header, uint64_t offset,
-                      const uint8_t *directory)
+static int show_chunk(void *context, const struct unit *unit, const uint8_t *data)
 {
     struct bench *bench = context;
-    size_t size = (size_t)header->record_count * SEGMENT_ENTRY_SIZE;
-    cr_assert_gt(header->sequence, bench->shown_last);
-    cr_assert_arr_eq(directory, bench->image.bytes + offset + SEGMENT_CHUNK_HEADER_SIZE, size);
+    uint64_t sequence = unit->chunk.sequence;
+    cr_assert_gt(sequence, bench->shown_last);
+    cr_assert_arr_eq(data, bench->image.bytes + unit->offset, unit->records_offset);
     bench->shown++;
-    bench->shown_last = header->sequence;
+    bench->shown_last = sequence;
     return 0;
 }
 

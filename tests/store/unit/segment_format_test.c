@@ -34,7 +34,7 @@ static const uint8_t header_bytes[] = {
 
 /* Records of 49, 56 and 57 bytes: 56 + 56 + 64 with their padding. */
 static const struct segment_entry entry_samples[] = {
-    {.hash = 0x6162636465666768,
+    {.hash = 0x62636465666768,
      .version = {.clock = 0x7172737475767778, .origin = 0x81828384},
      .record_size = 49},
     {.hash = 1, .version = {.clock = 2, .origin = 3}, .record_size = 56, .in_value_file = true},
@@ -44,7 +44,7 @@ static const struct segment_entry entry_samples[] = {
 #define RECORDS_SIZE 176u
 
 static const uint8_t entry_bytes[ENTRIES * ENTRY] = {
-    0x68, 0x67, 0x66, 0x65, 0x64, 0x63, 0x62, 0x61, 0x78, 0x77, 0x76, 0x75,
+    0x68, 0x67, 0x66, 0x65, 0x64, 0x63, 0x62, 0,    0x78, 0x77, 0x76, 0x75,
     0x74, 0x73, 0x72, 0x71, 0x84, 0x83, 0x82, 0x81, 49,   0,    0,    0, /* a value */
     1,    0,    0,    0,    0,    0,    0,    0,    2,    0,    0,    0,
     0,    0,    0,    0,    3,    0,    0,    0,    56,   0,    0,    0x40, /* in a value file */
