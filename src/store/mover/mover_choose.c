@@ -163,7 +163,10 @@ void mover_policy_tell_log(struct mover_policy *policy, struct pace_log *ret_log
     ret_log->length = wal_sealed_bytes(policy->options->wal);
     bool is_long = ret_log->length > ret_log->keep;
     policy->is_log_growing |= is_long && is_moved;
-    ret_log->max = is_long && is_moved ? log_max(policy) : UINT64_MAX;
+    ret_log->max = UINT64_MAX;
+    if (is_long &&
+        is_moved) /* on a small disk, while the oldest file is fading, both are the same */
+        ret_log->max = max_u64(log_max(policy), ret_log->keep + 1);
     bool may_spare = policy->is_log_growing && !mover_policy_is_short(policy);
     ret_log->spares_below = may_spare ? log_max(policy) : 0;
 }

@@ -6,6 +6,7 @@
  *   mover_purge.c   the same for tombstones
  *   mover_job.c     the job: its phase, its rounds
  *   mover_write.c   the outputs: chunks into the partitions' open segments, synced
+ *   mover_files.c   their files, synced and closed in the background
  *   mover_stage.c   the stage: what the job carries, until the index knows where it lies
  *   mover_read.c    the reader: an input's live records, one by one
  *   mover_window.c  its bytes, read ahead */

@@ -22,8 +22,6 @@
 #include "store/disk/wait.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,34 +62,10 @@ bool mover_outputs_is_touched(const struct mover_outputs *outputs, const struct 
     return output_for(outputs, segment)->is_touched;
 }
 
-/* Closing is best effort, and no job waits for it. */
-struct closing {
-    struct list_node node;
-    struct io_op op;
-};
-
-static void closed(struct io_op *op, int32_t result)
-{
-    struct closing *closing = container_of(op, struct closing, op);
-    (void)result;
-    list_remove(&closing->node);
-    free(closing);
-}
-
-static void close_output(struct mover_outputs *outputs, struct mover_output *output)
-{
-    struct closing *closing = output->handle >= 0 ? calloc(1, sizeof *closing) : NULL;
-    if (closing == NULL)
-        return;
-    closing->op.done = closed;
-    list_push_back(&outputs->closings, &closing->node);
-    io_close_file(outputs->io, &closing->op, output->handle);
-    output->handle = -1;
-}
-
 static void leave_output(struct mover_outputs *outputs, struct mover_output *output)
 {
-    close_output(outputs, output);
+    if (output->handle >= 0)
+        mover_close(&outputs->closings, output->handle);
     *output = (struct mover_output){.handle = -1};
 }
 
@@ -175,15 +149,13 @@ int mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struc
         .sync_partition = MOVER_PARTITIONS,
         .syncs = calloc(MOVER_SYNCS, sizeof *outputs->syncs),
     };
-    list_init(&outputs->closings);
+    mover_closings_init(&outputs->closings, io);
     if (outputs->syncs == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < MOVER_BUFFERS; i++) {
         outputs->buffers[i].outputs = outputs;
         outputs->buffers[i].data = memory + SEGMENT_BLOCK_SIZE + (uint64_t)i * MOVER_CHUNK_SIZE;
     }
-    for (uint32_t i = 0; i < MOVER_SYNCS; i++)
-        outputs->syncs[i].outputs = outputs;
     for (uint32_t i = 0; i < SEGMENT_SOURCES; i++)
         for (uint32_t j = 0; j < MOVER_PARTITIONS; j++)
             outputs->files[i][j].handle = -1;
@@ -201,14 +173,12 @@ void mover_outputs_shut(struct mover_outputs *outputs)
             (void)disk_wait_close(outputs->io, output->handle);
         output->handle = -1;
     }
-    while (!list_is_empty(&outputs->closings) && io_run(outputs->io, UINT64_MAX) >= 0)
-        continue;
+    mover_closings_wait(&outputs->closings);
 }
 
 void mover_outputs_deinit(struct mover_outputs *outputs)
 {
-    for (struct list_node *node; (node = list_pop_front(&outputs->closings)) != NULL;)
-        free(container_of(node, struct closing, node));
+    mover_closings_deinit(&outputs->closings);
     free(outputs->syncs);
 }
 
@@ -394,7 +364,7 @@ bool mover_outputs_is_active(const struct mover_outputs *outputs)
 {
     bool is_active = is_writing(outputs);
     for (uint32_t i = 0; i < MOVER_SYNCS; i++)
-        is_active |= io_op_is_active(&outputs->syncs[i].op);
+        is_active |= mover_sync_is_active(&outputs->syncs[i]);
     return is_active;
 }
 
@@ -404,6 +374,7 @@ void mover_outputs_begin_job(struct mover_outputs *outputs, enum segment_source 
     assert(!mover_outputs_is_active(outputs));
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++)
         assert(!output_of(outputs, i)->is_touched); /* invariant 6: of the last job's source */
+    memset(outputs->synced, 0, sizeof outputs->synced);
     outputs->source = source;
     outputs->is_failure_usual = is_failure_usual;
     outputs->error = 0;
@@ -447,60 +418,6 @@ bool mover_outputs_write(struct mover_outputs *outputs, uint32_t chunks_max, boo
 
 /* ---- syncs ---- */
 
-static void sync_next(struct mover_sync *sync);
-
-static void sync_done(struct io_op *op, int32_t result)
-{
-    struct mover_sync *sync = container_of(op, struct mover_sync, op);
-    if (sync->step == MOVER_SYNC_OPEN && result >= 0)
-        sync->directory = result;
-    if (result < 0 && sync->step != MOVER_SYNC_CLOSE) {
-        fail(sync->outputs, result, "cannot sync", sync->path);
-        bool is_open = sync->step == MOVER_SYNC_NAME;
-        sync->step = MOVER_SYNC_CLOSE;
-        if (is_open)
-            io_close_file(sync->outputs->io, op, sync->directory);
-        return;
-    }
-    sync_next(sync);
-}
-
-static void sync_next(struct mover_sync *sync)
-{
-    struct io *io = sync->outputs->io;
-    sync->op.done = sync_done;
-    switch (sync->step) {
-    case MOVER_SYNC_FILE:
-        if (!sync->output->is_new)
-            return;
-        sync->step = MOVER_SYNC_OPEN;
-        io_open_file(io, &sync->op, sync->path, IO_OPEN_DIRECTORY);
-        break;
-    case MOVER_SYNC_OPEN:
-        sync->step = MOVER_SYNC_NAME;
-        io_sync(io, &sync->op, sync->directory);
-        break;
-    case MOVER_SYNC_NAME:
-        sync->output->is_new = false;
-        sync->step = MOVER_SYNC_CLOSE;
-        io_close_file(io, &sync->op, sync->directory);
-        break;
-    case MOVER_SYNC_CLOSE:
-        break;
-    }
-}
-
-static void sync_output(struct mover_outputs *outputs, struct mover_sync *sync, uint32_t partition)
-{
-    sync->output = output_of(outputs, partition);
-    assert(!is_being_written(outputs, sync->output)); /* invariant 5 */
-    assert(sync->output->handle >= 0);
-    sync->step = MOVER_SYNC_FILE;
-    (void)snprintf(sync->path, sizeof sync->path, "%s/%02x", outputs->options->path, partition);
-    sync->op.done = sync_done;
-    io_sync(outputs->io, &sync->op, sync->output->handle);
-}
-
 /* Whether the file of `sync_partition`, the next one, waits for nothing but its sync. */
 static bool has_next_to_sync(struct mover_outputs *outputs)
 {
@@ -513,21 +430,46 @@ static bool has_next_to_sync(struct mover_outputs *outputs)
            !is_being_written(outputs, output_of(outputs, outputs->sync_partition));
 }
 
+/* Takes over what became of the sync of `synced[i]`. Returns whether there is none now. */
+static bool settle_sync(struct mover_outputs *outputs, uint32_t i)
+{
+    struct mover_output *output = outputs->synced[i];
+    if (mover_sync_is_active(&outputs->syncs[i]))
+        return false;
+    outputs->synced[i] = NULL;
+    if (output == NULL)
+        return true;
+    int error = mover_sync_result(&outputs->syncs[i]);
+    if (error < 0)
+        fail(outputs, error, "cannot sync", mover_sync_path(&outputs->syncs[i]));
+    else
+        output->is_new = false;
+    return true;
+}
+
+static void sync_next(struct mover_outputs *outputs, uint32_t i)
+{
+    uint32_t partition = outputs->sync_partition++;
+    struct mover_output *output = output_of(outputs, partition);
+    assert(!is_being_written(outputs, output)); /* invariant 5 */
+    if (plant_is(PLANT_SKIP_SEGMENT_SYNC)) {
+        output->is_new = false;
+        return;
+    }
+    outputs->synced[i] = output;
+    mover_sync_begin(&outputs->syncs[i], outputs->io, output->handle, output->is_new,
+                     outputs->options->path, partition);
+}
+
 bool mover_outputs_sync(struct mover_outputs *outputs)
 {
-    for (uint32_t i = 0; i < MOVER_SYNCS && outputs->error == 0; i++) {
-        struct mover_sync *sync = &outputs->syncs[i];
-        if (io_op_is_active(&sync->op))
-            continue;
-        if (!has_next_to_sync(outputs))
-            break;
-        if (plant_is(PLANT_SKIP_SEGMENT_SYNC)) {
-            output_of(outputs, outputs->sync_partition++)->is_new = false;
-            continue;
-        }
-        sync_output(outputs, sync, outputs->sync_partition++);
+    bool is_settled = true;
+    for (uint32_t i = 0; i < MOVER_SYNCS; i++) {
+        if (settle_sync(outputs, i) && outputs->error == 0 && has_next_to_sync(outputs))
+            sync_next(outputs, i);
+        is_settled &= outputs->synced[i] == NULL;
     }
-    return outputs->sync_partition == MOVER_PARTITIONS && !mover_outputs_is_active(outputs);
+    return is_settled && outputs->sync_partition == MOVER_PARTITIONS && !is_writing(outputs);
 }
 
 /* ---- what the manifest is told ---- */

@@ -9,9 +9,9 @@
 #ifndef MINIVAULT_STORE_MOVER_WRITE_H
 #define MINIVAULT_STORE_MOVER_WRITE_H
 
-#include "base/list.h"
 #include "store/mover/mover.h"
 #include "store/mover/mover_stage.h"
+#include "store/mover/mover_files.h"
 
 #define MOVER_BUFFERS 8u /* chunks being written */
 #define MOVER_SYNCS 8u
@@ -38,15 +38,6 @@ struct mover_buffer {
     uint32_t size;
 };
 
-struct mover_sync {
-    struct io_op op;
-    struct mover_outputs *outputs;
-    struct mover_output *output;
-    enum { MOVER_SYNC_FILE, MOVER_SYNC_OPEN, MOVER_SYNC_NAME, MOVER_SYNC_CLOSE } step;
-    int directory;
-    char path[SEGMENT_PATH_MAX];
-};
-
 struct mover_outputs {
     struct io *io;
     const struct log *log;
@@ -65,9 +56,10 @@ struct mover_outputs {
     bool is_header_written;
     uint8_t *header;
     char open_path[SEGMENT_PATH_MAX];
-    struct list closings; /* of outputs: nobody waits for them */
+    struct mover_closings closings;
     struct mover_output files[SEGMENT_SOURCES][MOVER_PARTITIONS];
-    struct mover_sync *syncs; /* MOVER_SYNCS */
+    struct mover_sync *syncs;                 /* MOVER_SYNCS */
+    struct mover_output *synced[MOVER_SYNCS]; /* by them; NULL: none */
     uint32_t sync_partition;
 };
 
