@@ -1,7 +1,6 @@
 /* The mover: from the log to the segments, and from segments to segments. */
 #include "tests/support/mover_bench.h"
 
-#include "store/catalog/manifest_internal.h"
 #include "store/wal/wal_internal.h"
 #include "store/memory/location.h"
 
@@ -387,7 +386,7 @@ Test(mover, number_of_a_segment_is_never_given_again)
     cr_assert_eq(bench_segments(bench).segments, 0);
     uint64_t last = mover_number_last(bench->store->mover);
     cr_assert_gt(last, 0);
-    manifest_rewrite(bench->store->manifest);
+    manifest_renew(bench->store->manifest);
     while (manifest_is_busy(bench->store->manifest))
         cr_assert(bench_pass(bench));
     bench_restart(bench, false);
