@@ -14,7 +14,7 @@ struct rule {
     struct mover_options options;
     struct mover_stage stage;
     struct wal wal;
-    struct log_file *log_segment;
+    struct log_file *log_file;
     struct segments *segments;
     struct segment *at[RULE_SEGMENTS_MAX];
     struct index *index;
@@ -34,10 +34,11 @@ static void rule_open(struct rule *rule, uint64_t position)
     cr_assert_eq(index_create(0, &rule->index), 0);
     struct index_entry entry = {.version = {.clock = 5}, .read_size = 64, .tombstone = true};
     cr_assert_eq(index_add(rule->index, 9, 77, &entry), 0);
-    rule->log_segment = calloc(1, sizeof *rule->log_segment);
-    rule->log_segment->state = LOG_FILE_OPEN;
-    rule->log_segment->header.last_before = position;
-    rule->wal = (struct wal){.table = {&rule->log_segment, 1, 1}, .position_last = position + 10};
+    rule->log_file = calloc(1, sizeof *rule->log_file);
+    rule->log_file->state = LOG_FILE_OPEN;
+    rule->log_file->header.last_before = position;
+    rule->wal = (struct wal){.files = {.table = &rule->log_file, .capacity = 1, .count = 1},
+                             .buffers = {.position_last = position + 10}};
     rule->options =
         (struct mover_options){.wal = &rule->wal, .segments = rule->segments, .index = rule->index};
     rule->stage = (struct mover_stage){.options = &rule->options};
@@ -47,7 +48,7 @@ static void rule_open(struct rule *rule, uint64_t position)
 
 static void rule_close(struct rule *rule)
 {
-    free(rule->log_segment);
+    free(rule->log_file);
     segments_free(rule->segments);
     index_free(rule->index);
 }
@@ -95,13 +96,13 @@ Test(mover_tombstones, kept_when_the_log_begins_before)
 {
     struct rule rule;
     rule_open(&rule, 100);
-    rule.log_segment->header.last_before = 99; /* it may hold the position 100 */
+    rule.log_file->header.last_before = 99; /* it may hold the position 100 */
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->header.last_before = 0;
+    rule.log_file->header.last_before = 0;
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->state = LOG_FILE_LEAVING; /* a start would still read it */
+    rule.log_file->state = LOG_FILE_LEAVING; /* a start would still read it */
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->state = LOG_FILE_SPARE;
+    rule.log_file->state = LOG_FILE_SPARE;
     cr_assert(may_purge(&rule));
     rule_close(&rule);
 }

@@ -174,10 +174,10 @@ static void damage_log(struct shards *shards, uint32_t shard)
     shards->bench.options.log_keep_bytes = 64 * MIB;
     shards_begin_with(shards, shards->count);
     cr_assert_eq(shards_open(shards, shard), 0);
-    const struct wal_table *table = &shards->bench.store->wal->table;
-    for (uint32_t i = 0; i < table->capacity && path[0] == '\0'; i++)
-        if (table->segments[i] != NULL && table->segments[i]->live > 0)
-            (void)snprintf(path, sizeof path, "%s", table->segments[i]->path);
+    const struct wal_files *files = &shards->bench.store->wal->files;
+    for (uint32_t i = 0; i < files->capacity && path[0] == '\0'; i++)
+        if (files->table[i] != NULL && files->table[i]->live > 0)
+            (void)snprintf(path, sizeof path, "%s", files->table[i]->path);
     shards_shut(shards);
     shards_end(shards);
     shards->bench.options.log_keep_bytes = 1;
@@ -245,11 +245,12 @@ static enum stage stage_of(struct shards *shards, uint32_t count, const char *pa
     bool is_formatted;
     struct io_op op = {0};
     shards_begin(shards);
-    cr_assert_eq(superblock_open(shards->bench.io, &shards->bench.log, BENCH_PATH,
-                                 BENCH_SEGMENT_SIZE, 10 * NS_PER_S, &file, &is_formatted),
+    static const struct superblock_birth birth = {BENCH_SEGMENT_SIZE, 1, NULL};
+    cr_assert_eq(superblock_open(shards->bench.io, &shards->bench.log, BENCH_PATH, &birth,
+                                 10 * NS_PER_S, &file, &is_formatted),
                  0);
     bool is_decided = file.now.shards_before != 0;
-    bool is_done = !is_decided && superblock_shards(&file.now) == count;
+    bool is_done = !is_decided && file.now.shard_count == count;
     superblock_close(&file);
     io_open_file(shards->bench.io, &op, path, IO_OPEN_READ);
     bool is_there = io_wait(shards->bench.io, &op) >= 0;

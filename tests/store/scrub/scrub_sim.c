@@ -2,6 +2,7 @@
 #include "tests/support/scrub_bench.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
+#include "store/wal/wal_internal.h"
 
 /* ---- damage ---- */
 
@@ -125,14 +126,14 @@ static uint32_t plant_in_log(struct bench *bench, struct damage *damages)
         uint64_t location = slot_of(bench, &key).location;
         if (location_is_segment(location))
             continue;
-        const struct log_file *segment = wal_table_find(&wal->table, location_file(location));
-        if (segment == seen)
+        const struct log_file *file = wal_files_find(&wal->files, location_file(location));
+        if (file == seen)
             continue;
-        seen = segment;
+        seen = file;
         struct damage *damage = &damages[count++];
-        (void)snprintf(damage->path, sizeof damage->path, "%.100s", segment->path);
+        (void)snprintf(damage->path, sizeof damage->path, "%.100s", file->path);
         (void)snprintf(damage->words, sizeof damage->words, "the batch is corrupt");
-        rot(bench, segment->path, location_offset(location), 500);
+        rot(bench, file->path, location_offset(location), 500);
     }
     cr_assert_eq(count, 2);
     return count;
