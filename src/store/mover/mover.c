@@ -144,10 +144,8 @@ static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
 {
     uint32_t count = 0;
     for (uint32_t partition = 0; partition < MOVER_PARTITIONS; partition++) {
-        const struct list *list = segments_of(mover->options.segments, (uint8_t)partition);
-        for (struct list_node *node = list_first(list); node != NULL && count < CLEAN_MAX;
-             node = list_next(list, node)) {
-            struct segment *segment = container_of(node, struct segment, partition_node);
+        struct segment *segment = segments_first(mover->options.segments, partition);
+        for (; segment != NULL && count < CLEAN_MAX; segment = segment_next(segment)) {
             if (!is_empty(mover, segment))
                 continue;
             if (mover_outputs_has(&mover->outputs, segment))

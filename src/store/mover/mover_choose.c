@@ -8,7 +8,7 @@
  *
  * While space is short, three things change. Less than `room_bytes` free: dead bytes are worth a
  * job sooner, so that the disk is full only when it is full of what is alive. No room for another
- * log segment: the log keeps nothing, and the segment that is emptied soonest is moved first, since
+ * log file: the log keeps nothing, and the file that is emptied soonest is moved first, since
  * deletes wait for it. No room for a job (tight): small ones, and whatever frees something.
  *
  * Invariants:
@@ -127,7 +127,7 @@ static bool is_resting(const struct mover_policy *policy, enum segment_source so
     return io_now_ns(policy->io) < rest->until_ns && !is_news;
 }
 
-/* Moving reads all of a segment, whatever is alive in it: where the oldest one is all but dead it
+/* Moving reads all of a log file, whatever is alive in it: where the oldest is all but dead it
  * may stay as long again. A few keys that are overwritten all the time need no moving at all. */
 static uint64_t log_keep(const struct mover_policy *policy)
 {
@@ -290,15 +290,12 @@ static struct segment *choose_victim(const struct mover_policy *policy)
 {
     struct segment *best = NULL;
     for (uint32_t partition = 0; partition < MOVER_PARTITIONS; partition++) {
-        const struct list *list = segments_of(policy->options->segments, (uint8_t)partition);
-        for (struct list_node *node = list_first(list); node != NULL;
-             node = list_next(list, node)) {
-            struct segment *segment = container_of(node, struct segment, partition_node);
+        struct segment *segment = segments_first(policy->options->segments, partition);
+        for (; segment != NULL; segment = segment_next(segment))
             if (mover_is_usable(policy->outputs, segment, policy->job) &&
                 is_worth_it(policy, segment) &&
                 (best == NULL || dead_bytes(segment) * best->end > dead_bytes(best) * segment->end))
                 best = segment;
-        }
     }
     return best;
 }

@@ -52,11 +52,10 @@ bool mover_is_usable(const struct mover_outputs *outputs, const struct segment *
 
 static bool is_there_damage(const struct mover_purge *purge, uint32_t partition)
 {
-    const struct list *list = segments_of(purge->options->segments, (uint8_t)partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node))
-        if (container_of(node, struct segment, partition_node)->is_damaged)
-            return true;
-    return false;
+    const struct segment *segment = segments_first(purge->options->segments, partition);
+    while (segment != NULL && !segment->is_damaged)
+        segment = segment_next(segment);
+    return segment != NULL;
 }
 
 static bool is_partition_due(const struct mover_purge *purge, uint32_t partition)
@@ -97,11 +96,8 @@ static void begin_round(struct mover_purge *purge)
 /* Whether the stage has to do with the partition still. */
 static bool is_partition_left(const struct mover_purge *purge, uint32_t partition)
 {
-    const struct list *list = segments_of(purge->options->segments, (uint8_t)partition);
-    /* Ascending in number. */
-    const struct list_node *first = list_first(list);
-    return first != NULL &&
-           container_of(first, struct segment, partition_node)->number <= purge->number_last;
+    const struct segment *first = segments_first(purge->options->segments, partition);
+    return first != NULL && first->number <= purge->number_last; /* invariant 2 */
 }
 
 /* No job is under way. */
@@ -133,15 +129,13 @@ bool mover_purge_is_due(struct mover_purge *purge, uint64_t job)
 struct segment *mover_purge_victim(const struct mover_purge *purge, uint64_t job)
 {
     for (uint32_t i = 0; purge->stage != MOVER_PURGE_NONE && i < MOVER_PARTITIONS; i++) {
-        const struct list *list = segments_of(purge->options->segments, (uint8_t)i);
-        for (struct list_node *node = purge->is_in[i] ? list_first(list) : NULL; node != NULL;
-             node = list_next(list, node)) {
-            struct segment *segment = container_of(node, struct segment, partition_node);
-            if (segment->number > purge->number_last)
-                break;
+        struct segment *segment = segments_first(purge->options->segments, i);
+        if (!purge->is_in[i])
+            continue;
+        for (; segment != NULL && segment->number <= purge->number_last;
+             segment = segment_next(segment))
             if (mover_is_usable(purge->outputs, segment, job))
                 return segment;
-        }
     }
     return NULL;
 }

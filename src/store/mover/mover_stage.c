@@ -88,13 +88,10 @@ bool mover_stage_may_purge(const struct mover_stage *stage, const struct mover_r
     if (stage->created[record->partition] < position)
         return false;
     uint32_t file = location_file(record->location);
-    const struct list *list = segments_of(options->segments, record->partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        const struct segment *segment = container_of(node, struct segment, partition_node);
-        if (segment->file != file && segment->created < position)
-            return false;
-    }
-    return true;
+    const struct segment *segment = segments_first(options->segments, record->partition);
+    while (segment != NULL && (segment->file == file || segment->created >= position))
+        segment = segment_next(segment);
+    return segment == NULL;
 }
 
 /* The slot's record was overwritten, by a key that was not in memory. */

@@ -117,9 +117,8 @@ static bool is_fit(const struct mover_outputs *outputs, const struct segment *se
 /* The newest segments that are not full are filled further. */
 static void resume_partition(struct mover_outputs *outputs, uint32_t partition)
 {
-    const struct list *list = segments_of(outputs->options->segments, (uint8_t)partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        struct segment *segment = container_of(node, struct segment, partition_node);
+    struct segment *segment = segments_first(outputs->options->segments, partition);
+    for (; segment != NULL; segment = segment_next(segment)) {
         struct mover_output *output = &outputs->files[segment->source - 1][partition];
         bool is_fit_now = is_fit(outputs, segment);
         segment->state = SEGMENT_SEALED;

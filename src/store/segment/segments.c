@@ -230,6 +230,22 @@ const struct list *segments_of(const struct segments *segments, uint8_t partitio
     return &segments->partitions[partition];
 }
 
+static struct segment *segment_of(struct list_node *node)
+{
+    return node != NULL ? container_of(node, struct segment, partition_node) : NULL;
+}
+
+struct segment *segments_first(const struct segments *segments, uint32_t partition)
+{
+    return segment_of(list_first(segments_of(segments, (uint8_t)partition)));
+}
+
+struct segment *segment_next(const struct segment *segment)
+{
+    const struct list *list = segments_of(segment->owner, segment->partition);
+    return segment_of(list_next(list, &segment->partition_node));
+}
+
 /* ---- names ---- */
 
 void segment_path(const struct segments *segments, const struct segment *segment, char *ret_path)

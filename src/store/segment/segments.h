@@ -115,7 +115,11 @@ struct segment *segments_find_number(const struct segments *segments, uint64_t n
  * added to it or removed: NULL behind the last. O(1). */
 struct segment *segments_nth(const struct segments *segments, uint64_t index);
 
-/* The segments of a partition; nodes are segment.partition_node. */
+/* The segments of a partition, ascending in number: the first one, and the one behind. NULL: none. */
+struct segment *segments_first(const struct segments *segments, uint32_t partition);
+struct segment *segment_next(const struct segment *segment);
+
+/* The same as a list; nodes are segment.partition_node. */
 const struct list *segments_of(const struct segments *segments, uint8_t partition);
 
 /* DATA/<2 hex>/seg-<16 hex> in ret_path (SEGMENT_PATH_MAX bytes). */

@@ -54,7 +54,7 @@ struct stream {
     struct io_op op; /* whatever concerns the whole file */
     char *path;      /* behind the stream, in the same allocation */
     int handle;      /* < 0: not open */
-    uint32_t held;   /* buffers */
+    uint32_t owned;  /* buffers */
     bool is_user;    /* counted by stream_pool_streams */
     bool is_sated;   /* will not want a buffer again */
 };

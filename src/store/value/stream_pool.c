@@ -142,7 +142,7 @@ void stream_leave(struct stream *stream)
 void stream_free(struct stream *stream)
 {
     assert(!stream->is_user);
-    assert(stream->held == 0);
+    assert(stream->owned == 0);
     assert(!io_op_is_active(&stream->op));
     struct stream_pool *pool = stream->pool;
     list_remove(&stream->node);
@@ -167,16 +167,16 @@ static struct stream_buffer *give(struct stream *stream)
     assert(buffer->stream == NULL); /* invariant 1 */
     assert(!stream->is_sated);
     assert(pool->free_count > 0); /* invariant 1 */
-    assert(stream->held < STREAM_BUFFERS_MAX);
+    assert(stream->owned < STREAM_BUFFERS_MAX);
     pool->free_count--;
     buffer->stream = stream;
     buffer->size = 0;
     buffer->state = 0;
-    if (stream->held++ == 0) {
+    if (stream->owned++ == 0) {
         assert(pool->poor_count > 0); /* invariant 2 */
         pool->poor_count--;
     }
-    if (stream->held == 2)
+    if (stream->owned == 2)
         list_push_back(&pool->rich, &stream->rich_node);
     return buffer;
 }
@@ -198,8 +198,8 @@ struct stream_buffer *stream_take(struct stream *stream)
     struct stream_pool *pool = stream->pool;
     if (list_node_is_linked(&stream->waiting_node))
         return NULL;
-    if (stream->held > 0) {
-        bool is_allowed = stream->held < STREAM_BUFFERS_MAX && pool->waiting_count == 0 &&
+    if (stream->owned > 0) {
+        bool is_allowed = stream->owned < STREAM_BUFFERS_MAX && pool->waiting_count == 0 &&
                           pool->free_count > pool->poor_count;
         return is_allowed ? give(stream) : NULL;
     }
@@ -217,11 +217,11 @@ void stream_put(struct stream_buffer *buffer)
 {
     struct stream *stream = buffer->stream;
     struct stream_pool *pool = stream->pool;
-    assert(stream->held > 0);
+    assert(stream->owned > 0);
     assert(!io_op_is_active(&buffer->op));
-    if (--stream->held == 1)
+    if (--stream->owned == 1)
         list_remove(&stream->rich_node);
-    if (stream->held == 0 && !stream->is_sated)
+    if (stream->owned == 0 && !stream->is_sated)
         pool->poor_count++;
     buffer->stream = NULL;
     list_push_front(&pool->free_buffers, &buffer->node);
@@ -235,7 +235,7 @@ void stream_stop_waiting(struct stream *stream)
 {
     if (!list_node_is_linked(&stream->waiting_node))
         return;
-    assert(stream->held == 0); /* invariant 3 */
+    assert(stream->owned == 0); /* invariant 3 */
     list_remove(&stream->waiting_node);
     stream->pool->waiting_count--;
 }
@@ -246,7 +246,7 @@ void stream_set_sated(struct stream *stream)
         return;
     assert(!list_node_is_linked(&stream->waiting_node));
     stream->is_sated = true;
-    if (stream->held == 0)
+    if (stream->owned == 0)
         stream->pool->poor_count--;
 }
 
