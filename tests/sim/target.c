@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
-/* A log segment holds at least one record of the greatest size, which has this much around a value
+/* A log file holds at least one record of the greatest size, which has this much around a value
  * that lies in no value file, and an ordinary buffer of the log. */
 #define RECORD_EXTRA (128 * KIB)
 #define SEGMENT_SIZE_MIN (320 * KIB)
