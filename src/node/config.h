@@ -55,7 +55,7 @@ struct config {
     uint32_t mover_window;   /* bytes that the mover reads at once; 0: a MiB */
     uint64_t mover_stage;    /* bytes of records that it holds in memory; 0: 32 MiB */
     uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
-    uint64_t segment_size;   /* bytes, of a directory that is formatted now */
+    uint64_t log_file_size;  /* bytes, of a directory that is formatted now; 0: by its disk */
     uint64_t sleep_max_ns;   /* of a shard that has others beside it; 0: no limit. No flag */
     uint64_t drain_delay_ns; /* from SIGTERM, not ready but serving, until the drain begins */
     uint64_t lock_wait_ns;   /* how long start-up waits for a predecessor's lock and port */

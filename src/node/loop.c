@@ -68,7 +68,7 @@ static void fill_store_options(const struct config *config, uint32_t shard_count
         .path = config->data_path,
         .shard_count = shard_count,
         .cache_size = share_u64(config->cache_size, shard_count, CACHE_SIZE_MIN),
-        .segment_size = config->segment_size,
+        .log_file_size = config->log_file_size,
         .value_size_max = config->value_size_max,
         .value_file_min = config->value_file_min,
         .stream_buffers = share_streams(config, shard_count),

@@ -33,6 +33,7 @@
 
 struct store;
 struct store_directory;
+struct superblock_identity;
 
 enum store_status {
     STORE_OK,
@@ -77,10 +78,11 @@ struct store_events {
  * to the disk (the reserve, the log's length, the room that is kept free, SCRUB_AUTO's rate) the
  * store divides by shard_count. */
 struct store_options {
-    const char *path;        /* the data directory */
-    uint64_t cache_size;     /* bytes */
-    uint64_t segment_size;   /* bytes, when the directory is formatted now */
-    uint32_t value_size_max; /* bytes */
+    const char *path;       /* the data directory */
+    uint64_t cache_size;    /* bytes */
+    uint64_t log_file_size; /* bytes, when the directory is formatted now; 0: by its disk's size */
+    const struct superblock_identity *identity; /* as well; NULL: no cluster's, a secret is drawn */
+    uint32_t value_size_max;                    /* bytes */
     uint32_t value_file_min; /* bytes: a value of at least this lies in a file; 0: VALUE_FILE_MIN */
     uint32_t stream_buffers; /* for values on their way; 0: STORE_STREAM_BUFFERS */
     uint64_t log_keep_bytes; /* of sealed log that are not moved yet; 0: some segments */

@@ -76,10 +76,11 @@ static bool spells_other_key(const struct proof *proof)
     const struct fetch *fetch = &proof->fetch;
     const uint8_t *data = (fetch->large != NULL ? fetch->large : fetch->buffer) + fetch->skip;
     uint64_t size = fetch->read_size - fetch->skip;
-    if (size < RECORD_HEADER_SIZE || RECORD_HEADER_SIZE + (uint64_t)load_u16(data + 8) > size)
+    if (size < RECORD_HEADER_SIZE)
         return false;
-    struct slice key = {data + RECORD_HEADER_SIZE, load_u16(data + 8)};
-    return store_place(proof->store, key).hash == proof->place.hash &&
+    struct slice key = record_told_key(data);
+    return (uint64_t)(key.data - data) + key.size <= size &&
+           store_place(proof->store, key).hash == proof->place.hash &&
            !slice_equal(key, proof->key.slice);
 }
 

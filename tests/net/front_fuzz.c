@@ -80,7 +80,7 @@ static void front_open(struct front *front, uint8_t seed)
     config->value_size_max = 16 * KIB;
     config->value_file_min = 4 * KIB;
     config->stream_buffers = 2;
-    config->segment_size = 320 * KIB;
+    config->log_file_size = 320 * KIB;
     config->scrub_rate = SCRUB_OFF;
     config->durability = seed % 2 == 0 ? WAL_COMMIT : WAL_INTERVAL;
     sim_server_open(&front->server);

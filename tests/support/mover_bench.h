@@ -136,7 +136,7 @@ static inline void bench_init(struct bench *bench, uint64_t seed, uint32_t key_c
     bench->options = (struct store_options){
         .path = BENCH_PATH,
         .cache_size = 64 * KIB,
-        .segment_size = BENCH_SEGMENT_SIZE,
+        .log_file_size = BENCH_SEGMENT_SIZE,
         .value_size_max = 64 * KIB,
         .value_file_min = 4 * KIB,
         .log_keep_bytes = 1,

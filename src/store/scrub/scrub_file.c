@@ -7,7 +7,6 @@
 #include "store/disk/wait.h"
 
 #include "base/checksum.h"
-#include "store/wal/wal_recover_internal.h"
 
 #include <errno.h>
 #include <string.h>

@@ -15,7 +15,6 @@
 #include "store/disk/wait.h"
 
 #include "store/catalog/checkpoint_format.h"
-#include "store/wal/wal_recover_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -4,7 +4,6 @@
 #include "store/disk/wait.h"
 
 #include "base/checksum.h"
-#include "store/wal/wal_recover_internal.h"
 
 #include <errno.h>
 #include <stdio.h>

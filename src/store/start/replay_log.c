@@ -126,7 +126,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
                   store->log_directory);
         return -EBADMSG;
     }
-    uint64_t size = record_size(record->key.size, record->value.size);
+    uint64_t size = record_size(record);
     if (size > INDEX_RECORD_SIZE_MAX) {
         log_error(store->log,
                   "the log has a record of %" PRIu64 " bytes: this version takes at most %" PRIu64,

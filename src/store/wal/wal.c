@@ -373,7 +373,7 @@ static int admit(struct wal *wal, bool is_tombstone)
 
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt)
 {
-    uint64_t size = record_size(record->key.size, record->value.size);
+    uint64_t size = record_size(record);
     uint64_t padded = round_up(size, WAL_RECORD_ALIGNMENT);
     bool is_tombstone = (record->flags & RECORD_TOMBSTONE) != 0;
     int error = wal->is_hindered ? admit(wal, is_tombstone) : 0;

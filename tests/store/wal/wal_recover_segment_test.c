@@ -130,7 +130,7 @@ Test(recovery, a_record_with_an_unknown_flag_is_refused)
     fixture_read(path, begin, bytes, size);
     uint8_t *record = bytes + WAL_BATCH_HEADER_SIZE;
     record[7] |= 0x80;
-    uint64_t length = record_size(load_u16(record + 8), load_u32(record + 12));
+    uint64_t length = record_told_size(record);
     store_u32(record, crc32c(record + 4, length - 4));
     struct wal_batch_header header;
     cr_assert_eq(wal_batch_header_decode(bytes, &header), 0);

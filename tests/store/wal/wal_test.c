@@ -39,7 +39,7 @@ Test(wal, what_is_not_on_the_disk_yet_is_in_memory_and_then_on_the_disk)
     struct record record;
     const uint8_t *bytes = wal_peek(fixture->wal, fixture->locations[second]);
     cr_assert_not_null(bytes);
-    cr_assert_gt(record_decode(bytes, record_size(16, 5000), &record), 0);
+    cr_assert_gt(record_decode(bytes, RECORD_HEADER_SIZE + 16 + 5000, &record), 0);
     fixture_check_record(fixture, &record);
     wal_flush(fixture->wal);
     cr_assert_not_null(wal_peek(fixture->wal, fixture->locations[first]),
