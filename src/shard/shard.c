@@ -1,3 +1,4 @@
+/* Requests for a shard's own keys: the store is called, its statuses become the protocol's. */
 #include "shard/shard.h"
 
 #include "base/hash.h"
