@@ -58,7 +58,7 @@ static int show(const struct segment_walk *walk, uint64_t offset, uint32_t size,
                                .tombstone = entry->tombstone,
                                .in_value_file = entry->in_value_file,
                                .record = record};
-    return walk_show(walk->walk, &found);
+    return walk->walk->show(walk->walk, &found);
 }
 
 static struct hash_place place_of(const struct segment_walk *walk, const struct record *record)
