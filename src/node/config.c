@@ -16,7 +16,6 @@ void config_init_defaults(struct config *config)
         .pin = "auto",
         .connections_max = CONFIG_CONNECTIONS_MAX,
         .value_size_max = CONFIG_VALUE_SIZE_DEFAULT,
-        .segment_size = 32 * MIB,
         .lock_wait_ns = 10 * NS_PER_S,
     };
 }

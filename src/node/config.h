@@ -17,8 +17,6 @@
 
 #define CONFIG_CONNECTIONS_MAX 50000u
 
-enum config_auth_mode { AUTH_NONE, AUTH_WRITES, AUTH_ALL };
-
 #define CONFIG_SECRET_SIZE_MAX 4096u
 
 struct config {
@@ -32,7 +30,7 @@ struct config {
     const char *credential;    /* a file that systemd gave for it, or NULL */
     struct auth auth;          /* what it became */
     const char *settings_file; /* what SIGHUP reads, or NULL */
-    enum config_auth_mode auth_mode;
+    enum auth_mode auth_mode;
     bool auth_mode_given;
     uint64_t rate_limit;
     uint64_t cache_size; /* bytes */
@@ -55,7 +53,7 @@ struct config {
     uint32_t mover_window;   /* bytes that the mover reads at once; 0: a MiB */
     uint64_t mover_stage;    /* bytes of records that it holds in memory; 0: 32 MiB */
     uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
-    uint64_t segment_size;   /* bytes, of a directory that is formatted now */
+    uint64_t log_file_size;  /* bytes, of a directory that is formatted now; 0: by its disk */
     uint64_t sleep_max_ns;   /* of a shard that has others beside it; 0: no limit. No flag */
     uint64_t drain_delay_ns; /* from SIGTERM, not ready but serving, until the drain begins */
     uint64_t lock_wait_ns;   /* how long start-up waits for a predecessor's lock and port */

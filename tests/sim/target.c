@@ -5,10 +5,10 @@
 #include <stddef.h>
 #include <string.h>
 
-/* A log segment holds at least one record of the greatest size, which has this much around a value
+/* A log file holds at least one record of the greatest size, which has this much around a value
  * that lies in no value file, and an ordinary buffer of the log. */
 #define RECORD_EXTRA (128 * KIB)
-#define SEGMENT_SIZE_MIN (320 * KIB)
+#define LOG_FILE_SIZE_MIN (320 * KIB)
 
 /* Shards take turns: while one sleeps, the others' mail waits. */
 #define SLEEP_MAX_NS (100 * NS_PER_US)
@@ -31,10 +31,10 @@ void target_init(struct target *target, struct sim *sim, const struct target_opt
     target->config.compact_min = options->compact_min;
     target->config.mover_window = options->mover_window;
     target->config.checkpoint_min = options->checkpoint_min;
-    uint64_t segment_size = options->value_file_min + RECORD_EXTRA;
-    target->config.mover_stage = options->has_small_stage ? segment_size : 0;
-    segment_size = max_u64(segment_size, SEGMENT_SIZE_MIN) + options->segment_size_more;
-    target->config.segment_size = round_up(segment_size, DISK_BLOCK_SIZE);
+    uint64_t log_file_size = options->value_file_min + RECORD_EXTRA;
+    target->config.mover_stage = options->has_small_stage ? log_file_size : 0;
+    log_file_size = max_u64(log_file_size, LOG_FILE_SIZE_MIN) + options->log_file_size_more;
+    target->config.log_file_size = round_up(log_file_size, DISK_BLOCK_SIZE);
 }
 
 uint32_t target_value_size_max(const struct target *target)

@@ -86,7 +86,7 @@ static inline struct bench *bench_open_with(uint64_t seed, uint64_t rate, uint64
     bench->options = (struct store_options){
         .path = "/data",
         .cache_size = cache_size,
-        .segment_size = 1 * MIB,
+        .log_file_size = 1 * MIB,
         .value_size_max = 1 * MIB,
         .value_file_min = 64 * KIB,
         .stream_buffers = 4,

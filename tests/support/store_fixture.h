@@ -67,7 +67,7 @@ static inline void fixture_init(struct fixture *fixture, uint64_t cache_size)
     fixture->options = (struct store_options){
         .path = fixture->path,
         .cache_size = cache_size,
-        .segment_size = 4 * MIB,
+        .log_file_size = 4 * MIB,
         .value_size_max = 1 * MIB,
         .durability = WAL_COMMIT,
         .lock_wait_ns = 0,

@@ -15,7 +15,7 @@ import time
 
 import harness
 from harness import KIB, MIB, OK, Server, delete, set_, test, zstd_frame
-from images import BLOCK, copy, shrink_segments
+from images import BLOCK, copy, shrink_log_files
 from lifecycle import crc32c
 from mutation import settle
 
@@ -36,7 +36,7 @@ class Image:
         self.data = directory / "data"
         server = Server(options.binary, self.data, ("-cache", "32", "-shards", "1"))
         assert server.terminate() == 0
-        shrink_segments(self.data, SEGMENT_SIZE)
+        shrink_log_files(self.data, SEGMENT_SIZE)
         for session in (self.write_many, self.write_kinds):
             server.start()
             with server.client(timeout=60) as client:
@@ -470,7 +470,7 @@ def an_older_log_and_an_older_manifest_are_damage(context):
     data, old, spare = (server.directory, *(context.directory / name for name in ("old", "spare")))
     assert server.terminate() == 0
     shutil.copy(data / "manifest-0", old)
-    shrink_segments(data, SEGMENT_SIZE)
+    shrink_log_files(data, SEGMENT_SIZE)
     server.start()
     chance = random.Random(5)
     with server.client(timeout=60) as client:

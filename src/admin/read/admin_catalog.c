@@ -380,7 +380,7 @@ static int read_superblock(struct admin *admin, struct admin_shard *shard)
     if (result == -EPROTONOSUPPORT)
         return refuse_superblock(admin, file->name, found.format);
     bool is_own = result == 0 && found.directory_id == admin->superblock.directory_id &&
-                  found.shard == shard->number && superblock_shards(&found) == admin->shard_count;
+                  found.shard == shard->number && found.shard_count == admin->shard_count;
     if (is_own) {
         shard->superblock = found;
         return 0;

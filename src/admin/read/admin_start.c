@@ -115,7 +115,7 @@ static int read_superblock(struct admin *admin)
         return refuse_format(admin, found->format);
     if (result < 0)
         return refuse_both(admin, is_blank);
-    admin->shard_count = superblock_shards(found);
+    admin->shard_count = found->shard_count;
     admin->is_decided = found->shards_before != 0;
     if (admin->is_decided)
         report_note(&admin->report, "superblock", 0,

@@ -72,7 +72,7 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
 {
     *ret_options = (struct wal_options){
         .log_id = options->shard,
-        .file_size = options->segment_size,
+        .file_size = options->log_file_size,
         .buffer_size = LOG_BUFFER_SIZE,
         .buffer_count = LOG_BUFFER_COUNT,
         .record_size_max =
@@ -162,7 +162,7 @@ static void log_options(const struct store *store, const char *directory,
     fill_log_options(&store->options, ret_options);
     ret_options->directory = directory;
     ret_options->directory_id = superblock->directory_id;
-    ret_options->file_size = superblock->segment_size;
+    ret_options->file_size = superblock->log_file_size;
     ret_options->writes_in_flight = superblock->writes_in_flight;
     ret_options->use_dsync = superblock->use_dsync;
     ret_options->base = superblock->log_base;
@@ -330,7 +330,7 @@ static uint64_t stage_size(const struct store *store)
 {
     const struct store_options *from = &store->options;
     uint64_t usual = min_u64(share_u64(STAGE_SIZE_MAX, from->shard_count, STAGE_SIZE_MIN),
-                             2 * store->superblock.now.segment_size);
+                             2 * store->superblock.now.log_file_size);
     return from->mover_stage != 0 ? min_u64(from->mover_stage, usual) : usual;
 }
 
@@ -350,12 +350,12 @@ static int open_mover(struct store *store)
         .manifest = store->manifest,
         .index = store->index,
         .doomed = store->doomed,
-        .segment_size = store->superblock.now.segment_size,
+        .segment_size = store->superblock.now.log_file_size,
         .log_keep_bytes = from->log_keep_bytes != 0
                               ? from->log_keep_bytes
-                              : LOG_KEEP_SEGMENTS * store->superblock.now.segment_size,
+                              : LOG_KEEP_SEGMENTS * store->superblock.now.log_file_size,
         .compact_min =
-            from->compact_min != 0 ? from->compact_min : store->superblock.now.segment_size,
+            from->compact_min != 0 ? from->compact_min : store->superblock.now.log_file_size,
         .stage_bytes = stage_bytes,
         .window_size = from->mover_window != 0 ? from->mover_window : MOVER_WINDOW,
         .tight_bytes = reserved - reserved / 4,
@@ -367,7 +367,7 @@ static int open_mover(struct store *store)
         .full = disk_full,
         .futile = mover_futile,
         /* For a log segment and two jobs, beside what the log leaves free. */
-        .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.segment_size,
+        .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.log_file_size,
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
     if (result == 0)

@@ -20,7 +20,9 @@ static void make_block(const uint8_t *data, size_t size, uint8_t *block)
     struct superblock good = {.format = SUPERBLOCK_FORMAT,
                               .sequence = 9,
                               .directory_id = 1,
-                              .segment_size = 4096,
+                              .shard_count = 1,
+                              .start_number = 4,
+                              .log_file_size = 4096,
                               .writes_in_flight = 1};
     superblock_encode(&good, block);
     if (size < 3)

@@ -7,7 +7,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 
-#define SEGMENT_SIZE (4 * MIB)
+static const struct superblock_birth birth = {4 * MIB, 1, NULL};
 
 static const struct io_options options = {
     .sockets_max = 4, .files_max = 8, .receive_buffer_size = 4096, .receive_buffer_count = 4};
@@ -23,8 +23,7 @@ static const struct log quiet = {.level_min = LOG_ERROR, .write = say_nothing};
 
 static int open_superblock(struct io *io, struct superblock_file *ret_file, bool *ret_formatted)
 {
-    return superblock_open(io, &quiet, "data", SEGMENT_SIZE, 10 * NS_PER_S, ret_file,
-                           ret_formatted);
+    return superblock_open(io, &quiet, "data", &birth, 10 * NS_PER_S, ret_file, ret_formatted);
 }
 
 /* Opens it after a crash: that always succeeds. */

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define BLOCK 4096
-#define SEGMENT_SIZE (16 * MIB)
+#define LOG_FILE_SIZE (16 * MIB)
 
 /* ---- one copy ---- */
 
@@ -29,7 +29,7 @@ static struct superblock sample(void)
         .cluster_id = 2,
         .cluster_epoch = 3,
         .clock_ceiling = UINT64_MAX,
-        .segment_size = SEGMENT_SIZE,
+        .log_file_size = LOG_FILE_SIZE,
         .damage_accepted = 5,
         .probed = true,
         .use_dsync = false,
@@ -45,6 +45,7 @@ static struct superblock sample(void)
         .log_base = 1000,
         .segment_base = 1ull << 60,
         .shards_before = 7,
+        .start_number = 1ull << 40 | 9,
     };
     for (uint32_t i = 0; i < HASH_SECRET_SIZE; i++)
         superblock.secret[i] = (uint8_t)(i * 7);
@@ -71,7 +72,7 @@ Test(superblock, what_is_encoded_is_decoded)
     cr_expect_eq(found.cluster_id, written.cluster_id);
     cr_expect_eq(found.cluster_epoch, written.cluster_epoch);
     cr_expect_eq(found.clock_ceiling, written.clock_ceiling);
-    cr_expect_eq(found.segment_size, written.segment_size);
+    cr_expect_eq(found.log_file_size, written.log_file_size);
     cr_expect_eq(found.damage_accepted, written.damage_accepted);
     cr_expect(found.probed && !found.use_dsync && found.clean);
     cr_expect_eq(found.writes_in_flight, 2);
@@ -86,6 +87,7 @@ Test(superblock, what_is_encoded_is_decoded)
     cr_expect_eq(found.log_base, 1000);
     cr_expect_eq(found.segment_base, 1ull << 60);
     cr_expect_eq(found.shards_before, 7);
+    cr_expect_eq(found.start_number, 1ull << 40 | 9);
     superblock_encode(&found, again);
     cr_expect_arr_eq(again, block, BLOCK);
 }
@@ -133,7 +135,8 @@ Test(superblock, what_this_program_does_not_know_is_refused)
     uint8_t block[BLOCK];
     struct superblock written = sample();
     struct superblock found;
-    uint32_t offsets[] = {72, 73, 75, 340, 2000, BLOCK - 1}; /* flags, and what is 0 today */
+    uint32_t offsets[] = {72,  73,  75,   340,
+                          343, 352, 2000, BLOCK - 1}; /* flags, and what is 0 today */
     for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
         superblock_encode(&written, block);
         block[offsets[i]] |= 0x80;
@@ -151,12 +154,12 @@ Test(superblock, nonsense_under_a_sound_checksum_is_refused)
     uint8_t block[BLOCK];
     struct superblock written = sample();
     struct superblock found;
-    uint64_t segment_sizes[] = {0, 4095, 4097, 2 * GIB + 4096, UINT64_MAX - 4095};
-    for (size_t i = 0; i < sizeof segment_sizes / sizeof segment_sizes[0]; i++) {
+    uint64_t log_file_sizes[] = {0, 4095, 4097, 2 * GIB + 4096, UINT64_MAX - 4095};
+    for (size_t i = 0; i < sizeof log_file_sizes / sizeof log_file_sizes[0]; i++) {
         superblock_encode(&written, block);
-        store_u64(block + 56, segment_sizes[i]);
+        store_u64(block + 56, log_file_sizes[i]);
         seal(block);
-        cr_expect_eq(superblock_decode(block, &found), -EBADMSG, "%lu", segment_sizes[i]);
+        cr_expect_eq(superblock_decode(block, &found), -EBADMSG, "%lu", log_file_sizes[i]);
     }
     uint32_t writes_in_flight[] = {0, 3, 256 + 1, UINT32_MAX};
     for (size_t i = 0; i < sizeof writes_in_flight / sizeof writes_in_flight[0]; i++) {
@@ -167,9 +170,41 @@ Test(superblock, nonsense_under_a_sound_checksum_is_refused)
     }
 }
 
+Test(superblock, origin_of_nobody_is_no_directorys)
+{
+    uint8_t block[BLOCK];
+    struct superblock written = sample();
+    struct superblock found;
+    written.directory_id = 0x1122334455FFFFFF;
+    superblock_encode(&written, block);
+    cr_expect_eq(superblock_decode(block, &found), -EBADMSG);
+    cr_expect_eq(superblock_directory_id(0x1122334455FFFFFF), 0x1122334455FFFFFE);
+    cr_expect_eq(superblock_directory_id(UINT64_MAX) & 0xFFFFFF, 0xFFFFFE);
+    cr_expect_eq(superblock_directory_id(0xFFFFFFFFFFFFFF00), 0xFFFFFFFFFFFFFF00);
+    cr_expect_eq(superblock_directory_id(0), 0);
+}
+
+Test(superblock, log_file_is_a_part_of_the_disk)
+{
+    static const struct {
+        uint64_t disk;
+        uint32_t shards;
+        uint64_t size;
+    } cases[] = {
+        {0, 1, 4 * MIB},          {48 * MIB, 1, 4 * MIB},  {100 * MIB, 1, 6 * MIB},
+        {256 * MIB, 1, 16 * MIB}, {256 * MIB, 3, 5 * MIB}, {256 * MIB, 8, 4 * MIB},
+        {512 * MIB, 1, 32 * MIB}, {1 * GIB, 3, 21 * MIB},  {1 * GIB, 8, 8 * MIB},
+        {4 * GIB, 8, 32 * MIB},   {8 * GIB, 256, 4 * MIB}, {65536 * GIB, 1, 32 * MIB},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        cr_expect_eq(superblock_log_file_size(cases[i].disk, cases[i].shards), cases[i].size, "%zu",
+                     i);
+}
+
 Test(superblock, shard_is_one_of_those_that_there_are)
 {
-    static const uint32_t nonsense[][3] = {{0, 1, 0}, {4, 4, 0}, {257, 0, 0}, {1, 0, 257}};
+    static const uint32_t nonsense[][3] = {
+        {0, 0, 0}, {0, 1, 0}, {4, 4, 0}, {257, 0, 0}, {1, 0, 257}};
     uint8_t block[BLOCK];
     struct superblock written = sample();
     struct superblock found;
@@ -180,10 +215,10 @@ Test(superblock, shard_is_one_of_those_that_there_are)
         superblock_encode(&written, block);
         cr_expect_eq(superblock_decode(block, &found), -EBADMSG, "%zu", i);
     }
-    written.shard_count = written.shard = written.shards_before = 0;
+    written.shard_count = 1;
+    written.shard = written.shards_before = 0;
     superblock_encode(&written, block);
     cr_expect_eq(superblock_decode(block, &found), 0);
-    cr_expect_eq(superblock_shards(&found), 1, "as earlier releases wrote it");
 }
 
 /* ---- the file ---- */
@@ -194,6 +229,7 @@ struct world {
     char said[4096]; /* what was logged */
     struct log log;
     struct io *io;
+    struct superblock_birth birth;
     struct superblock_file file;
     bool formatted;
 };
@@ -214,6 +250,7 @@ static struct world *world_open(void)
     (void)snprintf(world->root, sizeof world->root, "build/tmp-superblock-XXXXXX");
     cr_assert_not_null(mkdtemp(world->root));
     (void)snprintf(world->path, sizeof world->path, "%s/data", world->root);
+    world->birth = (struct superblock_birth){LOG_FILE_SIZE, 1, NULL};
     world->log = (struct log){.level_min = LOG_WARN, .write = remember, .context = world};
     struct io_options options = {
         .sockets_max = 4, .files_max = 16, .receive_buffer_size = 4096, .receive_buffer_count = 4};
@@ -234,8 +271,8 @@ static void world_close(struct world *world)
 static int open_waiting(struct world *world, uint64_t wait_ns)
 {
     memset(world->said, 0, sizeof world->said);
-    return superblock_open(world->io, &world->log, world->path, SEGMENT_SIZE, wait_ns, &world->file,
-                           &world->formatted);
+    return superblock_open(world->io, &world->log, world->path, &world->birth, wait_ns,
+                           &world->file, &world->formatted);
 }
 
 static int open_now(struct world *world)
@@ -293,7 +330,7 @@ Test(superblock, a_new_directory_is_formatted_once)
     cr_expect(world->formatted);
     struct superblock first = world->file.now;
     cr_expect_eq(first.format, SUPERBLOCK_FORMAT);
-    cr_expect_eq(first.segment_size, SEGMENT_SIZE);
+    cr_expect_eq(first.log_file_size, LOG_FILE_SIZE);
     cr_expect(!first.probed);
     cr_expect_eq(first.cluster_id, 0);
     superblock_close(&world->file);
@@ -318,6 +355,46 @@ Test(superblock, two_directories_have_two_identities)
         superblock_close(&worlds[i]->file);
         world_close(worlds[i]);
     }
+}
+
+Test(superblock, directory_may_be_given_its_identity)
+{
+    struct superblock_identity identity = {.cluster_id = 0xC1057E4};
+    for (uint32_t i = 0; i < HASH_SECRET_SIZE; i++)
+        identity.secret[i] = (uint8_t)(200 - i);
+    struct world *worlds[2] = {world_open(), world_open()};
+    for (int i = 0; i < 2; i++) {
+        worlds[i]->birth.identity = &identity;
+        cr_assert_eq(open_now(worlds[i]), 0);
+        superblock_close(&worlds[i]->file);
+        worlds[i]->birth.identity = NULL; /* it is for formatting alone */
+        cr_assert_eq(open_now(worlds[i]), 0);
+        cr_expect_eq(worlds[i]->file.now.cluster_id, 0xC1057E4);
+        cr_expect_arr_eq(worlds[i]->file.now.secret, identity.secret, HASH_SECRET_SIZE);
+    }
+    cr_expect_neq(worlds[0]->file.now.directory_id, worlds[1]->file.now.directory_id);
+    for (int i = 0; i < 2; i++) {
+        superblock_close(&worlds[i]->file);
+        world_close(worlds[i]);
+    }
+}
+
+Test(superblock, log_files_are_chosen_by_the_disk_once)
+{
+    struct world *world = world_open();
+    world->birth.log_file_size = 0;
+    world->birth.shard_count = 256;
+    cr_assert_eq(open_now(world), 0, "%s", world->said);
+    uint64_t free_size, total_size;
+    cr_assert_eq(io_disk_space(world->io, world->path, &free_size, &total_size), 0);
+    uint64_t size = superblock_log_file_size(total_size, 256);
+    cr_expect_eq(world->file.now.log_file_size, size);
+    superblock_close(&world->file);
+    world->birth = (struct superblock_birth){4096, 1, NULL};
+    cr_assert_eq(open_now(world), 0, "%s", world->said);
+    cr_expect_eq(world->file.now.log_file_size, size);
+    superblock_close(&world->file);
+    world_close(world);
 }
 
 Test(superblock, a_path_is_taken_as_it_is_written)
@@ -432,7 +509,7 @@ Test(superblock, another_format_in_either_copy_is_refused_with_both_numbers)
         copy_write(world, copy, block);
         cr_expect_eq(open_now(world), -EPROTONOSUPPORT, "copy %u", copy);
         (void)snprintf(names, sizeof names, "has format version %u,", formats[i / 2]);
-        cr_expect(said(world, names) && said(world, "knows version 2:"), "%s", world->said);
+        cr_expect(said(world, names) && said(world, "wants version 2 "), "%s", world->said);
         world_close(world);
     }
 }

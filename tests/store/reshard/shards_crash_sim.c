@@ -245,11 +245,12 @@ static enum stage stage_of(struct shards *shards, uint32_t count, const char *pa
     bool is_formatted;
     struct io_op op = {0};
     shards_begin(shards);
-    cr_assert_eq(superblock_open(shards->bench.io, &shards->bench.log, BENCH_PATH,
-                                 BENCH_SEGMENT_SIZE, 10 * NS_PER_S, &file, &is_formatted),
+    static const struct superblock_birth birth = {BENCH_SEGMENT_SIZE, 1, NULL};
+    cr_assert_eq(superblock_open(shards->bench.io, &shards->bench.log, BENCH_PATH, &birth,
+                                 10 * NS_PER_S, &file, &is_formatted),
                  0);
     bool is_decided = file.now.shards_before != 0;
-    bool is_done = !is_decided && superblock_shards(&file.now) == count;
+    bool is_done = !is_decided && file.now.shard_count == count;
     superblock_close(&file);
     io_open_file(shards->bench.io, &op, path, IO_OPEN_READ);
     bool is_there = io_wait(shards->bench.io, &op) >= 0;

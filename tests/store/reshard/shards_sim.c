@@ -176,9 +176,9 @@ Test(shards, superblock_of_an_earlier_time_is_refused)
     shards_live(shards, 100);
     shards_begin_with(shards, 3);
     struct superblock_file old;
-    cr_assert_eq(
-        superblock_open_shard(shards->bench.io, &shards->bench.log, BENCH_PATH "/shard-1", 0, &old),
-        0);
+    cr_assert_eq(superblock_open_shard(shards->bench.io, &shards->bench.log, BENCH_PATH,
+                                       &shards->directory.node, 1, 0, &old),
+                 0);
     struct superblock was = old.now;
     superblock_close(&old);
     shards_end(shards);
@@ -189,6 +189,81 @@ Test(shards, superblock_of_an_earlier_time_is_refused)
     cr_assert_eq(shards_open(shards, 1), -EXDEV);
     shards_end(shards);
     shards_free(shards);
+}
+
+/* Of the same shard under the same number of them, of one start before. */
+Test(shards, superblock_of_an_earlier_start_is_refused)
+{
+    struct shards *shards = shards_create(19);
+    shards_restart(shards, 3);
+    shards_begin_with(shards, 3);
+    struct superblock_file old;
+    cr_assert_eq(superblock_open_shard(shards->bench.io, &shards->bench.log, BENCH_PATH,
+                                       &shards->directory.node, 2, 0, &old),
+                 0);
+    struct superblock was = old.now;
+    superblock_close(&old);
+    shards_end(shards);
+    shards_begin_with(shards, 3);
+    cr_assert_eq(shards->directory.node.start_number, was.start_number + 2);
+    shards_end(shards);
+    for (uint32_t count = 1; count <= 3; count++) { /* a conversion would hide it */
+        shards_begin(shards);
+        cr_assert_eq(superblock_make(shards->bench.io, BENCH_PATH "/shard-2/superblock", &was), 0);
+        cr_assert_eq(shards_prepare(shards, count), -EXDEV);
+        shards_end(shards);
+    }
+    shards_free(shards);
+}
+
+Test(shards, conversion_carries_identity_start_number_and_log_file_size_on)
+{
+    static const uint32_t counts[] = {1, 3, 8, 2};
+    struct superblock_identity identity = {.cluster_id = 77};
+    memset(identity.secret, 0xA5, sizeof identity.secret);
+    struct shards *shards = shards_create(20);
+    shards->bench.options.log_file_size = 0;
+    shards->bench.options.identity = &identity;
+    uint64_t started = 0;
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        shards_begin_with(shards, counts[i]);
+        cr_assert_geq(shards->directory.node.start_number, started + 2);
+        started = shards->directory.node.start_number;
+        for (uint32_t shard = 0; shard < counts[i]; shard++) {
+            cr_assert_eq(shards_open(shards, shard), 0);
+            const struct superblock *now = &shards->bench.store->superblock.now;
+            cr_expect_eq(now->log_file_size, 32 * MIB);
+            cr_expect_eq(now->cluster_id, 77);
+            cr_expect_arr_eq(now->secret, identity.secret, sizeof identity.secret);
+            cr_expect_eq(now->start_number, started);
+            shards_shut(shards);
+        }
+        shards_end(shards);
+    }
+    shards_free(shards);
+}
+
+Test(shards, log_files_are_a_part_of_the_disk_when_it_is_formatted)
+{
+    static const struct {
+        uint64_t disk;
+        uint32_t shards;
+        uint64_t size;
+    } cases[] = {{256 * MIB, 1, 16 * MIB}, {256 * MIB, 3, 5 * MIB}, {512 * MIB, 8, 4 * MIB},
+                 {8 * GIB, 1, 32 * MIB},   {8 * GIB, 3, 32 * MIB},  {2 * GIB, 8, 16 * MIB}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct shards *shards = shards_create(21);
+        sim_disk_options(shards->bench.disk)->capacity = cases[i].disk;
+        shards->bench.options.log_file_size = 0;
+        shards_begin_with(shards, cases[i].shards);
+        cr_expect_eq(shards->directory.node.log_file_size, cases[i].size, "%zu", i);
+        shards_end(shards);
+        sim_disk_options(shards->bench.disk)->capacity = 16 * GIB;
+        shards_begin_with(shards, 2);
+        cr_expect_eq(shards->directory.node.log_file_size, cases[i].size, "%zu", i);
+        shards_end(shards);
+        shards_free(shards);
+    }
 }
 
 Test(shards, directory_superblock_of_an_earlier_time_is_refused)
