@@ -10,7 +10,7 @@
  *   SKIP_DIRECTORY_SYNC    a new log file is used before its name is durable    wal_spares.c
  *   REPLAY_STALE           recovery believes batches of an earlier use of a     wal_scan.c
  *                          file, and what lies behind the log's end
- *   DROP_TOMBSTONE         compaction drops a tombstone while an older record   mover_choose.c
+ *   DROP_TOMBSTONE         compaction drops a tombstone while an older record   mover_stage.c
  *                          of its key can still be found
  *   SKIP_SEGMENT_SYNC      a partition segment's new chunks are committed to    mover_write.c
  *                          the manifest before they are on stable media */

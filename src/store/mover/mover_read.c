@@ -15,7 +15,6 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "store/memory/location.h"
-#include "store/mover/mover_internal.h"
 #include "store/mover/mover_stage.h"
 #include "store/unit/segment_format.h"
 #include "store/unit/wal_format.h"

@@ -10,6 +10,8 @@
 #include "store/mover/mover_window.h"
 #include "store/record/record.h"
 
+#include <errno.h>
+
 /* So many records are located before they are looked up, so that their misses overlap. */
 #define MOVER_AHEAD 16u
 #define MOVER_NEAR 8u /* and their slots loaded */
@@ -74,6 +76,13 @@ enum mover_read {
     MOVER_READ_WAIT,    /* for the disk */
     MOVER_READ_END,     /* of the input */
 };
+
+/* Whether an error may pass: of a full disk, or of what the process may have. */
+static inline bool mover_may_retry(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
+           error == -ENOMEM;
+}
 
 /* `memory`: MOVER_WINDOW_SIZE bytes of the region, aligned to 4096. The options and the counters
  * stay the owner's. */

@@ -110,10 +110,10 @@ static void link_in_partition(struct segments *segments, struct segment *segment
     before->next = node;
 }
 
-int segments_add(struct segments *segments, uint8_t partition, uint8_t generation, uint64_t number,
-                 struct segment **ret_segment)
+int segments_add(struct segments *segments, uint8_t partition, enum segment_source source,
+                 uint64_t number, struct segment **ret_segment)
 {
-    assert(generation == 1 || generation == 2);
+    assert(segment_source_is_known(source));
     assert(segments->count == 0 || segments_find_number(segments, number) == NULL);
     /* Places of removed segments are in use a little longer than their ranks. */
     int error = segments->place_count == segments->capacity ? grow(segments) : 0;
@@ -124,7 +124,7 @@ int segments_add(struct segments *segments, uint8_t partition, uint8_t generatio
     segment->owner = segments;
     segment->handle = -1;
     segment->partition = partition;
-    segment->generation = generation;
+    segment->source = source;
     segment->number = number;
     segment->file = free_place(segments);
     segments->files[segment->file] = segment;
@@ -228,6 +228,22 @@ struct segment *segments_nth(const struct segments *segments, uint64_t index)
 const struct list *segments_of(const struct segments *segments, uint8_t partition)
 {
     return &segments->partitions[partition];
+}
+
+static struct segment *segment_of(struct list_node *node)
+{
+    return node != NULL ? container_of(node, struct segment, partition_node) : NULL;
+}
+
+struct segment *segments_first(const struct segments *segments, uint32_t partition)
+{
+    return segment_of(list_first(segments_of(segments, (uint8_t)partition)));
+}
+
+struct segment *segment_next(const struct segment *segment)
+{
+    const struct list *list = segments_of(segment->owner, segment->partition);
+    return segment_of(list_next(list, &segment->partition_node));
 }
 
 /* ---- names ---- */

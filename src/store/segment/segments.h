@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/memory/location.h"
+#include "store/unit/segment_format.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,7 +38,7 @@ struct segment {
     uint32_t file;               /* index in the table */
     uint32_t rank;               /* index for segments_nth */
     uint8_t partition;
-    uint8_t generation;
+    enum segment_source source;
     enum segment_state state;
     bool has_loss;     /* recovery: chunks that only its directories know are lost */
     bool is_loss_told; /* the manifest knows */
@@ -96,8 +97,8 @@ int segments_shut(struct segments *segments);
 
 /* A new entry of the table; nothing happens on disk. Numbers are unique. Errors: -ENOMEM, -ENFILE
  * (LOCATION_FILES_MAX). */
-int segments_add(struct segments *segments, uint8_t partition, uint8_t generation, uint64_t number,
-                 struct segment **ret_segment);
+int segments_add(struct segments *segments, uint8_t partition, enum segment_source source,
+                 uint64_t number, struct segment **ret_segment);
 
 /* Takes it out of the table at once; when nobody pins it any more its file is closed and, with
  * `unlink`, removed (best effort: what stays behind is removed at the next start), then it is
@@ -114,7 +115,11 @@ struct segment *segments_find_number(const struct segments *segments, uint64_t n
  * added to it or removed: NULL behind the last. O(1). */
 struct segment *segments_nth(const struct segments *segments, uint64_t index);
 
-/* The segments of a partition; nodes are segment.partition_node. */
+/* The segments of a partition, ascending in number: the first one, and the one behind. NULL: none. */
+struct segment *segments_first(const struct segments *segments, uint32_t partition);
+struct segment *segment_next(const struct segment *segment);
+
+/* The same as a list; nodes are segment.partition_node. */
 const struct list *segments_of(const struct segments *segments, uint8_t partition);
 
 /* DATA/<2 hex>/seg-<16 hex> in ret_path (SEGMENT_PATH_MAX bytes). */

@@ -26,7 +26,7 @@ enum mode { MODE_SEAL = 1, MODE_CHUNK = 2 };
 static void put_header(uint8_t *target)
 {
     struct segment_header header = {
-        .partition = 1, .generation = 2, .directory_id = 3, .number = 4, .salt = 5, .created = 6};
+        .partition = 1, .source = 2, .directory_id = 3, .number = 4, .salt = 5, .created = 6};
     segment_header_encode(&header, target);
 }
 
