@@ -79,7 +79,7 @@ static bool save(struct shard *shard, struct slice key, struct slice value,
 
 static void answered(struct post_request *request, const void *body);
 
-static enum shard_outcome ask(struct shard *shard, struct shard_place place,
+static enum shard_outcome ask(struct shard *shard, struct key_place place,
                               enum shard_mail_kind kind, struct slice key, struct slice value,
                               struct shard_waiter *waiter, struct shard_mail_ask **ret_ask)
 {
@@ -107,7 +107,7 @@ static enum shard_outcome ask(struct shard *shard, struct shard_place place,
 
 /* A value's size is known only when it comes. So outstanding GETs are limited by the recent mean of
  * the memory that answers brought; an owner refuses to send more than twice as much. */
-enum shard_outcome shard_ask_get(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_get(struct shard *shard, struct key_place place, struct slice key,
                                  struct shard_waiter *waiter)
 {
     uint64_t expected = (shard->gets_asked + 1) * shard->answer_mean;
@@ -129,7 +129,7 @@ static void learn(struct shard *shard, const struct shard_mail_reply *reply)
     shard->gets_asked--;
 }
 
-enum shard_outcome shard_ask_delete(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_delete(struct shard *shard, struct key_place place, struct slice key,
                                     struct shard_waiter *waiter)
 {
     return ask(shard, place, SHARD_MAIL_DELETE, key, (struct slice){0}, waiter, NULL);
@@ -149,7 +149,7 @@ static bool is_large_frame(struct shard *shard, struct slice frame)
     return result == 0 || size >= size_min;
 }
 
-enum shard_outcome shard_ask_set(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_set(struct shard *shard, struct key_place place, struct slice key,
                                  struct slice value, bool zstd, struct shard_waiter *waiter)
 {
     if (shard_is_large(shard, value.size, zstd) || (zstd && is_large_frame(shard, value)))
@@ -161,13 +161,13 @@ enum shard_outcome shard_ask_set(struct shard *shard, struct shard_place place, 
     return outcome;
 }
 
-enum shard_outcome shard_ask_version(struct shard *shard, struct shard_place place,
-                                     struct slice key, struct shard_waiter *waiter)
+enum shard_outcome shard_ask_version(struct shard *shard, struct key_place place, struct slice key,
+                                     struct shard_waiter *waiter)
 {
     return ask(shard, place, SHARD_MAIL_VERSION, key, (struct slice){0}, waiter, NULL);
 }
 
-enum shard_outcome shard_ask_commit(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_commit(struct shard *shard, struct key_place place, struct slice key,
                                     struct store_upload *upload, struct shard_waiter *waiter)
 {
     struct shard_mail_ask *body;

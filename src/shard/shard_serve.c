@@ -36,7 +36,7 @@ struct serving {
     struct store_upload *upload; /* of a commit that waits, or NULL */
     struct shard_mail_ask ask;
     struct shard_mail_reply reply;
-    struct store_place place;
+    struct key_place place;
     uint32_t from;
     struct list_node node;
 };

@@ -38,14 +38,6 @@
 #define STORE_PARTITIONS 256u
 #define STORE_PATH_SIZE 4096u
 
-/* A key's place in the tables. */
-struct key_place {
-    uint32_t partition;
-    uint64_t hash;     /* hash_index: of the index and the filter */
-    uint64_t keyed;    /* hash_keyed: of the cache */
-    uint64_t key_hash; /* hash_key: of file names */
-};
-
 /* Whether two entries are the same write, wherever its record lies by now. */
 static inline bool index_entry_is_same(const struct index_entry *a, const struct index_entry *b)
 {
@@ -174,7 +166,7 @@ struct store {
 static inline struct key_place key_place_of(uint64_t keyed, uint64_t key_hash)
 {
     return (struct key_place){
-        .partition = hash_partition(key_hash),
+        .partition = (uint16_t)hash_partition(key_hash),
         .hash = hash_index(keyed, key_hash),
         .keyed = keyed,
         .key_hash = key_hash,

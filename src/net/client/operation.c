@@ -126,7 +126,7 @@ static enum taken get_from_file(struct client *client, struct reply_form form,
 }
 
 static enum taken ask_get(struct client *client, struct reply_form form, struct slice key,
-                          struct shard_place place)
+                          struct key_place place)
 {
     struct output_block *block = reserve_value(client, form);
     if (block == NULL)
@@ -137,13 +137,13 @@ static enum taken ask_get(struct client *client, struct reply_form form, struct 
 }
 
 enum taken operation_get(struct client *client, struct reply_form form, struct slice key,
-                         struct shard_place place)
+                         struct key_place place)
 {
     struct shard *shard = client->shared->shard;
     struct shard_answer shard_answer;
     if (!shard_owns(shard, place))
         return ask_get(client, form, key, place);
-    if (!shard_get_at_once(shard, key, place.store, &shard_answer))
+    if (!shard_get_at_once(shard, key, place, &shard_answer))
         return get_from_disk(client, form, key);
     if (shard_answer.in_value_file)
         return get_from_file(client, form, &shard_answer);
@@ -161,7 +161,7 @@ static bool has_to_queue(const struct client_shared *shared)
 }
 
 static enum taken ask_set(struct client *client, struct reply_form form,
-                          const struct operation_set *set, struct shard_place place)
+                          const struct operation_set *set, struct key_place place)
 {
     struct output_block *block = reserve_write(client, form);
     if (block == NULL)
@@ -172,7 +172,7 @@ static enum taken ask_set(struct client *client, struct reply_form form,
 }
 
 enum taken operation_set(struct client *client, struct reply_form form,
-                         const struct operation_set *set, struct shard_place place)
+                         const struct operation_set *set, struct key_place place)
 {
     struct shard *shard = client->shared->shard;
     struct shard_answer shard_answer;
@@ -194,7 +194,7 @@ enum taken operation_set(struct client *client, struct reply_form form,
 }
 
 static enum taken ask_delete(struct client *client, struct reply_form form, struct slice key,
-                             struct shard_place place)
+                             struct key_place place)
 {
     struct output_block *block = reserve_write(client, form);
     if (block == NULL)
@@ -205,7 +205,7 @@ static enum taken ask_delete(struct client *client, struct reply_form form, stru
 }
 
 enum taken operation_delete(struct client *client, struct reply_form form, struct slice key,
-                            struct shard_place place)
+                            struct key_place place)
 {
     struct shard *shard = client->shared->shard;
     struct shard_answer shard_answer;

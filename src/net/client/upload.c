@@ -47,7 +47,7 @@ struct upload {
     int result;     /* COMMITTING: of the file */
     uint64_t left;  /* bytes on the wire that were not taken yet */
     uint64_t size_hint;
-    struct shard_place place;
+    struct key_place place;
     struct version version; /* of another shard's key: its owner's; otherwise none */
     uint8_t *direct;        /* what upload_buffer said, while bytes are received there */
     uint8_t refusal;        /* once that has ended; 0: none */

@@ -182,7 +182,7 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
     bool is_narrow = window->offset == offset && window->asked > 0;
     bool was_tried = is_narrow && window->asked >= needed;
     if (was_tried && window->error == 0)
-        return -ENODATA;
+        return -ERANGE;
     if (was_tried && window->asked == needed)
         return window->error;
     window->next_offset = offset;
@@ -218,7 +218,7 @@ static void check_header(struct scrub_file *file)
         return;
     const char *problem = NULL;
     if (error < 0)
-        problem = error == -ENODATA ? "the file ends before" : strerror(-error);
+        problem = error == -ERANGE ? "the file ends before" : strerror(-error);
     else if (!is_header_sound(file, block))
         problem = file->is_segment ? "the segment's header is corrupt"
                                    : "the log file's header is corrupt";
