@@ -130,6 +130,9 @@ void store_free(struct store *store);
 enum store_status store_get(struct store *store, struct slice key, struct store_waiter *waiter,
                             struct store_value *ret_value);
 
+/* A version for a write, or for the name of a value file, that begins now. */
+struct version store_stamp(struct store *store);
+
 /* A key's place: whose it is, and where in the tables of its shard. */
 struct key_place {
     uint64_t keyed;     /* hash_keyed: of the cache */

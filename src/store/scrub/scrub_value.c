@@ -29,9 +29,8 @@ int scrub_value_begin(struct scrub_value *value, const struct record *record, ui
     int error = value_file_descriptor_check(record->value, &value->size);
     if (error < 0)
         return error;
-    uint64_t key_hash = hash_key(record->key.data, record->key.size);
-    value->name =
-        (struct value_file_name){(uint8_t)hash_partition(key_hash), key_hash, record->version};
+    value->name = value_file_named(hash_key(record->key.data, record->key.size), record->value);
+    value->version = record->version;
     value->hash = hash;
     value->phase = SCRUB_VALUE_OPENING;
     value->handle = -1;
@@ -51,7 +50,7 @@ int scrub_value_begin(struct scrub_value *value, const struct record *record, ui
 static bool is_alive(const struct scrub_value *value)
 {
     struct index_entry slot;
-    return index_get(value->options->index, value->name.partition, value->hash, value->name.version,
+    return index_get(value->options->index, value->name.partition, value->hash, value->version,
                      &slot) == 0;
 }
 
@@ -60,12 +59,12 @@ static bool is_newest(const struct scrub_value *value)
 {
     struct index_entry newest;
     return index_find(value->options->index, value->name.partition, value->hash, &newest, 1) > 0 &&
-           version_compare(newest.version, value->name.version) == 0;
+           version_compare(newest.version, value->version) == 0;
 }
 
 static void report_damage(struct scrub_value *value, uint64_t offset, const char *what)
 {
-    scrub_report_value(value->report, value->name.version, value->path, offset, is_newest(value),
+    scrub_report_value(value->report, value->version, value->path, offset, is_newest(value),
                        what);
 }
 

@@ -26,6 +26,7 @@ struct scrub_value {
     enum scrub_value_phase phase;
     struct io_op op;
     struct value_file_name name;
+    struct version version; /* of its record */
     uint64_t hash; /* keyed */
     char path[SEGMENT_PATH_MAX];
     int handle;

@@ -467,6 +467,8 @@ static int open_all(struct store *store)
         result = open_mover(store);
     if (result == 0)
         result = open_scrub(store);
+    if (result == 0)
+        result = store_match_files(store);
     return result;
 }
 
