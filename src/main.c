@@ -2,9 +2,10 @@
  *
  * Each shard runs on a thread of its own (threads.h), which alone touches its world. The first
  * thread waits for signals. */
+#include "node/config.h"
 #include "node/flags.h"
 #include "node/pin.h"
-#include "node/reload.h"
+#include "node/settings.h"
 #include "node/secret.h"
 #include "node/threads.h"
 
@@ -59,9 +60,9 @@ static int wait_for_end(struct threads *threads, const sigset_t *signals,
         if (sigwait(signals, &number) != 0)
             continue;
         if (number == SIGHUP) {
-            struct reload reload;
-            reload_all(given, &now, log, &reload);
-            threads_reload(threads, &reload);
+            struct settings settings;
+            settings_reload(given, &now, log, &settings);
+            threads_reload(threads, &settings);
             continue;
         }
         if (number != THREADS_SIGNAL) {
@@ -147,7 +148,7 @@ int main(int argc, char **argv)
     if (secret_take(argc, argv, &config, &log) < 0)
         return EXIT_FAILURE;
     struct config given = config;
-    if (reload_settings(&config, "", &log) < 0)
+    if (settings_read(&config, "", &log) < 0)
         return EXIT_FAILURE;
     log_set_level(&log, config.log_level);
     return run(&given, &config, &log);

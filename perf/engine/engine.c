@@ -235,7 +235,7 @@ static void fill_store_options(struct engine *engine, struct store_options *ret_
     *ret_options = (struct store_options){
         .path = from->folder,
         .cache_size = from->cache_mib * MIB,
-        .segment_size = 64 * MIB,
+        .log_file_size = 64 * MIB,
         .value_size_max = 100 * MIB,
         .value_file_min = (uint32_t)from->value_file_min,
         .durability = WAL_COMMIT,

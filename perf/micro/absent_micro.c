@@ -32,17 +32,11 @@ struct absent_state {
     double bytes_max; /* a key, index and filter, from a million keys on */
 };
 
-struct key_place {
-    uint32_t partition;
-    uint64_t hash;
-};
-
-static struct key_place place_of(const struct absent_state *state, uint64_t number)
+static struct hash_place place_of(const struct absent_state *state, uint64_t number)
 {
     uint8_t key[KEY_SIZE] = "benchkey";
     store_u64(key + 8, number);
-    return (struct key_place){hash_partition(hash_key(key, KEY_SIZE)),
-                              hash_keyed(state->secret, key, KEY_SIZE)};
+    return hash_place(state->secret, key, KEY_SIZE);
 }
 
 static void side_deinit(struct side *side)
@@ -61,7 +55,7 @@ static bool side_init(struct side *side, bool with_filter)
 
 static bool side_add(const struct absent_state *state, struct side *side)
 {
-    struct key_place place = place_of(state, side->keys);
+    struct hash_place place = place_of(state, side->keys);
     struct index_entry entry = {
         .version = {side->keys, 1}, .location = side->keys & UINT32_MAX, .read_size = 192};
     if (index_add(side->index, place.partition, place.hash, &entry) != 0)
@@ -119,13 +113,13 @@ static double per_operation(uint64_t start_ns)
     return (double)(clock_thread_cpu_ns() - start_ns) / ROUND_OPERATIONS;
 }
 
-static uint64_t look_up(const struct side *side, struct key_place place)
+static uint64_t look_up(const struct side *side, struct hash_place place)
 {
     struct index_entry entry;
     return index_find(side->index, place.partition, place.hash, &entry, 1);
 }
 
-static uint64_t look_up_filtered(const struct side *side, struct key_place place)
+static uint64_t look_up_filtered(const struct side *side, struct hash_place place)
 {
     if (!bloom_may_contain(side->bloom, place.partition, place.hash))
         return 0;
@@ -139,7 +133,7 @@ static double look_ups(struct absent_state *state, const struct side *side, uint
     uint64_t found = 0;
     uint64_t start = clock_thread_cpu_ns();
     for (uint64_t i = 0; i < ROUND_OPERATIONS; i++) {
-        struct key_place place = place_of(state, first + prng_below(&state->prng, side->keys));
+        struct hash_place place = place_of(state, first + prng_below(&state->prng, side->keys));
         found += filtered ? look_up_filtered(side, place) : look_up(side, place);
     }
     double time = per_operation(start);
@@ -214,7 +208,7 @@ static double passed(struct absent_state *state, const struct side *side)
 {
     uint64_t count = 0;
     for (uint64_t i = 0; i < ROUND_OPERATIONS; i++) {
-        struct key_place place = place_of(state, 2 * side->keys + i);
+        struct hash_place place = place_of(state, 2 * side->keys + i);
         count += bloom_may_contain(side->bloom, place.partition, place.hash);
     }
     return 100 * (double)count / ROUND_OPERATIONS;

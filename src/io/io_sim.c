@@ -38,23 +38,6 @@ struct sim *sim_create(uint64_t seed)
     return sim;
 }
 
-void sim_free(struct sim *sim)
-{
-    assert(list_is_empty(&sim->hosts));
-    for (struct list_node *node; (node = list_first(&sim->peers)) != NULL;)
-        sim_peer_close(container_of(node, struct sim_peer, node));
-    /* What is still on its way ends here: each packet holds its connection. */
-    while (sim_step(sim, UINT64_MAX))
-        ;
-    for (struct list_node *node; (node = list_pop_front(&sim->disks)) != NULL;) {
-        struct sim_disk *disk = container_of(node, struct sim_disk, node);
-        tree_free(disk);
-        free(disk);
-    }
-    free(sim->queue);
-    free(sim);
-}
-
 struct sim_options *sim_options(struct sim *sim)
 {
     return &sim->options;
@@ -68,6 +51,11 @@ uint64_t sim_now_ns(const struct sim *sim)
 struct prng *sim_prng(struct sim *sim)
 {
     return &sim->prng;
+}
+
+struct list *sim_peers(struct sim *sim)
+{
+    return &sim->peers;
 }
 
 bool sim_happens(struct sim *sim, uint32_t ppm)

@@ -43,132 +43,6 @@ void file_free(struct sim_file *file)
     free(file);
 }
 
-/* ---- submitting ---- */
-
-static void schedule(struct sim_op *op)
-{
-    struct sim *sim = op->io->sim;
-    const struct sim_disk_options *options = &op->io->disk->options;
-    uint64_t delay_ns = 1 + sim_delay(sim, options->latency_ns_max);
-    if (sim_happens(sim, options->stall_ppm))
-        delay_ns += prng_below(&sim->prng, options->stall_ns_max + 1);
-    op_schedule(op, delay_ns);
-}
-
-static struct sim_op *begin_path(struct io *io, struct io_op *op, enum sim_kind kind,
-                                 const char *path, const char *path_to)
-{
-    struct sim_op *sim_op = op_begin(io, op, kind);
-    if (sim_op == NULL)
-        return NULL;
-    sim_op->path = path;
-    sim_op->path_to = path_to;
-    op_seal(sim_op);
-    schedule(sim_op);
-    return sim_op;
-}
-
-static struct sim_op *begin_file(struct io *io, struct io_op *op, enum sim_kind kind, int handle)
-{
-    struct sim_op *sim_op = op_begin(io, op, kind);
-    if (sim_op == NULL)
-        return NULL;
-    sim_op->file = file_at(io, handle);
-    sim_op->file->active++;
-    schedule(sim_op);
-    return sim_op;
-}
-
-void io_open_file(struct io *io, struct io_op *op, const char *path, uint32_t flags)
-{
-    struct sim_op *sim_op = begin_path(io, op, SIM_OPEN, path, NULL);
-    if (sim_op != NULL)
-        sim_op->flags = flags;
-}
-
-void io_close_file(struct io *io, struct io_op *op, int file)
-{
-    struct sim_op *sim_op = begin_file(io, op, SIM_CLOSE_FILE, file);
-    if (sim_op == NULL)
-        return;
-    if (sim_op->file->active > 1)
-        sim_breach(io, "file %d is closed while %" PRIu32 " operations on it are active", file,
-                   sim_op->file->active - 1);
-    sim_op->file->is_closing = true;
-}
-
-static void check_range(const struct sim_op *op)
-{
-    if (op->file->inode->is_directory)
-        sim_breach(op->io, "file %d is a directory: only a sync makes sense", op->file->handle);
-    if (!(op->file->flags & IO_OPEN_DIRECT))
-        return;
-    if ((uintptr_t)op->buffer % PAGE_SIZE != 0)
-        sim_breach(op->io, "a buffer for direct file %d is not aligned", op->file->handle);
-    if (op->size % PAGE_SIZE != 0 || op->offset % PAGE_SIZE != 0)
-        sim_breach(op->io, "%" PRIu64 " bytes at %" PRIu64 " of direct file %d are not aligned",
-                   op->size, op->offset, op->file->handle);
-}
-
-void io_read(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
-             uint64_t offset)
-{
-    struct sim_op *sim_op = begin_file(io, op, SIM_READ, file);
-    if (sim_op == NULL)
-        return;
-    sim_op->buffer = buffer;
-    sim_op->size = size;
-    sim_op->offset = offset;
-    check_range(sim_op);
-    /* The buffer is the world's: whoever looks at it too early sees this. */
-    memset(buffer, 0xA5, size);
-}
-
-void io_write(struct io *io, struct io_op *op, int file, const void *buffer, uint32_t size,
-              uint64_t offset, uint32_t flags)
-{
-    struct sim_op *sim_op = begin_file(io, op, SIM_WRITE, file);
-    if (sim_op == NULL)
-        return;
-    sim_op->buffer = (void *)(uintptr_t)buffer;
-    sim_op->size = size;
-    sim_op->offset = offset;
-    sim_op->flags = flags;
-    check_range(sim_op);
-    op_seal(sim_op);
-}
-
-void io_sync(struct io *io, struct io_op *op, int file)
-{
-    struct sim_op *sim_op = begin_file(io, op, SIM_SYNC, file);
-    if (sim_op != NULL)
-        sim_op->sequence = io->disk->sequence;
-}
-
-void io_allocate(struct io *io, struct io_op *op, int file, uint64_t size)
-{
-    struct sim_op *sim_op = begin_file(io, op, SIM_ALLOCATE, file);
-    if (sim_op != NULL)
-        sim_op->size = size;
-}
-
-void io_truncate(struct io *io, struct io_op *op, const char *path, uint64_t size)
-{
-    struct sim_op *sim_op = begin_path(io, op, SIM_TRUNCATE, path, NULL);
-    if (sim_op != NULL)
-        sim_op->size = size;
-}
-
-void io_rename(struct io *io, struct io_op *op, const char *from, const char *to)
-{
-    (void)begin_path(io, op, SIM_RENAME, from, to);
-}
-
-void io_unlink(struct io *io, struct io_op *op, const char *path)
-{
-    (void)begin_path(io, op, SIM_UNLINK, path, NULL);
-}
-
 /* ---- executing ---- */
 
 static bool has_space(struct sim_disk *disk, uint64_t more)
@@ -306,9 +180,13 @@ static int32_t execute_open(struct sim_op *op)
     return handle;
 }
 
-void file_execute(struct sim_op *op)
+static void execute(struct sim_op *op)
 {
     struct io *io = op->io;
+    if (op->is_cancelled && prng_below(&io->sim->prng, 2) == 0) {
+        op_complete(op, -ECANCELED);
+        return;
+    }
     int32_t result = op->kind == SIM_OPEN ? execute_open(op) : file_apply(op);
     if (op->kind == SIM_CLOSE_FILE) {
         io->files[op->file->handle] = NULL;
@@ -316,4 +194,138 @@ void file_execute(struct sim_op *op)
         op->file = NULL;
     }
     op_complete(op, result);
+}
+
+static void retire(struct sim_op *op)
+{
+    if (op->file != NULL)
+        op->file->active--;
+}
+
+static const struct sim_family files = {.execute = execute, .retire = retire};
+
+/* ---- submitting ---- */
+
+static void schedule(struct sim_op *op)
+{
+    struct sim *sim = op->io->sim;
+    const struct sim_disk_options *options = &op->io->disk->options;
+    uint64_t delay_ns = 1 + sim_delay(sim, options->latency_ns_max);
+    if (sim_happens(sim, options->stall_ppm))
+        delay_ns += prng_below(&sim->prng, options->stall_ns_max + 1);
+    op_schedule(op, delay_ns);
+}
+
+static struct sim_op *begin_path(struct io *io, struct io_op *op, enum sim_kind kind,
+                                 const char *path, const char *path_to)
+{
+    struct sim_op *sim_op = op_begin(io, op, kind, &files);
+    if (sim_op == NULL)
+        return NULL;
+    sim_op->path = path;
+    sim_op->path_to = path_to;
+    op_seal(sim_op);
+    schedule(sim_op);
+    return sim_op;
+}
+
+static struct sim_op *begin_file(struct io *io, struct io_op *op, enum sim_kind kind, int handle)
+{
+    struct sim_op *sim_op = op_begin(io, op, kind, &files);
+    if (sim_op == NULL)
+        return NULL;
+    sim_op->file = file_at(io, handle);
+    sim_op->file->active++;
+    schedule(sim_op);
+    return sim_op;
+}
+
+void io_open_file(struct io *io, struct io_op *op, const char *path, uint32_t flags)
+{
+    struct sim_op *sim_op = begin_path(io, op, SIM_OPEN, path, NULL);
+    if (sim_op != NULL)
+        sim_op->flags = flags;
+}
+
+void io_close_file(struct io *io, struct io_op *op, int file)
+{
+    struct sim_op *sim_op = begin_file(io, op, SIM_CLOSE_FILE, file);
+    if (sim_op == NULL)
+        return;
+    if (sim_op->file->active > 1)
+        sim_breach(io, "file %d is closed while %" PRIu32 " operations on it are active", file,
+                   sim_op->file->active - 1);
+    sim_op->file->is_closing = true;
+}
+
+static void check_range(const struct sim_op *op)
+{
+    if (op->file->inode->is_directory)
+        sim_breach(op->io, "file %d is a directory: only a sync makes sense", op->file->handle);
+    if (!(op->file->flags & IO_OPEN_DIRECT))
+        return;
+    if ((uintptr_t)op->buffer % PAGE_SIZE != 0)
+        sim_breach(op->io, "a buffer for direct file %d is not aligned", op->file->handle);
+    if (op->size % PAGE_SIZE != 0 || op->offset % PAGE_SIZE != 0)
+        sim_breach(op->io, "%" PRIu64 " bytes at %" PRIu64 " of direct file %d are not aligned",
+                   op->size, op->offset, op->file->handle);
+}
+
+void io_read(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
+             uint64_t offset)
+{
+    struct sim_op *sim_op = begin_file(io, op, SIM_READ, file);
+    if (sim_op == NULL)
+        return;
+    sim_op->buffer = buffer;
+    sim_op->size = size;
+    sim_op->offset = offset;
+    check_range(sim_op);
+    /* The buffer is the world's: whoever looks at it too early sees this. */
+    memset(buffer, 0xA5, size);
+}
+
+void io_write(struct io *io, struct io_op *op, int file, const void *buffer, uint32_t size,
+              uint64_t offset, uint32_t flags)
+{
+    struct sim_op *sim_op = begin_file(io, op, SIM_WRITE, file);
+    if (sim_op == NULL)
+        return;
+    sim_op->buffer = (void *)(uintptr_t)buffer;
+    sim_op->size = size;
+    sim_op->offset = offset;
+    sim_op->flags = flags;
+    check_range(sim_op);
+    op_seal(sim_op);
+}
+
+void io_sync(struct io *io, struct io_op *op, int file)
+{
+    struct sim_op *sim_op = begin_file(io, op, SIM_SYNC, file);
+    if (sim_op != NULL)
+        sim_op->sequence = io->disk->sequence;
+}
+
+void io_allocate(struct io *io, struct io_op *op, int file, uint64_t size)
+{
+    struct sim_op *sim_op = begin_file(io, op, SIM_ALLOCATE, file);
+    if (sim_op != NULL)
+        sim_op->size = size;
+}
+
+void io_truncate(struct io *io, struct io_op *op, const char *path, uint64_t size)
+{
+    struct sim_op *sim_op = begin_path(io, op, SIM_TRUNCATE, path, NULL);
+    if (sim_op != NULL)
+        sim_op->size = size;
+}
+
+void io_rename(struct io *io, struct io_op *op, const char *from, const char *to)
+{
+    (void)begin_path(io, op, SIM_RENAME, from, to);
+}
+
+void io_unlink(struct io *io, struct io_op *op, const char *path)
+{
+    (void)begin_path(io, op, SIM_UNLINK, path, NULL);
 }

@@ -38,7 +38,16 @@ enum sim_kind {
 
 enum sim_op_state { SIM_IDLE, SIM_ACTIVE };
 
+struct sim_op;
+
+/* What the world does for an operation of one family: files, sockets, timers. */
+struct sim_family {
+    void (*execute)(struct sim_op *op);
+    void (*retire)(struct sim_op *op); /* its last completion is handed over; NULL: nothing to do */
+};
+
 struct sim_op {
+    const struct sim_family *family;
     struct sim_event event;
     struct list_node node; /* of its host's active ones */
     struct io *io;
@@ -108,14 +117,18 @@ struct io {
     uint64_t steps;
     uint64_t crash_at_steps; /* 0: not planned */
     enum sim_crash crash;
-    struct list active;          /* operations */
-    struct list ready;           /* completions */
-    struct sim_socket **sockets; /* by handle */
-    uint32_t sockets_from;       /* no handle below is free */
-    struct sim_file **files;     /* by handle */
+    void (*crash_now)(struct io *io, enum sim_crash crash); /* the planned one comes */
+    struct list active;                                     /* operations */
+    struct list ready;                                      /* completions */
+    struct sim_socket **sockets;                            /* by handle */
+    uint32_t sockets_from;                                  /* no handle below is free */
+    struct sim_file **files;                                /* by handle */
 };
 
 /* ---- io_sim.c: time, events, the trace ---- */
+
+/* The clients of this world: struct sim_peer. */
+struct list *sim_peers(struct sim *sim);
 
 /* Memory or death. */
 void *sim_allocate(size_t size);
@@ -140,7 +153,8 @@ bool sim_step(struct sim *sim, uint64_t until_ns);
 /* ---- io_sim_op.c: operations and completions ---- */
 
 /* Takes an idle operation. NULL: the host has crashed, nothing will ever complete. */
-struct sim_op *op_begin(struct io *io, struct io_op *op, enum sim_kind kind);
+struct sim_op *op_begin(struct io *io, struct io_op *op, enum sim_kind kind,
+                        const struct sim_family *family);
 
 /* Executes it `delay_ns` from now. */
 void op_schedule(struct sim_op *op, uint64_t delay_ns);
@@ -159,9 +173,6 @@ void op_seal(struct sim_op *op);
 /* Forgets the operation: its owner never hears of it again. */
 void op_forget(struct sim_op *op);
 void completion_free(struct sim_completion *completion);
-
-/* Counts a step; the planned crash comes within. */
-void host_step(struct io *io);
 
 /* ---- io_sim_inode.c: contents of files, volatile and durable ---- */
 
@@ -313,7 +324,6 @@ struct sim_orphan {
     bool is_durable;
 };
 
-void file_execute(struct sim_op *op);
 void file_free(struct sim_file *file);
 
 /* What the operation does to the disk, without its completion. */
@@ -344,23 +354,6 @@ struct sim_socket {
     struct sim_op *send;
 };
 
-void net_execute(struct sim_op *op);
-
-/* The operation's last completion is handed over. */
-void net_done(struct sim_op *op);
-
-/* Finds a listener of a machine: of several that share the port any one, with `chance` at random.
- */
-struct sim_socket *net_listener(const struct sim *sim, const struct sim_disk *disk, uint16_t port,
-                                struct prng *chance, struct io **ret_io);
-
-/* A connection arrives at a listener. */
-void net_queue(struct io *io, struct sim_socket *listener, struct sim_connection *connection);
-
-/* Something changed for the host: bytes, end or error to receive; room or error for a send. */
-void net_readable(struct sim_connection *connection);
-void net_writable(struct sim_connection *connection);
-
 /* The process ends. */
 void net_crash(struct io *io, enum sim_crash crash);
 
@@ -379,13 +372,20 @@ struct sim_pipe {
     bool has_ended;      /* and has arrived */
 };
 
+/* What the wire tells the host's end of a connection. */
+struct sim_host_end {
+    bool (*connects)(struct sim_connection *connection); /* whether a listener queues it */
+    void (*readable)(struct sim_connection *connection); /* bytes, an end or an error */
+    void (*writable)(struct sim_connection *connection); /* room or an error */
+};
+
 struct sim_connection {
     struct sim *sim;
+    const struct sim_host_end *host_end;
     struct sim_disk *disk; /* the machine */
     uint16_t port;
-    uint32_t references; /* its two ends and what is on its way */
-    struct io *io;       /* NULL: the host's end is not there yet, or gone */
-    bool has_arrived;
+    uint32_t references;       /* its two ends and what is on its way */
+    struct io *io;             /* NULL: the host's end is not there yet, or gone */
     struct sim_socket *socket; /* once it is accepted */
     struct sim_peer *peer;     /* NULL: the client's end is gone */
     struct sim_pipe up;        /* to the host */
@@ -403,6 +403,11 @@ struct sim_peer {
     void *context;
     bool wants_room;
 };
+
+/* A client connects to `port` of a machine: sim_connect. */
+struct sim_peer *wire_connect(struct sim *sim, struct sim_disk *disk, uint16_t port,
+                              const struct sim_host_end *host_end, sim_peer_changed *changed,
+                              void *context);
 
 /* Appends to a stream and sends it on its way. Returns how much was taken. */
 size_t pipe_send(struct sim_connection *connection, struct sim_pipe *pipe, const void *data,

@@ -44,8 +44,10 @@ static void socket_free(struct io *io, struct sim_socket *socket)
 
 /* ---- listening ---- */
 
-struct sim_socket *net_listener(const struct sim *sim, const struct sim_disk *disk, uint16_t port,
-                                struct prng *chance, struct io **ret_io)
+/* Finds a listener of a machine: of several that share the port any one, with `chance` at random.
+ */
+static struct sim_socket *find_listener(const struct sim *sim, const struct sim_disk *disk,
+                                        uint16_t port, struct prng *chance, struct io **ret_io)
 {
     struct sim_socket *chosen = NULL;
     uint64_t count = 0;
@@ -69,7 +71,7 @@ struct sim_socket *net_listener(const struct sim *sim, const struct sim_disk *di
 bool sim_is_listening(const struct io *io, uint16_t port)
 {
     struct io *found;
-    return net_listener(io->sim, io->disk, port, NULL, &found) != NULL;
+    return find_listener(io->sim, io->disk, port, NULL, &found) != NULL;
 }
 
 /* Errors: -EINVAL: not an address; -EADDRNOTAVAIL: not one of this machine. */
@@ -92,7 +94,7 @@ static int check_address(const char *host)
 static bool is_taken(const struct io *io, uint16_t port, bool is_joining)
 {
     struct io *found;
-    const struct sim_socket *socket = net_listener(io->sim, io->disk, port, NULL, &found);
+    const struct sim_socket *socket = find_listener(io->sim, io->disk, port, NULL, &found);
     return socket != NULL && !(is_joining && socket->is_shared);
 }
 
@@ -145,7 +147,7 @@ int io_listen_shared(struct io *io, const char *host, uint16_t port, int backlog
     return 0;
 }
 
-/* ---- submitting ---- */
+/* ---- what happens to them ---- */
 
 static void schedule_soon(struct sim_op *op)
 {
@@ -153,116 +155,23 @@ static void schedule_soon(struct sim_op *op)
         op_schedule(op, 1 + sim_delay(op->io->sim, KERNEL_NS_MAX));
 }
 
-static struct sim_op *begin(struct io *io, struct io_op *op, enum sim_kind kind, int handle)
+static bool connects(struct sim_connection *connection)
 {
-    struct sim_op *sim_op = op_begin(io, op, kind);
-    if (sim_op == NULL)
-        return NULL;
-    sim_op->socket = socket_at(io, handle);
-    sim_op->socket->active++;
-    if (sim_op->socket->is_listener != (kind == SIM_ACCEPT) && kind != SIM_CLOSE_SOCKET)
-        sim_breach(io, "socket %d is not of the right kind", handle);
-    return sim_op;
-}
-
-static void claim(struct sim_op **place, struct sim_op *op, const char *what)
-{
-    if (*place != NULL)
-        sim_breach(op->io, "two %ss of socket %d are active", what, op->socket->handle);
-    *place = op;
-}
-
-void io_accept(struct io *io, struct io_op *op, int listener)
-{
-    struct sim_op *sim_op = begin(io, op, SIM_ACCEPT, listener);
-    if (sim_op == NULL)
-        return;
-    claim(&sim_op->socket->accept, sim_op, "accept");
-    if (!list_is_empty(&sim_op->socket->queued))
-        schedule_soon(sim_op);
-}
-
-void io_receive(struct io *io, struct io_op *op, int socket)
-{
-    struct sim_op *sim_op = begin(io, op, SIM_RECEIVE, socket);
-    if (sim_op == NULL)
-        return;
-    claim(&sim_op->socket->receive, sim_op, "receive");
-    net_readable(sim_op->socket->connection);
-}
-
-void io_receive_into(struct io *io, struct io_op *op, int socket, void *buffer, uint32_t size)
-{
-    struct sim_op *sim_op = begin(io, op, SIM_RECEIVE_INTO, socket);
-    if (sim_op == NULL)
-        return;
-    claim(&sim_op->socket->receive, sim_op, "receive");
-    sim_op->buffer = buffer;
-    sim_op->size = size;
-    /* The buffer is the world's: whoever looks at it too early sees this. */
-    memset(buffer, 0xA5, size);
-    net_readable(sim_op->socket->connection);
-}
-
-void io_send(struct io *io, struct io_send *send, int socket, uint32_t count)
-{
-    struct sim_op *sim_op = begin(io, &send->op, SIM_SEND, socket);
-    if (sim_op == NULL)
-        return;
-    if (count == 0 || count > IO_SLICES_MAX)
-        sim_breach(io, "a send has %" PRIu32 " slices", count);
-    claim(&sim_op->socket->send, sim_op, "send");
-    sim_op->flags = count;
-    for (uint32_t i = 0; i < count; i++)
-        sim_op->size += send->slices[i].iov_len;
-    op_seal(sim_op);
-    schedule_soon(sim_op);
-}
-
-void io_shutdown(struct io *io, struct io_op *op, int socket)
-{
-    struct sim_op *sim_op = begin(io, op, SIM_SHUTDOWN, socket);
-    if (sim_op != NULL)
-        schedule_soon(sim_op);
-}
-
-void io_close_socket(struct io *io, struct io_op *op, int socket)
-{
-    struct sim_op *sim_op = begin(io, op, SIM_CLOSE_SOCKET, socket);
-    if (sim_op == NULL)
-        return;
-    if (sim_op->socket->active > 1)
-        sim_breach(io, "socket %d is closed while %" PRIu32 " operations on it are active", socket,
-                   sim_op->socket->active - 1);
-    sim_op->socket->is_closing = true;
-    schedule_soon(sim_op);
-}
-
-void net_done(struct sim_op *op)
-{
-    struct sim_socket *socket = op->socket;
-    socket->active--;
-    if (socket->accept == op)
-        socket->accept = NULL;
-    if (socket->receive == op)
-        socket->receive = NULL;
-    if (socket->send == op)
-        socket->send = NULL;
-}
-
-/* ---- what happens to them ---- */
-
-void net_queue(struct io *io, struct sim_socket *listener, struct sim_connection *connection)
-{
+    struct io *io;
+    struct sim_socket *listener = find_listener(connection->sim, connection->disk, connection->port,
+                                                &connection->sim->prng, &io);
+    if (listener == NULL || listener->is_closing || listener->queued_count >= listener->backlog)
+        return false;
     connection->io = io;
     connection->references++;
     listener->queued_count++;
     list_push_back(&listener->queued, &connection->node);
     if (listener->accept != NULL)
         schedule_soon(listener->accept);
+    return true;
 }
 
-void net_readable(struct sim_connection *connection)
+static void readable(struct sim_connection *connection)
 {
     struct sim_socket *socket = connection->socket;
     bool is_readable =
@@ -271,7 +180,7 @@ void net_readable(struct sim_connection *connection)
         schedule_soon(socket->receive);
 }
 
-void net_writable(struct sim_connection *connection)
+static void writable(struct sim_connection *connection)
 {
     struct sim_socket *socket = connection->socket;
     if (socket != NULL && socket->send != NULL)
@@ -408,7 +317,7 @@ static void execute_close(struct sim_op *op)
     op_complete(op, 0);
 }
 
-void net_execute(struct sim_op *op)
+static void execute(struct sim_op *op)
 {
     switch (op->kind) {
     case SIM_ACCEPT:
@@ -431,6 +340,119 @@ void net_execute(struct sim_op *op)
         break;
     }
 }
+
+static void retire(struct sim_op *op)
+{
+    struct sim_socket *socket = op->socket;
+    if (socket == NULL)
+        return;
+    socket->active--;
+    if (socket->accept == op)
+        socket->accept = NULL;
+    if (socket->receive == op)
+        socket->receive = NULL;
+    if (socket->send == op)
+        socket->send = NULL;
+}
+
+static const struct sim_family sockets = {.execute = execute, .retire = retire};
+
+static const struct sim_host_end host_end = {
+    .connects = connects, .readable = readable, .writable = writable};
+
+struct sim_peer *sim_connect(struct io *io, uint16_t port, sim_peer_changed *changed, void *context)
+{
+    return wire_connect(io->sim, io->disk, port, &host_end, changed, context);
+}
+
+/* ---- submitting ---- */
+
+static struct sim_op *begin(struct io *io, struct io_op *op, enum sim_kind kind, int handle)
+{
+    struct sim_op *sim_op = op_begin(io, op, kind, &sockets);
+    if (sim_op == NULL)
+        return NULL;
+    sim_op->socket = socket_at(io, handle);
+    sim_op->socket->active++;
+    if (sim_op->socket->is_listener != (kind == SIM_ACCEPT) && kind != SIM_CLOSE_SOCKET)
+        sim_breach(io, "socket %d is not of the right kind", handle);
+    return sim_op;
+}
+
+static void claim(struct sim_op **place, struct sim_op *op, const char *what)
+{
+    if (*place != NULL)
+        sim_breach(op->io, "two %ss of socket %d are active", what, op->socket->handle);
+    *place = op;
+}
+
+void io_accept(struct io *io, struct io_op *op, int listener)
+{
+    struct sim_op *sim_op = begin(io, op, SIM_ACCEPT, listener);
+    if (sim_op == NULL)
+        return;
+    claim(&sim_op->socket->accept, sim_op, "accept");
+    if (!list_is_empty(&sim_op->socket->queued))
+        schedule_soon(sim_op);
+}
+
+void io_receive(struct io *io, struct io_op *op, int socket)
+{
+    struct sim_op *sim_op = begin(io, op, SIM_RECEIVE, socket);
+    if (sim_op == NULL)
+        return;
+    claim(&sim_op->socket->receive, sim_op, "receive");
+    readable(sim_op->socket->connection);
+}
+
+void io_receive_into(struct io *io, struct io_op *op, int socket, void *buffer, uint32_t size)
+{
+    struct sim_op *sim_op = begin(io, op, SIM_RECEIVE_INTO, socket);
+    if (sim_op == NULL)
+        return;
+    claim(&sim_op->socket->receive, sim_op, "receive");
+    sim_op->buffer = buffer;
+    sim_op->size = size;
+    /* The buffer is the world's: whoever looks at it too early sees this. */
+    memset(buffer, 0xA5, size);
+    readable(sim_op->socket->connection);
+}
+
+void io_send(struct io *io, struct io_send *send, int socket, uint32_t count)
+{
+    struct sim_op *sim_op = begin(io, &send->op, SIM_SEND, socket);
+    if (sim_op == NULL)
+        return;
+    if (count == 0 || count > IO_SLICES_MAX)
+        sim_breach(io, "a send has %" PRIu32 " slices", count);
+    claim(&sim_op->socket->send, sim_op, "send");
+    sim_op->flags = count;
+    for (uint32_t i = 0; i < count; i++)
+        sim_op->size += send->slices[i].iov_len;
+    op_seal(sim_op);
+    schedule_soon(sim_op);
+}
+
+void io_shutdown(struct io *io, struct io_op *op, int socket)
+{
+    struct sim_op *sim_op = begin(io, op, SIM_SHUTDOWN, socket);
+    if (sim_op != NULL)
+        schedule_soon(sim_op);
+}
+
+void io_close_socket(struct io *io, struct io_op *op, int socket)
+{
+    struct sim_op *sim_op = begin(io, op, SIM_CLOSE_SOCKET, socket);
+    if (sim_op == NULL)
+        return;
+    if (sim_op->socket->active > 1)
+        sim_breach(io, "socket %d is closed while %" PRIu32 " operations on it are active", socket,
+                   sim_op->socket->active - 1);
+    sim_op->socket->is_closing = true;
+    schedule_soon(sim_op);
+}
+
+/* ---- the end of a process ---- */
 
 void net_crash(struct io *io, enum sim_crash crash)
 {

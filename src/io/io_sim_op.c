@@ -78,6 +78,14 @@ static void check_seal(const struct sim_op *op)
 
 /* ---- submitting ---- */
 
+/* Counts a step; the planned crash comes within. */
+static void host_step(struct io *io)
+{
+    io->steps++;
+    if (io->crash_at_steps != 0 && io->steps >= io->crash_at_steps)
+        io->crash_now(io, io->crash);
+}
+
 static void execute(struct sim_event *event)
 {
     struct sim_op *op = container_of(event, struct sim_op, event);
@@ -86,17 +94,11 @@ static void execute(struct sim_event *event)
     if (io->state != SIM_HOST_RUNS)
         return;
     sim_note(io->sim, io->number, kind_names[op->kind], (int64_t)op->offset, (int64_t)op->size);
-    if (op->kind == SIM_TIMER)
-        op_complete(op, op->is_cancelled ? -ECANCELED : 0);
-    else if (op->kind <= SIM_CLOSE_SOCKET)
-        net_execute(op);
-    else if (op->is_cancelled && prng_below(&io->sim->prng, 2) == 0)
-        op_complete(op, -ECANCELED);
-    else
-        file_execute(op);
+    op->family->execute(op);
 }
 
-struct sim_op *op_begin(struct io *io, struct io_op *op, enum sim_kind kind)
+struct sim_op *op_begin(struct io *io, struct io_op *op, enum sim_kind kind,
+                        const struct sim_family *family)
 {
     if (io->state != SIM_HOST_RUNS) {
         op->state = SIM_ACTIVE;
@@ -106,6 +108,7 @@ struct sim_op *op_begin(struct io *io, struct io_op *op, enum sim_kind kind)
         sim_breach(io, "an operation is used for a %s while it is active", kind_names[kind]);
     struct sim_op *sim_op = sim_allocate(sizeof *sim_op);
     sim_op->event.fire = execute;
+    sim_op->family = family;
     sim_op->io = io;
     sim_op->op = op;
     sim_op->kind = kind;
@@ -130,9 +133,15 @@ void op_forget(struct sim_op *op)
     free(op);
 }
 
+static void execute_timer(struct sim_op *op)
+{
+    op_complete(op, op->is_cancelled ? -ECANCELED : 0);
+}
+
 void io_timer(struct io *io, struct io_op *op, uint64_t deadline_ns)
 {
-    struct sim_op *timer = op_begin(io, op, SIM_TIMER);
+    static const struct sim_family timers = {.execute = execute_timer};
+    struct sim_op *timer = op_begin(io, op, SIM_TIMER, &timers);
     /* On time, in the order of deadlines: it is the pass that comes late. */
     if (timer != NULL)
         sim_schedule(io->sim, &timer->event, deadline_ns);
@@ -198,10 +207,8 @@ void completion_free(struct sim_completion *completion)
 static void retire(struct sim_op *op)
 {
     op->op->state = SIM_IDLE;
-    if (op->file != NULL)
-        op->file->active--;
-    if (op->socket != NULL)
-        net_done(op);
+    if (op->family->retire != NULL)
+        op->family->retire(op);
     op_forget(op);
 }
 
@@ -308,11 +315,4 @@ int32_t io_wait(struct io *io, struct io_op *op)
 void io_wake(struct io *target)
 {
     target->is_woken = true;
-}
-
-void host_step(struct io *io)
-{
-    io->steps++;
-    if (io->crash_at_steps != 0 && io->steps >= io->crash_at_steps)
-        sim_host_crash(io, io->crash);
 }

@@ -1,7 +1,6 @@
-/* What a node is configured with. Every limit stands here once; docs/operations.md tells them to
- * operators. */
-#ifndef MINIVAULT_NET_CONFIG_H
-#define MINIVAULT_NET_CONFIG_H
+/* What a node is configured with. The limits that no flag sets stand in net/client/limits.h. */
+#ifndef MINIVAULT_NODE_CONFIG_H
+#define MINIVAULT_NODE_CONFIG_H
 
 #include "base/log.h"
 #include "base/units.h"
@@ -17,74 +16,6 @@
 
 #define CONFIG_CONNECTIONS_MAX 50000u
 
-/* Leased receive buffers: RECEIVE_COUNT × RECEIVE_SIZE bytes for a shard. 16 KiB holds the usual
- * pipeline of small requests; 512 of them serve the connections that are readable in one pass. */
-#define CONFIG_RECEIVE_SIZE 16384u
-#define CONFIG_RECEIVE_COUNT 512u
-
-/* Bytes of unfinished requests, over all connections of a node, of which each shard has its part;
- * beyond it a request is consumed and refused. */
-#define CONFIG_INPUT_BYTES_MAX (256 * MIB)
-
-/* Bytes of replies that one connection may have waiting before its requests wait too. */
-#define CONFIG_OUTPUT_BYTES_MAX (1 * MIB)
-
-/* Reply blocks (4 KiB) of a node, beyond one for each connection; each shard has its part. */
-#define CONFIG_OUTPUT_BLOCKS 16384u
-
-/* Bytes of large values that are in no cache, on their way to all clients of a node; each shard has
- * its part, beyond which gets that need the disk wait. What is being read then still comes on top
- * (FETCH_LARGE_MAX). */
-#define CONFIG_OUTPUT_MEMORY_MAX (64 * MIB)
-
-/* So long, at most, a reply that could leave waits for replies behind it that other shards were
- * asked for: about as long as a busy shard's pass. */
-#define CONFIG_HOLD_NS (200 * NS_PER_US)
-
-/* A client must take a send (at most about 512 KiB) within this time, and within the shorter one
- * while the memory for large values is used up. */
-#define CONFIG_SEND_TIMEOUT_NS (5 * 60 * NS_PER_S)
-#define CONFIG_SEND_TIMEOUT_SHORT_NS (5 * NS_PER_S)
-
-/* While somebody waits for a large value's turn, a client that sends nothing of its own for this
- * long is not waited for. */
-#define CONFIG_UPLOAD_STALL_NS (5 * NS_PER_S)
-
-/* A request must be whole this long after its first byte, plus a second for every
- * CONFIG_REQUEST_RATE bytes of it. */
-#define CONFIG_REQUEST_TIMEOUT_NS (60 * NS_PER_S)
-#define CONFIG_REQUEST_RATE (64 * KIB)
-
-/* A connection of HTTP on which nothing is under way for so long is closed. */
-#define CONFIG_HTTP_IDLE_NS (5 * 60 * NS_PER_S)
-
-/* Long keys, tokens and header fields of HTTP requests that are being taken, over all connections
- * of a node. (512 bytes of each are the connection's own.) */
-#define CONFIG_HTTP_TEXT_BYTES_MAX (64 * MIB)
-
-/* A node with less free space than this, and than a hundredth of its disk, is not ready. */
-#define CONFIG_READY_DISK_MIN (64 * MIB)
-
-/* How often a shard looks at its connections' deadlines and tells the others of itself: what one
- * tells of another is at most this, and a pass, old. */
-#define CONFIG_TICK_NS (NS_PER_S / 2)
-
-/* After our FIN: how long and how many bytes we still listen, so that the client sees our last
- * answer. */
-#define CONFIG_LINGER_NS (2 * NS_PER_S)
-#define CONFIG_LINGER_BYTES (16 * MIB)
-
-/* SIGTERM: how long connections may take to receive their last answers. */
-#define CONFIG_DRAIN_NS (10 * NS_PER_S)
-
-/* SIGTERM: a client that sends nothing of a large value for this long is not waited for. */
-#define CONFIG_DRAIN_STALL_NS NS_PER_S
-
-/* SIGTERM: how long connections are still served as before, for what was on its way. */
-#define CONFIG_DRAIN_GRACE_NS (50 * NS_PER_MS)
-
-enum config_auth_mode { AUTH_NONE, AUTH_WRITES, AUTH_ALL };
-
 #define CONFIG_SECRET_SIZE_MAX 4096u
 
 struct config {
@@ -98,7 +29,7 @@ struct config {
     const char *credential;    /* a file that systemd gave for it, or NULL */
     struct auth auth;          /* what it became */
     const char *settings_file; /* what SIGHUP reads, or NULL */
-    enum config_auth_mode auth_mode;
+    enum auth_mode auth_mode;
     bool auth_mode_given;
     uint64_t rate_limit;
     uint64_t cache_size; /* bytes */
@@ -121,12 +52,13 @@ struct config {
     uint32_t mover_window;   /* bytes that the mover reads at once; 0: a MiB */
     uint64_t mover_stage;    /* bytes of records that it holds in memory; 0: 32 MiB */
     uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
-    uint64_t segment_size;   /* bytes, of a directory that is formatted now */
+    uint64_t log_file_size;  /* bytes, of a directory that is formatted now; 0: by its disk */
     uint64_t sleep_max_ns;   /* of a shard that has others beside it; 0: no limit. No flag */
     uint64_t drain_delay_ns; /* from SIGTERM, not ready but serving, until the drain begins */
     uint64_t lock_wait_ns;   /* how long start-up waits for a predecessor's lock and port */
 };
 
+/* flags.c: as it is without flags. */
 void config_init_defaults(struct config *config);
 
 #endif

@@ -1,6 +1,6 @@
 /* The command line: both -x and --x, "-x value" and "-x=value". */
-#ifndef MINIVAULT_FLAGS_H
-#define MINIVAULT_FLAGS_H
+#ifndef MINIVAULT_NODE_FLAGS_H
+#define MINIVAULT_NODE_FLAGS_H
 
 #include "node/config.h"
 

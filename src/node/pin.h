@@ -1,6 +1,6 @@
 /* Which CPU each shard's thread runs on. */
-#ifndef MINIVAULT_PIN_H
-#define MINIVAULT_PIN_H
+#ifndef MINIVAULT_NODE_PIN_H
+#define MINIVAULT_NODE_PIN_H
 
 #include <stdbool.h>
 #include <stdint.h>

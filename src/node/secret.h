@@ -3,8 +3,8 @@
  * Where it is in the clear: in argv with -auth, until secret_take has overwritten it there; on the
  * way from a file, in memory of its own that is wiped at once (auth_memory_get). A process that has
  * started has it nowhere, until a client sends it. */
-#ifndef MINIVAULT_SECRET_H
-#define MINIVAULT_SECRET_H
+#ifndef MINIVAULT_NODE_SECRET_H
+#define MINIVAULT_NODE_SECRET_H
 
 #include "node/config.h"
 

@@ -1,8 +1,9 @@
+/* A thread a shard: they rise together, step by step, and pass until the end. */
 #include "node/threads.h"
 
 #include "base/assert.h"
 #include "net/privilege.h"
-#include "node/server.h"
+#include "node/loop.h"
 #include "net/steer/steer.h"
 
 #include <errno.h>
@@ -21,11 +22,11 @@ struct thread {
     pthread_t thread;
     bool is_started;
     struct io *io; /* under the lock for others, who may wake it; NULL: there is none */
-    struct server *server;
-    uint64_t keys;                         /* as it was recovered */
-    int descriptors[SERVER_LISTENERS_MAX]; /* of the listeners, for steering, or -1 */
-    bool is_ended;                         /* under the lock, as is the result */
-    uint32_t reloads;                      /* taken */
+    struct loop *loop;
+    uint64_t keys;                  /* as it was recovered */
+    int descriptors[LISTENERS_MAX]; /* of the listeners, for steering, or -1 */
+    bool is_ended;                  /* under the lock, as is the result */
+    uint32_t reloads;               /* taken */
     int result;
 };
 
@@ -40,7 +41,7 @@ struct threads {
     char warning[IO_ERROR_SIZE]; /* of the first world: the others have the same */
     atomic_bool drain;
     _Atomic uint32_t reloads; /* asked for */
-    struct reload reload;     /* the newest, under the lock */
+    struct settings settings; /* the newest, under the lock */
     pthread_mutex_t lock;
     pthread_cond_t met;
     uint32_t waiting;  /* at the present meeting */
@@ -98,7 +99,7 @@ static int open_world(struct thread *thread)
     struct io_options options;
     char message[IO_ERROR_SIZE];
     struct io *io = NULL;
-    server_io_options(all->config, all->count, &options);
+    loop_io_options(all->config, all->count, &options);
     int result = io_open(&options, &io, message);
     set_io(thread, io);
     if (result < 0)
@@ -129,12 +130,12 @@ static int prepare_directory(struct thread *thread)
     struct threads *all = thread->all;
     if (thread->number != 0)
         return 0;
-    return server_prepare(thread->io, all->node);
+    return loop_prepare(thread->io, all->node);
 }
 
-static const enum steer_group groups[SERVER_LISTENERS_MAX] = {
-    [SERVER_BINARY] = STEER_CLIENTS,
-    [SERVER_HTTP] = STEER_HTTP,
+static const enum steer_group groups[LISTENERS_MAX] = {
+    [LISTENER_BINARY] = STEER_CLIENTS,
+    [LISTENER_HTTP] = STEER_HTTP,
 };
 
 static int listen_on(struct thread *thread, bool is_turn)
@@ -142,10 +143,10 @@ static int listen_on(struct thread *thread, bool is_turn)
     struct threads *all = thread->all;
     if (!is_turn)
         return 0;
-    int result = server_listen(thread->server, all->port, thread->descriptors);
+    int result = loop_listen(thread->loop, all->port, thread->descriptors);
     if (result == 0)
-        all->port = server_port(thread->server);
-    for (int i = 0; result == 0 && all->steer != NULL && i < SERVER_LISTENERS_MAX; i++)
+        all->port = loop_port(thread->loop);
+    for (int i = 0; result == 0 && all->steer != NULL && i < LISTENERS_MAX; i++)
         if (thread->descriptors[i] >= 0)
             result =
                 steer_add_listener(all->steer, groups[i], thread->number, thread->descriptors[i]);
@@ -161,7 +162,7 @@ static void attach(const struct thread *thread)
     for (uint32_t i = 0; all->pins->is_on && i < all->count; i++)
         steer_set_home(all->steer, all->pins->cpus[i], i);
     int result = 0;
-    for (int i = 0; result == 0 && i < SERVER_LISTENERS_MAX; i++)
+    for (int i = 0; result == 0 && i < LISTENERS_MAX; i++)
         if (thread->descriptors[i] >= 0)
             result = steer_attach(all->steer, groups[i], thread->descriptors[i]);
     if (result < 0)
@@ -171,7 +172,7 @@ static void attach(const struct thread *thread)
 
 static void close_descriptors(struct thread *thread)
 {
-    for (int i = 0; i < SERVER_LISTENERS_MAX; i++) {
+    for (int i = 0; i < LISTENERS_MAX; i++) {
         if (thread->descriptors[i] >= 0)
             (void)close(thread->descriptors[i]);
         thread->descriptors[i] = -1;
@@ -181,18 +182,18 @@ static void close_descriptors(struct thread *thread)
 static void tell(const struct thread *thread)
 {
     const struct threads *all = thread->all;
-    uint64_t places = 0, keys = 0;
+    uint64_t slots = 0, keys = 0;
     if (thread->number != 0)
         return;
     for (uint32_t i = 0; i < all->count; i++) {
-        places += server_places(all->threads[i].server);
+        slots += loop_slots(all->threads[i].loop);
         keys += all->threads[i].keys;
     }
-    if (places < all->config->connections_max)
+    if (slots < all->config->connections_max)
         log_warn(all->log,
                  "at most %" PRIu64
                  " of %u connections are served at once, the rest is refused. %s",
-                 places, all->config->connections_max, all->warning);
+                 slots, all->config->connections_max, all->warning);
     else if (all->warning[0] != '\0')
         log_warn(all->log, "%s", all->warning);
     if (all->count > 1)
@@ -200,7 +201,7 @@ static void tell(const struct thread *thread)
     log_info(all->log, "listening on port %u", all->port);
 }
 
-/* Everything up to the first pass. *ret_is_created: the server has a store that is to be shut. */
+/* Everything up to the first pass. *ret_is_created: the loop has a store that is to be shut. */
 static int rise(struct thread *thread, bool *ret_is_created)
 {
     struct threads *all = thread->all;
@@ -210,9 +211,9 @@ static int rise(struct thread *thread, bool *ret_is_created)
         result = meet(all, prepare_directory(thread));
     if (result < 0)
         return result;
-    result = server_create(thread->io, all->node, thread->number, &thread->server);
+    result = loop_create(thread->io, all->node, thread->number, &thread->loop);
     *ret_is_created = result == 0;
-    thread->keys = result == 0 ? server_keys(thread->server) : 0;
+    thread->keys = result == 0 ? loop_keys(thread->loop) : 0;
     result = meet(all, result);
     if (result == 0)
         result = meet(all, listen_on(thread, thread->number == 0));
@@ -232,25 +233,24 @@ static void take_reload(struct thread *thread)
     if (atomic_load_explicit(&all->reloads, memory_order_relaxed) == thread->reloads)
         return;
     (void)pthread_mutex_lock(&all->lock);
-    struct reload reload = all->reload;
+    struct settings settings = all->settings;
     thread->reloads = all->reloads;
     (void)pthread_mutex_unlock(&all->lock);
-    server_reload(thread->server, &reload);
+    loop_apply(thread->loop, &settings);
 }
 
 static int pass_until_the_end(struct thread *thread)
 {
     struct threads *all = thread->all;
-    server_begin(thread->server,
-                 all->steer != NULL ? steer_shard(all->steer, thread->number) : NULL);
+    loop_begin(thread->loop, all->steer != NULL ? steer_shard(all->steer, thread->number) : NULL);
     /* Who is served may ask for the whole node: each shard has told of itself by then. */
     (void)meet(all, 0);
     tell(thread);
     for (;;) {
         if (atomic_load(&all->drain))
-            server_drain(thread->server);
+            loop_drain(thread->loop);
         take_reload(thread);
-        int result = server_pass(thread->server);
+        int result = loop_pass(thread->loop);
         if (result != 0)
             return result < 0 ? result : 0;
     }
@@ -263,7 +263,7 @@ static int run(struct thread *thread)
     if (result == 0)
         return pass_until_the_end(thread);
     if (is_created)
-        server_shut(thread->server);
+        loop_shut(thread->loop);
     return result;
 }
 
@@ -330,7 +330,7 @@ int threads_start(const struct config *config, const struct log *log, uint32_t s
         return result;
     }
     open_steering(all);
-    all->node->steer = all->steer;
+    node_set_steer(all->node, all->steer);
     for (uint32_t i = 0; i < shard_count; i++) {
         struct thread *thread = &all->threads[i];
         *thread = (struct thread){.all = all, .number = i, .descriptors = {-1, -1}};
@@ -361,10 +361,10 @@ void threads_drain(struct threads *all)
         wake_all(all);
 }
 
-void threads_reload(struct threads *all, const struct reload *reload)
+void threads_reload(struct threads *all, const struct settings *settings)
 {
     (void)pthread_mutex_lock(&all->lock);
-    all->reload = *reload;
+    all->settings = *settings;
     all->reloads++;
     (void)pthread_mutex_unlock(&all->lock);
     wake_all(all);
@@ -390,6 +390,6 @@ void threads_close(struct threads *all)
     for (uint32_t i = 0; i < all->count; i++)
         (void)pthread_join(all->threads[i].thread, NULL);
     for (uint32_t i = 0; i < all->count; i++)
-        server_close(all->threads[i].server);
+        loop_close(all->threads[i].loop);
     free_all(all);
 }

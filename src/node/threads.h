@@ -3,12 +3,12 @@
  *     world -> (0: the directory) -> store -> (0: the port) -> listener -> (0: steering) -> passes
  *
  * After each step they wait for each other; when one of them failed, all stop. */
-#ifndef MINIVAULT_THREADS_H
-#define MINIVAULT_THREADS_H
+#ifndef MINIVAULT_NODE_THREADS_H
+#define MINIVAULT_NODE_THREADS_H
 
 #include "base/log.h"
 #include "node/config.h"
-#include "node/server.h"
+#include "node/loop.h"
 #include "node/pin.h"
 
 struct threads;
@@ -25,7 +25,7 @@ int threads_start(const struct config *config, const struct log *log, uint32_t s
 void threads_drain(struct threads *threads);
 
 /* Each takes it before its next pass. */
-void threads_reload(struct threads *threads, const struct reload *reload);
+void threads_reload(struct threads *threads, const struct settings *settings);
 
 /* After THREADS_SIGNAL. Returns 1: some still run; 0: all have ended well; -errno: one has failed,
  * the others may still run: the process must end. */

@@ -108,8 +108,7 @@ static int pin(struct fetch *fetch)
     if (!location_is_segment(fetch->location))
         return wal_pin_file(fetcher->wal, location_file(fetch->location));
     fetch->pin.done = pinned;
-    struct segment *segment =
-        segments_find(fetcher->segments, location_file(fetch->location));
+    struct segment *segment = segments_find(fetcher->segments, location_file(fetch->location));
     return segment_pin(fetcher->segments, segment, &fetch->pin);
 }
 
@@ -133,8 +132,8 @@ static const uint8_t *peek(const struct fetch *fetch)
 static int plan_read(struct fetch *fetch, uint64_t read_size)
 {
     bool in_segment = location_is_segment(fetch->location);
-    uint64_t offset = in_segment ? location_offset(fetch->location)
-                                 : location_offset(fetch->location);
+    uint64_t offset =
+        in_segment ? location_offset(fetch->location) : location_offset(fetch->location);
     uint64_t begin = round_down(offset, DISK_BLOCK_SIZE);
     uint64_t end = round_up(offset + read_size, DISK_BLOCK_SIZE);
     if (!in_segment)
@@ -173,15 +172,15 @@ int fetch_keep(struct fetch *fetch)
 {
     if (!fetch->in_memory)
         return 0;
-    struct slice key = fetch->record.key;
-    struct slice value = fetch->record.value;
-    if (take_large(fetch, round_up((uint64_t)key.size + value.size, DISK_BLOCK_SIZE)) < 0)
+    struct record *record = &fetch->record;
+    /* They lie one behind the other in the record, too. */
+    uint64_t size = record_size(record) - RECORD_HEADER_SIZE;
+    if (take_large(fetch, round_up(size, DISK_BLOCK_SIZE)) < 0)
         return -ENOMEM;
-    memcpy(fetch->large, key.data, key.size);
-    if (value.size > 0)
-        memcpy(fetch->large + key.size, value.data, value.size);
-    fetch->record.key.data = fetch->large;
-    fetch->record.value.data = fetch->large + key.size;
+    memcpy(fetch->large, record->attributes.data, size);
+    record->attributes.data = fetch->large;
+    record->key.data = record->attributes.data + record->attributes.size;
+    record->value.data = record->key.data + record->key.size;
     fetch->in_memory = false;
     return 0;
 }

@@ -35,17 +35,21 @@ static void show(struct lookup *lookup, const struct record *record, struct slic
     bool tombstone = record->flags & RECORD_TOMBSTONE;
     struct cache_entry *entry = NULL;
     if (is_newest(store, lookup) &&
-        cache_find(store->cache, lookup->place.hash, record->key) == NULL)
-        entry = cache_put(store->cache, lookup->place.hash, record->key, value, tombstone,
+        cache_find(store->cache, lookup->place.keyed, record->key) == NULL)
+        entry = cache_put(store->cache, lookup->place.keyed, record->key, value, tombstone,
                           record->flags & RECORD_IN_VALUE_FILE, record->version, record->position);
     *ret_value = (struct store_value){
-        .data = value.data, .size = value.size, .gate = wal_gate(store->wal, record->position)};
+        .data = value.data,
+        .size = value.size,
+        .version = record->version,
+        .gate = wal_gate(store->wal, record->position),
+    };
     if (entry != NULL && !tombstone) {
         ret_value->data = cache_entry_value(entry).data;
         ret_value->entry = entry;
     }
-    store_show_file(&lookup->place, lookup->key.slice, record->version,
-                    record->flags & RECORD_IN_VALUE_FILE, ret_value);
+    if (record->flags & RECORD_IN_VALUE_FILE)
+        store_show_file(lookup->place.key_hash, lookup->key.slice, value, ret_value);
 }
 
 static void decode_finished(struct decode_job *job, int result, uint8_t *data, size_t size)
@@ -133,7 +137,7 @@ static enum store_status go_on(struct lookup *lookup, struct store_value *ret_va
         return STORE_BUSY;
     lookup->candidate = 0;
     struct cache_entry *entry =
-        cache_find(lookup->store->cache, lookup->place.hash, lookup->key.slice);
+        cache_find(lookup->store->cache, lookup->place.keyed, lookup->key.slice);
     return entry != NULL ? store_show_entry(lookup->store, entry, ret_value)
                          : walk(lookup, ret_value);
 }

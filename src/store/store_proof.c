@@ -55,41 +55,43 @@ static void record_spared(struct store *store, const struct index_entry *old)
         wal_record_spared(store->wal, old->location);
 }
 
-static void remove_candidate(struct proof *proof)
+/* `record`: the candidate's, or NULL: it cannot be read. */
+static void remove_candidate(struct proof *proof, const struct record *record)
 {
     struct store *store = proof->store;
     struct index_entry old;
     if (index_remove(store->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) < 0)
         return;
-    struct key_place place = store_place(store, proof->key.slice);
-    uint64_t mark = doomed_mark(store->doomed, proof->key.slice, old.version, old.tombstone);
+    struct slice key = proof->key.slice;
+    uint64_t mark = doomed_mark(store->doomed, key, old.version, old.tombstone);
     if (doomed_remove(store->doomed, mark))
         record_spared(store, &old);
-    store_record_dead(store, &place, &old, proof->killer_position);
+    struct value_file_name file;
+    if (record != NULL)
+        file = value_file_named(hash_key(key.data, key.size), record->value);
+    store_record_dead(store, &old, record != NULL ? &file : NULL, proof->killer_position);
     proof->removed_count++;
 }
 
-/* The index knows the lower bits of a hash. */
-#define HASH_MASK ((1ull << 56) - 1)
-
-/* What was read is damaged, but still spells another key of the same keyed hash. */
+/* What was read is damaged, but still spells another key of the same hash. */
 static bool spells_other_key(const struct proof *proof)
 {
     const struct fetch *fetch = &proof->fetch;
     const uint8_t *data = (fetch->large != NULL ? fetch->large : fetch->buffer) + fetch->skip;
     uint64_t size = fetch->read_size - fetch->skip;
-    if (size < RECORD_HEADER_SIZE || RECORD_HEADER_SIZE + (uint64_t)load_u16(data + 8) > size)
+    if (size < RECORD_HEADER_SIZE)
         return false;
-    struct slice key = {data + RECORD_HEADER_SIZE, load_u16(data + 8)};
-    uint64_t hash = hash_keyed(proof->store->superblock.now.secret, key.data, key.size);
-    return ((hash ^ proof->place.hash) & HASH_MASK) == 0 && !slice_equal(key, proof->key.slice);
+    struct slice key = record_told_key(data);
+    return (uint64_t)(key.data - data) + key.size <= size &&
+           store_place(proof->store, key).hash == proof->place.hash &&
+           !slice_equal(key, proof->key.slice);
 }
 
 /* The current candidate cannot be read. The write that came after it may have left a mark. Without
  * one, what is damaged on the disk is taken for an older write of the key, which partition and
- * keyed hash say, 64 bits under a secret: nobody needs it any more, and kept, it would keep its
- * segment in quarantine for ever. */
+ * hash say, 64 bits of which 52 are under a secret: nobody needs it any more, and kept, it would
+ * keep its segment in quarantine for ever. */
 static bool judge_unreadable(struct proof *proof, int error)
 {
     if (!proof->key_known)
@@ -98,7 +100,7 @@ static bool judge_unreadable(struct proof *proof, int error)
     const struct index_entry *candidate = &proof->candidates[proof->candidate];
     uint64_t mark = doomed_mark(doomed, proof->key.slice, candidate->version, candidate->tombstone);
     if (doomed_has(doomed, mark) || (error == -EBADMSG && !spells_other_key(proof)))
-        remove_candidate(proof);
+        remove_candidate(proof, NULL);
     return true;
 }
 
@@ -112,7 +114,7 @@ static bool judge(struct proof *proof)
         return kept_key_set(&proof->key, record->key) == 0;
     }
     if (slice_equal(record->key, proof->key.slice))
-        remove_candidate(proof);
+        remove_candidate(proof, record);
     return true;
 }
 

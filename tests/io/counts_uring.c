@@ -1,5 +1,5 @@
 /* What the real world counts of itself. */
-#include "support.h"
+#include "tests/support/support.h"
 
 #define READS 6000 /* more than the completion queue holds */
 

@@ -1,7 +1,7 @@
 /* What the real world says when it cannot open, or not with all that was asked: the settings and
  * limits are set for real, in the process of each test. */
 #include "io/io_uring.h"
-#include "support.h"
+#include "tests/support/support.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>

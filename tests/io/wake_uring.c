@@ -1,5 +1,5 @@
 /* The real world's sleep: who ends it, and that it costs nothing. */
-#include "support.h"
+#include "tests/support/support.h"
 
 #include <pthread.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 #include "keys.h"
 
-#include "../support/colliding_keys.h"
+#include "tests/support/colliding_keys.h"
 #include "base/assert.h"
 #include "base/hash.h"
 #include "base/units.h"

@@ -34,7 +34,7 @@ static void choose_target(struct run *run)
         .value_size_max = (uint32_t)(happens(run, 85) ? 64 * KIB : 2 * MIB),
         .value_file_min = value_file_mins[below(run, 4)],
         .stream_buffers = stream_buffers[below(run, 4)],
-        .segment_size_more = below(run, 4) * 64 * KIB,
+        .log_file_size_more = below(run, 4) * 64 * KIB,
         .connections_max = 2 * RUN_CLIENTS_MAX,
     };
 }

@@ -32,7 +32,7 @@ static void fill_disk(struct run *run)
     uint64_t free_size = 0;
     uint64_t total_size = 0;
     (void)io_disk_space(run->target.io, "/data", &free_size, &total_size);
-    uint64_t more = prng_below(&run->prng, 2 * run->target.config.segment_size);
+    uint64_t more = prng_below(&run->prng, 2 * run->target.config.log_file_size);
     sim_disk_options(run->target.disk)->capacity = total_size - free_size + more;
 }
 
@@ -279,7 +279,7 @@ void run_seed(uint64_t seed, bool is_verbose, bool is_traced, struct run_result 
             " with %" PRIu32 " buffers",
             plan->shards_usual, plan->shards_max, (int)plan->target.durability, (int)plan->trouble,
             plan->rounds, plan->client_count, run.workload.keys.count,
-            plan->target.cache_size / KIB, run.target.config.segment_size / KIB,
+            plan->target.cache_size / KIB, run.target.config.log_file_size / KIB,
             run.workload.value_size_max, plan->target.value_file_min, plan->target.stream_buffers);
     play(&run);
     *ret_result = (struct run_result){

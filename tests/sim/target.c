@@ -1,14 +1,14 @@
 #include "target.h"
 
-#include "node/server.h"
+#include "node/loop.h"
 
 #include <stddef.h>
 #include <string.h>
 
-/* A log segment holds at least one record of the greatest size, which has this much around a value
+/* A log file holds at least one record of the greatest size, which has this much around a value
  * that lies in no value file, and an ordinary buffer of the log. */
 #define RECORD_EXTRA (128 * KIB)
-#define SEGMENT_SIZE_MIN (320 * KIB)
+#define LOG_FILE_SIZE_MIN (320 * KIB)
 
 /* Shards take turns: while one sleeps, the others' mail waits. */
 #define SLEEP_MAX_NS (100 * NS_PER_US)
@@ -31,10 +31,10 @@ void target_init(struct target *target, struct sim *sim, const struct target_opt
     target->config.compact_min = options->compact_min;
     target->config.mover_window = options->mover_window;
     target->config.checkpoint_min = options->checkpoint_min;
-    uint64_t segment_size = options->value_file_min + RECORD_EXTRA;
-    target->config.mover_stage = options->has_small_stage ? segment_size : 0;
-    segment_size = max_u64(segment_size, SEGMENT_SIZE_MIN) + options->segment_size_more;
-    target->config.segment_size = round_up(segment_size, DISK_BLOCK_SIZE);
+    uint64_t log_file_size = options->value_file_min + RECORD_EXTRA;
+    target->config.mover_stage = options->has_small_stage ? log_file_size : 0;
+    log_file_size = max_u64(log_file_size, LOG_FILE_SIZE_MIN) + options->log_file_size_more;
+    target->config.log_file_size = round_up(log_file_size, DISK_BLOCK_SIZE);
 }
 
 uint32_t target_value_size_max(const struct target *target)
@@ -46,7 +46,7 @@ void target_start(struct target *target, uint32_t shard_count, int64_t clock_ms)
 {
     struct io_options options;
     target->config.shard_count = shard_count;
-    server_io_options(&target->config, shard_count, &options);
+    loop_io_options(&target->config, shard_count, &options);
     for (uint32_t i = 0; i < shard_count; i++) {
         sim_host_open(target->sim, target->disk, &options, &target->shards[i].io);
         sim_host_jump(target->shards[i].io, clock_ms);
@@ -86,7 +86,7 @@ static int create_all(struct target *target)
     int result = 0;
     for (uint32_t i = 0; result == 0 && i < target->config.shard_count; i++) {
         struct target_shard *shard = &target->shards[i];
-        result = server_create(shard->io, target->node, i, &shard->server);
+        result = loop_create(shard->io, target->node, i, &shard->server);
     }
     return result;
 }
@@ -96,9 +96,9 @@ static int listen_all(struct target *target)
     int result = 0;
     uint16_t port = target->config.port;
     for (uint32_t i = 0; result == 0 && i < target->config.shard_count; i++) {
-        int descriptors[SERVER_LISTENERS_MAX];
-        result = server_listen(target->shards[i].server, port, descriptors);
-        port = server_port(target->shards[0].server);
+        int descriptors[LISTENERS_MAX];
+        result = loop_listen(target->shards[i].server, port, descriptors);
+        port = loop_port(target->shards[0].server);
     }
     return result;
 }
@@ -108,13 +108,13 @@ int target_open(struct target *target)
     int result =
         node_open(&target->config, &target->log, target->config.shard_count, &target->node);
     if (result == 0)
-        result = server_prepare(target->shards[0].io, target->node);
+        result = loop_prepare(target->shards[0].io, target->node);
     if (result == 0)
         result = create_all(target);
     if (result == 0)
         result = listen_all(target);
     for (uint32_t i = 0; result == 0 && i < target->config.shard_count; i++)
-        server_begin(target->shards[i].server, NULL);
+        loop_begin(target->shards[i].server, NULL);
     die_together(target);
     return result;
 }
@@ -126,7 +126,7 @@ int target_pass(struct target *target)
     bool are_drained = true;
     for (uint32_t i = 0; i < target->config.shard_count; i++) {
         struct target_shard *shard = &target->shards[i];
-        int result = shard->is_drained ? 1 : server_pass(shard->server);
+        int result = shard->is_drained ? 1 : loop_pass(shard->server);
         shard->is_drained = result == 1;
         are_drained = are_drained && shard->is_drained;
         die_together(target);
@@ -139,12 +139,12 @@ int target_pass(struct target *target)
 void target_drain(struct target *target)
 {
     for (uint32_t i = 0; i < target->config.shard_count; i++)
-        server_drain(target->shards[i].server);
+        loop_drain(target->shards[i].server);
 }
 
 uint16_t target_port(const struct target *target)
 {
-    return server_port(target->shards[0].server);
+    return loop_port(target->shards[0].server);
 }
 
 void target_close(struct target *target)
@@ -155,7 +155,7 @@ void target_close(struct target *target)
     for (uint32_t i = 0; i < target->config.shard_count; i++)
         io_close(target->shards[i].io);
     for (uint32_t i = 0; i < target->config.shard_count; i++)
-        server_close(target->shards[i].server);
+        loop_close(target->shards[i].server);
     memset(target->shards, 0, sizeof target->shards);
     node_close(target->node);
     target->node = NULL;

@@ -10,12 +10,12 @@
 #define TARGET_SHARDS_MAX 5u
 
 struct node;
-struct server;
+struct loop;
 
 /* A process's shards are hosts of one machine, which run in turn and die together. */
 struct target_shard {
     struct io *io;
-    struct server *server; /* NULL: it has not started */
+    struct loop *server; /* NULL: it has not started */
     bool is_drained;
 };
 
@@ -36,12 +36,12 @@ struct target_options {
     uint32_t value_size_max;
     uint32_t value_file_min;
     uint32_t stream_buffers;
-    uint64_t segment_size_more; /* beyond the least that takes such values */
-    uint64_t log_keep_bytes;    /* of sealed log, before it is moved to segments */
-    uint64_t compact_min;       /* dead bytes of segments that are worth a job */
-    uint32_t mover_window;      /* bytes that the mover reads at once */
-    bool has_small_stage;       /* the mover takes little into memory at once */
-    uint64_t checkpoint_min;    /* moved records that are worth an index checkpoint */
+    uint64_t log_file_size_more; /* beyond the least that takes such values */
+    uint64_t log_keep_bytes;     /* of sealed log, before it is moved to segments */
+    uint64_t compact_min;        /* dead bytes of segments that are worth a job */
+    uint32_t mover_window;       /* bytes that the mover reads at once */
+    bool has_small_stage;        /* the mover takes little into memory at once */
+    uint64_t checkpoint_min;     /* moved records that are worth an index checkpoint */
     uint32_t connections_max;
 };
 

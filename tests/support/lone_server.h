@@ -3,32 +3,32 @@
 #ifndef TESTS_SUPPORT_LONE_SERVER_H
 #define TESTS_SUPPORT_LONE_SERVER_H
 
-#include "node/server.h"
+#include "node/loop.h"
 
 struct lone_server {
     struct node *node;
-    struct server *server;
+    struct loop *server;
 };
 
 /* `config` and `log` outlive it. Returns 0 or -errno. */
 static inline int lone_server_open(struct lone_server *lone, struct io *io,
                                    const struct config *config, const struct log *log)
 {
-    int descriptors[SERVER_LISTENERS_MAX];
+    int descriptors[LISTENERS_MAX];
     int result = node_open(config, log, 1, &lone->node);
     if (result == 0)
-        result = server_create(io, lone->node, 0, &lone->server);
+        result = loop_create(io, lone->node, 0, &lone->server);
     if (result == 0)
-        result = server_listen(lone->server, config->port, descriptors);
+        result = loop_listen(lone->server, config->port, descriptors);
     if (result == 0)
-        server_begin(lone->server, NULL);
+        loop_begin(lone->server, NULL);
     return result;
 }
 
 /* After the world was closed. */
 static inline void lone_server_close(struct lone_server *lone)
 {
-    server_close(lone->server);
+    loop_close(lone->server);
     node_close(lone->node);
 }
 

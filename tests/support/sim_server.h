@@ -11,7 +11,7 @@ struct sim_server {
     struct sim *sim;
     struct io *io;
     struct lone_server lone;
-    struct server *server; /* its */
+    struct loop *server; /* its */
     struct config config;
     struct log log;
 };
@@ -38,7 +38,7 @@ static inline void sim_server_init(struct sim_server *server, uint64_t seed)
 static inline void sim_server_open(struct sim_server *server)
 {
     struct io_options options;
-    server_io_options(&server->config, 1, &options);
+    loop_io_options(&server->config, 1, &options);
     sim_host_open(server->sim, sim_disk_create(server->sim), &options, &server->io);
     int result = lone_server_open(&server->lone, server->io, &server->config, &server->log);
     assert(result == 0);
@@ -47,7 +47,7 @@ static inline void sim_server_open(struct sim_server *server)
 
 static inline void sim_server_pass(struct sim_server *server)
 {
-    int result = server_pass(server->server);
+    int result = loop_pass(server->server);
     assert(result == 0);
 }
 

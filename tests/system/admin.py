@@ -15,7 +15,7 @@ import time
 
 import harness
 from harness import KIB, MIB, OK, Server, delete, set_, test, zstd_frame
-from images import BLOCK, copy, shrink_segments
+from images import BLOCK, copy, shrink_log_files
 from lifecycle import crc32c
 from mutation import settle
 
@@ -36,7 +36,7 @@ class Image:
         self.data = directory / "data"
         server = Server(options.binary, self.data, ("-cache", "32", "-shards", "1"))
         assert server.terminate() == 0
-        shrink_segments(self.data, SEGMENT_SIZE)
+        shrink_log_files(self.data, SEGMENT_SIZE)
         for session in (self.write_many, self.write_kinds):
             server.start()
             with server.client(timeout=60) as client:
@@ -83,9 +83,9 @@ IMAGES = {}
 
 
 def take_image(context):
-    """A copy of the image, which is made once."""
+    """A copy of the image, which is made once in each process."""
     if "image" not in IMAGES:
-        directory = harness.ROOT / "build" / "system" / "admin.image"
+        directory = harness.ROOT / "build" / "system" / f"admin.image.{os.getpid()}"
         IMAGES["image"] = Image(context.options, directory)
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
     copy(IMAGES["image"].data, context.directory / "data")
@@ -470,7 +470,7 @@ def an_older_log_and_an_older_manifest_are_damage(context):
     data, old, spare = (server.directory, *(context.directory / name for name in ("old", "spare")))
     assert server.terminate() == 0
     shutil.copy(data / "manifest-0", old)
-    shrink_segments(data, SEGMENT_SIZE)
+    shrink_log_files(data, SEGMENT_SIZE)
     server.start()
     chance = random.Random(5)
     with server.client(timeout=60) as client:
@@ -593,7 +593,8 @@ def other_formats_and_other_directories_are_refused(context):
         line["file"] for line in dump(context, data) if line["file"].startswith("log/"))
     # name, change of a block, what is said
     for name, changes, said in (
-            ("superblock", {12: struct.pack("<I", 2)}, "format version 2"),
+            ("superblock", {12: struct.pack("<I", 1)}, "format version 1"),
+            ("superblock", {12: struct.pack("<I", 3)}, "format version 3"),
             ("superblock", {72: struct.pack("<I", 1 << 20)}, "something in it that is newer"),
             (segment, {12: struct.pack("<H", 2)}, "has format 2"),
             (segment, {16: struct.pack("<Q", 12345)}, "another data directory"),

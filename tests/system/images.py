@@ -50,16 +50,17 @@ def blocks_of(path):
     return blocks
 
 
-def shrink_segments(directory, segment_size):
-    """Of a directory without a write in it: the next start makes segments of that size, so that a few
+def shrink_log_files(directory, log_file_size):
+    """Of a directory without a write in it: the next start makes log files of that size, so that a few
     megabytes fill many (docs/superblock.md), and as many shards as it wants. Returns the superblock
     as it was, of one shard."""
     path = directory / "superblock"
     before, after = (bytearray(path.read_bytes()) for _ in range(2))
     for place in range(0, len(after), BLOCK):
-        struct.pack_into("<Q", after, place + 56, segment_size)
+        struct.pack_into("<Q", after, place + 56, log_file_size)
         for image in (before, after):
-            image[place + 272:place + 340] = bytes(68)  # what it says of logs, manifests and shards
+            image[place + 272:place + 352] = bytes(80)  # what it says of logs, manifests and shards
+            struct.pack_into("<I", image, place + 312, 1)
             struct.pack_into("<I", image, place + 8, crc32c(image[place + 12:place + BLOCK]))
     for entry in directory.iterdir():
         if entry.is_dir():

@@ -283,14 +283,17 @@ def a_directory_of_another_format_version_is_refused(context):
     assert server.terminate() == 0
     path = server.directory / "superblock"
     whole = path.read_bytes()
-    later = bytearray(whole)
-    for copy in range(0, len(later), 4096):  # crc32c at 8 of what follows it, the format at 12
-        struct.pack_into("<I", later, copy + 12, 7)
-        struct.pack_into("<I", later, copy + 8, crc32c(later[copy + 12:copy + 4096]))
-    path.write_bytes(later)
-    code, output = context.run("-port", "0", "-data", str(server.directory))
-    assert code > 0 and re.search(r"\b7\b", output) and re.search(r"\b1\b", output), (code, output)
-    assert path.read_bytes() == later, "it was touched"
+    for version in (1, 7):
+        other = bytearray(whole)
+        for copy in range(0, len(other), 4096):  # crc32c at 8 of what follows it, the format at 12
+            struct.pack_into("<I", other, copy + 12, version)
+            struct.pack_into("<I", other, copy + 8, crc32c(other[copy + 12:copy + 4096]))
+        path.write_bytes(other)
+        code, output = context.run("-port", "0", "-data", str(server.directory))
+        assert code > 0 and f"has format version {version}, this release wants version 2" in output, (
+            code, output)
+        assert "use the release that wrote it, or give -data an empty" in output, output
+        assert path.read_bytes() == other, "it was touched"
     path.write_bytes(whole)
     server.start()
     server.assert_serves()

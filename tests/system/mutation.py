@@ -18,7 +18,7 @@ import time
 from disks import noise
 from harness import (
     ERROR, KIB, NOT_FOUND, OK, Server, delete, get, hello, set_, test)
-from images import BLOCK, Image, Mutation, copy, shrink_segments
+from images import BLOCK, Image, Mutation, copy, shrink_log_files
 
 CORRUPT = 0x07
 FLAGS = ("-cache", "1", "-connections", "100", "-shards")
@@ -136,7 +136,7 @@ def format_small(context, directory):
     """With small segments, when this server's log can hold its largest record in one."""
     server = context.server(*FLAGS, context.shards, directory=directory)
     assert server.terminate() == 0
-    before = shrink_segments(directory, SEGMENT_SIZE)
+    before = shrink_log_files(directory, SEGMENT_SIZE)
     server.start(wait=False)
     try:
         server.wait_ready()

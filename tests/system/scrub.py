@@ -9,7 +9,7 @@ from admin import check
 from disks import noise
 from harness import (HELLO_NAME, KIB, MIB, OK, OK_FRAME, Server, converse, get, health, hello, set_,
                      test)
-from images import shrink_segments
+from images import shrink_log_files
 from mutation import settle
 
 CORRUPT = 0x07
@@ -121,7 +121,7 @@ def what_the_directory_is_lost_without_is_written_anew(context):
     server = context.server("-scrub", "1000", "-cache", "8", "-shards", "1")
     data = server.directory
     assert server.terminate() == 0
-    shrink_segments(data, 2 * MIB)
+    shrink_log_files(data, 2 * MIB)
     server.start()
     keys = [b"key %d" % number for number in range(60000)]
     with server.client(timeout=60) as client:

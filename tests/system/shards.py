@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+import shutil
 import socket
 import threading
 import time
@@ -156,6 +157,39 @@ def who_asks_before_all_shards_have_begun_is_told_of_all(context):
         assert [told["status"] for told in answers] == ["healthy"] * len(askers), server.log()
         assert all(told["log_segments"] >= 4 for told in answers), answers
         server.kill()
+
+
+def contents(directory):
+    return {path.relative_to(directory): path.read_bytes()
+            for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+@test(seconds=120)
+def an_older_copy_of_one_shard_is_refused(context):
+    data = context.directory / "data"
+    server = context.server("-shards", "3", directory=data)
+    with server.client() as client:
+        fill(client, 60)
+    assert server.terminate() == 0
+    old, own = context.directory / "old", context.directory / "own"
+    shutil.copytree(data / "shard-1", old)
+    server.start()
+    with server.client() as client:
+        model = fill(client, 60, start=60)
+    assert server.terminate() == 0
+    (data / "shard-1").rename(own)
+    shutil.copytree(old, data / "shard-1")
+    before = contents(data)
+    for count in ("3", "1"):
+        code, output = context.run("-port", "0", "-data", str(data), "-shards", count)
+        assert code > 0 and "shard 1 is an older copy" in output, (code, output)
+        assert "has start number 2, that of shard 0 has 4" in output, output
+        assert contents(data) == before, "it was touched"
+    shutil.rmtree(data / "shard-1")
+    own.rename(data / "shard-1")
+    server.start()
+    with server.client() as client:
+        expect(client, model)
 
 
 @test(seconds=240)

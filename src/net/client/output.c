@@ -1,11 +1,38 @@
+/* The queue of blocks: appended to, filled, gathered into a send, and given back. */
 #include "net/client/output.h"
 
+#include "net/client/limits.h"
+
 #include "base/assert.h"
-#include "node/config.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+int output_shared_open(struct output_shared *shared, uint32_t count, uint32_t reserve,
+                       uint64_t memory_bytes_max)
+{
+    assert(reserve <= count);
+    int result = pool_init(&shared->blocks, OUTPUT_BLOCK_SIZE, count);
+    if (result < 0)
+        return result;
+    pool_prefer_huge(&shared->blocks);
+    shared->reserve = reserve;
+    shared->memory_bytes_max = memory_bytes_max;
+    return 0;
+}
+
+void output_shared_close(struct output_shared *shared)
+{
+    if (shared->blocks.base != NULL)
+        pool_deinit(&shared->blocks);
+    account_close(&shared->books);
+}
+
+uint64_t output_shared_memory(const struct output_shared *shared)
+{
+    return (uint64_t)shared->blocks.count_touched * OUTPUT_BLOCK_SIZE;
+}
 
 void output_init(struct output *output)
 {
@@ -15,7 +42,7 @@ void output_init(struct output *output)
 
 bool output_has_room(const struct output *output, struct output_shared *shared)
 {
-    if (output->bytes > CONFIG_OUTPUT_BYTES_MAX)
+    if (output->bytes > LIMITS_OUTPUT_BYTES_MAX)
         return false;
     if (output->block_count == 0)
         return shared->blocks.count_used < shared->blocks.count_max;
@@ -30,7 +57,7 @@ bool output_has_room(const struct output *output, struct output_shared *shared)
 
 bool output_has_memory(struct output_shared *shared)
 {
-    if (shared->memory_bytes < shared->memory_bytes_max)
+    if (!output_is_short_of_memory(shared))
         return true;
     shared->starved = true;
     return false;
@@ -78,7 +105,7 @@ static void release_external(struct output_shared *shared, struct output_block *
     if (block->entry != NULL)
         store_unpin(shared->store, block->entry);
     if (block->memory != NULL)
-        shared->memory_bytes -= block->external_size;
+        output_give_memory(shared, block->external_size);
     free(block->memory);
     block->entry = NULL;
     block->memory = NULL;
@@ -92,6 +119,7 @@ static void remove_block(struct output *output, struct output_shared *shared,
     list_remove(&block->node);
     assert(output->block_count > 0);
     output->block_count--;
+    assert(output->bytes >= (uint64_t)block->size + block->external_size); /* invariant 2 */
     output->bytes -= block->size + block->external_size;
     pool_put(&shared->blocks, block);
     shared->has_room = shared->has_room || shared->starved;
@@ -178,9 +206,9 @@ struct output_block *output_reserve(struct output *output, struct output_shared 
 
 void output_lend(struct output_block *block)
 {
-    uint32_t offset = block->form.dialect->room_offset;
-    block->waiter.room = block->bytes + offset;
-    block->waiter.room_size = sizeof block->bytes - offset;
+    uint32_t offset = block->form.dialect->value_offset;
+    block->waiter.lent = block->bytes + offset;
+    block->waiter.lent_size = sizeof block->bytes - offset;
 }
 
 bool output_is_first(const struct output *output, const struct output_block *block)
@@ -341,6 +369,17 @@ uint32_t output_gather(struct output *output, struct output_shared *shared)
     return count;
 }
 
+bool output_send(struct output *output, struct output_shared *shared, struct io *io, int socket,
+                 io_done *done)
+{
+    uint32_t count = output_gather(output, shared);
+    if (count == 0)
+        return false;
+    output->send.op.done = done;
+    io_send(io, &output->send, socket, count);
+    return true;
+}
+
 /* The whole of a piece went. Returns whether the block's last bytes went with it. */
 static bool end_piece(struct output *output, struct output_block *block)
 {
@@ -368,6 +407,7 @@ void output_sent(struct output *output, struct output_shared *shared)
     if (output->sending_count == 0)
         return;
     struct output_block *last = first_block(output);
+    assert(last->sending); /* invariant 1 */
     output->sending_count = 0;
     last->sending = false;
     last->external_sent += output->sending_part;
@@ -397,4 +437,11 @@ bool output_drop(struct output *output, struct output_shared *shared)
             remove_block(output, shared, block);
     }
     return list_is_empty(&output->blocks);
+}
+
+void output_free(struct output *output)
+{
+    struct list_node *node = list_first(&output->blocks);
+    for (; node != NULL; node = list_next(&output->blocks, node))
+        free(container_of(node, struct output_block, node)->memory);
 }

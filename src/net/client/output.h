@@ -7,10 +7,16 @@
  * A block leaves when it is not pending, everything before it has left, and its gate is durable.
  *
  *   head [sending][sending][ready][waits for its gate][pending][ready] tail <- appended here
- */
+ *
+ * Invariants:
+ *   1  the first sending_count blocks are sending, no other is
+ *   2  bytes is the sum of size + external_size over all blocks
+ *   3  shared->memory_bytes is the sum of external_size over all blocks with memory of their own,
+ *      and of what downloads that wait to be opened hold */
 #ifndef MINIVAULT_NET_OUTPUT_H
 #define MINIVAULT_NET_OUTPUT_H
 
+#include "base/assert.h"
 #include "base/list.h"
 #include "base/pool.h"
 #include "io/io.h"
@@ -41,7 +47,7 @@ struct output_stream {
 struct output_block {
     struct list_node node;
     struct shard_waiter waiter; /* of a pending reply */
-    void *owner;                /* the connection, for the waiter */
+    void *owner;                /* for the waiter: of whoever reserved the place */
     struct reply_form form;     /* of a reserved place */
     uint64_t gate;
     uint64_t pass; /* the loop pass that appended last */
@@ -55,7 +61,6 @@ struct output_block {
     uint32_t size;          /* of bytes; 0 once they were sent */
     bool pending;
     bool sending;
-    bool is_large; /* pending: the value may lie in a value file */
     alignas(64) uint8_t bytes[OUTPUT_BLOCK_SIZE - 256]; /* no cache line of it is one of ours */
 };
 
@@ -71,7 +76,7 @@ struct output_shared {
     uint64_t memory_bytes_max;
     struct account_books books;
     bool starved;  /* somebody found no block, or no memory */
-    bool has_room; /* and some came back since: for the server to see and clear */
+    bool has_room; /* and some came back since: for clients.c to see and clear */
 };
 
 struct output {
@@ -84,6 +89,37 @@ struct output {
     struct io_send send;
 };
 
+/* `count` blocks, of which `reserve` are for connections without one. Errors: -ENOMEM. */
+int output_shared_open(struct output_shared *shared, uint32_t count, uint32_t reserve,
+                       uint64_t memory_bytes_max);
+void output_shared_close(struct output_shared *shared);
+
+/* `store`: for pins and for what is durable. Before the first reply. */
+static inline void output_shared_begin(struct output_shared *shared, struct store *store)
+{
+    shared->store = store;
+}
+
+/* The loop's pass is over. */
+static inline void output_shared_end_pass(struct output_shared *shared)
+{
+    shared->pass++;
+}
+
+/* Whether somebody found no block, or no memory, and some came back since; it is tried again. */
+static inline bool output_shared_has_room(const struct output_shared *shared)
+{
+    return shared->has_room;
+}
+
+static inline void output_shared_retried(struct output_shared *shared)
+{
+    shared->has_room = false;
+}
+
+/* Bytes of the blocks. */
+uint64_t output_shared_memory(const struct output_shared *shared);
+
 void output_init(struct output *output);
 
 /* Whether another reply may be queued: the connection's own budget and its fair share of the pool
@@ -94,6 +130,23 @@ bool output_has_room(const struct output *output, struct output_shared *shared);
 /* Whether there is memory for a reply whose value may be in no cache. */
 bool output_has_memory(struct output_shared *shared);
 
+/* Memory of a reply's that is no block's. */
+static inline bool output_is_short_of_memory(const struct output_shared *shared)
+{
+    return shared->memory_bytes >= shared->memory_bytes_max;
+}
+
+static inline void output_take_memory(struct output_shared *shared, uint32_t size)
+{
+    shared->memory_bytes += size;
+}
+
+static inline void output_give_memory(struct output_shared *shared, uint32_t size)
+{
+    assert(shared->memory_bytes >= size); /* invariant 3 */
+    shared->memory_bytes -= size;
+}
+
 /* Queues a reply. output_has_room was true since the last one. Takes answer->memory. Errors:
  * -ENOMEM (memory for a large value that is in no cache; nothing was queued). */
 int output_answer(struct output *output, struct output_shared *shared, struct reply_form form,
@@ -103,12 +156,33 @@ int output_answer(struct output *output, struct output_shared *shared, struct re
 struct output_block *output_reserve(struct output *output, struct output_shared *shared,
                                     void *owner, struct reply_form form);
 
+/* The place's waiter, with another `done` unless that is NULL; the place and the owner of one. */
+static inline struct shard_waiter *output_waiter(struct output_block *block,
+                                                 shard_waiter_done *done)
+{
+    if (done != NULL)
+        block->waiter.done = done;
+    return &block->waiter;
+}
+
+static inline struct output_block *output_waiting(struct shard_waiter *waiter, void **ret_owner)
+{
+    struct output_block *block = container_of(waiter, struct output_block, waiter);
+    *ret_owner = block->owner;
+    return block;
+}
+
+static inline struct reply_form output_form(const struct output_block *block)
+{
+    return block->form;
+}
+
 /* Lends the rest of a reserved block to its waiter, where an answer's value is best put. */
 void output_lend(struct output_block *block);
 
 static inline bool output_is_lent(const struct output_block *block)
 {
-    return block->waiter.room != NULL;
+    return block->waiter.lent != NULL;
 }
 
 /* Fills a reserved place. Takes answer->memory. */
@@ -123,6 +197,29 @@ void output_fill_stream(struct output *output, struct output_shared *shared,
 void output_fill_head(struct output *output, struct output_shared *shared,
                       struct output_block *block, uint64_t gate, uint64_t size);
 
+/* A reserved place will never be filled; the stream of one that was is gone: no send is active, and
+ * the connection sends nothing any more. */
+static inline void output_forget(struct output_block *block)
+{
+    block->pending = false;
+    block->stream = NULL;
+    block->external = NULL;
+}
+
+/* A reserved place is filled in this form; `refusal`: as in struct account_request. */
+static inline void output_set_form(struct output_block *block, struct reply_form form,
+                                   uint8_t refusal)
+{
+    block->form = form;
+    block->account.refusal = refusal;
+}
+
+/* The request of a reply that is reserved has become whole only now. */
+static inline void output_whole(const struct output *output, struct output_block *block)
+{
+    account_whole(&block->account, &output->request);
+}
+
 /* Whether every reply before it is known, and none of them still comes in pieces. */
 bool output_is_first(const struct output *output, const struct output_block *block);
 
@@ -132,6 +229,16 @@ void output_unreserve(struct output *output, struct output_shared *shared,
 
 /* Whether anything could leave now. */
 bool output_may_send(const struct output *output, const struct output_shared *shared);
+
+/* Sends what may leave now. Returns whether that is anything; then output_sent follows `done`. */
+bool output_send(struct output *output, struct output_shared *shared, struct io *io, int socket,
+                 io_done *done);
+
+/* Its send. */
+static inline struct io_op *output_op(struct output *output)
+{
+    return &output->send.op;
+}
 
 /* Prepares output->send with what may leave now. Returns the count of slices, 0: nothing, or a send
  * is active. */
@@ -146,6 +253,9 @@ uint64_t output_gate(const struct output *output, const struct output_shared *sh
 /* Drops everything that is not being sent or pending. Streams are forgotten: no send is active, and
  * their owners closed them. Returns whether the queue is empty now. */
 bool output_drop(struct output *output, struct output_shared *shared);
+
+/* What blocks have of their own when the world and the store are gone. */
+void output_free(struct output *output);
 
 static inline bool output_is_empty(const struct output *output)
 {

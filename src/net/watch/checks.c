@@ -1,20 +1,21 @@
+/* The checks of readiness, and whether every shard is alive. */
 #include "net/watch/checks.h"
 
-#include "net/client/server_internal.h"
+#include "net/watch/watch.h"
 
 #include "base/assert.h"
 
 #include <stdio.h>
 
-/* A shard says each tick that its ring has turned; more is given for a busy machine. */
-#define LIVE_NS (4 * CONFIG_TICK_NS)
+/* A shard says each tick that its ring has made a pass; more is given for a busy machine. */
+#define LIVE_NS (4 * WATCH_TICK_NS)
 
-bool server_is_live(const struct server *server)
+bool watch_is_live(const struct watch *watch)
 {
-    uint64_t now_ns = io_now_ns(server->io);
-    for (uint32_t i = 0; i < server->shard.count; i++) {
-        uint64_t turned_ns = node_turned_ns(server->node, i);
-        if (i != server->shard.number && turned_ns + LIVE_NS < now_ns)
+    uint64_t now_ns = io_now_ns(watch->io);
+    for (uint32_t i = 0; i < watch->shard_count; i++) {
+        uint64_t passed_ns = metrics_read(&watch->shards[i]->values[METRICS_PASSED]);
+        if (i != watch->shard && passed_ns + LIVE_NS < now_ns)
             return false;
     }
     return true;
@@ -22,56 +23,47 @@ bool server_is_live(const struct server *server)
 
 /* ---- the checks: whether this one is all right ---- */
 
-static bool is_serving(const struct server *server, const struct node_report *report)
+static bool is_serving(const struct watch *watch)
 {
-    (void)server;
-    return !report->is_draining;
+    return watch_value(watch, METRICS_DRAINING) == 0;
 }
 
-static bool is_writing(const struct server *server, const struct node_report *report)
+static bool is_writing(const struct watch *watch)
 {
-    (void)server;
-    return report->failed == 0;
+    return watch_value(watch, METRICS_FAILED) == 0;
 }
 
-static bool is_live(const struct server *server, const struct node_report *report)
+static bool has_space(const struct watch *watch)
 {
-    (void)report;
-    return server_is_live(server);
-}
-
-static bool has_space(const struct server *server, const struct node_report *report)
-{
-    (void)server;
-    uint64_t needed = min_u64(CONFIG_READY_DISK_MIN, report->store.disk_total / 100);
-    return report->store.disk_free >= needed;
+    uint64_t needed = min_u64(CHECKS_DISK_MIN, watch_value(watch, METRICS_DISK_TOTAL) / 100);
+    return watch_value(watch, METRICS_DISK_FREE) >= needed;
 }
 
 static const struct check {
     const char *name;
-    bool (*is_good)(const struct server *server, const struct node_report *report);
+    bool (*is_good)(const struct watch *watch);
 } checks[] = {
     {"draining", is_serving},
     {"log", is_writing},
-    {"shards", is_live},
+    {"shards", watch_is_live},
     {"disk space", has_space},
 };
 
 #define CHECKS_COUNT (sizeof checks / sizeof checks[0])
 
-const char *checks_run(struct server *server, char *ret_text)
+const char *checks_run(struct watch *watch, char *ret_text)
 {
-    struct node_report report;
     const char *failing = NULL;
     size_t size = 0;
-    server_node_report(server, &report);
+    watch_publish(watch);
     for (size_t i = 0; i < CHECKS_COUNT; i++) {
-        bool is_good = checks[i].is_good(server, &report);
+        bool is_good = checks[i].is_good(watch);
         if (!is_good && failing == NULL)
             failing = checks[i].name;
         int written = snprintf(ret_text + size, CHECKS_TEXT_MAX - size, "%s%s %s",
                                i == 0 ? "" : ", ", checks[i].name, is_good ? "ok" : "failed");
-        assert(written > 0 && size + (size_t)written < CHECKS_TEXT_MAX);
+        assert(written > 0);
+        assert(size + (size_t)written < CHECKS_TEXT_MAX);
         size += (size_t)written;
     }
     return failing;

@@ -1,33 +1,7 @@
-/* Offsets of a copy (one 4 KiB block, the rest is 0):
- *
- *   offset  size  field
- *        0     8  magic "MINIVLT1"
- *        8     4  crc32c of bytes 12 to 4095
- *       12     4  format
- *       16     8  sequence
- *       24     8  directory id
- *       32     8  cluster id
- *       40     8  cluster epoch
- *       48     8  clock ceiling
- *       56     8  segment size
- *       64     8  damage accepted
- *       72     4  flags: 1 probed, 2 RWF_DSYNC, 4 clean
- *       76     4  writes in flight
- *       80   192  secret
- *      272     8  last position of the log; 0: unknown. This and the next four are as of the last
- *                 clean shutdown
- *      280     8  number of the log's newest segment
- *      288     8  salt of the manifest
- *      296     8  blocks of the manifest's groups
- *      304     8  edition of the manifest
- *
- * The format stands behind the checksum: a copy whose checksum holds and whose format is another
- * one is refused with both numbers, a later format must keep these first sixteen bytes. */
+/* The superblock's file: found, locked, formatted, read and written. */
 #include "store/catalog/superblock.h"
 
 #include "base/assert.h"
-#include "base/bytes.h"
-#include "base/checksum.h"
 #include "base/units.h"
 #include "store/disk/filesystem.h"
 
@@ -37,104 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAGIC "MINIVLT1"
-#define MAGIC_SIZE 8
 #define BLOCK ((uint32_t)DISK_BLOCK_SIZE)
 #define PATH_MAX_SIZE 4096
 #define LOCK_RETRY_NS (50 * NS_PER_MS)
-#define SEGMENT_SIZE_LIMIT (2 * GIB)
 
-enum superblock_flags { FLAG_PROBED = 1, FLAG_DSYNC = 2, FLAG_CLEAN = 4, FLAGS_KNOWN = 7 };
-
-#define FIELDS_SIZE 340 /* the rest of a copy is 0 */
-
-void superblock_encode(const struct superblock *superblock, uint8_t *block)
-{
-    uint32_t flags = (superblock->probed ? FLAG_PROBED : 0u) |
-                     (superblock->use_dsync ? FLAG_DSYNC : 0u) |
-                     (superblock->clean ? FLAG_CLEAN : 0u);
-    memset(block, 0, BLOCK);
-    memcpy(block, MAGIC, MAGIC_SIZE);
-    store_u32(block + 12, superblock->format);
-    store_u64(block + 16, superblock->sequence);
-    store_u64(block + 24, superblock->directory_id);
-    store_u64(block + 32, superblock->cluster_id);
-    store_u64(block + 40, superblock->cluster_epoch);
-    store_u64(block + 48, superblock->clock_ceiling);
-    store_u64(block + 56, superblock->segment_size);
-    store_u64(block + 64, superblock->damage_accepted);
-    store_u32(block + 72, flags);
-    store_u32(block + 76, superblock->writes_in_flight);
-    memcpy(block + 80, superblock->secret, HASH_SECRET_SIZE);
-    store_u64(block + 272, superblock->log_last);
-    store_u64(block + 280, superblock->log_number);
-    store_u64(block + 288, superblock->manifest_salt);
-    store_u64(block + 296, superblock->manifest_blocks);
-    store_u64(block + 304, superblock->manifest_edition);
-    store_u32(block + 312, superblock->shard_count);
-    store_u32(block + 316, superblock->shard);
-    store_u64(block + 320, superblock->log_base);
-    store_u64(block + 328, superblock->segment_base);
-    store_u32(block + 336, superblock->shards_before);
-    store_u32(block + 8, crc32c(block + 12, BLOCK - 12));
-}
-
-/* Whether this is of our format and says nothing that we do not know. */
-static bool is_known(const uint8_t *block)
-{
-    bool is_known = load_u32(block + 12) == SUPERBLOCK_FORMAT &&
-                    (load_u32(block + 72) & ~(uint32_t)FLAGS_KNOWN) == 0;
-    for (uint32_t i = FIELDS_SIZE; i < BLOCK; i++)
-        is_known = is_known && block[i] == 0;
-    return is_known;
-}
-
-int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
-{
-    if (memcmp(block, MAGIC, MAGIC_SIZE) != 0 ||
-        load_u32(block + 8) != crc32c(block + 12, BLOCK - 12))
-        return -EBADMSG;
-    struct superblock found = {
-        .format = load_u32(block + 12),
-        .sequence = load_u64(block + 16),
-        .directory_id = load_u64(block + 24),
-        .cluster_id = load_u64(block + 32),
-        .cluster_epoch = load_u64(block + 40),
-        .clock_ceiling = load_u64(block + 48),
-        .segment_size = load_u64(block + 56),
-        .damage_accepted = load_u64(block + 64),
-        .probed = load_u32(block + 72) & FLAG_PROBED,
-        .use_dsync = load_u32(block + 72) & FLAG_DSYNC,
-        .clean = load_u32(block + 72) & FLAG_CLEAN,
-        .writes_in_flight = (uint8_t)load_u32(block + 76),
-        .log_last = load_u64(block + 272),
-        .log_number = load_u64(block + 280),
-        .manifest_salt = load_u64(block + 288),
-        .manifest_blocks = load_u64(block + 296),
-        .manifest_edition = load_u64(block + 304),
-        .shard_count = load_u32(block + 312),
-        .shard = load_u32(block + 316),
-        .log_base = load_u64(block + 320),
-        .segment_base = load_u64(block + 328),
-        .shards_before = load_u32(block + 336),
-    };
-    memcpy(found.secret, block + 80, HASH_SECRET_SIZE);
-    if (!is_known(block)) {
-        *ret_superblock = found;
-        return -EPROTONOSUPPORT;
-    }
-    uint32_t writes_in_flight = load_u32(block + 76);
-    bool is_numbered = found.shard_count <= SUPERBLOCK_SHARDS_MAX &&
-                       found.shards_before <= SUPERBLOCK_SHARDS_MAX &&
-                       found.shard < superblock_shards(&found);
-    bool sound =
-        is_numbered && found.segment_size > 0 && found.segment_size % DISK_BLOCK_SIZE == 0 &&
-        found.segment_size <= SEGMENT_SIZE_LIMIT && writes_in_flight >= 1 && writes_in_flight <= 2;
-    if (!sound)
-        return -EBADMSG;
-    *ret_superblock = found;
-    return 0;
-}
+/* Of a disk, so many log files are what a shard's log may grow to (storage.md): of less than 4 MiB
+ * each they would not take a large record and the writes beside it, of more than 32 MiB a file
+ * waits longer for its last record to die. */
+#define LOG_FILES_OF_DISK 16u
+#define LOG_FILE_SIZE_MIN (4 * MIB)
+#define LOG_FILE_SIZE_MAX (32 * MIB)
 
 /* ---- small synchronous steps ---- */
 
@@ -152,23 +38,32 @@ static void parent_of(const char *path, char *ret_parent)
         slash[slash == ret_parent] = '\0';
 }
 
-static int write_block(struct superblock_file *file, uint64_t offset)
+void superblock_update_begin(struct superblock_file *file, struct io_op *op)
 {
-    struct io_op op = {0};
-    io_write(file->io, &op, file->handle, file->block, BLOCK, offset, IO_WRITE_DSYNC);
-    int result = io_wait(file->io, &op);
-    return result < 0 ? result : (result == (int)BLOCK ? 0 : -EIO);
+    assert(file->handle >= 0);
+    assert(superblock_origin_id(&file->now) != SUPERBLOCK_ORIGIN_NOBODY); /* invariant 3 */
+    file->now.sequence++;
+    superblock_encode(&file->now, file->block);
+    io_write(file->io, op, file->handle, file->block, BLOCK, file->now.sequence % 2 * BLOCK,
+             IO_WRITE_DSYNC);
+}
+
+int superblock_update_end(struct superblock_file *file, struct io_op *op)
+{
+    assert(file->now.sequence > 0); /* invariant 1 */
+    int result = io_wait(file->io, op);
+    if (result == (int)BLOCK)
+        return 0;
+    /* What failed may be torn now: the next update must not go to the other copy, the good one. */
+    file->now.sequence--;
+    return result < 0 ? result : -EIO;
 }
 
 int superblock_update(struct superblock_file *file)
 {
-    file->now.sequence++;
-    superblock_encode(&file->now, file->block);
-    int result = write_block(file, file->now.sequence % 2 * BLOCK);
-    /* What failed may be torn now: the next update must not go to the other copy, the good one. */
-    if (result < 0)
-        file->now.sequence--;
-    return result;
+    struct io_op op = {0};
+    superblock_update_begin(file, &op);
+    return superblock_update_end(file, &op);
 }
 
 int superblock_update_both(struct superblock_file *file)
@@ -256,16 +151,49 @@ static int write_new(struct superblock_file *file)
     return result < 0 ? result : 0;
 }
 
-static int format(struct superblock_file *file, uint64_t segment_size)
+uint64_t superblock_log_file_size(uint64_t disk_size, uint32_t shard_count)
+{
+    assert(shard_count > 0);
+    uint64_t size = round_down(disk_size / LOG_FILES_OF_DISK / shard_count, MIB);
+    return min_u64(max_u64(size, LOG_FILE_SIZE_MIN), LOG_FILE_SIZE_MAX);
+}
+
+uint64_t superblock_directory_id(uint64_t random)
+{
+    bool is_nobody = (random & SUPERBLOCK_ORIGIN_NOBODY) == SUPERBLOCK_ORIGIN_NOBODY;
+    return is_nobody ? random ^ 1 : random;
+}
+
+static uint64_t choose_log_file_size(struct io *io, const char *data_path, uint32_t shard_count)
+{
+    uint64_t free_size, total_size;
+    if (io_disk_space(io, data_path, &free_size, &total_size) < 0)
+        return LOG_FILE_SIZE_MAX;
+    return superblock_log_file_size(total_size, shard_count);
+}
+
+static int format(struct superblock_file *file, const char *data_path,
+                  const struct superblock_birth *birth)
 {
     struct superblock *now = &file->now;
+    uint64_t random;
     *now = (struct superblock){.format = SUPERBLOCK_FORMAT,
-                               .segment_size = segment_size,
+                               .log_file_size = birth->log_file_size,
+                               .shard_count = 1,
                                .writes_in_flight = 1,
                                .use_dsync = true,
                                .clean = true};
-    io_random(file->io, &now->directory_id, sizeof now->directory_id);
-    io_random(file->io, now->secret, sizeof now->secret);
+    if (birth->log_file_size == 0)
+        now->log_file_size = choose_log_file_size(file->io, data_path, birth->shard_count);
+    io_random(file->io, &random, sizeof random);
+    now->directory_id = superblock_directory_id(random);
+    if (birth->identity == NULL) {
+        io_random(file->io, now->secret, sizeof now->secret);
+    } else {
+        assert(birth->identity->cluster_id != 0);
+        now->cluster_id = birth->identity->cluster_id;
+        memcpy(now->secret, birth->identity->secret, sizeof now->secret);
+    }
     return write_new(file);
 }
 
@@ -335,13 +263,22 @@ static void log_load(const struct superblock_file *file, const struct log *log,
     else if (file->now.format != SUPERBLOCK_FORMAT)
         log_error(log,
                   "the data directory %s has format version %" PRIu32
-                  ", this program knows version %d: use the release that wrote it",
+                  ", this release wants version %d and converts no other: use the release that "
+                  "wrote it, or give -data an empty or new directory; nothing was changed",
                   data_path, file->now.format, SUPERBLOCK_FORMAT);
     else
         log_error(log,
-                  "the data directory %s has format version %d as this program, but uses something "
-                  "that this program does not know: use the release that wrote it",
+                  "the data directory %s has format version %d as this release, but uses something "
+                  "that this release does not know: use the release that wrote it; nothing was "
+                  "changed",
                   data_path, SUPERBLOCK_FORMAT);
+}
+
+int superblock_state_path(const char *data_path, uint32_t shard, char *ret_path, size_t size)
+{
+    int length = shard == 0 ? snprintf(ret_path, size, "%s", data_path)
+                            : snprintf(ret_path, size, "%s/shard-%" PRIu32, data_path, shard);
+    return length > 0 && (size_t)length < size ? 0 : -ENAMETOOLONG;
 }
 
 static int open_file(struct superblock_file *file, const struct log *log, const char *data_path,
@@ -360,7 +297,7 @@ static int open_file(struct superblock_file *file, const struct log *log, const 
 }
 
 static int load_or_format(struct superblock_file *file, const struct log *log,
-                          const char *data_path, uint64_t segment_size,
+                          const char *data_path, const struct superblock_birth *birth,
                           const struct listing *listing, bool *ret_formatted)
 {
     bool blank = false;
@@ -379,7 +316,7 @@ static int load_or_format(struct superblock_file *file, const struct log *log,
                   data_path, blank ? "empty" : "damaged in both copies");
         return result;
     }
-    result = format(file, segment_size);
+    result = format(file, data_path, birth);
     if (result < 0) {
         log_error(log, "cannot format the data directory %s: %s", data_path, strerror(-result));
         return result;
@@ -390,8 +327,8 @@ static int load_or_format(struct superblock_file *file, const struct log *log,
 }
 
 int superblock_open(struct io *io, const struct log *log, const char *data_path,
-                    uint64_t segment_size, uint64_t lock_wait_ns, struct superblock_file *ret_file,
-                    bool *ret_formatted)
+                    const struct superblock_birth *birth, uint64_t lock_wait_ns,
+                    struct superblock_file *ret_file, bool *ret_formatted)
 {
     struct listing listing;
     struct superblock_file file = {.io = io, .handle = -1};
@@ -405,7 +342,7 @@ int superblock_open(struct io *io, const struct log *log, const char *data_path,
     if (result == 0)
         result = take_lock(&file, log, data_path, lock_wait_ns);
     if (result == 0)
-        result = load_or_format(&file, log, data_path, segment_size, &listing, ret_formatted);
+        result = load_or_format(&file, log, data_path, birth, &listing, ret_formatted);
     if (result == 0)
         result = sync_names(&file, data_path);
     if (result < 0) {
@@ -430,18 +367,50 @@ static int load_shard(struct superblock_file *file, const struct log *log, const
     return result;
 }
 
-int superblock_open_shard(struct io *io, const struct log *log, const char *state_path,
-                          uint64_t lock_wait_ns, struct superblock_file *ret_file)
+/* The bases are those of the last conversion, the same for all shards: another one was there before
+ * it. */
+static bool is_of(const struct superblock *now, const struct superblock *node, uint32_t shard)
 {
+    return now->directory_id == node->directory_id && now->shard == shard &&
+           now->shard_count == node->shard_count && now->log_base == node->log_base &&
+           now->segment_base == node->segment_base && now->cluster_id == node->cluster_id &&
+           memcmp(now->secret, node->secret, HASH_SECRET_SIZE) == 0;
+}
+
+static int check_owner(const struct superblock *now, const struct superblock *node, uint32_t shard,
+                       const struct log *log, const char *state_path)
+{
+    if (is_of(now, node, shard))
+        return 0;
+    log_error(log,
+              "%s/superblock is that of shard %" PRIu32 " of %" PRIu32
+              " of the directory %016" PRIx64 " at some time, this is shard %" PRIu32 " of %" PRIu32
+              " of %016" PRIx64 ": put back the one that was here",
+              state_path, now->shard, now->shard_count, now->directory_id, shard, node->shard_count,
+              node->directory_id);
+    return -EXDEV;
+}
+
+int superblock_open_shard(struct io *io, const struct log *log, const char *data_path,
+                          const struct superblock *node, uint32_t shard, uint64_t lock_wait_ns,
+                          struct superblock_file *ret_file)
+{
+    assert(shard > 0 && shard < node->shard_count);
+    char state_path[PATH_MAX_SIZE];
     struct superblock_file file = {.io = io, .handle = -1};
+    int result = superblock_state_path(data_path, shard, state_path, sizeof state_path);
+    if (result < 0)
+        return result;
     file.block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
     if (file.block == NULL)
         return -ENOMEM;
-    int result = open_file(&file, log, state_path, 0);
+    result = open_file(&file, log, state_path, 0);
     if (result == 0)
         result = take_lock(&file, log, state_path, lock_wait_ns);
     if (result == 0)
         result = load_shard(&file, log, state_path);
+    if (result == 0)
+        result = check_owner(&file.now, node, shard, log, state_path);
     if (result < 0) {
         superblock_close(&file);
         return result;

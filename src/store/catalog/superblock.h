@@ -1,9 +1,17 @@
 /* The superblock: what a data directory is, in two alternating copies.
  *
- * DATA/superblock, 8 KiB, each copy one 4 KiB block: sequence and CRC32C inside; the valid copy
- * with the greater sequence counts; an update overwrites the other one (O_DIRECT, DSYNC), so that a
- * torn update leaves the old copy whole. It is also the lock against a second process: flock on
- * this file, held as long as the directory is open. */
+ * DATA/superblock has 8 KiB, each copy is one 4 KiB block with sequence and CRC32C. The valid copy
+ * with the greater sequence counts. An update overwrites the other one (O_DIRECT, DSYNC), so a torn
+ * update leaves the old copy whole. The file is also the lock against a second process: an flock on
+ * it is owned as long as the directory is open. Each further shard has a superblock of its own.
+ *
+ * Invariants:
+ *   (1) sequence modulo 2 names the copy that was written last; a failed write keeps the sequence
+ *   (2) directory id, cluster id, secret and log file size never change after formatting, and are
+ *       the same in all superblocks of a directory
+ *   (3) the low 24 bits of a directory id are never SUPERBLOCK_ORIGIN_NOBODY
+ *   (4) the start numbers of a directory's superblocks are at most one apart, and equal while a
+ *       store is open (superblock_start.c) */
 #ifndef MINIVAULT_STORE_SUPERBLOCK_H
 #define MINIVAULT_STORE_SUPERBLOCK_H
 
@@ -12,9 +20,13 @@
 #include "io/io.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-#define SUPERBLOCK_FORMAT 1
+#define SUPERBLOCK_FORMAT 2
+
+/* Low 24 bits of no directory's id: versions of nobody have this origin. */
+#define SUPERBLOCK_ORIGIN_NOBODY 0xFFFFFFu
 
 struct superblock {
     uint32_t format;
@@ -23,7 +35,7 @@ struct superblock {
     uint64_t cluster_id;   /* 0: none yet */
     uint64_t cluster_epoch;
     uint64_t clock_ceiling; /* written at a clean shutdown; the log's batches carry it meanwhile */
-    uint64_t segment_size;  /* of the log, for the life of the directory */
+    uint64_t log_file_size; /* bytes, for the life of the directory */
     uint64_t damage_accepted; /* log position: losses up to here were accepted by the operator
                                  (-accept-loss) */
     uint8_t secret[HASH_SECRET_SIZE];
@@ -34,23 +46,24 @@ struct superblock {
     /* As of the last clean shutdown, 0: unknown. The log never ends before it, so that is also true
      * when it was not shut down cleanly since. */
     uint64_t log_last;        /* position */
-    uint64_t log_number;      /* of its newest segment */
+    uint64_t log_number;      /* of its newest file */
     uint64_t manifest_salt;   /* which file */
     uint64_t manifest_blocks; /* of complete groups */
     uint64_t manifest_edition;
     /* Of a directory with several shards (store_directory.h). */
-    uint32_t shard_count;   /* 0: one */
+    uint32_t shard_count;
     uint32_t shard;         /* whose state this one tells; 0 in DATA/superblock */
     uint64_t log_base;      /* the shard's log begins above this position */
     uint64_t segment_base;  /* numbers of segments up to this were given by earlier shards */
     uint32_t shards_before; /* a conversion from so many is to be finished; 0: none */
+    uint64_t start_number;  /* grows by two with each start (superblock_start.c) */
 };
 
 #define SUPERBLOCK_SHARDS_MAX 256u
 
-static inline uint32_t superblock_shards(const struct superblock *superblock)
+static inline uint32_t superblock_origin_id(const struct superblock *superblock)
 {
-    return superblock->shard_count == 0 ? 1 : superblock->shard_count;
+    return (uint32_t)(superblock->directory_id & 0xFFFFFF);
 }
 
 struct superblock_file {
@@ -60,22 +73,54 @@ struct superblock_file {
     struct superblock now;
 };
 
+/* Whose directory it becomes: a cluster gives all of its directories one secret and one id. */
+struct superblock_identity {
+    uint64_t cluster_id; /* not 0 */
+    uint8_t secret[HASH_SECRET_SIZE];
+};
+
+/* How a directory is formatted. */
+struct superblock_birth {
+    uint64_t log_file_size; /* bytes; 0: superblock_log_file_size of its disk */
+    uint32_t shard_count;   /* that it is formatted for; DATA/superblock tells of one at first */
+    const struct superblock_identity *identity; /* NULL: no cluster, a secret is drawn */
+};
+
+/* Bytes of a log file on a disk of `disk_size` bytes that `shard_count` shards share: a 16th of a
+ * shard's part in whole MiB, from 4 to 32 MiB. */
+uint64_t superblock_log_file_size(uint64_t disk_size, uint32_t shard_count);
+
+/* A directory id from 64 random bits (invariant 3). */
+uint64_t superblock_directory_id(uint64_t random);
+
+/* The folder of a shard's state: DATA, or DATA/shard-<n>. Errors: -ENAMETOOLONG. */
+int superblock_state_path(const char *data_path, uint32_t shard, char *ret_path, size_t size);
+
 /* Opens and locks DATA/superblock, formatting an empty directory: DATA is created when absent (not
- * its parents); it is refused when it holds no superblock but other entries (except "lost+found").
- * A lock that is held is tried again for `lock_wait_ns` (a dying process's last writes), then
- * refused. *ret_formatted tells whether it was new: then the whole of it (file, directory entry,
- * DATA's own entry in its parent) is durable on return. `segment_size` is for formatting. Errors
+ * its parents); it is refused when it has no superblock but other entries (except "lost+found"). A
+ * lock that another process owns is tried again for `lock_wait_ns` (a dying process's last writes),
+ * then refused. *ret_formatted tells whether it was new: then the whole of it (file, directory
+ * entry, DATA's own entry in its parent) is durable on return. `birth` is for formatting. Errors
  * are logged, each with what to do: -EWOULDBLOCK (in use), -EPROTONOSUPPORT (another format
  * version), -EBADMSG (neither copy is valid), -ENOTEMPTY (not ours), -EACCES, -EROFS, -ENOSPC,
  * -EIO, ... */
 int superblock_open(struct io *io, const struct log *log, const char *data_path,
-                    uint64_t segment_size, uint64_t lock_wait_ns, struct superblock_file *ret_file,
-                    bool *ret_formatted);
+                    const struct superblock_birth *birth, uint64_t lock_wait_ns,
+                    struct superblock_file *ret_file, bool *ret_formatted);
 
-/* Opens and locks the superblock of one more shard, `state_path`/superblock: it is never formatted.
- * Errors are logged: -ENOENT, and those of superblock_open. */
-int superblock_open_shard(struct io *io, const struct log *log, const char *state_path,
-                          uint64_t lock_wait_ns, struct superblock_file *ret_file);
+/* Opens and locks the superblock of one more shard of the directory of `node`: it is never
+ * formatted. Errors are logged: -ENOENT, -EXDEV (it is another shard's, another directory's or of
+ * another time), and those of superblock_open. */
+int superblock_open_shard(struct io *io, const struct log *log, const char *data_path,
+                          const struct superblock *node, uint32_t shard, uint64_t lock_wait_ns,
+                          struct superblock_file *ret_file);
+
+/* superblock_start.c: counts a start in all superblocks of the directory, before any of its stores
+ * is opened. `node`: DATA/superblock, open. Synchronous; the others are open only meanwhile. When
+ * one of them is older than the others, nothing is changed. Errors are logged: -EXDEV (one is
+ * older), -ENOMEM, superblock_open_shard's, the device's. */
+int superblock_count_start(struct superblock_file *node, const struct log *log,
+                           const char *data_path, uint64_t lock_wait_ns);
 
 /* Makes `path`, a superblock whose both copies say `superblock`, and waits until it is durable; its
  * name is not. A file that is there is written over. Synchronous. Errors: the device's, -ENOMEM. */
@@ -83,6 +128,11 @@ int superblock_make(struct io *io, const char *path, const struct superblock *su
 
 /* Writes file->now into the older copy and waits until it is durable. Synchronous. */
 int superblock_update(struct superblock_file *file);
+
+/* The same in two halves, for several at once; `op` is zero at the begin. The end waits, and must
+ * follow. */
+void superblock_update_begin(struct superblock_file *file, struct io_op *op);
+int superblock_update_end(struct superblock_file *file, struct io_op *op);
 
 /* Into both, one after the other: afterwards neither says what was there before. */
 int superblock_update_both(struct superblock_file *file);

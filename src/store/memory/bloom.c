@@ -1,6 +1,7 @@
 #include "store/memory/bloom.h"
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/units.h"
 
 #include <errno.h>
@@ -11,7 +12,6 @@
 #define LINE_WORDS 8u
 #define KEYS_PER_LINE 56u
 #define LIMIT_MIN 64u
-#define HASH_BITS 56
 
 struct line {
     uint64_t words[LINE_WORDS];
@@ -67,11 +67,10 @@ static inline struct line *line_of(const struct filter *filter, uint64_t hash)
 }
 
 /* Six bits for each word, at the top: there the product depends on all bits of the hash, also on
- * those that did not choose the line. The hash's highest 8 bits, which the index does not know, are
- * shifted out. */
+ * those that did not choose the line. The bits above the index hash are shifted out. */
 static inline uint64_t line_bits(uint64_t hash)
 {
-    return (hash << (64 - HASH_BITS)) * 0x9E3779B97F4A7C15u >> 16;
+    return (hash << (64 - HASH_INDEX_BITS)) * 0x9E3779B97F4A7C15u >> 16;
 }
 
 /* Returns whether a bit is new. */

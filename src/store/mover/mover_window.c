@@ -1,9 +1,17 @@
-/* An input's bytes in memory: one part that is being taken apart, while the next one is on its way.
- * A batch or chunk that begins in the one and ends in the other is made whole by copying its begin
- * to where the other one starts. */
-#include "store/mover/mover_internal.h"
+/* The window onto an input: two parts of memory, of which one is taken apart while the other one
+ * is filled.
+ *
+ * Invariants:
+ * 1. A part's valid bytes lie within what was asked for, and that within MOVER_PART_SIZE.
+ * 2. The bytes before a part's own are at most MOVER_PART_SIZE, and lie in the file right before it.
+ * 3. A part is loaded only while none of its reads is on its way.
+ * 4. The part that is read ahead begins in the file where the present one ends.
+ * 5. Nothing is read behind the input's end. */
+#include "store/mover/mover_window.h"
 
-#include <inttypes.h>
+#include "base/assert.h"
+
+#include <errno.h>
 #include <string.h>
 
 /* A device that refuses this many reads of an input is not asked any further. */
@@ -32,18 +40,26 @@ static struct mover_part *other(struct mover_window *window)
     return &window->parts[1 - window->now];
 }
 
-void mover_window_init(struct mover_window *window, uint8_t *memory)
+void mover_window_init(struct mover_window *window, struct io *io, uint32_t ahead_size,
+                       uint8_t *memory, uint64_t *read_bytes)
 {
+    assert(ahead_size > 0);
+    assert(ahead_size <= MOVER_PART_SIZE); /* invariant 1 */
+    *window = (struct mover_window){
+        .io = io, .ahead_size = ahead_size, .read_bytes = read_bytes, .handle = -1};
     for (uint32_t i = 0; i < 2; i++)
         window->parts[i].data = memory + (2 * i + 1) * MOVER_PART_SIZE;
 }
 
-void mover_window_reset(struct mover_window *window)
+void mover_window_open(struct mover_window *window, int handle, uint64_t end)
 {
-    assert(!mover_window_is_active(window));
+    assert(!mover_window_is_active(window)); /* invariant 3 */
     for (uint32_t i = 0; i < 2; i++)
         window->parts[i] = (struct mover_part){.data = window->parts[i].data};
+    window->handle = handle;
+    window->end = end;
     window->failures = 0;
+    window->failure = 0;
     window->has_ended = false;
 }
 
@@ -53,26 +69,28 @@ static void piece_done(struct io_op *op, int32_t result)
 {
     struct mover_piece *piece = container_of(op, struct mover_piece, op);
     piece->result = result;
-    mover_read_came(piece->mover);
 }
 
-static void load(struct mover *mover, struct mover_part *part, uint64_t offset, uint64_t size)
+static void load(struct mover_window *window, struct mover_part *part, uint64_t offset,
+                 uint64_t size)
 {
+    assert(!is_on_its_way(part));         /* invariant 3 */
+    assert(size <= MOVER_PART_SIZE);      /* invariant 1 */
+    assert(offset + size <= window->end); /* invariant 5 */
     uint8_t *data = part->data;
     *part = (struct mover_part){.data = data, .offset = offset, .wanted = (uint32_t)size};
     for (uint64_t at = 0; at < size; at += MOVER_PIECE_SIZE) {
         struct mover_piece *piece = &part->pieces[part->piece_count++];
-        piece->mover = mover;
         piece->size = (uint32_t)min_u64(MOVER_PIECE_SIZE, size - at);
         piece->op.done = piece_done;
-        io_read(mover->io, &piece->op, mover->reader.input.handle, data + at, piece->size,
-                offset + at);
+        io_read(window->io, &piece->op, window->handle, data + at, piece->size, offset + at);
     }
 }
 
 /* What is there without a gap counts. */
-static void join(struct mover *mover, struct mover_part *part)
+static void join(struct mover_window *window, struct mover_part *part)
 {
+    assert(!is_on_its_way(part)); /* invariant 3 */
     part->is_joined = true;
     for (uint32_t i = 0; i < part->piece_count; i++) {
         const struct mover_piece *piece = &part->pieces[i];
@@ -80,46 +98,36 @@ static void join(struct mover *mover, struct mover_part *part)
         if (part->error < 0)
             return;
         part->size += (uint32_t)piece->result;
-        mover->stats.read_bytes += (uint32_t)piece->result;
+        assert(part->size <= part->wanted); /* invariant 1 */
+        *window->read_bytes += (uint32_t)piece->result;
         part->is_last = (uint32_t)piece->result < piece->size;
         if (part->is_last)
             return;
     }
 }
 
-static void note_failure(struct mover *mover, uint64_t offset, int error)
-{
-    struct mover_reader *reader = &mover->reader;
-    if (reader->window.failures++ == 0)
-        log_error(mover->log, "%s segment %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
-                  reader->input.is_segment ? "partition" : "log", reader->input.number, offset,
-                  strerror(-error));
-    reader->input.is_damaged = true;
-}
-
 /* The present part is there. As long as all is well the next one is fetched. */
-static void arrive(struct mover *mover)
+static void arrive(struct mover_window *window)
 {
-    struct mover_window *window = &mover->reader.window;
     struct mover_part *part = present(window);
     if (part->wanted == 0 || part->is_joined)
         return;
-    join(mover, part);
-    if (part->error < 0)
-        note_failure(mover, part->offset + part->size, part->error);
+    join(window, part);
+    if (part->error < 0 && window->failures++ == 0) {
+        window->failure = part->error;
+        window->failure_file_offset = part->offset + part->size;
+    }
     window->has_ended |= part->is_last;
 }
 
-static void read_ahead(struct mover *mover)
+static void read_ahead(struct mover_window *window)
 {
-    struct mover_window *window = &mover->reader.window;
     const struct mover_part *part = present(window);
     uint64_t next = part->offset + part->size;
     if (part->size == 0 || other(window)->wanted > 0 || window->failures > 0 || window->has_ended ||
-        next >= mover->reader.input.end)
+        next >= window->end)
         return;
-    load(mover, other(window), next,
-         min_u64(mover->options.window_size, mover->reader.input.end - next));
+    load(window, other(window), next, min_u64(window->ahead_size, window->end - next));
 }
 
 /* ---- what is there ---- */
@@ -127,7 +135,8 @@ static void read_ahead(struct mover *mover)
 const uint8_t *mover_window_at(const struct mover_window *window, uint64_t offset)
 {
     const struct mover_part *part = &window->parts[window->now];
-    assert(offset + part->before >= part->offset);
+    assert(offset + part->before >= part->offset); /* invariant 2 */
+    assert(offset <= part->offset + part->size);   /* invariant 1 */
     return part->data + ((int64_t)offset - (int64_t)part->offset);
 }
 
@@ -138,19 +147,19 @@ static bool holds(const struct mover_part *part, uint64_t from, uint64_t upto)
 }
 
 /* The next part becomes the present one, with what is left of this one in front of it. */
-static bool go_over(struct mover *mover, uint64_t at)
+static bool go_over(struct mover_window *window, uint64_t at)
 {
-    struct mover_window *window = &mover->reader.window;
     struct mover_part *part = present(window), *next = other(window);
     bool joins =
         next->wanted > 0 && holds(part, at, at) && part->offset + part->size == next->offset;
     if (!joins || next->offset - at > MOVER_PART_SIZE)
         return false;
     if (!next->is_joined)
-        join(mover, next);
+        join(window, next);
     if (next->error < 0 || next->size == 0)
         return false;
     next->before = (uint32_t)(next->offset - at);
+    assert(next->before <= MOVER_PART_SIZE); /* invariant 2 */
     memcpy(next->data - next->before, mover_window_at(window, at), next->before);
     part->wanted = 0;
     window->now = 1 - window->now;
@@ -163,28 +172,34 @@ bool mover_window_is_over(const struct mover_window *window)
     return window->has_ended || window->failures >= READ_FAILURES_MAX;
 }
 
-enum mover_read mover_window_need(struct mover *mover, uint64_t size)
+int mover_window_failure(const struct mover_window *window, uint64_t *ret_offset)
 {
-    struct mover_window *window = &mover->reader.window;
-    uint64_t at = mover->reader.input.at, end = mover->reader.input.end;
+    assert((window->failure < 0) == (window->failures > 0));
+    *ret_offset = window->failure_file_offset;
+    return window->failure;
+}
+
+int mover_window_need(struct mover_window *window, uint64_t offset, uint64_t size)
+{
+    assert(size <= MOVER_PART_SIZE);
+    assert(offset < window->end); /* invariant 5 */
     if (is_on_its_way(present(window)))
-        return MOVER_READ_WAIT;
-    arrive(mover);
-    read_ahead(mover);
-    while (!holds(present(window), at, at + size)) {
+        return 0;
+    arrive(window);
+    read_ahead(window);
+    while (!holds(present(window), offset, offset + size)) {
         if (is_on_its_way(other(window)))
-            return MOVER_READ_WAIT;
-        if (!go_over(mover, at)) {
-            bool was_tried = present(window)->offset == at && present(window)->wanted == size;
+            return 0;
+        if (!go_over(window, offset)) {
+            bool was_tried = present(window)->offset == offset && present(window)->wanted == size;
             if (was_tried || mover_window_is_over(window))
-                return MOVER_READ_SKIPPED;
+                return -EIO;
             other(window)->wanted = 0;
-            uint64_t ahead =
-                window->failures > 0 ? size : max_u64(size, mover->options.window_size);
-            load(mover, present(window), at, min_u64(ahead, end - at));
-            return MOVER_READ_WAIT;
+            uint64_t ahead = window->failures > 0 ? size : max_u64(size, window->ahead_size);
+            load(window, present(window), offset, min_u64(ahead, window->end - offset));
+            return 0;
         }
-        read_ahead(mover);
+        read_ahead(window);
     }
-    return MOVER_READ_RECORD;
+    return 1;
 }

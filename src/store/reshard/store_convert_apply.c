@@ -25,13 +25,6 @@ int convert_join(const char *folder, const char *name, char *ret_path)
     return judge_length(snprintf(ret_path, CONVERT_PATH_SIZE, "%s/%s", folder, name));
 }
 
-static int state_path(const char *data, uint32_t shard, char *ret_path)
-{
-    if (shard == 0)
-        return judge_length(snprintf(ret_path, CONVERT_PATH_SIZE, "%s", data));
-    return judge_length(snprintf(ret_path, CONVERT_PATH_SIZE, "%s/shard-%" PRIu32, data, shard));
-}
-
 /* ---- clearing a folder ---- */
 
 typedef bool is_wanted(const char *name);
@@ -210,7 +203,7 @@ static int make_folders(struct application *application, uint32_t count)
     int result = 0;
     for (uint32_t shard = 1; result == 0 && shard < count; shard++) {
         char state[CONVERT_PATH_SIZE];
-        result = state_path(application->data, shard, state);
+        result = superblock_state_path(application->data, shard, state, sizeof state);
         if (result == 0)
             result = io_make_directory(application->io, state);
     }
@@ -238,7 +231,7 @@ int convert_apply(struct io *io, const struct log *log, const struct store_optio
         result = make_folders(&application, count);
     for (uint32_t shard = 0; result == 0 && shard < shards; shard++) {
         char state[CONVERT_PATH_SIZE];
-        result = state_path(application.data, shard, state);
+        result = superblock_state_path(application.data, shard, state, sizeof state);
         if (result == 0 && shard < count)
             result = put_shard(&application, shard, state);
         else if (result == 0)

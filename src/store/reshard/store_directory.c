@@ -18,12 +18,12 @@ static int finish(struct io *io, const struct log *log, const struct store_optio
                   struct superblock_file *superblock)
 {
     struct superblock *now = &superblock->now;
-    int result = convert_apply(io, log, options, now->shards_before, superblock_shards(now));
+    int result = convert_apply(io, log, options, now->shards_before, now->shard_count);
     if (result < 0) {
         log_error(log,
                   "%s: the change of its number of shards from %" PRIu32 " to %" PRIu32
                   " is decided but not done: %s. The next start goes on with it",
-                  options->path, now->shards_before, superblock_shards(now), strerror(-result));
+                  options->path, now->shards_before, now->shard_count, strerror(-result));
         return result;
     }
     now->shards_before = 0;
@@ -44,11 +44,11 @@ static int commit(struct conversion *conversion, const struct superblock *superb
 
 /* ---- a conversion ---- */
 
-/* What each shard has on the disk when there is nothing in it: the open log segment and two spare
+/* What each shard has on the disk when there is nothing in it: the open log file and two spare
  * ones, the manifest, the reserve. A shard that finds no room for that could not be opened. */
 static int check_room(const struct conversion *conversion)
 {
-    uint64_t each = 3 * conversion->directory->node.segment_size + MANIFEST_SIZE_MAX +
+    uint64_t each = 3 * conversion->directory->node.log_file_size + MANIFEST_SIZE_MAX +
                     MANIFEST_RESERVE + RESERVE_SIZE_MIN;
     uint64_t free_size, total_size;
     if (conversion->count <= conversion->count_before ||
@@ -92,7 +92,7 @@ static int convert(struct io *io, const struct log *log, const struct store_opti
         .log = log,
         .options = options,
         .directory = directory,
-        .count_before = superblock_shards(now),
+        .count_before = now->shard_count,
         .count = count,
         .is_new = is_new,
         .log_number = now->log_number,
@@ -114,18 +114,23 @@ static int convert(struct io *io, const struct log *log, const struct store_opti
 
 /* ---- the directory as it is found ---- */
 
-/* What another start did not come to the end of. */
+/* What another start did not come to the end of; then this start counts. */
 static int clean_up(struct io *io, const struct log *log, const struct store_options *options,
                     struct superblock_file *superblock)
 {
     const struct superblock *now = &superblock->now;
-    if (now->shards_before == 0)
-        return convert_forget_plan(io, options);
-    log_info(log,
-             "%s: the change of its number of shards from %" PRIu32 " to %" PRIu32
-             ", which was cut short, goes on",
-             options->path, now->shards_before, superblock_shards(now));
-    return finish(io, log, options, superblock);
+    bool is_converting = now->shards_before != 0;
+    int result = 0;
+    if (is_converting) {
+        log_info(log,
+                 "%s: the change of its number of shards from %" PRIu32 " to %" PRIu32
+                 ", which was cut short, goes on",
+                 options->path, now->shards_before, now->shard_count);
+        result = finish(io, log, options, superblock);
+    }
+    if (result == 0)
+        result = superblock_count_start(superblock, log, options->path, options->lock_wait_ns);
+    return result < 0 || is_converting ? result : convert_forget_plan(io, options);
 }
 
 /* In the folder of shard 0's log. The stores of the other shards take over what was found. */
@@ -190,7 +195,7 @@ static bool has_superblock(struct io *io, const char *data, uint32_t shard)
 static int check_time(struct io *io, const struct log *log, const struct store_options *options,
                       const struct superblock *now)
 {
-    struct folders folders = {.count = superblock_shards(now)};
+    struct folders folders = {.count = now->shard_count};
     int result = io_list_directory(io, options->path, note_folder, &folders);
     if (result < 0 || folders.shard == 0 || !has_superblock(io, options->path, folders.shard))
         return result;
@@ -215,7 +220,7 @@ static int prepare(struct io *io, const struct log *log, const struct store_opti
     if (result == 0)
         result = probe(io, log, options, superblock);
     directory->node = superblock->now;
-    if (result == 0 && superblock_shards(&superblock->now) != count)
+    if (result == 0 && superblock->now.shard_count != count)
         result = convert(io, log, options, count, is_new, directory);
     directory->node = superblock->now;
     return result;
@@ -229,8 +234,10 @@ int store_directory_prepare(struct io *io, const struct log *log,
     assert(options->shard_count <= STORE_SHARDS_MAX);
     bool is_formatted;
     *ret_directory = (struct store_directory){.superblock = {.handle = -1}};
-    int result = superblock_open(io, log, options->path, options->segment_size,
-                                 options->lock_wait_ns, &ret_directory->superblock, &is_formatted);
+    struct superblock_birth birth = {options->log_file_size,
+                                     (uint32_t)max_u64(options->shard_count, 1), options->identity};
+    int result = superblock_open(io, log, options->path, &birth, options->lock_wait_ns,
+                                 &ret_directory->superblock, &is_formatted);
     if (result < 0)
         return result;
     filesystem_warn(io, log, options->path);

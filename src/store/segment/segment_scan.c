@@ -1,3 +1,4 @@
+/* Reading ahead for the scan of a segment, and saying what it found. */
 #include "store/segment/segment_scan.h"
 #include "store/disk/wait.h"
 
@@ -18,17 +19,11 @@
 
 static_assert(READ_AHEAD_SIZE <= WINDOW_SIZE, "a read fits into the window");
 
-enum found {
-    FOUND_CHUNK,
-    FOUND_HEADER, /* sound, but the directory is not */
-    FOUND_NOTHING,
-    FOUND_END, /* of the file, which has been noted */
-};
-
 struct scanner {
     struct io *io;
     const struct log *log;
     struct segment_scan *scan;
+    struct unit_scan units;
     int file;
     uint64_t file_size;
     char path[SEGMENT_PATH_MAX];
@@ -37,10 +32,7 @@ struct scanner {
     uint32_t window_size;
     uint32_t read_size; /* of the next read, at least */
     bool is_unreadable; /* the device refused a read: from now on no more than is needed is read */
-    int error;          /* of the last read */
-    uint64_t damage_from; /* 0: what lies before is sound */
-    enum found damage;    /* what was found there */
-    int damage_error;
+    int error;          /* that says nothing of the device: it ends the scan */
 };
 
 /* ---- reading ---- */
@@ -91,129 +83,72 @@ static const uint8_t *window_at(const struct scanner *scanner, uint64_t offset)
     return scanner->window + (offset - scanner->window_offset);
 }
 
+/* A unit_need. */
+static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **ret_data)
+{
+    struct scanner *scanner = context;
+    if (offset + size > scanner->file_size)
+        return -ERANGE;
+    int error = load(scanner, offset, size);
+    if (error < 0 && !disk_is_device_error(error))
+        scanner->error = error;
+    *ret_data = window_at(scanner, offset);
+    return error;
+}
+
 /* ---- chunks ---- */
 
-static bool belongs(const struct segment_scan *scan, const struct segment_chunk_header *header,
-                    uint64_t offset)
+/* How much to read next: what the last chunk tells about its neighbours. */
+static void plan_read(struct scanner *scanner, const struct unit *unit)
 {
-    uint64_t size = segment_chunk_size(header->record_count, header->records_size);
-    return header->directory_id == scan->directory_id && header->segment == scan->number &&
-           header->salt == scan->salt && header->offset == offset && size <= scan->end - offset;
+    scanner->read_size = unit->size <= SMALL_CHUNK_SIZE
+                             ? READ_AHEAD_SIZE
+                             : (uint32_t)round_up(unit->records_offset, DISK_BLOCK_SIZE);
 }
 
-/* Loads a part of the chunk at `offset`. Returns FOUND_CHUNK: it is there. */
-static enum found load_part(struct scanner *scanner, uint64_t offset, uint64_t size)
-{
-    if (offset + size > scanner->file_size)
-        return FOUND_END;
-    scanner->error = load(scanner, offset, size);
-    return scanner->error < 0 ? FOUND_NOTHING : FOUND_CHUNK;
-}
-
-/* What lies at `offset`. The header is set for FOUND_CHUNK and FOUND_HEADER. */
-static enum found look(struct scanner *scanner, uint64_t offset,
-                       struct segment_chunk_header *ret_header)
-{
-    struct segment_chunk_header header;
-    scanner->error = 0;
-    enum found found = load_part(scanner, offset, SEGMENT_BLOCK_SIZE);
-    if (found != FOUND_CHUNK)
-        return found;
-    if (segment_chunk_header_decode(window_at(scanner, offset), &header) < 0 ||
-        !belongs(scanner->scan, &header, offset))
-        return FOUND_NOTHING;
-    *ret_header = header;
-    scanner->scan->sequence_max = max_u64(scanner->scan->sequence_max, header.sequence);
-    found = load_part(scanner, offset, segment_chunk_records_offset(header.record_count));
-    if (found == FOUND_NOTHING)
-        return FOUND_HEADER;
-    if (found == FOUND_END)
-        return FOUND_END;
-    bool is_sound = segment_directory_check(&header, window_at(scanner, offset)) == 0;
-    return is_sound ? FOUND_CHUNK : FOUND_HEADER;
-}
-
-/* ---- damage ---- */
-
-static void begin_damage(struct scanner *scanner, uint64_t offset, enum found found)
+/* That the file is cut short was noted when it was opened. */
+static void note_damage(struct scanner *scanner, const struct unit_damage *damage)
 {
     scanner->scan->is_damaged = true;
-    if (scanner->damage_from != 0)
-        return;
-    scanner->damage_from = offset;
-    scanner->damage = found;
-    scanner->damage_error = scanner->error;
+    if (!damage->is_cut)
+        log_error(scanner->log,
+                  "%s is damaged from offset %" PRIu64 " to %" PRIu64
+                  ": %s. Keys that were there may be missing: restore them from a replica or a "
+                  "backup",
+                  scanner->path, damage->from, min_u64(damage->upto, scanner->file_size),
+                  unit_describe(damage));
 }
 
-static const char *describe_damage(const struct scanner *scanner)
-{
-    if (scanner->damage_error < 0)
-        return strerror(-scanner->damage_error);
-    return scanner->damage == FOUND_HEADER ? "the directory of the chunk is corrupt"
-                                           : "no sound chunk of this segment";
-}
-
-static void end_damage(struct scanner *scanner, uint64_t offset)
-{
-    if (scanner->damage_from == 0)
-        return;
-    log_error(scanner->log,
-              "%s is damaged from offset %" PRIu64 " to %" PRIu64
-              ": %s. Keys that were there may be missing: restore them from a replica or a backup",
-              scanner->path, scanner->damage_from, offset, describe_damage(scanner));
-    scanner->damage_from = 0;
-}
-
-/* ---- the segment ---- */
-
-/* How much to read next: what the last chunk tells about its neighbours. */
-static void plan_read(struct scanner *scanner, const struct segment_chunk_header *header)
-{
-    uint64_t size = segment_chunk_size(header->record_count, header->records_size);
-    uint64_t directory = segment_chunk_records_offset(header->record_count);
-    scanner->read_size =
-        size <= SMALL_CHUNK_SIZE ? READ_AHEAD_SIZE : (uint32_t)round_up(directory, DISK_BLOCK_SIZE);
-}
-
-/* Shows the chunk, or notes that there is none, and moves *offset on. */
-static int step(struct scanner *scanner, uint64_t *offset)
+/* Shows a chunk, or notes damage. Returns what `each` does. */
+static int take_step(struct scanner *scanner, enum unit_step step)
 {
     struct segment_scan *scan = scanner->scan;
-    struct segment_chunk_header header;
-    enum found found = look(scanner, *offset, &header);
-    if (scanner->error < 0 && !disk_is_device_error(scanner->error))
-        return scanner->error;
-    int result = 0;
-    if (found == FOUND_CHUNK) {
-        end_damage(scanner, *offset);
-        plan_read(scanner, &header);
-        result = scan->each(scan->context, &header, *offset,
-                            window_at(scanner, *offset) + SEGMENT_CHUNK_HEADER_SIZE);
-    } else if (found != FOUND_END) {
-        begin_damage(scanner, *offset, found);
-        scanner->read_size = READ_AHEAD_SIZE;
-    }
-    if (found == FOUND_NOTHING)
-        *offset += SEGMENT_BLOCK_SIZE;
-    else if (found == FOUND_END)
-        *offset = scan->end;
-    else
-        *offset += segment_chunk_size(header.record_count, header.records_size);
-    return result;
+    const struct unit_scan *units = &scanner->units;
+    assert(step != UNIT_WAIT);
+    scanner->read_size = READ_AHEAD_SIZE;
+    if (step == UNIT_FOUND || (step == UNIT_DAMAGED && units->damage.is_unit))
+        scan->sequence_max = max_u64(scan->sequence_max, units->unit.chunk.sequence);
+    if (step == UNIT_DAMAGED)
+        note_damage(scanner, &units->damage);
+    if (step != UNIT_FOUND)
+        return 0;
+    plan_read(scanner, &units->unit);
+    return scan->each(scan->context, &units->unit, units->data);
 }
 
 static int scan_chunks(struct scanner *scanner)
 {
-    int result = 0;
-    uint64_t offset = scanner->scan->from;
-    while (result == 0 && offset < scanner->scan->end)
-        result = step(scanner, &offset);
-    if (result == 0)
-        end_damage(scanner, min_u64(offset, scanner->file_size));
-    else if (result < 0 && scanner->error == result)
-        log_error(scanner->log, "%s cannot be read at offset %" PRIu64 ": %s", scanner->path,
-                  offset, strerror(-result));
-    return result;
+    for (;;) {
+        enum unit_step step = unit_scan_step(&scanner->units);
+        if (scanner->error < 0) {
+            log_error(scanner->log, "%s cannot be read at offset %" PRIu64 ": %s", scanner->path,
+                      scanner->units.at, strerror(-scanner->error));
+            return scanner->error;
+        }
+        int result = take_step(scanner, step);
+        if (step == UNIT_END || result != 0)
+            return result;
+    }
 }
 
 /* The segment goes on without its header: each chunk says again what it belongs to. */
@@ -228,26 +163,23 @@ static int note_bad_header(struct scanner *scanner, const char *what)
 static int judge_header(struct scanner *scanner, const uint8_t *block)
 {
     const struct segment_scan *scan = scanner->scan;
-    struct segment_header header;
-    int error = segment_header_decode(block, &header);
-    if (error == -EPROTONOSUPPORT) {
+    const struct segment_header expected = {.partition = scan->partition,
+                                            .directory_id = scan->directory_id,
+                                            .number = scan->number,
+                                            .salt = scan->salt};
+    int error = segment_header_check(block, &expected);
+    if (error == -EPROTONOSUPPORT)
         log_error(scanner->log,
                   "%s has format %" PRIu16 ", this release reads format %d: use the release that "
                   "wrote it",
                   scanner->path, segment_format_of(block), SEGMENT_FORMAT);
-        return error;
-    }
-    if (error < 0)
-        return note_bad_header(scanner, "it is corrupt");
-    if (header.directory_id != scan->directory_id) {
+    else if (error == -EXDEV)
         log_error(scanner->log, "%s belongs to another data directory: move it away",
                   scanner->path);
-        return -EXDEV;
-    }
-    if (header.number != scan->number || header.partition != scan->partition ||
-        header.salt != scan->salt)
-        return note_bad_header(scanner, "it is another segment's");
-    return 0;
+    else if (error < 0)
+        return note_bad_header(scanner,
+                               error == -ESTALE ? "it is another segment's" : "it is corrupt");
+    return error;
 }
 
 static int check_header(struct scanner *scanner)
@@ -319,6 +251,17 @@ int segment_scan(struct io *io, const struct log *log, struct segment_scan *scan
         scanner->log = log;
         scanner->scan = scan;
         scanner->window = window;
+        scanner->units = (struct unit_scan){
+            .file = {.is_segment = true,
+                     .directory_id = scan->directory_id,
+                     .number = scan->number,
+                     .salt = scan->salt,
+                     .end = scan->end},
+            .at = scan->from,
+            .has_heads_only = true,
+            .need = need,
+            .context = scanner,
+        };
         (void)snprintf(scanner->path, sizeof scanner->path, "%s/%02x/seg-%016" PRIx64, scan->path,
                        scan->partition, scan->number);
         result = scan_file(scanner);

@@ -10,12 +10,11 @@
 
 #include "base/log.h"
 #include "io/io.h"
-#include "store/segment/segment_format.h"
+#include "store/unit/unit.h"
 
-/* One chunk, verified but for its records. `directory` is valid until it returns. Stops the scan
- * when not 0. */
-typedef int segment_scan_each(void *context, const struct segment_chunk_header *header,
-                              uint64_t offset, const uint8_t *directory);
+/* One chunk, verified but for its records: header and directory are at `data`, until it returns. Stops
+ * the scan when not 0. */
+typedef int segment_scan_each(void *context, const struct unit *unit, const uint8_t *data);
 
 struct segment_scan {
     const char *path; /* the data directory */

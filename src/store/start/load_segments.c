@@ -37,15 +37,15 @@ static int add_segment(struct store *store, const struct manifest_edit *edit)
                   store->state_path, store->options.shard, edit->number, edit->partition);
         return -EBADMSG;
     }
-    if (edit->generation != 1 && edit->generation != 2) {
+    if (!segment_source_is_known(edit->source)) {
         log_error(store->log,
-                  "the manifest names segment %" PRIu64 " with the unknown generation %u",
-                  edit->number, edit->generation);
+                  "the manifest names segment %" PRIu64 " with the unknown source %u",
+                  edit->number, edit->source);
         return -EBADMSG;
     }
     struct segment *segment;
     int error =
-        segments_add(store->segments, edit->partition, edit->generation, edit->number, &segment);
+        segments_add(store->segments, edit->partition, edit->source, edit->number, &segment);
     if (error < 0)
         return error;
     segment->state = SEGMENT_SEALED;
@@ -92,7 +92,7 @@ static void fill_loss(const struct store *store, const struct segment *segment,
     *ret_edit = (struct manifest_edit){
         .kind = MANIFEST_DAMAGE,
         .partition = segment->partition,
-        .generation = segment->generation,
+        .source = segment->source,
         .log_id = store->options.shard,
         .number = segment->number,
         .end = segment->loss_position,
@@ -130,7 +130,7 @@ bool store_show_state(void *context, uint64_t index, struct manifest_edit *ret_e
     *ret_edit = (struct manifest_edit){
         .kind = MANIFEST_SEGMENT,
         .partition = segment->partition,
-        .generation = segment->generation,
+        .source = segment->source,
         .log_id = store->options.shard,
         .number = segment->number,
         .end = segment->end,
@@ -187,7 +187,7 @@ static uint32_t find_file(void *context, const struct checkpoint_file *file)
 static int suspect_twin(void *context, uint32_t partition, uint64_t hash,
                         const struct index_entry *entry)
 {
-    return store_suspect(context, (struct key_place){partition, hash, 0}, entry);
+    return store_suspect(context, (struct key_place){.partition = partition, .hash = hash}, entry);
 }
 
 static int renew_index(struct store *store)
@@ -252,44 +252,42 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
     scanning->records++;
     store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
     int others = index_put(store->index, partition, found->hash, &entry);
-    struct key_place place = {partition, found->hash, 0};
+    struct key_place place = {.partition = partition, .hash = found->hash};
     return others <= 0 ? others : store_suspect(store, place, &entry);
 }
 
-static bool entry_at(const struct segment_chunk_header *header, const uint8_t *directory,
-                     uint32_t i, struct segment_entry *ret_entry)
+static bool entry_at(const struct unit *unit, const uint8_t *data, uint32_t i,
+                     struct segment_entry *ret_entry)
 {
-    if (i < header->record_count)
-        segment_entry_decode(directory + (uint64_t)i * SEGMENT_ENTRY_SIZE, ret_entry);
-    return i < header->record_count;
+    if (i < unit->record_count)
+        segment_entry_decode(data + SEGMENT_CHUNK_HEADER_SIZE + (uint64_t)i * SEGMENT_ENTRY_SIZE,
+                             ret_entry);
+    return i < unit->record_count;
 }
 
 /* Hashes lie anywhere in the index: without this, each record waits for memory. */
-static void look_ahead(const struct scanning *scanning, const struct segment_chunk_header *header,
-                       const uint8_t *directory, uint32_t i)
+static void look_ahead(const struct scanning *scanning, const struct unit *unit,
+                       const uint8_t *data, uint32_t i)
 {
     const struct index *index = scanning->store->index;
     uint32_t partition = scanning->segment->partition;
     struct segment_entry entry;
-    if (entry_at(header, directory, i + PREFETCH_AHEAD, &entry))
+    if (entry_at(unit, data, i + PREFETCH_AHEAD, &entry))
         index_prefetch(index, partition, entry.hash);
-    if (entry_at(header, directory, i + PREFETCH_NEAR, &entry))
+    if (entry_at(unit, data, i + PREFETCH_NEAR, &entry))
         index_prefetch_slots(index, partition, entry.hash);
 }
 
-static int take_chunk(void *context, const struct segment_chunk_header *header, uint64_t offset,
-                      const uint8_t *directory)
+static int take_chunk(void *context, const struct unit *unit, const uint8_t *data)
 {
     struct scanning *scanning = context;
-    uint64_t at = offset + segment_chunk_records_offset(header->record_count);
-    for (uint32_t i = 0; i < header->record_count; i++) {
-        look_ahead(scanning, header, directory, i);
-        struct segment_entry entry;
-        (void)entry_at(header, directory, i, &entry);
-        int result = take_entry(scanning, &entry, at);
+    struct unit_cursor cursor = {0};
+    struct unit_record record;
+    while (unit_next(unit, data, &cursor, &record) == 1) {
+        look_ahead(scanning, unit, data, cursor.index - 1);
+        int result = take_entry(scanning, &record.entry, record.offset);
         if (result < 0)
             return result;
-        at += round_up(entry.record_size, SEGMENT_RECORD_ALIGNMENT);
     }
     return 0;
 }
@@ -484,7 +482,7 @@ static int adopt(void *context, const char *name)
         return 0;
     struct manifest_edit edit = {.kind = MANIFEST_SEGMENT,
                                  .partition = (uint8_t)adoption->partition,
-                                 .generation = 1,
+                                 .source = SEGMENT_FROM_LOG,
                                  .number = number};
     int result = take_edit(store, &edit);
     if (result < 0)

@@ -10,22 +10,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool is_whole(int length)
-{
-    return length > 0 && (size_t)length < STORE_PATH_SIZE;
-}
-
 int store_name_paths(struct store *store)
 {
     const struct store_options *options = &store->options;
-    int length = options->shard == 0
-                     ? snprintf(store->state_path, STORE_PATH_SIZE, "%s", options->path)
-                     : snprintf(store->state_path, STORE_PATH_SIZE, "%s/shard-%" PRIu32,
-                                options->path, options->shard);
-    if (!is_whole(length))
-        return -ENAMETOOLONG;
-    length = snprintf(store->log_directory, STORE_PATH_SIZE, "%s/log", store->state_path);
-    return is_whole(length) ? 0 : -ENAMETOOLONG;
+    int result =
+        superblock_state_path(options->path, options->shard, store->state_path, STORE_PATH_SIZE);
+    if (result < 0)
+        return result;
+    int length = snprintf(store->log_directory, STORE_PATH_SIZE, "%s/log", store->state_path);
+    return length > 0 && (size_t)length < STORE_PATH_SIZE ? 0 : -ENAMETOOLONG;
 }
 
 /* ---- the superblock ---- */
@@ -34,10 +27,10 @@ int store_name_paths(struct store *store)
 static int check_alone(const struct store *store)
 {
     const struct superblock *now = &store->superblock.now;
-    if (superblock_shards(now) == 1 && now->shards_before == 0) /* then its shard is 0 */
+    if (now->shard_count == 1 && now->shards_before == 0) /* then its shard is 0 */
         return 0;
     log_error(store->log, "the data directory %s has %" PRIu32 " shards%s: this opens one",
-              store->options.path, superblock_shards(now),
+              store->options.path, now->shard_count,
               now->shards_before != 0 ? ", and is being converted" : "");
     return -EINVAL;
 }
@@ -46,39 +39,29 @@ static int open_alone(struct store *store)
 {
     const struct store_options *options = &store->options;
     assert(options->shard_count == 1);
+    struct superblock_birth birth = {options->log_file_size, 1, options->identity};
     bool is_formatted;
-    int result = superblock_open(store->io, store->log, options->path, options->segment_size,
+    int result = superblock_open(store->io, store->log, options->path, &birth,
                                  options->lock_wait_ns, &store->superblock, &is_formatted);
-    return result < 0 ? result : check_alone(store);
-}
-
-/* The bases are those of the last conversion, the same for all shards: another one was there before
- * it. */
-static bool is_of(const struct superblock *now, const struct superblock *node, uint32_t shard)
-{
-    return now->directory_id == node->directory_id && now->shard == shard &&
-           superblock_shards(now) == superblock_shards(node) && now->log_base == node->log_base &&
-           now->segment_base == node->segment_base &&
-           memcmp(now->secret, node->secret, HASH_SECRET_SIZE) == 0;
+    if (result == 0)
+        result = check_alone(store);
+    return result < 0 ? result
+                      : superblock_count_start(&store->superblock, store->log, options->path, 0);
 }
 
 /* What the whole directory has once is in DATA/superblock. */
 static int open_own(struct store *store)
 {
-    const struct superblock *node = &store->options.directory->node;
+    const struct store_options *options = &store->options;
+    const struct superblock *node = &options->directory->node;
     struct superblock *now = &store->superblock.now;
-    uint32_t shard = store->options.shard;
-    int result = superblock_open_shard(store->io, store->log, store->state_path,
-                                       store->options.lock_wait_ns, &store->superblock);
+    int result = superblock_open_shard(store->io, store->log, options->path, node, options->shard,
+                                       options->lock_wait_ns, &store->superblock);
     if (result < 0)
         return result;
-    if (!is_of(now, node, shard)) {
-        log_error(store->log,
-                  "%s/superblock is that of shard %" PRIu32 " of %" PRIu32
-                  " of the directory %016" PRIx64 " at some time, this is shard %" PRIu32
-                  " of %" PRIu32 " of %016" PRIx64 ": put back the one that was here",
-                  store->state_path, now->shard, superblock_shards(now), now->directory_id, shard,
-                  superblock_shards(node), node->directory_id);
+    if (now->start_number != node->start_number) {
+        log_error(store->log, "%s/superblock was replaced during this start: start it again",
+                  store->state_path);
         return -EXDEV;
     }
     now->probed = node->probed;
@@ -92,7 +75,7 @@ int store_open_superblock(struct store *store)
     struct store_directory *directory = store->options.directory;
     if (directory == NULL)
         return open_alone(store);
-    assert(superblock_shards(&directory->node) == store->options.shard_count);
+    assert(directory->node.shard_count == store->options.shard_count);
     if (store->options.shard > 0)
         return open_own(store);
     assert(directory->superblock.handle >= 0);

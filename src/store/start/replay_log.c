@@ -64,12 +64,12 @@ static void announce(void *context, struct slice key)
         replay->shown++;
     struct coming *coming = &replay->coming[replay->announced++ % COMING_MAX];
     *coming = (struct coming){key, store_place(store, key)};
-    cache_prefetch(store->cache, coming->place.hash);
+    cache_prefetch(store->cache, coming->place.keyed);
     index_prefetch(store->index, coming->place.partition, coming->place.hash);
     if (replay->announced - replay->shown > COMING_NEAR) {
         struct key_place near =
             replay->coming[(replay->announced - 1 - COMING_NEAR) % COMING_MAX].place;
-        cache_prefetch_entry(store->cache, near.hash);
+        cache_prefetch_entry(store->cache, near.keyed);
         index_prefetch_slots(store->index, near.partition, near.hash);
     }
 }
@@ -89,7 +89,7 @@ static void keep_in_cache(struct store *store, struct key_place place, const str
                           struct cache_entry *cached)
 {
     if (!(record->flags & RECORD_ZSTD)) {
-        (void)cache_put(store->cache, place.hash, record->key, record->value,
+        (void)cache_put(store->cache, place.keyed, record->key, record->value,
                         record->flags & RECORD_TOMBSTONE, record->flags & RECORD_IN_VALUE_FILE,
                         record->version, record->position);
     } else if (cached != NULL) {
@@ -126,7 +126,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
                   store->log_directory);
         return -EBADMSG;
     }
-    uint64_t size = record_size(record->key.size, record->value.size);
+    uint64_t size = record_size(record);
     if (size > INDEX_RECORD_SIZE_MAX) {
         log_error(store->log,
                   "the log has a record of %" PRIu64 " bytes: this version takes at most %" PRIu64,
@@ -140,7 +140,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
         .tombstone = record->flags & RECORD_TOMBSTONE,
         .in_value_file = record->flags & RECORD_IN_VALUE_FILE,
     };
-    struct cache_entry *cached = cache_find(store->cache, place.hash, record->key);
+    struct cache_entry *cached = cache_find(store->cache, place.keyed, record->key);
     if (cached == NULL)
         return replay_uncached(store, place, record, &entry);
     if (version_compare(record->version, cached->version) <= 0)
@@ -200,7 +200,7 @@ int store_replay_log(struct store *store, const struct wal_options *options,
     }
     log_info(store->log,
              "recovered %" PRIu64 " keys from %" PRIu64 " records in %" PRIu64
-             " log segments (%" PRIu64 " bytes read, %" PRIu64
+             " log files (%" PRIu64 " bytes read, %" PRIu64
              " bytes of an unacknowledged tail dropped) and %" PRIu64
              " records in segments newer than the index checkpoint",
              store_key_count(store), recovered.records, recovered.segments, recovered.bytes_read,

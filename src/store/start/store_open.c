@@ -15,7 +15,7 @@
 #define LOG_BUFFER_SIZE ((uint32_t)(256 * KIB))
 #define LOG_BUFFER_COUNT 8u
 
-/* Sealed log segments that stay in the log: what is overwritten meanwhile is never copied. */
+/* Sealed log files that stay in the log: what is overwritten meanwhile is never copied. */
 #define LOG_KEEP_SEGMENTS 4u
 
 /* How long background work may oversleep on an idle server. */
@@ -72,10 +72,11 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
 {
     *ret_options = (struct wal_options){
         .log_id = options->shard,
-        .segment_size = options->segment_size,
+        .file_size = options->log_file_size,
         .buffer_size = LOG_BUFFER_SIZE,
         .buffer_count = LOG_BUFFER_COUNT,
-        .record_size_max = (uint32_t)record_size(UINT16_MAX, large_stored_max(options)),
+        .record_size_max =
+            RECORD_HEADER_SIZE + RECORD_ATTRIBUTES_MAX + UINT16_MAX + large_stored_max(options),
         .writes_in_flight = 2,
         .use_dsync = true,
         .durability = options->durability,
@@ -161,7 +162,7 @@ static void log_options(const struct store *store, const char *directory,
     fill_log_options(&store->options, ret_options);
     ret_options->directory = directory;
     ret_options->directory_id = superblock->directory_id;
-    ret_options->segment_size = superblock->segment_size;
+    ret_options->file_size = superblock->log_file_size;
     ret_options->writes_in_flight = superblock->writes_in_flight;
     ret_options->use_dsync = superblock->use_dsync;
     ret_options->base = superblock->log_base;
@@ -329,7 +330,7 @@ static uint64_t stage_size(const struct store *store)
 {
     const struct store_options *from = &store->options;
     uint64_t usual = min_u64(share_u64(STAGE_SIZE_MAX, from->shard_count, STAGE_SIZE_MIN),
-                             2 * store->superblock.now.segment_size);
+                             2 * store->superblock.now.log_file_size);
     return from->mover_stage != 0 ? min_u64(from->mover_stage, usual) : usual;
 }
 
@@ -349,12 +350,12 @@ static int open_mover(struct store *store)
         .manifest = store->manifest,
         .index = store->index,
         .doomed = store->doomed,
-        .segment_size = store->superblock.now.segment_size,
+        .segment_size = store->superblock.now.log_file_size,
         .log_keep_bytes = from->log_keep_bytes != 0
                               ? from->log_keep_bytes
-                              : LOG_KEEP_SEGMENTS * store->superblock.now.segment_size,
+                              : LOG_KEEP_SEGMENTS * store->superblock.now.log_file_size,
         .compact_min =
-            from->compact_min != 0 ? from->compact_min : store->superblock.now.segment_size,
+            from->compact_min != 0 ? from->compact_min : store->superblock.now.log_file_size,
         .stage_bytes = stage_bytes,
         .window_size = from->mover_window != 0 ? from->mover_window : MOVER_WINDOW,
         .tight_bytes = reserved - reserved / 4,
@@ -365,15 +366,15 @@ static int open_mover(struct store *store)
         .failed = mover_failed,
         .full = disk_full,
         .futile = mover_futile,
-        /* For a log segment and two jobs, beside what the log leaves free. */
-        .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.segment_size,
+        /* For a log file and two jobs, beside what the log leaves free. */
+        .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.log_file_size,
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
     if (result == 0)
         result = reserve_init(&store->reserve, store->io, store->log, store->state_path, reserved);
     store->reserve.released = reserve_released;
     store->reserve.context = store;
-    wal_set_kept_free(store->wal, reserved * from->shard_count);
+    wal_set_room_min(store->wal, reserved * from->shard_count);
     pace_init(&store->pace, store->io);
     return result;
 }
@@ -443,7 +444,7 @@ static int open_log(struct store *store, const char *directory)
         .log = store->log,
         .wal = store->wal,
         .segments = store->segments,
-        .segment_size = options.segment_size,
+        .segment_size = options.file_size,
         .large_bytes_max = share_u64(FETCH_LARGE_MAX, store->options.shard_count, FETCH_LARGE_MIN)};
     return result;
 }
@@ -466,6 +467,8 @@ static int open_all(struct store *store)
         result = open_mover(store);
     if (result == 0)
         result = open_scrub(store);
+    if (result == 0)
+        result = store_match_files(store);
     return result;
 }
 

@@ -1,0 +1,492 @@
+/* The loop: who takes part in a pass, how they are wired, and their way up and down. */
+#include "node/loop.h"
+
+#include "net/binary/binary_client.h"
+#include "net/client/clients.h"
+#include "net/client/limits.h"
+#include "net/http/http_client.h"
+#include "net/listener.h"
+#include "node/drain.h"
+#include "node/report.h"
+#include "store/reshard/store_directory.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a shard has at least of what all of them share. */
+#define STREAM_BUFFERS_MIN 32u
+#define CACHE_SIZE_MIN (1 * MIB)
+
+/* A part of the loop, all of whose functions are called with `context`. */
+struct participant {
+    void *context;
+
+    /* Its part of a pass, `budget` of it, 0: all. Returns whether there is more to do at once. NULL:
+     * it has none. */
+    bool (*step)(void *context, uint64_t budget);
+    uint64_t budget;
+
+    /* Nobody has more to do at once: how long it may be left alone, 0: not at all. NULL: as long as
+     * nothing completes. */
+    uint64_t (*rest_ns)(void *context);
+};
+
+#define PARTICIPANTS_MAX 8u
+
+struct loop {
+    struct io *io;
+    struct node *node;
+    const struct config *config;
+    const struct log *log;
+    struct log part; /* of a node's log, when it has several shards */
+    struct shard shard;
+    struct clients clients;
+    struct http_shared http;
+    struct listeners listeners;
+    struct steer_load load;
+    struct watch watch;
+    struct report report;
+    struct drain drain;
+    struct participant participants[PARTICIPANTS_MAX]; /* in their order in a pass */
+    uint32_t participant_count;
+    struct io_op tick;
+    int failed;
+};
+
+/* ---- options ---- */
+
+static uint32_t share_streams(const struct config *config, uint32_t shard_count)
+{
+    uint32_t count = config->stream_buffers != 0 ? config->stream_buffers : STORE_STREAM_BUFFERS;
+    return shard_count == 1 ? count : (uint32_t)share_u64(count, shard_count, STREAM_BUFFERS_MIN);
+}
+
+static uint64_t share_scrub(uint64_t rate, uint32_t shard_count)
+{
+    return rate == SCRUB_AUTO || rate == SCRUB_OFF ? rate : share_u64(rate, shard_count, 1);
+}
+
+static void fill_store_options(const struct config *config, uint32_t shard_count,
+                               struct store_options *ret_options)
+{
+    *ret_options = (struct store_options){
+        .path = config->data_path,
+        .shard_count = shard_count,
+        .cache_size = share_u64(config->cache_size, shard_count, CACHE_SIZE_MIN),
+        .log_file_size = config->log_file_size,
+        .value_size_max = config->value_size_max,
+        .value_file_min = config->value_file_min,
+        .stream_buffers = share_streams(config, shard_count),
+        .log_keep_bytes = config->log_keep_bytes,
+        .compact_min = config->compact_min,
+        .mover_window = config->mover_window,
+        .mover_stage = config->mover_stage,
+        .checkpoint_min = config->checkpoint_min,
+        .durability = config->durability,
+        .lock_wait_ns = config->lock_wait_ns,
+        .probe = config->probe,
+        .scrub_rate = share_scrub(config->scrub_rate, shard_count),
+        .accept_loss = config->accept_loss,
+    };
+}
+
+/* More than the shard's part: connections do not spread quite evenly. */
+static uint32_t slots_of(const struct config *config, uint32_t shard_count)
+{
+    uint32_t part = config->connections_max / shard_count;
+    return shard_count == 1 ? part
+                            : (uint32_t)min_u64(part + part / 4 + 1, config->connections_max);
+}
+
+void loop_io_options(const struct config *config, uint32_t shard_count,
+                     struct io_options *ret_options)
+{
+    struct store_options store;
+    fill_store_options(config, shard_count, &store);
+    *ret_options = (struct io_options){
+        .sockets_max = slots_of(config, shard_count) + LISTENERS_MAX + LISTENERS_SPARE_SOCKETS,
+        .files_max = store_files_max(),
+        .receive_buffer_size = LIMITS_RECEIVE_SIZE,
+        .receive_buffer_count = LIMITS_RECEIVE_COUNT,
+        .region_size = store_region_size(&store),
+        .busy_poll_ns = config->busy_poll_ns,
+    };
+}
+
+int loop_prepare(struct io *io, struct node *node)
+{
+    struct store_options options;
+    fill_store_options(node->config, node->shard_count, &options);
+    struct store_directory *directory = calloc(1, sizeof *directory);
+    if (directory == NULL)
+        return -ENOMEM;
+    node->directory = directory; /* also after a failure: the world may still use what it has */
+    return store_directory_prepare(io, node->log, &options, directory);
+}
+
+/* ---- what the parts tell each other ---- */
+
+static void store_durable_event(void *context, uint64_t position)
+{
+    clients_durable(&((struct loop *)context)->clients, position);
+}
+
+static void room_event(void *context)
+{
+    clients_room(&((struct loop *)context)->clients);
+}
+
+static void store_failed_event(void *context, int error)
+{
+    struct loop *loop = context;
+    loop->failed = error < 0 ? error : -error;
+}
+
+static void tick_done(struct io_op *op, int32_t result)
+{
+    struct loop *loop = container_of(op, struct loop, tick);
+    if (result < 0)
+        return;
+    uint64_t now_ns = io_now_ns(loop->io);
+    clients_tick(&loop->clients, now_ns);
+    watch_publish(&loop->watch);
+    listeners_arm(&loop->listeners);
+    io_timer(loop->io, op, now_ns + WATCH_TICK_NS);
+}
+
+/* ---- who takes part in a pass ---- */
+
+/* What other shards asked. */
+static bool shard_step(void *context, uint64_t budget)
+{
+    (void)budget;
+    return shard_serve(context);
+}
+
+static bool store_step(void *context, uint64_t budget)
+{
+    (void)budget;
+    return store_flush(context);
+}
+
+static bool post_step(void *context, uint64_t budget)
+{
+    (void)budget;
+    post_flush(((struct loop *)context)->shard.post);
+    return false;
+}
+
+static uint64_t post_rest_ns(void *context)
+{
+    const struct loop *loop = context;
+    return !drain_may_post(&loop->drain) || post_may_sleep(loop->shard.post) ? UINT64_MAX : 0;
+}
+
+static bool load_step(void *context, uint64_t budget)
+{
+    struct loop *loop = context;
+    (void)budget;
+    steer_load_publish(&loop->load, (uint32_t)loop->clients.count, io_now_ns(loop->io));
+    return false;
+}
+
+static uint64_t rate_rest_ns(void *context)
+{
+    const struct loop *loop = context;
+    rate_rest(loop->node->rate, loop->shard.number);
+    return UINT64_MAX;
+}
+
+/* Of a machine that the simulator runs by itself, shard by shard. */
+static uint64_t turn_rest_ns(void *context)
+{
+    return ((const struct loop *)context)->config->sleep_max_ns;
+}
+
+static uint64_t drained_rest_ns(void *context)
+{
+    return drain_rest_ns(context);
+}
+
+static void join(struct loop *loop, struct participant participant)
+{
+    assert(loop->participant_count < PARTICIPANTS_MAX);
+    loop->participants[loop->participant_count++] = participant;
+}
+
+/* Requests first, then the store, so that their writes go out as one; then the answers. The post
+ * comes after all that may ask or answer, and its rest after all that may have more to do. */
+static void join_all(struct loop *loop)
+{
+    struct post *post = loop->shard.post;
+    join(loop, (struct participant){.context = &loop->shard, .step = shard_step});
+    join(loop, (struct participant){.context = &loop->clients, .step = clients_take});
+    join(loop, (struct participant){.context = loop->shard.store, .step = store_step});
+    join(loop, (struct participant){
+                   .context = &loop->clients, .step = clients_answer, .rest_ns = clients_rest_ns});
+    join(loop, (struct participant){.context = &loop->drain, .rest_ns = drained_rest_ns});
+    if (post != NULL)
+        join(loop,
+             (struct participant){.context = loop, .step = post_step, .rest_ns = post_rest_ns});
+    join(loop, (struct participant){.context = loop,
+                                    .step = load_step,
+                                    .rest_ns = loop->node->rate != NULL ? rate_rest_ns : NULL});
+    if (post != NULL && loop->config->sleep_max_ns > 0)
+        join(loop, (struct participant){.context = loop, .rest_ns = turn_rest_ns});
+}
+
+/* ---- passes ---- */
+
+static bool step_all(struct loop *loop)
+{
+    bool has_more = false;
+    for (uint32_t i = 0; i < loop->participant_count; i++) {
+        const struct participant *participant = &loop->participants[i];
+        if (participant->step != NULL)
+            has_more = participant->step(participant->context, participant->budget) || has_more;
+    }
+    return has_more;
+}
+
+/* The shortest that any of them says. */
+static uint64_t rest_ns(const struct loop *loop)
+{
+    uint64_t shortest_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < loop->participant_count && shortest_ns > 0; i++) {
+        const struct participant *participant = &loop->participants[i];
+        if (participant->rest_ns != NULL)
+            shortest_ns = min_u64(shortest_ns, participant->rest_ns(participant->context));
+    }
+    return shortest_ns;
+}
+
+int loop_pass(struct loop *loop)
+{
+    if (loop->drain.is_on) {
+        int result = drain_pass(&loop->drain);
+        if (result != 0)
+            return result;
+    }
+    bool has_more = step_all(loop);
+    if (loop->failed != 0)
+        return loop->failed;
+    int result = io_run(loop->io, has_more ? 0 : rest_ns(loop));
+    if (loop->shard.post != NULL)
+        post_woke(loop->shard.post);
+    if (result < 0) {
+        log_error(loop->log, "the event loop failed: %s", strerror(-result));
+        return result;
+    }
+    return loop->failed;
+}
+
+void loop_drain(struct loop *loop)
+{
+    if (!drain_begin(&loop->drain))
+        return;
+    watch_publish(&loop->watch);
+    log_info(loop->log, "draining: %" PRIu64 " connections open", loop->clients.count);
+}
+
+/* ---- opening and closing ---- */
+
+/* Who says it matters where there are several. */
+static void open_log(struct loop *loop)
+{
+    char name[LOG_PART_SIZE];
+    loop->log = loop->node->log;
+    if (loop->shard.count == 1)
+        return;
+    (void)snprintf(name, sizeof name, "shard %u: ", loop->shard.number);
+    log_init_part(&loop->part, loop->node->log, name);
+    loop->log = &loop->part;
+}
+
+static void wire(struct loop *loop)
+{
+    const struct config *config = loop->config;
+    loop->report = (struct report){.clients = &loop->clients,
+                                   .shard = &loop->shard,
+                                   .is_draining = &loop->drain.is_on,
+                                   .failed = &loop->failed,
+                                   .steer = loop->node->steer};
+    loop->watch.io = loop->io;
+    loop->watch.shards = loop->node->metrics;
+    loop->watch.shard = loop->shard.number;
+    loop->watch.shard_count = loop->shard.count;
+    loop->watch.source = report_source(&loop->report);
+    loop->watch.limits = (struct watch_limits){.value_size_max = config->value_size_max,
+                                               .connections_max = config->connections_max,
+                                               .pipeline_bytes_max = LIMITS_OUTPUT_BYTES_MAX};
+    loop->listeners.options = (struct listeners_options){.io = loop->io,
+                                                         .log = loop->log,
+                                                         .clients = &loop->clients,
+                                                         .metrics = &loop->watch.metrics,
+                                                         .load = &loop->load,
+                                                         .host = config->host,
+                                                         .connections_max = config->connections_max,
+                                                         .lock_wait_ns = config->lock_wait_ns,
+                                                         .shard = loop->shard.number,
+                                                         .shard_count = loop->shard.count};
+    loop->drain = (struct drain){.io = loop->io,
+                                 .log = loop->log,
+                                 .clients = &loop->clients,
+                                 .listeners = &loop->listeners,
+                                 .shard = &loop->shard,
+                                 .tick = &loop->tick,
+                                 .delay_ns = config->drain_delay_ns};
+    loop->shard.events = (struct shard_events){.context = loop, .room = room_event};
+    watch_begin(&loop->watch);
+}
+
+static int open_clients(struct loop *loop)
+{
+    struct clients_options options = {.io = loop->io,
+                                      .log = loop->log,
+                                      .shard = &loop->shard,
+                                      .watch = &loop->watch,
+                                      .slots = loop->node->slots,
+                                      .rate = loop->node->rate,
+                                      .auth_mode = loop->config->auth_mode,
+                                      .value_size_max = loop->config->value_size_max,
+                                      .shard_count = loop->shard.count};
+    int result = clients_open(&loop->clients, &options);
+    clients_apply(&loop->clients, &loop->config->auth, loop->config->slowlog_ns);
+    if (result == 0)
+        result = clients_add(&loop->clients, protocol_binary(), NULL);
+    if (result < 0 || loop->config->http_port == 0)
+        return result;
+    result = http_open(&loop->http, loop->shard.count);
+    return result < 0 ? result : clients_add(&loop->clients, protocol_http(), &loop->http);
+}
+
+static int open_store(struct loop *loop)
+{
+    struct store_options options;
+    fill_store_options(loop->config, loop->shard.count, &options);
+    options.shard = loop->shard.number;
+    options.directory = loop->node->directory;
+    options.events = (struct store_events){.context = loop,
+                                           .durable = store_durable_event,
+                                           .room = room_event,
+                                           .failed = store_failed_event};
+    return store_open(loop->io, loop->log, &options, &loop->shard.store);
+}
+
+static int open_shard(struct loop *loop)
+{
+    int result = shard_open(&loop->shard, loop->io, loop->node->office);
+    if (result < 0) {
+        log_error(loop->log, "not enough address space for the mail between shards");
+        (void)store_shut(loop->shard.store);
+    }
+    return result;
+}
+
+int loop_create(struct io *io, struct node *node, uint32_t number, struct loop **ret_loop)
+{
+    struct loop *loop = calloc(1, sizeof *loop);
+    *ret_loop = loop;
+    if (loop == NULL)
+        return -ENOMEM;
+    loop->io = io;
+    loop->node = node;
+    loop->config = node->config;
+    loop->shard.number = number;
+    loop->shard.count = node->shard_count;
+    open_log(loop);
+    wire(loop);
+    int result = open_clients(loop);
+    if (result == 0)
+        result = open_store(loop);
+    if (result == 0)
+        result = open_shard(loop);
+    if (result == 0) {
+        clients_begin(&loop->clients);
+        join_all(loop);
+    }
+    return result;
+}
+
+int loop_listen(struct loop *loop, uint16_t port, int *ret_descriptors)
+{
+    ret_descriptors[LISTENER_HTTP] = -1;
+    int result = listeners_listen(&loop->listeners, LISTENER_BINARY, port,
+                                  &ret_descriptors[LISTENER_BINARY]);
+    uint16_t http_port = loop->config->http_port;
+    if (result < 0 || http_port == 0)
+        return result;
+    result = listeners_listen(&loop->listeners, LISTENER_HTTP, http_port,
+                              &ret_descriptors[LISTENER_HTTP]);
+    if (result == 0 && loop->shard.number == 0)
+        log_info(loop->log, "HTTP is served on port %u", http_port);
+    return result;
+}
+
+void loop_begin(struct loop *loop, struct steer_shard *steer)
+{
+    uint64_t now_ns = io_now_ns(loop->io);
+    steer_load_init(&loop->load, steer, now_ns);
+    watch_publish(&loop->watch);
+    listeners_arm(&loop->listeners);
+    loop->tick.done = tick_done;
+    io_timer(loop->io, &loop->tick, now_ns + WATCH_TICK_NS);
+}
+
+void loop_apply(struct loop *loop, const struct settings *settings)
+{
+    clients_apply(&loop->clients, &settings->auth, settings->slowlog_ns);
+}
+
+void loop_shut(struct loop *loop)
+{
+    (void)store_shut(loop->shard.store);
+}
+
+void loop_close(struct loop *loop)
+{
+    if (loop == NULL)
+        return;
+    store_free(loop->shard.store); /* before what its queues point to */
+    clients_close(&loop->clients);
+    http_close(&loop->http);
+    shard_close(&loop->shard);
+    free(loop);
+}
+
+uint64_t loop_keys(const struct loop *loop)
+{
+    struct store_stats stats;
+    store_stats(loop->shard.store, &stats);
+    return stats.keys;
+}
+
+uint16_t loop_port(const struct loop *loop)
+{
+    return listeners_port(&loop->listeners, LISTENER_BINARY);
+}
+
+uint64_t loop_slots(const struct loop *loop)
+{
+    return listeners_slots(&loop->listeners);
+}
+
+const struct clients *loop_clients(const struct loop *loop)
+{
+    return &loop->clients;
+}
+
+const struct shard *loop_shard(const struct loop *loop)
+{
+    return &loop->shard;
+}
+
+const struct http_shared *loop_http(const struct loop *loop)
+{
+    return &loop->http;
+}

@@ -1,0 +1,147 @@
+/* The text of a settings file, and what SIGHUP reads again. */
+#include "node/settings.h"
+
+#include "node/secret.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LINE_MAX_SIZE 256
+
+/* ---- the text ---- */
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
+/* Cuts what is around a word. Returns where it begins. */
+static char *trim(char *text)
+{
+    while (is_space(*text))
+        text++;
+    size_t size = strlen(text);
+    while (size > 0 && is_space(text[size - 1]))
+        text[--size] = '\0';
+    return text;
+}
+
+static int set(struct config *config, const char *name, const char *value, uint32_t number,
+               char *ret_error)
+{
+    static const char *const names[] = {"log-level", "slowlog"};
+    char error[FLAGS_ERROR_SIZE];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(name, names[i]) != 0)
+            continue;
+        if (flags_set(config, name, value, error) == 0)
+            return 0;
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "line %u: %.400s", number, error);
+        return -EINVAL;
+    }
+    (void)snprintf(ret_error, FLAGS_ERROR_SIZE,
+                   "line %u: \"%.64s\" is not a setting; log-level and slowlog are", number, name);
+    return -EINVAL;
+}
+
+static int take_line(const char *text, size_t size, uint32_t number, struct config *config,
+                     char *ret_error)
+{
+    char line[LINE_MAX_SIZE];
+    if (size >= sizeof line || memchr(text, '\0', size) != NULL) {
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "line %u: too long, or not text", number);
+        return -EINVAL;
+    }
+    memcpy(line, text, size);
+    line[size] = '\0';
+    char *name = trim(line);
+    if (*name == '\0' || *name == '#')
+        return 0;
+    char *equals = strchr(name, '=');
+    if (equals == NULL) {
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "line %u: not NAME = VALUE", number);
+        return -EINVAL;
+    }
+    *equals = '\0';
+    return set(config, trim(name), trim(equals + 1), number, ret_error);
+}
+
+int settings_parse(const char *text, size_t size, struct config *config, char *ret_error)
+{
+    size_t begin = 0;
+    for (uint32_t number = 1; begin < size; number++) {
+        const char *newline = memchr(text + begin, '\n', size - begin);
+        size_t end = newline != NULL ? (size_t)(newline - text) : size;
+        int error = take_line(text + begin, end - begin, number, config, ret_error);
+        if (error < 0)
+            return error;
+        begin = end + 1;
+    }
+    return 0;
+}
+
+/* ---- the file ---- */
+
+/* Returns the size. */
+static ssize_t read_file(const char *path, char *buffer, size_t room)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return -errno;
+    ssize_t size = read(file, buffer, room);
+    int error = size < 0 ? -errno : 0;
+    (void)close(file);
+    if (error < 0)
+        return error;
+    return (size_t)size == room ? -EFBIG : size;
+}
+
+int settings_read(struct config *config, const char *consequence, const struct log *log)
+{
+    const char *path = config->settings_file;
+    char error[FLAGS_ERROR_SIZE];
+    if (path == NULL)
+        return 0;
+    char *text = malloc(SETTINGS_FILE_MAX);
+    ssize_t size = text != NULL ? read_file(path, text, SETTINGS_FILE_MAX) : -ENOMEM;
+    int result = size < 0 ? (int)size : 0;
+    struct config next = *config;
+    if (result < 0)
+        (void)snprintf(error, sizeof error, "%s", strerror(-result));
+    else
+        result = settings_parse(text, (size_t)size, &next, error);
+    free(text);
+    if (result < 0)
+        log_error(log, "cannot take the settings from %s: %s%s", path, error, consequence);
+    else
+        *config = next;
+    return result;
+}
+
+/* ---- SIGHUP ---- */
+
+void settings_reload(const struct config *given, struct config *now, struct log *log,
+                     struct settings *ret_settings)
+{
+    static const char *const levels[] = {"debug", "info", "warn", "error"};
+    struct config next = *given;
+    next.auth = now->auth;
+    bool keeps_settings = settings_read(&next, "; the old ones stay", log) < 0;
+    if (keeps_settings) {
+        next.log_level = now->log_level;
+        next.slowlog_ns = now->slowlog_ns;
+    }
+    if (next.secret_file != NULL)
+        (void)secret_read(next.secret_file, "; the old one stays", &next.auth, log);
+    *now = next;
+    log_set_level(log, next.log_level);
+    log_info(log, "reloaded: log level %s, slow requests from %" PRIu64 " ms on, secret %s",
+             levels[next.log_level], next.slowlog_ns / NS_PER_MS,
+             next.secret_file != NULL ? next.secret_file : "not from a file: as it was");
+    *ret_settings = (struct settings){.auth = next.auth, .slowlog_ns = next.slowlog_ns};
+}

@@ -1,0 +1,110 @@
+/* The mover's stage: what a job carries, from its being read to the index knowing where it lies.
+ *
+ *   add: a live record is copied into memory -> fill: it goes into a chunk -> apply: the index and
+ *   the accounts learn of its new location
+ *
+ * The arena has the records of a round, the table those of all rounds of the job. What dies on its
+ * way arrives dead: its slot goes, if the set of the dead (doomed.h) knows of it. */
+#ifndef MINIVAULT_STORE_MOVER_STAGE_H
+#define MINIVAULT_STORE_MOVER_STAGE_H
+
+#include "store/mover/mover.h"
+#include "store/mover/mover_read.h"
+#include "store/unit/segment_format.h"
+
+#define MOVER_PARTITIONS 256u
+#define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* the largest that is written */
+
+/* What looking one record up costs of a step's budget, which counts bytes. */
+#define MOVER_LOOK_COST 256u
+
+struct staged {
+    uint64_t hash;
+    uint64_t mark;
+    uint64_t old_location;
+    uint64_t new_location; /* once written */
+    struct version version;
+    uint32_t offset; /* in the arena, during its round */
+    uint32_t size;   /* unpadded; 0: a tombstone to be purged */
+    uint32_t next;   /* of the same partition, as an index + 1 */
+    uint8_t partition;
+    bool tombstone;
+    bool in_value_file;
+};
+
+struct mover_stage {
+    const struct mover_options *options;
+    struct mover_stats *stats;
+    uint8_t *arena;
+    uint64_t arena_size;
+    uint64_t arena_used;
+    uint64_t bytes; /* of all rounds */
+    struct staged *records;
+    uint32_t count;
+    uint32_t capacity;
+    uint32_t written_count;             /* records that lie in chunks, or are to be purged */
+    uint32_t first[MOVER_PARTITIONS];   /* of the round; index + 1; 0: none */
+    uint32_t last[MOVER_PARTITIONS];    /* the same */
+    uint64_t created[MOVER_PARTITIONS]; /* whatever kills one of the records is newer */
+    uint32_t fill_partition;            /* of the next chunk */
+    uint32_t fill_next;                 /* its next record; index + 1; 0: none */
+    uint32_t apply_next;
+};
+
+/* The options and the counters stay the owner's. */
+void mover_stage_init(struct mover_stage *stage, const struct mover_options *options,
+                      struct mover_stats *stats);
+
+/* For a job. `arena_size`: bytes of a round. `created`: a log position that is durable: what a
+ * record that is alive now dies of is newer. Errors: -ENOMEM. */
+int mover_stage_open(struct mover_stage *stage, uint64_t arena_size, uint64_t created);
+
+/* Forgets the records. The memory stays for the next job: getting 32 MiB from the kernel anew each
+ * time costs as much as a tenth of the job. */
+void mover_stage_close(struct mover_stage *stage);
+void mover_stage_free(struct mover_stage *stage);
+
+/* Copies the record; a tombstone that nothing needs any more is only noted. Returns what it costs
+ * of a step's budget; 0: there is no room for it in this round. */
+uint64_t mover_stage_add(struct mover_stage *stage, const struct mover_record *record);
+
+/* Whether this tombstone, of the present input, need not be carried on. */
+bool mover_stage_may_purge(const struct mover_stage *stage, const struct mover_record *record);
+
+/* Whether a job of at most `job_limit` bytes has no further round. */
+bool mover_stage_is_full(const struct mover_stage *stage, uint64_t job_limit);
+
+/* Whether nothing was found that is alive. */
+bool mover_stage_is_empty(const struct mover_stage *stage);
+
+/* ---- into chunks ---- */
+
+/* The round is complete: its records go into chunks, one partition after the other. */
+void mover_stage_begin_fill(struct mover_stage *stage);
+
+/* The partition of the next chunk, MOVER_PARTITIONS: all of the round are filled. */
+uint32_t mover_stage_fill_partition(struct mover_stage *stage);
+
+/* A log position: what kills a record of this partition that is carried is newer. */
+uint64_t mover_stage_created(const struct mover_stage *stage, uint32_t partition);
+
+/* Makes the next chunk, which will lie at `offset` of the segment's file `file`: all but its header
+ * in `chunk` (MOVER_CHUNK_SIZE bytes), the header's count and size of records in `ret_header`.
+ * `ret_read_bytes`: the records' bytes as the index knows them. Returns the chunk's size. */
+uint64_t mover_stage_fill(struct mover_stage *stage, uint32_t file, uint64_t offset, uint8_t *chunk,
+                          struct segment_chunk_header *ret_header, uint64_t *ret_read_bytes);
+
+/* All of the round is in chunks that are written: there is room for another one. */
+void mover_stage_next_round(struct mover_stage *stage);
+
+/* ---- into the index ---- */
+
+/* What was filled is durable, and the manifest knows. Works off about `budget` bytes' worth.
+ * Returns whether that was all. */
+bool mover_stage_apply(struct mover_stage *stage, uint64_t budget);
+
+/* Whether the record, which has a slot and a newer one of its hash beside it, is known to be dead.
+ * Then its slot goes. */
+bool mover_bury_record(const struct mover_options *options, const struct mover_record *record);
+
+#endif
