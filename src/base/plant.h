@@ -3,9 +3,9 @@
  * false when it is compiled, so nothing is left of a bug.
  *
  *   bug                    breaks                                               planted in
- *   ACK_BEFORE_SYNC        a write is acknowledged once its bytes are on        wal_write.c
+ *   ACK_BEFORE_SYNC        a write is acknowledged once its bytes are on        wal_buffers.c
  *                          their way, before they are on stable media
- *   REUSE_BUFFER           a batch buffer shares the memory of one that is      wal_append.c
+ *   REUSE_BUFFER           a batch buffer shares the memory of one that is      wal_buffers.c
  *                          still being written
  *   SKIP_DIRECTORY_SYNC    a new log file is used before its name is durable    wal_spares.c
  *   REPLAY_STALE           recovery believes batches of an earlier use of a     wal_scan.c

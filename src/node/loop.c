@@ -316,7 +316,7 @@ static void wire(struct loop *loop)
                                    .failed = &loop->failed,
                                    .steer = loop->node->steer};
     loop->watch.io = loop->io;
-    loop->watch.boards = loop->node->boards;
+    loop->watch.shards = loop->node->metrics;
     loop->watch.shard = loop->shard.number;
     loop->watch.shard_count = loop->shard.count;
     loop->watch.source = report_source(&loop->report);

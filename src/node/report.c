@@ -7,17 +7,15 @@ static void report_shard(void *context, struct shard_report *ret_report)
 {
     const struct report *report = context;
     const struct clients *clients = report->clients;
-    *ret_report = (struct shard_report){
-        .connections = clients->count,
-        .connections_accepted = clients->accepted,
-        .connections_refused = clients->refused,
-        .gets = report->shard->gets,
-        .sets = report->shard->sets,
-        .deletes = report->shard->deletes,
-        .requests_refused = clients->shared.requests_refused,
-        .failed = *report->failed,
-        .is_draining = *report->is_draining,
-    };
+    ret_report->connections = clients->count;
+    ret_report->connections_accepted = clients->accepted;
+    ret_report->connections_refused = clients->refused;
+    ret_report->gets = report->shard->gets;
+    ret_report->sets = report->shard->sets;
+    ret_report->deletes = report->shard->deletes;
+    ret_report->requests_refused = clients->shared.requests_refused;
+    ret_report->failed = *report->failed;
+    ret_report->is_draining = *report->is_draining;
     store_stats(report->shard->store, &ret_report->store);
     ret_report->memory =
         ret_report->store.cache.memory + ret_report->store.index_memory + clients_memory(clients);

@@ -84,12 +84,6 @@ struct shard_answer {
     void *memory; /* data lies in it, malloc'ed, and it is the receiver's now; NULL: it does not */
 };
 
-/* A key's place: in its owner's tables. */
-struct shard_place {
-    struct store_place store;
-    uint32_t owner;
-};
-
 enum shard_outcome {
     SHARD_ANSWERED,
     SHARD_PENDING, /* the waiter's done comes later */
@@ -141,9 +135,9 @@ static inline bool shard_has_waiting_writes(const struct shard *shard)
 }
 
 /* Where a key belongs; begins to load what a call for it will look at first, when it is here. */
-struct shard_place shard_locate(const struct shard *shard, struct slice key, bool is_write);
+struct key_place shard_locate(const struct shard *shard, struct slice key, bool is_write);
 
-static inline bool shard_owns(const struct shard *shard, struct shard_place place)
+static inline bool shard_owns(const struct shard *shard, struct key_place place)
 {
     return place.owner == shard->number;
 }
@@ -151,24 +145,24 @@ static inline bool shard_owns(const struct shard *shard, struct shard_place plac
 /* ---- keys of other shards. Key and value are not needed after the call. PENDING or BUSY ---- */
 
 /* The answer's data is in waiter->lent, in answer->memory, or nowhere (size 0). */
-enum shard_outcome shard_ask_get(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_get(struct shard *shard, struct key_place place, struct slice key,
                                  struct shard_waiter *waiter);
 
 /* Also LARGE. */
-enum shard_outcome shard_ask_set(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_set(struct shard *shard, struct key_place place, struct slice key,
                                  struct slice value, bool zstd, struct shard_waiter *waiter);
 
-enum shard_outcome shard_ask_delete(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_delete(struct shard *shard, struct key_place place, struct slice key,
                                     struct shard_waiter *waiter);
 
 /* For a value that goes into a file: asks for its version, in answer->file. The file is written by
  * this shard (shard_upload with that version). */
-enum shard_outcome shard_ask_version(struct shard *shard, struct shard_place place,
-                                     struct slice key, struct shard_waiter *waiter);
+enum shard_outcome shard_ask_version(struct shard *shard, struct key_place place, struct slice key,
+                                     struct shard_waiter *waiter);
 
 /* The file is finished. The upload is the caller's to close after the answer; until then it is
  * lent. */
-enum shard_outcome shard_ask_commit(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_commit(struct shard *shard, struct key_place place, struct slice key,
                                     struct store_upload *upload, struct shard_waiter *waiter);
 
 /* The file of an answer that is_lent is open, or not wanted. */
@@ -182,7 +176,7 @@ enum shard_outcome shard_get(struct shard *shard, struct slice key, struct shard
 
 /* The answer when it is in memory (the key is cached, or known to be absent); false, and nothing
  * done, when it is not. */
-bool shard_get_at_once(struct shard *shard, struct slice key, struct store_place place,
+bool shard_get_at_once(struct shard *shard, struct slice key, struct key_place place,
                        struct shard_answer *ret_answer);
 
 /* ANSWERED or BUSY. */

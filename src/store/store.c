@@ -40,13 +40,11 @@ void store_made_room(struct store *store)
     store->options.events.room(store->options.events.context);
 }
 
-void store_record_dead(struct store *store, const struct key_place *place,
-                       const struct index_entry *old, uint64_t killer_position)
+void store_record_dead(struct store *store, const struct index_entry *old,
+                       const struct value_file_name *file, uint64_t killer_position)
 {
-    if (old->in_value_file) {
-        struct value_file_name name = {(uint8_t)place->partition, place->key_hash, old->version};
-        large_file_dead(store, &name, killer_position);
-    }
+    if (old->in_value_file && file != NULL)
+        large_file_dead(store, file, killer_position);
     if (location_is_segment(old->location))
         segment_record_dead(store->segments, old->location, old->read_size, killer_position);
     else
@@ -61,15 +59,12 @@ void store_fail(struct store *store, int error)
     store->options.events.failed(store->options.events.context, error);
 }
 
-void store_show_file(const struct key_place *place, struct slice key, struct version version,
-                     bool in_value_file, struct store_value *ret_value)
+void store_show_file(uint64_t key_hash, struct slice key, struct slice descriptor,
+                     struct store_value *ret_value)
 {
-    ret_value->version = version;
-    ret_value->in_value_file = in_value_file;
-    if (!in_value_file)
-        return;
+    ret_value->in_value_file = true;
     ret_value->key = key;
-    ret_value->file = (struct value_file_name){(uint8_t)place->partition, place->key_hash, version};
+    ret_value->file = value_file_named(key_hash, descriptor);
 }
 
 enum store_status store_show_entry(const struct store *store, struct cache_entry *entry,
@@ -77,19 +72,16 @@ enum store_status store_show_entry(const struct store *store, struct cache_entry
 {
     ret_value->gate = wal_gate(store->wal, entry->position);
     ret_value->version = entry->version;
-    uint32_t partition = hash_partition(hash_key(entry->bytes, entry->key_size));
-    if (store_is_damaged_at(store, partition, entry->position))
+    uint64_t key_hash = hash_key(entry->bytes, entry->key_size);
+    if (store_is_damaged_at(store, hash_partition(key_hash), entry->position))
         return STORE_CORRUPT;
     if (entry->tombstone)
         return STORE_NOT_FOUND;
     ret_value->data = entry->bytes + entry->key_size;
     ret_value->size = entry->value_size;
     ret_value->entry = entry;
-    if (entry->in_value_file) {
-        struct slice key = cache_entry_key(entry);
-        struct key_place place = store_place(store, key);
-        store_show_file(&place, key, entry->version, true, ret_value);
-    }
+    if (entry->in_value_file)
+        store_show_file(key_hash, cache_entry_key(entry), cache_entry_value(entry), ret_value);
     return STORE_OK;
 }
 
@@ -109,24 +101,24 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     return status;
 }
 
-struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write)
+struct key_place store_prefetch(const struct store *store, struct slice key, bool is_write)
 {
-    struct store_place place = {
+    struct key_place place = {
         .keyed = hash_keyed(store->superblock.now.secret, key.data, key.size),
         .is_write = is_write,
     };
     cache_prefetch(store->cache, place.keyed);
     if (is_write) {
-        uint64_t key_hash = hash_key(key.data, key.size);
-        place.partition = (uint8_t)hash_partition(key_hash);
-        place.hash = hash_index(place.keyed, key_hash);
+        place.key_hash = hash_key(key.data, key.size);
+        place.partition = (uint16_t)hash_partition(place.key_hash);
+        place.hash = hash_index(place.keyed, place.key_hash);
         index_prefetch(store->index, place.partition, place.hash);
         bloom_prefetch(store->bloom, place.partition, place.hash);
     }
     return place;
 }
 
-void store_prefetch_entry(const struct store *store, struct store_place place)
+void store_prefetch_entry(const struct store *store, struct key_place place)
 {
     cache_prefetch_entry(store->cache, place.keyed);
     if (place.is_write)
@@ -146,7 +138,7 @@ static bool is_absent(struct store *store, struct slice key, uint64_t keyed,
     return true;
 }
 
-bool store_get_at_once(struct store *store, struct slice key, struct store_place place,
+bool store_get_at_once(struct store *store, struct slice key, struct key_place place,
                        enum store_status *ret_status, struct store_value *ret_value)
 {
     struct cache_entry *entry = cache_find(store->cache, place.keyed, key);
@@ -163,7 +155,7 @@ bool store_get_at_once(struct store *store, struct slice key, struct store_place
 static bool is_for_mover(struct store *store, struct slice key, const struct index_entry *found,
                          uint32_t count, struct plan *plan)
 {
-    if (!plan->is_newest || count >= CANDIDATES_CROWDED || found->in_value_file)
+    if (count >= CANDIDATES_CROWDED || found->in_value_file)
         return false;
     uint64_t mark = doomed_mark(store->doomed, key, found->version, found->tombstone);
     if (doomed_has(store->doomed, mark))
@@ -191,8 +183,11 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
         struct record record;
         const uint8_t *in_memory = wal_peek(store->wal, found[i].location);
         if (in_memory != NULL && record_decode(in_memory, found[i].read_size, &record) >= 0) {
-            if (slice_equal(record.key, key))
+            if (slice_equal(record.key, key)) {
+                plan->same_files[plan->same_count] =
+                    value_file_named(plan->place.key_hash, record.value);
                 plan->same[plan->same_count++] = found[i];
+            }
             continue;
         }
         if (is_for_mover(store, key, &found[i], count, plan))
@@ -215,10 +210,9 @@ void plan_drop(struct store *store, struct plan *plan)
         proof_put(store, plan->proof);
 }
 
-enum store_status plan_write(struct store *store, struct slice key, bool is_newest,
-                             struct plan *plan)
+enum store_status plan_write(struct store *store, struct slice key, struct plan *plan)
 {
-    *plan = (struct plan){.place = store_place(store, key), .is_newest = is_newest};
+    *plan = (struct plan){.place = store_place(store, key)};
     assert(store_owns(store, plan->place.partition));
     if (store->failed != 0)
         return STORE_FAILED;
@@ -251,7 +245,9 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
     struct index_entry old;
     if (plan->cached != NULL && index_replace(store->index, place->partition, place->hash,
                                               plan->cached->version, entry, &old) == 0) {
-        store_record_dead(store, place, &old, position);
+        struct value_file_name file =
+            value_file_named(place->key_hash, cache_entry_value(plan->cached));
+        store_record_dead(store, &old, &file, position);
         return 0;
     }
     assert(plan->cached == NULL || plan->cached->tombstone); /* it was purged */
@@ -259,7 +255,7 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
         int result =
             index_remove(store->index, place->partition, place->hash, plan->same[i].version, &old);
         assert(result == 0);
-        store_record_dead(store, place, &old, position);
+        store_record_dead(store, &old, &plan->same_files[i], position);
     }
     bloom_add(store->bloom, place->partition, place->hash);
     return index_add(store->index, place->partition, place->hash, entry);
@@ -280,14 +276,18 @@ static enum store_status status_of_append(struct store *store, int result)
     }
 }
 
+struct version store_stamp(struct store *store)
+{
+    return (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
+                            store->origin};
+}
+
 enum store_status plan_commit(struct store *store, struct plan *plan, struct record *record,
                               struct slice decoded, uint64_t *ret_gate)
 {
     bool tombstone = record->flags & RECORD_TOMBSTONE;
     bool in_value_file = record->flags & RECORD_IN_VALUE_FILE;
-    if (record->version.clock == 0)
-        record->version = (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
-                                           store->origin};
+    record->version = store_stamp(store);
     struct wal_receipt receipt;
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {
@@ -339,7 +339,7 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
         return STORE_BUSY;
     }
     struct plan plan;
-    enum store_status status = plan_write(store, key, true, &plan);
+    enum store_status status = plan_write(store, key, &plan);
     if (status != STORE_OK)
         return status;
     if (zstd || squeeze(&store->squeeze, stored, &record.value) == 1)
@@ -351,7 +351,7 @@ enum store_status store_delete(struct store *store, struct slice key, uint64_t *
 {
     assert(key.size > 0);
     struct plan plan;
-    enum store_status status = plan_write(store, key, true, &plan);
+    enum store_status status = plan_write(store, key, &plan);
     if (status != STORE_OK)
         return status;
     /* Where damage may have taken a newer write, only a tombstone makes sure. */

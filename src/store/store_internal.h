@@ -38,14 +38,6 @@
 #define STORE_PARTITIONS 256u
 #define STORE_PATH_SIZE 4096u
 
-/* A key's place in the tables. */
-struct key_place {
-    uint32_t partition;
-    uint64_t hash;     /* hash_index: of the index and the filter */
-    uint64_t keyed;    /* hash_keyed: of the cache */
-    uint64_t key_hash; /* hash_key: of file names */
-};
-
 /* Whether two entries are the same write, wherever its record lies by now. */
 static inline bool index_entry_is_same(const struct index_entry *a, const struct index_entry *b)
 {
@@ -105,6 +97,7 @@ struct recovered {
     uint64_t damaged_segments;
     uint64_t orphans;
     uint64_t missing_files;
+    uint16_t doubtful_files[STORE_PARTITIONS]; /* slots whose value files are to be matched */
 };
 
 struct store {
@@ -129,7 +122,6 @@ struct store {
     struct stream_pool *streams; /* of large values on their way */
     struct list loans;           /* value files that other shards open just now */
     struct list removals;        /* value files that died, until that is durable */
-    struct list uploads_closed;  /* by their owners, while a look-up still has them */
     uint64_t reserved_bytes;     /* on the disk, for uploads that may not come */
     struct lookup *lookups;      /* LOOKUPS_MAX */
     struct list lookups_free;
@@ -174,7 +166,7 @@ struct store {
 static inline struct key_place key_place_of(uint64_t keyed, uint64_t key_hash)
 {
     return (struct key_place){
-        .partition = hash_partition(key_hash),
+        .partition = (uint16_t)hash_partition(key_hash),
         .hash = hash_index(keyed, key_hash),
         .keyed = keyed,
         .key_hash = key_hash,
@@ -214,39 +206,36 @@ static inline uint64_t store_key_count(const struct store *store)
 int kept_key_set(struct kept_key *kept, struct slice key);
 void kept_key_clear(struct kept_key *kept);
 
-/* The record that a slot of `place` led to is no longer alive, because of the record at
- * `killer_position`. */
-void store_record_dead(struct store *store, const struct key_place *place,
-                       const struct index_entry *old, uint64_t killer_position);
+/* The record that a slot led to is no longer alive, because of the record at `killer_position`.
+ * `file`: of one whose value lies in a file, that file, or NULL: it is not known, since the record
+ * cannot be read; the next start removes it. */
+void store_record_dead(struct store *store, const struct index_entry *old,
+                       const struct value_file_name *file, uint64_t killer_position);
 
 /* What a write found out about its key before anything is changed. */
 struct plan {
     struct key_place place;
     struct cache_entry *cached;
-    struct index_entry same[CANDIDATES_MAX]; /* slots that are this key's for certain */
+    struct index_entry same[CANDIDATES_MAX];           /* slots that are this key's for certain */
+    struct value_file_name same_files[CANDIDATES_MAX]; /* of those in value files */
     uint32_t same_count;
     struct index_entry doomed[CANDIDATES_MAX]; /* that most certainly are, for the mover to see */
     uint32_t doomed_count;
     struct proof *proof; /* for those that may be; NULL: there are none */
-    bool is_newest;
-    bool absent; /* the key is not here at all */
+    bool absent;         /* the key is not here at all */
 };
 
-/* Fills the plan. `is_newest`: the write will have a newer version than all there is, else it has
- * been stamped before. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
-enum store_status plan_write(struct store *store, struct slice key, bool is_newest,
-                             struct plan *ret_plan);
+/* Fills the plan. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
+enum store_status plan_write(struct store *store, struct slice key, struct plan *ret_plan);
 void plan_drop(struct store *store, struct plan *plan);
 
-/* Appends and applies. `decoded` is what the cache shows; record->version is stamped here when it
- * is zero, otherwise it is newer than all that the plan removes. */
+/* Stamps, appends and applies. `decoded` is what the cache shows. */
 enum store_status plan_commit(struct store *store, struct plan *plan, struct record *record,
                               struct slice decoded, uint64_t *ret_gate);
 
-/* What a record shows: fills the version and, of a value file, its name. `key` lives as long as the
- * value. */
-void store_show_file(const struct key_place *place, struct slice key, struct version version,
-                     bool in_value_file, struct store_value *ret_value);
+/* What a record in a value file shows: fills the file's name. `key` lives as long as the value. */
+void store_show_file(uint64_t key_hash, struct slice key, struct slice descriptor,
+                     struct store_value *ret_value);
 
 /* Tells those who were BUSY that something came free. */
 void store_made_room(struct store *store);
@@ -345,9 +334,13 @@ int store_add_suspect(struct store *store, struct key_place place, bool is_count
  * the store is open. Errors: -ENOMEM. */
 int store_suspect(struct store *store, struct key_place place, const struct index_entry *entry);
 
-/* count_alive.c: counts what is alive and removes what nothing names. Errors: the device's,
- * -ENOMEM. */
+/* count_alive.c: counts what is alive, finds where value files are not what the records name, and
+ * removes all other files that nothing names. Errors: the device's, -ENOMEM. */
 int store_survey(struct store *store, struct wal_state *state);
+
+/* Once records can be read: removes the value files that nothing names and reports those that are
+ * missing. Errors: the device's, the ring's, -ENOMEM. */
+int store_match_files(struct store *store);
 
 /* store_checkpoint.c */
 

@@ -39,13 +39,17 @@ static void show(struct lookup *lookup, const struct record *record, struct slic
         entry = cache_put(store->cache, lookup->place.keyed, record->key, value, tombstone,
                           record->flags & RECORD_IN_VALUE_FILE, record->version, record->position);
     *ret_value = (struct store_value){
-        .data = value.data, .size = value.size, .gate = wal_gate(store->wal, record->position)};
+        .data = value.data,
+        .size = value.size,
+        .version = record->version,
+        .gate = wal_gate(store->wal, record->position),
+    };
     if (entry != NULL && !tombstone) {
         ret_value->data = cache_entry_value(entry).data;
         ret_value->entry = entry;
     }
-    store_show_file(&lookup->place, lookup->key.slice, record->version,
-                    record->flags & RECORD_IN_VALUE_FILE, ret_value);
+    if (record->flags & RECORD_IN_VALUE_FILE)
+        store_show_file(lookup->place.key_hash, lookup->key.slice, value, ret_value);
 }
 
 static void decode_finished(struct decode_job *job, int result, uint8_t *data, size_t size)

@@ -55,18 +55,22 @@ static void record_spared(struct store *store, const struct index_entry *old)
         wal_record_spared(store->wal, old->location);
 }
 
-static void remove_candidate(struct proof *proof)
+/* `record`: the candidate's, or NULL: it cannot be read. */
+static void remove_candidate(struct proof *proof, const struct record *record)
 {
     struct store *store = proof->store;
     struct index_entry old;
     if (index_remove(store->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) < 0)
         return;
-    struct key_place place = store_place(store, proof->key.slice);
-    uint64_t mark = doomed_mark(store->doomed, proof->key.slice, old.version, old.tombstone);
+    struct slice key = proof->key.slice;
+    uint64_t mark = doomed_mark(store->doomed, key, old.version, old.tombstone);
     if (doomed_remove(store->doomed, mark))
         record_spared(store, &old);
-    store_record_dead(store, &place, &old, proof->killer_position);
+    struct value_file_name file;
+    if (record != NULL)
+        file = value_file_named(hash_key(key.data, key.size), record->value);
+    store_record_dead(store, &old, record != NULL ? &file : NULL, proof->killer_position);
     proof->removed_count++;
 }
 
@@ -96,7 +100,7 @@ static bool judge_unreadable(struct proof *proof, int error)
     const struct index_entry *candidate = &proof->candidates[proof->candidate];
     uint64_t mark = doomed_mark(doomed, proof->key.slice, candidate->version, candidate->tombstone);
     if (doomed_has(doomed, mark) || (error == -EBADMSG && !spells_other_key(proof)))
-        remove_candidate(proof);
+        remove_candidate(proof, NULL);
     return true;
 }
 
@@ -110,7 +114,7 @@ static bool judge(struct proof *proof)
         return kept_key_set(&proof->key, record->key) == 0;
     }
     if (slice_equal(record->key, proof->key.slice))
-        remove_candidate(proof);
+        remove_candidate(proof, record);
     return true;
 }
 

@@ -47,8 +47,7 @@ struct catalog {
     uint32_t first[CATALOG_KINDS + 1]; /* where each kind begins */
 };
 
-/* Lists the directory and reads the shards' superblocks and manifests; findings are reported.
- * Errors: -errno, reported. */
+/* Lists the directory. Errors: -errno, reported. */
 int catalog_load(struct admin *admin);
 void catalog_free(struct catalog *catalog);
 

@@ -173,7 +173,7 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
         .in_value_file = record->flags & RECORD_IN_VALUE_FILE,
         .record = record,
     };
-    walk->result = walk_show(walk->walk, &found);
+    walk->result = walk->walk->show(walk->walk, &found);
     return walk->result == 0 ? 0 : -ECANCELED;
 }
 

@@ -7,6 +7,7 @@
 
 #include "net/client/limits.h"
 #include "net/client/operation.h"
+#include "net/client/upload.h"
 
 #include "base/assert.h"
 #include "proto/binary.h"
@@ -143,7 +144,7 @@ static enum taken begin_upload(struct binary_client *binary, const struct binary
 }
 
 static enum taken set(struct binary_client *binary, const struct binary_request *request,
-                      struct shard_place place)
+                      struct key_place place)
 {
     struct operation_set set = {request->key, request->value, request->compressed == 1};
     enum taken taken =
@@ -153,7 +154,7 @@ static enum taken set(struct binary_client *binary, const struct binary_request 
 
 static enum taken health(struct binary_client *binary)
 {
-    char text[HEALTH_TEXT_MAX];
+    char text[METRICS_HEALTH_MAX];
     return answer_text(binary, text, health_text(shared_of(binary)->watch, text));
 }
 
@@ -176,14 +177,14 @@ static enum taken hello(struct binary_client *binary, struct slice name)
     static const char expected[] = MINIVAULT_HELLO_NAME;
     if (!slice_equal(name, (struct slice){(const uint8_t *)expected, sizeof expected - 1}))
         return answer_status(binary, MINIVAULT_UNSUPPORTED);
-    char text[HEALTH_TEXT_MAX];
+    char text[HELLO_TEXT_MAX];
     uint32_t size = hello_text(shared_of(binary)->watch, text);
     binary->typed = true;
     return answer_text(binary, text, size);
 }
 
 static enum taken execute(struct binary_client *binary, const struct binary_request *request,
-                          struct shard_place place)
+                          struct key_place place)
 {
     switch (request->op) {
     case MINIVAULT_GET:
@@ -224,7 +225,7 @@ static void take_up(struct binary_client *binary, const struct binary_request *r
 
 /* Executes or refuses a whole request. */
 static enum taken take_request(struct binary_client *binary, const struct binary_request *request,
-                               struct shard_place place)
+                               struct key_place place)
 {
     if (!client_has_room(client_of(binary)))
         return BLOCKED;
@@ -309,7 +310,7 @@ struct batch {
     uint64_t size; /* bytes of all */
     struct batched {
         struct binary_request request;
-        struct shard_place place;
+        struct key_place place;
         uint64_t frame_size;
     } requests[BATCH_MAX];
 };
@@ -343,7 +344,7 @@ static enum binary_result parse_batch(const struct binary_client *binary, const 
     }
     for (uint32_t i = 0; ret_batch->count > 1 && i < ret_batch->count; i++)
         if (shard_owns(shard, ret_batch->requests[i].place))
-            store_prefetch_entry(shard->store, ret_batch->requests[i].place.store);
+            store_prefetch_entry(shard->store, ret_batch->requests[i].place);
     return result;
 }
 
@@ -421,9 +422,9 @@ static void hint(const struct connection *connection, const uint8_t *data, uint6
         frame_size != size || request.op != MINIVAULT_GET)
         return;
     const struct shard *shard = shared_of(binary)->shard;
-    struct shard_place place = shard_locate(shard, request.key, false);
+    struct key_place place = shard_locate(shard, request.key, false);
     if (is_next && shard_owns(shard, place))
-        store_prefetch_entry(shard->store, place.store);
+        store_prefetch_entry(shard->store, place);
 }
 
 static uint64_t missing(const struct connection *connection, struct slice saved)

@@ -25,10 +25,10 @@ enum taken operation_answer(struct client *client, struct reply_form form,
 /* TAKEN or BLOCKED, of a set also IS_LARGE. There is room in the output. Key and value are not
  * needed after the call. */
 enum taken operation_get(struct client *client, struct reply_form form, struct slice key,
-                         struct shard_place place);
+                         struct key_place place);
 enum taken operation_set(struct client *client, struct reply_form form,
-                         const struct operation_set *set, struct shard_place place);
+                         const struct operation_set *set, struct key_place place);
 enum taken operation_delete(struct client *client, struct reply_form form, struct slice key,
-                            struct shard_place place);
+                            struct key_place place);
 
 #endif

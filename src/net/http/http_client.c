@@ -10,8 +10,11 @@
  *                  -> ANSWERED -------> HEAD         its body is thrown away */
 #include "net/http/http_client.h"
 
+#include "net/client/account.h"
 #include "net/client/limits.h"
 #include "net/client/operation.h"
+#include "net/client/output.h"
+#include "net/client/upload.h"
 #include "net/http/http_body.h"
 #include "net/http/http_dialect.h"
 #include "net/http/http_pages.h"
@@ -256,8 +259,7 @@ static enum taken execute_key(struct http_client *http)
     const struct http_request *request = &http->parser.request;
     struct reply_form form = http_form(request);
     struct operation_set set = {.key = request->key};
-    struct shard_place place =
-        shard_locate(shared_of(http)->shard, request->key, is_write(request));
+    struct key_place place = shard_locate(shared_of(http)->shard, request->key, is_write(request));
     switch (request->method) {
     case HTTP_METHOD_GET:
     case HTTP_METHOD_HEAD:

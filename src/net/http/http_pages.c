@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TEXT_MAX (HEALTH_TEXT_MAX + CHECKS_TEXT_MAX)
+#define TEXT_MAX (METRICS_HEALTH_MAX + CHECKS_TEXT_MAX)
 
 static const char ui[] =
     "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>minivault</title>"
@@ -46,7 +46,7 @@ static void reply_error(struct client *client, const struct http_request *reques
 
 static void health(struct client *client, const struct http_request *request)
 {
-    char text[HEALTH_TEXT_MAX];
+    char text[METRICS_HEALTH_MAX];
     uint32_t size = health_text(client->shared->watch, text);
     reply(client, request, HTTP_CONTENT_JSON, text, size);
 }

@@ -9,6 +9,7 @@
 #include "store/mover/mover.h"
 #include "store/mover/mover_window.h"
 #include "store/record/record.h"
+#include "store/unit/unit.h"
 
 #include <errno.h>
 
@@ -25,21 +26,13 @@ struct mover_resume {
 struct mover_input {
     bool is_segment;
     bool is_pinned;
-    bool is_damaged;   /* not all of it could be read */
-    bool is_searching; /* for the next sound header, behind damage */
+    bool is_damaged; /* not all of it could be read */
     uint32_t file;
     int handle;
     uint8_t partition; /* of a segment */
-    uint64_t number;
-    uint64_t salt;
-    uint64_t at;  /* the next batch or chunk */
-    uint64_t end; /* nothing counts from here on */
-    /* within the window: the batch or chunk that is being taken apart */
-    uint32_t records_left;
-    uint32_t record_index;
-    uint64_t record_offset; /* in the file */
-    uint64_t unit_offset;   /* of the batch or chunk, in the file */
-    uint64_t unit_end;
+    struct unit_scan units;
+    struct unit_cursor cursor; /* in the present unit, which the window holds */
+    bool is_in_unit;
 };
 
 /* One record of the input. `data` is its bytes in the window. */

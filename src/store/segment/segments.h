@@ -4,7 +4,19 @@
  *
  * Files are opened when they are needed and stay open, the least recently used ones are closed when
  * more than `open_max` are. Live bytes are sums of index_read_size of the live records: what the
- * index knows. */
+ * index knows.
+ *
+ * Invariants:
+ *
+ *   1. A segment has its place in the table, `file`, until it is freed: longer than it counts.
+ *   2. Those that were not removed have the ranks 0, 1, 2 ...; the ones in the manifest, whose end
+ *      is not 0, have the lowest.
+ *   3. A segment is among the empty ones if and only if it is in the manifest with nothing alive.
+ *   4. doomed_bytes <= live_bytes, and nothing alive has no bytes.
+ *   5. A pinned segment's file is open, or the pin waits for that. A removed one gets no new pin.
+ *   6. open_count files are open or being opened; those that nobody pins are in the order of their
+ *      last use.
+ *   7. A segment has one operation at a time. */
 #ifndef MINIVAULT_STORE_SEGMENTS_H
 #define MINIVAULT_STORE_SEGMENTS_H
 

@@ -15,7 +15,7 @@
 #define LOG_BUFFER_SIZE ((uint32_t)(256 * KIB))
 #define LOG_BUFFER_COUNT 8u
 
-/* Sealed log segments that stay in the log: what is overwritten meanwhile is never copied. */
+/* Sealed log files that stay in the log: what is overwritten meanwhile is never copied. */
 #define LOG_KEEP_SEGMENTS 4u
 
 /* How long background work may oversleep on an idle server. */
@@ -366,7 +366,7 @@ static int open_mover(struct store *store)
         .failed = mover_failed,
         .full = disk_full,
         .futile = mover_futile,
-        /* For a log segment and two jobs, beside what the log leaves free. */
+        /* For a log file and two jobs, beside what the log leaves free. */
         .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.log_file_size,
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
@@ -467,6 +467,8 @@ static int open_all(struct store *store)
         result = open_mover(store);
     if (result == 0)
         result = open_scrub(store);
+    if (result == 0)
+        result = store_match_files(store);
     return result;
 }
 

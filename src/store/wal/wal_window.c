@@ -2,6 +2,7 @@
 #include "store/wal/wal_window.h"
 
 #include "base/assert.h"
+#include "base/memory.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
@@ -13,9 +14,8 @@
 int wal_window_init(struct wal_window *window, uint64_t size)
 {
     window->capacity = round_up(max_u64(size, WAL_PART_SIZE), WAL_PART_SIZE);
-    void *image = mmap(NULL, window->capacity, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (image == MAP_FAILED)
+    void *image = memory_map(window->capacity);
+    if (image == NULL)
         return -ENOMEM;
     window->image = image;
     wal_window_forget(window);
@@ -25,7 +25,7 @@ int wal_window_init(struct wal_window *window, uint64_t size)
 void wal_window_deinit(struct wal_window *window)
 {
     if (window->image != NULL)
-        (void)munmap(window->image, window->capacity);
+        memory_unmap(window->image, window->capacity);
     window->image = NULL;
 }
 

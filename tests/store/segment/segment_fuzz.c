@@ -136,7 +136,7 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
 {
     const uint8_t *bytes = context;
     if (offset - SEGMENT_DATA_OFFSET + size > SIZE)
-        return -ENODATA;
+        return -ERANGE;
     *ret_data = bytes + offset - SEGMENT_DATA_OFFSET;
     return 0;
 }
