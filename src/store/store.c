@@ -1,3 +1,4 @@
+/* The request path: gets and sets of values in memory, and what a pass of the loop does. */
 #include "store/store_internal.h"
 
 #include "base/assert.h"
@@ -11,26 +12,13 @@
 #define MOVE_BUDGET (64 * KIB)
 #define CHECKPOINT_BUDGET (64 * KIB)
 
+/* From this many slots of a hash on they are proved at once, by reading, instead of being left to
+ * the mover. */
+#define CANDIDATES_CROWDED 4u
+
 /* Slots that the filter in front of the index is rebuilt from between two passes. */
 #define BLOOM_SLOTS 256u
 #define SCRUB_BUDGET (64 * KIB)
-
-int kept_key_set(struct kept_key *kept, struct slice key)
-{
-    uint8_t *bytes = key.size <= sizeof kept->bytes ? kept->bytes : malloc(key.size);
-    if (bytes == NULL)
-        return -ENOMEM;
-    memcpy(bytes, key.data, key.size);
-    kept->slice = (struct slice){bytes, key.size};
-    return 0;
-}
-
-void kept_key_clear(struct kept_key *kept)
-{
-    if (kept->slice.data != kept->bytes)
-        free((void *)kept->slice.data);
-    kept->slice = (struct slice){0};
-}
 
 void store_made_room(struct store *store)
 {
@@ -38,19 +26,6 @@ void store_made_room(struct store *store)
         return;
     store->starved = false;
     store->options.events.room(store->options.events.context);
-}
-
-void store_record_dead(struct store *store, const struct key_place *place,
-                       const struct index_entry *old, uint64_t killer_position)
-{
-    if (old->in_value_file) {
-        struct value_file_name name = {(uint8_t)place->partition, place->key_hash, old->version};
-        large_file_dead(store, &name, killer_position);
-    }
-    if (location_is_segment(old->location))
-        segment_record_dead(store->segments, old->location, old->read_size, killer_position);
-    else
-        wal_record_dead(store->wal, old->location, killer_position);
 }
 
 void store_fail(struct store *store, int error)
@@ -61,38 +36,6 @@ void store_fail(struct store *store, int error)
     store->options.events.failed(store->options.events.context, error);
 }
 
-void store_show_file(const struct key_place *place, struct slice key, struct version version,
-                     bool in_value_file, struct store_value *ret_value)
-{
-    ret_value->version = version;
-    ret_value->in_value_file = in_value_file;
-    if (!in_value_file)
-        return;
-    ret_value->key = key;
-    ret_value->file = (struct value_file_name){(uint8_t)place->partition, place->key_hash, version};
-}
-
-enum store_status store_show_entry(const struct store *store, struct cache_entry *entry,
-                                   struct store_value *ret_value)
-{
-    ret_value->gate = wal_gate(store->wal, entry->position);
-    ret_value->version = entry->version;
-    uint32_t partition = hash_partition(hash_key(entry->bytes, entry->key_size));
-    if (store_is_damaged_at(store, partition, entry->position))
-        return STORE_CORRUPT;
-    if (entry->tombstone)
-        return STORE_NOT_FOUND;
-    ret_value->data = entry->bytes + entry->key_size;
-    ret_value->size = entry->value_size;
-    ret_value->entry = entry;
-    if (entry->in_value_file) {
-        struct slice key = cache_entry_key(entry);
-        struct key_place place = store_place(store, key);
-        store_show_file(&place, key, entry->version, true, ret_value);
-    }
-    return STORE_OK;
-}
-
 enum store_status store_get(struct store *store, struct slice key, struct store_waiter *waiter,
                             struct store_value *ret_value)
 {
@@ -101,11 +44,15 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     *ret_value = (struct store_value){0};
     if (entry != NULL) {
         store->get_hits++;
-        return store_show_entry(store, entry, ret_value);
+        return lookups_show(&store->lookups, entry, ret_value);
     }
     struct key_place place = key_place_of(keyed, hash_key(key.data, key.size));
-    enum store_status status = lookup_start(store, key, place, waiter, ret_value);
-    store->get_misses += status != STORE_BUSY;
+    enum store_status status =
+        lookups_start(&store->lookups, key, place, waiter, ret_value);
+    if (status == STORE_BUSY)
+        store->starved = true;
+    else
+        store->get_misses++;
     return status;
 }
 
@@ -142,7 +89,7 @@ static bool is_absent(struct store *store, struct slice key, uint64_t keyed,
     if (bloom_may_contain(store->bloom, partition, hash_index(keyed, key_hash)))
         return false;
     store->get_misses++;
-    *ret_status = store_is_damaged_at(store, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
+    *ret_status = damage_covers(&store->damage, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
     return true;
 }
 
@@ -154,7 +101,7 @@ bool store_get_at_once(struct store *store, struct slice key, struct store_place
     if (entry == NULL)
         return is_absent(store, key, place.keyed, ret_status);
     store->get_hits++;
-    *ret_status = store_show_entry(store, entry, ret_value);
+    *ret_status = lookups_show(&store->lookups, entry, ret_value);
     return true;
 }
 
@@ -184,7 +131,7 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
     plan->absent = count == 0;
     /* The newest of many suffice when no proof is about to thin them out: the others cannot be
      * read. */
-    if (count >= CANDIDATES_MAX && store->proofs_active + store->suspect_count > 0)
+    if (count >= CANDIDATES_MAX && proofs_are_pending(&store->proofs))
         return false;
     count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
     for (uint32_t i = 0; i < count; i++) {
@@ -198,21 +145,37 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
         if (is_for_mover(store, key, &found[i], count, plan))
             continue;
         if (plan->proof == NULL)
-            plan->proof = proof_get(store);
+            plan->proof = proofs_get(&store->proofs, &plan->place);
         if (plan->proof == NULL)
             return false;
-        plan->proof->candidates[plan->proof->candidate_count++] = found[i];
+        proof_add(plan->proof, &found[i]);
     }
-    if (plan->proof == NULL)
-        return true;
-    plan->proof->place = plan->place;
-    return kept_key_set(&plan->proof->key, key) == 0;
+    return plan->proof == NULL || proof_set_key(plan->proof, key) == 0;
 }
 
-void plan_drop(struct store *store, struct plan *plan)
+void plan_drop(struct plan *plan)
 {
     if (plan->proof != NULL)
-        proof_put(store, plan->proof);
+        proof_put(plan->proof);
+}
+
+bool plan_is_newer(const struct plan *plan, struct version version)
+{
+    assert(!plan->is_newest);
+    if (plan->cached != NULL)
+        return version_compare(plan->cached->version, version) > 0;
+    for (uint32_t i = 0; i < plan->same_count; i++) {
+        if (version_compare(plan->same[i].version, version) > 0)
+            return true;
+    }
+    return false;
+}
+
+bool plan_find_unknown(const struct plan *plan, struct version version, struct version examined,
+                       struct version *ret_newest)
+{
+    assert(!plan->is_newest);
+    return plan->proof != NULL && proof_find_above(plan->proof, version, examined, ret_newest);
 }
 
 enum store_status plan_write(struct store *store, struct slice key, bool is_newest,
@@ -225,7 +188,7 @@ enum store_status plan_write(struct store *store, struct slice key, bool is_newe
     plan->cached = cache_find(store->cache, plan->place.keyed, key);
     if (plan->cached != NULL || plan_candidates(store, key, plan))
         return STORE_OK;
-    plan_drop(store, plan);
+    plan_drop(plan);
     store->starved = true;
     return STORE_BUSY;
 }
@@ -251,7 +214,7 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
     struct index_entry old;
     if (plan->cached != NULL && index_replace(store->index, place->partition, place->hash,
                                               plan->cached->version, entry, &old) == 0) {
-        store_record_dead(store, place, &old, position);
+        dead_record(&store->dead, place, &old, position);
         return 0;
     }
     assert(plan->cached == NULL || plan->cached->tombstone); /* it was purged */
@@ -259,7 +222,7 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
         int result =
             index_remove(store->index, place->partition, place->hash, plan->same[i].version, &old);
         assert(result == 0);
-        store_record_dead(store, place, &old, position);
+        dead_record(&store->dead, place, &old, position);
     }
     bloom_add(store->bloom, place->partition, place->hash);
     return index_add(store->index, place->partition, place->hash, entry);
@@ -285,13 +248,16 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
 {
     bool tombstone = record->flags & RECORD_TOMBSTONE;
     bool in_value_file = record->flags & RECORD_IN_VALUE_FILE;
+    assert(plan->is_newest == (record->version.clock == 0));
+    if (!plan->is_newest && plan->proof != NULL) /* newer slots are other keys' */
+        proof_drop_above(plan->proof, record->version);
     if (record->version.clock == 0)
         record->version = (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
                                            store->origin};
     struct wal_receipt receipt;
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {
-        plan_drop(store, plan);
+        plan_drop(plan);
         return status_of_append(store, result);
     }
     pace_took(&store->pace, record_size(record->key.size, record->value.size));
@@ -308,16 +274,14 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
          */
         log_error(store->log, "the index cannot grow: out of memory");
         store_fail(store, result);
-        plan_drop(store, plan);
+        plan_drop(plan);
         return STORE_FAILED;
     }
     doom(store, plan, record->key);
     (void)cache_put(store->cache, plan->place.keyed, record->key, decoded, tombstone, in_value_file,
                     record->version, receipt.position);
-    if (plan->proof != NULL) {
-        plan->proof->killer_position = receipt.position;
-        proof_start(plan->proof);
-    }
+    if (plan->proof != NULL)
+        proof_start(plan->proof, receipt.position);
     *ret_gate = wal_gate(store->wal, receipt.position);
     return STORE_OK;
 }
@@ -359,7 +323,7 @@ enum store_status store_delete(struct store *store, struct slice key, uint64_t *
     if (status != STORE_OK)
         return status;
     /* Where damage may have taken a newer write, only a tombstone makes sure. */
-    bool damaged = store_is_damaged_at(store, plan.place.partition, 0);
+    bool damaged = damage_covers(&store->damage, plan.place.partition, 0);
     bool deleted = plan.cached != NULL && plan.cached->tombstone;
     if (!damaged && (plan.absent || deleted)) {
         *ret_gate = deleted ? wal_gate(store->wal, plan.cached->position) : 0;
@@ -383,15 +347,17 @@ static void keep_pace(struct store *store)
 bool store_flush(struct store *store)
 {
     bool more = decode_step(&store->decodes);
-    proof_work_off_suspects(store);
+    if (!store->is_shutting)
+        proofs_work_off_suspects(&store->proofs);
     wal_flush(store->wal);
-    large_flush(store);
+    dead_flush(&store->dead);
     more |= bloom_step(store->bloom, store->index, BLOOM_SLOTS);
     if (reserve_step(&store->reserve))
         mover_set_tight(store->mover, false);
     more |= mover_step(store->mover, MOVE_BUDGET);
     keep_pace(store);
-    more |= store_step_checkpoint(store, CHECKPOINT_BUDGET);
+    if (store->failed == 0)
+        more |= checkpoints_step(&store->checkpoints, CHECKPOINT_BUDGET);
     more |= scrub_step(store->scrub, SCRUB_BUDGET);
     return more;
 }
@@ -432,7 +398,7 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
         .index_memory = index_memory(store->index),
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,
-        .damaged = store->damage_last != 0 || store->recovered.damaged_segments > 0,
+        .damaged = store->is_damaged,
     };
     (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free,
                         &ret_stats->disk_total);

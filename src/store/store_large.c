@@ -1,3 +1,4 @@
+/* Large values: uploads and downloads between the store and its value files. */
 #include "store/store_large.h"
 
 #include "base/assert.h"
@@ -161,60 +162,19 @@ static enum store_status examine(struct store_upload *upload, struct slice key,
     upload->waiter.done = examine_done;
     upload->examining = newest;
     upload->is_examining = true;
-    enum store_status status = lookup_start(upload->store, key, place, &upload->waiter, &value);
-    if (status == STORE_PENDING) {
-        upload->store->starved = true;
+    struct store *store = upload->store;
+    enum store_status status =
+        lookups_start(&store->lookups, key, place, &upload->waiter, &value);
+    store->starved = store->starved || status == STORE_PENDING || status == STORE_BUSY;
+    if (status == STORE_PENDING)
         return STORE_BUSY;
-    }
     examine_end(upload, status, value.version);
     return status == STORE_BUSY || status == STORE_CORRUPT ? status : STORE_OK;
-}
-
-/* The newest of the plan's slots that is newer than the upload and not known to be another key's.
- */
-static bool find_unknown(const struct store_upload *upload, const struct plan *plan,
-                         struct version *ret_newest)
-{
-    bool found = false;
-    for (uint32_t i = 0; plan->proof != NULL && i < plan->proof->candidate_count; i++) {
-        struct version version = plan->proof->candidates[i].version;
-        if (!is_newer(upload, version) || version_compare(version, upload->examined) <= 0)
-            continue;
-        if (!found || version_compare(version, *ret_newest) > 0)
-            *ret_newest = version;
-        found = true;
-    }
-    return found;
-}
-
-/* Slots that are newer are other keys' by now: they are not to be proved superseded. */
-static void drop_newer(const struct store_upload *upload, struct proof *proof)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < proof->candidate_count; i++) {
-        if (!is_newer(upload, proof->candidates[i].version))
-            proof->candidates[count++] = proof->candidates[i];
-    }
-    proof->candidate_count = count;
-}
-
-/* Whether memory tells that the key has a newer version. */
-static bool plan_is_newer(const struct store_upload *upload, const struct plan *plan)
-{
-    if (plan->cached != NULL)
-        return is_newer(upload, plan->cached->version);
-    for (uint32_t i = 0; i < plan->same_count; i++) {
-        if (is_newer(upload, plan->same[i].version))
-            return true;
-    }
-    return false;
 }
 
 static enum store_status commit(struct store_upload *upload, struct slice key, struct plan *plan,
                                 uint64_t *ret_gate)
 {
-    if (plan->proof != NULL)
-        drop_newer(upload, plan->proof);
     const struct store_file *file = store_upload_file(upload);
     struct record record = {
         .key = key,
@@ -234,7 +194,7 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
 {
     struct store *store = upload->store;
     assert(!upload->is_committed);
-    /* Each turn but the last knows more than the one before: a newer version, or whose slots are.
+    /* Each round but the last knows more than the one before: a newer version, or whose slots are.
      */
     while (!upload->is_examining && upload->examine_error == STORE_OK && !upload->is_superseded) {
         struct plan plan;
@@ -242,13 +202,15 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
         enum store_status status = plan_write(store, key, false, &plan);
         if (status != STORE_OK)
             return status;
-        upload->is_superseded = plan_is_newer(upload, &plan);
-        bool is_unknown = !upload->is_superseded && find_unknown(upload, &plan, &newest);
+        upload->is_superseded = plan_is_newer(&plan, upload->file.name.version);
+        bool is_unknown = !upload->is_superseded &&
+                          plan_find_unknown(&plan, upload->file.name.version, upload->examined,
+                                            &newest);
         if (!upload->is_superseded && !is_unknown)
             return commit(upload, key, &plan, ret_gate);
-        plan_drop(store, &plan);
+        plan_drop(&plan);
         if (is_unknown)
-            status = examine(upload, key, plan.place, newest);
+            status = examine(upload, key, store_place(store, key), newest);
         if (status != STORE_OK)
             return status;
     }
@@ -327,104 +289,17 @@ void store_download_close(struct store *store, struct value_reader *reader)
 
 /* ---- files that others read ---- */
 
-struct loan {
-    struct list_node node;
-    struct value_file_name name;
-    uint32_t count;
-    bool is_dead; /* its removal came meanwhile */
-};
-
-static struct loan *find_loan(const struct store *store, const struct value_file_name *name)
-{
-    struct list_node *node = list_first(&store->loans);
-    for (; node != NULL; node = list_next(&store->loans, node)) {
-        struct loan *loan = container_of(node, struct loan, node);
-        if (loan->name.key_hash == name->key_hash && loan->name.partition == name->partition &&
-            version_compare(loan->name.version, name->version) == 0)
-            return loan;
-    }
-    return NULL;
-}
-
 bool store_lend_file(struct store *store, const struct value_file_name *file)
 {
-    struct loan *loan = find_loan(store, file);
-    if (loan == NULL) {
-        loan = calloc(1, sizeof *loan);
-        if (loan == NULL)
-            return false;
-        loan->name = *file;
-        list_push_back(&store->loans, &loan->node);
-    }
-    loan->count++;
-    return true;
+    return dead_lend(&store->dead, file);
 }
 
 void store_take_back_file(struct store *store, const struct value_file_name *file)
 {
-    struct loan *loan = find_loan(store, file);
-    assert(loan != NULL && loan->count > 0);
-    if (--loan->count > 0)
-        return;
-    if (loan->is_dead)
-        value_file_remove(store->streams, &loan->name);
-    list_remove(&loan->node);
-    free(loan);
-}
-
-/* ---- files that died ---- */
-
-struct removal {
-    struct list_node node;
-    uint64_t killer_position;
-    struct value_file_name name;
-};
-
-static void remove_file(struct store *store, const struct value_file_name *name)
-{
-    struct loan *loan = find_loan(store, name);
-    if (loan != NULL)
-        loan->is_dead = true;
-    else
-        value_file_remove(store->streams, name);
-}
-
-void large_file_dead(struct store *store, const struct value_file_name *name,
-                     uint64_t killer_position)
-{
-    struct removal *removal = calloc(1, sizeof *removal);
-    if (removal == NULL)
-        return; /* an orphan: the next start removes it */
-    removal->killer_position = killer_position;
-    removal->name = *name;
-    list_push_back(&store->removals, &removal->node);
-}
-
-void large_flush(struct store *store)
-{
-    /* Killers stand in the log in about this order: what is behind one that must wait, waits. */
-    uint64_t durable = wal_durable(store->wal);
-    for (struct list_node *node; (node = list_first(&store->removals)) != NULL;) {
-        struct removal *removal = container_of(node, struct removal, node);
-        if (removal->killer_position > durable)
-            return;
-        list_remove(node);
-        remove_file(store, &removal->name);
-        free(removal);
-    }
+    dead_take_back(&store->dead, file);
 }
 
 /* ---- opening and closing ---- */
-
-uint32_t large_value_min(const struct store_options *options)
-{
-    return options->value_file_min != 0 ? options->value_file_min : (uint32_t)VALUE_FILE_MIN;
-}
-
-uint32_t large_stored_max(const struct store_options *options)
-{
-    return (uint32_t)compress_bound(large_value_min(options));
-}
 
 uint32_t store_value_file_min(const struct store *store)
 {
@@ -442,30 +317,10 @@ uint64_t large_memory_size(const struct store_options *options)
     return (count != 0 ? count : STORE_STREAM_BUFFERS) * VALUE_FILE_BUFFER_SIZE;
 }
 
-int large_open(struct store *store, uint8_t *memory)
-{
-    list_init(&store->removals);
-    list_init(&store->loans);
-    list_init(&store->uploads_closed);
-    uint32_t count = (uint32_t)(large_memory_size(&store->options) / VALUE_FILE_BUFFER_SIZE);
-    return stream_pool_create(store->io, store->log, store->options.path, memory, count,
-                              &store->streams);
-}
-
-bool large_is_busy(const struct store *store)
-{
-    return stream_pool_is_busy(store->streams);
-}
-
 void large_free(struct store *store)
 {
     if (store->streams == NULL)
         return;
-    for (struct list_node *node; (node = list_pop_front(&store->removals)) != NULL;)
-        free(container_of(node, struct removal, node));
-    for (struct list_node *node; (node = list_pop_front(&store->loans)) != NULL;)
-        free(container_of(node, struct loan, node));
     for (struct list_node *node; (node = list_pop_front(&store->uploads_closed)) != NULL;)
         free(container_of(node, struct store_upload, node));
-    stream_pool_free(store->streams);
 }

@@ -1,7 +1,7 @@
-/* The survey: one walk over the index once recovery is over. What is alive in which file; which
+/* The survey: a walk over the index once recovery is over. What is alive in which file; which
  * value files are named by a record; and what lies in the partitions' folders that nothing names.
  */
-#include "store/store_internal.h"
+#include "store/start/start.h"
 
 #include "base/assert.h"
 #include "store/catalog/checkpoint.h"
@@ -13,8 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PARTITIONS 256u
 
 /* A value file that a record names. */
 struct named_file {
@@ -121,7 +119,7 @@ static void remove_orphan(struct survey *survey, const char *name)
     struct io_op op = {0};
     io_unlink(store->io, &op, path);
     int result = io_wait(store->io, &op);
-    store->recovered.orphans++;
+    store->recovered->orphans++;
     if (result < 0 && result != -ENOENT)
         log_warn(store->log, "%s: nothing needs it any more, but it cannot be removed: %s", path,
                  strerror(-result));
@@ -170,7 +168,7 @@ static int judge_entry(void *context, const char *name)
             hybrid_clock_see(&store->clock, file.version.clock);
         /* Where damage took records, one of them may have named it. */
         if (named == NULL)
-            return store_is_damaged_at(store, survey->partition, 0) ? 0 : note_orphan(survey, name);
+            return damage_covers(&store->damage, survey->partition, 0) ? 0 : note_orphan(survey, name);
         named->is_seen = true;
         return 0;
     }
@@ -209,7 +207,7 @@ static int survey_folder(struct survey *survey)
     report_missing_segments(survey);
     uint64_t missing = count_missing(survey);
     if (missing > 0) {
-        store->recovered.missing_files += missing;
+        store->recovered->missing_files += missing;
         log_error(store->log,
                   "%s: %" PRIu64 " large values are missing: their keys answer CORRUPT until they "
                   "are written again or restored from a backup",
@@ -223,14 +221,7 @@ static int survey_folder(struct survey *survey)
 static int judge_checkpoint(void *context, const char *name)
 {
     struct store *store = context;
-    uint64_t number;
-    bool is_temporary;
-    if (checkpoint_name_parse(name, &number, &is_temporary) < 0)
-        return 0;
-    store->checkpoint_last = max_u64(store->checkpoint_last, number);
-    if (!is_temporary && number == store->checkpoint_number)
-        return 0;
-    store_remove_checkpoint(store, number, is_temporary);
+    checkpoints_see(&store->checkpoints, name);
     return 0;
 }
 
@@ -239,7 +230,7 @@ int store_survey(struct store *store, struct wal_state *state)
     struct survey survey = {.store = store, .state = state};
     int result = io_list_directory(store->io, store->state_path, judge_checkpoint, store);
     wal_state_forget_alive(state);
-    for (; result >= 0 && survey.partition < PARTITIONS; survey.partition++) {
+    for (; result >= 0 && survey.partition < STORE_PARTITIONS; survey.partition++) {
         if (!store_owns(store, survey.partition))
             continue;
         walk_partition(&survey);
@@ -248,10 +239,10 @@ int store_survey(struct store *store, struct wal_state *state)
     free(survey.files);
     free(survey.orphans);
     index_set_bulk(store->index, false);
-    if (store->recovered.orphans > 0)
+    if (store->recovered->orphans > 0)
         log_info(store->log,
                  "%s: %" PRIu64 " files that were never finished, or had been replaced, "
                  "are removed",
-                 store->options.path, store->recovered.orphans);
+                 store->options.path, store->recovered->orphans);
     return result < 0 ? result : 0;
 }

@@ -349,8 +349,8 @@ Test(mover, checkpoint_counts_when_what_it_shows_is_durable)
     write_all(bench, 0, 10, 100);
     bench->store->options.checkpoint_min = 1;
     cr_assert(bench_run(bench, 5 * NS_PER_S));
-    cr_assert_eq(bench->store->checkpoint_number, 0);
-    cr_assert(bench->store->is_checkpoint_written, "it waits");
+    cr_assert_eq(bench->store->checkpoints.number, 0);
+    cr_assert(bench->store->checkpoints.is_written, "it waits");
     bench_restart(bench, false);
     bench_delete_it(bench);
 }
@@ -370,8 +370,8 @@ Test(mover, checkpoint_at_the_end_is_used_by_the_next_start)
         bench->store->options.checkpoint_min = 1;
         delete_all(bench, 0, 50);
         bench_restart(bench, true);
-        cr_assert_neq(bench->store->checkpoint_number, 0);
-        cr_assert_eq(bench->store->recovered.segment_records, 0, "all of it is in the checkpoint");
+        cr_assert_neq(bench->store->checkpoints.number, 0);
+        cr_assert_eq(bench->store->checkpoints.parts.moved, 0, "all of it is in the checkpoint");
         bench_delete_it(bench);
     }
 }
@@ -386,7 +386,7 @@ Test(mover, number_of_a_segment_is_never_given_again)
     bench_settle(bench);
     bench->store->options.checkpoint_min = 1;
     cr_assert(bench_run(bench, 2 * NS_PER_S));
-    cr_assert_eq(bench->store->checkpoint_number, 1);
+    cr_assert_eq(bench->store->checkpoints.number, 1);
     bench->store->options.checkpoint_min = UINT64_MAX;
     write_at_once(bench, 0, bench->key_count + BENCH_FILLERS);
     bench_settle(bench);
@@ -397,7 +397,7 @@ Test(mover, number_of_a_segment_is_never_given_again)
     while (manifest_is_busy(bench->store->manifest))
         cr_assert(bench_pass(bench));
     bench_restart(bench, false);
-    cr_assert_eq(bench->store->recovered.number_last, last);
+    cr_assert_eq(bench->store->checkpoints.segment_last, last);
     bench_delete_it(bench);
 }
 
@@ -411,7 +411,7 @@ Test(mover, checkpoints_and_jobs_share_the_manifest)
         cr_assert(bench_run(bench, prng_below(&bench->prng, 300) * NS_PER_MS));
     }
     bench_settle(bench);
-    cr_assert_gt(bench->store->checkpoint_number, 3);
+    cr_assert_gt(bench->store->checkpoints.number, 3);
     bench_check_all(bench);
     bench_restart(bench, false);
     bench_delete_it(bench);

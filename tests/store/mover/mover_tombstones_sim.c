@@ -509,9 +509,9 @@ Test(mover_tombstones, checkpoint_counts_when_every_lowered_created_is_told)
         segment->created_changed = true;
     }
     bench->store->options.checkpoint_min = 1;
-    for (uint32_t i = 0; i < 10000 && bench->store->checkpoint_number == 0; i++)
+    for (uint32_t i = 0; i < 10000 && bench->store->checkpoints.number == 0; i++)
         cr_assert(bench_pass(bench));
-    cr_assert_neq(bench->store->checkpoint_number, 0);
+    cr_assert_neq(bench->store->checkpoints.number, 0);
     bench->is_paused = true;
     bench_restart(bench, false);
     uint64_t count = 0;
