@@ -85,6 +85,8 @@ BPF := $(wildcard bpf/*.bpf.c)
 
 ALL_C := $(SRC) $(TESTS) $(PERF)
 ALL_H := $(sort $(shell find src include bpf tests perf -name '*.h' 2>/dev/null))
+# Only these differ when a bug is planted.
+SRC_PLANTED := $(shell grep -lw plant_is $(SRC) /dev/null)
 # Only these see the version, so that a commit does not rebuild the rest.
 VERSIONED := $(shell grep -lw MINIVAULT_VERSION $(SRC) /dev/null)
 
@@ -117,7 +119,7 @@ $(eval $(call variant,release,$(CC),-O2 -g))
 $(eval $(call variant,optimized,$(CC),$(OPTIMIZED)))
 $(eval $(call variant,asan,$(CC),-O1 -g $(SANITIZE)))
 $(eval $(call variant,tsan,$(CC),-O1 -g $(THREAD_SANITIZE)))
-$(eval $(call variant,clang,$(CLANG),-O1))
+$(eval $(call variant,clang,$(CLANG),-O0))
 $(eval $(call variant,fuzz,$(CLANG),-O1 -g $(FUZZ_SANITIZE)))
 $(foreach plant,$(PLANTS),$(eval $(call variant,plant-$(plant),$(CC),\
     -O2 -g -DPLANTED=PLANT_$(shell echo $(plant) | tr a-z A-Z))))
@@ -190,7 +192,15 @@ define sim_program
 build/$(1)/sim: $$(call objects,$(1),$$(SIM)) build/$(1)/simulated.a
 	$$(LINK_$(1)) $$(LIBRARIES)
 endef
-$(foreach name,release asan $(PLANTS:%=plant-%),$(eval $(call sim_program,$(name))))
+$(foreach name,release asan,$(eval $(call sim_program,$(name))))
+
+# What a planted bug does not touch is the release's.
+define plant_program
+build/plant-$(1)/sim: $$(call objects,plant-$(1),$$(SRC_PLANTED)) $$(call objects,release,$$(SIM)) \
+    build/release/simulated.a
+	$$(LINK_plant-$(1)) $$(LIBRARIES)
+endef
+$(foreach name,$(PLANTS),$(eval $(call plant_program,$(name))))
 
 define threads_program
 build/$(1)/threads: $$(call objects,$(1),$$(THREADS) $$(SRC_THREADS))
@@ -227,10 +237,12 @@ build/version: FORCE
 	@mkdir -p $(@D)
 	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
 
-# Every source, also through the other compiler.
+# Every source, also through the other compiler: it compiles src and the fuzz targets for fuzzing.
+FOR_FUZZING := $(SRC) $(FUZZ) $(FUZZ_HELPERS)
 build/compiled-gcc: $(call objects,release,$(ALL_C))
 	@touch $@
-build/compiled-clang: $(call objects,clang,$(ALL_C))
+build/compiled-clang: $(call objects,fuzz,$(FOR_FUZZING)) \
+    $(call objects,clang,$(filter-out $(FOR_FUZZING),$(ALL_C)))
 	@touch $@
 
 # ---- what a person asks for ----

@@ -52,6 +52,22 @@ static bool has_value(const struct dump *dump, const struct walk_found *found)
            catalog_find_value(&admin->catalog, found->partition, found->version) != NULL;
 }
 
+/* Nothing when there are none. */
+static void write_attributes(struct slice attributes)
+{
+    if (attributes.size == 0)
+        return;
+    struct record_attribute attribute;
+    const char *before = ", \"attributes\": [";
+    while (record_attribute_next(&attributes, &attribute)) {
+        (void)printf("%s{\"tag\": %" PRIu8 ", ", before, attribute.tag);
+        json_write_bytes(stdout, "bytes", attribute.bytes.data, attribute.bytes.size);
+        (void)putchar('}');
+        before = ", ";
+    }
+    (void)putchar(']');
+}
+
 static int write_record(struct dump *dump, const struct walk_found *found)
 {
     const struct record *record = found->record;
@@ -68,6 +84,7 @@ static int write_record(struct dump *dump, const struct walk_found *found)
         value_name(record, name);
         (void)printf(", \"value_file\": \"%s\"", name);
     }
+    write_attributes(record->attributes);
     int result = has_value(dump, found) ? write_value(dump, found) : 0;
     (void)puts("}");
     if (ferror(stdout)) {

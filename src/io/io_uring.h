@@ -1,19 +1,42 @@
 /* The real world's inside: what the io_uring*.c files share, and the only place that includes
  * liburing.
  *
- * An operation's way (the state is its `state`):
+ *     io_uring.c          the world: its kinds of operations, opening and closing
+ *     io_uring_socket.c   the kinds, which submit to the ring and complete through it: accept,
+ *     io_uring_file.c       receive, send, close; open, read, write, sync, and the disk buffers;
+ *     io_uring_path.c       truncate, rename, unlink;
+ *     io_uring_listen.c     listeners, which are immediate
+ *     io_uring_ring.c     the ring and the loop: it calls the kinds through their table only
+ *     io_uring_buffers.c  the leased receive buffers     (these know neither a world
+ *     io_uring_timer.c    the heap of timers              nor an operation's kind)
+ *     io_uring_wait.c     spinning, sleeping, being woken
+ *     io_uring_setup.c    what is asked of a new ring
+ *     io_uring_explain.c  what is in the way, in words
  *
- *     IDLE -> KERNEL                      an entry of the submission queue was filled; completions
- * are to come IDLE -> BACKLOG -> KERNEL           there was no entry left; a later pass fills one
- *     KERNEL -> KERNEL                    what is hidden from above goes on: the rest of a short
- * send, a next stage KERNEL -> STARVED -> KERNEL         a receive found no leased buffer and waits
- * until some are back KERNEL -> REARM -> KERNEL           the kernel ended a multishot that has not
- * ended for the caller IDLE -> TIMER                       timers live in a heap of ours BACKLOG,
- * STARVED, REARM, TIMER, IDLE -> READY    the result is known without the kernel; the pass hands it
- * out KERNEL, READY, TIMER -> IDLE        the last completion, just before it runs
+ * An operation's way (its `state`):
+ *
+ *     IDLE -> KERNEL               an entry of the submission queue was filled; completions come
+ *     IDLE -> BACKLOG -> KERNEL    no entry was left; a later pass fills one
+ *     KERNEL -> KERNEL             what is hidden from above goes on: the rest of a short send
+ *     KERNEL -> STARVED -> KERNEL  a receive found no leased buffer and waits until some are back
+ *     KERNEL -> REARM -> KERNEL    the kernel ended a multishot that goes on for the caller
+ *     IDLE -> TIMER                timers live in a heap of ours
+ *     BACKLOG, STARVED, REARM, TIMER, IDLE -> READY
+ *                                  the result is known without the kernel; the pass hands it out
+ *     KERNEL, READY, TIMER -> IDLE the last completion, just before it runs
  *
  * The kernel gets the operation's address as user_data. A completion cannot be mistaken for one of
- * an earlier use, since nobody may submit an operation again before its last completion. */
+ * an earlier use, since nobody may submit an operation again before its last completion.
+ *
+ * Invariants (asserts cite the number; "rule" is one of io.h's contract):
+ *
+ *  1. An operation's node is linked in BACKLOG, STARVED and READY; in KERNEL while its cancel finds
+ *     no entry; else never.
+ *  2. kernel_count is the number of entries whose last completion is to come; read_count and
+ *     worker_count count disjoint parts of them.
+ *  3. Completions run within io_run's pass, never while the world closes.
+ *  4. A slot of the table of files is on the stack of free ones, being opened for, or has a
+ *     descriptor. */
 #ifndef MINIVAULT_IO_IO_URING_H
 #define MINIVAULT_IO_IO_URING_H
 
@@ -70,28 +93,77 @@ enum ring_tag {
     RING_TAG_MAX = 15,
 };
 
-/* Who is to end whose sleep. Only a sleeping world costs its waker a system call. */
-enum wake_state {
-    WAKE_AWAKE,
-    WAKE_ASLEEP,
-    WAKE_ASKED, /* the next sleep does not take place */
+/* ---- io_uring_setup.c: what is asked of a new ring, in this order ---- */
+
+/* Creates a disabled ring and looks at what the kernel can do. On failure there is none. Errors:
+ * io_open's. */
+int setup_ring(struct io_uring *ring, bool *ret_has_ftruncate, char *ret_error);
+
+/* Registers the table: sockets first, then `files_max` files. *ret_sockets_max: how many of the
+ * former the limit allows. Errors: -EMFILE, io_uring_register(2)'s. */
+int setup_table(struct io_uring *ring, const struct io_options *options, uint32_t *ret_sockets_max,
+                char *ret_error);
+
+/* Restricts the ring to what this module uses, then enables it. */
+int setup_enable(struct io_uring *ring, bool has_ftruncate, char *ret_error);
+
+/* ---- io_uring_buffers.c: buffers that the kernel receives into and a completion borrows ---- */
+
+struct buffers {
+    struct io_uring_buf_ring *ring;
+    uint8_t *memory;
+    uint32_t size; /* of one */
+    uint32_t count;
+    int unpublished; /* given back, not yet shown to the kernel */
+    bool is_multishot;
 };
 
-struct io_file {
-    int fd; /* -1: the slot is free or its file is being opened */
-    bool wants_direct;
-    bool is_direct;
-    bool is_directory;
-    bool is_locked;
-};
+/* Errors: -ENOMEM, io_uring_register(2)'s. */
+int buffers_open(struct buffers *buffers, struct io_uring *ring, const struct io_options *options);
+void buffers_close(struct buffers *buffers, struct io_uring *ring);
 
-/* The heap of timers: io_uring_timer.c. */
+/* Fills an entry with a receive into whichever buffer is free then. */
+void buffers_prepare(const struct buffers *buffers, struct io_uring_sqe *sqe, int socket);
+
+/* The bytes that a completion (its flags) brought: readable until buffers_put. */
+const uint8_t *buffers_lend(const struct buffers *buffers, uint32_t cqe_flags, uint32_t size);
+
+/* Takes the completion's buffer back. The kernel sees it at the next buffers_publish. */
+void buffers_put(struct buffers *buffers, uint32_t cqe_flags);
+
+/* Shows the buffer of a completion that did not run yet to op->hint. */
+void buffers_hint(const struct buffers *buffers, const struct io_op *op,
+                  const struct io_uring_cqe *cqe, bool is_next);
+
+/* Shows the kernel what was given back. Returns how many buffers there are in all. */
+uint32_t buffers_publish(struct buffers *buffers);
+
+/* ---- io_uring_timer.c: the heap of timers ---- */
+
 struct timers {
     struct io_op *root;
     uint64_t sequence;
 };
 
-/* Whether spinning pays: io_uring_wait.c. */
+void timers_add(struct timers *timers, struct io_op *op, uint64_t deadline_ns);
+void timers_remove(struct timers *timers, struct io_op *op);
+
+/* The earliest deadline, or UINT64_MAX. */
+uint64_t timers_next_ns(const struct timers *timers);
+
+/* The number of the next timer: those with smaller ones were set before. */
+uint64_t timers_sequence(const struct timers *timers);
+
+/* Takes out the first timer that is due at `now_ns` and was set before `sequence_end`; NULL: none.
+ */
+struct io_op *timers_take_due(struct timers *timers, uint64_t now_ns, uint64_t sequence_end);
+
+/* Takes out any; NULL: none. */
+struct io_op *timers_take_any(struct timers *timers);
+
+/* ---- io_uring_wait.c: one enter a pass, spinning and sleeping ---- */
+
+/* Whether spinning pays. */
 struct spin {
     uint64_t limit_ns;
     bool is_armed;
@@ -99,62 +171,68 @@ struct spin {
     uint32_t near_needed; /* that many arm the spin */
     uint32_t hit_count;   /* spins in a row that found work */
     /* the same for spins while reads of the disk are under way, which are always armed */
-    uint32_t rest;      /* so many of the next sleeps are not put off by one */
+    uint32_t rest;      /* this many of the next sleeps are not put off by one */
     uint32_t rest_next; /* the same, once one is preempted */
     uint32_t reading_hit_count;
 };
 
-struct io {
-    struct io_uring ring;
-    uint64_t now_ns;
-    uint64_t wall_ms;
-    uint64_t wall_read_ns; /* when the wall clock was last read */
-    uint32_t kernel_count; /* entries handed to the ring whose last completion is to come */
-    uint32_t ran_count;    /* completions of this pass */
-    uint32_t read_count;   /* of them, reads of files */
-    uint32_t worker_count; /* of them, those that workers finish */
-    bool is_running;       /* within io_run: completions may submit, but not run a pass */
-    bool is_closing;       /* completions are no longer called, nothing is submitted */
-
-    struct list backlog; /* operations without an entry, in order of submission */
-    struct list cancels; /* operations in the kernel whose cancel found no entry */
-    struct list starved; /* receives without a leased buffer */
-    struct list ready;   /* operations whose result is known */
-    struct timers timers;
+struct waiter {
     struct spin spin;
-    struct io_counts counts;
-
-    struct io_uring_buf_ring *buffer_ring;
-    uint8_t *buffer_memory;
-    uint32_t buffer_size;
-    uint32_t buffer_count;
-    int buffers_unpublished; /* given back, not yet shown to the kernel */
-    bool receive_multishot;
-
-    uint32_t sockets_max; /* the registered table: sockets first, then files */
-    uint32_t files_max;
-    struct io_file *files;
-    uint32_t *files_free; /* a stack of free slots */
-    uint32_t files_free_count;
-    uint32_t files_opening; /* opens in the kernel: each will want a slot */
-    bool has_ftruncate;
-
-    uint8_t *region;
-    size_t region_size;
-    bool region_registered;
-
-    int wake_fd;
-    bool wake_is_armed;
-    uint64_t wake_value;
+    uint64_t passes;
+    uint64_t overflows;
     alignas(64) _Atomic uint32_t wake_state; /* a line of its own: other threads write it */
 };
 
-/* ---- io_uring.c: the ring and the loop ---- */
+/* What the kernel is doing for us: the last of these that holds. */
+enum under_way {
+    UNDER_WAY_PLAIN,
+    UNDER_WAY_READS,   /* of files */
+    UNDER_WAY_WORKERS, /* what it finishes in threads of its own */
+};
+
+void waiter_init(struct waiter *waiter, uint64_t busy_poll_ns);
+
+/* Submits and waits at most `wait_ns` for a completion. Errors: io_uring_enter(2)'s. */
+int waiter_wait(struct waiter *waiter, struct io_uring *ring, enum under_way under_way,
+                uint64_t wait_ns);
+
+/* Asks for the end of the sleep, from any thread. True: it sleeps, and its waker has to end that.
+ */
+bool waiter_ask(struct waiter *waiter);
+
+/* The counts that are the waiter's. */
+void waiter_counts(const struct waiter *waiter, struct io_counts *ret_counts);
+
+uint64_t monotonic_ns(void);
+
+/* ---- io_uring_ring.c: the ring and the loop; the only file that knows struct io ---- */
+
+/* How a kind is submitted, and what its completion means. */
+struct kind {
+    bool is_read;      /* of a file: the device is sure to answer soon */
+    bool uses_workers; /* the kernel finishes it in another thread, which wants this core */
+    void (*prepare)(struct io *io, struct io_op *op, struct io_uring_sqe *sqe);
+    void (*finish)(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags);
+};
+
+struct files;
+
+/* A world with a disabled ring, without files. `kinds`: by enum op_kind. Errors: io_open's. */
+int ring_create(const struct io_options *options, const struct kind *const *kinds,
+                struct io **ret_io, char *ret_error);
+
+/* Enables it. Errors: io_uring_register(2)'s. */
+int ring_enable(struct io *io, char *ret_error);
+
+/* The way down. Nothing of ours may be in the kernel's hands when its memory goes: cancels all,
+ * and waits for the last completions without running them. */
+void ring_drain(struct io *io);
+void ring_destroy(struct io *io);
 
 /* Takes an idle operation; fails an assertion when it is active. */
 static inline void op_begin(struct io_op *op, enum op_kind kind)
 {
-    assert(op->state == OP_IDLE);
+    assert(op->state == OP_IDLE); /* rule 3 */
     op->kind = (uint8_t)kind;
     op->flags = 0;
     op->spare = 0;
@@ -171,6 +249,9 @@ void ring_submit(struct io *io, struct io_op *op);
  * instead. */
 void ring_resubmit(struct io *io, struct io_op *op);
 
+/* A receive found no leased buffer: a later pass submits it again. */
+void ring_starve(struct io *io, struct io_op *op);
+
 /* The result is known: a later pass completes the operation. */
 void ring_ready(struct io *io, struct io_op *op, int32_t result);
 
@@ -180,68 +261,36 @@ void ring_complete(struct io *io, struct io_op *op, int32_t result);
 /* A completion of a multishot operation that goes on. */
 void ring_deliver(struct io *io, struct io_op *op, int32_t result);
 
-/* An entry of the submission queue, or NULL when not even submitting made room. */
-struct io_uring_sqe *ring_entry(struct io *io);
-
-/* Runs the completions that are there. */
-void ring_reap(struct io *io);
-
-/* Arms the read that io_wake ends. Errors: -EAGAIN: no entry. */
-int ring_arm_wake(struct io *io);
-
-void ring_read_clocks(struct io *io);
-
-/* ---- io_uring_wait.c: one enter a pass, spinning and sleeping ---- */
-
-void wait_init(struct io *io, uint64_t busy_poll_ns);
-
-/* Submits and waits at most `wait_ns` for a completion. Errors: io_uring_enter(2)'s. */
-int wait_for_work(struct io *io, uint64_t wait_ns);
-
-/* ---- io_uring_timer.c ---- */
-
-void timers_remove(struct timers *timers, struct io_op *op);
-
-/* The earliest deadline, or UINT64_MAX. */
-uint64_t timers_next_ns(const struct timers *timers);
-
-/* Completes what is due. */
-void timers_run(struct io *io);
-
-/* ---- io_uring_socket.c, io_uring_file.c: how each kind is submitted and what its completion means
- * ---- */
-
-struct kind {
-    bool is_read;      /* of a file: the device is sure to answer soon */
-    bool uses_workers; /* the kernel finishes it in another thread, which wants this core */
-    void (*prepare)(struct io *io, struct io_op *op, struct io_uring_sqe *sqe);
-    void (*finish)(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags);
-};
-
-extern const struct kind kind_accept, kind_receive, kind_receive_into, kind_send, kind_shutdown,
-    kind_close_socket;
-extern const struct kind kind_open, kind_close_file, kind_read, kind_write, kind_sync,
-    kind_allocate, kind_truncate, kind_rename, kind_unlink;
-
 /* Completes with what the kernel said, except -EINTR and -EAGAIN: those try again. */
 void finish_plain(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags);
 
 /* True when the result says "try again" and the operation was submitted again. */
 bool retry_transient(struct io *io, struct io_op *op, int32_t result);
 
-/* Closes the files that are still open. */
+/* An entry of the submission queue, or NULL when not even submitting made room. */
+struct io_uring_sqe *ring_entry(struct io *io);
+
+/* What belongs to the world and is used by its kinds. */
+struct io_uring *ring_of(struct io *io);
+struct buffers *ring_buffers(struct io *io);
+struct files *ring_files(struct io *io);
+void ring_set_files(struct io *io, struct files *files);
+bool ring_is_closing(const struct io *io);
+bool ring_has_ftruncate(const struct io *io);
+
+/* ---- io_uring_socket.c, io_uring_file.c, io_uring_path.c: the kinds ---- */
+
+extern const struct kind kind_accept, kind_receive, kind_receive_into, kind_send, kind_shutdown,
+    kind_close_socket;
+extern const struct kind kind_open, kind_close_file, kind_read, kind_write, kind_sync,
+    kind_allocate, kind_truncate, kind_rename, kind_unlink;
+
+/* The open files and the region of disk buffers: between ring_create and ring_enable. `ret_error`
+ * may get a warning. Errors: -ENOMEM. */
+int files_open(struct io *io, const struct io_options *options, char *ret_error);
+
+/* Closes the files that are still open, frees the region. After ring_drain. */
 void files_close(struct io *io);
-
-/* The leased receive buffers. Errors: -ENOMEM, io_uring_register(2)'s. */
-int buffers_open(struct io *io, uint32_t size, uint32_t count);
-void buffers_close(struct io *io);
-
-/* Shows buffer `id`, which holds a completion that did not run yet, to op->hint. */
-void buffers_hint(const struct io *io, const struct io_op *op, uint32_t id, uint32_t size,
-                  bool is_next);
-
-/* Shows the kernel the buffers that were given back, and arms starved receives. */
-void buffers_publish(struct io *io);
 
 /* ---- io_uring_explain.c: what is in the way, in words ---- */
 

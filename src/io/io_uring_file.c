@@ -1,5 +1,5 @@
 /* Files: opened in the process's table (for flock and fstat), used through the ring's registered
- * one.
+ * one; and the region of disk buffers, which is registered too.
  *
  * A handle is the index in the registered table: files follow the sockets. Reads and writes hide
  * what the kernel cuts short; see transfer_finish. */
@@ -7,36 +7,159 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 /* Everything that we store is ours alone. */
 #define FILE_MODE 0600
 
-static uint32_t slot_of(const struct io *io, int file)
+#define HUGE_PAGE_SIZE (2 * MIB)
+
+struct io_file {
+    int fd; /* -1: the slot is free or its file is being opened */
+    bool wants_direct;
+    bool is_direct;
+    bool is_directory;
+    bool is_locked;
+};
+
+struct files {
+    struct io_file *slots;
+    uint32_t *free; /* a stack of free slots: invariant 4 */
+    uint32_t free_count;
+    uint32_t opening; /* opens in the kernel: each will want a slot */
+    uint32_t max;
+    uint32_t first; /* the first file's handle */
+    uint8_t *region;
+    size_t region_size;
+    bool region_registered;
+};
+
+static uint32_t slot_of(const struct files *files, int file)
 {
-    assert(file >= 0 && (uint32_t)file >= io->sockets_max);
-    uint32_t slot = (uint32_t)file - io->sockets_max;
-    assert(slot < io->files_max);
+    assert(file >= 0 && (uint32_t)file >= files->first);
+    uint32_t slot = (uint32_t)file - files->first;
+    assert(slot < files->max);
     return slot;
 }
 
 static struct io_file *file_of(struct io *io, int file)
 {
-    struct io_file *found = &io->files[slot_of(io, file)];
-    assert(found->fd >= 0);
+    struct files *files = ring_files(io);
+    struct io_file *found = &files->slots[slot_of(files, file)];
+    assert(found->fd >= 0); /* rule 5 */
     return found;
+}
+
+/* ---- the region of disk buffers ---- */
+
+/* Address space that begins on a huge page where there is room for one: fewer pages to pin and to
+ * look up. */
+static uint8_t *map_region(size_t size)
+{
+    size_t slack = size >= HUGE_PAGE_SIZE ? HUGE_PAGE_SIZE : 0;
+    uint8_t *base =
+        mmap(NULL, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    if (slack == 0)
+        return base;
+    uint8_t *region = (uint8_t *)(uintptr_t)round_up((uintptr_t)base, HUGE_PAGE_SIZE);
+    if (region > base)
+        (void)munmap(base, (size_t)(region - base));
+    size_t rest = (size_t)(base + slack - region);
+    if (rest > 0)
+        (void)munmap(region + size, rest);
+    (void)madvise(region, size, MADV_HUGEPAGE);
+    return region;
+}
+
+static int region_open(struct files *files, struct io_uring *ring, size_t size, char *ret_error)
+{
+    assert(size % DISK_BLOCK_SIZE == 0 && size <= GIB);
+    if (size == 0)
+        return 0;
+    files->region = map_region(size);
+    if (files->region == NULL)
+        return explain_register(-ENOMEM, "the disk buffers", ret_error);
+    files->region_size = size;
+    struct iovec whole = {.iov_base = files->region, .iov_len = size};
+    int error = io_uring_register_buffers(ring, &whole, 1);
+    files->region_registered = error == 0;
+    if (error < 0)
+        warn_region(size, error, ret_error);
+    return 0;
+}
+
+static void region_close(struct files *files, struct io_uring *ring)
+{
+    if (files->region == NULL)
+        return;
+    if (files->region_registered)
+        (void)io_uring_unregister_buffers(ring);
+    (void)munmap(files->region, files->region_size);
+}
+
+uint8_t *io_region(struct io *io)
+{
+    return ring_files(io)->region;
+}
+
+/* ---- the table ---- */
+
+static void files_free(struct files *files)
+{
+    free(files->slots);
+    free(files->free);
+    free(files);
+}
+
+static struct files *files_allocate(uint32_t max)
+{
+    struct files *files = calloc(1, sizeof *files);
+    if (files == NULL)
+        return NULL;
+    files->max = max;
+    files->slots = calloc(max, sizeof files->slots[0]);
+    files->free = calloc(max, sizeof files->free[0]);
+    if ((files->slots == NULL || files->free == NULL) && max > 0) {
+        files_free(files);
+        return NULL;
+    }
+    for (uint32_t slot = 0; slot < max; slot++) {
+        files->slots[slot].fd = -1;
+        files->free[slot] = max - 1 - slot; /* slot 0 is taken first */
+    }
+    files->free_count = max;
+    return files;
+}
+
+int files_open(struct io *io, const struct io_options *options, char *ret_error)
+{
+    struct files *files = files_allocate(options->files_max);
+    if (files == NULL)
+        return explain_register(-ENOMEM, "the table of files", ret_error);
+    files->first = io_sockets_max(io);
+    int error = region_open(files, ring_of(io), options->region_size, ret_error);
+    if (error < 0) {
+        files_free(files);
+        return error;
+    }
+    ring_set_files(io, files);
+    return 0;
 }
 
 void files_close(struct io *io)
 {
-    for (uint32_t slot = 0; slot < io->files_max; slot++) {
-        if (io->files[slot].fd >= 0)
-            (void)close(io->files[slot].fd);
-        io->files[slot].fd = -1;
-    }
+    struct files *files = ring_files(io);
+    for (uint32_t slot = 0; slot < files->max; slot++)
+        if (files->slots[slot].fd >= 0)
+            (void)close(files->slots[slot].fd);
+    region_close(files, ring_of(io));
+    files_free(files);
 }
 
 /* ---- open: `size` holds the flags ---- */
@@ -58,28 +181,31 @@ static int open_flags(uint32_t flags)
 static void open_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
     io_uring_prep_openat(sqe, AT_FDCWD, op->buffer, open_flags(op->size), FILE_MODE);
-    io->files_opening++;
+    ring_files(io)->opening++;
 }
 
 /* Returns the handle, or -errno; then `fd` is still the caller's. */
 static int register_file(struct io *io, int fd, const struct io_file *file)
 {
-    if (io->files_free_count == 0)
+    struct files *files = ring_files(io);
+    if (files->free_count == 0)
         return -ENFILE;
-    uint32_t slot = io->files_free[io->files_free_count - 1];
-    int count = io_uring_register_files_update(&io->ring, io->sockets_max + slot, &fd, 1);
+    uint32_t slot = files->free[files->free_count - 1];
+    assert(files->slots[slot].fd < 0); /* invariant 4 */
+    int count = io_uring_register_files_update(ring_of(io), files->first + slot, &fd, 1);
     if (count < 0)
         return count;
-    io->files_free_count--;
-    io->files[slot] = *file;
-    return (int)(io->sockets_max + slot);
+    files->free_count--;
+    files->slots[slot] = *file;
+    return (int)(files->first + slot);
 }
 
 /* time[0] remembers what was asked when O_DIRECT had to be given up. */
 static void open_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
     (void)cqe_flags;
-    io->files_opening--;
+    assert(ring_files(io)->opening > 0); /* invariant 4 */
+    ring_files(io)->opening--;
     if (retry_transient(io, op, result))
         return;
     if (result == -EINVAL && (op->size & IO_OPEN_DIRECT) != 0) {
@@ -114,7 +240,7 @@ void io_open_file(struct io *io, struct io_op *op, const char *path, uint32_t fl
     op->buffer = (void *)(uintptr_t)path;
     op->size = flags;
     op->time[0] = flags;
-    if (io->files_free_count <= io->files_opening)
+    if (ring_files(io)->free_count <= ring_files(io)->opening)
         ring_ready(io, op, -ENFILE);
     else
         ring_submit(io, op);
@@ -147,14 +273,16 @@ static void close_file_finish(struct io *io, struct io_op *op, int32_t result, u
         ring_resubmit(io, op);
         return;
     }
-    uint32_t slot = slot_of(io, op->handle);
     if (result == -ECANCELED) {
         /* Only io_close cancels it, and closes the descriptor itself. */
         ring_complete(io, op, result);
         return;
     }
-    io->files[slot].fd = -1;
-    io->files_free[io->files_free_count++] = slot;
+    struct files *files = ring_files(io);
+    uint32_t slot = slot_of(files, op->handle);
+    assert(files->free_count < files->max); /* invariant 4 */
+    files->slots[slot].fd = -1;
+    files->free[files->free_count++] = slot;
     ring_complete(io, op, result == -EINTR ? 0 : result);
 }
 
@@ -172,17 +300,18 @@ void io_close_file(struct io *io, struct io_op *op, int file)
 
 /* ---- read and write: time[0] counts the bytes that are done ---- */
 
-static bool is_in_region(const struct io *io, const void *buffer, uint32_t size)
+static bool is_in_region(const struct files *files, const void *buffer, uint32_t size)
 {
-    uintptr_t offset = (uintptr_t)buffer - (uintptr_t)io->region;
-    return io->region_registered && offset < io->region_size && size <= io->region_size - offset;
+    uintptr_t offset = (uintptr_t)buffer - (uintptr_t)files->region;
+    return files->region_registered && offset < files->region_size &&
+           size <= files->region_size - offset;
 }
 
 static void read_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
     uint8_t *at = (uint8_t *)op->buffer + op->time[0];
     uint32_t left = op->size - (uint32_t)op->time[0];
-    if (is_in_region(io, at, left))
+    if (is_in_region(ring_files(io), at, left))
         io_uring_prep_read_fixed(sqe, op->handle, at, left, op->offset + op->time[0], 0);
     else
         io_uring_prep_read(sqe, op->handle, at, left, op->offset + op->time[0]);
@@ -193,7 +322,7 @@ static void write_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *
 {
     uint8_t *at = (uint8_t *)op->buffer + op->time[0];
     uint32_t left = op->size - (uint32_t)op->time[0];
-    if (is_in_region(io, at, left))
+    if (is_in_region(ring_files(io), at, left))
         io_uring_prep_write_fixed(sqe, op->handle, at, left, op->offset + op->time[0], 0);
     else
         io_uring_prep_write(sqe, op->handle, at, left, op->offset + op->time[0]);

@@ -128,11 +128,11 @@ static int open_listener(const struct address *address, int backlog, enum sharin
 
 /* Looks for the completion of the installation without taking it: the loop takes and ignores it
  * later. */
-static int find_installed(struct io *io, const int *slot)
+static int find_installed(struct io_uring *ring, const int *slot)
 {
     unsigned head;
     struct io_uring_cqe *cqe;
-    io_uring_for_each_cqe(&io->ring, head, cqe)
+    io_uring_for_each_cqe(ring, head, cqe)
     {
         if (cqe->user_data == RING_TAG_INSTALL) {
             cqe->user_data = RING_TAG_NONE;
@@ -142,8 +142,7 @@ static int find_installed(struct io *io, const int *slot)
     return -EBUSY;
 }
 
-/* Lets the kernel choose a slot of the table's socket range, as it does for accept. It does so
- * while submitting. */
+/* Lets the kernel choose a slot of the range of sockets, as it does for accept. It does so while submitting. */
 static int install(struct io *io, int fd)
 {
     struct io_uring_sqe *sqe = ring_entry(io);
@@ -152,10 +151,10 @@ static int install(struct io *io, int fd)
     int slot = fd;
     io_uring_prep_files_update(sqe, &slot, 1, (int)IORING_FILE_INDEX_ALLOC);
     io_uring_sqe_set_data64(sqe, RING_TAG_INSTALL);
-    int submitted = io_uring_submit(&io->ring);
+    int submitted = io_uring_submit(ring_of(io));
     if (submitted < 0)
         return submitted;
-    return find_installed(io, &slot);
+    return find_installed(ring_of(io), &slot);
 }
 
 /* Returns the descriptor of a listening socket. */

@@ -31,12 +31,12 @@ static void truncate_prepare(struct io *io, struct io_op *op, struct io_uring_sq
 static void truncate_cut(struct io *io, struct io_op *op)
 {
     op->size = TRUNCATE_CUT;
-    if (io->has_ftruncate && !io->is_closing) {
+    if (ring_has_ftruncate(io) && !ring_is_closing(io)) {
         ring_resubmit(io, op);
         return;
     }
     /* Linux before 6.9 cuts no file through a ring. */
-    int error = io->is_closing || ftruncate(op->handle, (off_t)op->offset) == 0 ? 0 : -errno;
+    int error = ring_is_closing(io) || ftruncate(op->handle, (off_t)op->offset) == 0 ? 0 : -errno;
     (void)close(op->handle);
     ring_complete(io, op, error);
 }
@@ -44,7 +44,7 @@ static void truncate_cut(struct io *io, struct io_op *op)
 static void truncate_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
     (void)cqe_flags;
-    if (!io->is_closing && retry_transient(io, op, result))
+    if (!ring_is_closing(io) && retry_transient(io, op, result))
         return;
     if (op->size == TRUNCATE_OPEN && result >= 0) {
         op->handle = result;

@@ -1,30 +1,12 @@
-/* Sockets: direct descriptors, multishot accept and receive, leased receive buffers, whole sends.
+/* Sockets: direct descriptors, multishot accept and receive, whole sends.
  *
  * A connection never has a descriptor of the process's table: the kernel puts it into the ring's
  * registered table, and a handle is its index there. */
 #include "io/io_uring.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#define HAS_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HAS_ASAN 1
-#endif
-#endif
-#ifdef HAS_ASAN
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
-#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
-#endif
-
-#define BUFFER_GROUP 0
 
 static_assert(sizeof(struct msghdr) <= sizeof(((struct io_send *)0)->message),
               "io_send has room for the kernel's struct");
@@ -32,7 +14,7 @@ static_assert(sizeof(struct msghdr) <= sizeof(((struct io_send *)0)->message),
 static void assert_socket(const struct io *io, int socket)
 {
     assert(socket >= 0);
-    assert((uint32_t)socket < io->sockets_max);
+    assert((uint32_t)socket < io_sockets_max(io));
 }
 
 /* ---- accept ---- */
@@ -72,119 +54,28 @@ void io_accept(struct io *io, struct io_op *op, int listener)
     ring_submit(io, op);
 }
 
-/* ---- leased buffers ---- */
-
-static uint8_t *buffer_at(const struct io *io, uint32_t id)
-{
-    assert(id < io->buffer_count);
-    return io->buffer_memory + (size_t)id * io->buffer_size;
-}
-
-/* The kernel sees it at the next buffers_publish. */
-static void buffer_put(struct io *io, uint32_t id)
-{
-    uint8_t *buffer = buffer_at(io, id);
-    ASAN_POISON_MEMORY_REGION(buffer, io->buffer_size);
-    io_uring_buf_ring_add(io->buffer_ring, buffer, io->buffer_size, (unsigned short)id,
-                          io_uring_buf_ring_mask(io->buffer_count), io->buffers_unpublished);
-    io->buffers_unpublished++;
-}
-
-void buffers_publish(struct io *io)
-{
-    if (io->buffers_unpublished > 0) {
-        io_uring_buf_ring_advance(io->buffer_ring, io->buffers_unpublished);
-        io->buffers_unpublished = 0;
-    }
-    /* A receive that is armed may find no byte and take no buffer, so nobody else's completion
-     * would arm the next: as long as some are starved, every pass arms a ring full of them and does
-     * not sleep. */
-    for (uint32_t i = 0; i < io->buffer_count; i++) {
-        struct list_node *node = list_pop_front(&io->starved);
-        if (node == NULL)
-            return;
-        ring_resubmit(io, container_of(node, struct io_op, node));
-    }
-}
-
-int buffers_open(struct io *io, uint32_t size, uint32_t count)
-{
-    assert(size > 0 && (size & (size - 1)) == 0);
-    assert(count > 0 && count <= 32768 && (count & (count - 1)) == 0);
-    void *memory = mmap(NULL, (size_t)size * count, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return -errno;
-    int error = 0;
-    io->buffer_ring = io_uring_setup_buf_ring(&io->ring, count, BUFFER_GROUP, 0, &error);
-    if (io->buffer_ring == NULL) {
-        (void)munmap(memory, (size_t)size * count);
-        return error;
-    }
-    io->buffer_memory = memory;
-    io->buffer_size = size;
-    io->buffer_count = count;
-    for (uint32_t id = 0; id < count; id++)
-        buffer_put(io, id);
-    buffers_publish(io);
-    return 0;
-}
-
-void buffers_close(struct io *io)
-{
-    size_t size = (size_t)io->buffer_size * io->buffer_count;
-    ASAN_UNPOISON_MEMORY_REGION(io->buffer_memory, size);
-    (void)io_uring_free_buf_ring(&io->ring, io->buffer_ring, io->buffer_count, BUFFER_GROUP);
-    (void)munmap(io->buffer_memory, size);
-}
-
 /* ---- receive ---- */
 
 static void receive_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
-    if (io->receive_multishot)
-        io_uring_prep_recv_multishot(sqe, op->handle, NULL, 0, 0);
-    else
-        io_uring_prep_recv(sqe, op->handle, NULL, io->buffer_size, 0);
-    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT);
-    io_uring_sqe_set_buf_group(sqe, BUFFER_GROUP);
-}
-
-static void starve(struct io *io, struct io_op *op)
-{
-    if (io->is_closing || (op->flags & OP_CANCELLED) != 0) {
-        ring_resubmit(io, op);
-        return;
-    }
-    op->state = OP_STARVED;
-    io->counts.starved++;
-    list_push_back(&io->starved, &op->node);
+    buffers_prepare(ring_buffers(io), sqe, op->handle);
 }
 
 static void receive_ends(struct io *io, struct io_op *op, int32_t result)
 {
     if (result == -ENOBUFS)
-        starve(io, op);
+        ring_starve(io, op);
     else if (!retry_transient(io, op, result))
         ring_complete(io, op, result);
 }
 
-void buffers_hint(const struct io *io, const struct io_op *op, uint32_t id, uint32_t size,
-                  bool is_next)
-{
-    uint8_t *data = buffer_at(io, id);
-    ASAN_UNPOISON_MEMORY_REGION(data, size);
-    op->hint(op, data, size, is_next);
-    ASAN_POISON_MEMORY_REGION(data, size);
-}
-
 static void receive_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
-    uint32_t id = cqe_flags >> IORING_CQE_BUFFER_SHIFT;
+    struct buffers *buffers = ring_buffers(io);
     bool has_buffer = (cqe_flags & IORING_CQE_F_BUFFER) != 0;
     if (result <= 0) {
         if (has_buffer)
-            buffer_put(io, id);
+            buffers_put(buffers, cqe_flags);
         receive_ends(io, op, result);
         return;
     }
@@ -192,12 +83,10 @@ static void receive_finish(struct io *io, struct io_op *op, int32_t result, uint
     bool goes_on = (cqe_flags & IORING_CQE_F_MORE) != 0;
     if (!goes_on)
         op->state = OP_REARM;
-    uint8_t *data = buffer_at(io, id);
-    ASAN_UNPOISON_MEMORY_REGION(data, (size_t)result);
-    op->data = data;
+    op->data = buffers_lend(buffers, cqe_flags, (uint32_t)result);
     op->spare = 0;
     ring_deliver(io, op, result);
-    buffer_put(io, id);
+    buffers_put(buffers, cqe_flags); /* rule 4 */
     if (!goes_on)
         ring_resubmit(io, op);
 }

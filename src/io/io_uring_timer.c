@@ -7,8 +7,6 @@
  * its previous sibling or, for a first child, its parent. */
 #include "io/io_uring.h"
 
-#include <errno.h>
-
 static struct io_op *op_of(struct list_node *node)
 {
     return node == NULL ? NULL : container_of(node, struct io_op, node);
@@ -100,24 +98,33 @@ uint64_t timers_next_ns(const struct timers *timers)
     return timers->root == NULL ? UINT64_MAX : timers->root->time[0];
 }
 
-void timers_run(struct io *io)
+uint64_t timers_sequence(const struct timers *timers)
 {
-    uint64_t sequence_end = io->timers.sequence; /* those set meanwhile wait for the next pass */
-    for (;;) {
-        struct io_op *op = io->timers.root;
-        if (op == NULL || op->time[0] > io->now_ns || op->time[1] >= sequence_end)
-            return;
-        timers_remove(&io->timers, op);
-        ring_complete(io, op, 0);
-    }
+    return timers->sequence;
 }
 
-void io_timer(struct io *io, struct io_op *op, uint64_t deadline_ns)
+struct io_op *timers_take_due(struct timers *timers, uint64_t now_ns, uint64_t sequence_end)
 {
-    op_begin(op, KIND_TIMER);
+    struct io_op *op = timers->root;
+    if (op == NULL || op->time[0] > now_ns || op->time[1] >= sequence_end)
+        return NULL;
+    timers_remove(timers, op);
+    return op;
+}
+
+struct io_op *timers_take_any(struct timers *timers)
+{
+    struct io_op *op = timers->root;
+    if (op != NULL)
+        timers_remove(timers, op);
+    return op;
+}
+
+void timers_add(struct timers *timers, struct io_op *op, uint64_t deadline_ns)
+{
+    assert(!list_node_is_linked(&op->node)); /* invariant 1 */
     op->time[0] = deadline_ns;
-    op->time[1] = io->timers.sequence++;
+    op->time[1] = timers->sequence++;
     op->buffer = NULL;
-    op->state = OP_TIMER;
-    io->timers.root = merge(io->timers.root, op);
+    timers->root = merge(timers->root, op);
 }

@@ -44,16 +44,23 @@
 #define COLLECT_ENTERS_MAX 16
 #define COLLECT_READY_MAX 256
 
-void wait_init(struct io *io, uint64_t busy_poll_ns)
+/* Who is to end whose sleep. Only a sleeping world costs its waker a system call. */
+enum wake_state {
+    WAKE_AWAKE,
+    WAKE_ASLEEP,
+    WAKE_ASKED, /* the next sleep does not take place */
+};
+
+void waiter_init(struct waiter *waiter, uint64_t busy_poll_ns)
 {
-    io->spin = (struct spin){
+    waiter->spin = (struct spin){
         .limit_ns = busy_poll_ns,
         .near_needed = SPIN_NEAR_NEEDED_MIN,
         .rest_next = SPIN_REST_MIN,
     };
 }
 
-static uint64_t clock_ns(void)
+uint64_t monotonic_ns(void)
 {
     struct timespec time;
     (void)clock_gettime(CLOCK_MONOTONIC, &time);
@@ -70,15 +77,15 @@ static inline void relax(void)
 }
 
 /* Deferred work or overflown completions: an enter would bring something. */
-static bool ring_has_deferred(const struct io *io)
+static bool has_deferred(const struct io_uring *ring)
 {
-    unsigned flags = __atomic_load_n(io->ring.sq.kflags, __ATOMIC_RELAXED);
+    unsigned flags = __atomic_load_n(ring->sq.kflags, __ATOMIC_RELAXED);
     return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
-static bool is_wake_asked(struct io *io)
+static bool is_wake_asked(const struct waiter *waiter)
 {
-    return atomic_load_explicit(&io->wake_state, memory_order_relaxed) == WAKE_ASKED;
+    return atomic_load_explicit(&waiter->wake_state, memory_order_relaxed) == WAKE_ASKED;
 }
 
 /* What a pass gets over: it is tried again by the next one. */
@@ -89,19 +96,19 @@ static int ignore_transient(int result)
     return result < 0 ? result : 0;
 }
 
-static int enter_without_waiting(struct io *io)
+static int enter_without_waiting(struct io_uring *ring)
 {
-    if (io_uring_sq_ready(&io->ring) == 0 && !ring_has_deferred(io))
+    if (io_uring_sq_ready(ring) == 0 && !has_deferred(ring))
         return 0;
-    return ignore_transient(io_uring_submit_and_get_events(&io->ring));
+    return ignore_transient(io_uring_submit_and_get_events(ring));
 }
 
-static int collect_more(struct io *io)
+static int collect_more(struct io_uring *ring)
 {
     for (uint32_t i = 0; i < COLLECT_ENTERS_MAX; i++) {
-        if (!ring_has_deferred(io) || io_uring_cq_ready(&io->ring) >= COLLECT_READY_MAX)
+        if (!has_deferred(ring) || io_uring_cq_ready(ring) >= COLLECT_READY_MAX)
             return 0;
-        int error = ignore_transient(io_uring_get_events(&io->ring));
+        int error = ignore_transient(io_uring_get_events(ring));
         if (error < 0)
             return error;
     }
@@ -155,17 +162,18 @@ static void spin_learn_from_reading(struct spin *spin, enum spin_end end)
     }
 }
 
-static enum spin_end spin_until_work(struct io *io, uint64_t limit_ns, uint64_t preempted_ns)
+static enum spin_end spin_until_work(const struct waiter *waiter, const struct io_uring *ring,
+                                     uint64_t limit_ns, uint64_t preempted_ns)
 {
-    uint64_t start_ns = clock_ns();
+    uint64_t start_ns = monotonic_ns();
     uint64_t last_ns = start_ns;
     for (;;) {
         for (uint32_t i = 0; i < SPIN_LOOKS_PER_CLOCK; i++) {
-            if (ring_has_deferred(io) || is_wake_asked(io))
+            if (has_deferred(ring) || is_wake_asked(waiter))
                 return SPIN_WORK;
             relax();
         }
-        uint64_t now_ns = clock_ns();
+        uint64_t now_ns = monotonic_ns();
         if (now_ns - last_ns > preempted_ns)
             return SPIN_PREEMPTED;
         if (now_ns - start_ns >= limit_ns)
@@ -174,47 +182,51 @@ static enum spin_end spin_until_work(struct io *io, uint64_t limit_ns, uint64_t 
     }
 }
 
-static enum spin_end spin_reading(struct io *io, uint64_t wait_ns)
+static enum spin_end spin_reading(struct waiter *waiter, const struct io_uring *ring,
+                                  uint64_t wait_ns)
 {
-    uint64_t limit_ns = min_u64(wait_ns, SPIN_READING_TIMES * io->spin.limit_ns);
-    enum spin_end end = spin_until_work(io, limit_ns, SPIN_READING_PREEMPTED_NS);
-    spin_learn_from_reading(&io->spin, end);
+    uint64_t limit_ns = min_u64(wait_ns, SPIN_READING_TIMES * waiter->spin.limit_ns);
+    enum spin_end end = spin_until_work(waiter, ring, limit_ns, SPIN_READING_PREEMPTED_NS);
+    spin_learn_from_reading(&waiter->spin, end);
     return end;
 }
 
-static enum spin_end spin_plainly(struct io *io, uint64_t wait_ns)
+static enum spin_end spin_plainly(struct waiter *waiter, const struct io_uring *ring,
+                                  uint64_t wait_ns)
 {
-    uint64_t limit_ns = min_u64(wait_ns, io->spin.limit_ns);
-    enum spin_end end = spin_until_work(io, limit_ns, SPIN_PREEMPTED_NS);
+    uint64_t limit_ns = min_u64(wait_ns, waiter->spin.limit_ns);
+    enum spin_end end = spin_until_work(waiter, ring, limit_ns, SPIN_PREEMPTED_NS);
     if (end == SPIN_WORK)
-        spin_found_work(&io->spin);
-    else if (limit_ns == io->spin.limit_ns)
-        spin_found_nothing(&io->spin);
+        spin_found_work(&waiter->spin);
+    else if (limit_ns == waiter->spin.limit_ns)
+        spin_found_nothing(&waiter->spin);
     return end;
 }
 
 /* Returns 1 when there is something to reap or to look at, 0 when it is time to sleep, or -errno.
  */
-static int spin(struct io *io, uint64_t wait_ns)
+static int spin(struct waiter *waiter, struct io_uring *ring, enum under_way under_way,
+                uint64_t wait_ns)
 {
-    int error = enter_without_waiting(io);
+    int error = enter_without_waiting(ring);
     if (error < 0)
         return error;
-    if (io_uring_cq_ready(&io->ring) > 0)
+    if (io_uring_cq_ready(ring) > 0)
         return 1;
-    enum spin_end end = io->read_count > 0 ? spin_reading(io, wait_ns) : spin_plainly(io, wait_ns);
+    enum spin_end end = under_way == UNDER_WAY_READS ? spin_reading(waiter, ring, wait_ns)
+                                                     : spin_plainly(waiter, ring, wait_ns);
     if (end != SPIN_WORK)
         return 0;
-    error = enter_without_waiting(io);
+    error = enter_without_waiting(ring);
     return error < 0 ? error : 1;
 }
 
-static bool may_spin(struct io *io)
+static bool may_spin(struct waiter *waiter, enum under_way under_way)
 {
-    struct spin *spin = &io->spin;
-    if (io->worker_count > 0)
+    struct spin *spin = &waiter->spin;
+    if (under_way == UNDER_WAY_WORKERS)
         return false;
-    if (io->read_count == 0)
+    if (under_way == UNDER_WAY_PLAIN)
         return spin->is_armed;
     if (spin->rest == 0)
         return spin->limit_ns > 0;
@@ -224,58 +236,67 @@ static bool may_spin(struct io *io)
 
 /* ---- sleeping ---- */
 
-static int enter_and_wait(struct io *io, uint64_t wait_ns)
+static int enter_and_wait(struct io_uring *ring, uint64_t wait_ns)
 {
     if (wait_ns == UINT64_MAX)
-        return ignore_transient(io_uring_submit_and_wait(&io->ring, 1));
+        return ignore_transient(io_uring_submit_and_wait(ring, 1));
     struct __kernel_timespec time = {.tv_sec = (int64_t)(wait_ns / NS_PER_S),
                                      .tv_nsec = (int64_t)(wait_ns % NS_PER_S)};
     struct io_uring_cqe *cqe;
-    return ignore_transient(io_uring_submit_and_wait_timeout(&io->ring, &cqe, 1, &time, NULL));
+    return ignore_transient(io_uring_submit_and_wait_timeout(ring, &cqe, 1, &time, NULL));
 }
 
-static int sleep_for_work(struct io *io, uint64_t wait_ns)
+static int sleep_for_work(struct waiter *waiter, struct io_uring *ring, uint64_t wait_ns)
 {
     uint32_t expected = WAKE_AWAKE;
-    if (!atomic_compare_exchange_strong(&io->wake_state, &expected, WAKE_ASLEEP))
-        return enter_without_waiting(io);
-    uint64_t start_ns = io->spin.limit_ns > 0 ? clock_ns() : 0;
-    int error = enter_and_wait(io, wait_ns);
-    if (error == 0 && io->spin.limit_ns > 0)
-        spin_learn_from_sleep(&io->spin, clock_ns() - start_ns, io_uring_cq_ready(&io->ring) > 0);
-    if (atomic_load_explicit(&io->wake_state, memory_order_relaxed) == WAKE_ASLEEP) {
+    if (!atomic_compare_exchange_strong(&waiter->wake_state, &expected, WAKE_ASLEEP))
+        return enter_without_waiting(ring);
+    uint64_t start_ns = waiter->spin.limit_ns > 0 ? monotonic_ns() : 0;
+    int error = enter_and_wait(ring, wait_ns);
+    if (error == 0 && waiter->spin.limit_ns > 0)
+        spin_learn_from_sleep(&waiter->spin, monotonic_ns() - start_ns,
+                              io_uring_cq_ready(ring) > 0);
+    if (atomic_load_explicit(&waiter->wake_state, memory_order_relaxed) == WAKE_ASLEEP) {
         expected = WAKE_ASLEEP;
-        (void)atomic_compare_exchange_strong(&io->wake_state, &expected, WAKE_AWAKE);
+        (void)atomic_compare_exchange_strong(&waiter->wake_state, &expected, WAKE_AWAKE);
     }
     return error;
 }
 
-static int spin_or_sleep(struct io *io, uint64_t wait_ns)
+static int spin_or_sleep(struct waiter *waiter, struct io_uring *ring, enum under_way under_way,
+                         uint64_t wait_ns)
 {
-    if (may_spin(io)) {
-        int found = spin(io, wait_ns);
+    if (may_spin(waiter, under_way)) {
+        int found = spin(waiter, ring, under_way, wait_ns);
         if (found != 0)
             return found < 0 ? found : 0;
     }
-    return sleep_for_work(io, wait_ns);
+    return sleep_for_work(waiter, ring, wait_ns);
 }
 
-int wait_for_work(struct io *io, uint64_t wait_ns)
+int waiter_wait(struct waiter *waiter, struct io_uring *ring, enum under_way under_way,
+                uint64_t wait_ns)
 {
-    if (wait_ns != 0 && timers_next_ns(&io->timers) != UINT64_MAX) {
-        uint64_t now_ns = clock_ns();
-        uint64_t next_ns = timers_next_ns(&io->timers);
-        wait_ns = min_u64(wait_ns, next_ns > now_ns ? next_ns - now_ns : 0);
-    }
-    io->counts.passes++;
-    bool sleeps = wait_ns != 0 && io_uring_cq_ready(&io->ring) == 0;
-    int error = sleeps ? spin_or_sleep(io, wait_ns) : enter_without_waiting(io);
-    io->counts.overflows += io_uring_cq_has_overflow(&io->ring);
+    waiter->passes++;
+    bool sleeps = wait_ns != 0 && io_uring_cq_ready(ring) == 0;
+    int error =
+        sleeps ? spin_or_sleep(waiter, ring, under_way, wait_ns) : enter_without_waiting(ring);
+    waiter->overflows += io_uring_cq_has_overflow(ring);
     if (error == 0)
-        error = collect_more(io);
+        error = collect_more(ring);
     /* Whoever asked wrote what we are to see before it asked. */
-    if (is_wake_asked(io))
-        (void)atomic_exchange(&io->wake_state, WAKE_AWAKE);
-    ring_read_clocks(io);
+    if (is_wake_asked(waiter))
+        (void)atomic_exchange(&waiter->wake_state, WAKE_AWAKE);
+    assert(atomic_load_explicit(&waiter->wake_state, memory_order_relaxed) != WAKE_ASLEEP);
     return error;
+}
+
+bool waiter_ask(struct waiter *waiter)
+{
+    return atomic_exchange(&waiter->wake_state, WAKE_ASKED) == WAKE_ASLEEP;
+}
+
+void waiter_counts(const struct waiter *waiter, struct io_counts *ret_counts)
+{
+    *ret_counts = (struct io_counts){.passes = waiter->passes, .overflows = waiter->overflows};
 }

@@ -1,6 +1,4 @@
-#include "proto/binary.h"
-
-/* Frames, by offset (a number before a field):
+/* The binary protocol's frames, by offset (a number before a field):
  *
  *   GET, DELETE, HEALTH, AUTH, HELLO   0 op, 1 keylen:u16, 3 key
  *   SET                                0 op, 1 keylen:u16, 3 key, vallen:u32, compressed, value
@@ -8,6 +6,7 @@
  *
  * Each function checks that the bytes are there before it looks at them, and in 64 bits, where no
  * sum of lengths overflows. */
+#include "proto/binary.h"
 
 #define KEY_OFFSET 3
 #define SET_LENGTHS_SIZE 5

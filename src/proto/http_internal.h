@@ -1,6 +1,6 @@
 /* What the files of the HTTP parser share: http_parser.c (llhttp, framing), http_target.c (the
- * request's target), http_field.c (its header fields), http_accept.c (one of them), http_head.c
- * (what they say together), http_text.c (memory). */
+ * request's target), http_field.c (its header fields, and what they say together), http_accept.c (one
+ * of them), http_text.c (memory). */
 #ifndef MINIVAULT_PROTO_HTTP_INTERNAL_H
 #define MINIVAULT_PROTO_HTTP_INTERNAL_H
 
@@ -88,7 +88,7 @@ static inline bool http_is_word(struct slice value, const char *word)
 /* The value of one field Accept, of which there may be several. */
 void http_accept_take(struct http_fields *fields, struct slice value);
 
-/* ---- http_head.c ---- */
+/* ---- http_field.c: the whole head ---- */
 
 /* The first refusal is the one that is told. */
 static inline void http_head_refuse(struct http_request *request, struct http_refusal refusal)

@@ -1,11 +1,7 @@
-#include "proto/http_internal.h"
-
-#include "base/assert.h"
-
-#include <llhttp.h>
-#include <string.h>
-
-/* Where in a request the next byte is. llhttp sees the head, and a chunked body's framing; it
+/* The parser of HTTP/1 requests: llhttp for the syntax, and around it the bounds of each part, the
+ * framing of bodies, and what llhttp is too kind about.
+ *
+ * Where in a request the next byte is. llhttp sees the head, and a chunked body's framing; it
  * pauses at the places that are marked with a star, and before each its input is cut so that no
  * part without a length gets longer than its allowance, however it arrives.
  *
@@ -13,7 +9,17 @@
  *   (HEAD) -> BODY -> DONE                                        a body with a length, or none
  *   (HEAD) -> CHUNK_LINE -*-> CHUNK_DATA -> CHUNK_LINE -*-> ... -> TRAILERS -*-> DONE
  *   DONE -> IDLE, or CLOSED when the connection is not kept
- *   from all but CLOSED: BROKEN */
+ *   from all but CLOSED: BROKEN
+ *
+ * Invariants: 1. llhttp is fed at most `allowance` bytes of a part, and stands at a pause or within
+ * the part. 2. A chunked body has at most body_size_max bytes. 3. A broken parser is not used again. */
+#include "proto/http_internal.h"
+
+#include "base/assert.h"
+
+#include <llhttp.h>
+#include <string.h>
+
 enum phase {
     IDLE,
     METHOD,
@@ -269,6 +275,7 @@ static void end_chunk_line(struct http_parser *parser)
         enter(parser, CHUNK_DATA, 0);
     else
         enter(parser, TRAILERS, HTTP_TRAILERS_SIZE_MAX);
+    assert(parser->body_size <= parser->body_size_max); /* invariant 2 */
     if (parser->body_left > parser->body_size_max - parser->body_size)
         (void)fail(parser, (struct http_refusal){413, NULL});
 }
@@ -364,6 +371,7 @@ static enum http_event feed(struct http_parser *parser, const uint8_t *data, siz
         return HTTP_EVENT_BROKEN;
     if (error == HPE_PAUSED) {
         size_t used = (size_t)(llhttp_get_error_pos(llhttp) - begin);
+        assert(used <= parser->allowance); /* invariant 1 */
         llhttp_resume(llhttp);
         parser->allowance -= (uint32_t)used;
         *ret_used = used;
@@ -499,7 +507,7 @@ enum http_event http_parser_next(struct http_parser *parser, const uint8_t *data
 {
     size_t position = 0;
     enum http_event event = HTTP_EVENT_MORE;
-    assert(parser->phase != BROKEN);
+    assert(parser->phase != BROKEN); /* invariant 3 */
     if (parser->phase == DONE)
         leave_request(parser);
     if (parser->phase == BODY) {

@@ -1,3 +1,7 @@
+/* The heads and small bodies of HTTP's replies.
+ *
+ * No Date (RFC 9110, section 6.6.1, lets who receives a reply without one note when it came): the
+ * shards have no calendar, and nothing here may be cached by its age. */
 #include "proto/http.h"
 
 #include "base/assert.h"
@@ -5,9 +9,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-/* No Date (RFC 9110, section 6.6.1, lets who receives a reply without one note when it came): the
- * shards have no calendar, and nothing here may be cached by its age. */
 
 #define DATA_BEGIN "{\"success\":true,\"data\":"
 #define DATA_BEGIN_SIZE (sizeof DATA_BEGIN - 1)

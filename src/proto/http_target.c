@@ -1,8 +1,5 @@
-#include "proto/http_internal.h"
-
-#include <string.h>
-
-/* RFC 9112, section 3.2. llhttp has seen to the characters; this follows the form.
+/* A request's target (RFC 9112, section 3.2): its route and key. llhttp has seen to the characters;
+ * this follows the form.
  *
  *   START -/-> PATH                           origin form
  *   START -letter-> SCHEME -:-> SLASHES -> AUTHORITY -/-> PATH    absolute form
@@ -10,6 +7,12 @@
  *   PATH, AUTHORITY -?-> QUERY -&-> QUERY
  *   PATH -%-> HIGH -> LOW -> PATH             an escaped byte
  *   IGNORED                                   CONNECT's, and what is wrong */
+#include "proto/http_internal.h"
+
+#include "base/assert.h"
+
+#include <string.h>
+
 enum state { START, SCHEME, SLASHES, AUTHORITY, PATH, HIGH, LOW, QUERY, ASTERISK, IGNORED };
 
 #define VERSION_PREFIX "v1/"
@@ -36,6 +39,7 @@ static void refuse(struct http_target *target)
 static int append(struct http_target *target, struct http_text *text, struct http_budget *budget,
                   const void *data, uint32_t size)
 {
+    assert(text->size <= PATH_SIZE_MAX);
     if (size > PATH_SIZE_MAX - text->size) {
         target->is_too_long = true;
         size = (uint32_t)PATH_SIZE_MAX - text->size;

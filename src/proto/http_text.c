@@ -1,4 +1,11 @@
+/* A text that grows: its first bytes lie within its owner, longer ones on the heap, within a budget
+ * that all connections of a shard share.
+ *
+ * Invariants: 1. `capacity` is the size of the heap's part, 0 without one. 2. The budget's `used` is
+ * the sum of the capacities of its texts. 3. `size` is within the part that is in use. */
 #include "proto/http_internal.h"
+
+#include "base/assert.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,6 +18,7 @@ static int grow(struct http_text *text, struct http_budget *budget, uint32_t nee
     uint32_t capacity = text->heap != NULL ? text->capacity : HEAP_FIRST;
     while (capacity < needed)
         capacity *= 2;
+    assert(capacity > text->capacity);
     uint32_t more = capacity - text->capacity;
     if (budget->used + more > budget->max)
         return -ENOMEM;
@@ -29,6 +37,8 @@ int http_text_append(struct http_text *text, struct http_budget *budget, const v
                      uint32_t size)
 {
     uint32_t capacity = text->heap != NULL ? text->capacity : HTTP_TEXT_INLINE;
+    assert((text->heap == NULL) == (text->capacity == 0)); /* invariant 1 */
+    assert(text->size <= capacity);                        /* invariant 3 */
     uint32_t needed = text->size + size;
     if (needed > capacity && grow(text, budget, needed) < 0)
         return -ENOMEM;
@@ -41,6 +51,7 @@ int http_text_append(struct http_text *text, struct http_budget *budget, const v
 
 void http_text_clear(struct http_text *text, struct http_budget *budget)
 {
+    assert(budget->used >= text->capacity); /* invariant 2 */
     budget->used -= text->capacity;
     free(text->heap);
     text->heap = NULL;

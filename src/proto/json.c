@@ -1,3 +1,5 @@
+/* A scanner of JSON (RFC 8259) that takes a text in pieces, keeps a bounded state, and can take the
+ * member "value" out of an envelope and its whitespace away. */
 #include "proto/json.h"
 
 #include "base/assert.h"
@@ -70,6 +72,7 @@ void json_scan_init_envelope(struct json_scan *scan)
 
 static void flush(struct cursor *cursor)
 {
+    assert(cursor->from <= cursor->p);
     size_t size = (size_t)(cursor->p - cursor->from);
     if (cursor->target != NULL && cursor->target + cursor->size != cursor->from && size > 0)
         memmove(cursor->target + cursor->size, cursor->from, size);
@@ -97,6 +100,7 @@ static bool at_envelope(const struct json_scan *scan)
 
 static bool in_object(const struct json_scan *scan)
 {
+    assert(scan->depth > 0);
     uint32_t level = scan->depth - 1u;
     return (scan->is_object[level / 8] >> (level % 8) & 1) != 0;
 }
@@ -351,6 +355,7 @@ static void take_hex(struct json_scan *scan, uint8_t byte)
         return;
     }
     uint32_t digit = is_letter ? lower - 'a' + 10u : byte - (uint32_t)'0';
+    assert(scan->hex_left > 0);
     scan->unit = (uint16_t)(scan->unit << 4 | digit);
     if (--scan->hex_left == 0)
         end_hex(scan);

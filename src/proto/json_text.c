@@ -1,4 +1,7 @@
+/* Values as JSON: whether stored bytes are JSON, text or neither, and the text's escapes. */
 #include "proto/json.h"
+
+#include "base/assert.h"
 
 #include <string.h>
 
@@ -95,6 +98,7 @@ size_t json_escape(const uint8_t *data, size_t size, uint8_t *target, size_t tar
         written += extra + 1;
         taken++;
     }
+    assert(written <= target_size);
     *ret_taken = taken;
     return written;
 }

@@ -109,8 +109,7 @@ static int pin(struct fetch *fetch)
     if (!location_is_segment(fetch->location))
         return wal_pin_file(fetcher->wal, location_file(fetch->location));
     fetch->pin.done = pinned;
-    struct segment *segment =
-        segments_find(fetcher->segments, location_file(fetch->location));
+    struct segment *segment = segments_find(fetcher->segments, location_file(fetch->location));
     return segment_pin(fetcher->segments, segment, &fetch->pin);
 }
 
@@ -172,15 +171,15 @@ int fetch_save(struct fetch *fetch)
 {
     if (!fetch->in_memory)
         return 0;
-    struct slice key = fetch->record.key;
-    struct slice value = fetch->record.value;
-    if (take_large(fetch, round_up((uint64_t)key.size + value.size, DISK_BLOCK_SIZE)) < 0)
+    struct record *record = &fetch->record;
+    /* They lie one behind the other in the record, too. */
+    uint64_t size = record_size(record) - RECORD_HEADER_SIZE;
+    if (take_large(fetch, round_up(size, DISK_BLOCK_SIZE)) < 0)
         return -ENOMEM;
-    memcpy(fetch->large, key.data, key.size);
-    if (value.size > 0)
-        memcpy(fetch->large + key.size, value.data, value.size);
-    fetch->record.key.data = fetch->large;
-    fetch->record.value.data = fetch->large + key.size;
+    memcpy(fetch->large, record->attributes.data, size);
+    record->attributes.data = fetch->large;
+    record->key.data = record->attributes.data + record->attributes.size;
+    record->value.data = record->key.data + record->key.size;
     fetch->in_memory = false;
     return 0;
 }

@@ -25,7 +25,7 @@ struct fetcher {
     struct wal *wal;
     struct segments *segments;
     uint64_t log_file_size;
-    uint64_t large_bytes;  /* in use for large records */
+    uint64_t large_bytes; /* in use for large records */
     uint64_t large_bytes_max;
 };
 

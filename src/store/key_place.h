@@ -15,6 +15,10 @@
  * one slot is an overwrite that is not proved yet; at this many a write waits for the proofs. */
 #define CANDIDATES_MAX 8u
 
+/* From this many slots of a hash on they are proved at once, by reading, instead of being left to
+ * the mover. */
+#define CANDIDATES_CROWDED 4u
+
 struct key_place {
     uint32_t partition;
     uint64_t hash;     /* hash_index: of the index and the filter */

@@ -12,10 +12,6 @@
 #define MOVE_BUDGET (64 * KIB)
 #define CHECKPOINT_BUDGET (64 * KIB)
 
-/* From this many slots of a hash on they are proved at once, by reading, instead of being left to
- * the mover. */
-#define CANDIDATES_CROWDED 4u
-
 /* Slots that the filter in front of the index is rebuilt from between two passes. */
 #define BLOOM_SLOTS 256u
 #define SCRUB_BUDGET (64 * KIB)
@@ -47,8 +43,7 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
         return lookups_show(&store->lookups, entry, ret_value);
     }
     struct key_place place = key_place_of(keyed, hash_key(key.data, key.size));
-    enum store_status status =
-        lookups_start(&store->lookups, key, place, waiter, ret_value);
+    enum store_status status = lookups_start(&store->lookups, key, place, waiter, ret_value);
     if (status == STORE_BUSY)
         store->starved = true;
     else
@@ -260,11 +255,11 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
         plan_drop(plan);
         return status_of_append(store, result);
     }
-    pace_took(&store->pace, record_size(record->key.size, record->value.size));
+    pace_took(&store->pace, record_size(record));
     struct index_entry entry = {
         .version = record->version,
         .location = receipt.location,
-        .read_size = index_read_size(record_size(record->key.size, record->value.size)),
+        .read_size = index_read_size(record_size(record)),
         .tombstone = tombstone,
         .in_value_file = in_value_file,
     };
@@ -293,7 +288,8 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
     if (stored.size > large_stored_max(&store->options) ||
         decoded.size >= large_value_min(&store->options))
         return STORE_TOO_LARGE;
-    if (record_size(key.size, stored.size) > INDEX_RECORD_SIZE_MAX)
+    struct record record = {.key = key, .value = stored, .decoded_size = decoded.size};
+    if (record_size(&record) > INDEX_RECORD_SIZE_MAX)
         return STORE_TOO_LARGE;
     if (reserve_is_released(&store->reserve))
         return STORE_NO_SPACE;
@@ -305,13 +301,8 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
     enum store_status status = plan_write(store, key, true, &plan);
     if (status != STORE_OK)
         return status;
-    zstd = zstd || squeeze(&store->squeeze, stored, &stored) == 1;
-    struct record record = {
-        .key = key,
-        .value = stored,
-        .decoded_size = decoded.size,
-        .flags = zstd ? RECORD_ZSTD : 0,
-    };
+    if (zstd || squeeze(&store->squeeze, stored, &record.value) == 1)
+        record.flags = RECORD_ZSTD;
     return plan_commit(store, &plan, &record, decoded, ret_gate);
 }
 

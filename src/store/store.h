@@ -95,7 +95,7 @@ struct store_options {
     uint32_t shard_count; /* of the directory; 0: one */
     struct superblock_handover *handover; /* as store_directory_prepare left it; NULL: this store
                                              alone opens or formats the directory, of one shard */
-    uint64_t scrub_rate;               /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
+    uint64_t scrub_rate;                  /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
     enum wal_durability durability;
     uint64_t lock_wait_ns; /* how long to wait for a dying predecessor */
     bool probe;            /* probe the device again; with a handover it was done before */

@@ -62,7 +62,8 @@ static void unlinked(struct io_op *op, int32_t result)
 /* Best effort: what stays is removed at the next start. */
 static void remove_file(struct checkpoints *checkpoints, uint64_t number, bool is_temporary)
 {
-    size_t size = strlen(checkpoints->options.state_path) + sizeof "/checkpoint-0123456789abcdef.tmp";
+    size_t size =
+        strlen(checkpoints->options.state_path) + sizeof "/checkpoint-0123456789abcdef.tmp";
     struct removal *removal = calloc(1, sizeof *removal + size);
     if (removal == NULL)
         return;
@@ -144,14 +145,16 @@ static void written(void *context, int result)
                  strerror(-result));
 }
 
-static struct checkpoint_file *list_files(const struct checkpoints *checkpoints, uint32_t *ret_count)
+static struct checkpoint_file *list_files(const struct checkpoints *checkpoints,
+                                          uint32_t *ret_count)
 {
     struct segments_stats stats;
     segments_stats(checkpoints->parts.segments, &stats);
     struct checkpoint_file *files = calloc(stats.segments + 1, sizeof *files);
     const struct segment *segment;
     uint32_t count = 0;
-    for (uint64_t i = 0; files != NULL && (segment = segments_nth(checkpoints->parts.segments, i)) != NULL; i++)
+    for (uint64_t i = 0;
+         files != NULL && (segment = segments_nth(checkpoints->parts.segments, i)) != NULL; i++)
         if (segment->state != SEGMENT_LEAVING)
             files[count++] = (struct checkpoint_file){.is_segment = true,
                                                       .file = segment->file,
@@ -164,9 +167,9 @@ static struct checkpoint_file *list_files(const struct checkpoints *checkpoints,
 /* Only between two jobs of the mover: what is in the segments' ends is in the index. */
 static int begin(struct checkpoints *checkpoints)
 {
-    assert(!checkpoints->is_under_way);                      /* invariant 1 */
-    assert(!mover_is_busy(checkpoints->parts.mover));        /* invariant 1 */
-    assert(checkpoints->number <= checkpoints->last);        /* invariant 2 */
+    assert(!checkpoints->is_under_way);               /* invariant 1 */
+    assert(!mover_is_busy(checkpoints->parts.mover)); /* invariant 1 */
+    assert(checkpoints->number <= checkpoints->last); /* invariant 2 */
     uint32_t count;
     struct checkpoint_file *files = list_files(checkpoints, &count);
     if (files == NULL)
@@ -180,8 +183,9 @@ static int begin(struct checkpoints *checkpoints)
         .chunk_sequence = mover_sequence(checkpoints->parts.mover),
         .clock_ceiling = checkpoints->parts.clock->last,
     };
-    int result = checkpoint_begin(checkpoints->io, checkpoints->log, &options, &info, checkpoints->parts.index, files,
-                                  count, written, checkpoints, &checkpoints->writer);
+    int result = checkpoint_begin(checkpoints->io, checkpoints->log, &options, &info,
+                                  checkpoints->parts.index, files, count, written, checkpoints,
+                                  &checkpoints->writer);
     free(files);
     if (result < 0)
         return result;
@@ -195,25 +199,27 @@ static bool is_due(const struct checkpoints *checkpoints, uint64_t moved_min)
 {
     struct mover_stats stats;
     mover_stats(checkpoints->parts.mover, &stats);
-    uint64_t moved =
-        stats.moved_records + checkpoints->parts.moved - checkpoints->moved;
+    uint64_t moved = stats.moved_records + checkpoints->parts.moved - checkpoints->moved;
     return moved > moved_min || checkpoints->is_wanted;
 }
 
 static uint64_t moved_min(const struct checkpoints *checkpoints)
 {
-    return checkpoints->options.moved_min != 0 ? checkpoints->options.moved_min
-                                              : max_u64(MOVED_MIN, index_count(checkpoints->parts.index));
+    return checkpoints->options.moved_min != 0
+               ? checkpoints->options.moved_min
+               : max_u64(MOVED_MIN, index_count(checkpoints->parts.index));
 }
 
 /* The new one lies beside the old one for a while: it must not take the room that moves need. */
 static bool has_room(const struct checkpoints *checkpoints)
 {
     uint64_t free_size, total_size;
-    uint64_t size = index_count(checkpoints->parts.index) * INDEX_PACKED_SIZE + 2 * checkpoints->parts.reserve->size;
+    uint64_t size = index_count(checkpoints->parts.index) * INDEX_PACKED_SIZE +
+                    2 * checkpoints->parts.reserve->size;
     size *= checkpoints->options.shard_count; /* the others write theirs, too */
     return !reserve_is_released(checkpoints->parts.reserve) &&
-           (io_disk_space(checkpoints->io, checkpoints->options.path, &free_size, &total_size) < 0 ||
+           (io_disk_space(checkpoints->io, checkpoints->options.path, &free_size, &total_size) <
+                0 ||
             free_size >= size);
 }
 

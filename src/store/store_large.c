@@ -163,8 +163,7 @@ static enum store_status examine(struct store_upload *upload, struct slice key,
     upload->examining = newest;
     upload->is_examining = true;
     struct store *store = upload->store;
-    enum store_status status =
-        lookups_start(&store->lookups, key, place, &upload->waiter, &value);
+    enum store_status status = lookups_start(&store->lookups, key, place, &upload->waiter, &value);
     store->starved = store->starved || status == STORE_PENDING || status == STORE_BUSY;
     if (status == STORE_PENDING)
         return STORE_BUSY;
@@ -203,9 +202,9 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
         if (status != STORE_OK)
             return status;
         upload->is_superseded = plan_is_newer(&plan, upload->file.name.version);
-        bool is_unknown = !upload->is_superseded &&
-                          plan_find_unknown(&plan, upload->file.name.version, upload->examined,
-                                            &newest);
+        bool is_unknown =
+            !upload->is_superseded &&
+            plan_find_unknown(&plan, upload->file.name.version, upload->examined, &newest);
         if (!upload->is_superseded && !is_unknown)
             return commit(upload, key, &plan, ret_gate);
         plan_drop(&plan);

@@ -28,7 +28,7 @@ struct lookup {
 
 /* Fills the version and, of a value file, its name. `key` lives as long as the value. */
 static void show_file(const struct key_place *place, struct slice key, struct version version,
-                     bool in_value_file, struct store_value *ret_value)
+                      bool in_value_file, struct store_value *ret_value)
 {
     ret_value->version = version;
     ret_value->in_value_file = in_value_file;
@@ -77,8 +77,8 @@ static void lookup_put(struct lookup *lookup)
 static bool is_newest(const struct lookup *lookup)
 {
     struct index_entry newest;
-    uint32_t count =
-        index_find(lookup->lookups->parts.index, lookup->place.partition, lookup->place.hash, &newest, 1);
+    uint32_t count = index_find(lookup->lookups->parts.index, lookup->place.partition,
+                                lookup->place.hash, &newest, 1);
     return count > 0 && index_entry_is_same(&newest, &lookup->candidates[lookup->candidate]);
 }
 
@@ -88,8 +88,7 @@ static void show(struct lookup *lookup, const struct record *record, struct slic
     const struct lookup_parts *parts = &lookup->lookups->parts;
     bool tombstone = record->flags & RECORD_TOMBSTONE;
     struct cache_entry *entry = NULL;
-    if (is_newest(lookup) &&
-        cache_find(parts->cache, lookup->place.keyed, record->key) == NULL)
+    if (is_newest(lookup) && cache_find(parts->cache, lookup->place.keyed, record->key) == NULL)
         entry = cache_put(parts->cache, lookup->place.keyed, record->key, value, tombstone,
                           record->flags & RECORD_IN_VALUE_FILE, record->version, record->position);
     *ret_value = (struct store_value){
@@ -99,7 +98,7 @@ static void show(struct lookup *lookup, const struct record *record, struct slic
         ret_value->entry = entry;
     }
     show_file(&lookup->place, lookup->key.slice, record->version,
-                    record->flags & RECORD_IN_VALUE_FILE, ret_value);
+              record->flags & RECORD_IN_VALUE_FILE, ret_value);
 }
 
 static void decode_finished(struct decode_job *job, int result, uint8_t *data, size_t size)
@@ -110,7 +109,8 @@ static void decode_finished(struct decode_job *job, int result, uint8_t *data, s
     if (result == 0)
         show(lookup, fetch_record(&lookup->fetch), (struct slice){data, (uint32_t)size}, &value);
     else
-        log_error(lookup->lookups->parts.log, "a stored zstd value does not decode: answered as CORRUPT");
+        log_error(lookup->lookups->parts.log,
+                  "a stored zstd value does not decode: answered as CORRUPT");
     waiter->done(waiter, result == 0 ? STORE_OK : STORE_CORRUPT, &value);
     free(data);
     lookup_put(lookup);
@@ -144,8 +144,8 @@ static void fetched(struct fetch *fetch, int result);
 static bool reload(struct lookup *lookup)
 {
     struct index_entry fresh[CANDIDATES_MAX];
-    uint32_t count = index_find(lookup->lookups->parts.index, lookup->place.partition, lookup->place.hash,
-                                fresh, CANDIDATES_MAX);
+    uint32_t count = index_find(lookup->lookups->parts.index, lookup->place.partition,
+                                lookup->place.hash, fresh, CANDIDATES_MAX);
     count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
     bool same = count == lookup->candidate_count;
     for (uint32_t i = 0; i < count; i++) {
@@ -175,7 +175,8 @@ static enum store_status go_through(struct lookup *lookup, struct store_value *r
     /* All slots that this look-up could hold belonged to other keys: more of them may be there. */
     if (lookup->candidate_count == CANDIDATES_MAX)
         return STORE_CORRUPT;
-    return damage_covers(parts->damage, lookup->place.partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
+    return damage_covers(parts->damage, lookup->place.partition, 0) ? STORE_CORRUPT
+                                                                    : STORE_NOT_FOUND;
 }
 
 /* The candidate that was read is another key's. */

@@ -56,8 +56,8 @@ void proof_put(struct proof *proof)
     fetch_release(&proof->fetch);
     key_copy_clear(&proof->key);
     list_push_front(&proofs->free, &proof->node);
-    assert(proofs->active > 0);                         /* invariant 1 */
-    assert(proofs->suspect_keys >= proof->is_counted);  /* invariant 3 */
+    assert(proofs->active > 0);                        /* invariant 1 */
+    assert(proofs->suspect_keys >= proof->is_counted); /* invariant 3 */
     proofs->active--;
     proofs->suspect_keys -= proof->is_counted;
     proofs->parts.ended(proofs->parts.context);
@@ -135,11 +135,11 @@ static void remove_candidate(struct proof *proof)
 static bool spells_other_key(const struct proof *proof)
 {
     struct slice read = fetch_bytes(&proof->fetch);
-    if (read.size < RECORD_HEADER_SIZE ||
-        RECORD_HEADER_SIZE + (uint64_t)load_u16(read.data + 8) > read.size)
+    if (read.size < RECORD_HEADER_SIZE)
         return false;
-    struct slice key = {read.data + RECORD_HEADER_SIZE, load_u16(read.data + 8)};
-    return key_place(proof->proofs->parts.secret, key).hash == proof->place.hash &&
+    struct slice key = record_told_key(read.data);
+    return (uint64_t)(key.data - read.data) + key.size <= read.size &&
+           key_place(proof->proofs->parts.secret, key).hash == proof->place.hash &&
            !slice_equal(key, proof->key.slice);
 }
 
@@ -177,8 +177,8 @@ static bool judge(struct proof *proof)
  * many there are. */
 static uint32_t load(struct proof *proof)
 {
-    uint32_t count = index_find(proof->proofs->parts.index, proof->place.partition, proof->place.hash,
-                                proof->candidates, CANDIDATES_MAX);
+    uint32_t count = index_find(proof->proofs->parts.index, proof->place.partition,
+                                proof->place.hash, proof->candidates, CANDIDATES_MAX);
     proof->candidate_count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
     proof->candidate = 0;
     proof->removed_count = 0;

@@ -9,6 +9,7 @@ mutable state at file scope, which is forbidden.
 `self_test.py` plants a violation of each rule and asserts that it is found.
 """
 import argparse
+import collections
 import pathlib
 import re
 import subprocess
@@ -16,6 +17,7 @@ import sys
 
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
+FOLDER_FILES_MAX = 25
 
 # The floors of src, from the bottom up. A folder may include its own files and those of every floor
 # below, within the bounds of LAYERS; folders of one floor know nothing of each other.
@@ -192,6 +194,13 @@ def check_sizes(path, text):
             start = None
 
 
+def check_folders(paths):
+    """A folder of src that holds more than one can look over."""
+    for folder, count in sorted(collections.Counter(path.parent for path in paths).items()):
+        if count > FOLDER_FILES_MAX:
+            yield f"{folder}: {count} files, more than {FOLDER_FILES_MAX}"
+
+
 def check_state(objects):
     """Mutable state shows as a symbol in .data, .bss, .tdata, .tbss or COMMON."""
     for path in sorted(objects.rglob("*.o")):
@@ -218,6 +227,7 @@ def check(root, objects):
             problems += check_world(short, COMMENT_OR_STRING.sub(blank, text))
         problems += check_includes(short, text)
     problems += check_libraries(files)
+    problems += check_folders(path for path, _ in files)
     for path in sources(root, "src", "include", "bpf", "tests", "perf"):
         problems += check_sizes(path.relative_to(root), path.read_text())
     if objects:

@@ -17,6 +17,7 @@ CYCLE_FILES_MAX = 4
 
 SOURCES = pathlib.Path(__file__).parents[2] / "src"
 
+
 def symbols(path):
     """(defined, needed) global symbols of an object."""
     defined, needed = set(), set()
@@ -28,12 +29,12 @@ def symbols(path):
     return defined, needed
 
 
-def load(objects):
+def load(objects, sources=SOURCES):
     """file: {files that it calls: the symbols}. Files are named without .o, from the root."""
     tables = {}
     for path in sorted(objects.rglob("*.o")):
         name = path.relative_to(objects).with_suffix("")
-        if (SOURCES / name).with_suffix(".c").exists():  # else it was left by an earlier build
+        if (sources / name).with_suffix(".c").exists():  # else it was left by an earlier build
             tables[name] = symbols(path)
     home = collections.defaultdict(set)
     for path, (defined, _) in tables.items():
@@ -102,8 +103,7 @@ def within_folders(graph):
     return components(inner)
 
 
-def check(objects, verbose=False):
-    graph = load(objects)
+def check(graph, verbose=False):
     folders = by_folder(graph)
     for members in components(folders):
         yield f"folders in a circle: {', '.join(map(str, members))}"
@@ -130,9 +130,10 @@ def main():
     parser.add_argument("--objects", type=pathlib.Path, default=pathlib.Path("build/release/src"))
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    problems = list(check(arguments.objects, arguments.verbose))
+    problems = list(check(load(arguments.objects), arguments.verbose))
     for problem in problems:
         print(problem)
+    print(f"cycles: {0 if problems else 1} passed, {len(problems)} failed")
     return 1 if problems else 0
 
 

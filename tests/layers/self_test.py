@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Plants a violation of each rule of check.py into a small tree and asserts that it is found."""
+"""Plants a violation of each rule of check.py and cycles.py into a small tree and asserts that it is
+found."""
 import pathlib
 import subprocess
 import sys
 import tempfile
 
 import check
+import cycles
 
 CLEAN = {
     "src/base/list.h": "struct list_node { int x; };\n",
@@ -94,6 +96,36 @@ STATES = [
 ]
 
 
+# name, {file: the files whose functions it calls}, what the complaint says; None: nothing
+CIRCLES = [
+    ("one_direction", {"a/one": ["a/two"], "a/two": ["b/one"], "b/one": []}, None),
+    ("four_files", {"a/1": ["a/2"], "a/2": ["a/3"], "a/3": ["a/4"], "a/4": ["a/1"]}, None),
+    ("five_files", {"a/1": ["a/2"], "a/2": ["a/3"], "a/3": ["a/4"], "a/4": ["a/5"], "a/5": ["a/1"]},
+     "5 files in a circle: a/1, a/2, a/3, a/4, a/5"),
+    ("folders", {"a/one": ["b/one"], "b/two": ["a/two"], "a/two": [], "b/one": []},
+     "folders in a circle: a, b"),
+    ("seven_circles", {f"a/{x}{i}": [f"a/{y}{i}"] for i in range(7) for x, y in ("pq", "qp")},
+     "7 circles of files within folders"),
+]
+
+
+def circle_complaints(calls):
+    """Compiles a tree in which each file defines a function and calls those of others."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = pathlib.Path(directory)
+        for name, others in calls.items():
+            path = root / name
+            path.parent.mkdir(exist_ok=True)
+            functions = [other.replace("/", "_") for other in others]
+            path.with_suffix(".c").write_text(
+                "".join(f"void {function}(void);\n" for function in functions) +
+                f"void {name.replace('/', '_')}(void)\n{{\n" +
+                "".join(f"    {function}();\n" for function in functions) + "}\n")
+            subprocess.run(["gcc", "-c", "-o", path.with_suffix(".o"), path.with_suffix(".c")],
+                           check=True)
+        return list(cycles.check(cycles.load(root, root)))
+
+
 def complaints(planted):
     with tempfile.TemporaryDirectory() as directory:
         root = pathlib.Path(directory)
@@ -126,6 +158,14 @@ def main():
         extra = dict([SODIUM_FIRST]) if name == "second_sodium" else {}
         found = complaints({path: content, **extra})
         verdict(name, len(found) >= 1 and any(expected in text for text in found), found)
+    for count in (check.FOLDER_FILES_MAX, check.FOLDER_FILES_MAX + 1):
+        found = complaints({f"src/proto/a{i}.c": "\n" for i in range(count - 1)})  # binary.h is there
+        is_found = any("src/proto: 26 files" in text for text in found)
+        verdict(f"folder_of_{count}", is_found == (count > check.FOLDER_FILES_MAX), found)
+    for name, calls, expected in CIRCLES:
+        found = circle_complaints(calls)
+        good = not found if expected is None else any(expected in text for text in found)
+        verdict(f"circle_{name}", good, found)
     for name, source, mutable in STATES:
         found = state_complaints(source)
         verdict(f"state_{name}", bool(found) == mutable, found)

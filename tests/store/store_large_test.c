@@ -3,6 +3,7 @@
 #include "base/prng.h"
 #include "store/store_internal.h"
 #include "store/store_large.h"
+#include "store/value/stream_pool.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -117,7 +118,7 @@ Test(store_large, too_many_open_files_are_no_failure)
     cr_assert(refused >= 44 && refused < 300, "%u", refused);
     for (uint32_t i = 0; i < 300; i++)
         store_upload_close(senders[i].upload);
-    for (int pass = 0; pass < 1000 && large_is_busy(fixture.store); pass++)
+    for (int pass = 0; pass < 1000 && stream_pool_is_busy(fixture.store->streams); pass++)
         fixture_pass(&fixture); /* their files are closed */
     set_large(&fixture, text("k"), 1);
     cr_assert_eq(fixture.failed, 0);

@@ -83,9 +83,9 @@ IMAGES = {}
 
 
 def take_image(context):
-    """A copy of the image, which is made once."""
+    """A copy of the image, which is made once in each process."""
     if "image" not in IMAGES:
-        directory = harness.ROOT / "build" / "system" / "admin.image"
+        directory = harness.ROOT / "build" / "system" / f"admin.image.{os.getpid()}"
         IMAGES["image"] = Image(context.options, directory)
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
     copy(IMAGES["image"].data, context.directory / "data")

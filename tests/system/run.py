@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""Runs the system tests: run.py [--binary PATH] [--list] [NAME...]
+"""Runs the system tests: run.py [--binary PATH] [--jobs N] [--list] [NAME...]
 
 A NAME selects the tests whose names contain it. Each test has its own server and directory, under
-build/system; the directory of a failed test is kept.
+build/system; the directory of a failed test is kept. With --jobs several tests run at a time, each in
+a process of its own: most of them wait more than they work.
 """
 import argparse
+import contextlib
+import io
+import multiprocessing
 import pathlib
 import random
+import shutil
 import signal
 import sys
 import time
@@ -55,6 +60,28 @@ def run(name, function, seconds, options):
     return outcome
 
 
+def run_quietly(test_and_options):
+    """(outcome, what it printed), of a test that runs beside others."""
+    (name, function, _, seconds), options = test_and_options
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        outcome = run(name, function, seconds, options)
+    return outcome, text.getvalue()
+
+
+def run_all(tests, options):
+    """The outcomes, in no order."""
+    if options.jobs == 1:
+        return [run(name, function, seconds, options) for name, function, _, seconds in tests]
+    outcomes = []
+    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
+        for outcome, text in pool.imap_unordered(run_quietly, [(t, options) for t in tests]):
+            print(text, end="", flush=True)
+            outcomes.append(outcome)
+    for image in (harness.ROOT / "build" / "system").glob("admin.image.*"):
+        shutil.rmtree(image)  # its process ended without its own clean-up
+    return outcomes
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", type=pathlib.Path, default=harness.ROOT / "minivault")
@@ -63,10 +90,12 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="leave the slow ones out")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, help="tests at a time")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--shards", type=int, help="of servers that a test does not give a count")
     options = parser.parse_args()
     harness.Server.shards = options.shards
+    harness.Server.patience = 1 if options.jobs == 1 else 3
     options.binary = options.binary.resolve()
 
     import admin, basic, hostile, crash, large, lifecycle  # noqa: E401, F401: they register their tests
@@ -80,8 +109,7 @@ def main():
         return 0
     harness.raise_file_limit()
     signal.signal(signal.SIGALRM, on_alarm)
-    outcomes = [run(name, function, seconds, options) for name, function, _, seconds in tests]
-    count = outcomes.count
+    count = run_all(tests, options).count
     skipped = f", {count('skipped')} skipped" if count("skipped") else ""
     print(f"system: {count('passed')} passed, {count('failed')} failed{skipped}")
     return 1 if count("failed") or not count("passed") else 0

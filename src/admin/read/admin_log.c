@@ -76,7 +76,7 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
     struct walk_found found = {
         .file = walk->files[index],
         .offset = offset,
-        .size = (uint32_t)record_size(key->size, record->value.size),
+        .size = (uint32_t)record_size(record),
         .partition = (uint8_t)place.partition,
         .hash = place.hash,
         .version = record->version,

@@ -1,6 +1,6 @@
 #include "store/mover/mover_internal.h"
 #include "store/disk/wait.h"
-#include "store/wal/wal_internal.h"
+#include "store/wal/wal.h"
 
 #include <errno.h>
 #include <inttypes.h>

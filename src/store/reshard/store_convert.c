@@ -66,8 +66,8 @@ static int check_damage(const struct conversion *conversion, const struct store 
               " is damaged, which a change of the number of shards would "
               "hide. Restore the directory from a backup, start with -shards %" PRIu32
               " to serve what is left, or start once with -accept-loss to give up what is lost",
-              conversion->options->path, loss == STORE_LOSS_LOG ? "the log" : "a segment", conversion->shard,
-              conversion->count_before);
+              conversion->options->path, loss == STORE_LOSS_LOG ? "the log" : "a segment",
+              conversion->shard, conversion->count_before);
     return -EBADMSG;
 }
 
@@ -125,8 +125,7 @@ static void save_bounds(struct conversion *conversion, const struct store *store
 {
     conversion->position_last = max_u64(conversion->position_last, superblock->log_last);
     conversion->log_number = max_u64(conversion->log_number, superblock->log_number);
-    conversion->segment_number =
-        max_u64(conversion->segment_number, store_segment_last(store));
+    conversion->segment_number = max_u64(conversion->segment_number, store_segment_last(store));
     conversion->clock_ceiling = max_u64(conversion->clock_ceiling, superblock->clock_ceiling);
     conversion->damage_accepted = max_u64(conversion->damage_accepted, superblock->damage_accepted);
     conversion->manifest_edition =

@@ -78,7 +78,7 @@ static void begin_pass(struct scrub *scrub)
     scrub->pass_began_ns = io_now_ns(scrub->io);
     scrub->place = 0;
     scrub->number_last = 0;
-    scrub->log_last = scrub->options.wal->number;
+    scrub->log_last = wal_number(scrub->options.wal);
     scrub->is_pass_incomplete = false;
     scrub_meta_begin(scrub);
 }
@@ -119,11 +119,25 @@ static bool next_segment(struct scrub *scrub, uint8_t partition, struct scrub_fi
     return false;
 }
 
+/* The log's next file with anything alive in it, as far as it is on the disk. */
+static bool next_log_file(const struct scrub *scrub, struct scrub_file *ret_file)
+{
+    struct wal_sealed next;
+    if (!wal_next_readable(scrub->options.wal, scrub->number_last, scrub->log_last, &next))
+        return false;
+    *ret_file = (struct scrub_file){
+        .file = next.file,
+        .number = next.number,
+        .salt = next.salt,
+        .end = next.end,
+    };
+    return true;
+}
+
 static bool next_in_place(struct scrub *scrub)
 {
     if (scrub->place == 0)
-        return scrub_log_next(scrub->options.wal, scrub->number_last, scrub->log_last,
-                              &scrub->file);
+        return next_log_file(scrub, &scrub->file);
     uint32_t partition = (scrub->partition_first + scrub->place - 1) % SCRUB_PARTITIONS;
     return next_segment(scrub, (uint8_t)partition, &scrub->file);
 }

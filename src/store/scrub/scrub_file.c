@@ -23,8 +23,9 @@ struct segment *scrub_segment(const struct scrub *scrub)
 
 bool scrub_file_is_there(const struct scrub *scrub)
 {
-    return scrub->file.is_segment ? scrub_segment(scrub) != NULL
-                                  : scrub_log_find(scrub->options.wal, &scrub->file) != NULL;
+    const struct scrub_file *file = &scrub->file;
+    return file->is_segment ? scrub_segment(scrub) != NULL
+                            : wal_file_path(scrub->options.wal, file->file, file->number) != NULL;
 }
 
 /* ---- the window ---- */

@@ -25,7 +25,7 @@
 #include "store/unit/segment_format.h"
 #include "store/catalog/superblock.h"
 #include "store/value/value_file.h"
-#include "store/wal/wal_internal.h"
+#include "store/wal/wal.h"
 
 #define SCRUB_PARTITIONS 256u
 #define SCRUB_PLACES_MAX 4096u
@@ -204,16 +204,6 @@ bool scrub_meta_stop(struct scrub *scrub);
 
 /* Counts what was written anew since. */
 void scrub_meta_settle(struct scrub *scrub);
-
-/* ---- scrub_log.c ---- */
-
-/* The log segment with the lowest number above `after`, up to `last`, with anything alive in it.
- * What is in it up to ret_file->end is on the disk. Returns false: there is none. */
-bool scrub_log_next(const struct wal *wal, uint64_t after, uint64_t last,
-                    struct scrub_file *ret_file);
-
-/* NULL: it was recycled. */
-const struct log_file *scrub_log_find(const struct wal *wal, const struct scrub_file *file);
 
 /* ---- scrub_file.c ---- */
 

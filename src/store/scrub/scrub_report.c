@@ -86,7 +86,7 @@ static void describe_file(const struct scrub *scrub, char *ret_path)
         segment_path(scrub->options.segments, scrub_segment(scrub), ret_path);
     else
         (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s",
-                       scrub_log_find(scrub->options.wal, &scrub->file)->path);
+                       wal_file_path(scrub->options.wal, scrub->file.file, scrub->file.number));
 }
 
 /* ---- parts of segments ---- */
@@ -95,7 +95,7 @@ static bool has_alive(const struct scrub *scrub)
 {
     if (scrub->file.is_segment)
         return scrub_segment(scrub)->live_records > 0;
-    return scrub_log_find(scrub->options.wal, &scrub->file)->live > 0;
+    return wal_file_is_alive(scrub->options.wal, scrub->file.file);
 }
 
 /* What is alive in a damaged segment stays where it can be read: it is no longer compacted. */

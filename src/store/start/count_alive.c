@@ -168,7 +168,8 @@ static int judge_entry(void *context, const char *name)
             hybrid_clock_see(&store->clock, file.version.clock);
         /* Where damage took records, one of them may have named it. */
         if (named == NULL)
-            return damage_covers(&store->damage, survey->partition, 0) ? 0 : note_orphan(survey, name);
+            return damage_covers(&store->damage, survey->partition, 0) ? 0
+                                                                       : note_orphan(survey, name);
         named->is_seen = true;
         return 0;
     }

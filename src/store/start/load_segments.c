@@ -213,8 +213,8 @@ static int load_checkpoint(struct store *store)
     options.each_twin = suspect_twin;
     struct checkpoint_info info;
     uint64_t dropped;
-    int result = checkpoint_load(store->io, store->log, &options, number,
-                                 store->index, find_file, store, &info, &dropped);
+    int result = checkpoint_load(store->io, store->log, &options, number, store->index, find_file,
+                                 store, &info, &dropped);
     if (result == 0) {
         store->recovered->sequence_last = info.chunk_sequence;
         store->recovered->clock_ceiling = info.clock_ceiling;
@@ -250,7 +250,8 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
         .in_value_file = found->in_value_file,
     };
     scanning->records++;
-    store->recovered->clock_ceiling = max_u64(store->recovered->clock_ceiling, found->version.clock);
+    store->recovered->clock_ceiling =
+        max_u64(store->recovered->clock_ceiling, found->version.clock);
     int others = index_put(store->index, partition, found->hash, &entry);
     struct key_place place = {.partition = partition, .hash = found->hash};
     return others <= 0 ? others : proofs_suspect(&store->proofs, store->index, place, &entry);

@@ -62,7 +62,7 @@ static struct key_place place_of(struct replay *replay, struct slice key)
 }
 
 static void put_in_cache(struct store *store, struct key_place place, const struct record *record,
-                          struct cache_entry *cached)
+                         struct cache_entry *cached)
 {
     if (!(record->flags & RECORD_ZSTD)) {
         (void)cache_put(store->cache, place.keyed, record->key, record->value,
@@ -102,7 +102,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
                   store->log_directory);
         return -EBADMSG;
     }
-    uint64_t size = record_size(record->key.size, record->value.size);
+    uint64_t size = record_size(record);
     if (size > INDEX_RECORD_SIZE_MAX) {
         log_error(store->log,
                   "the log has a record of %" PRIu64 " bytes: this version takes at most %" PRIu64,

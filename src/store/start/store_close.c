@@ -20,10 +20,10 @@ static int pass(struct store *store)
 static bool is_working(const struct store *store)
 {
     return lookups_are_busy(&store->lookups) || proofs_are_busy(&store->proofs) ||
-           stream_pool_is_busy(store->streams) ||
-           io_op_is_active(&store->heartbeat) || pace_is_busy(&store->pace) ||
-           mover_is_busy(store->mover) || checkpoints_are_writing(&store->checkpoints) ||
-           reserve_is_busy(&store->reserve) || scrub_is_busy(store->scrub);
+           stream_pool_is_busy(store->streams) || io_op_is_active(&store->heartbeat) ||
+           pace_is_busy(&store->pace) || mover_is_busy(store->mover) ||
+           checkpoints_are_writing(&store->checkpoints) || reserve_is_busy(&store->reserve) ||
+           scrub_is_busy(store->scrub);
 }
 
 /* The log is durable by now, so that a checkpoint counts at once. */

@@ -208,8 +208,7 @@ static int open_all(struct store *store)
         result = open_log(store);
     if (result == 0)
         result = wire_parts(store);
-    store->is_damaged =
-        store->damage.log_last != 0 || store->recovered->damaged_segments > 0;
+    store->is_damaged = store->damage.log_last != 0 || store->recovered->damaged_segments > 0;
     return result;
 }
 

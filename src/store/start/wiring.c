@@ -44,10 +44,11 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
 {
     *ret_options = (struct wal_options){
         .log_id = options->shard,
-        .segment_size = options->log_file_size,
+        .file_size = options->log_file_size,
         .buffer_size = LOG_BUFFER_SIZE,
         .buffer_count = LOG_BUFFER_COUNT,
-        .record_size_max = (uint32_t)record_size(UINT16_MAX, large_stored_max(options)),
+        .record_size_max =
+            RECORD_HEADER_SIZE + RECORD_ATTRIBUTES_MAX + UINT16_MAX + large_stored_max(options),
         .writes_in_flight = 2,
         .use_dsync = true,
         .durability = options->durability,
@@ -118,7 +119,7 @@ void wire_log(const struct store *store, struct wal_options *ret_options)
     fill_log_options(&store->options, ret_options);
     ret_options->directory = store->log_directory;
     ret_options->directory_id = superblock->directory_id;
-    ret_options->segment_size = superblock->log_file_size;
+    ret_options->file_size = superblock->log_file_size;
     ret_options->writes_in_flight = superblock->writes_in_flight;
     ret_options->use_dsync = superblock->use_dsync;
     ret_options->base = superblock->log_base;
@@ -225,7 +226,7 @@ static int open_mover(struct store *store)
         result = reserve_init(&store->reserve, store->io, store->log, store->state_path, reserved);
     store->reserve.released = reserve_released;
     store->reserve.context = store;
-    wal_set_kept_free(store->wal, reserved * from->shard_count);
+    wal_set_room_min(store->wal, reserved * from->shard_count);
     pace_init(&store->pace, store->io);
     return result;
 }

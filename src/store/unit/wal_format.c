@@ -119,7 +119,6 @@ uint64_t wal_record_told_size(const uint8_t *data, uint64_t size)
 {
     if (size < RECORD_HEADER_SIZE)
         return 0;
-    uint64_t told =
-        round_up(record_size(load_u16(data + 8), load_u32(data + 12)), WAL_RECORD_ALIGNMENT);
+    uint64_t told = round_up(record_told_size(data), WAL_RECORD_ALIGNMENT);
     return told <= size ? told : 0;
 }

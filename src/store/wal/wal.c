@@ -1,149 +1,125 @@
-#include "store/wal/wal_recover.h"
-#include "store/disk/wait.h"
+/* The driver of the log: opens and shuts it, takes appends, steps the parts (wal_internal.h) and
+ * tells its owner. */
 #include "store/wal/wal_internal.h"
+#include "base/assert.h"
+#include "store/disk/wait.h"
+#include "store/memory/location.h"
+#include "store/wal/wal_recover.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define JUMBO_BUFFERS 2u
+/* ---- what the parts tell ---- */
 
-/* ---- memory ---- */
-
-/* 0: every record fits an ordinary buffer. */
-static uint64_t jumbo_size(const struct wal_options *options)
+/* Whatever wal->is_hindered depends on may have changed. */
+static void judge_hindrance(struct wal *wal)
 {
-    uint64_t padded = round_up(options->record_size_max, WAL_RECORD_ALIGNMENT);
-    uint64_t size = round_up(WAL_BATCH_HEADER_SIZE + padded, WAL_BLOCK_SIZE);
-    return size > options->buffer_size ? size : 0;
+    wal->is_hindered = wal->failed != 0 || wal->is_shutting ||
+                       wal_spares_disk_is_full(&wal->spares) ||
+                       wal_files_spare_count(&wal->files) == 0;
 }
 
-size_t wal_memory_size(const struct wal_options *options)
+/* Does what housekeeping is due now. */
+static void keep_house(struct wal *wal)
 {
-    return (size_t)options->buffer_size * options->buffer_count +
-           JUMBO_BUFFERS * jumbo_size(options) + (WAL_BLOCKS + 1) * (size_t)WAL_BLOCK_SIZE +
-           WAL_ZEROS_SIZE;
+    wal_spares_step(&wal->spares);
+    judge_hindrance(wal);
 }
 
-static struct wal_buffer *add_buffers(struct wal *wal, struct wal_buffer *buffer, struct list *home,
-                                      uint32_t count, uint64_t size, enum wal_buffer_kind kind,
-                                      uint8_t **memory)
+/* Tells whoever waits for it that wal_append is worth another try. */
+static void tell_room(struct wal *wal)
 {
-    list_init(home);
-    for (uint32_t i = 0; i < count; i++, buffer++) {
-        buffer->wal = wal;
-        buffer->home = home;
-        buffer->kind = kind;
-        buffer->capacity = (uint32_t)size;
-        buffer->data = *memory;
-        *memory += size;
-        list_push_back(home, &buffer->node);
-    }
-    return buffer;
+    if (!wal->room_wanted)
+        return;
+    wal->room_wanted = false;
+    if (wal->options.events.room != NULL)
+        wal->options.events.room(wal->options.events.context);
 }
 
-static int lay_out_memory(struct wal *wal)
+/* Nothing that is not durable now ever will be. */
+static void fail(void *context, int error, const char *what)
 {
-    const struct wal_options *options = &wal->options;
-    uint64_t jumbo = jumbo_size(options);
-    uint32_t jumbo_count = jumbo > 0 ? JUMBO_BUFFERS : 0;
-    wal->buffer_count = options->buffer_count + jumbo_count + WAL_BLOCKS;
-    wal->buffers = calloc(wal->buffer_count, sizeof *wal->buffers);
-    if (wal->buffers == NULL)
-        return -ENOMEM;
-    uint8_t *memory = options->memory;
-    struct wal_buffer *buffer = wal->buffers;
-    buffer = add_buffers(wal, buffer, &wal->free_ordinary, options->buffer_count,
-                         options->buffer_size, WAL_BUFFER_ORDINARY, &memory);
-    buffer =
-        add_buffers(wal, buffer, &wal->free_jumbo, jumbo_count, jumbo, WAL_BUFFER_JUMBO, &memory);
-    buffer = add_buffers(wal, buffer, &wal->free_blocks, WAL_BLOCKS, WAL_BLOCK_SIZE,
-                         WAL_BUFFER_HEADER, &memory);
-    wal->keeper.mark = memory;
-    wal->keeper.zeros = memory + WAL_BLOCK_SIZE;
-    memory += WAL_BLOCK_SIZE + WAL_ZEROS_SIZE;
-    memset(wal->keeper.zeros, 0, WAL_ZEROS_SIZE);
-    assert(buffer == wal->buffers + wal->buffer_count);
-    assert(memory == options->memory + wal_memory_size(options));
-    return 0;
+    struct wal *wal = context;
+    assert(error < 0);
+    if (wal->failed != 0)
+        return;
+    wal->failed = error;
+    wal_buffers_fail(&wal->buffers);
+    wal_spares_stop(&wal->spares);
+    judge_hindrance(wal);
+    log_error(wal->log, "%s: %s failed: %s", wal->directory, what, strerror(-error));
+    if (!wal->is_opening && wal->options.events.failed != NULL)
+        wal->options.events.failed(wal->options.events.context, error);
+}
+
+static void buffers_released(void *context, bool is_durable)
+{
+    struct wal *wal = context;
+    const struct wal_events *events = &wal->options.events;
+    keep_house(wal);
+    if (is_durable && events->durable != NULL)
+        events->durable(events->context, wal_durable(wal));
+    tell_room(wal);
+}
+
+static void spares_changed(void *context, bool has_room)
+{
+    struct wal *wal = context;
+    judge_hindrance(wal);
+    if (has_room)
+        tell_room(wal);
 }
 
 /* ---- opening ---- */
 
-/* The largest batch fits, and the seal. */
-static uint64_t segment_size_min(const struct wal_options *options)
+size_t wal_memory_size(const struct wal_options *options)
 {
-    return WAL_DATA_OFFSET + max_u64(jumbo_size(options), options->buffer_size) + WAL_BLOCK_SIZE;
+    return wal_buffers_memory_size(options) + WAL_SPARES_MEMORY_SIZE;
+}
+
+/* The largest batch fits, and the seal. */
+static uint64_t file_size_min(const struct wal_options *options)
+{
+    return WAL_DATA_OFFSET + wal_buffers_batch_max(options) + WAL_BLOCK_SIZE;
 }
 
 static int check_options(const struct log *log, const struct wal_options *options)
 {
     assert(options->buffer_count >= 3);
-    assert(options->buffer_size % WAL_BLOCK_SIZE == 0 &&
-           options->buffer_size >= 2 * WAL_BLOCK_SIZE);
-    assert(options->segment_size % WAL_BLOCK_SIZE == 0 &&
-           options->segment_size <= LOG_FILE_SIZE_MAX);
-    assert(options->writes_in_flight == 1 || options->writes_in_flight == 2);
-    assert((uintptr_t)options->memory % WAL_BLOCK_SIZE == 0);
-    uint64_t needed = segment_size_min(options);
-    if (needed <= options->segment_size)
+    assert(options->buffer_size % WAL_BLOCK_SIZE == 0);
+    assert(options->buffer_size >= 2 * WAL_BLOCK_SIZE);
+    assert(options->file_size % WAL_BLOCK_SIZE == 0);
+    assert(options->file_size <= LOG_FILE_SIZE_MAX);
+    uint64_t needed = file_size_min(options);
+    if (needed <= options->file_size)
         return 0;
     log_error(log,
-              "%s: a record of up to %u bytes does not fit into a log segment of %llu bytes: lower "
-              "the value limit, or "
-              "begin a new directory with segments of at least %llu bytes",
-              options->directory, options->record_size_max,
-              (unsigned long long)options->segment_size, (unsigned long long)needed);
+              "%s: a record of up to %u bytes does not fit into a log file of %llu bytes: lower "
+              "the value limit, or begin a new directory with log files of at least %llu bytes",
+              options->directory, options->record_size_max, (unsigned long long)options->file_size,
+              (unsigned long long)needed);
     return -EINVAL;
 }
 
-static void take_over(struct wal *wal, struct wal_state *state)
-{
-    wal->table = state->table;
-    wal->generation = state->generation + 1;
-    wal->generation_base = state->last_position;
-    wal->number = state->number;
-    wal->serial = state->serial;
-    wal->position_last = state->last_position;
-    wal->durable = state->last_position;
-    wal->clock_recovered = state->clock_ceiling;
-    wal->number_durable = state->number;
-    wal->lost = state->lost;
-    free(state);
-    for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        struct log_file *segment = wal->table.segments[file];
-        if (segment == NULL)
-            continue;
-        segment->listed_last = wal->number;
-        if (segment->state == LOG_FILE_SPARE && segment->size == wal->options.segment_size) {
-            list_push_back(&wal->spares, &segment->node);
-            wal->spare_count++;
-        } else if (segment->state == LOG_FILE_SPARE) {
-            segment->state = LOG_FILE_MARKED;
-            list_push_back(&wal->marked, &segment->node);
-        } else {
-            segment->state = LOG_FILE_SEALED;
-            log_file_check(wal, segment);
-        }
-    }
-}
-
-/* On a full disk a small segment will do: whoever wants to delete something has to get in. Where
- * there is nothing yet, nobody has: the disk is too small. */
+/* On a full disk a small file will do: whoever wants to delete something has to get in. Where there
+ * is nothing yet, nobody has: the disk is too small. */
 static int wait_for_spare(struct wal *wal)
 {
-    bool is_first = wal->number == 0;
-    wal->segment_size_next = wal->options.segment_size;
-    wal_keep(wal);
-    while (wal->spare_count == 0) {
+    bool is_first = wal_number(wal) == 0;
+    uint64_t size = wal->options.file_size;
+    uint64_t size_min = file_size_min(&wal->options);
+    wal_spares_set_file_size(&wal->spares, size);
+    keep_house(wal);
+    while (wal_files_spare_count(&wal->files) == 0) {
         if (wal->failed != 0)
             return wal->failed;
-        bool has_failed = wal->disk_full && wal->keeper.task == WAL_TASK_NONE;
-        if (has_failed && (is_first || wal->segment_size_next == segment_size_min(&wal->options)))
-            return -ENOSPC;
-        if (has_failed) {
-            wal->segment_size_next = segment_size_min(&wal->options);
-            wal_keep(wal);
+        if (wal_spares_have_failed(&wal->spares)) {
+            if (is_first || size == size_min)
+                return -ENOSPC;
+            size = size_min;
+            wal_spares_set_file_size(&wal->spares, size);
+            keep_house(wal);
             continue;
         }
         int result = io_run(wal->io, UINT64_MAX);
@@ -153,32 +129,43 @@ static int wait_for_spare(struct wal *wal)
     return 0;
 }
 
+/* Makes a spare file the open one. */
+static void open_spare(struct wal *wal)
+{
+    struct log_file_header header = {
+        .directory_id = wal->options.directory_id,
+        .log_id = wal->options.log_id,
+        .generation = wal->generation,
+        .last_before = wal_last(wal),
+        .generation_base = wal->generation_base,
+        .lost = wal->lost,
+    };
+    while (header.salt == 0)
+        io_random(wal->io, &header.salt, sizeof header.salt);
+    wal_files_open_spare(&wal->files, &header);
+    judge_hindrance(wal);
+}
+
 static int begin_generation(struct wal *wal)
 {
     int error = wait_for_spare(wal);
-    if (error == 0)
-        error = wal_seal_old_segments(wal);
     if (error < 0)
         return error;
-    wal_take_spare(wal);
-    uint8_t *block = container_of(list_first(&wal->free_blocks), struct wal_buffer, node)->data;
-    wal_finish_header(wal, wal->segment, block);
-    error = disk_wait_write(wal->io, wal->segment->handle, block, WAL_BLOCK_SIZE, 0);
+    open_spare(wal);
+    error = wal_buffers_write_first(&wal->buffers);
     if (error == 0)
-        error = wal_cut_old_segments(wal);
-    if (error < 0)
-        return error;
-    wal->has_begun = true;
-    wal->number_durable = wal->segment->header.number;
-    return 0;
+        error = wal_files_cut_old(&wal->files, wal->io);
+    if (error == 0)
+        wal_spares_begin(&wal->spares);
+    return error;
 }
 
 /* What earlier lives left behind goes first, so that a process that starts again and again piles up
  * nothing. */
-static int clear_old_segments(struct wal *wal)
+static int clear_old_files(struct wal *wal)
 {
-    wal_keep(wal);
-    while (wal->failed == 0 && wal_is_clearing(wal)) {
+    keep_house(wal);
+    while (wal->failed == 0 && wal_spares_are_clearing(&wal->spares)) {
         int result = io_run(wal->io, UINT64_MAX);
         if (result < 0)
             return result;
@@ -188,25 +175,39 @@ static int clear_old_segments(struct wal *wal)
 
 static int start(struct wal *wal)
 {
-    int error = check_options(wal->log, &wal->options);
-    if (error == 0)
-        error = lay_out_memory(wal);
-    if (error < 0)
-        return error;
     int handle = disk_wait_open(wal->io, wal->directory, IO_OPEN_DIRECTORY);
     if (handle < 0)
         return handle;
     wal->directory_handle = handle;
-    error = begin_generation(wal);
+    wal_spares_set_directory(&wal->spares, handle);
+    int error = begin_generation(wal);
     if (error < 0)
         return error;
-    error = clear_old_segments(wal);
+    error = clear_old_files(wal);
     /* Deletes have their reserve before the first set. On a full disk only they are taken. */
     if (error == 0)
         error = wait_for_spare(wal);
     wal->is_opening = false;
-    wal->segment_size_next = wal->options.segment_size;
+    wal_spares_set_file_size(&wal->spares, wal->options.file_size);
     return error == -ENOSPC ? 0 : error;
+}
+
+static int init_parts(struct wal *wal, struct wal_state *state)
+{
+    struct wal_buffers_events buffers_events = {wal, buffers_released, fail};
+    struct wal_spares_events spares_events = {wal, spares_changed, fail};
+    uint8_t *spares_memory = wal->options.memory + wal_buffers_memory_size(&wal->options);
+    wal->files = state->files;
+    wal->generation = state->generation + 1;
+    wal->generation_base = state->last_position;
+    wal->lost = state->lost;
+    wal_files_adopt(&wal->files, &wal->options);
+    wal_spares_init(&wal->spares, wal->io, wal->log, &wal->options, &wal->files, &wal->buffers,
+                    spares_memory, &spares_events);
+    int error = wal_buffers_init(&wal->buffers, wal->io, &wal->options, &wal->files,
+                                 state->last_position, state->clock_ceiling, &buffers_events);
+    free(state);
+    return error;
 }
 
 static int stop(struct wal *wal);
@@ -214,13 +215,13 @@ static int stop(struct wal *wal);
 int wal_open(struct io *io, const struct log *log, const struct wal_options *options,
              struct wal_state *state, struct wal **ret_wal)
 {
-    struct wal *wal = calloc(1, sizeof *wal);
-    char *directory = strdup(options->directory);
-    if (wal == NULL || directory == NULL) {
+    int error = check_options(log, options);
+    struct wal *wal = error == 0 ? calloc(1, sizeof *wal) : NULL;
+    char *directory = wal != NULL ? strdup(options->directory) : NULL;
+    if (directory == NULL) {
         free(wal);
-        free(directory);
         wal_state_free(io, state);
-        return -ENOMEM;
+        return error < 0 ? error : -ENOMEM;
     }
     wal->io = io;
     wal->log = log;
@@ -229,12 +230,9 @@ int wal_open(struct io *io, const struct log *log, const struct wal_options *opt
     wal->options.directory = directory;
     wal->directory_handle = -1;
     wal->is_opening = true;
-    list_init(&wal->spares);
-    list_init(&wal->drained);
-    list_init(&wal->marked);
-    list_init(&wal->queue);
-    take_over(wal, state);
-    int error = start(wal);
+    error = init_parts(wal, state);
+    if (error == 0)
+        error = start(wal);
     if (error < 0) {
         (void)stop(wal);
         wal_free(wal);
@@ -246,31 +244,25 @@ int wal_open(struct io *io, const struct log *log, const struct wal_options *opt
 
 /* ---- shutting ---- */
 
-static bool is_busy(const struct wal *wal)
+static void begin_shutting(struct wal *wal)
 {
-    if (io_op_is_active(&wal->timer) || io_op_is_active(&wal->sync) ||
-        wal_keeper_is_active(&wal->keeper) || io_op_is_active(&wal->keeper.timer))
-        return true;
-    for (uint32_t i = 0; wal->buffers != NULL && i < wal->buffer_count; i++) {
-        if (io_op_is_active(&wal->buffers[i].op))
-            return true;
-    }
-    return false;
+    wal->is_shutting = true;
+    wal_spares_stop(&wal->spares);
+    judge_hindrance(wal);
 }
 
 /* Ends all operations and closes the files. */
 static int stop(struct wal *wal)
 {
-    wal->is_shutting = true;
-    wal_judge_hindrance(wal);
-    io_cancel(wal->io, &wal->timer);
-    io_cancel(wal->io, &wal->keeper.timer);
-    while (is_busy(wal)) {
+    begin_shutting(wal);
+    wal_buffers_stop(&wal->buffers);
+    wal_spares_end(&wal->spares);
+    while (wal_buffers_are_busy(&wal->buffers) || wal_spares_are_busy(&wal->spares)) {
         int result = io_run(wal->io, UINT64_MAX);
         if (result < 0)
             return result;
     }
-    wal_table_close(&wal->table, wal->io);
+    wal_files_close(&wal->files, wal->io);
     if (wal->directory_handle >= 0)
         (void)disk_wait_close(wal->io, wal->directory_handle);
     wal->directory_handle = -1;
@@ -280,10 +272,9 @@ static int stop(struct wal *wal)
 /* Writes everything that was appended. */
 static int drain(struct wal *wal)
 {
-    if (wal->open != NULL)
-        wal_close_buffer(wal);
-    wal_pump(wal);
-    while (wal->failed == 0 && !list_is_empty(&wal->queue)) {
+    wal_buffers_close(&wal->buffers);
+    wal_buffers_pump(&wal->buffers);
+    while (wal->failed == 0 && !wal_buffers_are_drained(&wal->buffers)) {
         int result = io_run(wal->io, UINT64_MAX);
         if (result < 0)
             return result;
@@ -295,19 +286,18 @@ static int drain_and_seal(struct wal *wal)
 {
     int error = drain(wal);
     if (error == 0 && wal->options.durability == WAL_NONE)
-        error = disk_wait_sync(wal->io, wal->segment->handle);
+        error = disk_wait_sync(wal->io, log_file_handle(wal_files_get_open(&wal->files)));
     if (error < 0)
         return error;
-    wal->durable = wal->position_last;
-    wal_seal_segment(wal);
+    wal_buffers_note_synced(&wal->buffers);
+    wal_buffers_seal(&wal->buffers);
     return drain(wal);
 }
 
 int wal_shut(struct wal *wal)
 {
     assert(!wal->is_shutting);
-    wal->is_shutting = true;
-    wal_judge_hindrance(wal);
+    begin_shutting(wal);
     int error = drain_and_seal(wal);
     int stopped = stop(wal);
     return error < 0 ? error : stopped;
@@ -317,27 +307,213 @@ void wal_free(struct wal *wal)
 {
     if (wal == NULL)
         return;
-    wal_table_free(&wal->table);
-    free(wal->buffers);
+    wal_files_free(&wal->files);
+    wal_buffers_deinit(&wal->buffers);
     free(wal->directory);
     free(wal);
+}
+
+/* ---- appending ---- */
+
+static int wait_for_room(struct wal *wal)
+{
+    wal->room_wanted = true;
+    return -EAGAIN;
+}
+
+/* On a full disk only as long as there is hope. */
+static int wait_for_file(struct wal *wal)
+{
+    const struct wal_events *events = &wal->options.events;
+    bool may_clear = !wal_spares_disk_is_full(&wal->spares) ||
+                     wal_spares_are_clearing(&wal->spares) ||
+                     (events->may_clear != NULL && events->may_clear(events->context));
+    return may_clear ? wait_for_room(wal) : -ENOSPC;
+}
+
+/* The last spare file is retained for deletes, which make room in the end: a set waits for another
+ * one, in the open file as well when deletes have taken the last. */
+static int next_file(struct wal *wal, bool is_tombstone)
+{
+    if (wal_files_spare_count(&wal->files) < (is_tombstone ? 1u : 2u)) {
+        keep_house(wal);
+        return wait_for_file(wal);
+    }
+    if (!wal_buffers_has_blocks(&wal->buffers))
+        return wait_for_room(wal);
+    wal_buffers_seal(&wal->buffers);
+    open_spare(wal);
+    wal_buffers_queue_header(&wal->buffers);
+    wal_buffers_pump(&wal->buffers);
+    keep_house(wal);
+    return 0;
+}
+
+/* Sees to it that the open buffer has room for a record of `padded` bytes. */
+static int make_room(struct wal *wal, uint64_t padded, bool is_tombstone)
+{
+    wal_buffers_close(&wal->buffers);
+    uint64_t space = wal_buffers_space(padded);
+    if (space > wal_files_room(&wal->files)) {
+        int error = next_file(wal, is_tombstone);
+        if (error < 0)
+            return error;
+    }
+    return wal_buffers_open(&wal->buffers, space) ? 0 : wait_for_room(wal);
+}
+
+static int admit(struct wal *wal, bool is_tombstone)
+{
+    if (wal->failed != 0 || wal->is_shutting)
+        return -EIO;
+    if (wal_files_spare_count(&wal->files) > 0 || is_tombstone)
+        return 0;
+    return wait_for_file(wal);
+}
+
+int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt)
+{
+    uint64_t size = record_size(record);
+    uint64_t padded = round_up(size, WAL_RECORD_ALIGNMENT);
+    bool is_tombstone = (record->flags & RECORD_TOMBSTONE) != 0;
+    int error = wal->is_hindered ? admit(wal, is_tombstone) : 0;
+    if (error == 0 && !wal_buffers_fits(&wal->buffers, padded))
+        error = size > wal->options.record_size_max ? -EFBIG : make_room(wal, padded, is_tombstone);
+    if (error < 0)
+        return error;
+    wal_buffers_add(&wal->buffers, record, padded, ret_receipt);
+    return 0;
+}
+
+void wal_flush(struct wal *wal)
+{
+    wal_buffers_flush(&wal->buffers);
+}
+
+static bool roll(struct wal *wal, bool is_worth_it)
+{
+    if (!is_worth_it || wal->failed != 0 || wal->is_shutting ||
+        wal_files_spare_count(&wal->files) < WAL_SPARES_WANTED)
+        return false;
+    wal_buffers_close(&wal->buffers);
+    return next_file(wal, false) == 0;
+}
+
+/* Files that have to stay only because the newest header lists them. */
+static bool wants_header(const struct wal *wal)
+{
+    return wal_files_wants_header(&wal->files, wal_spares_surplus(&wal->spares));
+}
+
+bool wal_shed(struct wal *wal)
+{
+    return roll(wal, wants_header(wal));
+}
+
+bool wal_roll(struct wal *wal)
+{
+    return roll(wal, wal_files_open_has_records(&wal->files, wal_last(wal)) || wants_header(wal));
+}
+
+/* ---- files and what is alive in them ---- */
+
+int wal_pin_file(struct wal *wal, uint32_t file)
+{
+    return wal_files_pin(&wal->files, file);
+}
+
+void wal_unpin_file(struct wal *wal, uint32_t file)
+{
+    if (wal_files_unpin(&wal->files, file))
+        keep_house(wal);
+}
+
+void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_position)
+{
+    assert(killer_position <= wal_last(wal));
+    if (wal_files_record_dead(&wal->files, location_file(location), killer_position))
+        keep_house(wal);
+}
+
+void wal_record_doomed(struct wal *wal, uint64_t location)
+{
+    wal_files_record_doomed(&wal->files, location_file(location));
+}
+
+void wal_record_spared(struct wal *wal, uint64_t location)
+{
+    wal_files_record_spared(&wal->files, location_file(location));
+}
+
+bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *ret_sealed)
+{
+    return wal_files_next_sealed(&wal->files, after, ret_sealed);
+}
+
+bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)
+{
+    return wal_files_emptiest_sealed(&wal->files, ret_sealed);
+}
+
+void wal_move_damaged(struct wal *wal)
+{
+    wal_files_move_damaged(&wal->files);
+}
+
+uint64_t wal_sealed_bytes(const struct wal *wal)
+{
+    return wal_files_sealed_bytes(&wal->files);
+}
+
+uint64_t wal_first_position(const struct wal *wal)
+{
+    return wal_files_first_position(&wal->files, wal_last(wal) + 1);
+}
+
+void wal_keep_damaged(struct wal *wal, uint32_t file)
+{
+    wal_files_keep_damaged(&wal->files, file);
+}
+
+bool wal_next_readable(const struct wal *wal, uint64_t after, uint64_t last,
+                       struct wal_sealed *ret_readable)
+{
+    struct wal_sealed next;
+    for (; wal_files_next_live(&wal->files, after, last, &next); after = next.number) {
+        next.end = wal_buffers_readable_end(&wal->buffers, next.file, next.end);
+        if (next.end > WAL_DATA_OFFSET) {
+            *ret_readable = next;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *wal_file_path(const struct wal *wal, uint32_t file, uint64_t number)
+{
+    return wal_files_path(&wal->files, file, number);
+}
+
+bool wal_file_is_alive(const struct wal *wal, uint32_t file)
+{
+    return wal_files_is_alive(&wal->files, file);
 }
 
 /* ---- asking ---- */
 
 uint64_t wal_durable(const struct wal *wal)
 {
-    return wal->durable;
+    return wal_buffers_durable(&wal->buffers);
 }
 
 uint64_t wal_last(const struct wal *wal)
 {
-    return wal->position_last;
+    return wal_buffers_last(&wal->buffers);
 }
 
 uint64_t wal_number(const struct wal *wal)
 {
-    return wal->number;
+    return wal_files_number(&wal->files);
 }
 
 uint64_t wal_gate(const struct wal *wal, uint64_t position)
@@ -345,43 +521,38 @@ uint64_t wal_gate(const struct wal *wal, uint64_t position)
     return wal->options.durability == WAL_COMMIT ? position : 0;
 }
 
-bool wal_has_space(const struct wal *wal)
+const uint8_t *wal_peek(const struct wal *wal, uint64_t location)
 {
-    return !wal->disk_full || wal->spare_count >= WAL_SPARES_WANTED;
+    return wal_buffers_peek(&wal->buffers, location_file(location), location_offset(location));
 }
 
-void wal_set_kept_free(struct wal *wal, uint64_t bytes)
+bool wal_has_space(const struct wal *wal)
 {
-    wal->kept_free = bytes;
+    return wal_spares_have_space(&wal->spares);
+}
+
+void wal_set_room_min(struct wal *wal, uint64_t bytes)
+{
+    wal_spares_set_room_min(&wal->spares, bytes);
 }
 
 void wal_set_held(struct wal *wal, bool is_held)
 {
-    if (wal->is_held == is_held)
-        return;
-    wal->is_held = is_held;
-    if (!is_held)
-        wal_keep(wal);
+    if (wal_spares_set_held(&wal->spares, is_held))
+        keep_house(wal);
 }
 
 void wal_set_spares_below(struct wal *wal, uint64_t bytes)
 {
-    bool is_less = bytes < wal->spares_below;
-    wal->spares_below = bytes;
-    if (is_less)
-        wal_keep(wal);
+    if (wal_spares_set_keep_below(&wal->spares, bytes))
+        keep_house(wal);
 }
 
 void wal_stats(const struct wal *wal, struct wal_stats *ret_stats)
 {
-    struct wal_stats stats = wal->stats;
-    for (uint32_t file = 0; file < wal->table.capacity; file++) {
-        const struct log_file *segment = wal->table.segments[file];
-        if (segment == NULL)
-            continue;
-        stats.segments++;
-        stats.size_bytes += segment->size;
-        stats.live_records += segment->live;
-    }
+    struct wal_stats stats = {0};
+    wal_files_stats(&wal->files, &stats);
+    wal_buffers_stats(&wal->buffers, &stats);
+    wal_spares_stats(&wal->spares, &stats);
     *ret_stats = stats;
 }

@@ -58,7 +58,7 @@ struct wal_options {
     const char *directory;     /* of the segment files; exists */
     uint64_t directory_id;     /* the superblock's: a segment of another directory is foreign */
     uint32_t log_id;           /* this shard's log */
-    uint64_t segment_size;     /* bytes: a multiple of 4096, at most 2 GiB */
+    uint64_t file_size;        /* bytes: a multiple of 4096, at most 2 GiB */
     uint32_t buffer_size;      /* bytes of an ordinary batch buffer, with its header */
     uint32_t buffer_count;     /* at least 3 */
     uint32_t record_size_max;  /* bytes: what a jumbo buffer must hold */
@@ -129,7 +129,7 @@ uint64_t wal_gate(const struct wal *wal, uint64_t position);
 
 /* Prepares no further segment unless this much of the disk stays free beside it: what moving
  * records needs comes first. 0 at first. */
-void wal_set_kept_free(struct wal *wal, uint64_t bytes);
+void wal_set_room_min(struct wal *wal, uint64_t bytes);
 
 /* Makes no further segments for sets, which wait for recycled ones: the log is too long. */
 void wal_set_held(struct wal *wal, bool is_held);
@@ -189,6 +189,17 @@ uint64_t wal_sealed_bytes(const struct wal *wal);
 
 /* No record that a recovery could find in the log has a smaller position than this. */
 uint64_t wal_first_position(const struct wal *wal);
+
+/* For the scrubber: the file with live records with the lowest number above `after`, up to `last`,
+ * sealed or open; `end`: as far as it is on the disk for certain. Returns false: there is none. */
+bool wal_next_readable(const struct wal *wal, uint64_t after, uint64_t last,
+                       struct wal_sealed *ret_readable);
+
+/* The path of a file, as long as it is the one with this number. NULL: it has gone. */
+const char *wal_file_path(const struct wal *wal, uint32_t file, uint64_t number);
+
+/* Whether it has live records. */
+bool wal_file_is_alive(const struct wal *wal, uint32_t file);
 
 /* A part of it cannot be read: it is never recycled. */
 void wal_keep_damaged(struct wal *wal, uint32_t file);

@@ -1,5 +1,6 @@
-/* The table of segments, and the way from one to the next. */
-#include "store/wal/wal_internal.h"
+/* The log's files: their table, their states, who is alive in them and what may go. */
+#include "store/wal/wal_files.h"
+#include "base/assert.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
 
@@ -10,201 +11,588 @@
 
 #define TABLE_CAPACITY_MIN 64u
 
+/* A sealed file of which less than this part is alive is all but dead. */
+#define FADING_SHARE 64u
+
+#define MAY_BECOME(state) (1u << (state))
+
 static_assert(LOCATION_FILE_BITS + LOCATION_OFFSET_BITS == LOCATION_BITS - 1,
               "bit 47 of a location is the partition segments'");
 
 /* ---- the table ---- */
 
-static int table_grow(struct wal_table *table)
+static int table_grow(struct wal_files *files)
 {
-    if (table->capacity == 1u << LOCATION_FILE_BITS)
+    if (files->capacity == 1u << LOCATION_FILE_BITS)
         return -ENFILE;
-    uint32_t capacity = table->capacity == 0 ? TABLE_CAPACITY_MIN : 2 * table->capacity;
-    struct log_file **segments = realloc(table->segments, capacity * sizeof(struct log_file *));
-    if (segments == NULL)
+    uint32_t capacity = files->capacity == 0 ? TABLE_CAPACITY_MIN : 2 * files->capacity;
+    struct log_file **table = realloc(files->table, capacity * sizeof(struct log_file *));
+    if (table == NULL)
         return -ENOMEM;
-    memset(segments + table->capacity, 0, (capacity - table->capacity) * sizeof(struct log_file *));
-    table->segments = segments;
-    table->capacity = capacity;
+    memset(table + files->capacity, 0, (capacity - files->capacity) * sizeof(struct log_file *));
+    files->table = table;
+    files->capacity = capacity;
     return 0;
 }
 
-int wal_table_add(struct wal_table *table, const char *directory, uint32_t serial,
-                  struct log_file **ret_segment)
+int wal_files_add(struct wal_files *files, const char *directory, uint32_t serial,
+                  struct log_file **ret_file)
 {
-    int error = table->count == table->capacity ? table_grow(table) : 0;
+    assert(files->count <= files->capacity); /* invariant 1 */
+    int error = files->count == files->capacity ? table_grow(files) : 0;
     if (error < 0)
         return error;
-    uint32_t file = 0;
-    while (table->segments[file] != NULL)
-        file++;
+    uint32_t index = 0;
+    while (files->table[index] != NULL)
+        index++;
     size_t path_size = strlen(directory) + WAL_NAME_SIZE;
-    struct log_file *segment = calloc(1, sizeof *segment + path_size);
-    if (segment == NULL)
+    struct log_file *file = calloc(1, sizeof *file + path_size);
+    if (file == NULL)
         return -ENOMEM;
-    (void)snprintf(segment->path, path_size, "%s/wal-%08x", directory, serial);
-    segment->file = file;
-    segment->serial = serial;
-    segment->handle = -1;
-    table->segments[file] = segment;
-    table->count++;
-    *ret_segment = segment;
+    (void)snprintf(file->path, path_size, "%s/wal-%08x", directory, serial);
+    file->index = index;
+    file->serial = serial;
+    file->handle = -1;
+    files->table[index] = file;
+    files->count++;
+    files->serial = serial > files->serial ? serial : files->serial;
+    *ret_file = file;
     return 0;
 }
 
-void wal_table_remove(struct wal_table *table, struct log_file *segment)
+int wal_files_prepare(struct wal_files *files, uint64_t size, struct log_file **ret_file)
 {
-    assert(table->segments[segment->file] == segment);
-    assert(!list_node_is_linked(&segment->node));
-    table->segments[segment->file] = NULL;
-    table->count--;
-    free(segment);
+    int error = wal_files_add(files, files->options->directory, files->serial + 1, ret_file);
+    if (error == 0)
+        (*ret_file)->size = size;
+    return error;
 }
 
-void wal_table_close(struct wal_table *table, struct io *io)
+void wal_files_remove(struct wal_files *files, struct log_file *file)
 {
-    for (uint32_t file = 0; file < table->capacity; file++) {
-        struct log_file *segment = table->segments[file];
-        if (segment == NULL || segment->handle < 0 || segment->pins > 0)
+    assert(files->table[file->index] == file); /* invariant 1 */
+    assert(files->count > 0);                  /* invariant 1 */
+    assert(!list_node_is_linked(&file->node)); /* invariant 3 */
+    assert(file->pins == 0);                   /* invariant 9 */
+    assert(file->state == LOG_FILE_PREPARING || file->state == LOG_FILE_LEAVING);
+    files->table[file->index] = NULL;
+    files->count--;
+    free(file);
+}
+
+struct log_file *wal_files_find(const struct wal_files *files, uint32_t index)
+{
+    assert(index < files->capacity);
+    struct log_file *file = files->table[index];
+    assert(file != NULL);
+    assert(file->index == index); /* invariant 1 */
+    return file;
+}
+
+/* The next file at or behind *index, which moves behind it. NULL: no more. */
+static struct log_file *next_file(const struct wal_files *files, uint32_t *index)
+{
+    while (*index < files->capacity) {
+        struct log_file *file = files->table[(*index)++];
+        if (file != NULL)
+            return file;
+    }
+    return NULL;
+}
+
+void wal_files_close(struct wal_files *files, struct io *io)
+{
+    struct log_file *file;
+    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+        if (file->handle < 0 || file->pins > 0)
             continue;
-        (void)disk_wait_close(io, segment->handle);
-        segment->handle = -1;
+        (void)disk_wait_close(io, file->handle);
+        file->handle = -1;
     }
 }
 
-void wal_table_free(struct wal_table *table)
+void wal_files_free(struct wal_files *files)
 {
-    for (uint32_t file = 0; file < table->capacity; file++)
-        free(table->segments[file]);
-    free(table->segments);
-    *table = (struct wal_table){0};
+    for (uint32_t i = 0; i < files->capacity; i++)
+        free(files->table[i]);
+    free(files->table);
+    *files = (struct wal_files){0};
 }
 
-/* ---- from one segment to the next ---- */
+/* ---- states ---- */
 
-void wal_judge_hindrance(struct wal *wal)
+/* Each change of a file's state: wal_files.h shows the ways. */
+static void set_state(struct log_file *file, enum log_file_state state)
 {
-    wal->is_hindered =
-        wal->failed != 0 || wal->is_shutting || wal->disk_full || wal->spare_count == 0;
-}
-
-static struct wal_buffer *take_block(struct wal *wal, enum wal_buffer_kind kind)
-{
-    struct list_node *node = list_pop_front(&wal->free_blocks);
-    assert(node != NULL);
-    struct wal_buffer *block = container_of(node, struct wal_buffer, node);
-    block->kind = kind;
-    block->segment = wal->segment;
-    block->offset = kind == WAL_BUFFER_SEAL ? wal->segment->end : 0;
-    block->position_first = wal->position_last + 1;
-    block->record_count = 0;
-    block->used = WAL_BATCH_HEADER_SIZE;
-    memset(block->data, 0, WAL_BLOCK_SIZE);
-    block->state = WAL_BUFFER_QUEUED;
-    list_push_back(&wal->queue, &block->node);
-    wal->queued_count++;
-    return block;
-}
-
-void wal_seal_segment(struct wal *wal)
-{
-    struct log_file *segment = wal->segment;
-    assert(wal->open == NULL);
-    assert(segment->state == LOG_FILE_OPEN);
-    assert(segment->end + WAL_BLOCK_SIZE <= segment->size);
-    (void)take_block(wal, WAL_BUFFER_SEAL);
-    segment->end += WAL_BLOCK_SIZE;
-    segment->records = wal->position_last - segment->header.last_before;
-    segment->state = LOG_FILE_SEALED;
-    wal->segment = NULL;
-}
-
-void wal_take_spare(struct wal *wal)
-{
-    struct list_node *node = list_pop_front(&wal->spares);
-    assert(node != NULL);
-    struct log_file *segment = container_of(node, struct log_file, node);
-    assert(segment->state == LOG_FILE_SPARE);
-    assert(segment->live == 0);
-    wal->spare_count--;
-    wal_judge_hindrance(wal);
-    segment->state = LOG_FILE_OPEN;
-    segment->is_settled = false;
-    segment->end = WAL_DATA_OFFSET;
-    segment->records = 0;
-    segment->killer_last = 0;
-    segment->listed_last = 0;
-    segment->is_dead = false;
-    segment->header = (struct log_file_header){
-        .state = WAL_HEADER_ACTIVE,
-        .directory_id = wal->options.directory_id,
-        .log_id = wal->options.log_id,
-        .generation = wal->generation,
-        .number = wal->number + 1,
-        .segment_size = segment->size,
-        .previous = wal->number,
-        .last_before = wal->position_last,
-        .generation_base = wal->generation_base,
-        .lost = wal->lost,
+    static const uint32_t ways[] = {
+        [LOG_FILE_PREPARING] = MAY_BECOME(LOG_FILE_SPARE) | MAY_BECOME(LOG_FILE_LEAVING),
+        [LOG_FILE_SPARE] =
+            MAY_BECOME(LOG_FILE_OPEN) | MAY_BECOME(LOG_FILE_LEAVING) | MAY_BECOME(LOG_FILE_MARKED),
+        [LOG_FILE_OPEN] = MAY_BECOME(LOG_FILE_SEALED),
+        [LOG_FILE_SEALED] = MAY_BECOME(LOG_FILE_LEAVING),
+        [LOG_FILE_LEAVING] = MAY_BECOME(LOG_FILE_SPARE) | MAY_BECOME(LOG_FILE_MARKED),
+        [LOG_FILE_MARKED] = MAY_BECOME(LOG_FILE_LEAVING),
     };
-    while (segment->header.salt == 0)
-        io_random(wal->io, &segment->header.salt, sizeof segment->header.salt);
-    wal->number++;
-    wal->segment = segment;
+    assert((ways[file->state] & MAY_BECOME(state)) != 0); /* invariant 2 */
+    assert(!list_node_is_linked(&file->node));            /* invariant 3 */
+    file->state = state;
 }
 
-void wal_change_segment(struct wal *wal)
+void wal_files_add_spare(struct wal_files *files, struct log_file *file)
 {
-    wal_seal_segment(wal);
-    wal_take_spare(wal);
-    (void)take_block(wal, WAL_BUFFER_HEADER);
-    wal_pump(wal);
+    if (file->state != LOG_FILE_SPARE) /* recovery says so already */
+        set_state(file, LOG_FILE_SPARE);
+    assert(file->live == 0); /* invariant 10 */
+    list_push_back(&files->spares, &file->node);
+    files->spare_count++;
+    assert(files->spare_count <= files->count); /* invariant 4 */
 }
 
-/* ---- who is alive ---- */
+void wal_files_add_marked(struct wal_files *files, struct log_file *file)
+{
+    set_state(file, LOG_FILE_MARKED);
+    list_push_back(&files->marked, &file->node);
+}
+
+/* Puts a file among the drained ones if it belongs there now. */
+static void check_drained(struct wal_files *files, struct log_file *file)
+{
+    if (file->state != LOG_FILE_SEALED || file->live > 0 || file->is_damaged || file->is_unreadable)
+        return;
+    if (!list_node_is_linked(&file->node))
+        list_push_back(&files->drained, &file->node);
+}
+
+void wal_files_adopt(struct wal_files *files, const struct wal_options *options)
+{
+    files->options = options;
+    files->number_durable = files->number;
+    list_init(&files->spares);
+    list_init(&files->drained);
+    list_init(&files->marked);
+    struct log_file *file;
+    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+        assert(file->state == LOG_FILE_SPARE || file->state == LOG_FILE_SEALED);
+        assert(file->pins == 0); /* invariant 9 */
+        file->listed_last = files->number;
+        if (file->state == LOG_FILE_SEALED)
+            check_drained(files, file);
+        else if (file->size == options->file_size)
+            wal_files_add_spare(files, file);
+        else
+            wal_files_add_marked(files, file);
+    }
+}
+
+/* ---- from one file to the next ---- */
+
+void wal_files_open_spare(struct wal_files *files, const struct log_file_header *header)
+{
+    assert(files->open == NULL);    /* invariant 5 */
+    assert(files->spare_count > 0); /* invariant 4 */
+    struct log_file *file = container_of(list_pop_front(&files->spares), struct log_file, node);
+    assert(file->live == 0);   /* invariant 10 */
+    assert(file->doomed == 0); /* invariant 8 */
+    assert(file->handle >= 0);
+    set_state(file, LOG_FILE_OPEN);
+    files->spare_count--;
+    file->is_settled = false;
+    file->end = WAL_DATA_OFFSET;
+    file->records = 0;
+    file->killer_last = 0;
+    file->listed_last = 0;
+    file->is_dead = false;
+    file->header = *header;
+    file->header.state = WAL_HEADER_ACTIVE;
+    file->header.number = files->number + 1;
+    file->header.segment_size = file->size;
+    file->header.previous = files->number;
+    files->number++;
+    files->open = file;
+}
+
+uint64_t wal_files_room(const struct wal_files *files)
+{
+    const struct log_file *file = files->open;
+    assert(file->end + WAL_BLOCK_SIZE <= file->size); /* invariant 7 */
+    return file->size - file->end - WAL_BLOCK_SIZE;
+}
+
+uint64_t wal_files_take(struct wal_files *files, struct log_file *file, uint64_t size)
+{
+    assert(file == files->open);           /* invariant 5 */
+    assert(size % WAL_BLOCK_SIZE == 0);    /* invariant 7 */
+    assert(size <= wal_files_room(files)); /* invariant 7 */
+    uint64_t offset = file->end;
+    file->end += size;
+    return offset;
+}
+
+void wal_files_seal(struct wal_files *files, uint64_t position_last)
+{
+    struct log_file *file = files->open;
+    assert(file->end + WAL_BLOCK_SIZE <= file->size); /* invariant 7 */
+    assert(position_last >= file->header.last_before);
+    file->end += WAL_BLOCK_SIZE;
+    file->records = position_last - file->header.last_before;
+    set_state(file, LOG_FILE_SEALED);
+    files->open = NULL;
+}
+
+void wal_files_settle(struct wal_files *files, struct log_file *file)
+{
+    assert(file->state == LOG_FILE_SEALED);
+    assert(!file->is_settled);
+    assert(file->header.number <= files->number_durable); /* invariant 10 */
+    file->is_settled = true;
+    check_drained(files, file);
+}
+
+void log_file_identify(const struct log_file *file, struct wal_batch_header *header)
+{
+    header->directory_id = file->header.directory_id;
+    header->log_id = file->header.log_id;
+    header->generation = file->header.generation;
+    header->salt = file->header.salt;
+    header->segment = file->header.number;
+    header->generation_base = file->header.generation_base;
+}
+
+/* ---- headers and marks ---- */
+
+static bool is_in_use(const struct log_file *file)
+{
+    return file->state == LOG_FILE_OPEN || file->state == LOG_FILE_SEALED;
+}
+
+/* Whether no recovery needs anything of it any more: it need not be listed. */
+static bool is_dead(const struct log_file *file, uint64_t durable)
+{
+    return file->state == LOG_FILE_SEALED && file->is_settled && !file->is_damaged &&
+           !file->is_unreadable && file->live == 0 && file->killer_last <= durable;
+}
+
+/* The files before it, so that the next start knows what must be there. */
+static void list_files(struct wal_files *files, uint64_t number, uint64_t durable,
+                       struct wal_listing *ret_listing)
+{
+    *ret_listing = (struct wal_listing){.flags = WAL_LISTING};
+    struct log_file *file;
+    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+        if (file->header.number >= number || !is_in_use(file) || is_dead(file, durable))
+            continue;
+        file->listed_last = max_u64(file->listed_last, number);
+        if (ret_listing->count < WAL_LISTED_MAX)
+            ret_listing->numbers[ret_listing->count++] = file->header.number;
+        else
+            ret_listing->flags |= WAL_LISTING_INCOMPLETE;
+    }
+}
+
+static struct wal_note note_now(const struct wal_files *files)
+{
+    const struct wal_events *events = &files->options->events;
+    return events->note != NULL ? events->note(events->context) : (struct wal_note){0};
+}
+
+void wal_files_encode_header(struct wal_files *files, struct log_file *file, uint64_t durable,
+                             uint64_t clock_ceiling, uint8_t *block)
+{
+    assert(file->header.number > files->number_durable); /* invariant 6: once each */
+    struct wal_listing listing;
+    list_files(files, file->header.number, durable, &listing);
+    file->header.durable = durable;
+    file->header.clock_ceiling = clock_ceiling;
+    file->header.number_durable = files->number_durable;
+    file->header.note = note_now(files);
+    log_file_header_encode(&file->header, &listing, block);
+}
+
+void wal_files_encode_mark(const struct wal_files *files, const struct log_file *file,
+                           uint64_t durable, uint8_t *block)
+{
+    assert(file->state == LOG_FILE_PREPARING || file->state == LOG_FILE_LEAVING);
+    bool is_recycling = file->state == LOG_FILE_LEAVING;
+    struct log_file_header mark = {
+        .state = WAL_HEADER_SPARE,
+        .directory_id = files->options->directory_id,
+        .log_id = files->options->log_id,
+        .generation = file->header.generation,
+        .number = file->header.number,
+        .segment_size = file->size,
+        .durable = is_recycling ? durable : 0,
+        .number_durable = is_recycling ? files->number_durable : 0,
+        .note = note_now(files),
+    };
+    log_file_header_encode(&mark, NULL, block);
+}
+
+/* ---- what is alive ---- */
+
+bool wal_files_record_dead(struct wal_files *files, uint32_t index, uint64_t killer_position)
+{
+    struct log_file *file = wal_files_find(files, index);
+    assert(file->live > 0);
+    file->live--;
+    assert(file->doomed <= file->live); /* invariant 8 */
+    file->killer_last = max_u64(file->killer_last, killer_position);
+    if (file->live > 0)
+        return false;
+    check_drained(files, file);
+    return true;
+}
+
+int wal_files_pin(struct wal_files *files, uint32_t index)
+{
+    struct log_file *file = wal_files_find(files, index);
+    assert(is_in_use(file));   /* invariant 9 */
+    assert(file->handle >= 0); /* invariant 9 */
+    file->pins++;
+    return file->handle;
+}
+
+bool wal_files_unpin(struct wal_files *files, uint32_t index)
+{
+    struct log_file *file = wal_files_find(files, index);
+    assert(file->pins > 0);  /* invariant 9 */
+    assert(is_in_use(file)); /* invariant 9 */
+    file->pins--;
+    return file->pins == 0 && file->live == 0;
+}
+
+/* ---- what may go ---- */
 
 /* A newer header has to be durable that says up to where positions were given. */
-bool log_file_is_free(const struct wal *wal, const struct log_file *segment)
+static bool is_free(const struct wal_files *files, const struct log_file *file, uint64_t durable)
 {
-    return segment->header.number < wal->number_durable && log_file_is_dead(wal, segment) &&
-           segment->pins == 0;
+    return file->header.number < files->number_durable && is_dead(file, durable) && file->pins == 0;
 }
 
-void log_file_check(struct wal *wal, struct log_file *segment)
+struct log_file *wal_files_find_free(const struct wal_files *files, uint64_t durable)
 {
-    if (segment->state != LOG_FILE_SEALED || segment->live > 0 || segment->is_damaged ||
-        segment->is_unreadable)
-        return;
-    if (!list_node_is_linked(&segment->node))
-        list_push_back(&wal->drained, &segment->node);
+    for (struct list_node *node = list_first(&files->drained); node != NULL;
+         node = list_next(&files->drained, node)) {
+        struct log_file *file = container_of(node, struct log_file, node);
+        assert(file->state == LOG_FILE_SEALED); /* invariant 3 */
+        assert(file->live == 0);                /* invariant 3 */
+        if (is_free(files, file, durable))
+            return file;
+    }
+    return NULL;
 }
 
-void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_position)
+struct log_file *wal_files_find_marked(const struct wal_files *files)
 {
-    struct log_file *segment = wal_table_find(&wal->table, location_file(location));
-    assert(segment->live > 0);
-    assert(killer_position <= wal->position_last);
-    segment->live--;
-    segment->killer_last = max_u64(segment->killer_last, killer_position);
-    if (segment->live > 0)
-        return;
-    log_file_check(wal, segment);
-    wal_keep(wal);
+    for (struct list_node *node = list_first(&files->marked); node != NULL;
+         node = list_next(&files->marked, node)) {
+        struct log_file *file = container_of(node, struct log_file, node);
+        assert(file->state == LOG_FILE_MARKED); /* invariant 3 */
+        if (wal_files_is_unlisted(files, file))
+            return file;
+    }
+    return NULL;
 }
 
-int wal_pin_file(struct wal *wal, uint32_t file)
+bool wal_files_wants_header(const struct wal_files *files, const struct log_file *file)
 {
-    struct log_file *segment = wal_table_find(&wal->table, file);
-    assert(segment->state == LOG_FILE_OPEN || segment->state == LOG_FILE_SEALED);
-    segment->pins++;
-    return segment->handle;
+    const struct list_node *first = list_first(&files->marked);
+    if (first != NULL)
+        file = container_of(first, const struct log_file, node);
+    return file != NULL && files->number_durable == files->number &&
+           !wal_files_is_unlisted(files, file);
 }
 
-void wal_unpin_file(struct wal *wal, uint32_t file)
+void wal_files_leave(struct wal_files *files, struct log_file *file, uint64_t durable)
 {
-    struct log_file *segment = wal_table_find(&wal->table, file);
-    assert(segment->pins > 0);
-    segment->pins--;
-    if (segment->pins == 0 && segment->live == 0)
-        wal_keep(wal);
+    assert(file->state != LOG_FILE_SEALED || is_free(files, file, durable)); /* invariant 10 */
+    assert(file->pins == 0);                                                 /* invariant 9 */
+    if (list_node_is_linked(&file->node))
+        list_remove(&file->node);
+    if (file->state == LOG_FILE_SPARE) {
+        assert(files->spare_count > 0); /* invariant 4 */
+        files->spare_count--;
+    }
+    set_state(file, LOG_FILE_LEAVING);
+}
+
+/* ---- what earlier lives left ---- */
+
+/* What is damaged stays as it is: a seal would hide what is missing before it. */
+static bool wants_seal(const struct log_file *file)
+{
+    return file->state == LOG_FILE_SEALED && !file->has_seal && !file->is_damaged &&
+           !file->is_unreadable && file->live > 0;
+}
+
+static int seal_old(struct log_file *file, struct io *io, uint64_t clock_ceiling, uint8_t *block)
+{
+    assert(file->position_last > file->header.last_before);
+    assert(file->end % WAL_BLOCK_SIZE == 0);
+    struct wal_batch_header batch = {
+        .flags = WAL_BATCH_SEAL,
+        .offset = file->end,
+        .position_first = file->position_last + 1,
+        .durable = file->position_last,
+        .clock_ceiling = clock_ceiling,
+    };
+    log_file_identify(file, &batch);
+    memset(block, 0, WAL_BLOCK_SIZE);
+    wal_batch_header_encode(&batch, block);
+    int error = disk_wait_write(io, file->handle, block, WAL_BLOCK_SIZE, file->end);
+    if (error < 0)
+        return error;
+    file->end += WAL_BLOCK_SIZE;
+    file->size = max_u64(file->size, file->end);
+    file->has_seal = true;
+    file->has_tail = file->size > file->end;
+    return 0;
+}
+
+int wal_files_seal_old(struct wal_files *files, struct io *io, uint64_t clock_ceiling,
+                       uint8_t *block)
+{
+    struct log_file *file;
+    int error = 0;
+    for (uint32_t i = 0; error == 0 && (file = next_file(files, &i)) != NULL;)
+        error = wants_seal(file) ? seal_old(file, io, clock_ceiling, block) : 0;
+    return error;
+}
+
+/* Behind an unsealed end may lie what a crash tore. It goes for good before anything of the new
+ * generation, which knows that it does not count, can be recycled. */
+static bool wants_cut(const struct log_file *file)
+{
+    if (file->state != LOG_FILE_SEALED || file->size <= file->end || file->is_unreadable ||
+        (file->live == 0 && !file->is_damaged))
+        return false;
+    return !file->has_seal || file->has_tail || file->end < file->size / 2;
+}
+
+int wal_files_cut_old(struct wal_files *files, struct io *io)
+{
+    struct log_file *file;
+    int error = 0;
+    for (uint32_t i = 0; error == 0 && (file = next_file(files, &i)) != NULL;) {
+        if (!wants_cut(file))
+            continue;
+        error = disk_wait_truncate(io, file->path, file->end);
+        if (error == 0)
+            error = disk_wait_sync(io, file->handle);
+        if (error == 0)
+            file->size = file->end;
+    }
+    return error;
+}
+
+/* ---- asking ---- */
+
+static bool is_movable(const struct wal_files *files, const struct log_file *file)
+{
+    bool is_sound = !file->is_damaged && !file->is_unreadable;
+    return file->state == LOG_FILE_SEALED && file->is_settled && file->live > 0 &&
+           (is_sound || files->moves_damaged);
+}
+
+static uint64_t really_live(const struct log_file *file)
+{
+    assert(file->doomed <= file->live); /* invariant 8 */
+    return file->live - file->doomed;
+}
+
+static bool show(const struct log_file *file, struct wal_sealed *ret_sealed)
+{
+    if (file == NULL)
+        return false;
+    *ret_sealed = (struct wal_sealed){
+        .is_fading = really_live(file) <= file->records / FADING_SHARE,
+        .file = file->index,
+        .number = file->header.number,
+        .salt = file->header.salt,
+        .end = file->end,
+    };
+    return true;
+}
+
+uint64_t wal_files_sealed_bytes(const struct wal_files *files)
+{
+    uint64_t bytes = 0;
+    const struct log_file *file;
+    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;)
+        bytes += is_movable(files, file) ? file->end : 0;
+    return bytes;
+}
+
+bool wal_files_emptiest_sealed(const struct wal_files *files, struct wal_sealed *ret_sealed)
+{
+    const struct log_file *best = NULL;
+    const struct log_file *file;
+    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;)
+        if (is_movable(files, file) && (best == NULL || really_live(file) < really_live(best)))
+            best = file;
+    return show(best, ret_sealed);
+}
+
+static bool is_live(const struct wal_files *files, const struct log_file *file)
+{
+    (void)files;
+    return is_in_use(file) && !file->is_discarded && file->live > 0;
+}
+
+/* The file that `qualifies` with the lowest number in (after, last]. */
+static bool show_first(const struct wal_files *files, uint64_t after, uint64_t last,
+                       bool (*qualifies)(const struct wal_files *, const struct log_file *),
+                       struct wal_sealed *ret_first)
+{
+    const struct log_file *first = NULL;
+    const struct log_file *file;
+    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+        uint64_t number = file->header.number;
+        if (qualifies(files, file) && number > after && number <= last &&
+            (first == NULL || number < first->header.number))
+            first = file;
+    }
+    return show(first, ret_first);
+}
+
+bool wal_files_next_sealed(const struct wal_files *files, uint64_t after,
+                           struct wal_sealed *ret_sealed)
+{
+    return show_first(files, after, UINT64_MAX, is_movable, ret_sealed);
+}
+
+bool wal_files_next_live(const struct wal_files *files, uint64_t after, uint64_t last,
+                         struct wal_sealed *ret_live)
+{
+    return show_first(files, after, last, is_live, ret_live);
+}
+
+const char *wal_files_path(const struct wal_files *files, uint32_t index, uint64_t number)
+{
+    assert(index < files->capacity);
+    const struct log_file *file = files->table[index];
+    bool is_same = file != NULL && file->header.number == number && is_in_use(file);
+    return is_same ? file->path : NULL;
+}
+
+uint64_t wal_files_first_position(const struct wal_files *files, uint64_t next)
+{
+    uint64_t position = next;
+    const struct log_file *file;
+    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+        bool has_records = file->state != LOG_FILE_PREPARING && file->state != LOG_FILE_SPARE &&
+                           file->state != LOG_FILE_MARKED && !file->is_dead;
+        if (has_records && file->header.last_before < position)
+            position = file->header.last_before + 1;
+    }
+    return position;
+}
+
+void wal_files_stats(const struct wal_files *files, struct wal_stats *stats)
+{
+    const struct log_file *file;
+    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+        stats->segments++;
+        stats->size_bytes += file->size;
+        stats->live_records += file->live;
+    }
 }

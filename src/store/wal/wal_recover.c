@@ -34,16 +34,16 @@ static void forget(struct wal_recovery *recovery, struct log_file *segment)
 /* Sorts, and takes out what is not to be touched. */
 static void order_segments(struct wal_recovery *recovery)
 {
-    struct wal_table *table = &recovery->state->table;
-    uint32_t count = table->count;
+    struct wal_files *files = &recovery->state->files;
+    uint32_t count = files->count;
     if (count == 0)
         return;
-    qsort(table->segments, count, sizeof(struct log_file *), compare_segments);
-    table->count = 0;
+    qsort(files->table, count, sizeof(struct log_file *), compare_segments);
+    files->count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        struct log_file *segment = table->segments[i];
-        struct log_file *before = table->count > 0 ? table->segments[table->count - 1] : NULL;
-        table->segments[i] = NULL;
+        struct log_file *segment = files->table[i];
+        struct log_file *before = files->count > 0 ? files->table[files->count - 1] : NULL;
+        files->table[i] = NULL;
         bool is_copy = before != NULL && has_records(before) && has_records(segment) &&
                        before->header.number == segment->header.number;
         if (is_copy)
@@ -53,8 +53,8 @@ static void order_segments(struct wal_recovery *recovery)
             forget(recovery, segment);
             continue;
         }
-        segment->file = table->count;
-        table->segments[table->count++] = segment;
+        segment->index = files->count;
+        files->table[files->count++] = segment;
         recovery->place_count += has_records(segment);
     }
 }
@@ -78,7 +78,7 @@ static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
 {
     struct wal_recovery *recovery = context;
     struct reader *reader = &recovery->reader;
-    const struct log_file *segment = recovery->state->table.segments[index];
+    const struct log_file *segment = recovery->state->files.table[index];
     *ret_image = reader->image;
     if (reader_holds(reader, segment, from, upto))
         return 0;
@@ -89,7 +89,7 @@ static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
 static int show(void *context, uint32_t index, uint64_t offset, const struct record *record)
 {
     struct wal_recovery *recovery = context;
-    recovery->state->table.segments[index]->live++;
+    recovery->state->files.table[index]->live++;
     recovery->found.records++;
     recovery->found.clock_ceiling = max_u64(recovery->found.clock_ceiling, record->version.clock);
     recovery->each_result =
@@ -138,7 +138,7 @@ static int lay_out_places(struct wal_recovery *recovery)
     if (recovery->places == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < recovery->place_count; i++) {
-        const struct log_file *segment = recovery->state->table.segments[i];
+        const struct log_file *segment = recovery->state->files.table[i];
         recovery->places[i] = (struct wal_scan_segment){
             .header = segment->header,
             .size = min_u64(round_down(segment->size, WAL_BLOCK_SIZE), recovery->reader.capacity),
@@ -204,11 +204,11 @@ static void fill_state(struct wal_recovery *recovery)
     state->last_position = recovery->found.last_position;
     state->clock_ceiling = recovery->found.clock_ceiling;
     state->lost = recovery->lost;
-    state->number = recovery->number_known;
-    for (uint32_t file = 0; file < state->table.count; file++) {
-        struct log_file *segment = state->table.segments[file];
+    state->files.number = recovery->number_known;
+    for (uint32_t file = 0; file < state->files.count; file++) {
+        struct log_file *segment = state->files.table[file];
         state->generation = max_u64(state->generation, segment->header.generation);
-        state->number = max_u64(state->number, segment->header.number);
+        state->files.number = max_u64(state->files.number, segment->header.number);
         if (file >= recovery->place_count)
             continue;
         segment->end = recovery->places[file].end;
@@ -225,7 +225,7 @@ static int sync_newest(const struct wal_recovery *recovery)
 {
     const struct wal_state *state = recovery->state;
     for (uint32_t file = 0; file < recovery->place_count; file++) {
-        const struct log_file *segment = state->table.segments[file];
+        const struct log_file *segment = state->files.table[file];
         if (segment->header.generation != state->generation)
             continue;
         int error = disk_wait_sync(recovery->io, segment->handle);
@@ -240,11 +240,11 @@ static int sync_newest(const struct wal_recovery *recovery)
     return error;
 }
 
-static uint64_t largest_file(const struct wal_table *table)
+static uint64_t largest_file(const struct wal_files *files)
 {
     uint64_t size = 0;
-    for (uint32_t file = 0; file < table->count; file++)
-        size = max_u64(size, table->segments[file]->size);
+    for (uint32_t file = 0; file < files->count; file++)
+        size = max_u64(size, files->table[file]->size);
     return min_u64(size, LOG_FILE_SIZE_MAX);
 }
 
@@ -253,7 +253,7 @@ static int recover(struct wal_recovery *recovery)
     int error = wal_recover_open_segments(recovery);
     if (error == 0)
         error = reader_init(&recovery->reader, recovery->io, recovery->log,
-                            largest_file(&recovery->state->table));
+                            largest_file(&recovery->state->files));
     if (error == 0)
         error = wal_recover_judge_segments(recovery);
     if (error < 0)
@@ -297,18 +297,18 @@ void wal_state_free(struct io *io, struct wal_state *state)
 {
     if (state == NULL)
         return;
-    wal_table_close(&state->table, io);
-    wal_table_free(&state->table);
+    wal_files_close(&state->files, io);
+    wal_files_free(&state->files);
     free(state);
 }
 
 void wal_state_forget_alive(struct wal_state *state)
 {
-    for (uint32_t file = 0; file < state->table.count; file++)
-        state->table.segments[file]->live = 0;
+    for (uint32_t file = 0; file < state->files.count; file++)
+        state->files.table[file]->live = 0;
 }
 
 void wal_state_record_alive(struct wal_state *state, uint64_t location)
 {
-    wal_table_find(&state->table, location_file(location))->live++;
+    wal_files_find(&state->files, location_file(location))->live++;
 }

@@ -45,10 +45,9 @@ static int open_segment(struct wal_recovery *recovery, uint32_t serial)
 {
     struct wal_state *state = recovery->state;
     struct log_file *segment;
-    int error = wal_table_add(&state->table, recovery->options->directory, serial, &segment);
+    int error = wal_files_add(&state->files, recovery->options->directory, serial, &segment);
     if (error < 0)
         return error;
-    state->serial = serial > state->serial ? serial : state->serial;
     segment->state = LOG_FILE_SEALED;
     segment->is_settled = true;
     int handle = disk_wait_open(recovery->io, segment->path, IO_OPEN_WRITE | IO_OPEN_DIRECT);
@@ -273,10 +272,10 @@ static int judge_segment(struct wal_recovery *recovery, struct log_file *segment
 
 int wal_recover_judge_segments(struct wal_recovery *recovery)
 {
-    struct wal_table *table = &recovery->state->table;
+    struct wal_files *files = &recovery->state->files;
     uint8_t *head = recovery->reader.image;
-    for (uint32_t file = 0; file < table->count; file++) {
-        struct log_file *segment = table->segments[file];
+    for (uint32_t file = 0; file < files->count; file++) {
+        struct log_file *segment = files->table[file];
         uint32_t size = (uint32_t)min_u64(HEAD_SIZE, round_down(segment->size, WAL_BLOCK_SIZE));
         memset(head, 0, HEAD_SIZE);
         int result = size > 0 ? disk_wait_read(recovery->io, segment->handle, head, size, 0) : 0;

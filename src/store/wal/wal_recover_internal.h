@@ -3,7 +3,7 @@
 #define MINIVAULT_STORE_RECOVERY_INTERNAL_H
 
 #include "store/wal/wal_recover.h"
-#include "store/wal/wal_internal.h"
+#include "store/wal/wal_files.h"
 #include "store/wal/wal_scan.h"
 
 #define READER_PARTS 2

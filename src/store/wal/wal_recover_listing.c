@@ -26,9 +26,9 @@ static bool is_segment(const struct log_file *segment)
 /* Of a log that was emptied and removed before this one began: put back by somebody. */
 static void note_before_base(struct wal_recovery *recovery)
 {
-    const struct wal_table *table = &recovery->state->table;
-    for (uint32_t file = 0; file < table->count; file++) {
-        struct log_file *segment = table->segments[file];
+    const struct wal_files *files = &recovery->state->files;
+    for (uint32_t file = 0; file < files->count; file++) {
+        struct log_file *segment = files->table[file];
         if (!is_segment(segment) || segment->header.last_before >= recovery->options->base)
             continue;
         segment->is_dead = true;
@@ -40,12 +40,12 @@ static void note_before_base(struct wal_recovery *recovery)
 
 void wal_recover_note_dead(struct wal_recovery *recovery)
 {
-    const struct wal_table *table = &recovery->state->table;
+    const struct wal_files *files = &recovery->state->files;
     note_before_base(recovery);
     if (recovery->listing.flags != WAL_LISTING)
         return;
-    for (uint32_t file = 0; file < table->count; file++) {
-        struct log_file *segment = table->segments[file];
+    for (uint32_t file = 0; file < files->count; file++) {
+        struct log_file *segment = files->table[file];
         segment->is_dead |= is_segment(segment) &&
                             segment->header.number < recovery->newest.number &&
                             !wal_listing_has(&recovery->listing, segment->header.number);
@@ -55,9 +55,9 @@ void wal_recover_note_dead(struct wal_recovery *recovery)
 /* As a segment, or by its mark. */
 static bool is_there(const struct wal_recovery *recovery, uint64_t number)
 {
-    const struct wal_table *table = &recovery->state->table;
-    for (uint32_t file = 0; file < table->count; file++) {
-        const struct log_file *segment = table->segments[file];
+    const struct wal_files *files = &recovery->state->files;
+    for (uint32_t file = 0; file < files->count; file++) {
+        const struct log_file *segment = files->table[file];
         if (segment->mark == number || (is_segment(segment) && segment->header.number == number))
             return true;
     }
@@ -67,10 +67,10 @@ static bool is_there(const struct wal_recovery *recovery, uint64_t number)
 /* The newest header itself is gone: files that its list need not name may have gone before it. */
 static bool is_stale(const struct wal_recovery *recovery)
 {
-    const struct wal_table *table = &recovery->state->table;
+    const struct wal_files *files = &recovery->state->files;
     uint64_t newest = recovery->number_known;
-    for (uint32_t file = 0; file < table->count; file++)
-        newest = max_u64(newest, table->segments[file]->header.number);
+    for (uint32_t file = 0; file < files->count; file++)
+        newest = max_u64(newest, files->table[file]->header.number);
     return newest > recovery->newest.number;
 }
 

@@ -132,7 +132,7 @@ static void announce(const struct wal_scan *scan, const struct unit *unit, const
             coming->index = unit->record_count;
             return;
         }
-        scan->coming(scan->context, (struct slice){at + RECORD_HEADER_SIZE, load_u16(at + 8)});
+        scan->coming(scan->context, record_told_key(at));
         coming->index++;
         coming->offset += size;
     }

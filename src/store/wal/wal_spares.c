@@ -1,184 +1,172 @@
-/* Housekeeping: one task at a time.
- *
- *   a new spare       CREATE -> ALLOCATE -> ZERO ... -> SYNC_ZEROS -> SYNC_NAME -> MARK
- *   a recycled one    MARK
- *   one too many      MARK, when the newest durable header lists it; and then, or later:
- *                     UNLINK -> SYNC_UNLINK -> CLOSE
- *
- * The mark comes last: a file that has it is zeroed as a whole, or held records once, and can be
- * written without the file system's journal. A segment counts as gone only once that is durable. */
-#include "store/wal/wal_internal.h"
+/* Housekeeping of the log's files: spares are made, recycled, removed. */
+#include "store/wal/wal_spares.h"
+#include "base/assert.h"
 #include "base/plant.h"
 
 #include <errno.h>
 #include <string.h>
 
-static void task_done(struct io_op *op, int32_t result);
+#define RETRY_NS NS_PER_S /* between attempts to make a file on a full disk */
 
-static void write_mark(struct wal *wal, struct log_file *segment)
+void wal_spares_init(struct wal_spares *spares, struct io *io, const struct log *log,
+                     const struct wal_options *options, struct wal_files *files,
+                     const struct wal_buffers *buffers, uint8_t *memory,
+                     const struct wal_spares_events *events)
 {
-    struct log_file_header mark = {
-        .state = WAL_HEADER_SPARE,
-        .directory_id = wal->options.directory_id,
-        .log_id = wal->options.log_id,
-        .generation = segment->header.generation,
-        .number = segment->header.number,
-        .segment_size = segment->size,
-        .durable = wal->keeper.is_recycling ? wal->durable : 0,
-        .number_durable = wal->keeper.is_recycling ? wal->number_durable : 0,
-        .note = wal_note(wal),
-    };
-    log_file_header_encode(&mark, NULL, wal->keeper.mark);
-    io_write(wal->io, &wal->keeper.op, segment->handle, wal->keeper.mark, WAL_BLOCK_SIZE,
-             WAL_MARK_OFFSET, IO_WRITE_DSYNC);
+    assert((uintptr_t)memory % WAL_BLOCK_SIZE == 0);
+    assert(options->file_size % WAL_BLOCK_SIZE == 0);
+    spares->io = io;
+    spares->log = log;
+    spares->options = options;
+    spares->files = files;
+    spares->buffers = buffers;
+    spares->events = *events;
+    spares->directory_handle = -1;
+    spares->file_size_next = options->file_size;
+    spares->mark = memory;
+    spares->zeros = memory + WAL_BLOCK_SIZE;
+    memset(spares->zeros, 0, WAL_ZEROS_SIZE);
 }
 
-bool wal_keeper_is_active(const struct wal_keeper *keeper)
+/* ---- tasks ---- */
+
+/* Whether one of the task's operations is in flight. */
+static bool is_active(const struct wal_spares *spares)
 {
-    bool is_active = io_op_is_active(&keeper->op);
+    bool is_active = io_op_is_active(&spares->op);
     for (uint32_t i = 0; i < WAL_ZEROS_IN_FLIGHT; i++)
-        is_active |= io_op_is_active(&keeper->zeroing[i].op);
+        is_active |= io_op_is_active(&spares->zeroing[i].op);
     return is_active;
 }
 
 static void zeros_done(struct io_op *op, int32_t result);
 
-/* Several writes at once: else the log, at its fastest, fills a segment before the next is made. */
-static void write_zeros(struct wal *wal)
+/* Several writes at once: else the log, at its fastest, fills a file before the next is made. */
+static void write_zeros(struct wal_spares *spares)
 {
-    struct wal_keeper *keeper = &wal->keeper;
     for (uint32_t i = 0; i < WAL_ZEROS_IN_FLIGHT; i++) {
-        struct wal_zeros *zeros = &keeper->zeroing[i];
-        uint64_t left = keeper->segment->size - keeper->zeroed;
+        struct wal_zeros *zeros = &spares->zeroing[i];
+        assert(spares->zeroed <= spares->file->size); /* invariant 3 */
+        uint64_t left = spares->file->size - spares->zeroed;
         if (io_op_is_active(&zeros->op) || left == 0)
             continue;
-        zeros->wal = wal;
+        zeros->spares = spares;
         zeros->size = (uint32_t)min_u64(WAL_ZEROS_SIZE, left);
         zeros->op.done = zeros_done;
-        io_write(wal->io, &zeros->op, keeper->segment->handle, keeper->zeros, zeros->size,
-                 keeper->zeroed, IO_WRITE_PLAIN);
-        keeper->zeroed += zeros->size;
+        io_write(spares->io, &zeros->op, spares->file->handle, spares->zeros, zeros->size,
+                 spares->zeroed, IO_WRITE_PLAIN);
+        spares->zeroed += zeros->size;
     }
 }
 
-/* Every change of the keeper's task goes through here. */
-static void start_task(struct wal *wal, enum wal_task task)
+static void write_mark(struct wal_spares *spares)
 {
-    struct wal_keeper *keeper = &wal->keeper;
-    struct log_file *segment = keeper->segment;
-    keeper->task = task;
-    keeper->op.done = task_done;
+    wal_files_encode_mark(spares->files, spares->file, wal_buffers_durable(spares->buffers),
+                          spares->mark);
+    io_write(spares->io, &spares->op, spares->file->handle, spares->mark, WAL_BLOCK_SIZE,
+             WAL_MARK_OFFSET, IO_WRITE_DSYNC);
+}
+
+static void task_done(struct io_op *op, int32_t result);
+
+/* Every change of the task goes through here. */
+static void start_task(struct wal_spares *spares, enum wal_task task)
+{
+    struct log_file *file = spares->file;
+    assert(file != NULL);                                               /* invariant 1 */
+    assert(!is_active(spares));                                         /* one at a time */
+    assert(task == WAL_TASK_NONE || !spares->is_stopped);               /* invariant 6 */
+    assert(task == WAL_TASK_NONE || !list_node_is_linked(&file->node)); /* invariant 2 */
+    spares->task = task;
+    spares->op.done = task_done;
     switch (task) {
     case WAL_TASK_NONE:
-        keeper->segment = NULL;
+        spares->file = NULL;
         break;
     case WAL_TASK_CREATE:
-        io_open_file(wal->io, &keeper->op, segment->path,
+        io_open_file(spares->io, &spares->op, file->path,
                      IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_EXCLUSIVE | IO_OPEN_DIRECT);
         break;
     case WAL_TASK_ALLOCATE:
-        io_allocate(wal->io, &keeper->op, segment->handle, segment->size);
+        io_allocate(spares->io, &spares->op, file->handle, file->size);
         break;
     case WAL_TASK_ZERO:
-        write_zeros(wal);
+        write_zeros(spares);
         break;
     case WAL_TASK_SYNC_ZEROS:
-        io_sync(wal->io, &keeper->op, segment->handle);
+        assert(spares->zeroed == file->size); /* invariant 3 */
+        io_sync(spares->io, &spares->op, file->handle);
         break;
     case WAL_TASK_MARK:
-        write_mark(wal, segment);
+        write_mark(spares);
         break;
     case WAL_TASK_UNLINK:
-        io_unlink(wal->io, &keeper->op, segment->path);
+        assert(file->state == LOG_FILE_LEAVING); /* invariant 2 */
+        io_unlink(spares->io, &spares->op, file->path);
         break;
     case WAL_TASK_SYNC_NAME:
     case WAL_TASK_SYNC_UNLINK:
-        io_sync(wal->io, &keeper->op, wal->directory_handle);
+        io_sync(spares->io, &spares->op, spares->directory_handle);
         break;
     case WAL_TASK_CLOSE:
-        io_close_file(wal->io, &keeper->op, segment->handle);
+        io_close_file(spares->io, &spares->op, file->handle);
         break;
     }
 }
 
-static void finish_spare(struct wal *wal)
-{
-    struct wal_keeper *keeper = &wal->keeper;
-    struct log_file *segment = keeper->segment;
-    wal->stats.recycled += keeper->is_recycling;
-    segment->state = LOG_FILE_SPARE;
-    list_push_back(&wal->spares, &segment->node);
-    wal->spare_count++;
-    start_task(wal, WAL_TASK_NONE);
-    if (wal->disk_full && wal->spare_count >= WAL_SPARES_WANTED) {
-        wal->disk_full = false;
-        log_info(wal->log, "%s: there is room again: writes are accepted", wal->directory);
-    }
-    wal_judge_hindrance(wal);
-    wal_keep(wal);
-    wal_tell_room(wal);
-}
+/* ---- how many ---- */
 
 /* Whether so many spares are not too many. */
-static bool may_keep(const struct wal *wal, uint64_t count)
+static bool may_keep(const struct wal_spares *spares, uint64_t count)
 {
     if (count <= WAL_SPARES_KEPT)
         return true;
-    uint64_t more = (count - WAL_SPARES_KEPT) * wal->options.segment_size;
-    return wal_sealed_bytes(wal) + more <= wal->spares_below;
+    uint64_t more = (count - WAL_SPARES_KEPT) * spares->options->file_size;
+    return wal_files_sealed_bytes(spares->files) + more <= spares->keep_below;
 }
 
-static bool is_wanted(const struct wal *wal, const struct log_file *segment)
+static bool is_wanted(const struct wal_spares *spares, const struct log_file *file)
 {
-    return !segment->is_discarded && segment->size == wal->options.segment_size &&
-           may_keep(wal, wal->spare_count + 1);
+    return !file->is_discarded && file->size == spares->options->file_size &&
+           may_keep(spares, wal_files_spare_count(spares->files) + 1u);
 }
 
-static void finish_mark(struct wal *wal)
+struct log_file *wal_spares_surplus(const struct wal_spares *spares)
 {
-    struct log_file *segment = wal->keeper.segment;
-    if (!wal->keeper.is_recycling || is_wanted(wal, segment)) {
-        finish_spare(wal);
-        return;
-    }
-    segment->state = LOG_FILE_MARKED;
-    list_push_back(&wal->marked, &segment->node);
-    start_task(wal, WAL_TASK_NONE);
-    wal_keep(wal);
+    bool are_few = may_keep(spares, wal_files_spare_count(spares->files));
+    return are_few ? NULL : wal_files_last_spare(spares->files);
 }
 
-static void finish_removed(struct wal *wal)
+bool wal_spares_have_space(const struct wal_spares *spares)
 {
-    struct log_file *segment = wal->keeper.segment;
-    start_task(wal, WAL_TASK_NONE);
-    wal_table_remove(&wal->table, segment);
-    wal_keep(wal);
+    return !spares->disk_full || wal_files_spare_count(spares->files) >= WAL_SPARES_WANTED;
 }
 
 /* ---- a full disk ---- */
 
 static void retry_done(struct io_op *op, int32_t result)
 {
-    struct wal *wal = container_of(op, struct wal, keeper.timer);
+    struct wal_spares *spares = container_of(op, struct wal_spares, timer);
     if (result != 0)
         return;
-    wal_keep(wal);
-    wal_tell_room(wal);
+    wal_spares_step(spares);
+    spares->events.changed(spares->events.context, true);
 }
 
-static void note_full(struct wal *wal, int error)
+static void note_full(struct wal_spares *spares, int error)
 {
-    if (!wal->disk_full)
-        log_warn(wal->log,
-                 "%s: no room for another segment of %llu bytes: %s. Deletes and reads go on; "
-                 "writes are refused once "
-                 "the segments at hand are full. Free some space: they go on by themselves",
-                 wal->directory, (unsigned long long)wal->options.segment_size, strerror(-error));
-    wal->disk_full = true;
-    wal_judge_hindrance(wal);
-    if (!io_op_is_active(&wal->keeper.timer)) {
-        wal->keeper.timer.done = retry_done;
-        io_timer(wal->io, &wal->keeper.timer, io_now_ns(wal->io) + WAL_RETRY_NS);
+    assert(error < 0);
+    if (!spares->disk_full)
+        log_warn(spares->log,
+                 "%s: no room for another log file of %llu bytes: %s. Deletes and reads go on; "
+                 "writes are refused once the log files at hand are full. Free some space: they go "
+                 "on by themselves",
+                 spares->options->directory, (unsigned long long)spares->options->file_size,
+                 strerror(-error));
+    spares->disk_full = true;
+    if (!io_op_is_active(&spares->timer)) {
+        spares->timer.done = retry_done;
+        io_timer(spares->io, &spares->timer, io_now_ns(spares->io) + RETRY_NS);
     }
 }
 
@@ -189,226 +177,273 @@ static bool is_full(int error)
 }
 
 /* A try on a full disk would take what is left away from others for a moment. */
-static bool is_known_full(const struct wal *wal)
+static bool is_known_full(const struct wal_spares *spares)
 {
     uint64_t free_size;
     uint64_t total_size;
-    return (wal->disk_full || wal->kept_free > 0) &&
-           io_disk_space(wal->io, wal->directory, &free_size, &total_size) == 0 &&
-           free_size < wal->segment_size_next + wal->kept_free;
+    return (spares->disk_full || spares->room_min > 0) &&
+           io_disk_space(spares->io, spares->options->directory, &free_size, &total_size) == 0 &&
+           free_size < spares->file_size_next + spares->room_min;
 }
 
-static void task_failed(struct wal *wal, int error)
+static void fail(struct wal_spares *spares, int error)
 {
-    struct wal_keeper *keeper = &wal->keeper;
-    struct log_file *segment = keeper->segment;
-    if (segment->state != LOG_FILE_PREPARING || !is_full(error)) {
-        start_task(wal, WAL_TASK_NONE);
-        wal_fail(wal, error, "keeping segments");
+    spares->events.failed(spares->events.context, error, "preparing or removing a log file");
+}
+
+static void task_failed(struct wal_spares *spares, int error)
+{
+    struct log_file *file = spares->file;
+    if (file->state != LOG_FILE_PREPARING || !is_full(error)) {
+        start_task(spares, WAL_TASK_NONE);
+        fail(spares, error);
         return;
     }
-    if (keeper->task == WAL_TASK_CREATE) {
-        start_task(wal, WAL_TASK_NONE);
-        wal_table_remove(&wal->table, segment);
+    if (spares->task == WAL_TASK_CREATE) {
+        start_task(spares, WAL_TASK_NONE);
+        wal_files_remove(spares->files, file);
     } else {
-        segment->state = LOG_FILE_LEAVING;
-        start_task(wal, WAL_TASK_UNLINK);
+        wal_files_leave(spares->files, file, 0);
+        start_task(spares, WAL_TASK_UNLINK);
     }
-    note_full(wal, error);
-    wal_tell_room(wal);
+    note_full(spares, error);
+    spares->events.changed(spares->events.context, true);
 }
 
 /* ---- the ways ---- */
 
-static void next_task(struct wal *wal)
+static void finish_spare(struct wal_spares *spares)
 {
-    struct wal_keeper *keeper = &wal->keeper;
-    switch (keeper->task) {
+    struct log_file *file = spares->file;
+    spares->recycled += file->state == LOG_FILE_LEAVING;
+    start_task(spares, WAL_TASK_NONE);
+    wal_files_add_spare(spares->files, file);
+    if (spares->disk_full && wal_files_spare_count(spares->files) >= WAL_SPARES_WANTED) {
+        spares->disk_full = false;
+        log_info(spares->log, "%s: there is room again: writes are accepted",
+                 spares->options->directory);
+    }
+    wal_spares_step(spares);
+    spares->events.changed(spares->events.context, true);
+}
+
+static void finish_mark(struct wal_spares *spares)
+{
+    struct log_file *file = spares->file;
+    if (file->state == LOG_FILE_PREPARING || is_wanted(spares, file)) {
+        finish_spare(spares);
+        return;
+    }
+    start_task(spares, WAL_TASK_NONE);
+    wal_files_add_marked(spares->files, file);
+    wal_spares_step(spares);
+    spares->events.changed(spares->events.context, false);
+}
+
+static void finish_removed(struct wal_spares *spares)
+{
+    struct log_file *file = spares->file;
+    start_task(spares, WAL_TASK_NONE);
+    wal_files_remove(spares->files, file);
+    wal_spares_step(spares);
+    spares->events.changed(spares->events.context, false);
+}
+
+static void next_task(struct wal_spares *spares)
+{
+    switch (spares->task) {
     case WAL_TASK_NONE:
-        assert(false);
+        assert(false); /* invariant 1 */
         break;
     case WAL_TASK_CREATE:
-        start_task(wal, WAL_TASK_ALLOCATE);
+        start_task(spares, WAL_TASK_ALLOCATE);
         break;
     case WAL_TASK_ALLOCATE:
-        start_task(wal, WAL_TASK_ZERO);
+        start_task(spares, WAL_TASK_ZERO);
         break;
     case WAL_TASK_ZERO:
-        start_task(wal, WAL_TASK_SYNC_ZEROS);
+        start_task(spares, WAL_TASK_SYNC_ZEROS);
         break;
     case WAL_TASK_SYNC_ZEROS:
-        start_task(wal, plant_is(PLANT_SKIP_DIRECTORY_SYNC) ? WAL_TASK_MARK : WAL_TASK_SYNC_NAME);
+        start_task(spares,
+                   plant_is(PLANT_SKIP_DIRECTORY_SYNC) ? WAL_TASK_MARK : WAL_TASK_SYNC_NAME);
         break;
     case WAL_TASK_SYNC_NAME:
-        start_task(wal, WAL_TASK_MARK);
+        start_task(spares, WAL_TASK_MARK);
         break;
     case WAL_TASK_MARK:
-        finish_mark(wal);
+        finish_mark(spares);
         break;
     case WAL_TASK_UNLINK:
-        start_task(wal, WAL_TASK_SYNC_UNLINK);
+        start_task(spares, WAL_TASK_SYNC_UNLINK);
         break;
     case WAL_TASK_SYNC_UNLINK:
-        start_task(wal, WAL_TASK_CLOSE);
+        start_task(spares, WAL_TASK_CLOSE);
         break;
     case WAL_TASK_CLOSE:
-        finish_removed(wal);
+        finish_removed(spares);
         break;
     }
 }
 
 /* A file system that cannot reserve blocks has them reserved by the zeros. */
-static int32_t judge(const struct wal_keeper *keeper, int32_t result)
+static int32_t judge(const struct wal_spares *spares, int32_t result)
 {
-    if (keeper->task == WAL_TASK_ALLOCATE && result == -EOPNOTSUPP)
+    if (spares->task == WAL_TASK_ALLOCATE && result == -EOPNOTSUPP)
         return 0;
-    if (keeper->task == WAL_TASK_UNLINK && result == -ENOENT)
+    if (spares->task == WAL_TASK_UNLINK && result == -ENOENT)
         return 0;
-    if (keeper->task == WAL_TASK_MARK && result >= 0 && (uint32_t)result != WAL_BLOCK_SIZE)
+    if (spares->task == WAL_TASK_MARK && result >= 0 && (uint32_t)result != WAL_BLOCK_SIZE)
         return -EIO;
     return result;
 }
 
-static void go_on(struct wal *wal, int result)
+static void go_on(struct wal_spares *spares, int result)
 {
-    if (wal->failed != 0 || wal->is_shutting) {
-        /* What is half done, recovery clears away. */
-        start_task(wal, WAL_TASK_NONE);
-        return;
-    }
-    if (result < 0)
-        task_failed(wal, result);
+    assert(spares->task != WAL_TASK_NONE); /* invariant 1 */
+    if (spares->is_stopped)
+        start_task(spares, WAL_TASK_NONE); /* what is half done, recovery clears away */
+    else if (result < 0)
+        task_failed(spares, result);
     else
-        next_task(wal);
+        next_task(spares);
 }
 
 static void task_done(struct io_op *op, int32_t result)
 {
-    struct wal *wal = container_of(op, struct wal, keeper.op);
-    struct wal_keeper *keeper = &wal->keeper;
-    int32_t judged = judge(keeper, result);
-    if (keeper->task == WAL_TASK_CREATE && result >= 0)
-        keeper->segment->handle = result;
-    if (keeper->task == WAL_TASK_CLOSE)
-        keeper->segment->handle = -1;
-    go_on(wal, judged);
+    struct wal_spares *spares = container_of(op, struct wal_spares, op);
+    int32_t judged = judge(spares, result);
+    if (spares->task == WAL_TASK_CREATE && result >= 0)
+        spares->file->handle = result;
+    if (spares->task == WAL_TASK_CLOSE)
+        spares->file->handle = -1;
+    go_on(spares, judged);
 }
 
 static void zeros_done(struct io_op *op, int32_t result)
 {
     struct wal_zeros *zeros = container_of(op, struct wal_zeros, op);
-    struct wal *wal = zeros->wal;
-    struct wal_keeper *keeper = &wal->keeper;
+    struct wal_spares *spares = zeros->spares;
+    assert(spares->task == WAL_TASK_ZERO); /* invariant 3 */
     int error = result >= 0 && (uint32_t)result != zeros->size ? -EIO : (result < 0 ? result : 0);
-    if (keeper->zero_error == 0)
-        keeper->zero_error = error;
-    if (keeper->zero_error == 0 && wal->failed == 0 && !wal->is_shutting)
-        write_zeros(wal);
-    if (!wal_keeper_is_active(keeper))
-        go_on(wal, keeper->zero_error);
+    if (spares->zero_error == 0)
+        spares->zero_error = error;
+    if (spares->zero_error == 0 && !spares->is_stopped)
+        write_zeros(spares);
+    if (!is_active(spares))
+        go_on(spares, spares->zero_error);
 }
 
-static void prepare(struct wal *wal)
+static void prepare(struct wal_spares *spares)
 {
-    bool is_last_try = wal->segment_size_next < wal->options.segment_size;
-    if (io_op_is_active(&wal->keeper.timer) && !is_last_try)
+    bool is_last_try = spares->file_size_next < spares->options->file_size;
+    if (io_op_is_active(&spares->timer) && !is_last_try)
         return;
-    if (is_known_full(wal)) {
-        note_full(wal, -ENOSPC);
+    if (is_known_full(spares)) {
+        note_full(spares, -ENOSPC);
         return;
     }
-    struct log_file *segment;
-    int error = wal_table_add(&wal->table, wal->directory, wal->serial + 1, &segment);
+    struct log_file *file;
+    int error = wal_files_prepare(spares->files, spares->file_size_next, &file);
     if (error < 0) {
         if (is_full(error))
-            note_full(wal, error);
+            note_full(spares, error);
         else
-            wal_fail(wal, error, "keeping segments");
+            fail(spares, error);
         return;
     }
-    wal->serial++;
-    segment->state = LOG_FILE_PREPARING;
-    segment->size = wal->segment_size_next;
-    wal->keeper.segment = segment;
-    wal->keeper.zeroed = 0;
-    wal->keeper.zero_error = 0;
-    wal->keeper.is_recycling = false;
-    start_task(wal, WAL_TASK_CREATE);
+    spares->file = file;
+    spares->zeroed = 0;
+    spares->zero_error = 0;
+    start_task(spares, WAL_TASK_CREATE);
 }
 
-static void leave(struct wal *wal, struct log_file *segment)
+static void leave(struct wal_spares *spares, struct log_file *file)
 {
-    list_remove(&segment->node);
-    bool wants_mark = segment->state == LOG_FILE_SEALED &&
-                      (is_wanted(wal, segment) || !log_file_is_unlisted(wal, segment));
-    wal->spare_count -= segment->state == LOG_FILE_SPARE;
-    wal_judge_hindrance(wal);
-    segment->state = LOG_FILE_LEAVING;
-    wal->keeper.segment = segment;
-    wal->keeper.is_recycling = true;
-    start_task(wal, wants_mark ? WAL_TASK_MARK : WAL_TASK_UNLINK);
+    bool wants_mark = file->state == LOG_FILE_SEALED &&
+                      (is_wanted(spares, file) || !wal_files_is_unlisted(spares->files, file));
+    wal_files_leave(spares->files, file, wal_buffers_durable(spares->buffers));
+    spares->file = file;
+    start_task(spares, wants_mark ? WAL_TASK_MARK : WAL_TASK_UNLINK);
 }
 
-static struct log_file *find_free(const struct wal *wal)
+static struct log_file *find_surplus(const struct wal_spares *spares)
 {
-    for (struct list_node *node = list_first(&wal->drained); node != NULL;
-         node = list_next(&wal->drained, node)) {
-        struct log_file *segment = container_of(node, struct log_file, node);
-        if (log_file_is_free(wal, segment))
-            return segment;
-    }
-    return NULL;
+    struct log_file *last = wal_spares_surplus(spares);
+    return last != NULL && wal_files_is_unlisted(spares->files, last) ? last : NULL;
 }
 
-/* A marked one whose mark nobody needs any more. */
-static struct log_file *find_marked(const struct wal *wal)
+static struct log_file *find_free(const struct wal_spares *spares)
 {
-    for (struct list_node *node = list_first(&wal->marked); node != NULL;
-         node = list_next(&wal->marked, node)) {
-        struct log_file *segment = container_of(node, struct log_file, node);
-        if (log_file_is_unlisted(wal, segment))
-            return segment;
-    }
-    return NULL;
+    return wal_files_find_free(spares->files, wal_buffers_durable(spares->buffers));
 }
 
-struct log_file *wal_surplus(const struct wal *wal)
+static struct log_file *find_leaving(const struct wal_spares *spares)
 {
-    return may_keep(wal, wal->spare_count)
-               ? NULL
-               : container_of(list_last(&wal->spares), struct log_file, node);
-}
-
-static struct log_file *find_surplus(const struct wal *wal)
-{
-    struct log_file *last = wal_surplus(wal);
-    return last != NULL && log_file_is_unlisted(wal, last) ? last : NULL;
-}
-
-/* Nothing old is touched before the new generation's first header says where the old one ended. */
-static struct log_file *find_leaving(const struct wal *wal)
-{
-    if (!wal->has_begun)
+    if (!spares->may_touch_old) /* invariant 4 */
         return NULL;
-    struct log_file *segment = find_free(wal);
-    if (segment == NULL)
-        segment = find_marked(wal);
-    return segment != NULL ? segment : find_surplus(wal);
+    struct log_file *file = find_free(spares);
+    if (file == NULL)
+        file = wal_files_find_marked(spares->files);
+    return file != NULL ? file : find_surplus(spares);
 }
 
-bool wal_is_clearing(const struct wal *wal)
+bool wal_spares_are_clearing(const struct wal_spares *spares)
 {
-    bool is_leaving = wal->keeper.segment != NULL && wal->keeper.segment->state == LOG_FILE_LEAVING;
-    return is_leaving || find_free(wal) != NULL || find_marked(wal) != NULL;
+    bool is_leaving = spares->file != NULL && spares->file->state == LOG_FILE_LEAVING;
+    return is_leaving || find_free(spares) != NULL || wal_files_find_marked(spares->files) != NULL;
 }
 
-void wal_keep(struct wal *wal)
+void wal_spares_step(struct wal_spares *spares)
 {
-    if (wal->keeper.task != WAL_TASK_NONE || wal->failed != 0 || wal->is_shutting)
+    assert((spares->task == WAL_TASK_NONE) == (spares->file == NULL)); /* invariant 1 */
+    if (spares->task != WAL_TASK_NONE || spares->is_stopped)
         return;
-    struct log_file *segment = find_leaving(wal);
-    if (segment != NULL)
-        leave(wal, segment);
-    else if (wal->spare_count < (wal->is_held || wal->options.is_brief ? 1 : WAL_SPARES_WANTED))
-        prepare(wal);
+    bool one_is_enough = spares->is_held || spares->options->is_brief;
+    struct log_file *file = find_leaving(spares);
+    if (file != NULL)
+        leave(spares, file);
+    else if (wal_files_spare_count(spares->files) < (one_is_enough ? 1 : WAL_SPARES_WANTED))
+        prepare(spares); /* invariant 5 */
+}
+
+/* ---- what the log says ---- */
+
+void wal_spares_stop(struct wal_spares *spares)
+{
+    spares->is_stopped = true;
+}
+
+void wal_spares_end(struct wal_spares *spares)
+{
+    assert(spares->is_stopped);
+    io_cancel(spares->io, &spares->timer);
+}
+
+bool wal_spares_are_busy(const struct wal_spares *spares)
+{
+    return is_active(spares) || io_op_is_active(&spares->timer);
+}
+
+bool wal_spares_have_failed(const struct wal_spares *spares)
+{
+    return spares->disk_full && spares->task == WAL_TASK_NONE;
+}
+
+void wal_spares_set_file_size(struct wal_spares *spares, uint64_t size)
+{
+    assert(size % WAL_BLOCK_SIZE == 0);
+    assert(size <= spares->options->file_size);
+    spares->file_size_next = size;
+}
+
+void wal_spares_begin(struct wal_spares *spares)
+{
+    assert(!spares->may_touch_old); /* invariant 4 */
+    spares->may_touch_old = true;
+}
+
+void wal_spares_stats(const struct wal_spares *spares, struct wal_stats *stats)
+{
+    stats->recycled += spares->recycled;
 }

@@ -96,9 +96,9 @@ static uint64_t find_file(const struct bench *bench, uint32_t key, char *ret_pat
         segment_path(bench->store->segments, segment_of(bench, key), ret_path);
         return location_offset(entry.location);
     }
-    const struct log_file *segment =
-        wal_table_find(&bench->store->wal->table, location_file(entry.location));
-    (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s", segment->path);
+    const struct log_file *file =
+        wal_files_find(&bench->store->wal->files, location_file(entry.location));
+    (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s", file->path);
     return location_offset(entry.location);
 }
 

@@ -201,7 +201,7 @@ Test(mover, spare_segments_stay_for_a_log_that_grows_again)
     cr_assert_geq(most, 11);
     cr_assert_leq(most, 9 + WAL_SPARES_KEPT + 2, "two and a quarter times four");
     cr_assert(bench_run(bench, 10 * NS_PER_S));
-    cr_assert_leq(bench->store->wal->spare_count, WAL_SPARES_KEPT);
+    cr_assert_leq(bench->store->wal->files.spare_count, WAL_SPARES_KEPT);
     cr_assert_leq(wal_sealed_bytes(bench->store->wal), 2 * bench->options.log_keep_bytes,
                   "twice, where the oldest segment is all but dead");
     bench_check_all(bench);
@@ -347,7 +347,7 @@ Test(mover, checkpoint_counts_when_what_it_shows_is_durable)
     write_all(bench, 0, 20, 100);
     settle_moved(bench, 20);
     write_all(bench, 0, 10, 100);
-    bench->store->options.checkpoint_min = 1;
+    bench->store->checkpoints.options.moved_min = 1;
     cr_assert(bench_run(bench, 5 * NS_PER_S));
     cr_assert_eq(bench->store->checkpoints.number, 0);
     cr_assert(bench->store->checkpoints.is_written, "it waits");
@@ -367,7 +367,7 @@ Test(mover, checkpoint_at_the_end_is_used_by_the_next_start)
         write_all(bench, 0, 200, 2000);
         bench_roll(bench);
         bench_settle(bench);
-        bench->store->options.checkpoint_min = 1;
+        bench->store->checkpoints.options.moved_min = 1;
         delete_all(bench, 0, 50);
         bench_restart(bench, true);
         cr_assert_neq(bench->store->checkpoints.number, 0);
@@ -384,10 +384,10 @@ Test(mover, number_of_a_segment_is_never_given_again)
     write_all(bench, 0, 200, 3000);
     bench_roll(bench);
     bench_settle(bench);
-    bench->store->options.checkpoint_min = 1;
+    bench->store->checkpoints.options.moved_min = 1;
     cr_assert(bench_run(bench, 2 * NS_PER_S));
     cr_assert_eq(bench->store->checkpoints.number, 1);
-    bench->store->options.checkpoint_min = UINT64_MAX;
+    bench->store->checkpoints.options.moved_min = UINT64_MAX;
     write_at_once(bench, 0, bench->key_count + BENCH_FILLERS);
     bench_settle(bench);
     cr_assert_eq(bench_segments(bench).segments, 0);
@@ -405,7 +405,7 @@ Test(mover, number_of_a_segment_is_never_given_again)
 Test(mover, checkpoints_and_jobs_share_the_manifest)
 {
     struct bench *bench = bench_new(500, 100);
-    bench->store->options.checkpoint_min = 1;
+    bench->store->checkpoints.options.moved_min = 1;
     for (uint32_t round = 0; round < 12; round++) {
         write_all(bench, 0, 500, 1500);
         cr_assert(bench_run(bench, prng_below(&bench->prng, 300) * NS_PER_MS));

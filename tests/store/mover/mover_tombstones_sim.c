@@ -14,7 +14,7 @@ struct rule {
     struct mover_options options;
     struct mover_stage stage;
     struct wal wal;
-    struct log_file *log_segment;
+    struct log_file *log_file;
     struct segments *segments;
     struct segment *at[RULE_SEGMENTS_MAX];
     struct index *index;
@@ -34,10 +34,11 @@ static void rule_open(struct rule *rule, uint64_t position)
     cr_assert_eq(index_create(0, &rule->index), 0);
     struct index_entry entry = {.version = {.clock = 5}, .read_size = 64, .tombstone = true};
     cr_assert_eq(index_add(rule->index, 9, 77, &entry), 0);
-    rule->log_segment = calloc(1, sizeof *rule->log_segment);
-    rule->log_segment->state = LOG_FILE_OPEN;
-    rule->log_segment->header.last_before = position;
-    rule->wal = (struct wal){.table = {&rule->log_segment, 1, 1}, .position_last = position + 10};
+    rule->log_file = calloc(1, sizeof *rule->log_file);
+    rule->log_file->state = LOG_FILE_OPEN;
+    rule->log_file->header.last_before = position;
+    rule->wal = (struct wal){.files = {.table = &rule->log_file, .capacity = 1, .count = 1},
+                             .buffers = {.position_last = position + 10}};
     rule->options =
         (struct mover_options){.wal = &rule->wal, .segments = rule->segments, .index = rule->index};
     rule->stage = (struct mover_stage){.options = &rule->options};
@@ -47,7 +48,7 @@ static void rule_open(struct rule *rule, uint64_t position)
 
 static void rule_close(struct rule *rule)
 {
-    free(rule->log_segment);
+    free(rule->log_file);
     segments_free(rule->segments);
     index_free(rule->index);
 }
@@ -95,13 +96,13 @@ Test(mover_tombstones, kept_when_the_log_begins_before)
 {
     struct rule rule;
     rule_open(&rule, 100);
-    rule.log_segment->header.last_before = 99; /* it may hold the position 100 */
+    rule.log_file->header.last_before = 99; /* it may hold the position 100 */
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->header.last_before = 0;
+    rule.log_file->header.last_before = 0;
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->state = LOG_FILE_LEAVING; /* a start would still read it */
+    rule.log_file->state = LOG_FILE_LEAVING; /* a start would still read it */
     cr_assert_not(may_purge(&rule));
-    rule.log_segment->state = LOG_FILE_SPARE;
+    rule.log_file->state = LOG_FILE_SPARE;
     cr_assert(may_purge(&rule));
     rule_close(&rule);
 }
@@ -297,10 +298,10 @@ Test(mover_tombstones, record_that_is_proved_dead_on_its_way_does_not_come_back)
         cr_assert(bench_pass(bench));
     cr_assert_eq(mover->phase, MOVER_SYNCING);
     for (uint32_t key = 0; key < 20; key++)
-        cr_assert_eq(store_add_suspect(bench->store,
-                                       store_place(bench->store, bench_name(bench, key)), true),
+        cr_assert_eq(proofs_add_suspect(&bench->store->proofs,
+                                        store_place(bench->store, bench_name(bench, key)), true),
                      0);
-    proof_work_off_suspects(bench->store);
+    proofs_work_off_suspects(&bench->store->proofs);
     bench_settle(bench);
     for (uint32_t key = 0; key < 20; key++)
         cr_assert_eq(slots_of(bench, key), 1);
@@ -508,7 +509,7 @@ Test(mover_tombstones, checkpoint_counts_when_every_lowered_created_is_told)
         segment->created = 1;
         segment->created_changed = true;
     }
-    bench->store->options.checkpoint_min = 1;
+    bench->store->checkpoints.options.moved_min = 1;
     for (uint32_t i = 0; i < 10000 && bench->store->checkpoints.number == 0; i++)
         cr_assert(bench_pass(bench));
     cr_assert_neq(bench->store->checkpoints.number, 0);

@@ -22,7 +22,7 @@ static const struct record usual = {
 static uint64_t encode(const struct record *record, uint8_t *target)
 {
     record_encode(record, target);
-    return record_size(record->key.size, record->value.size);
+    return record_size(record);
 }
 
 /* Puts a changed header right again, as a program that knows more would have written it. */
@@ -86,7 +86,7 @@ Test(record, longest_key_fits)
     uint32_t key_size = UINT16_MAX;
     uint8_t *key = malloc(key_size);
     memset(key, 'k', key_size);
-    uint8_t *data = malloc(record_size(key_size, 1));
+    uint8_t *data = malloc(RECORD_HEADER_SIZE + key_size + 1);
     struct record longest = {
         .key = {key, key_size}, .value = {(const uint8_t *)"v", 1}, .decoded_size = 1};
     uint64_t size = encode(&longest, data);
@@ -145,6 +145,91 @@ Test(record, what_is_sound_but_unknown_is_told_apart)
     store_u16(data + 4, 56);
     sign(data, size + 8);
     cr_assert_eq(record_decode(data, size + 8, &record), -EPROTONOSUPPORT, "a longer header");
+}
+
+/* ---- attributes ---- */
+
+/* Three entries: 5 bytes of tag 200, none of tag 0, one of tag 255. */
+static const uint8_t entries[] = {200, 5, 'h', 'e', 'l', 'l', 'o', 0, 0, 255, 1, 0};
+
+static struct record with_attributes(const uint8_t *data, uint32_t size)
+{
+    struct record record = usual;
+    record.attributes = (struct slice){data, size};
+    return record;
+}
+
+Test(record, attributes_of_unknown_tags_come_back_as_they_were)
+{
+    uint8_t data[SIZE_MAX_TESTED + sizeof entries];
+    struct record known = with_attributes(entries, sizeof entries);
+    uint64_t size = encode(&known, data);
+    cr_assert_eq(size, 48u + sizeof entries + 7 + 26);
+    cr_assert_eq(load_u16(data + 10), sizeof entries);
+    cr_assert_eq(memcmp(data + 48, entries, sizeof entries), 0);
+    cr_assert_eq(memcmp(data + 48 + sizeof entries, "the keythe value", 16), 0);
+    cr_assert_eq(record_told_size(data), size);
+    cr_assert(slice_equal(record_told_key(data), usual.key));
+    struct record record;
+    cr_assert_eq(record_decode(data, size, &record), (int64_t)size);
+    cr_assert(slice_equal(record.attributes, known.attributes));
+    cr_assert(slice_equal(record.key, usual.key));
+    cr_assert(slice_equal(record.value, usual.value));
+}
+
+Test(record, attributes_are_told_one_by_one)
+{
+    struct slice left = {entries, sizeof entries};
+    struct record_attribute attribute;
+    cr_assert(record_attribute_next(&left, &attribute));
+    cr_expect(attribute.tag == 200 && attribute.bytes.size == 5);
+    cr_expect_eq(memcmp(attribute.bytes.data, "hello", 5), 0);
+    cr_assert(record_attribute_next(&left, &attribute));
+    cr_expect(attribute.tag == 0 && attribute.bytes.size == 0);
+    cr_assert(record_attribute_next(&left, &attribute));
+    cr_expect(attribute.tag == 255 && attribute.bytes.size == 1);
+    cr_expect_not(record_attribute_next(&left, &attribute));
+    cr_expect_eq(left.size, 0);
+}
+
+Test(record, attributes_that_do_not_fill_their_bytes_are_refused_even_when_signed)
+{
+    const uint8_t bad[][6] = {
+        {1}, {1, 1}, {1, 5, 0, 0, 0, 0}, {1, 3, 0, 0, 0, 0}, {1, 2, 0, 0, 1, 1}};
+    const uint32_t sizes[] = {1, 2, 6, 6, 6};
+    for (uint32_t i = 0; i < 5; i++) {
+        uint8_t data[SIZE_MAX_TESTED + 6];
+        uint8_t good[6] = {1, (uint8_t)(sizes[i] - 2), 0, 0, 0, 0};
+        struct record known = with_attributes(good, sizes[i] == 1 ? 0 : sizes[i]);
+        uint64_t size = encode(&known, data);
+        if (sizes[i] == 1) { /* the key's first byte is taken for one */
+            store_u16(data + 8, 6);
+            store_u16(data + 10, 1);
+        }
+        memcpy(data + 48, bad[i], sizes[i]);
+        sign(data, size);
+        struct record record = {.position = 77};
+        cr_expect_eq(record_decode(data, size, &record), -EBADMSG, "%u", i);
+        cr_expect_eq(record.position, 77);
+    }
+}
+
+Test(record, attributes_have_a_limit)
+{
+    uint8_t *bytes = calloc(2, RECORD_ATTRIBUTES_MAX);
+    uint8_t *data = calloc(2, RECORD_ATTRIBUTES_MAX);
+    struct record known = with_attributes(bytes, RECORD_ATTRIBUTES_MAX); /* 2,048 empty ones */
+    uint64_t size = encode(&known, data);
+    struct record record;
+    cr_expect_eq(record_decode(data, size, &record), (int64_t)size);
+    cr_expect_eq(record.attributes.size, RECORD_ATTRIBUTES_MAX);
+    store_u16(data + 10, RECORD_ATTRIBUTES_MAX + 2);
+    store_u16(data + 8, 5);
+    memset(data + 48 + RECORD_ATTRIBUTES_MAX, 0, 2);
+    sign(data, size);
+    cr_expect_eq(record_decode(data, size, &record), -EBADMSG);
+    free(bytes);
+    free(data);
 }
 
 Test(record, what_cannot_be_is_refused_even_when_signed)

@@ -174,10 +174,10 @@ static void damage_log(struct shards *shards, uint32_t shard)
     shards->bench.options.log_keep_bytes = 64 * MIB;
     shards_begin_with(shards, shards->count);
     cr_assert_eq(shards_open(shards, shard), 0);
-    const struct wal_table *table = &shards->bench.store->wal->table;
-    for (uint32_t i = 0; i < table->capacity && path[0] == '\0'; i++)
-        if (table->segments[i] != NULL && table->segments[i]->live > 0)
-            (void)snprintf(path, sizeof path, "%s", table->segments[i]->path);
+    const struct wal_files *files = &shards->bench.store->wal->files;
+    for (uint32_t i = 0; i < files->capacity && path[0] == '\0'; i++)
+        if (files->table[i] != NULL && files->table[i]->live > 0)
+            (void)snprintf(path, sizeof path, "%s", files->table[i]->path);
     shards_shut(shards);
     shards_end(shards);
     shards->bench.options.log_keep_bytes = 1;

@@ -1,5 +1,6 @@
 /* One data directory under changing numbers of shards. */
 #include "shards_bench.h"
+#include "tests/support/attribute_bench.h"
 
 #include <errno.h>
 
@@ -321,5 +322,32 @@ Test(shards, stores_are_opened_and_used_side_by_side)
     bench->io = NULL;
     shards_restart(shards, COUNT);
     shards_restart(shards, 2);
+    shards_free(shards);
+}
+
+/* ---- attributes ---- */
+
+Test(shards, attributes_of_unknown_tags_survive_changes_of_their_number)
+{
+    static const uint32_t counts[] = {1, 3, 2};
+    struct shards *shards = shards_create(13);
+    struct bench *bench = &shards->bench;
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        shards_begin_with(shards, counts[i]);
+        for (uint32_t shard = 0; shard < counts[i]; shard++) {
+            cr_assert_eq(shards_open(shards, shard), 0);
+            for (uint32_t key = 0; key < bench->key_count; key++) {
+                if (!shards_has(shards, bench_partition(bench, key)))
+                    continue;
+                if (i == 0)
+                    attribute_write(bench, key);
+                if (i > 0 && attribute_flags(key) == RECORD_TOMBSTONE)
+                    continue; /* nothing needs it any more */
+                attribute_read(bench, key, attribute_expect_same);
+            }
+            shards_shut(shards);
+        }
+        shards_end(shards);
+    }
     shards_free(shards);
 }

@@ -2,13 +2,14 @@
 #include "tests/support/scrub_bench.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
+#include "store/wal/wal_internal.h"
 
 /* ---- damage ---- */
 
 #define DAMAGES_MAX 16u
 
 /* A place, and what a line about it says. */
-struct damage {
+struct planted_damage {
     char path[128];
     char words[64];
 };
@@ -20,7 +21,7 @@ static void rot(struct bench *bench, const char *path, uint64_t offset, uint64_t
 }
 
 static void rot_segment(struct bench *bench, struct segment *segment, uint64_t offset,
-                        uint64_t size, const char *words, struct damage *ret_damage)
+                        uint64_t size, const char *words, struct planted_damage *ret_damage)
 {
     char path[SEGMENT_PATH_MAX];
     segment_path(bench->store->segments, segment, path);
@@ -61,8 +62,8 @@ static struct segment_chunk_header first_chunk(struct bench *bench, struct segme
     return header;
 }
 
-static uint32_t plant_in_segments(struct bench *bench, uint8_t *taken, struct damage *damages,
-                                  uint32_t *ret_corrupt)
+static uint32_t plant_in_segments(struct bench *bench, uint8_t *taken,
+                                  struct planted_damage *damages, uint32_t *ret_corrupt)
 {
     struct key key;
     static const struct {
@@ -91,7 +92,7 @@ static uint32_t plant_in_segments(struct bench *bench, uint8_t *taken, struct da
     return count;
 }
 
-static uint32_t plant_in_values(struct bench *bench, struct damage *damages)
+static uint32_t plant_in_values(struct bench *bench, struct planted_damage *damages)
 {
     uint32_t count = 0;
     for (uint32_t number = 0; number < 2; number++) {
@@ -103,7 +104,7 @@ static uint32_t plant_in_values(struct bench *bench, struct damage *damages)
                                        slot_of(bench, &key).version};
         value_file_name_write(&file, name);
         for (uint32_t block = 1; block < 5; block += 3, count++) {
-            struct damage *damage = &damages[count];
+            struct planted_damage *damage = &damages[count];
             uint64_t offset = (uint64_t)block * VALUE_FILE_BLOCK_SIZE;
             (void)snprintf(damage->path, sizeof damage->path, "/data%s", name);
             (void)snprintf(damage->words, sizeof damage->words, "at offset %" PRIu64 ":", offset);
@@ -114,7 +115,7 @@ static uint32_t plant_in_values(struct bench *bench, struct damage *damages)
 }
 
 /* In a sealed segment, and in the one that is being written. */
-static uint32_t plant_in_log(struct bench *bench, struct damage *damages)
+static uint32_t plant_in_log(struct bench *bench, struct planted_damage *damages)
 {
     uint32_t count = 0;
     const struct wal *wal = bench->store->wal;
@@ -125,20 +126,20 @@ static uint32_t plant_in_log(struct bench *bench, struct damage *damages)
         uint64_t location = slot_of(bench, &key).location;
         if (location_is_segment(location))
             continue;
-        const struct log_file *segment = wal_table_find(&wal->table, location_file(location));
-        if (segment == seen)
+        const struct log_file *file = wal_files_find(&wal->files, location_file(location));
+        if (file == seen)
             continue;
-        seen = segment;
-        struct damage *damage = &damages[count++];
-        (void)snprintf(damage->path, sizeof damage->path, "%.100s", segment->path);
+        seen = file;
+        struct planted_damage *damage = &damages[count++];
+        (void)snprintf(damage->path, sizeof damage->path, "%.100s", file->path);
         (void)snprintf(damage->words, sizeof damage->words, "the batch is corrupt");
-        rot(bench, segment->path, location_offset(location), 500);
+        rot(bench, file->path, location_offset(location), 500);
     }
     cr_assert_eq(count, 2);
     return count;
 }
 
-static uint32_t lines_about(const struct bench *bench, const struct damage *damage)
+static uint32_t lines_about(const struct bench *bench, const struct planted_damage *damage)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < bench->line_count; i++)
@@ -157,7 +158,7 @@ Test(scrub, every_damage_is_found_in_one_pass_and_told_once, .timeout = 120)
 {
     for (uint64_t seed = 1; seed <= 8; seed++) {
         uint8_t taken[256] = {0};
-        struct damage damages[DAMAGES_MAX];
+        struct planted_damage damages[DAMAGES_MAX];
         uint32_t corrupt[2];
         struct bench *bench = bench_open(seed, FAST);
         fill(bench);
@@ -192,7 +193,7 @@ Test(scrub, only_what_is_alive_puts_a_segment_aside_and_only_as_long)
 {
     struct bench *bench = bench_open_with(11, FAST, 64 * MIB); /* overwrites need no proof */
     uint8_t taken[256] = {0};
-    struct damage ignored;
+    struct planted_damage ignored;
     struct key key;
     fill(bench);
     uint32_t dead = take_key(bench, 0, taken);
@@ -251,7 +252,7 @@ Test(scrub, a_bad_block_costs_its_chunk_and_no_more, .timeout = 60)
         pass(bench);
     }
     cr_assert_eq(pass_count(bench), until);
-    struct damage damage = {"seg-", ""};
+    struct planted_damage damage = {"seg-", ""};
     (void)snprintf(damage.words, sizeof damage.words, "from offset %u to %" PRIu64 ": ",
                    (unsigned)SEGMENT_DATA_OFFSET, SEGMENT_DATA_OFFSET + size);
     cr_assert_eq(lines_about(bench, &damage), 1);
@@ -319,8 +320,8 @@ Test(scrub, a_block_of_another_segment_and_an_older_one_are_damage)
                 (uint32_t)segment_chunk_size(header.record_count, header.records_size));
     scrub_passes(bench, 1);
     cr_assert_eq(bench->line_count, 2, "%" PRIu32 " lines", bench->line_count);
-    struct damage astray = {"", "no sound chunk of this segment"};
-    struct damage older = {"", "records that should be in it are not"};
+    struct planted_damage astray = {"", "no sound chunk of this segment"};
+    struct planted_damage older = {"", "records that should be in it are not"};
     cr_assert_eq(lines_about(bench, &astray), 1);
     cr_assert_eq(lines_about(bench, &older), 1);
     cr_assert(!segments[0]->is_damaged);

@@ -253,10 +253,10 @@ static void choose_options(struct model *model)
         .directory = "log",
         .directory_id = 0x1234567890ABCDEF,
         .log_id = 3,
-        .segment_size = (64 + 32 * prng_below(prng, 4)) * KIB,
+        .file_size = (64 + 32 * prng_below(prng, 4)) * KIB,
         .buffer_size = (uint32_t)((1 + prng_below(prng, 4)) * 4 * KIB + 4 * KIB),
         .buffer_count = (uint32_t)(3 + prng_below(prng, 4)),
-        .record_size_max = (uint32_t)record_size(1, VALUE_MAX),
+        .record_size_max = RECORD_HEADER_SIZE + 1 + VALUE_MAX,
         .writes_in_flight = (uint32_t)(1 + prng_below(prng, 2)),
         .use_dsync = prng_below(prng, 2) == 0,
         .durability =

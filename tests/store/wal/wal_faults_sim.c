@@ -78,7 +78,7 @@ static struct machine *machine_create(uint64_t seed)
         .directory = ".",
         .directory_id = 0xD1,
         .log_id = 1,
-        .segment_size = 128 * KIB,
+        .file_size = 128 * KIB,
         .buffer_size = 16 * KIB,
         .buffer_count = 4,
         .record_size_max = 8 * KIB,

@@ -78,7 +78,7 @@ static inline struct wal_fixture *fixture_create(void)
         .directory = fixture->path,
         .directory_id = 0xD1,
         .log_id = 7,
-        .segment_size = 256 * KIB,
+        .file_size = 256 * KIB,
         .buffer_size = 16 * KIB,
         .buffer_count = 4,
         .record_size_max = 64 * KIB,

@@ -59,7 +59,9 @@ static uint64_t put_record(uint8_t *target, uint64_t position, bool is_stale)
     uint8_t key[8];
     store_u64(key, position * 0x9E3779B97F4A7C15u);
     uint32_t size = value_of(position, is_stale, value);
+    uint8_t attribute[] = {(uint8_t)position, 3, 1, 2, 3};
     struct record record = {
+        .attributes = {attribute, position % 3 == 0 ? sizeof attribute : 0},
         .key = {key, sizeof key},
         .value = {value, size},
         .decoded_size = size,
@@ -67,7 +69,7 @@ static uint64_t put_record(uint8_t *target, uint64_t position, bool is_stale)
         .position = position,
     };
     record_encode(&record, target);
-    return round_up(record_size(sizeof key, size), WAL_RECORD_ALIGNMENT);
+    return round_up(record_size(&record), WAL_RECORD_ALIGNMENT);
 }
 
 /* Returns the batch's size. `count` 0: the seal. `durable` lags by two batches, as with two writes
@@ -197,6 +199,7 @@ static int check_record(void *context, uint32_t segment, uint64_t offset,
     uint8_t value[VALUE_MAX];
     uint32_t size = value_of(position, false, value);
     REQUIRE(record->key.size == 8 && load_u64(record->key.data) == position * 0x9E3779B97F4A7C15u);
+    REQUIRE(record->attributes.size == (record->position % 3 == 0 ? 5 : 0));
     REQUIRE(record->value.size == size && memcmp(record->value.data, value, size) == 0);
     return 0;
 }

@@ -154,7 +154,7 @@ Test(recovery_loss, a_closed_log_that_ends_early_is_damaged_up_to_its_end)
         path = fixture_segment(fixture, i, NULL);
     cr_assert_not_null(path);
     uint64_t offset = fixture_batch_offset(path, fixture->locations[119]);
-    fixture_zero(path, offset, fixture->options.segment_size - offset);
+    fixture_zero(path, offset, fixture->options.file_size - offset);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_shows(fixture, 1, 118));
     cr_assert_eq(fixture->recovered.damaged_last, 120);

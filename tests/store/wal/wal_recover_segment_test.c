@@ -130,7 +130,7 @@ Test(recovery, a_record_with_an_unknown_flag_is_refused)
     fixture_read(path, begin, bytes, size);
     uint8_t *record = bytes + WAL_BATCH_HEADER_SIZE;
     record[7] |= 0x80;
-    uint64_t length = record_size(load_u16(record + 8), load_u32(record + 12));
+    uint64_t length = record_told_size(record);
     store_u32(record, crc32c(record + 4, length - 4));
     struct wal_batch_header header;
     cr_assert_eq(wal_batch_header_decode(bytes, &header), 0);
@@ -186,7 +186,7 @@ Test(recovery, a_segment_whose_end_is_gone_is_damage)
     const char *path = fixture_segment(fixture, 0, NULL);
     uint64_t lost_from = second.last_before - 3;
     uint64_t offset = fixture_batch_offset(path, fixture->locations[lost_from]);
-    fixture_zero(path, offset, (size_t)(fixture->options.segment_size - offset));
+    fixture_zero(path, offset, (size_t)(fixture->options.file_size - offset));
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_shows(fixture, 1, (uint32_t)lost_from - 1));
     cr_assert(fixture_hides(fixture, (uint32_t)lost_from, (uint32_t)second.last_before));
@@ -204,7 +204,7 @@ Test(recovery, an_unfinished_segment_file_is_cleared_away)
     (void)snprintf(path, sizeof path, "%.128s/wal-00000abc", fixture->path);
     int file = open(path, O_CREAT | O_WRONLY, 0600);
     cr_assert_geq(file, 0);
-    cr_assert_eq(ftruncate(file, (off_t)fixture->options.segment_size), 0);
+    cr_assert_eq(ftruncate(file, (off_t)fixture->options.file_size), 0);
     close(file);
     fixture_start(fixture);
     cr_assert_eq(fixture->shown_count, 20);

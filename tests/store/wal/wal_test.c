@@ -39,7 +39,7 @@ Test(wal, what_is_not_on_the_disk_yet_is_in_memory_and_then_on_the_disk)
     struct record record;
     const uint8_t *bytes = wal_peek(fixture->wal, fixture->locations[second]);
     cr_assert_not_null(bytes);
-    cr_assert_gt(record_decode(bytes, record_size(16, 5000), &record), 0);
+    cr_assert_gt(record_decode(bytes, RECORD_HEADER_SIZE + 16 + 5000, &record), 0);
     fixture_check_record(fixture, &record);
     wal_flush(fixture->wal);
     cr_assert_not_null(wal_peek(fixture->wal, fixture->locations[first]),
@@ -168,7 +168,7 @@ Test(wal, a_record_over_the_limit_is_refused)
 Test(wal, records_of_16_mib_go_between_small_ones)
 {
     struct wal_fixture *fixture = fixture_create();
-    fixture->options.segment_size = 40 * MIB;
+    fixture->options.file_size = 40 * MIB;
     fixture->options.record_size_max = (uint32_t)(16 * MIB + 64 * KIB);
     fixture->options.buffer_size = 64 * KIB;
     fixture_start(fixture);
@@ -382,7 +382,7 @@ Test(wal, restarts_do_not_pile_up_space)
             fixture_shut(fixture);
     }
     fixture_start(fixture);
-    cr_assert_leq(stats_of(fixture).size_bytes, 6 * fixture->options.segment_size);
+    cr_assert_leq(stats_of(fixture).size_bytes, 6 * fixture->options.file_size);
     fixture_shut(fixture);
     fixture_free(fixture);
 }
@@ -390,7 +390,7 @@ Test(wal, restarts_do_not_pile_up_space)
 Test(wal, a_value_limit_that_no_segment_can_hold_is_refused)
 {
     struct wal_fixture *fixture = fixture_create();
-    fixture->options.record_size_max = (uint32_t)fixture->options.segment_size;
+    fixture->options.record_size_max = (uint32_t)fixture->options.file_size;
     fixture_open_world(fixture);
     struct wal_state *state;
     cr_assert_eq(fixture_try_recover(fixture, &state), 0);
