@@ -41,8 +41,7 @@ static int check_value(struct check *check, const struct newest_slot *slot)
                       "the record reads differently than a moment ago, the device is failing");
         return 0;
     }
-    struct catalog_file *file =
-        catalog_find_value(&admin->catalog, slot->partition, record.version);
+    struct catalog_file *file = value_find_file(admin, &record);
     if (file != NULL)
         file->counts = true;
     check->value_files++;

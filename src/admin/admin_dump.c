@@ -49,7 +49,7 @@ static bool has_value(const struct dump *dump, const struct walk_found *found)
     if (!admin->options->values || found->tombstone)
         return false;
     return !found->in_value_file || !admin->options->all ||
-           catalog_find_value(&admin->catalog, found->partition, found->version) != NULL;
+           value_find_file(admin, found->record) != NULL;
 }
 
 /* Nothing when there are none. */

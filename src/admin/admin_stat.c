@@ -2,6 +2,7 @@
  * are read, so this takes a small part of the time of a check. */
 #include "admin/read/admin_checkpoint.h"
 #include "admin/read/admin_newest.h"
+#include "admin/read/admin_value.h"
 
 #include "base/units.h"
 
@@ -32,11 +33,16 @@ static int take(void *context, const struct walk_found *found)
 
 /* ---- what is alive ---- */
 
+/* Only the record itself tells its file. One that cannot be read has none; `check` says why. */
 static void count_value(struct stat_walk *stat, const struct newest_slot *slot)
 {
-    struct catalog *catalog = &stat->admin->catalog;
-    const struct catalog_file *file =
-        catalog_find_value(catalog, slot->partition, newest_version(slot));
+    const struct admin *admin = stat->admin;
+    struct record record;
+    uint8_t *memory;
+    if (admin_read_record(admin, slot->file, slot->offset, slot->size, &memory, &record) < 0)
+        return;
+    const struct catalog_file *file = value_find_file(admin, &record);
+    free(memory);
     if (file == NULL)
         return;
     stat->values_live_files++;

@@ -105,7 +105,7 @@ bool store_get_at_once(struct store *store, struct slice key, struct store_place
 static bool is_for_mover(struct store *store, struct slice key, const struct index_entry *found,
                          uint32_t count, struct plan *plan)
 {
-    if (!plan->is_newest || count >= CANDIDATES_CROWDED || found->in_value_file)
+    if (count >= CANDIDATES_CROWDED || found->in_value_file)
         return false;
     uint64_t mark = doomed_mark(store->doomed, key, found->version, found->tombstone);
     if (doomed_has(store->doomed, mark))
@@ -133,8 +133,11 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
         struct record record;
         const uint8_t *in_memory = wal_peek(store->wal, found[i].location);
         if (in_memory != NULL && record_decode(in_memory, found[i].read_size, &record) >= 0) {
-            if (slice_equal(record.key, key))
+            if (slice_equal(record.key, key)) {
+                plan->same_files[plan->same_count] =
+                    value_file_named(plan->place.key_hash, record.value);
                 plan->same[plan->same_count++] = found[i];
+            }
             continue;
         }
         if (is_for_mover(store, key, &found[i], count, plan))
@@ -154,29 +157,9 @@ void plan_drop(struct plan *plan)
         proof_put(plan->proof);
 }
 
-bool plan_is_newer(const struct plan *plan, struct version version)
+enum store_status plan_write(struct store *store, struct slice key, struct plan *plan)
 {
-    assert(!plan->is_newest);
-    if (plan->cached != NULL)
-        return version_compare(plan->cached->version, version) > 0;
-    for (uint32_t i = 0; i < plan->same_count; i++) {
-        if (version_compare(plan->same[i].version, version) > 0)
-            return true;
-    }
-    return false;
-}
-
-bool plan_find_unknown(const struct plan *plan, struct version version, struct version examined,
-                       struct version *ret_newest)
-{
-    assert(!plan->is_newest);
-    return plan->proof != NULL && proof_find_above(plan->proof, version, examined, ret_newest);
-}
-
-enum store_status plan_write(struct store *store, struct slice key, bool is_newest,
-                             struct plan *plan)
-{
-    *plan = (struct plan){.place = store_place(store, key), .is_newest = is_newest};
+    *plan = (struct plan){.place = store_place(store, key)};
     assert(store_owns(store, plan->place.partition));
     if (store->failed != 0)
         return STORE_FAILED;
@@ -209,7 +192,9 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
     struct index_entry old;
     if (plan->cached != NULL && index_replace(store->index, place->partition, place->hash,
                                               plan->cached->version, entry, &old) == 0) {
-        dead_record(&store->dead, place, &old, position);
+        struct value_file_name file =
+            value_file_named(place->key_hash, cache_entry_value(plan->cached));
+        dead_record(&store->dead, &old, &file, position);
         return 0;
     }
     assert(plan->cached == NULL || plan->cached->tombstone); /* it was purged */
@@ -217,7 +202,7 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
         int result =
             index_remove(store->index, place->partition, place->hash, plan->same[i].version, &old);
         assert(result == 0);
-        dead_record(&store->dead, place, &old, position);
+        dead_record(&store->dead, &old, &plan->same_files[i], position);
     }
     bloom_add(store->bloom, place->partition, place->hash);
     return index_add(store->index, place->partition, place->hash, entry);
@@ -238,17 +223,18 @@ static enum store_status status_of_append(struct store *store, int result)
     }
 }
 
+struct version store_stamp(struct store *store)
+{
+    return (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
+                            store->origin};
+}
+
 enum store_status plan_commit(struct store *store, struct plan *plan, struct record *record,
                               struct slice decoded, uint64_t *ret_gate)
 {
     bool tombstone = record->flags & RECORD_TOMBSTONE;
     bool in_value_file = record->flags & RECORD_IN_VALUE_FILE;
-    assert(plan->is_newest == (record->version.clock == 0));
-    if (!plan->is_newest && plan->proof != NULL) /* newer slots are other keys' */
-        proof_drop_above(plan->proof, record->version);
-    if (record->version.clock == 0)
-        record->version = (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
-                                           store->origin};
+    record->version = store_stamp(store);
     struct wal_receipt receipt;
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {
@@ -298,7 +284,7 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
         return STORE_BUSY;
     }
     struct plan plan;
-    enum store_status status = plan_write(store, key, true, &plan);
+    enum store_status status = plan_write(store, key, &plan);
     if (status != STORE_OK)
         return status;
     if (zstd || squeeze(&store->squeeze, stored, &record.value) == 1)
@@ -310,7 +296,7 @@ enum store_status store_delete(struct store *store, struct slice key, uint64_t *
 {
     assert(key.size > 0);
     struct plan plan;
-    enum store_status status = plan_write(store, key, true, &plan);
+    enum store_status status = plan_write(store, key, &plan);
     if (status != STORE_OK)
         return status;
     /* Where damage may have taken a newer write, only a tombstone makes sure. */

@@ -130,6 +130,9 @@ void store_free(struct store *store);
 enum store_status store_get(struct store *store, struct slice key, struct store_waiter *waiter,
                             struct store_value *ret_value);
 
+/* A version for a write, or for the name of a value file, that begins now. */
+struct version store_stamp(struct store *store);
+
 /* A key's place in the store's tables. */
 struct store_place {
     uint64_t keyed;    /* hash_keyed: the cache's */

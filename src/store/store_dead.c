@@ -98,13 +98,11 @@ void dead_flush(struct dead *dead)
     }
 }
 
-void dead_record(struct dead *dead, const struct key_place *place, const struct index_entry *old,
-                 uint64_t killer_position)
+void dead_record(struct dead *dead, const struct index_entry *old,
+                 const struct value_file_name *file, uint64_t killer_position)
 {
-    if (old->in_value_file) {
-        struct value_file_name name = {(uint8_t)place->partition, place->key_hash, old->version};
-        kill_file(dead, &name, killer_position);
-    }
+    if (old->in_value_file && file != NULL)
+        kill_file(dead, file, killer_position);
     if (location_is_segment(old->location))
         segment_record_dead(dead->segments, old->location, old->read_size, killer_position);
     else

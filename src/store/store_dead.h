@@ -33,10 +33,11 @@ void dead_connect(struct dead *dead, struct wal *wal, struct segments *segments,
                   struct stream_pool *streams);
 void dead_deinit(struct dead *dead);
 
-/* The record that a slot of `place` led to is no longer alive, because of the record at
- * `killer_position`. */
-void dead_record(struct dead *dead, const struct key_place *place, const struct index_entry *old,
-                 uint64_t killer_position);
+/* The record that a slot led to is no longer alive, because of the record at `killer_position`.
+ * `file`: of one whose value lies in a file, that file, or NULL: it is not known, since the record
+ * cannot be read; the next start removes it. */
+void dead_record(struct dead *dead, const struct index_entry *old,
+                 const struct value_file_name *file, uint64_t killer_position);
 
 /* Removes the files whose killers are durable. */
 void dead_flush(struct dead *dead);

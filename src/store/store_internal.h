@@ -49,7 +49,6 @@ struct store {
     struct fetcher fetcher;
     struct decode_queue decodes;
     struct stream_pool *streams; /* of large values on their way */
-    struct list uploads_closed;  /* by their owners, while a look-up still has them */
     uint64_t reserved_bytes;     /* on the disk, for uploads that may not come */
     struct lookups lookups;
     struct proofs proofs;
@@ -66,7 +65,7 @@ struct store {
     bool is_shutting;
     struct scrub *scrub; /* NULL: it is off */
     struct reserve reserve;
-    struct recovered *recovered; /* while it is being opened */
+    struct recovered *recovered; /* by the start */
 };
 
 static inline struct key_place store_place(const struct store *store, struct slice key)
@@ -105,29 +104,20 @@ static inline uint32_t large_stored_max(const struct store_options *options)
 struct plan {
     struct key_place place;
     struct cache_entry *cached;
-    struct index_entry same[CANDIDATES_MAX]; /* slots that are this key's for certain */
+    struct index_entry same[CANDIDATES_MAX];           /* slots that are this key's for certain */
+    struct value_file_name same_files[CANDIDATES_MAX]; /* of those in value files */
     uint32_t same_count;
     struct index_entry doomed[CANDIDATES_MAX]; /* that most certainly are, for the mover to see */
     uint32_t doomed_count;
     struct proof *proof; /* for those that may be; NULL: there are none */
-    bool is_newest;
-    bool absent; /* the key is not here at all */
+    bool absent;         /* the key is not here at all */
 };
 
-/* Fills the plan. `is_newest`: the write will have a newer version than all there is, else it has
- * been stamped before. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
-enum store_status plan_write(struct store *store, struct slice key, bool is_newest,
-                             struct plan *ret_plan);
+/* Fills the plan. Returns OK, BUSY or FAILED. After OK, plan_drop or plan_commit follows. */
+enum store_status plan_write(struct store *store, struct slice key, struct plan *ret_plan);
 void plan_drop(struct plan *plan);
 
-/* Of a write that was stamped before. Whether memory tells that the key has a newer version; and
- * the newest of the slots that are newer than it, and than `examined`, and may be the key's. */
-bool plan_is_newer(const struct plan *plan, struct version version);
-bool plan_find_unknown(const struct plan *plan, struct version version, struct version examined,
-                       struct version *ret_newest);
-
-/* Appends and applies. `decoded` is what the cache shows; record->version is stamped here when it
- * is zero, otherwise it is newer than all that the plan removes. */
+/* Stamps, appends and applies. `decoded` is what the cache shows. */
 enum store_status plan_commit(struct store *store, struct plan *plan, struct record *record,
                               struct slice decoded, uint64_t *ret_gate);
 
@@ -139,8 +129,5 @@ void store_fail(struct store *store, int error);
 
 /* store_large.c: the region's memory for values on their way. */
 uint64_t large_memory_size(const struct store_options *options);
-
-/* Forgets uploads that were closed while they were being examined. */
-void large_free(struct store *store);
 
 #endif

@@ -9,18 +9,10 @@
 
 struct store_upload {
     struct store *store;
-    struct value_writer *writer;     /* NULL: of another store, the file is finished */
-    struct store_file file;          /* the name from the begin, the rest once it is finished */
-    struct store_waiter waiter;      /* of the look-up that examines what may be newer */
-    uint64_t reserved;               /* of store->reserved_bytes */
-    struct version examining;        /* the newest candidate when it began */
-    struct version examined;         /* candidates up to here that are newer are other keys' */
-    enum store_status examine_error; /* OK, or why it told nothing */
-    bool is_examining;
-    bool is_superseded;
+    struct value_writer *writer; /* NULL: of another store, the file is finished */
+    struct store_file file;      /* the name from the begin, the rest once it is finished */
+    uint64_t reserved;           /* of store->reserved_bytes */
     bool is_committed;
-    bool is_closed; /* by its owner, while it is being examined: in uploads_closed */
-    struct list_node node;
 };
 
 bool store_has_stream(struct store *store)
@@ -55,12 +47,6 @@ static bool has_room(const struct store *store, uint64_t size)
     return io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0 ||
            free_size >=
                store->options.shard_count * (store->reserve.size + store->reserved_bytes) + size;
-}
-
-struct version store_stamp(struct store *store)
-{
-    return (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
-                            store->origin};
 }
 
 enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
@@ -119,107 +105,24 @@ enum store_status store_upload_status(int error)
     }
 }
 
-static bool is_newer(const struct store_upload *upload, struct version version)
+enum store_status store_upload_commit(struct store_upload *upload, struct slice key,
+                                      uint64_t *ret_gate)
 {
-    return version_compare(version, upload->file.name.version) > 0;
-}
-
-/* ---- what may be newer than the upload ---- */
-
-/* `version` is that of the key's newest record. */
-static void examine_end(struct store_upload *upload, enum store_status status,
-                        struct version version)
-{
-    upload->is_examining = false;
-    upload->examine_error = STORE_OK;
-    if (status == STORE_CORRUPT)
-        upload->examine_error = STORE_CORRUPT;
-    else if (status != STORE_BUSY && is_newer(upload, version))
-        upload->is_superseded = true;
-    else if (status != STORE_BUSY)
-        upload->examined = upload->examining;
-}
-
-static void examine_done(struct store_waiter *waiter, enum store_status status,
-                         const struct store_value *value)
-{
-    struct store_upload *upload = container_of(waiter, struct store_upload, waiter);
-    examine_end(upload, status, value->version);
-    /* The look-up gives itself back after this and makes room: the commit is tried again then. */
-    upload->store->starved = true;
-    if (!upload->is_closed)
-        return;
-    list_remove(&upload->node);
-    free(upload);
-}
-
-/* A slot of the key's hash is newer than the upload, and whose it is stands on the disk only. Finds
- * out. Returns OK: known now, try again; BUSY: later; CORRUPT. */
-static enum store_status examine(struct store_upload *upload, struct slice key,
-                                 struct key_place place, struct version newest)
-{
-    struct store_value value = {0};
-    upload->waiter.done = examine_done;
-    upload->examining = newest;
-    upload->is_examining = true;
-    struct store *store = upload->store;
-    enum store_status status = lookups_start(&store->lookups, key, place, &upload->waiter, &value);
-    store->starved = store->starved || status == STORE_PENDING || status == STORE_BUSY;
-    if (status == STORE_PENDING)
-        return STORE_BUSY;
-    examine_end(upload, status, value.version);
-    return status == STORE_BUSY || status == STORE_CORRUPT ? status : STORE_OK;
-}
-
-static enum store_status commit(struct store_upload *upload, struct slice key, struct plan *plan,
-                                uint64_t *ret_gate)
-{
+    assert(!upload->is_committed);
+    struct plan plan;
+    enum store_status status = plan_write(upload->store, key, &plan);
+    if (status != STORE_OK)
+        return status;
     const struct store_file *file = store_upload_file(upload);
     struct record record = {
         .key = key,
         .value = file->descriptor,
         .decoded_size = file->size,
         .flags = RECORD_IN_VALUE_FILE,
-        .version = file->name.version,
     };
-    enum store_status status =
-        plan_commit(upload->store, plan, &record, file->descriptor, ret_gate);
+    status = plan_commit(upload->store, &plan, &record, file->descriptor, ret_gate);
     upload->is_committed = status == STORE_OK;
     return status;
-}
-
-enum store_status store_upload_commit(struct store_upload *upload, struct slice key,
-                                      uint64_t *ret_gate)
-{
-    struct store *store = upload->store;
-    assert(!upload->is_committed);
-    /* Each round but the last knows more than the one before: a newer version, or whose slots are.
-     */
-    while (!upload->is_examining && upload->examine_error == STORE_OK && !upload->is_superseded) {
-        struct plan plan;
-        struct version newest;
-        enum store_status status = plan_write(store, key, false, &plan);
-        if (status != STORE_OK)
-            return status;
-        upload->is_superseded = plan_is_newer(&plan, upload->file.name.version);
-        bool is_unknown =
-            !upload->is_superseded &&
-            plan_find_unknown(&plan, upload->file.name.version, upload->examined, &newest);
-        if (!upload->is_superseded && !is_unknown)
-            return commit(upload, key, &plan, ret_gate);
-        plan_drop(&plan);
-        if (is_unknown)
-            status = examine(upload, key, store_place(store, key), newest);
-        if (status != STORE_OK)
-            return status;
-    }
-    if (upload->is_examining) {
-        store->starved = true;
-        return STORE_BUSY;
-    }
-    /* Whatever superseded it is in the log already. */
-    *ret_gate = wal_gate(store->wal, wal_last(store->wal));
-    return upload->is_superseded ? STORE_OK : upload->examine_error;
 }
 
 const struct store_file *store_upload_file(struct store_upload *upload)
@@ -257,11 +160,7 @@ void store_upload_close(struct store_upload *upload)
     if (upload->writer != NULL)
         value_writer_close(upload->writer, upload->is_committed);
     store->reserved_bytes -= upload->reserved;
-    upload->is_closed = true;
-    if (upload->is_examining)
-        list_push_back(&store->uploads_closed, &upload->node);
-    else
-        free(upload);
+    free(upload);
     store_made_room(store);
 }
 
@@ -298,7 +197,7 @@ void store_take_back_file(struct store *store, const struct value_file_name *fil
     dead_take_back(&store->dead, file);
 }
 
-/* ---- opening and closing ---- */
+/* ---- sizes ---- */
 
 uint32_t store_value_file_min(const struct store *store)
 {
@@ -314,12 +213,4 @@ uint64_t large_memory_size(const struct store_options *options)
 {
     uint64_t count = options->stream_buffers;
     return (count != 0 ? count : STORE_STREAM_BUFFERS) * VALUE_FILE_BUFFER_SIZE;
-}
-
-void large_free(struct store *store)
-{
-    if (store->streams == NULL)
-        return;
-    for (struct list_node *node; (node = list_pop_front(&store->uploads_closed)) != NULL;)
-        free(container_of(node, struct store_upload, node));
 }

@@ -34,8 +34,8 @@ bool store_has_stream(struct store *store);
 
 struct store_upload;
 
-/* Begins a value of about `size_hint` bytes (0: not known), at most value_size_max. `version`: the
- * one that the key's own store gave (store_stamp), or NULL: it is this one. `events`: the writer's.
+/* Begins a value of about `size_hint` bytes (0: not known), at most value_size_max. `version`: of
+ * the file's name, a stamp that the key's own store gave (store_stamp), or NULL: it is this one. `events`: the writer's.
  * Returns OK, BUSY (no memory), NO_SPACE or FAILED. */
 enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
                                      const struct version *version,
@@ -45,9 +45,9 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
 /* To be filled and finished; closed by store_upload_close alone. */
 struct value_writer *store_upload_writer(const struct store_upload *upload);
 
-/* After `finished` with 0: makes the value visible. Returns OK, with the gate to be waited for,
- * BUSY (again after the store's room event), NO_SPACE, CORRUPT (what is there of the key, or of
- * another with its hash, cannot be read, so nobody knows which is newer) or FAILED. */
+/* After `finished` with 0: makes the value visible, as the newest one of its key: its record is
+ * stamped now. Returns OK, with the gate to be waited for, BUSY (again after the store's room event),
+ * NO_SPACE or FAILED. */
 enum store_status store_upload_commit(struct store_upload *upload, struct slice key,
                                       uint64_t *ret_gate);
 
@@ -58,9 +58,6 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
  *                        -> writer: store_upload_hand_over when it was committed,
  * store_upload_close
  */
-
-/* A version for a write that begins now. */
-struct version store_stamp(struct store *store);
 
 struct store_file {
     struct value_file_name name;

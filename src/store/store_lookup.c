@@ -26,16 +26,13 @@ struct lookup {
 
 /* ---- what is shown ---- */
 
-/* Fills the version and, of a value file, its name. `key` lives as long as the value. */
-static void show_file(const struct key_place *place, struct slice key, struct version version,
-                      bool in_value_file, struct store_value *ret_value)
+/* What a record in a value file shows: the file's name. `key` lives as long as the value. */
+static void show_file(uint64_t key_hash, struct slice key, struct slice descriptor,
+                      struct store_value *ret_value)
 {
-    ret_value->version = version;
-    ret_value->in_value_file = in_value_file;
-    if (!in_value_file)
-        return;
+    ret_value->in_value_file = true;
     ret_value->key = key;
-    ret_value->file = (struct value_file_name){(uint8_t)place->partition, place->key_hash, version};
+    ret_value->file = value_file_named(key_hash, descriptor);
 }
 
 enum store_status lookups_show(const struct lookups *lookups, struct cache_entry *entry,
@@ -44,18 +41,15 @@ enum store_status lookups_show(const struct lookups *lookups, struct cache_entry
     ret_value->gate = wal_gate(lookups->parts.wal, entry->position);
     ret_value->version = entry->version;
     uint64_t key_hash = hash_key(entry->bytes, entry->key_size);
-    uint32_t partition = hash_partition(key_hash);
-    if (damage_covers(lookups->parts.damage, partition, entry->position))
+    if (damage_covers(lookups->parts.damage, hash_partition(key_hash), entry->position))
         return STORE_CORRUPT;
     if (entry->tombstone)
         return STORE_NOT_FOUND;
     ret_value->data = entry->bytes + entry->key_size;
     ret_value->size = entry->value_size;
     ret_value->entry = entry;
-    if (entry->in_value_file) {
-        struct key_place place = {.partition = partition, .key_hash = key_hash};
-        show_file(&place, cache_entry_key(entry), entry->version, true, ret_value);
-    }
+    if (entry->in_value_file)
+        show_file(key_hash, cache_entry_key(entry), cache_entry_value(entry), ret_value);
     return STORE_OK;
 }
 
@@ -92,13 +86,17 @@ static void show(struct lookup *lookup, const struct record *record, struct slic
         entry = cache_put(parts->cache, lookup->place.keyed, record->key, value, tombstone,
                           record->flags & RECORD_IN_VALUE_FILE, record->version, record->position);
     *ret_value = (struct store_value){
-        .data = value.data, .size = value.size, .gate = wal_gate(parts->wal, record->position)};
+        .data = value.data,
+        .size = value.size,
+        .version = record->version,
+        .gate = wal_gate(parts->wal, record->position),
+    };
     if (entry != NULL && !tombstone) {
         ret_value->data = cache_entry_value(entry).data;
         ret_value->entry = entry;
     }
-    show_file(&lookup->place, lookup->key.slice, record->version,
-              record->flags & RECORD_IN_VALUE_FILE, ret_value);
+    if (record->flags & RECORD_IN_VALUE_FILE)
+        show_file(lookup->place.key_hash, lookup->key.slice, value, ret_value);
 }
 
 static void decode_finished(struct decode_job *job, int result, uint8_t *data, size_t size)

@@ -74,31 +74,6 @@ int proof_set_key(struct proof *proof, struct slice key)
     return key_copy_set(&proof->key, key);
 }
 
-bool proof_find_above(const struct proof *proof, struct version version, struct version other,
-                      struct version *ret_newest)
-{
-    bool found = false;
-    for (uint32_t i = 0; i < proof->candidate_count; i++) {
-        struct version candidate = proof->candidates[i].version;
-        if (version_compare(candidate, version) <= 0 || version_compare(candidate, other) <= 0)
-            continue;
-        if (!found || version_compare(candidate, *ret_newest) > 0)
-            *ret_newest = candidate;
-        found = true;
-    }
-    return found;
-}
-
-void proof_drop_above(struct proof *proof, struct version version)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < proof->candidate_count; i++) {
-        if (version_compare(proof->candidates[i].version, version) <= 0)
-            proof->candidates[count++] = proof->candidates[i];
-    }
-    proof->candidate_count = count;
-}
-
 /* Looks where the candidate lies by now. Returns false when its slot has gone meanwhile, and
  * possibly its file with it. */
 static bool refresh(const struct proof *proof, struct index_entry *candidate)
@@ -116,18 +91,22 @@ static void record_spared(const struct proof_parts *parts, const struct index_en
         wal_record_spared(parts->wal, old->location);
 }
 
-static void remove_candidate(struct proof *proof)
+/* `record`: the candidate's, or NULL: it cannot be read. */
+static void remove_candidate(struct proof *proof, const struct record *record)
 {
     const struct proof_parts *parts = &proof->proofs->parts;
     struct index_entry old;
     if (index_remove(parts->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) < 0)
         return;
-    struct key_place place = key_place(parts->secret, proof->key.slice);
-    uint64_t mark = doomed_mark(parts->doomed, proof->key.slice, old.version, old.tombstone);
+    struct slice key = proof->key.slice;
+    uint64_t mark = doomed_mark(parts->doomed, key, old.version, old.tombstone);
     if (doomed_remove(parts->doomed, mark))
         record_spared(parts, &old);
-    dead_record(parts->dead, &place, &old, proof->killer_position);
+    struct value_file_name file;
+    if (record != NULL)
+        file = value_file_named(hash_key(key.data, key.size), record->value);
+    dead_record(parts->dead, &old, record != NULL ? &file : NULL, proof->killer_position);
     proof->removed_count++;
 }
 
@@ -155,7 +134,7 @@ static bool judge_unreadable(struct proof *proof, int error)
     const struct index_entry *candidate = &proof->candidates[proof->candidate];
     uint64_t mark = doomed_mark(doomed, proof->key.slice, candidate->version, candidate->tombstone);
     if (doomed_has(doomed, mark) || (error == -EBADMSG && !spells_other_key(proof)))
-        remove_candidate(proof);
+        remove_candidate(proof, NULL);
     return true;
 }
 
@@ -169,7 +148,7 @@ static bool judge(struct proof *proof)
         return key_copy_set(&proof->key, record->key) == 0;
     }
     if (slice_equal(record->key, proof->key.slice))
-        remove_candidate(proof);
+        remove_candidate(proof, record);
     return true;
 }
 

@@ -71,13 +71,6 @@ void proof_add(struct proof *proof, const struct index_entry *candidate);
 /* Errors: -ENOMEM. */
 int proof_set_key(struct proof *proof, struct slice key);
 
-/* The newest candidate above both versions. Returns false when there is none. */
-bool proof_find_above(const struct proof *proof, struct version version, struct version other,
-                      struct version *ret_newest);
-
-/* Candidates above the version are another key's. */
-void proof_drop_above(struct proof *proof, struct version version);
-
 /* The write was appended at this position. The proof gives itself back. */
 void proof_start(struct proof *proof, uint64_t killer_position);
 

@@ -42,7 +42,7 @@ static inline void attribute_write(struct bench *bench, uint32_t key)
     struct plan plan;
     uint64_t gate;
     for (;;) {
-        enum store_status status = plan_write(bench->store, record.key, true, &plan);
+        enum store_status status = plan_write(bench->store, record.key, &plan);
         if (status == STORE_OK)
             status = plan_commit(bench->store, &plan, &record, record.value, &gate);
         if (status == STORE_OK)

@@ -11,12 +11,20 @@
 
 #define BLOCK ((uint64_t)VALUE_FILE_BLOCK_SIZE)
 
+static struct value_file_name file_of(const struct record *record)
+{
+    return value_file_named(hash_key(record->key.data, record->key.size), record->value);
+}
+
+struct catalog_file *value_find_file(const struct admin *admin, const struct record *record)
+{
+    struct value_file_name name = file_of(record);
+    return catalog_find_value(&admin->catalog, name.partition, name.version);
+}
+
 void value_name(const struct record *record, char ret_name[VALUE_FILE_NAME_SIZE])
 {
-    uint64_t key_hash = hash_key(record->key.data, record->key.size);
-    struct value_file_name name = {.partition = (uint8_t)hash_partition(key_hash),
-                                   .key_hash = key_hash,
-                                   .version = record->version};
+    struct value_file_name name = file_of(record);
     char text[VALUE_FILE_NAME_SIZE];
     value_file_name_write(&name, text);
     memcpy(ret_name, text + 1, VALUE_FILE_NAME_SIZE - 1); /* without the slash */

@@ -11,6 +11,9 @@
 /* The name of the value file of a record that has one, relative to the data directory. */
 void value_name(const struct record *record, char ret_name[VALUE_FILE_NAME_SIZE]);
 
+/* Its file as it was listed. NULL: it is not there. */
+struct catalog_file *value_find_file(const struct admin *admin, const struct record *record);
+
 /* Verifies every block of a value file, which is reported as damage where it is not sound, also
  * when it is missing. `ret_value`, when not NULL, has room for decoded_size bytes and is filled.
  * Returns 0; -EBADMSG: damaged; -ENOMEM. */

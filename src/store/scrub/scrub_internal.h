@@ -135,7 +135,8 @@ struct scrub_window {
 
 struct scrub_value {
     struct value_file_name name;
-    uint64_t hash; /* hash_index */
+    struct version version; /* of its record */
+    uint64_t hash;          /* hash_index */
     char path[SEGMENT_PATH_MAX];
     int handle;
     uint64_t size;

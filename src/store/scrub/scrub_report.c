@@ -188,7 +188,8 @@ void scrub_report_value(struct scrub *scrub, uint64_t offset, const char *what)
         .kind = SCRUB_VALUE,
     };
     uint32_t count = index_find(scrub->options.index, name->partition, scrub->value.hash, &slot, 1);
-    place.state = (uint8_t)state_of(count > 0 && version_compare(slot.version, name->version) == 0);
+    place.state =
+        (uint8_t)state_of(count > 0 && version_compare(slot.version, scrub->value.version) == 0);
     if (!note(scrub, &place))
         return;
     log_error(scrub->log,

@@ -16,9 +16,8 @@ int scrub_value_begin(struct scrub *scrub, const struct record *record, uint64_t
     int error = value_file_descriptor_check(record->value, &value->size);
     if (error < 0)
         return error;
-    uint64_t key_hash = hash_key(record->key.data, record->key.size);
-    value->name =
-        (struct value_file_name){(uint8_t)hash_partition(key_hash), key_hash, record->version};
+    value->name = value_file_named(hash_key(record->key.data, record->key.size), record->value);
+    value->version = record->version;
     value->hash = hash;
     value->handle = -1;
     value->at = 0;
@@ -38,7 +37,7 @@ static bool is_alive(const struct scrub *scrub)
 {
     const struct scrub_value *value = &scrub->value;
     struct index_entry slot;
-    return index_get(scrub->options.index, value->name.partition, value->hash, value->name.version,
+    return index_get(scrub->options.index, value->name.partition, value->hash, value->version,
                      &slot) == 0;
 }
 
@@ -48,7 +47,7 @@ static bool is_newest(const struct scrub *scrub)
     const struct scrub_value *value = &scrub->value;
     struct index_entry newest;
     return index_find(scrub->options.index, value->name.partition, value->hash, &newest, 1) > 0 &&
-           version_compare(newest.version, value->name.version) == 0;
+           version_compare(newest.version, value->version) == 0;
 }
 
 /* ---- opening and closing ---- */

@@ -1,4 +1,4 @@
-/* The survey: a walk over the index once recovery is over. What is alive in which file; which
+/* The survey: one walk over the index once recovery is over. What is alive in which file; which
  * value files are named by a record; and what lies in the partitions' folders that nothing names.
  */
 #include "store/start/start.h"
@@ -14,17 +14,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A value file that a record names. */
+/* Slots of a partition of the 4096 (hash_slot): an index slot and a value file's name both tell it.
+ */
+#define GROUPS 16u
+
+/* A value file that a record names, or first that record. */
 struct named_file {
-    struct version version;
+    struct index_entry record;
+    struct version version; /* in the file's name */
+    uint32_t group;
     bool is_seen; /* in its folder, or need not be there */
+};
+
+/* Of one record, before anybody looks anything up. */
+struct reading {
+    struct fetch fetch;
+    int result;
+    bool is_done;
 };
 
 struct survey {
     struct store *store;
     struct wal_state *state;
     uint32_t partition;
-    struct named_file *files; /* of one partition, sorted */
+    /* of the partition, while files are counted */
+    uint64_t named[GROUPS];
+    uint64_t found[GROUPS];
+    /* while they are matched */
+    uint32_t groups;          /* whose files are matched, a bit each */
+    uint32_t unknown;         /* of them: with a record that cannot be read */
+    struct reading reading;
+    struct named_file *files; /* sorted by their versions */
     uint64_t file_count;
     uint64_t file_capacity;
     char *orphans; /* names in one folder, one behind the other with their NULs */
@@ -34,21 +54,6 @@ struct survey {
 };
 
 /* ---- what is alive ---- */
-
-static void remember_file(struct survey *survey, struct version version, bool is_newest)
-{
-    if (survey->file_count == survey->file_capacity) {
-        uint64_t capacity = max_u64(1024, 2 * survey->file_capacity);
-        struct named_file *grown = realloc(survey->files, capacity * sizeof *grown);
-        if (grown == NULL) {
-            survey->error = -ENOMEM;
-            return;
-        }
-        survey->files = grown;
-        survey->file_capacity = capacity;
-    }
-    survey->files[survey->file_count++] = (struct named_file){version, !is_newest};
-}
 
 /* A slot beside a newer one is probably an older write of the same key, whose file may be gone. */
 static bool is_newest(const struct survey *survey, uint64_t hash, const struct index_entry *entry)
@@ -68,25 +73,20 @@ static void count_slot(void *context, uint64_t hash, const struct index_entry *e
                          entry->read_size);
     else
         wal_state_record_alive(survey->state, entry->location);
-    if (entry->in_value_file)
-        remember_file(survey, entry->version, is_newest(survey, hash, entry));
+    uint32_t group = hash_slot(survey->partition, hash) % GROUPS;
+    if (!entry->in_value_file)
+        return;
+    survey->named[group]++;
+    if (!is_newest(survey, hash, entry))
+        store->recovered->doubtful_files[survey->partition] |= (uint16_t)(1u << group);
 }
 
-static int compare_versions(const void *left, const void *right)
+static void walk_partition(struct survey *survey, index_each *each)
 {
-    return version_compare(((const struct named_file *)left)->version,
-                           ((const struct named_file *)right)->version);
-}
-
-static void walk_partition(struct survey *survey)
-{
-    survey->file_count = 0;
     uint64_t cursor = 0;
     do
-        cursor = index_walk(survey->store->index, survey->partition, cursor, count_slot, survey);
+        cursor = index_walk(survey->store->index, survey->partition, cursor, each, survey);
     while (cursor != 0);
-    if (survey->file_count > 0)
-        qsort(survey->files, survey->file_count, sizeof *survey->files, compare_versions);
 }
 
 /* ---- what nothing names ---- */
@@ -132,22 +132,6 @@ static void remove_orphans(struct survey *survey)
     survey->orphans_size = 0;
 }
 
-static struct named_file *find_file(struct survey *survey, struct version version)
-{
-    struct named_file wanted = {version, false};
-    return survey->file_count == 0 ? NULL
-                                   : bsearch(&wanted, survey->files, survey->file_count,
-                                             sizeof wanted, compare_versions);
-}
-
-static uint64_t count_missing(const struct survey *survey)
-{
-    uint64_t missing = 0;
-    for (uint64_t i = 0; i < survey->file_count; i++)
-        missing += !survey->files[i].is_seen;
-    return missing;
-}
-
 static int judge_entry(void *context, const char *name)
 {
     struct survey *survey = context;
@@ -162,15 +146,10 @@ static int judge_entry(void *context, const char *name)
         return is_named ? 0 : note_orphan(survey, name);
     }
     if (value_file_name_parse((uint8_t)survey->partition, name, &file) == 0) {
-        struct named_file *named = find_file(survey, file.version);
         /* A stamp whose record was lost must not be given again: the name may still be there. */
         if (file.version.clock < HYBRID_CLOCK_LIMIT)
             hybrid_clock_see(&store->clock, file.version.clock);
-        /* Where damage took records, one of them may have named it. */
-        if (named == NULL)
-            return damage_covers(&store->damage, survey->partition, 0) ? 0
-                                                                       : note_orphan(survey, name);
-        named->is_seen = true;
+        survey->found[(file.key_hash >> 52) % GROUPS]++;
         return 0;
     }
     log_warn(store->log, "%s/%02x/%s is not ours: it is left alone", store->options.path,
@@ -194,27 +173,180 @@ static void report_missing_segments(const struct survey *survey)
     }
 }
 
-static int survey_folder(struct survey *survey)
+static int list_folder(struct survey *survey, int (*judge)(void *context, const char *name))
 {
     struct store *store = survey->store;
     char path[SEGMENT_PATH_MAX];
     (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, survey->partition);
-    int result = io_list_directory(store->io, path, judge_entry, survey);
+    int result = io_list_directory(store->io, path, judge, survey);
     if (result < 0) {
         log_error(store->log, "%s cannot be listed: %s", path, strerror(-result));
         return result;
     }
     remove_orphans(survey);
-    report_missing_segments(survey);
-    uint64_t missing = count_missing(survey);
-    if (missing > 0) {
-        store->recovered->missing_files += missing;
-        log_error(store->log,
-                  "%s: %" PRIu64 " large values are missing: their keys answer CORRUPT until they "
-                  "are written again or restored from a backup",
-                  path, missing);
-    }
     return 0;
+}
+
+static int survey_partition(struct survey *survey)
+{
+    uint16_t *doubtful = &survey->store->recovered->doubtful_files[survey->partition];
+    memset(survey->named, 0, sizeof survey->named);
+    memset(survey->found, 0, sizeof survey->found);
+    walk_partition(survey, count_slot);
+    int result = list_folder(survey, judge_entry);
+    if (result < 0)
+        return result;
+    report_missing_segments(survey);
+    for (uint32_t group = 0; group < GROUPS; group++)
+        if (survey->found[group] != survey->named[group])
+            *doubtful |= (uint16_t)(1u << group);
+    return 0;
+}
+
+/* ---- value files and the records that name them ----
+ *
+ * Which file a record names, its descriptor tells, and to read every one at each start would take
+ * long. Where a slot of the 4096 has as many files as records that name one, each has its own:
+ * a record counts only when its file is there, and a file goes only when its record is dead. So the
+ * records of the other slots are read alone: a crash leaves few files that nothing names. */
+
+static void note_record(void *context, uint64_t hash, const struct index_entry *entry)
+{
+    struct survey *survey = context;
+    uint32_t group = hash_slot(survey->partition, hash) % GROUPS;
+    if (!entry->in_value_file || (survey->groups & 1u << group) == 0)
+        return;
+    if (survey->file_count == survey->file_capacity) {
+        uint64_t capacity = max_u64(1024, 2 * survey->file_capacity);
+        struct named_file *grown = realloc(survey->files, capacity * sizeof *grown);
+        if (grown == NULL) {
+            survey->error = -ENOMEM;
+            return;
+        }
+        survey->files = grown;
+        survey->file_capacity = capacity;
+    }
+    survey->files[survey->file_count++] =
+        (struct named_file){*entry, {0}, group, !is_newest(survey, hash, entry)};
+}
+
+static void record_read(struct fetch *fetch, int result)
+{
+    struct reading *reading = container_of(fetch, struct reading, fetch);
+    reading->result = result;
+    reading->is_done = true;
+}
+
+/* Reads which file the record names. Where it cannot be read, no file of its slot goes. Errors: the
+ * ring's. */
+static int read_name(struct survey *survey, struct named_file *named)
+{
+    struct store *store = survey->store;
+    struct reading *reading = &survey->reading;
+    reading->is_done = false;
+    int result = fetch_start(&store->fetcher, &reading->fetch, &named->record, record_read);
+    if (result != 0)
+        record_read(&reading->fetch, result < 0 ? result : 0);
+    while (!reading->is_done) {
+        result = io_run(store->io, NS_PER_S);
+        if (result < 0)
+            return result;
+    }
+    if (reading->result == 0) {
+        const struct record *record = fetch_record(&reading->fetch);
+        uint64_t key_hash = hash_key(record->key.data, record->key.size);
+        named->version = value_file_named(key_hash, record->value).version;
+    } else {
+        survey->unknown |= 1u << named->group;
+        named->is_seen = true;
+    }
+    fetch_release(&reading->fetch);
+    return 0;
+}
+
+static int compare_versions(const void *left, const void *right)
+{
+    return version_compare(((const struct named_file *)left)->version,
+                           ((const struct named_file *)right)->version);
+}
+
+static struct named_file *find_file(const struct survey *survey, struct version version)
+{
+    struct named_file wanted = {.version = version};
+    return survey->file_count == 0 ? NULL
+                                   : bsearch(&wanted, survey->files, survey->file_count,
+                                             sizeof wanted, compare_versions);
+}
+
+static int judge_file(void *context, const char *name)
+{
+    struct survey *survey = context;
+    struct value_file_name file;
+    if (value_file_name_parse((uint8_t)survey->partition, name, &file) < 0)
+        return 0;
+    uint32_t group = 1u << (file.key_hash >> 52) % GROUPS;
+    if ((survey->groups & group) == 0)
+        return 0;
+    struct named_file *named = find_file(survey, file.version);
+    if (named != NULL)
+        named->is_seen = true;
+    /* Where damage took records, or one cannot be read, it may have named the file. */
+    bool is_orphan = named == NULL && (survey->unknown & group) == 0 &&
+                     !damage_covers(&survey->store->damage, survey->partition, 0);
+    return is_orphan ? note_orphan(survey, name) : 0;
+}
+
+static void report_missing_files(const struct survey *survey)
+{
+    struct store *store = survey->store;
+    uint64_t missing = 0;
+    for (uint64_t i = 0; i < survey->file_count; i++)
+        missing += !survey->files[i].is_seen;
+    if (missing == 0)
+        return;
+    store->recovered->missing_files += missing;
+    log_error(store->log,
+              "%s/%02x: %" PRIu64 " large values are missing: their keys answer CORRUPT until they "
+              "are written again or restored from a backup",
+              store->options.path, survey->partition, missing);
+}
+
+static int match_partition(struct survey *survey)
+{
+    survey->file_count = 0;
+    survey->unknown = 0;
+    walk_partition(survey, note_record);
+    int result = survey->error;
+    for (uint64_t i = 0; result == 0 && i < survey->file_count; i++)
+        result = read_name(survey, &survey->files[i]);
+    if (result < 0)
+        return result;
+    if (survey->file_count > 0)
+        qsort(survey->files, survey->file_count, sizeof *survey->files, compare_versions);
+    result = list_folder(survey, judge_file);
+    if (result == 0)
+        report_missing_files(survey);
+    return result;
+}
+
+int store_match_files(struct store *store)
+{
+    struct survey survey = {.store = store};
+    int result = 0;
+    fetch_init(&survey.reading.fetch, io_region(store->io)); /* the first look-up's buffer */
+    for (; result == 0 && survey.partition < STORE_PARTITIONS; survey.partition++) {
+        survey.groups = store->recovered->doubtful_files[survey.partition];
+        if (survey.groups != 0)
+            result = match_partition(&survey);
+    }
+    free(survey.files);
+    free(survey.orphans);
+    if (store->recovered->orphans > 0)
+        log_info(store->log,
+                 "%s: %" PRIu64 " files that were never finished, or had been replaced, "
+                 "are removed",
+                 store->options.path, store->recovered->orphans);
+    return result;
 }
 
 /* ---- checkpoints that no longer count ---- */
@@ -234,16 +366,9 @@ int store_survey(struct store *store, struct wal_state *state)
     for (; result >= 0 && survey.partition < STORE_PARTITIONS; survey.partition++) {
         if (!store_owns(store, survey.partition))
             continue;
-        walk_partition(&survey);
-        result = survey.error < 0 ? survey.error : survey_folder(&survey);
+        result = survey_partition(&survey);
     }
-    free(survey.files);
     free(survey.orphans);
     index_set_bulk(store->index, false);
-    if (store->recovered->orphans > 0)
-        log_info(store->log,
-                 "%s: %" PRIu64 " files that were never finished, or had been replaced, "
-                 "are removed",
-                 store->options.path, store->recovered->orphans);
     return result < 0 ? result : 0;
 }

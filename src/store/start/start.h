@@ -22,6 +22,7 @@ struct recovered {
     uint64_t damaged_segments;
     uint64_t orphans;
     uint64_t missing_files;
+    uint16_t doubtful_files[STORE_PARTITIONS]; /* slots whose value files are to be matched */
 };
 
 /* The region's slices, one behind the other. */
@@ -59,10 +60,15 @@ int store_judge_losses(struct store *store, uint64_t last_position);
 int store_replay_log(struct store *store, const struct wal_options *options,
                      struct wal_state **ret_state);
 
-/* ---- count_alive.c: counts what is alive and removes what nothing names. Errors: the device's,
- * -ENOMEM ---- */
+/* ---- count_alive.c ---- */
 
+/* Counts what is alive, finds where value files are not what the records name, and removes all
+ * other files that nothing names. Errors: the device's, -ENOMEM. */
 int store_survey(struct store *store, struct wal_state *state);
+
+/* Once records can be read: removes the value files that nothing names and reports those that are
+ * missing. Errors: the device's, the ring's, -ENOMEM. */
+int store_match_files(struct store *store);
 
 /* ---- wiring.c: who is told what by whom ---- */
 

@@ -132,7 +132,6 @@ void store_free(struct store *store)
         decode_queue_deinit(&store->decodes);
     lookups_deinit(&store->lookups);
     proofs_deinit(&store->proofs);
-    large_free(store);
     dead_deinit(&store->dead);
     if (store->streams != NULL)
         stream_pool_free(store->streams);
@@ -143,6 +142,7 @@ void store_free(struct store *store)
     if (store->cache != NULL)
         cache_free(store->cache);
     doomed_free(store->doomed);
+    free(store->recovered);
     free(store->superblock.block); /* left by a store that was not shut */
     free(store);
 }

@@ -208,6 +208,8 @@ static int open_all(struct store *store)
         result = open_log(store);
     if (result == 0)
         result = wire_parts(store);
+    if (result == 0)
+        result = store_match_files(store);
     store->is_damaged = store->damage.log_last != 0 || store->recovered->damaged_segments > 0;
     return result;
 }
@@ -224,7 +226,6 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     store->options.shard_count = (uint32_t)max_u64(options->shard_count, 1);
     assert(options->shard < store->options.shard_count);
     store->superblock.handle = -1;
-    list_init(&store->uploads_closed);
     dead_init(&store->dead);
     int result = store_name_paths(store);
     if (result == 0)
@@ -236,10 +237,8 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     }
     store->origin =
         (uint32_t)((store->superblock.now.directory_id & 0xFFFFFF) << 8 | options->shard);
-    struct recovered recovered = {0};
-    store->recovered = &recovered;
-    result = open_all(store);
-    store->recovered = NULL;
+    store->recovered = calloc(1, sizeof *store->recovered);
+    result = store->recovered != NULL ? open_all(store) : -ENOMEM;
     if (result < 0) {
         filesystem_explain(io, log, options->path, result);
         log_error(log, "cannot open the data directory %s: %s", options->path, strerror(-result));

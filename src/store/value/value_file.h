@@ -3,15 +3,19 @@
  * is bounded by the pool and not by values.
  *
  * DATA/<2 hex: partition>/<16 hex: XXH64 of the key>-<24 hex: version (clock, origin)>: the value's
- * bytes, decoded, padded with zeros to a multiple of 4096. The name is never used again. The record
- * in the log is the commit: its flag RECORD_IN_VALUE_FILE is set, decoded_size is the value's, and
- * its value is the descriptor:
+ * bytes, decoded, padded with zeros to a multiple of 4096. The version is a stamp that is given when
+ * the file begins, so the name is never used again. The record in the log is the commit, and is
+ * stamped then: its flag RECORD_IN_VALUE_FILE is set, decoded_size is the value's, and its value is
+ * the descriptor, which tells the file's name:
  *
  *   offset  size  field
- *        0     4  format (1)
+ *        0     4  format (2)
  *        4     4  bytes of a block (65536)
  *        8     8  bytes of the value
- *       16     4  crc32c of each block in order, the last one without padding
+ *       16     8  clock    } the version in the file's name, older than the
+ *       24     4  origin   } record's
+ *       28     4  0
+ *       32     4  crc32c of each block in order, the last one without padding
  *
  * A file that no live record names is an orphan: cleared away at the next start. Every block is
  * verified before a byte of it is shown. */
@@ -32,9 +36,9 @@
  * record is cached whole, of one in a file the descriptor alone. */
 #define VALUE_FILE_MIN ((uint64_t)(256 * KIB))
 #define VALUE_FILE_SIZE_MAX ((uint64_t)(100 * MIB))
-#define VALUE_FILE_FORMAT 1u
+#define VALUE_FILE_FORMAT 2u
 #define VALUE_FILE_BLOCK_SIZE ((uint32_t)(64 * KIB))
-#define VALUE_FILE_DESCRIPTOR_HEADER_SIZE 16u
+#define VALUE_FILE_DESCRIPTOR_HEADER_SIZE 32u
 #define VALUE_FILE_DESCRIPTOR_MAX                                                                  \
     (VALUE_FILE_DESCRIPTOR_HEADER_SIZE + 4 * (VALUE_FILE_SIZE_MAX / VALUE_FILE_BLOCK_SIZE))
 #define VALUE_FILE_NAME_SIZE sizeof("/xx/0123456789abcdef-0123456789abcdef01234567")
@@ -43,8 +47,8 @@
 
 struct value_file_name {
     uint8_t partition;
-    uint64_t key_hash; /* XXH64 */
-    struct version version;
+    uint64_t key_hash;      /* XXH64 */
+    struct version version; /* the file's own, not its record's */
 };
 
 /* "/<2 hex>/<16 hex>-<24 hex>" with its NUL: VALUE_FILE_NAME_SIZE bytes. */
@@ -58,6 +62,10 @@ static inline uint64_t value_file_descriptor_size(uint64_t size)
     return VALUE_FILE_DESCRIPTOR_HEADER_SIZE +
            4 * ((size + VALUE_FILE_BLOCK_SIZE - 1) / VALUE_FILE_BLOCK_SIZE);
 }
+
+/* The name of the file that a record's descriptor names, of a key with this XXH64. A descriptor that
+ * is too short for it names a file that there never is, version 0. */
+struct value_file_name value_file_named(uint64_t key_hash, struct slice descriptor);
 
 /* Checks format, sizes and that the block count fits. Errors: -EBADMSG, -EPROTONOSUPPORT (another
  * format). */

@@ -1,6 +1,8 @@
 /* The names and the descriptors of value files. */
 #include "store/value/value_file.h"
 
+#include "base/hash.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -57,6 +59,16 @@ int value_file_name_parse(uint8_t partition, const char *entry, struct value_fil
     return 0;
 }
 
+struct value_file_name value_file_named(uint64_t key_hash, struct slice descriptor)
+{
+    struct value_file_name name = {.partition = (uint8_t)hash_partition(key_hash),
+                                   .key_hash = key_hash};
+    if (descriptor.size >= VALUE_FILE_DESCRIPTOR_HEADER_SIZE)
+        name.version = (struct version){.clock = load_u64(descriptor.data + 16),
+                                        .origin = load_u32(descriptor.data + 24)};
+    return name;
+}
+
 int value_file_descriptor_check(struct slice descriptor, uint64_t *ret_size)
 {
     if (descriptor.size < VALUE_FILE_DESCRIPTOR_HEADER_SIZE)
@@ -64,7 +76,8 @@ int value_file_descriptor_check(struct slice descriptor, uint64_t *ret_size)
     if (load_u32(descriptor.data) != VALUE_FILE_FORMAT)
         return -EPROTONOSUPPORT;
     uint64_t size = load_u64(descriptor.data + 8);
-    if (load_u32(descriptor.data + 4) != VALUE_FILE_BLOCK_SIZE || size > VALUE_FILE_SIZE_MAX)
+    if (load_u32(descriptor.data + 4) != VALUE_FILE_BLOCK_SIZE || size > VALUE_FILE_SIZE_MAX ||
+        load_u32(descriptor.data + 28) != 0)
         return -EBADMSG;
     if (descriptor.size != value_file_descriptor_size(size))
         return -EBADMSG;

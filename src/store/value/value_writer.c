@@ -384,6 +384,8 @@ int value_writer_open(struct stream_pool *pool, const struct value_file_name *na
     writer->size_max = size_max;
     writer->size_hint = round_up(size_hint, DISK_BLOCK_SIZE);
     writer->descriptor = descriptor;
+    store_u64(descriptor + 16, name->version.clock);
+    store_u32(descriptor + 24, name->version.origin);
     list_init(&writer->queue);
     stream_join(stream);
     stream->op.done = open_done;

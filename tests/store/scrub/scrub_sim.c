@@ -92,6 +92,28 @@ static uint32_t plant_in_segments(struct bench *bench, uint8_t *taken,
     return count;
 }
 
+static int take_value_name(void *context, const char *entry)
+{
+    struct value_file_name *file = context;
+    struct value_file_name found;
+    if (value_file_name_parse(file->partition, entry, &found) == 0 &&
+        found.key_hash == file->key_hash)
+        *file = found;
+    return 0;
+}
+
+/* The one file of the key. */
+static void value_file_of(struct bench *bench, const struct key *key, char *ret_name)
+{
+    struct key_place place = store_place(bench->store, key->slice);
+    struct value_file_name file = {(uint8_t)place.partition, place.key_hash, {0}};
+    char path[32];
+    (void)snprintf(path, sizeof path, "/data/%02x", place.partition);
+    cr_assert_eq(io_list_directory(bench->io, path, take_value_name, &file), 0);
+    cr_assert_neq(file.version.clock, 0);
+    value_file_name_write(&file, ret_name);
+}
+
 static uint32_t plant_in_values(struct bench *bench, struct planted_damage *damages)
 {
     uint32_t count = 0;
@@ -99,10 +121,7 @@ static uint32_t plant_in_values(struct bench *bench, struct planted_damage *dama
         struct key key;
         char name[VALUE_FILE_NAME_SIZE];
         make_key(&key, "large", number == 0 ? 0 : LARGE_KEYS - 1);
-        struct key_place place = store_place(bench->store, key.slice);
-        struct value_file_name file = {(uint8_t)place.partition, place.key_hash,
-                                       slot_of(bench, &key).version};
-        value_file_name_write(&file, name);
+        value_file_of(bench, &key, name);
         for (uint32_t block = 1; block < 5; block += 3, count++) {
             struct planted_damage *damage = &damages[count];
             uint64_t offset = (uint64_t)block * VALUE_FILE_BLOCK_SIZE;
