@@ -73,7 +73,7 @@ static void wait_for(const struct line *line, uint64_t least)
 static void copy_lines(struct mail *to, const struct mail *from, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        to[i].kind = from[i].kind + 1;
+        to[i].body[0] = (uint8_t)(from[i].body[0] + 1);
 }
 
 static void bound_ask(struct bench *bench, uint64_t from, uint64_t count)
@@ -98,18 +98,18 @@ static void bound_answer(struct bench *bench)
 
 /* ---- the post ---- */
 
-static void count_answer(struct post_request *request, const struct mail *mail)
+static void count_answer(struct post_request *request, const void *body)
 {
     (void)request;
     uint32_t *count;
-    memcpy(&count, mail->body, sizeof count);
+    memcpy(&count, body, sizeof count);
     (*count)++;
 }
 
-static void answer_at_once(void *context, uint32_t from, const struct mail *mail)
+static void answer_at_once(void *context, uint32_t from, struct post_request *request,
+                           const void *body)
 {
-    struct mail *answer = post_answer(context, from, mail->request);
-    memcpy(answer->body, mail->body, sizeof answer->body);
+    memcpy(post_answer(context, from, request), body, MAIL_BODY_SIZE);
 }
 
 /* Waits for what comes, asleep or not. Returns how many messages came. */
@@ -135,9 +135,9 @@ static void post_ask_some(struct bench *bench, struct post *post, struct io *io,
         bench->answered = 0;
         for (uint32_t r = 0; r < bench->batch; r++) {
             bench->requests[r].answered = count_answer;
-            struct mail *mail = post_ask(post, 1, &bench->requests[r]);
-            assert(mail != NULL);
-            memcpy(mail->body, &answered, sizeof answered);
+            void *body = post_ask(post, 1, &bench->requests[r]);
+            assert(body != NULL);
+            memcpy(body, &answered, sizeof answered);
         }
         post_flush(post);
         while (bench->answered < bench->batch)
@@ -218,7 +218,7 @@ static double measure(enum way way, uint32_t batch, uint64_t batches, const int 
     bench->way = way;
     bench->batch = batch;
     bench->batches = way == SLEEPING ? batches / SLEEPING_PART + 1 : batches;
-    bench->warm = POST_PLACES_MAX / batch + 1;
+    bench->warm = POST_CELLS_MAX / batch + 1;
     memcpy(bench->processors, processors, sizeof bench->processors);
     int error = post_office_open(2, &bench->office);
     assert(error == 0);

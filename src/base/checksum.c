@@ -1,3 +1,4 @@
+/* The checksum of everything on disk: CRC32C by ISA-L, which uses the processor's instructions. */
 #include "base/checksum.h"
 
 #include <isa-l.h>

@@ -1,3 +1,4 @@
+/* The hybrid clock. Invariant: `last` never decreases, so every stamp is greater than all before. */
 #include "base/clock.h"
 
 #include "base/assert.h"

@@ -1,3 +1,5 @@
+/* Frames of zstd: decoding in slices into memory that grows, or piece by piece through the caller's,
+ * and compressing. The states of a decompressor stand below. */
 #include "base/compress.h"
 
 #include "base/assert.h"

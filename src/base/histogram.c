@@ -1,3 +1,5 @@
+/* What a reader makes of a histogram: counts, sums over shards, quantiles. The writer's side is in the
+ * header, since it runs with every request. */
 #include "base/histogram.h"
 
 #include "base/assert.h"

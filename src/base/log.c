@@ -1,3 +1,5 @@
+/* A line of the log: its prefix, the message with its bytes escaped, the cut of one that is too long.
+ */
 #include "base/log.h"
 
 #include "base/assert.h"

@@ -3,14 +3,14 @@
  * false when it is compiled, so nothing is left of a bug.
  *
  *   bug                    breaks                                               planted in
- *   ACK_BEFORE_SYNC        a write is acknowledged once its bytes are on        wal_write.c
+ *   ACK_BEFORE_SYNC        a write is acknowledged once its bytes are on        wal_buffers.c
  *                          their way, before they are on stable media
- *   REUSE_BUFFER           a batch buffer shares the memory of one that is      wal_append.c
+ *   REUSE_BUFFER           a batch buffer shares the memory of one that is      wal_buffers.c
  *                          still being written
  *   SKIP_DIRECTORY_SYNC    a new log file is used before its name is durable    wal_spares.c
  *   REPLAY_STALE           recovery believes batches of an earlier use of a     wal_scan.c
  *                          file, and what lies behind the log's end
- *   DROP_TOMBSTONE         compaction drops a tombstone while an older record   mover_choose.c
+ *   DROP_TOMBSTONE         compaction drops a tombstone while an older record   mover_stage.c
  *                          of its key can still be found
  *   SKIP_SEGMENT_SYNC      a partition segment's new chunks are committed to    mover_write.c
  *                          the manifest before they are on stable media */

@@ -1,7 +1,10 @@
+/* The pool: free objects form a list, and the region behind those ever used is fresh. Invariants:
+ * (1) count_used <= count_touched <= count_max; (2) an object of the pool begins at a multiple of
+ * object_size below count_touched of them. */
 #include "base/pool.h"
 
 #include "base/assert.h"
-#include "base/units.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <string.h>
@@ -53,9 +56,8 @@ int pool_init(struct pool *pool, size_t object_size, uint32_t count_max)
         return -ENOMEM;
     uint8_t *base = NULL;
     if (region_size > 0) {
-        base = mmap(NULL, region_size, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (base == MAP_FAILED)
+        base = memory_map(region_size);
+        if (base == NULL)
             return -ENOMEM;
         object_poison(base, region_size);
     }
@@ -75,8 +77,7 @@ void pool_deinit(struct pool *pool)
     size_t region_size = pool->object_size * pool->count_max;
     if (region_size > 0) {
         object_unpoison(pool->base, region_size);
-        int result = munmap(pool->base, region_size);
-        assert(result == 0);
+        memory_unmap(pool->base, region_size);
     }
     memset(pool, 0, sizeof *pool);
 }
@@ -95,7 +96,7 @@ void *pool_get(struct pool *pool)
         pool->count_touched++;
     }
     pool->count_used++;
-    assert(pool->count_used <= pool->count_touched);
+    assert(pool->count_used <= pool->count_touched); /* invariant 1 */
     return object;
 }
 
@@ -104,8 +105,8 @@ void pool_put(struct pool *pool, void *object)
     uint8_t *bytes = object;
     assert(bytes >= pool->base);
     size_t offset = (size_t)(bytes - pool->base);
-    assert(offset < pool->object_size * pool->count_touched);
-    assert(offset % pool->object_size == 0);
+    assert(offset < pool->object_size * pool->count_touched); /* invariant 2 */
+    assert(offset % pool->object_size == 0);                  /* invariant 2 */
     assert(pool->count_used > 0);
     memcpy(object, &pool->free_first, sizeof pool->free_first);
     object_poison(object, pool->object_size);

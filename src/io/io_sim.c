@@ -53,6 +53,11 @@ struct prng *sim_prng(struct sim *sim)
     return &sim->prng;
 }
 
+struct list *sim_peers(struct sim *sim)
+{
+    return &sim->peers;
+}
+
 bool sim_happens(struct sim *sim, uint32_t ppm)
 {
     return ppm > 0 && prng_below(&sim->prng, MILLION) < ppm;

@@ -81,6 +81,11 @@ struct sim_event {
     uint32_t place; /* in the queue, from 1; 0: not scheduled */
 };
 
+static inline void sim_event_init(struct sim_event *event, void (*fire)(struct sim_event *event))
+{
+    *event = (struct sim_event){.fire = fire};
+}
+
 /* At `time_ns`, or now when that has passed. Moves an event that is already scheduled. */
 void sim_schedule(struct sim *sim, struct sim_event *event, uint64_t time_ns);
 void sim_unschedule(struct sim *sim, struct sim_event *event);

@@ -1,22 +1,14 @@
 /* Hosts: how they start, crash and end, and what they know of time and chance. */
 #include "io/io_sim_internal.h"
 
+#include "base/memory.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* Where the wall clock starts: 2026-01-01. */
 #define WALL_START_MS INT64_C(1767225600000)
-
-static uint8_t *map_region(size_t size)
-{
-    if (size == 0)
-        return NULL;
-    uint8_t *region = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert(region != MAP_FAILED);
-    return region;
-}
 
 void sim_host_open(struct sim *sim, struct sim_disk *disk, const struct io_options *options,
                    struct io **ret_io)
@@ -28,7 +20,10 @@ void sim_host_open(struct sim *sim, struct sim_disk *disk, const struct io_optio
     io->options = *options;
     io->crash_now = sim_host_crash;
     io->number = ++sim->hosts_count;
-    io->region = map_region(options->region_size);
+    if (options->region_size > 0) {
+        io->region = memory_map(options->region_size);
+        assert(io->region != NULL);
+    }
     io->now_ns = sim->now_ns;
     io->wall_offset_ms = WALL_START_MS;
     io->wall_ms = (uint64_t)((int64_t)(sim->now_ns / NS_PER_MS) + WALL_START_MS);
@@ -109,7 +104,7 @@ void io_close(struct io *io)
     }
     list_remove(&io->node);
     if (io->region != NULL)
-        (void)munmap(io->region, io->options.region_size);
+        memory_unmap(io->region, io->options.region_size);
     free(io->sockets);
     free(io->files);
     free(io);

@@ -184,7 +184,7 @@ void inode_sync(struct sim *sim, struct sim_inode *inode, uint64_t sequence)
         for (uint32_t i = 0; i < PAGE_SECTORS; i++) {
             if (!(dirty->mask & 1u << i) || dirty->first[i] == GIVEN_UP)
                 continue;
-            if (dirty->first[i] > sequence && prng_below(&sim->prng, 2) == 0)
+            if (dirty->first[i] > sequence && prng_below(sim_prng(sim), 2) == 0)
                 continue;
             memcpy(dirty->old + i * SECTOR_SIZE, page->now + i * SECTOR_SIZE, SECTOR_SIZE);
             dirty->mask &= (uint8_t) ~(1u << i);
@@ -209,7 +209,7 @@ static void lose_some(struct sim *sim, struct sim_page *page)
 {
     struct sim_dirty *dirty = page->dirty;
     for (uint32_t i = 0; i < PAGE_SECTORS; i++) {
-        if (!(dirty->mask & 1u << i) || prng_below(&sim->prng, 2) == 0)
+        if (!(dirty->mask & 1u << i) || prng_below(sim_prng(sim), 2) == 0)
             continue;
         memcpy(page->now + i * SECTOR_SIZE, dirty->old + i * SECTOR_SIZE, SECTOR_SIZE);
         dirty->mask &= (uint8_t) ~(1u << i);
@@ -234,7 +234,7 @@ void inode_sync_failed(struct sim *sim, struct sim_inode *inode, bool is_direct)
 
 static enum sim_fate choose_fate(struct sim *sim)
 {
-    return (enum sim_fate)prng_below(&sim->prng, SIM_FATE_COUNT);
+    return (enum sim_fate)prng_below(sim_prng(sim), SIM_FATE_COUNT);
 }
 
 /* What becomes of the `index`th of `count` sectors when `cut` is where a prefix ends: how many of
@@ -242,8 +242,8 @@ static enum sim_fate choose_fate(struct sim *sim)
 static void choose_bytes(struct sim *sim, enum sim_fate fate, uint64_t index, uint64_t cut,
                          uint32_t size, uint32_t *ret_from, uint32_t *ret_to)
 {
-    uint32_t tear = (uint32_t)prng_below(&sim->prng, size + 1);
-    uint64_t dice = prng_below(&sim->prng, 16);
+    uint32_t tear = (uint32_t)prng_below(sim_prng(sim), size + 1);
+    uint64_t dice = prng_below(sim_prng(sim), 16);
     *ret_from = 0;
     *ret_to = 0;
     if (fate == SIM_FATE_NEW || (fate == SIM_FATE_PREFIX && index < cut) ||
@@ -261,7 +261,7 @@ void inode_write_torn(struct sim *sim, struct sim_inode *inode, const void *buff
                       uint64_t offset, uint64_t sequence, bool is_durable)
 {
     enum sim_fate fate = choose_fate(sim);
-    uint64_t cut = prng_below(&sim->prng, size / SECTOR_SIZE + 1);
+    uint64_t cut = prng_below(sim_prng(sim), size / SECTOR_SIZE + 1);
     uint64_t index = 0;
     for (uint64_t at = 0; at < size; index++) {
         uint64_t left = SECTOR_SIZE - (offset + at) % SECTOR_SIZE;
@@ -297,12 +297,12 @@ static void page_lose_power(struct sim *sim, struct sim_page *page, enum sim_fat
 void inode_lose_power(struct sim *sim, struct sim_inode *inode)
 {
     enum sim_fate fate = choose_fate(sim);
-    uint64_t cut = prng_below(&sim->prng, inode->page_count * PAGE_SECTORS + 1);
+    uint64_t cut = prng_below(sim_prng(sim), inode->page_count * PAGE_SECTORS + 1);
     for (struct list_node *node; (node = list_first(&inode->dirty)) != NULL;) {
         uint64_t number = container_of(node, struct sim_dirty, node)->page;
         page_lose_power(sim, &inode->pages[number], fate, number * PAGE_SECTORS, cut);
     }
-    if (inode->size_changed != 0 && prng_below(&sim->prng, 2) == 0)
+    if (inode->size_changed != 0 && prng_below(sim_prng(sim), 2) == 0)
         inode->size = inode->size_durable;
     inode->size_durable = inode->size;
     inode->size_changed = 0;
@@ -325,11 +325,5 @@ void inode_free(struct sim_inode *inode)
         free(inode->pages[i].dirty);
     }
     free(inode->pages);
-    for (uint32_t i = 0; i < inode->now.count; i++)
-        free(inode->now.entries[i].name);
-    for (uint32_t i = 0; i < inode->durable.count; i++)
-        free(inode->durable.entries[i].name);
-    free(inode->now.entries);
-    free(inode->durable.entries);
     free(inode);
 }

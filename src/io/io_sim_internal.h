@@ -127,6 +127,9 @@ struct io {
 
 /* ---- io_sim.c: time, events, the trace ---- */
 
+/* The clients of this world: struct sim_peer. */
+struct list *sim_peers(struct sim *sim);
+
 /* Memory or death. */
 void *sim_allocate(size_t size);
 

@@ -83,6 +83,13 @@ static void directory_copy(struct sim_directory *target, const struct sim_direct
         directory_set(target, source->entries[i].name, source->entries[i].inode);
 }
 
+static void directory_free(struct sim_directory *directory)
+{
+    while (directory->count > 0)
+        directory_remove_at(directory, directory->count - 1);
+    free(directory->entries);
+}
+
 /* ---- inodes and paths ---- */
 
 static struct sim_inode *inode_create(struct sim_disk *disk, bool is_directory)
@@ -93,6 +100,13 @@ static struct sim_inode *inode_create(struct sim_disk *disk, bool is_directory)
     list_init(&inode->dirty);
     list_push_back(&disk->inodes, &inode->node);
     return inode;
+}
+
+static void inode_delete(struct sim_inode *inode)
+{
+    directory_free(&inode->now);
+    directory_free(&inode->durable);
+    inode_free(inode);
 }
 
 void tree_init(struct sim_disk *disk)
@@ -298,7 +312,7 @@ void tree_sync(struct sim_disk *disk, struct sim_inode *directory, uint64_t sequ
         struct sim_change *change = container_of(node, struct sim_change, node);
         if (change->from != directory && change->to != directory)
             continue;
-        if (change->sequence > sequence && prng_below(&disk->sim->prng, 2) == 0)
+        if (change->sequence > sequence && prng_below(sim_prng(disk->sim), 2) == 0)
             break; /* what follows may be about the same names */
         change_apply(change);
         change_free(change);
@@ -309,10 +323,10 @@ void tree_sync(struct sim_disk *disk, struct sim_inode *directory, uint64_t sequ
 void tree_lose_power(struct sim_disk *disk)
 {
     /* One disk in three loses all of them, one none, one each by itself. */
-    uint64_t kept_of_4 = 2 * prng_below(&disk->sim->prng, 3);
+    uint64_t kept_of_4 = 2 * prng_below(sim_prng(disk->sim), 3);
     for (struct list_node *node; (node = list_first(&disk->changes)) != NULL;) {
         struct sim_change *change = container_of(node, struct sim_change, node);
-        if (prng_below(&disk->sim->prng, 4) < kept_of_4)
+        if (prng_below(sim_prng(disk->sim), 4) < kept_of_4)
             change_apply(change);
         change_free(change);
     }
@@ -381,7 +395,7 @@ void tree_sweep(struct sim_disk *disk)
         struct sim_inode *inode = container_of(node, struct sim_inode, node);
         if (!inode->is_reached) {
             list_remove(&inode->node);
-            inode_free(inode);
+            inode_delete(inode);
         }
     }
 }
@@ -411,5 +425,5 @@ void tree_free(struct sim_disk *disk)
     for (struct list_node *node; (node = list_first(&disk->changes)) != NULL;)
         change_free(container_of(node, struct sim_change, node));
     for (struct list_node *node; (node = list_pop_front(&disk->inodes)) != NULL;)
-        inode_free(container_of(node, struct sim_inode, node));
+        inode_delete(container_of(node, struct sim_inode, node));
 }

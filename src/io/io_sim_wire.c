@@ -124,9 +124,9 @@ static void arrive(struct sim_event *event)
 
 static uint64_t choose_delay(struct sim *sim)
 {
-    uint64_t delay_ns = 1 + sim_delay(sim, sim->options.network_ns_max);
-    if (sim_happens(sim, sim->options.network_stall_ppm))
-        delay_ns += prng_below(&sim->prng, sim->options.network_stall_ns_max + 1);
+    uint64_t delay_ns = 1 + sim_delay(sim, sim_options(sim)->network_ns_max);
+    if (sim_happens(sim, sim_options(sim)->network_stall_ppm))
+        delay_ns += prng_below(sim_prng(sim), sim_options(sim)->network_stall_ns_max + 1);
     return delay_ns;
 }
 
@@ -134,7 +134,7 @@ static struct packet *packet_create(struct sim_connection *connection, struct si
                                     enum packet_kind kind)
 {
     struct packet *packet = sim_allocate(sizeof *packet);
-    packet->event.fire = arrive;
+    sim_event_init(&packet->event, arrive);
     packet->connection = connection;
     packet->pipe = pipe;
     packet->kind = kind;
@@ -149,7 +149,7 @@ static void send_packet(struct sim_connection *connection, struct sim_pipe *pipe
     struct sim *sim = connection->sim;
     struct packet *packet = packet_create(connection, pipe, kind);
     packet->size = size;
-    pipe->arrival_ns = max_u64(pipe->arrival_ns, sim->now_ns + choose_delay(sim));
+    pipe->arrival_ns = max_u64(pipe->arrival_ns, sim_now_ns(sim) + choose_delay(sim));
     sim_schedule(sim, &packet->event, pipe->arrival_ns);
 }
 
@@ -159,7 +159,8 @@ static void send_ahead(struct sim_connection *connection, struct sim_pipe *pipe,
 {
     struct sim *sim = connection->sim;
     struct packet *packet = packet_create(connection, pipe, kind);
-    sim_schedule(sim, &packet->event, sim->now_ns + prng_below(&sim->prng, delay_ns_max + 1));
+    sim_schedule(sim, &packet->event,
+                 sim_now_ns(sim) + prng_below(sim_prng(sim), delay_ns_max + 1));
 }
 
 static void pipe_append(struct sim_pipe *pipe, const void *data, size_t size)
@@ -189,8 +190,8 @@ size_t pipe_send(struct sim_connection *connection, struct sim_pipe *pipe, const
     uint32_t splits = 0;
     for (size_t left = taken; left > 0;) {
         size_t part = min_u64(left, PACKET_SIZE_MAX);
-        if (splits < SPLITS_MAX && sim_happens(sim, sim->options.split_ppm)) {
-            part = 1 + prng_below(&sim->prng, part);
+        if (splits < SPLITS_MAX && sim_happens(sim, sim_options(sim)->split_ppm)) {
+            part = 1 + prng_below(sim_prng(sim), part);
             splits++;
         }
         send_packet(connection, pipe, PACKET_DATA, part);
@@ -224,16 +225,18 @@ void wire_made_room(struct sim_connection *connection)
     if (connection->peer == NULL || !connection->peer->wants_room)
         return;
     connection->peer->wants_room = false;
-    send_ahead(connection, &connection->down, PACKET_ROOM, connection->sim->options.network_ns_max);
+    send_ahead(connection, &connection->down, PACKET_ROOM,
+               sim_options(connection->sim)->network_ns_max);
 }
 
 void wire_close_host(struct sim_connection *connection, bool is_reset, bool is_cut)
 {
     struct sim *sim = connection->sim;
     if (is_cut)
-        send_ahead(connection, &connection->down, PACKET_RESET, sim->options.network_ns_max);
+        send_ahead(connection, &connection->down, PACKET_RESET, sim_options(sim)->network_ns_max);
     else if (is_reset || connection->up.size > 0)
-        send_ahead(connection, &connection->down, PACKET_RESET, 4 * sim->options.network_ns_max);
+        send_ahead(connection, &connection->down, PACKET_RESET,
+                   4 * sim_options(sim)->network_ns_max);
     else
         pipe_finish(connection, &connection->down);
     connection->io = NULL;
@@ -255,15 +258,15 @@ struct sim_peer *wire_connect(struct sim *sim, struct sim_disk *disk, uint16_t p
     connection->port = port;
     connection->references = 1;
     connection->peer = peer;
-    connection->up.size_max = PIPE_SIZE_MIN << prng_below(&sim->prng, PIPE_DOUBLINGS);
-    connection->down.size_max = PIPE_SIZE_MIN << prng_below(&sim->prng, PIPE_DOUBLINGS);
+    connection->up.size_max = PIPE_SIZE_MIN << prng_below(sim_prng(sim), PIPE_DOUBLINGS);
+    connection->down.size_max = PIPE_SIZE_MIN << prng_below(sim_prng(sim), PIPE_DOUBLINGS);
     peer->sim = sim;
     peer->connection = connection;
     peer->changed = changed;
     peer->context = context;
-    list_push_back(&sim->peers, &peer->node);
+    list_push_back(sim_peers(sim), &peer->node);
     send_packet(connection, &connection->up, PACKET_CONNECT, 0);
-    if (sim_happens(sim, sim->options.reset_ppm))
+    if (sim_happens(sim, sim_options(sim)->reset_ppm))
         send_ahead(connection, &connection->up, PACKET_BREAK, RESET_NS_MAX);
     return peer;
 }

@@ -2,8 +2,9 @@
  * has bytes. A completion borrows it, and gives it back before the next one runs. */
 #include "io/io_uring.h"
 
+#include "base/memory.h"
+
 #include <errno.h>
-#include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define HAS_ASAN 1
@@ -43,14 +44,13 @@ int buffers_open(struct buffers *buffers, struct io_uring *ring, const struct io
     uint32_t count = options->receive_buffer_count;
     assert(size > 0 && (size & (size - 1)) == 0);
     assert(count > 0 && count <= BUFFERS_MAX && (count & (count - 1)) == 0);
-    void *memory = mmap(NULL, (size_t)size * count, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return -errno;
+    void *memory = memory_map((uint64_t)size * count);
+    if (memory == NULL)
+        return -ENOMEM;
     int error = 0;
     buffers->ring = io_uring_setup_buf_ring(ring, count, BUFFER_GROUP, 0, &error);
     if (buffers->ring == NULL) {
-        (void)munmap(memory, (size_t)size * count);
+        memory_unmap(memory, (uint64_t)size * count);
         return error;
     }
     buffers->memory = memory;
@@ -68,7 +68,7 @@ void buffers_close(struct buffers *buffers, struct io_uring *ring)
     size_t size = (size_t)buffers->size * buffers->count;
     ASAN_UNPOISON_MEMORY_REGION(buffers->memory, size);
     (void)io_uring_free_buf_ring(ring, buffers->ring, buffers->count, BUFFER_GROUP);
-    (void)munmap(buffers->memory, size);
+    memory_unmap(buffers->memory, size);
 }
 
 void buffers_prepare(const struct buffers *buffers, struct io_uring_sqe *sqe, int socket)

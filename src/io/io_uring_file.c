@@ -5,18 +5,17 @@
  * what the kernel cuts short; see transfer_finish. */
 #include "io/io_uring.h"
 
+#include "base/memory.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 /* Everything that we store is ours alone. */
 #define FILE_MODE 0600
-
-#define HUGE_PAGE_SIZE (2 * MIB)
 
 struct io_file {
     int fd; /* -1: the slot is free or its file is being opened */
@@ -56,33 +55,13 @@ static struct io_file *file_of(struct io *io, int file)
 
 /* ---- the region of disk buffers ---- */
 
-/* Address space that begins on a huge page where there is room for one: fewer pages to pin and to
- * look up. */
-static uint8_t *map_region(size_t size)
-{
-    size_t slack = size >= HUGE_PAGE_SIZE ? HUGE_PAGE_SIZE : 0;
-    uint8_t *base =
-        mmap(NULL, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED)
-        return NULL;
-    if (slack == 0)
-        return base;
-    uint8_t *region = (uint8_t *)(uintptr_t)round_up((uintptr_t)base, HUGE_PAGE_SIZE);
-    if (region > base)
-        (void)munmap(base, (size_t)(region - base));
-    size_t rest = (size_t)(base + slack - region);
-    if (rest > 0)
-        (void)munmap(region + size, rest);
-    (void)madvise(region, size, MADV_HUGEPAGE);
-    return region;
-}
-
 static int region_open(struct files *files, struct io_uring *ring, size_t size, char *ret_error)
 {
     assert(size % DISK_BLOCK_SIZE == 0 && size <= GIB);
     if (size == 0)
         return 0;
-    files->region = map_region(size);
+    /* Huge pages are fewer to pin and to look up. */
+    files->region = size < MEMORY_HUGE_PAGE_SIZE ? memory_map(size) : memory_map_huge(size);
     if (files->region == NULL)
         return explain_register(-ENOMEM, "the disk buffers", ret_error);
     files->region_size = size;
@@ -100,7 +79,7 @@ static void region_close(struct files *files, struct io_uring *ring)
         return;
     if (files->region_registered)
         (void)io_uring_unregister_buffers(ring);
-    (void)munmap(files->region, files->region_size);
+    memory_unmap(files->region, files->region_size);
 }
 
 uint8_t *io_region(struct io *io)

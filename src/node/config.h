@@ -17,8 +17,6 @@
 
 #define CONFIG_CONNECTIONS_MAX 50000u
 
-enum config_auth_mode { AUTH_NONE, AUTH_WRITES, AUTH_ALL };
-
 #define CONFIG_SECRET_SIZE_MAX 4096u
 
 struct config {
@@ -32,7 +30,7 @@ struct config {
     const char *credential;    /* a file that systemd gave for it, or NULL */
     struct auth auth;          /* what it became */
     const char *settings_file; /* what SIGHUP reads, or NULL */
-    enum config_auth_mode auth_mode;
+    enum auth_mode auth_mode;
     bool auth_mode_given;
     uint64_t rate_limit;
     uint64_t cache_size; /* bytes */

@@ -99,7 +99,7 @@ static int set_auth_mode(struct config *config, const char *value)
     int choice = parse_choice(value, names, 3);
     if (choice < 0)
         return choice;
-    config->auth_mode = (enum config_auth_mode)choice;
+    config->auth_mode = (enum auth_mode)choice;
     config->auth_mode_given = true;
     return 0;
 }

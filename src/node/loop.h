@@ -8,6 +8,7 @@
 #define MINIVAULT_NODE_LOOP_H
 
 #include "io/io.h"
+#include "net/listener.h"
 #include "node/config.h"
 #include "node/node.h"
 #include "node/settings.h"
@@ -33,8 +34,6 @@ int loop_prepare(struct io *io, struct node *node);
  * *ret_loop is set on failure too, unless it is NULL: it owns what the world may still use, so it
  * is closed after the world was. Errors: -ENOMEM, store_open's. */
 int loop_create(struct io *io, struct node *node, uint32_t number, struct loop **ret_loop);
-
-enum loop_listener { LISTENER_BINARY, LISTENER_HTTP, LISTENERS_MAX };
 
 /* The ports are taken: by the first shard, whose binary port the others are given (0: any).
  * ret_descriptors, one a listener: for steering, the caller's to close, or -1, also after a
@@ -68,5 +67,11 @@ uint16_t loop_port(const struct loop *loop);
 
 /* How many connections it serves at once. */
 uint64_t loop_slots(const struct loop *loop);
+
+/* Its parts, for tests to look at. */
+struct http_shared;
+const struct clients *loop_clients(const struct loop *loop);
+const struct shard *loop_shard(const struct loop *loop);
+const struct http_shared *loop_http(const struct loop *loop);
 
 #endif

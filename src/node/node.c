@@ -8,7 +8,8 @@
 
 static int open_all(struct node *node)
 {
-    int result = boards_open(node->shard_count, &node->boards);
+    node->metrics = calloc(node->shard_count, sizeof node->metrics[0]);
+    int result = node->metrics != NULL ? 0 : -ENOMEM;
     if (result == 0)
         result = lease_open(node->config->connections_max, node->shard_count, &node->slots);
     if (result == 0 && node->shard_count > 1)
@@ -47,7 +48,7 @@ void node_close(struct node *node)
         post_office_close(node->office);
     if (node->slots != NULL)
         lease_close(node->slots);
-    boards_close(node->boards);
+    free(node->metrics);
     if (node->directory != NULL)
         store_directory_free(node->directory);
     free(node->directory);

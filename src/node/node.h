@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "node/config.h"
-#include "net/watch/boards.h"
+#include "net/watch/metrics.h"
 #include "shard/lease.h"
 #include "shard/post.h"
 #include "shard/rate.h"
@@ -23,7 +23,7 @@ struct node {
     struct post_office *office;        /* NULL: there is one shard */
     struct lease *slots;               /* for connections */
     struct rate *rate;                 /* NULL: no limit */
-    struct boards *boards;             /* what each shard tells of itself */
+    const struct metrics **metrics;    /* of each shard, once its loop is created */
     const struct steer *steer;         /* NULL: the kernel's hash spreads connections */
 };
 

@@ -1,44 +1,40 @@
-/* The loop as the source of its watch. */
+/* The parts of a shard as the source of its watch. */
 #include "node/report.h"
 
-#include "net/client/server_internal.h"
-#include "net/steer/steer.h"
+#include "net/client/clients.h"
 
-static void report(void *context, struct shard_report *ret_report)
+static void report_shard(void *context, struct shard_report *ret_report)
 {
-    struct loop *loop = context;
-    *ret_report = (struct shard_report){
-        .connections = loop->connection_count,
-        .connections_accepted = loop->connections_accepted,
-        .connections_refused = loop->connections_refused,
-        .gets = loop->shard.gets,
-        .sets = loop->shard.sets,
-        .deletes = loop->shard.deletes,
-        .requests_refused = loop->requests_refused,
-        .failed = loop->failed,
-        .is_draining = loop->is_draining,
-    };
-    store_stats(loop->shard.store, &ret_report->store);
-    ret_report->memory = ret_report->store.cache.memory + ret_report->store.index_memory +
-                         loop->input_bytes +
-                         (uint64_t)loop->outputs.blocks.count_touched * OUTPUT_BLOCK_SIZE;
+    const struct report *report = context;
+    const struct clients *clients = report->clients;
+    ret_report->connections = clients->count;
+    ret_report->connections_accepted = clients->accepted;
+    ret_report->connections_refused = clients->refused;
+    ret_report->gets = report->shard->gets;
+    ret_report->sets = report->shard->sets;
+    ret_report->deletes = report->shard->deletes;
+    ret_report->requests_refused = clients->shared.requests_refused;
+    ret_report->failed = *report->failed;
+    ret_report->is_draining = *report->is_draining;
+    store_stats(report->shard->store, &ret_report->store);
+    ret_report->memory =
+        ret_report->store.cache.memory + ret_report->store.index_memory + clients_memory(clients);
 }
 
 static void describe(void *context, struct metrics_node *ret_node)
 {
-    struct loop *loop = context;
-    const struct steer *steer = loop->node->steer;
-    if (steer == NULL)
+    struct report *report = context;
+    if (report->steer == NULL)
         return;
-    steer_read_counters(steer, &loop->decisions);
+    steer_read_counters(report->steer, &report->decisions);
     for (uint32_t i = 0; i < STEER_DECISION_COUNT; i++)
-        loop->decision_names[i] = steer_decision_name((enum steer_decision)i);
-    ret_node->decisions = loop->decisions.decisions;
-    ret_node->decision_names = loop->decision_names;
+        report->decision_names[i] = steer_decision_name((enum steer_decision)i);
+    ret_node->decisions = report->decisions.decisions;
+    ret_node->decision_names = report->decision_names;
     ret_node->decision_count = STEER_DECISION_COUNT;
 }
 
-struct watch_source report_source(struct loop *loop)
+struct watch_source report_source(struct report *report)
 {
-    return (struct watch_source){.context = loop, .report = report, .describe = describe};
+    return (struct watch_source){.context = report, .report = report_shard, .describe = describe};
 }

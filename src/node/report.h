@@ -2,11 +2,23 @@
 #ifndef MINIVAULT_NODE_REPORT_H
 #define MINIVAULT_NODE_REPORT_H
 
+#include "net/steer/steer.h"
 #include "net/watch/watch.h"
 
-struct loop;
+struct clients;
+struct shard;
 
-/* The source of the loop's watch. */
-struct watch_source report_source(struct loop *loop);
+struct report {
+    const struct clients *clients;
+    const struct shard *shard;
+    const bool *is_draining;
+    const int *failed;
+    const struct steer *steer;       /* of the node, or NULL */
+    struct steer_counters decisions; /* as they were read last */
+    const char *decision_names[STEER_DECISION_COUNT];
+};
+
+/* `report`, whose pointers are set, stays where it is. */
+struct watch_source report_source(struct report *report);
 
 #endif

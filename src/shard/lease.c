@@ -1,3 +1,6 @@
+/* The stock and the shelves. Every count is one atomic word, changed by whoever takes or gives back.
+ * Invariant: stock, shelves and what is used are `count` together, but for what is on its way from
+ * one to another. */
 #include "shard/lease.h"
 
 #include "base/assert.h"
@@ -97,7 +100,7 @@ void lease_put(struct lease *lease, uint32_t shard)
     add(&shelf->count, 1);
     uint32_t chunk = chunk_of(lease);
     uint32_t there = atomic_load_explicit(&shelf->count, memory_order_relaxed);
-    assert(there <= lease->count);
+    assert(there <= lease->count); /* the invariant: nobody gives back what it did not take */
     if (there >= 2 * chunk)
         add(&lease->stock, subtract(&shelf->count, there - chunk));
 }

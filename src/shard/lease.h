@@ -1,4 +1,4 @@
-/* A lease: things of the node that are only counted (places for connections), without a line that
+/* A lease: things of the node that are only counted (slots for connections), without a line that
  * every shard writes.
  *
  * What nobody uses is partly in a common stock and partly on the shelf of a shard, whose line only

@@ -1,7 +1,7 @@
 /* A mailbox: a bounded ring of messages with one writer and one reader, on two threads.
  *
- * The writer fills places and shows them to the reader once a pass; the reader looks once a pass,
- * reads all that it was shown in place, and gives the places back together. So what crosses between
+ * The writer fills cells and shows them to the reader once a pass; the reader looks once a pass,
+ * reads all that it was shown in place, and gives the cells back together. So what crosses between
  * the two processors in a pass is the line of `tail`, the line of `head` only when the writer has
  * gone once around, and the lines of the messages themselves.
  *
@@ -10,12 +10,12 @@
  *                                                                 1 acquire load of `tail`,
  *                                                                 1 release store of `head`
  *
- * Counts run on and wrap at 2^32; a place is a count modulo the (power of two) number of places.
+ * Counts run on and wrap at 2^32; a cell is a count modulo the (power of two) number of cells.
  * What each side alone uses lies in a struct of its own, in that side's memory; of the shared words
- * each has one writer and a line of its own:
+ * each has one writer and a line of its own. Invariants:
  *
- *     released <= taken <= tail_seen <= tail = flushed <= posted <= head_seen + places
- *     head_seen <= head = released
+ *     (1) released <= taken <= tail_seen <= tail = flushed <= posted <= head_seen + cells
+ *     (2) head_seen <= head = released
  *
  * A message is one cache line. What it points to is lent: src/shard/post.h says by whom and until
  * when. The order of posting is the order of taking. */
@@ -33,7 +33,6 @@
 
 struct mail {
     alignas(MAIL_SIZE) void *request; /* what is asked or answered */
-    uint32_t kind;                    /* the caller's */
     bool is_answer;
     alignas(16) uint8_t body[MAIL_BODY_SIZE]; /* the caller's: a struct of at most this size */
 };
@@ -41,12 +40,12 @@ struct mail {
 /* The shared words. */
 struct mailbox {
     alignas(MAIL_SIZE) _Atomic uint32_t tail; /* the writer's: messages shown so far */
-    alignas(MAIL_SIZE) _Atomic uint32_t head; /* the reader's: places given back so far */
+    alignas(MAIL_SIZE) _Atomic uint32_t head; /* the reader's: cells given back so far */
 };
 
 struct mailbox_writer {
     struct mailbox *box;
-    struct mail *places;
+    struct mail *cells;
     uint32_t mask;
     uint32_t posted;
     uint32_t flushed;
@@ -55,24 +54,24 @@ struct mailbox_writer {
 
 struct mailbox_reader {
     struct mailbox *box;
-    const struct mail *places;
+    const struct mail *cells;
     uint32_t mask;
     uint32_t taken;
     uint32_t released;
     uint32_t tail_seen;
 };
 
-/* Sets up an empty box over `place_count` places, a power of two, before the two threads begin.
- * Boxes, places, writer and reader are the caller's memory and stay where they are. */
-void mailbox_init(struct mailbox *box, struct mail *places, uint32_t place_count,
+/* Sets up an empty box over `cell_count` cells, a power of two, before the two threads begin.
+ * Boxes, cells, writer and reader are the caller's memory and stay where they are. */
+void mailbox_init(struct mailbox *box, struct mail *cells, uint32_t cell_count,
                   struct mailbox_writer *ret_writer, struct mailbox_reader *ret_reader);
 
 /* ---- the writer's thread ---- */
 
-/* The next place, to be filled before the flush, its content undefined; NULL: the box is full. */
+/* The next cell, to be filled before the flush, its content undefined; NULL: the box is full. */
 struct mail *mailbox_post(struct mailbox_writer *writer);
 
-/* How many messages were posted, and whether the reader has given the places of the first `count`
+/* How many messages were posted, and whether the reader has given the cells of the first `count`
  * back: counts wrap. */
 static inline uint32_t mailbox_posted(const struct mailbox_writer *writer)
 {
@@ -101,10 +100,10 @@ static inline const struct mail *mailbox_peek(const struct mailbox_reader *reade
 {
     if (reader->tail_seen - reader->taken <= ahead)
         return NULL;
-    return &reader->places[(reader->taken + ahead) & reader->mask];
+    return &reader->cells[(reader->taken + ahead) & reader->mask];
 }
 
-/* Gives the places of the messages that were taken back to the writer. */
+/* Gives the cells of the messages that were taken back to the writer. */
 void mailbox_release(struct mailbox_reader *reader);
 
 #endif

@@ -1,12 +1,18 @@
+/* The post: a mailbox for each pair of shards and direction, credits, waking.
+ *
+ * Invariants: (1) of each peer, asking and owing are at most the credits, so that a box with room
+ * for both is never full; (2) `asking` and `owing` of a post are the sums over its peers; (3) a
+ * request that is lent names the shard that was asked; (4) bits are set in `dirty` only between a
+ * message and the next flush; (5) when all have said that they ask no more, nobody owes anything. */
 #include "shard/post.h"
 
 #include "base/assert.h"
+#include "base/memory.h"
 #include "base/units.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define DIRTY_WORDS (POST_SHARDS_MAX / 64)
 
@@ -52,26 +58,22 @@ struct post_office {
 
 /* ---- the node's ---- */
 
-static uint32_t places_of(uint32_t shard_count)
+static uint32_t cells_of(uint32_t shard_count)
 {
-    uint32_t places = POST_PLACES_MAX;
-    while (places > 2 && places * shard_count > POST_PLACES)
-        places /= 2;
-    return places;
+    uint32_t cells = POST_CELLS_MAX;
+    while (cells > 2 && cells * shard_count > POST_CELLS)
+        cells /= 2;
+    return cells;
 }
 
 /* One mapping: the shared counts, by reader, since a reader looks at all of its own in each pass;
- * then the places, by writer. */
-static int map_boxes(struct post_office *office, uint32_t place_count)
+ * then the cells, by writer. */
+static int map_boxes(struct post_office *office, uint32_t cell_count)
 {
     size_t boxes = (size_t)office->shard_count * office->shard_count;
-    office->memory_size = boxes * (sizeof(struct mailbox) + place_count * sizeof(struct mail));
-    void *memory = mmap(NULL, office->memory_size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return -ENOMEM;
-    office->memory = memory;
-    return 0;
+    office->memory_size = boxes * (sizeof(struct mailbox) + cell_count * sizeof(struct mail));
+    office->memory = memory_map(office->memory_size);
+    return office->memory == NULL ? -ENOMEM : 0;
 }
 
 static int create_posts(struct post_office *office)
@@ -89,15 +91,15 @@ static int create_posts(struct post_office *office)
     return 0;
 }
 
-static void connect_posts(struct post_office *office, uint32_t place_count)
+static void connect_posts(struct post_office *office, uint32_t cell_count)
 {
     uint32_t count = office->shard_count;
     struct mailbox *boxes = office->memory;
-    struct mail *places = (struct mail *)(boxes + (size_t)count * count);
+    struct mail *cells = (struct mail *)(boxes + (size_t)count * count);
     for (uint32_t from = 0; from < count; from++)
         for (uint32_t to = 0; to < count; to++)
             mailbox_init(&boxes[(size_t)to * count + from],
-                         places + ((size_t)from * count + to) * place_count, place_count,
+                         cells + ((size_t)from * count + to) * cell_count, cell_count,
                          &office->posts[from]->peers[to].writer,
                          &office->posts[to]->peers[from].reader);
 }
@@ -110,17 +112,17 @@ int post_office_open(uint32_t shard_count, struct post_office **ret_office)
     if (office == NULL)
         return -ENOMEM;
     memset(office, 0, size);
-    uint32_t place_count = places_of(shard_count);
+    uint32_t cell_count = cells_of(shard_count);
     office->shard_count = shard_count;
-    office->credits = place_count / 2;
-    int result = map_boxes(office, place_count);
+    office->credits = cell_count / 2;
+    int result = map_boxes(office, cell_count);
     if (result == 0)
         result = create_posts(office);
     if (result < 0) {
         post_office_close(office);
         return result;
     }
-    connect_posts(office, place_count);
+    connect_posts(office, cell_count);
     *ret_office = office;
     return 0;
 }
@@ -130,7 +132,7 @@ void post_office_close(struct post_office *office)
     for (uint32_t i = 0; i < office->shard_count; i++)
         free(office->posts[i]);
     if (office->memory != NULL)
-        (void)munmap(office->memory, office->memory_size);
+        memory_unmap(office->memory, office->memory_size);
     free(office);
 }
 
@@ -164,17 +166,18 @@ static struct peer *peer_of(struct post *post, uint32_t shard)
     return &post->peers[shard];
 }
 
-/* The credits see to it that there is a place. */
-static struct mail *write_to(struct post *post, uint32_t to, struct post_request *request)
+/* The credits see to it that there is a cell. */
+static void *write_to(struct post *post, uint32_t to, struct post_request *request, bool is_answer)
 {
     struct mail *mail = mailbox_post(&post->peers[to].writer);
-    assert(mail != NULL);
+    assert(mail != NULL); /* invariant 1 */
     post->dirty[to / 64] |= (uint64_t)1 << (to % 64);
     mail->request = request;
-    return mail;
+    mail->is_answer = is_answer;
+    return mail->body;
 }
 
-struct mail *post_ask(struct post *post, uint32_t to, struct post_request *request)
+void *post_ask(struct post *post, uint32_t to, struct post_request *request)
 {
     struct peer *peer = peer_of(post, to);
     assert(post->state == POST_RUNS);
@@ -186,11 +189,9 @@ struct mail *post_ask(struct post *post, uint32_t to, struct post_request *reque
     }
     request->asked = to + 1;
     peer->asking++;
-    post->asking++;
+    post->asking++; /* invariant 2, here and below */
     post->counts.asked++;
-    struct mail *mail = write_to(post, to, request);
-    mail->is_answer = false;
-    return mail;
+    return write_to(post, to, request, false);
 }
 
 uint32_t post_credits(const struct post *post, uint32_t to)
@@ -198,16 +199,14 @@ uint32_t post_credits(const struct post *post, uint32_t to)
     return post->office->credits - post->peers[to].asking;
 }
 
-struct mail *post_answer(struct post *post, uint32_t to, struct post_request *request)
+void *post_answer(struct post *post, uint32_t to, struct post_request *request)
 {
     struct peer *peer = peer_of(post, to);
     assert(peer->owing > 0);
     peer->owing--;
     post->owing--;
     post->counts.answered++;
-    struct mail *mail = write_to(post, to, request);
-    mail->is_answer = true;
-    return mail;
+    return write_to(post, to, request, true);
 }
 
 uint32_t post_posted(const struct post *post, uint32_t to)
@@ -226,19 +225,21 @@ static void take_answer(struct post *post, uint32_t from, const struct mail *mai
 {
     struct post_request *request = mail->request;
     struct peer *peer = &post->peers[from];
-    assert(request->asked == from + 1); /* asked there, and not answered before */
+    assert(request->asked == from + 1); /* invariant 3: asked there, and not answered before */
     assert(peer->asking > 0);
     request->asked = 0;
     peer->asking--;
     post->asking--;
-    request->answered(request, mail);
+    request->answered(request, mail->body);
 }
 
 static void take_request(struct post *post, uint32_t from, const struct mail *mail)
 {
-    post->peers[from].owing++;
+    struct peer *peer = &post->peers[from];
+    assert(peer->owing < post->office->credits); /* invariant 1 */
+    peer->owing++;
     post->owing++;
-    post->asked(post->context, from, mail);
+    post->asked(post->context, from, mail->request, mail->body);
 }
 
 /* Of an answer: begins to load what was asked, and what it is embedded in. */
@@ -336,7 +337,7 @@ void post_flush(struct post *post)
 
 bool post_may_sleep(struct post *post)
 {
-    assert(!is_dirty(post));
+    assert(!is_dirty(post)); /* invariant 4 */
     atomic_store_explicit(&post->is_asleep, true, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst); /* with post_flush's */
     for (uint32_t from = 0; from < post->office->shard_count; from++)
@@ -378,7 +379,7 @@ bool post_end(struct post *post)
     }
     if (post->state == POST_ASKS_NO_MORE &&
         atomic_load(&office->asks_no_more) == office->shard_count) {
-        assert(post->owing == 0);
+        assert(post->owing == 0); /* invariant 5 */
         post->state = POST_WAKES_NO_MORE;
         (void)atomic_fetch_add(&office->wakes_no_more, 1);
     }

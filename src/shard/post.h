@@ -10,7 +10,7 @@
  *     io_run          sleeps only when post_may_sleep says so; post_woke afterwards
  *
  * Who owns what. A request is a struct that the asker embeds. It and all that it or the message
- * points to (key, value, room for an answer) stay the asker's, and are lent to the shard that is
+ * points to (key, value, memory for an answer) stay the asker's, and are lent to the shard that is
  * asked from the delivery until it calls post_answer: that shard reads them, and writes only where
  * the request says so; afterwards it touches nothing of them. The asker leaves them alone from
  * post_ask until `answered` is called. No bytes need a fence of their own: they are written before
@@ -19,17 +19,17 @@
  * pinned until the asker gives it back by another request. Requests are delivered in the order in
  * which they were posted; answers too, and they may be posted in any order and at any later time.
  *
- * Credits: why an answer always finds a place, and why full boxes cannot lock shards up. A shard
- * may have `credits` requests unanswered at each other shard, and a box has 2 * credits places. Of
+ * Credits: why an answer always finds a cell, and why full boxes cannot lock shards up. A shard
+ * may have `credits` requests unanswered at each other shard, and a box has 2 * credits cells. Of
  * what lies in the box from A to B, requests are A's own that B has not taken, so not answered: at
  * most `credits`. Answers are A's to requests of B whose answer B has not taken: at most `credits`
- * again, since B counts a request until then. So there is a place for every request that has its
- * credit, and it has reserved the place of its answer. Nobody waits for a place: who has no credit
+ * again, since B counts a request until then. So there is a cell for every request that has its
+ * credit, and it has reserved the cell of its answer. Nobody waits for a cell: who has no credit
  * left is told so (NULL) and keeps what it has in a queue of its own, while it goes on taking and
  * answering. And since every shard takes all that it is shown in each pass, each request is taken,
- * each answer is taken, and each credit comes back. (B gives the places back before it shows
+ * each answer is taken, and each credit comes back. (B gives the cells back before it shows
  * whatever its handlers posted: post_flush is not for handlers. Who sees a request that uses a
- * credit again therefore also sees the place that it stands for.)
+ * credit again therefore also sees the cell that it stands for.)
  *
  * Sleep: why no message is slept over. The sleeper first says that it sleeps, then looks into its
  * boxes; the writer first shows the message, then looks whether the reader sleeps:
@@ -46,12 +46,12 @@
  * and read by others once a flush; while nobody sleeps it changes nowhere. So a busy shard never
  * costs anybody a system call, and a sleeping one costs one, by whoever comes first.
  *
- * Memory: places for about POST_PLACES messages a shard, over all its boxes. Address space is
+ * Memory: cells for about POST_CELLS messages a shard, over all its boxes. Address space is
  * reserved and touched as it is used.
  *
  *     shards      2      4      8     16     64    256
- *     places   2048   2048   1024    512    128     32     of a box; half of them are credits
- *     KiB       128    384    448    480    504    510     places that a shard writes
+ *     cells   2048   2048   1024    512    128     32     of a box; half of them are credits
+ *     KiB       128    384    448    480    504    510     cells that a shard writes
  *     KiB       0.3    0.5      1      2      8     32     shared counts that it reads
  *     MiB       0.3    1.5    3.5    7.5     32    136     all of the node
  *
@@ -64,23 +64,24 @@
 #include "shard/mailbox.h"
 
 #define POST_SHARDS_MAX 256u
-#define POST_PLACES 8192u
-#define POST_PLACES_MAX 2048u /* of a box */
+#define POST_CELLS 8192u
+#define POST_CELLS_MAX 2048u /* of a box */
 
 struct post_office;
 struct post; /* one shard's: used by its thread alone, but for post_office_post */
 
 /* Embedded in whatever is asked; all zero bytes before its first use. `answered` is the asker's. */
 struct post_request;
-typedef void post_answered(struct post_request *request, const struct mail *answer);
+typedef void post_answered(struct post_request *request, const void *body);
 struct post_request {
     uint32_t asked; /* the shard that is asked, from 1; 0: not lent */
     post_answered *answered;
 };
 
-/* A request of shard `from`: mail->request, kind and body as the asker filled them in. The mail is
- * valid until this returns, what it points to until post_answer. May ask and answer. */
-typedef void post_asked(void *context, uint32_t from, const struct mail *mail);
+/* A request of shard `from`, with the body that the asker filled in. The body is valid until this
+ * returns, what it points to until post_answer. May ask and answer. */
+typedef void post_asked(void *context, uint32_t from, struct post_request *request,
+                        const void *body);
 
 /* Since the start. */
 struct post_counts {
@@ -111,17 +112,17 @@ struct post *post_office_post(struct post_office *office, uint32_t shard);
  * post_end says otherwise. */
 void post_join(struct post *post, struct io *io, post_asked *asked, void *context);
 
-/* Asks another shard. Returns the message, whose kind and body the caller fills in before the
- * flush; NULL and nothing done when `to` has no credit left: try again once an answer of it was
- * taken. */
-struct mail *post_ask(struct post *post, uint32_t to, struct post_request *request);
+/* Asks another shard. Returns the message's body, MAIL_BODY_SIZE bytes aligned to 16, which the
+ * caller fills in before the flush; NULL and nothing done when `to` has no credit left: try again
+ * once an answer of it was taken. */
+void *post_ask(struct post *post, uint32_t to, struct post_request *request);
 
 /* How many requests `to` could be asked just now. */
 uint32_t post_credits(const struct post *post, uint32_t to);
 
 /* Answers a request that shard `to` has asked, once: nothing of it may be touched afterwards.
- * Returns the message, as post_ask; there is always one. */
-struct mail *post_answer(struct post *post, uint32_t to, struct post_request *request);
+ * Returns the body, as post_ask; there is always one. */
+void *post_answer(struct post *post, uint32_t to, struct post_request *request);
 
 /* How many messages were posted to a shard so far, and whether it has taken the first `count`. */
 uint32_t post_posted(const struct post *post, uint32_t to);

@@ -1,3 +1,6 @@
+/* The bucket, and each shard's tokens out of it: how much one takes, and when it lets others go
+ * first. Invariant: tokens that a shard holds are paid for in full_ns, so all that were spent since
+ * the start are at most the burst and what the rate gives in that time. */
 #include "shard/rate.h"
 
 #include "base/assert.h"
@@ -168,6 +171,7 @@ bool rate_take(struct rate *rate, uint32_t shard, uint64_t now_ns)
         rate_rest(rate, shard);
     if (share->tokens == 0 && (now_ns < share->not_before_ns || !refill(rate, shard, now_ns)))
         return false;
+    assert(share->tokens > 0); /* the invariant: what is spent was taken */
     share->tokens--;
     return true;
 }

@@ -1,3 +1,4 @@
+/* Requests for a shard's own keys: the store is called, its statuses become the protocol's. */
 #include "shard/shard.h"
 
 #include "base/hash.h"
@@ -51,17 +52,19 @@ static void waiter_done(struct store_waiter *store_waiter, enum store_status sta
     waiter->done(waiter, &answer);
 }
 
-struct shard_place shard_locate(const struct shard *shard, struct slice key, bool is_write)
+struct key_place shard_locate(const struct shard *shard, struct slice key, bool is_write)
 {
-    struct shard_place place = {.owner = shard->number};
+    uint32_t owner = shard->number;
     if (shard->count > 1)
-        place.owner = hash_partition(hash_key(key.data, key.size)) % shard->count;
-    if (shard_owns(shard, place))
-        place.store = store_prefetch(shard->store, key, is_write);
+        owner = hash_partition(hash_key(key.data, key.size)) % shard->count;
+    struct key_place place = {0};
+    if (owner == shard->number)
+        place = store_prefetch(shard->store, key, is_write);
+    place.owner = (uint16_t)owner;
     return place;
 }
 
-bool shard_get_at_once(struct shard *shard, struct slice key, struct store_place place,
+bool shard_get_at_once(struct shard *shard, struct slice key, struct key_place place,
                        struct shard_answer *ret_answer)
 {
     enum store_status status;

@@ -36,8 +36,11 @@ struct shard_carried {
     uint32_t posted;
 };
 
-/* What others asked and was not answered yet (shard_serve.c). */
-struct shard_desk {
+/* What others asked and was not answered yet: shard_serve.c's alone.
+ *
+ * Invariants: (1) waiting_count is the number of writes in `waiting`; (2) the key bit of every
+ * request in `waiting` is set in waiting_keys; an empty list has no bits. */
+struct shard_inbox {
     struct shard_carried *carried; /* by shard */
     struct pool servings;
     struct list arrived;
@@ -47,6 +50,8 @@ struct shard_desk {
     uint32_t waiting_count; /* of them writes */
 };
 
+/* Invariants: (3) gets_asked counts the waiters that are get's; (4) copy_bytes is the sum of the
+ * copies of all waiters that are in use, at most the shard's part of them unless there is one. */
 struct shard {
     struct store *store;
     uint32_t number;
@@ -61,15 +66,15 @@ struct shard {
     struct shard_events events;
     bool is_starved;      /* somebody was told BUSY by shard_ask_... */
     struct list releases; /* of files, that are still to be posted */
-    uint64_t copy_bytes;  /* of what was asked and did not fit into its waiter's room */
-    struct shard_desk desk;
+    uint64_t copy_bytes;  /* of what was asked and did not fit into the waiters' lent memory */
+    struct shard_inbox inbox;
 };
 
 struct shard_answer {
     uint8_t status; /* enum minivault_status */
     const uint8_t *data;
     uint32_t size;
-    bool is_in_room;           /* data lies in the waiter's room */
+    bool is_in_lent;           /* data lies in the waiter's lent memory */
     struct cache_entry *entry; /* as in struct store_value */
     uint64_t gate;
     bool in_value_file; /* data is a descriptor: shard_download. Of a pending get: it may be */
@@ -79,12 +84,6 @@ struct shard_answer {
     void *memory; /* data lies in it, malloc'ed, and it is the receiver's now; NULL: it does not */
 };
 
-/* A key's place: in its owner's tables. */
-struct shard_place {
-    struct store_place store;
-    uint32_t owner;
-};
-
 enum shard_outcome {
     SHARD_ANSWERED,
     SHARD_PENDING, /* the waiter's done comes later */
@@ -92,10 +91,10 @@ enum shard_outcome {
     SHARD_LARGE,   /* shard_set: a value for a file: upload it (shard_upload) */
 };
 
-/* Embedded by the caller, all zero bytes before its first use; in use until done. `room` is for
- * requests to other shards: memory that is lent until then, at least SHARD_ROOM_MIN bytes. The
- * answer's data may lie in it. */
-#define SHARD_ROOM_MIN 64u
+/* Embedded by the caller, all zero bytes before its first use; in use until done. `lent` is for
+ * requests to other shards: memory that is lent to the owner until then, at least SHARD_LENT_MIN
+ * bytes. The answer's data may lie in it. */
+#define SHARD_LENT_MIN 64u
 struct shard_waiter;
 typedef void shard_waiter_done(struct shard_waiter *waiter, const struct shard_answer *answer);
 struct shard_waiter {
@@ -104,14 +103,14 @@ struct shard_waiter {
         struct post_request post;
     };
     shard_waiter_done *done;
-    uint8_t *room;
-    uint32_t room_size;
+    uint8_t *lent;
+    uint32_t lent_size;
     /* The rest is the shard's. */
     uint32_t copy_size;
-    uint8_t *copy; /* what was asked, when it did not fit into the room: key, then value */
+    uint8_t *copy; /* what was asked, when it did not fit into `lent`: key, then value */
     struct shard *shard;
     uint32_t key_size;
-    bool is_get;
+    bool is_get;                 /* invariant 3 */
     struct store_upload *upload; /* shard_ask_commit's */
 };
 
@@ -132,38 +131,38 @@ void shard_retry(struct shard *shard);
 /* Whether a write that another shard asked for waits for the store: then others queue, too. */
 static inline bool shard_has_waiting_writes(const struct shard *shard)
 {
-    return shard->desk.waiting_count > 0;
+    return shard->inbox.waiting_count > 0;
 }
 
 /* Where a key belongs; begins to load what a call for it will look at first, when it is here. */
-struct shard_place shard_locate(const struct shard *shard, struct slice key, bool is_write);
+struct key_place shard_locate(const struct shard *shard, struct slice key, bool is_write);
 
-static inline bool shard_owns(const struct shard *shard, struct shard_place place)
+static inline bool shard_owns(const struct shard *shard, struct key_place place)
 {
     return place.owner == shard->number;
 }
 
 /* ---- keys of other shards. Key and value are not needed after the call. PENDING or BUSY ---- */
 
-/* The answer's data is in the room, in answer->memory, or nowhere (size 0). */
-enum shard_outcome shard_ask_get(struct shard *shard, struct shard_place place, struct slice key,
+/* The answer's data is in waiter->lent, in answer->memory, or nowhere (size 0). */
+enum shard_outcome shard_ask_get(struct shard *shard, struct key_place place, struct slice key,
                                  struct shard_waiter *waiter);
 
 /* Also LARGE. */
-enum shard_outcome shard_ask_set(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_set(struct shard *shard, struct key_place place, struct slice key,
                                  struct slice value, bool zstd, struct shard_waiter *waiter);
 
-enum shard_outcome shard_ask_delete(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_delete(struct shard *shard, struct key_place place, struct slice key,
                                     struct shard_waiter *waiter);
 
 /* For a value that goes into a file: asks for its version, in answer->file. The file is written by
  * this shard (shard_upload with that version). */
-enum shard_outcome shard_ask_version(struct shard *shard, struct shard_place place,
-                                     struct slice key, struct shard_waiter *waiter);
+enum shard_outcome shard_ask_version(struct shard *shard, struct key_place place, struct slice key,
+                                     struct shard_waiter *waiter);
 
 /* The file is finished. The upload is the caller's to close after the answer; until then it is
  * lent. */
-enum shard_outcome shard_ask_commit(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_commit(struct shard *shard, struct key_place place, struct slice key,
                                     struct store_upload *upload, struct shard_waiter *waiter);
 
 /* The file of an answer that is_lent is open, or not wanted. */
@@ -177,7 +176,7 @@ enum shard_outcome shard_get(struct shard *shard, struct slice key, struct shard
 
 /* The answer when it is in memory (the key is cached, or known to be absent); false, and nothing
  * done, when it is not. */
-bool shard_get_at_once(struct shard *shard, struct slice key, struct store_place place,
+bool shard_get_at_once(struct shard *shard, struct slice key, struct key_place place,
                        struct shard_answer *ret_answer);
 
 /* ANSWERED or BUSY. */

@@ -1,4 +1,5 @@
-/* The asker's side: requests for keys of other shards. */
+/* The asker's side: requests for keys of other shards, and the answers to them. The asserts cite the
+ * invariants of shard.h. */
 #include "shard/shard.h"
 
 #include "base/assert.h"
@@ -8,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of keys and values that did not fit into their waiters' rooms, over all shards and the least of
- * one; beyond it who asks waits. */
+/* Copies of keys and values that did not fit into their waiters' lent memory: of all shards, and of
+ * one at least. A request that would bring more waits. */
 #define COPY_BYTES_MAX (64 * MIB)
 #define COPY_BYTES_MIN (1 * MIB)
 
-/* The mean of how much memory answers bring is over about so many of them. */
+/* The answers over which the mean of the memory that they bring is taken. */
 #define MEAN_OVER 16u
 
 static enum shard_outcome busy(struct shard *shard)
@@ -22,7 +23,7 @@ static enum shard_outcome busy(struct shard *shard)
     return SHARD_BUSY;
 }
 
-static void make_room(struct shard *shard)
+static void tell_room(struct shard *shard)
 {
     if (!shard->is_starved)
         return;
@@ -30,34 +31,36 @@ static void make_room(struct shard *shard)
     shard->events.room(shard->events.context);
 }
 
-/* For an answer that has it (in_value_file), and for an owner to whom it is too long to be sent. */
+/* The key, for an answer that shows it (in_value_file), and for an owner when it is too long for the
+ * message. */
 static const uint8_t *key_of(const struct shard_waiter *waiter)
 {
     if (waiter->copy != NULL)
         return waiter->copy;
     return waiter->key_size <= SHARD_MAIL_KEY_MAX
-               ? waiter->room
-               : waiter->room + waiter->room_size - waiter->key_size;
+               ? waiter->lent
+               : waiter->lent + waiter->lent_size - waiter->key_size;
 }
 
 /* ---- asking ---- */
 
-/* Where the owner reads key and value: the value at the room's begin, the key at its end, unless it
- * is short: then it is sent, and only kept (at the begin) with requests that have no value. What
- * does not fit goes into memory of its own. Returns false when there is none. */
-static bool keep(struct shard *shard, struct slice key, struct slice value,
+/* Puts key and value where the owner reads them: the value at the begin of the lent memory, the key
+ * at its end. A short key travels in the message; it is stored, at the begin, only for a request
+ * without a value, whose answer may show it. What does not fit goes into memory of its own. Returns
+ * false when there is none. */
+static bool save(struct shard *shard, struct slice key, struct slice value,
                  struct shard_waiter *waiter)
 {
     waiter->copy = NULL;
     waiter->key_size = key.size;
     uint64_t size = (uint64_t)key.size + value.size;
-    if (size + SHARD_ROOM_MIN / 2 <= waiter->room_size) {
+    if (size + SHARD_LENT_MIN / 2 <= waiter->lent_size) {
         if (key.size > SHARD_MAIL_KEY_MAX)
-            memcpy(waiter->room + waiter->room_size - key.size, key.data, key.size);
+            memcpy(waiter->lent + waiter->lent_size - key.size, key.data, key.size);
         else if (value.size == 0)
-            memcpy(waiter->room, key.data, key.size);
+            memcpy(waiter->lent, key.data, key.size);
         if (value.size > 0)
-            memcpy(waiter->room, value.data, value.size);
+            memcpy(waiter->lent, value.data, value.size);
         return true;
     }
     uint64_t size_max = share_u64(COPY_BYTES_MAX, shard->count, COPY_BYTES_MIN);
@@ -74,26 +77,26 @@ static bool keep(struct shard *shard, struct slice key, struct slice value,
     return true;
 }
 
-static void answered(struct post_request *request, const struct mail *mail);
+static void answered(struct post_request *request, const void *body);
 
-static enum shard_outcome ask(struct shard *shard, struct shard_place place,
+static enum shard_outcome ask(struct shard *shard, struct key_place place,
                               enum shard_mail_kind kind, struct slice key, struct slice value,
                               struct shard_waiter *waiter, struct shard_mail_ask **ret_ask)
 {
-    assert(!shard_owns(shard, place) && waiter->room_size >= SHARD_ROOM_MIN);
-    if (post_credits(shard->post, place.owner) == 0 || !keep(shard, key, value, waiter))
+    assert(!shard_owns(shard, place));
+    assert(waiter->lent_size >= SHARD_LENT_MIN);
+    if (post_credits(shard->post, place.owner) == 0 || !save(shard, key, value, waiter))
         return busy(shard);
     waiter->shard = shard;
     waiter->post = (struct post_request){.answered = answered};
-    struct mail *mail = post_ask(shard->post, place.owner, &waiter->post);
-    assert(mail != NULL);
-    mail->kind = kind;
-    struct shard_mail_ask *body = (struct shard_mail_ask *)mail->body;
+    struct shard_mail_ask *body = post_ask(shard->post, place.owner, &waiter->post);
+    assert(body != NULL);
+    body->kind = (uint8_t)kind;
     bool is_sent = key.size <= SHARD_MAIL_KEY_MAX;
     shard_mail_set_key(body, is_sent ? key.data : key_of(waiter), (uint16_t)key.size);
-    body->room = waiter->room;
-    body->room_size = waiter->room_size - (waiter->copy == NULL ? key.size : 0);
-    body->value = waiter->copy != NULL ? waiter->copy + key.size : waiter->room;
+    body->lent = waiter->lent;
+    body->lent_size = waiter->lent_size - (waiter->copy == NULL ? key.size : 0);
+    body->value = waiter->copy != NULL ? waiter->copy + key.size : waiter->lent;
     body->value_size = value.size;
     body->zstd = false;
     shard->asked++;
@@ -102,10 +105,9 @@ static enum shard_outcome ask(struct shard *shard, struct shard_place place,
     return SHARD_PENDING;
 }
 
-/* What a value takes that does not fit into its waiter's room is known when it comes. So many are
- * asked for that they bring as much as may be on its way, if they are like those before; what the
- * owner would send beyond twice as much it refuses. */
-enum shard_outcome shard_ask_get(struct shard *shard, struct shard_place place, struct slice key,
+/* A value's size is known only when it comes. So outstanding GETs are limited by the recent mean of
+ * the memory that answers brought; an owner refuses to send more than twice as much. */
+enum shard_outcome shard_ask_get(struct shard *shard, struct key_place place, struct slice key,
                                  struct shard_waiter *waiter)
 {
     uint64_t expected = (shard->gets_asked + 1) * shard->answer_mean;
@@ -121,12 +123,13 @@ enum shard_outcome shard_ask_get(struct shard *shard, struct shard_place place, 
 static void learn(struct shard *shard, const struct shard_mail_reply *reply)
 {
     bool has_memory = reply->where == SHARD_MAIL_IN_MEMORY && !reply->in_value_file;
+    assert(shard->gets_asked > 0); /* invariant 3 */
     shard->answer_mean -= shard->answer_mean / MEAN_OVER;
     shard->answer_mean += has_memory ? reply->size / MEAN_OVER : 0;
     shard->gets_asked--;
 }
 
-enum shard_outcome shard_ask_delete(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_delete(struct shard *shard, struct key_place place, struct slice key,
                                     struct shard_waiter *waiter)
 {
     return ask(shard, place, SHARD_MAIL_DELETE, key, (struct slice){0}, waiter, NULL);
@@ -146,7 +149,7 @@ static bool is_large_frame(struct shard *shard, struct slice frame)
     return result == 0 || size >= size_min;
 }
 
-enum shard_outcome shard_ask_set(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_set(struct shard *shard, struct key_place place, struct slice key,
                                  struct slice value, bool zstd, struct shard_waiter *waiter)
 {
     if (shard_is_large(shard, value.size, zstd) || (zstd && is_large_frame(shard, value)))
@@ -158,13 +161,13 @@ enum shard_outcome shard_ask_set(struct shard *shard, struct shard_place place, 
     return outcome;
 }
 
-enum shard_outcome shard_ask_version(struct shard *shard, struct shard_place place,
-                                     struct slice key, struct shard_waiter *waiter)
+enum shard_outcome shard_ask_version(struct shard *shard, struct key_place place, struct slice key,
+                                     struct shard_waiter *waiter)
 {
     return ask(shard, place, SHARD_MAIL_VERSION, key, (struct slice){0}, waiter, NULL);
 }
 
-enum shard_outcome shard_ask_commit(struct shard *shard, struct shard_place place, struct slice key,
+enum shard_outcome shard_ask_commit(struct shard *shard, struct key_place place, struct slice key,
                                     struct store_upload *upload, struct shard_waiter *waiter)
 {
     struct shard_mail_ask *body;
@@ -186,24 +189,23 @@ struct release {
     struct list_node node; /* until it is posted */
 };
 
-static void released(struct post_request *request, const struct mail *mail)
+static void released(struct post_request *request, const void *body)
 {
     struct release *release = container_of(request, struct release, request);
     struct shard *shard = release->shard;
-    (void)mail;
+    (void)body;
     free(release);
-    make_room(shard); /* its credit is one that others wait for */
+    tell_room(shard); /* its credit is one that others wait for */
 }
 
 static bool post_release(struct shard *shard, struct release *release)
 {
     uint32_t owner = release->file.partition % shard->count;
-    struct mail *mail = post_ask(shard->post, owner, &release->request);
-    if (mail == NULL)
+    struct shard_mail_ask *body = post_ask(shard->post, owner, &release->request);
+    if (body == NULL)
         return false;
-    mail->kind = SHARD_MAIL_RELEASE;
-    *(struct shard_mail_ask *)mail->body =
-        (struct shard_mail_ask){.value = (const uint8_t *)&release->file};
+    *body = (struct shard_mail_ask){.kind = SHARD_MAIL_RELEASE,
+                                    .value = (const uint8_t *)&release->file};
     return true;
 }
 
@@ -246,9 +248,9 @@ static void fill(const struct shard_waiter *waiter, const struct shard_mail_repl
     case SHARD_MAIL_HERE:
         ret_answer->data = reply->bytes;
         break;
-    case SHARD_MAIL_IN_ROOM:
-        ret_answer->data = waiter->room;
-        ret_answer->is_in_room = true;
+    case SHARD_MAIL_IN_LENT:
+        ret_answer->data = waiter->lent;
+        ret_answer->is_in_lent = true;
         break;
     case SHARD_MAIL_IN_MEMORY:
         ret_answer->data = reply->memory;
@@ -264,13 +266,13 @@ static void fill(const struct shard_waiter *waiter, const struct shard_mail_repl
     ret_answer->key = (struct slice){key_of(waiter), waiter->key_size};
 }
 
-static void answered(struct post_request *request, const struct mail *mail)
+static void answered(struct post_request *request, const void *body)
 {
     struct shard_waiter *waiter = container_of(request, struct shard_waiter, post);
     struct shard *shard = waiter->shard;
     uint8_t *copy = waiter->copy;
     uint32_t copy_size = waiter->copy_size;
-    const struct shard_mail_reply *reply = (const struct shard_mail_reply *)mail->body;
+    const struct shard_mail_reply *reply = body;
     struct shard_answer answer;
     fill(waiter, reply, &answer);
     if (waiter->is_get)
@@ -279,8 +281,10 @@ static void answered(struct post_request *request, const struct mail *mail)
     if (reply->is_committed)
         store_upload_hand_over(waiter->upload);
     waiter->done(waiter, &answer); /* the waiter may be gone now */
-    if (copy != NULL)
+    if (copy != NULL) {
+        assert(shard->copy_bytes >= copy_size); /* invariant 4 */
         shard->copy_bytes -= copy_size;
-    free(copy);
-    make_room(shard);
+        free(copy);
+    }
+    tell_room(shard);
 }

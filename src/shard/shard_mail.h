@@ -23,26 +23,27 @@ enum shard_mail_kind {
 /* A key of up to this many bytes travels in the message, so that its owner need not fetch it. */
 #define SHARD_MAIL_KEY_MAX 20u
 
-/* The asker's memory is lent until the answer: key and value are read, the room is written. */
+/* The asker's memory is lent until the answer: key and value are read, `lent` is written. */
 struct shard_mail_ask {
     const uint8_t *value;
-    uint8_t *room;
-    uint32_t room_size;
+    uint8_t *lent;
+    uint32_t lent_size;
     uint32_t value_size;
     uint16_t key_size;
     bool zstd;
+    uint8_t kind;                    /* enum shard_mail_kind */
     uint8_t key[SHARD_MAIL_KEY_MAX]; /* or the pointer to it */
 };
 
-static_assert(sizeof(struct shard_mail_ask) <= MAIL_BODY_SIZE, "fits into a mail");
+static_assert(sizeof(struct shard_mail_ask) == MAIL_BODY_SIZE, "fits into a mail");
 
-/* So many bytes of a value travel in the answer. */
+/* A value of up to this many bytes travels in the answer. */
 #define SHARD_MAIL_VALUE_MAX 40u
 
 enum shard_mail_where {
     SHARD_MAIL_NOWHERE,
     SHARD_MAIL_HERE,      /* bytes */
-    SHARD_MAIL_IN_ROOM,   /* the asker's, from its begin on */
+    SHARD_MAIL_IN_LENT,   /* the asker's `lent`, from its begin on */
     SHARD_MAIL_IN_MEMORY, /* malloc'ed, the asker's from now on */
 };
 
@@ -76,7 +77,7 @@ static inline void shard_mail_set_key(struct shard_mail_ask *ask, const uint8_t 
         memcpy(ask->key, &key, sizeof key);
 }
 
-/* Valid as long as the message, or the room. */
+/* Valid as long as the message, or the lent memory. */
 static inline struct slice shard_mail_key(const struct shard_mail_ask *ask)
 {
     const uint8_t *key = ask->key;

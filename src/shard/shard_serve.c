@@ -9,7 +9,7 @@
  *
  * What arrives in a pass is executed behind it, so that the cache misses of its keys overlap. A
  * write that has to wait makes those behind it wait, too, and gets of keys that such a write may be
- * about: so requests for one key keep their order. */
+ * about: so requests for one key keep their order. The asserts cite the invariants of shard.h. */
 #include "shard/shard.h"
 
 #include "base/assert.h"
@@ -36,9 +36,8 @@ struct serving {
     struct store_upload *upload; /* of a commit that waits, or NULL */
     struct shard_mail_ask ask;
     struct shard_mail_reply reply;
-    struct store_place place;
+    struct key_place place;
     uint32_t from;
-    uint8_t kind; /* enum shard_mail_kind */
     struct list_node node;
 };
 
@@ -52,9 +51,9 @@ static struct serving *of_node(struct list_node *node)
 static void post_reply(struct serving *serving)
 {
     struct shard *shard = serving->shard;
-    struct mail *mail = post_answer(shard->post, serving->from, serving->request);
-    memcpy(mail->body, &serving->reply, sizeof serving->reply);
-    pool_put(&shard->desk.servings, serving);
+    void *body = post_answer(shard->post, serving->from, serving->request);
+    memcpy(body, &serving->reply, sizeof serving->reply);
+    pool_put(&shard->inbox.servings, serving);
 }
 
 static void finish(struct serving *serving)
@@ -63,7 +62,7 @@ static void finish(struct serving *serving)
     if (serving->gate <= store_durable(shard->store))
         post_reply(serving);
     else
-        list_push_back(&shard->desk.gated, &serving->node);
+        list_push_back(&shard->inbox.gated, &serving->node);
 }
 
 /* Gates grow as requests are executed, all but those of gets, which may wait a little longer than
@@ -71,7 +70,7 @@ static void finish(struct serving *serving)
 static void release_gated(struct shard *shard)
 {
     uint64_t durable = store_durable(shard->store);
-    for (struct list_node *node; (node = list_first(&shard->desk.gated)) != NULL;) {
+    for (struct list_node *node; (node = list_first(&shard->inbox.gated)) != NULL;) {
         if (of_node(node)->gate > durable)
             return;
         list_remove(node);
@@ -85,7 +84,7 @@ static void release_gated(struct shard *shard)
  * reckons with. What it had not taken when `posted` was written down may still be on its way. */
 static bool may_carry(struct shard *shard, uint32_t to, uint64_t size)
 {
-    struct shard_carried *carried = &shard->desk.carried[to];
+    struct shard_carried *carried = &shard->inbox.carried[to];
     if (post_has_taken(shard->post, to, carried->posted)) {
         carried->before = carried->since;
         carried->since = 0;
@@ -109,9 +108,9 @@ static bool put_value(struct serving *serving, const struct shard_answer *answer
     if (!answer->in_value_file && answer->size <= SHARD_MAIL_VALUE_MAX) {
         reply->where = SHARD_MAIL_HERE;
         to = reply->bytes;
-    } else if (!answer->in_value_file && answer->size <= serving->ask.room_size) {
-        reply->where = SHARD_MAIL_IN_ROOM;
-        to = serving->ask.room;
+    } else if (!answer->in_value_file && answer->size <= serving->ask.lent_size) {
+        reply->where = SHARD_MAIL_IN_LENT;
+        to = serving->ask.lent;
     } else {
         if (!answer->in_value_file && !may_carry(serving->shard, serving->from, answer->size))
             return false;
@@ -241,7 +240,7 @@ static bool execute_release(struct serving *serving)
 
 static bool execute(struct serving *serving)
 {
-    switch ((enum shard_mail_kind)serving->kind) {
+    switch ((enum shard_mail_kind)serving->ask.kind) {
     case SHARD_MAIL_GET:
         return execute_get(serving);
     case SHARD_MAIL_SET:
@@ -261,10 +260,10 @@ static bool execute(struct serving *serving)
 
 /* ---- waiting for room ---- */
 
-static bool is_write(const struct serving *serving)
+static bool is_write(const struct shard_mail_ask *ask)
 {
-    return serving->kind == SHARD_MAIL_SET || serving->kind == SHARD_MAIL_DELETE ||
-           serving->kind == SHARD_MAIL_COMMIT;
+    uint8_t kind = ask->kind;
+    return kind == SHARD_MAIL_SET || kind == SHARD_MAIL_DELETE || kind == SHARD_MAIL_COMMIT;
 }
 
 static uint64_t key_bit(const struct serving *serving)
@@ -272,54 +271,54 @@ static uint64_t key_bit(const struct serving *serving)
     return (uint64_t)1 << (serving->place.keyed >> 58);
 }
 
-static void wait_for_room(struct shard_desk *desk, struct serving *serving)
+static void wait_for_room(struct shard_inbox *inbox, struct serving *serving)
 {
-    list_push_back(&desk->waiting, &serving->node);
-    desk->waiting_keys |= key_bit(serving);
-    desk->waiting_count += is_write(serving);
+    list_push_back(&inbox->waiting, &serving->node);
+    inbox->waiting_keys |= key_bit(serving);
+    inbox->waiting_count += is_write(&serving->ask);
 }
 
-static bool must_wait(const struct shard_desk *desk, const struct serving *serving)
+static bool must_wait(const struct shard_inbox *inbox, const struct serving *serving)
 {
-    return (is_write(serving) && desk->waiting_count > 0) ||
-           (desk->waiting_keys & key_bit(serving)) != 0;
+    return (is_write(&serving->ask) && inbox->waiting_count > 0) ||
+           (inbox->waiting_keys & key_bit(serving)) != 0;
 }
 
 void shard_retry(struct shard *shard)
 {
-    struct shard_desk *desk = &shard->desk;
+    struct shard_inbox *inbox = &shard->inbox;
     if (shard->post == NULL)
         return;
-    for (struct list_node *node; (node = list_first(&desk->waiting)) != NULL;) {
+    for (struct list_node *node; (node = list_first(&inbox->waiting)) != NULL;) {
         struct serving *serving = of_node(node);
-        bool was_write = is_write(serving);
+        bool was_write = is_write(&serving->ask);
         list_remove(node);
         if (!execute(serving)) {
-            list_push_front(&desk->waiting, node);
+            list_push_front(&inbox->waiting, node);
             return;
         }
-        desk->waiting_count -= was_write;
+        assert(inbox->waiting_count >= was_write); /* invariant 1 */
+        inbox->waiting_count -= was_write;
     }
-    desk->waiting_keys = 0;
+    assert(inbox->waiting_count == 0); /* invariant 1 */
+    inbox->waiting_keys = 0;
 }
 
 /* ---- arriving ---- */
 
-static void asked(void *context, uint32_t from, const struct mail *mail)
+static void asked(void *context, uint32_t from, struct post_request *request, const void *body)
 {
     struct shard *shard = context;
-    struct serving *serving = pool_get(&shard->desk.servings);
+    struct serving *serving = pool_get(&shard->inbox.servings);
     assert(serving != NULL); /* there are as many as all others' credits */
     serving->shard = shard;
-    serving->request = mail->request;
+    serving->request = request;
     serving->from = from;
-    serving->kind = (uint8_t)mail->kind;
     serving->upload = NULL;
-    memcpy(&serving->ask, mail->body, sizeof serving->ask);
+    memcpy(&serving->ask, body, sizeof serving->ask);
     /* Not out of the copy, which is still on its way to memory. */
-    struct slice key = shard_mail_key((const struct shard_mail_ask *)mail->body);
-    serving->place = store_prefetch(shard->store, key, is_write(serving));
-    list_push_back(&shard->desk.arrived, &serving->node);
+    serving->place = store_prefetch(shard->store, shard_mail_key(body), is_write(body));
+    list_push_back(&shard->inbox.arrived, &serving->node);
 }
 
 static struct list_node *load(struct shard *shard, struct list_node *node)
@@ -327,21 +326,21 @@ static struct list_node *load(struct shard *shard, struct list_node *node)
     if (node == NULL)
         return NULL;
     store_prefetch_entry(shard->store, of_node(node)->place);
-    return list_next(&shard->desk.arrived, node);
+    return list_next(&shard->inbox.arrived, node);
 }
 
 static void execute_arrived(struct shard *shard)
 {
-    struct shard_desk *desk = &shard->desk;
-    struct list_node *ahead = list_first(&desk->arrived);
+    struct shard_inbox *inbox = &shard->inbox;
+    struct list_node *ahead = list_first(&inbox->arrived);
     for (uint32_t i = 0; i < AHEAD; i++)
         ahead = load(shard, ahead);
-    for (struct list_node *node; (node = list_first(&desk->arrived)) != NULL;) {
+    for (struct list_node *node; (node = list_first(&inbox->arrived)) != NULL;) {
         struct serving *serving = of_node(node);
         ahead = load(shard, ahead);
         list_remove(node);
-        if (must_wait(desk, serving) || !execute(serving))
-            wait_for_room(desk, serving);
+        if (must_wait(inbox, serving) || !execute(serving))
+            wait_for_room(inbox, serving);
     }
 }
 
@@ -360,20 +359,20 @@ bool shard_serve(struct shard *shard)
 
 int shard_open(struct shard *shard, struct io *io, struct post_office *office)
 {
-    struct shard_desk *desk = &shard->desk;
+    struct shard_inbox *inbox = &shard->inbox;
     list_init(&shard->releases);
-    list_init(&desk->arrived);
-    list_init(&desk->gated);
-    list_init(&desk->waiting);
+    list_init(&inbox->arrived);
+    list_init(&inbox->gated);
+    list_init(&inbox->waiting);
     if (office == NULL)
         return 0;
     shard->answers_max = share_u64(ANSWERS_MAX, shard->count, ANSWERS_MIN);
     shard->answer_mean = store_value_file_min(shard->store);
-    desk->carried = calloc(shard->count, sizeof *desk->carried);
-    if (desk->carried == NULL)
+    inbox->carried = calloc(shard->count, sizeof *inbox->carried);
+    if (inbox->carried == NULL)
         return -ENOMEM;
     uint32_t count = (shard->count - 1) * post_office_credits(office);
-    int result = pool_init(&desk->servings, sizeof(struct serving), count);
+    int result = pool_init(&inbox->servings, sizeof(struct serving), count);
     if (result < 0)
         return result;
     shard->post = post_office_post(office, shard->number);
@@ -383,9 +382,9 @@ int shard_open(struct shard *shard, struct io *io, struct post_office *office)
 
 void shard_close(struct shard *shard)
 {
-    free(shard->desk.carried);
-    if (shard->desk.servings.base == NULL)
+    free(shard->inbox.carried);
+    if (shard->inbox.servings.base == NULL)
         return;
     shard_forget_releases(shard);
-    pool_deinit(&shard->desk.servings);
+    pool_deinit(&shard->inbox.servings);
 }

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "store/memory/index.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -19,17 +20,10 @@
  * the mover. */
 #define CANDIDATES_CROWDED 4u
 
-struct key_place {
-    uint32_t partition;
-    uint64_t hash;     /* hash_index: of the index and the filter */
-    uint64_t keyed;    /* hash_keyed: of the cache */
-    uint64_t key_hash; /* hash_key: of file names */
-};
-
 static inline struct key_place key_place_of(uint64_t keyed, uint64_t key_hash)
 {
     return (struct key_place){
-        .partition = hash_partition(key_hash),
+        .partition = (uint16_t)hash_partition(key_hash),
         .hash = hash_index(keyed, key_hash),
         .keyed = keyed,
         .key_hash = key_hash,

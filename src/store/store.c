@@ -51,24 +51,24 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     return status;
 }
 
-struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write)
+struct key_place store_prefetch(const struct store *store, struct slice key, bool is_write)
 {
-    struct store_place place = {
+    struct key_place place = {
         .keyed = hash_keyed(store->superblock.now.secret, key.data, key.size),
         .is_write = is_write,
     };
     cache_prefetch(store->cache, place.keyed);
     if (is_write) {
-        uint64_t key_hash = hash_key(key.data, key.size);
-        place.partition = (uint8_t)hash_partition(key_hash);
-        place.hash = hash_index(place.keyed, key_hash);
+        place.key_hash = hash_key(key.data, key.size);
+        place.partition = (uint16_t)hash_partition(place.key_hash);
+        place.hash = hash_index(place.keyed, place.key_hash);
         index_prefetch(store->index, place.partition, place.hash);
         bloom_prefetch(store->bloom, place.partition, place.hash);
     }
     return place;
 }
 
-void store_prefetch_entry(const struct store *store, struct store_place place)
+void store_prefetch_entry(const struct store *store, struct key_place place)
 {
     cache_prefetch_entry(store->cache, place.keyed);
     if (place.is_write)
@@ -88,7 +88,7 @@ static bool is_absent(struct store *store, struct slice key, uint64_t keyed,
     return true;
 }
 
-bool store_get_at_once(struct store *store, struct slice key, struct store_place place,
+bool store_get_at_once(struct store *store, struct slice key, struct key_place place,
                        enum store_status *ret_status, struct store_value *ret_value)
 {
     struct cache_entry *entry = cache_find(store->cache, place.keyed, key);

@@ -133,23 +133,25 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
 /* A version for a write, or for the name of a value file, that begins now. */
 struct version store_stamp(struct store *store);
 
-/* A key's place in the store's tables. */
-struct store_place {
-    uint64_t keyed;    /* hash_keyed: the cache's */
-    uint64_t hash;     /* hash_index: the index's, for a write */
-    uint8_t partition; /* for a write */
-    bool is_write;
+/* A key's place: whose it is, and where in the tables of its shard. */
+struct key_place {
+    uint64_t keyed;     /* hash_keyed: of the cache */
+    uint64_t hash;      /* hash_index: of the index and the filter; store_prefetch: of a write */
+    uint64_t key_hash;  /* hash_key: of file names; the same */
+    uint16_t partition; /* the same */
+    uint16_t owner;     /* the shard (shard.h); 0 within a store */
+    bool is_write;      /* store_prefetch's */
 };
 
 /* Locates a key and begins to load what a call for it will look at first; store_prefetch_entry, a
  * little later, loads what lies behind that. Whoever has several requests in hand hides the
  * memory's latency that way. */
-struct store_place store_prefetch(const struct store *store, struct slice key, bool is_write);
-void store_prefetch_entry(const struct store *store, struct store_place place);
+struct key_place store_prefetch(const struct store *store, struct slice key, bool is_write);
+void store_prefetch_entry(const struct store *store, struct key_place place);
 
 /* store_get for a key whose answer is in memory: it is cached, or known to be absent. Needs no
  * waiter. Returns false, and does nothing, when that is not so. */
-bool store_get_at_once(struct store *store, struct slice key, struct store_place place,
+bool store_get_at_once(struct store *store, struct slice key, struct key_place place,
                        enum store_status *ret_status, struct store_value *ret_value);
 
 /* A write. `stored` is what goes to disk, `decoded` what gets show: the same slice, or with `zstd`

@@ -10,7 +10,8 @@
 #include "tests/support/sim_server.h"
 #include "base/units.h"
 #include "tests/support/fuzz.h"
-#include "net/client/server_internal.h"
+#include "net/client/clients.h"
+#include "net/http/http_client.h"
 
 #include <string.h>
 
@@ -47,7 +48,7 @@ static const char *const tokens[] = {
 };
 #define TOKENS (sizeof tokens / sizeof tokens[0])
 
-struct client {
+struct visitor {
     struct sim_peer *peer;
     bool is_silent; /* it does not read */
     uint64_t received;
@@ -55,12 +56,12 @@ struct client {
 
 struct front {
     struct sim_server server;
-    struct client clients[CLIENTS];
+    struct visitor clients[CLIENTS];
 };
 
 static void changed(struct sim_peer *peer, void *context)
 {
-    struct client *client = context;
+    struct visitor *client = context;
     uint8_t bytes[4096];
     int64_t size = client->is_silent ? 0 : 1;
     while (size > 0) {
@@ -92,7 +93,7 @@ static void pass_some(struct front *front, uint32_t count)
         sim_server_pass(&front->server);
 }
 
-static void hang_up(struct client *client, bool is_reset)
+static void hang_up(struct visitor *client, bool is_reset)
 {
     if (client->peer == NULL)
         return;
@@ -100,17 +101,17 @@ static void hang_up(struct client *client, bool is_reset)
         sim_peer_reset(client->peer);
     else
         sim_peer_close(client->peer);
-    *client = (struct client){.peer = NULL};
+    *client = (struct visitor){.peer = NULL};
 }
 
-static void send_bytes(struct client *client, const void *data, size_t size)
+static void send_bytes(struct visitor *client, const void *data, size_t size)
 {
     if (client->peer != NULL && size > 0)
         (void)sim_peer_send(client->peer, data, size);
 }
 
 /* A binary frame around a value of filling bytes. */
-static void send_frame(struct client *client, uint8_t op, uint8_t size_class)
+static void send_frame(struct visitor *client, uint8_t op, uint8_t size_class)
 {
     uint8_t frame[9 + 8 * KIB] = {op, 1, 0, 'k'};
     uint32_t size = (uint32_t)size_class * 32;
@@ -123,7 +124,7 @@ static void send_frame(struct client *client, uint8_t op, uint8_t size_class)
     send_bytes(client, frame, 9 + size);
 }
 
-static void fill(struct client *client, uint8_t count)
+static void fill(struct visitor *client, uint8_t count)
 {
     uint8_t bytes[32 * 255];
     memset(bytes, 'f', sizeof bytes);
@@ -133,7 +134,7 @@ static void fill(struct client *client, uint8_t count)
 /* Returns the bytes of the input that it used. */
 static size_t step(struct front *front, const uint8_t *data, size_t size)
 {
-    struct client *client = &front->clients[data[0] % CLIENTS];
+    struct visitor *client = &front->clients[data[0] % CLIENTS];
     uint8_t argument = data[0] / CLIENTS;
     size_t raw = argument < size - 2 ? argument : size - 2;
     switch (data[1] % 10) {
@@ -173,7 +174,7 @@ static size_t step(struct front *front, const uint8_t *data, size_t size)
 /* Somebody else; who comes while too many are there is refused, and comes again. */
 static void require_service(struct front *front)
 {
-    struct client client = {.peer = NULL};
+    struct visitor client = {.peer = NULL};
     uint64_t end_ns = sim_now_ns(front->server.sim) + PATIENCE_NS;
     while (client.received == 0) {
         REQUIRE(sim_now_ns(front->server.sim) < end_ns);
@@ -190,14 +191,17 @@ static void require_service(struct front *front)
 static void require_nothing_left(struct front *front)
 {
     uint64_t end_ns = sim_now_ns(front->server.sim) + PATIENCE_NS;
-    const struct loop *server = front->server.server;
-    while (server->connection_count > 0 && sim_now_ns(front->server.sim) < end_ns)
+    const struct clients *clients = loop_clients(front->server.server);
+    const struct client_shared *shared = &clients->shared;
+    while (clients->count > 0 && sim_now_ns(front->server.sim) < end_ns)
         pass_some(front, 1);
-    REQUIRE(server->connection_count == 0);
-    REQUIRE(server->input_bytes == 0 && server->http_budget.used == 0);
-    REQUIRE(server->outputs.blocks.count_used == 0 && server->outputs.memory_bytes == 0);
-    REQUIRE(server->http_clients.count_used == 0 && server->connections.count_used == 0);
-    REQUIRE(server->sets_waiting == 0);
+    REQUIRE(clients->count == 0);
+    REQUIRE(shared->input_bytes == 0 &&
+            loop_http(front->server.server)->budget.used == 0);
+    REQUIRE(shared->outputs.blocks.count_used == 0 && shared->outputs.memory_bytes == 0);
+    REQUIRE(clients->protocols[LISTENER_HTTP].connections.count_used == 0 &&
+            clients->protocols[LISTENER_BINARY].connections.count_used == 0);
+    REQUIRE(shared->sets_waiting == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

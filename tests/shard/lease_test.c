@@ -108,7 +108,7 @@ Test(lease, what_is_used_is_never_more_nor_refused_below)
 
 #define THREADS 4
 #define STEPS 100000
-#define PLACES 20u
+#define SLOTS 20u
 
 struct crowd {
     struct lease *lease;
@@ -150,14 +150,14 @@ static void *come_and_go(void *context)
 
 Test(lease, threads_never_have_more_than_there_is, .timeout = 60)
 {
-    struct crowd crowd = {.lease = open_lease(PLACES, THREADS)};
+    struct crowd crowd = {.lease = open_lease(SLOTS, THREADS)};
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
         cr_assert_eq(pthread_create(&threads[i], NULL, come_and_go, &crowd), 0);
     for (int i = 0; i < THREADS; i++)
         cr_assert_eq(pthread_join(threads[i], NULL), 0);
-    cr_assert_leq(atomic_load(&crowd.used_max), PLACES);
+    cr_assert_leq(atomic_load(&crowd.used_max), SLOTS);
     cr_assert_eq(lease_used(crowd.lease), 0);
-    cr_assert_eq(take_all(crowd.lease, 0), PLACES, "nothing was lost");
+    cr_assert_eq(take_all(crowd.lease, 0), SLOTS, "nothing was lost");
     lease_close(crowd.lease);
 }

@@ -5,20 +5,20 @@
 #include <criterion/criterion.h>
 #include <signal.h>
 
-#define PLACES 8u
+#define CELLS 8u
 
 struct pair {
     struct mailbox box;
-    struct mail places[PLACES];
+    struct mail cells[CELLS];
     struct mailbox_writer writer;
     struct mailbox_reader reader;
     uint32_t posted, taken; /* what the next message says, and what it has to say */
 };
 
 /* `first` is where the counts stand: they wrap at 2^32. */
-static void pair_init(struct pair *pair, uint32_t place_count, uint32_t first)
+static void pair_init(struct pair *pair, uint32_t cell_count, uint32_t first)
 {
-    mailbox_init(&pair->box, pair->places, place_count, &pair->writer, &pair->reader);
+    mailbox_init(&pair->box, pair->cells, cell_count, &pair->writer, &pair->reader);
     atomic_store(&pair->box.tail, first);
     atomic_store(&pair->box.head, first);
     pair->writer.posted = pair->writer.flushed = pair->writer.head_seen = first;
@@ -26,14 +26,15 @@ static void pair_init(struct pair *pair, uint32_t place_count, uint32_t first)
     pair->posted = pair->taken = 0;
 }
 
-/* Returns how many found a place. */
+/* Returns how many found a cell. */
 static uint32_t post(struct pair *pair, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         struct mail *mail = mailbox_post(&pair->writer);
         if (mail == NULL)
             return i;
-        mail->kind = pair->posted++;
+        memcpy(mail->body, &pair->posted, sizeof pair->posted);
+        pair->posted++;
     }
     return count;
 }
@@ -45,7 +46,8 @@ static uint32_t take(struct pair *pair, uint32_t count)
         const struct mail *mail = mailbox_next(&pair->reader);
         if (mail == NULL)
             return i;
-        cr_assert_eq(mail->kind, pair->taken++);
+        cr_assert_eq(memcmp(mail->body, &pair->taken, sizeof pair->taken), 0);
+        pair->taken++;
     }
     return count;
 }
@@ -61,7 +63,7 @@ static uint32_t look_and_take_all(struct pair *pair)
 Test(mailbox, a_new_one_is_empty)
 {
     struct pair pair;
-    pair_init(&pair, PLACES, 0);
+    pair_init(&pair, CELLS, 0);
     cr_assert_null(mailbox_next(&pair.reader));
     cr_assert_eq(mailbox_look(&pair.reader), 0);
     cr_assert_null(mailbox_next(&pair.reader));
@@ -73,7 +75,7 @@ Test(mailbox, a_new_one_is_empty)
 Test(mailbox, what_is_posted_is_seen_after_the_flush_only)
 {
     struct pair pair;
-    pair_init(&pair, PLACES, 0);
+    pair_init(&pair, CELLS, 0);
     cr_assert_eq(post(&pair, 3), 3);
     cr_assert_eq(mailbox_look(&pair.reader), 0);
     mailbox_flush(&pair.writer);
@@ -85,7 +87,7 @@ Test(mailbox, what_is_posted_is_seen_after_the_flush_only)
 Test(mailbox, a_look_shows_what_was_there_then)
 {
     struct pair pair;
-    pair_init(&pair, PLACES, 0);
+    pair_init(&pair, CELLS, 0);
     cr_assert_eq(post(&pair, 2), 2);
     mailbox_flush(&pair.writer);
     cr_assert_eq(mailbox_look(&pair.reader), 2);
@@ -96,34 +98,34 @@ Test(mailbox, a_look_shows_what_was_there_then)
     cr_assert_eq(take(&pair, 3), 1);
 }
 
-Test(mailbox, a_full_one_refuses_until_places_are_given_back)
+Test(mailbox, a_full_one_refuses_until_cells_are_given_back)
 {
     struct pair pair;
-    pair_init(&pair, PLACES, 0);
-    cr_assert_eq(post(&pair, PLACES + 1), PLACES);
+    pair_init(&pair, CELLS, 0);
+    cr_assert_eq(post(&pair, CELLS + 1), CELLS);
     mailbox_flush(&pair.writer);
-    cr_assert_eq(mailbox_look(&pair.reader), PLACES);
+    cr_assert_eq(mailbox_look(&pair.reader), CELLS);
     cr_assert_eq(take(&pair, 3), 3);
     cr_assert_null(mailbox_post(&pair.writer), "taken is not given back");
     mailbox_release(&pair.reader);
-    cr_assert_eq(post(&pair, PLACES), 3);
+    cr_assert_eq(post(&pair, CELLS), 3);
     mailbox_flush(&pair.writer);
-    cr_assert_eq(take(&pair, PLACES), PLACES - 3);
+    cr_assert_eq(take(&pair, CELLS), CELLS - 3);
     cr_assert_eq(look_and_take_all(&pair), 3);
-    cr_assert_eq(post(&pair, PLACES + 1), PLACES);
+    cr_assert_eq(post(&pair, CELLS + 1), CELLS);
 }
 
 Test(mailbox, what_is_not_shown_yet_counts_as_full)
 {
     struct pair pair;
-    pair_init(&pair, PLACES, 0);
-    cr_assert_eq(post(&pair, PLACES), PLACES);
+    pair_init(&pair, CELLS, 0);
+    cr_assert_eq(post(&pair, CELLS), CELLS);
     cr_assert_null(mailbox_post(&pair.writer));
     cr_assert_eq(look_and_take_all(&pair), 0);
     cr_assert_null(mailbox_post(&pair.writer));
 }
 
-Test(mailbox, one_place_is_enough)
+Test(mailbox, one_cell_is_enough)
 {
     struct pair pair;
     pair_init(&pair, 1, UINT32_MAX);
@@ -136,13 +138,13 @@ Test(mailbox, one_place_is_enough)
 
 Test(mailbox, counts_wrap)
 {
-    for (uint32_t before = 0; before <= PLACES + 1; before++) {
+    for (uint32_t before = 0; before <= CELLS + 1; before++) {
         struct pair pair;
-        pair_init(&pair, PLACES, UINT32_MAX - before);
+        pair_init(&pair, CELLS, UINT32_MAX - before);
         for (uint32_t i = 0; i < 4; i++) {
-            cr_assert_eq(post(&pair, PLACES + 1), PLACES);
+            cr_assert_eq(post(&pair, CELLS + 1), CELLS);
             mailbox_flush(&pair.writer);
-            cr_assert_eq(look_and_take_all(&pair), PLACES);
+            cr_assert_eq(look_and_take_all(&pair), CELLS);
         }
     }
 }
@@ -156,7 +158,7 @@ Test(mailbox, any_order_of_steps_keeps_the_order_of_messages)
         for (uint32_t step = 0; step < 2000; step++) {
             switch (prng_below(&prng, 5)) {
             case 0:
-                (void)post(&pair, (uint32_t)prng_below(&prng, PLACES + 2));
+                (void)post(&pair, (uint32_t)prng_below(&prng, CELLS + 2));
                 break;
             case 1:
                 mailbox_flush(&pair.writer);
@@ -165,14 +167,14 @@ Test(mailbox, any_order_of_steps_keeps_the_order_of_messages)
                 (void)mailbox_look(&pair.reader);
                 break;
             case 3:
-                (void)take(&pair, (uint32_t)prng_below(&prng, PLACES));
+                (void)take(&pair, (uint32_t)prng_below(&prng, CELLS));
                 break;
             default:
                 mailbox_release(&pair.reader);
                 break;
             }
             cr_assert_leq(pair.taken, pair.posted);
-            cr_assert_leq(pair.posted - pair.taken, PLACES);
+            cr_assert_leq(pair.posted - pair.taken, CELLS);
         }
         mailbox_flush(&pair.writer);
         (void)look_and_take_all(&pair);
@@ -181,7 +183,7 @@ Test(mailbox, any_order_of_steps_keeps_the_order_of_messages)
     }
 }
 
-Test(mailbox, places_are_a_power_of_two, .signal = SIGABRT)
+Test(mailbox, cells_are_a_power_of_two, .signal = SIGABRT)
 {
     struct pair pair;
     pair_init(&pair, 6, 0);

@@ -10,16 +10,18 @@ struct ends {
     uint32_t asked, answered;
 };
 
-static void count_asked(void *context, uint32_t from, const struct mail *mail)
+static void count_asked(void *context, uint32_t from, struct post_request *request,
+                        const void *body)
 {
+    (void)body;
     struct ends *ends = context;
     ends->asked++;
-    (void)post_answer(ends->near, from, mail->request);
+    (void)post_answer(ends->near, from, request);
 }
 
-static void count_answered(struct post_request *request, const struct mail *mail)
+static void count_answered(struct post_request *request, const void *body)
 {
-    (void)mail;
+    (void)body;
     container_of(request, struct ends, request)->answered++;
 }
 

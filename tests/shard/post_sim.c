@@ -90,11 +90,11 @@ static void read_page(const uint8_t *page, uint64_t seed)
     cr_assert_eq(memcmp(page, expected, sizeof expected), 0);
 }
 
-static void letter_answered(struct post_request *request, const struct mail *mail)
+static void letter_answered(struct post_request *request, const void *body)
 {
     struct letter *letter = container_of(request, struct letter, request);
     struct note note;
-    memcpy(&note, mail->body, sizeof note);
+    memcpy(&note, body, sizeof note);
     struct sim_shard *shard = note.asker;
     cr_assert_eq(note.number, shard->answers_of[letter->to]++, "answers keep their order");
     cr_assert_eq(note.seed, letter->seed);
@@ -115,8 +115,8 @@ static bool ask_somebody(struct town *town, struct sim_shard *shard)
         return false;
     struct letter *letter = container_of(node, struct letter, node);
     letter->request.answered = letter_answered;
-    struct mail *mail = post_ask(shard->post, to, &letter->request);
-    if (mail == NULL)
+    void *body = post_ask(shard->post, to, &letter->request);
+    if (body == NULL)
         return false;
     list_remove(node);
     letter->to = to;
@@ -126,7 +126,7 @@ static bool ask_somebody(struct town *town, struct sim_shard *shard)
     fill_page(letter->page, letter->seed);
     lent_page_lend(letter->page);
     struct note note = {.asker = shard, .seed = letter->seed};
-    memcpy(mail->body, &note, sizeof note);
+    memcpy(body, &note, sizeof note);
     return true;
 }
 
@@ -139,22 +139,23 @@ static void answer_one(struct town *town, struct sim_shard *shard)
     list_remove(node);
     struct errand *errand = container_of(node, struct errand, node);
     read_page(errand->letter->page, errand->seed);
-    struct mail *mail = post_answer(shard->post, errand->from, &errand->letter->request);
+    void *body = post_answer(shard->post, errand->from, &errand->letter->request);
     struct note note = {&town->shards[errand->from], errand->seed,
                         shard->answers_to[errand->from]++};
-    memcpy(mail->body, &note, sizeof note);
+    memcpy(body, &note, sizeof note);
     free(errand);
 }
 
-static void letter_asked(void *context, uint32_t from, const struct mail *mail)
+static void letter_asked(void *context, uint32_t from, struct post_request *request,
+                         const void *body)
 {
     struct sim_shard *shard = context;
     struct errand *errand = calloc(1, sizeof *errand);
     cr_assert_not_null(errand);
     errand->from = from;
-    errand->letter = container_of(mail->request, struct letter, request);
+    errand->letter = container_of(request, struct letter, request);
     struct note note;
-    memcpy(&note, mail->body, sizeof note);
+    memcpy(&note, body, sizeof note);
     errand->seed = note.seed;
     cr_assert_eq(note.asker, &shard->town->shards[from]);
     cr_assert_eq(errand->letter->number, shard->asked_by[from]++, "requests keep their order");

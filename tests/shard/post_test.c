@@ -37,13 +37,11 @@ struct node {
     struct shard_model shards[SHARDS];
 };
 
-static void keep(void *context, uint32_t from, const struct mail *mail)
+static void keep(void *context, uint32_t from, struct post_request *request, const void *body_there)
 {
     struct shard_model *shard = context;
-    const struct body *body = (const void *)mail->body;
-    struct question *question = container_of(mail->request, struct question, request);
-    cr_assert_not(mail->is_answer);
-    cr_assert_eq(mail->kind, question->number);
+    const struct body *body = body_there;
+    struct question *question = container_of(request, struct question, request);
     cr_assert_eq(body->number, question->number);
     cr_assert_eq(body->pointer, question);
     cr_assert_eq(body->rest[sizeof body->rest - 1], (uint8_t)question->number);
@@ -52,13 +50,11 @@ static void keep(void *context, uint32_t from, const struct mail *mail)
     shard->kept[shard->kept_count++].question = question;
 }
 
-static void answered(struct post_request *request, const struct mail *answer)
+static void answered(struct post_request *request, const void *body)
 {
     struct question *question = container_of(request, struct question, request);
-    cr_assert(answer->is_answer);
-    cr_assert_eq(answer->request, request);
     question->answer_count++;
-    question->answer = answer->kind;
+    memcpy(&question->answer, body, sizeof question->answer);
 }
 
 static void node_open(struct node *node)
@@ -75,22 +71,21 @@ static void node_open(struct node *node)
 static bool ask(struct node *node, uint32_t from, uint32_t to, struct question *question)
 {
     question->request.answered = answered;
-    struct mail *mail = post_ask(node->shards[from].post, to, &question->request);
-    if (mail == NULL)
+    void *target = post_ask(node->shards[from].post, to, &question->request);
+    if (target == NULL)
         return false;
-    mail->kind = question->number;
     struct body body = {.number = question->number, .pointer = question};
     body.rest[sizeof body.rest - 1] = (uint8_t)question->number;
-    memcpy(mail->body, &body, sizeof body);
+    memcpy(target, &body, sizeof body);
     return true;
 }
 
-static void answer(struct node *node, uint32_t shard, uint32_t index, uint32_t kind)
+static void answer(struct node *node, uint32_t shard, uint32_t index, uint32_t value)
 {
     struct shard_model *model = &node->shards[shard];
-    struct mail *mail =
+    void *body =
         post_answer(model->post, model->kept[index].from, &model->kept[index].question->request);
-    mail->kind = kind;
+    memcpy(body, &value, sizeof value);
 }
 
 static void flush(struct node *node, uint32_t shard)
@@ -176,7 +171,7 @@ Test(post, without_a_credit_nothing_is_asked)
 
 /* The worst that the credits allow: all of both directions, before anybody takes; then each has all
  * requests of the other unanswered and all answers untaken. */
-Test(post, full_boxes_still_have_a_place_for_every_answer)
+Test(post, full_boxes_still_have_a_cell_for_every_answer)
 {
     static struct node node;
     node_open(&node);
@@ -209,9 +204,9 @@ Test(post, full_boxes_still_have_a_place_for_every_answer)
 static struct question *delivery[64];
 static uint32_t delivery_count;
 
-static void note_delivery(struct post_request *request, const struct mail *mail)
+static void note_delivery(struct post_request *request, const void *body)
 {
-    (void)mail;
+    (void)body;
     delivery[delivery_count++] = container_of(request, struct question, request);
 }
 
@@ -252,9 +247,9 @@ struct chain {
     uint32_t left;
 };
 
-static void ask_again(struct post_request *request, const struct mail *mail)
+static void ask_again(struct post_request *request, const void *body)
 {
-    (void)mail;
+    (void)body;
     struct chain *chain = container_of(request, struct chain, question.request);
     chain->question.answer_count++;
     if (chain->left-- == 0)
@@ -361,12 +356,11 @@ Test(post, every_shard_reaches_every_other)
             if (to == i)
                 continue;
             questions[to] = (struct question){.request.answered = answered, .number = to};
-            struct mail *mail = post_ask(shards[i].post, to, &questions[to].request);
-            cr_assert_not_null(mail);
-            mail->kind = to;
+            void *target = post_ask(shards[i].post, to, &questions[to].request);
+            cr_assert_not_null(target);
             struct body body = {.number = to, .pointer = &questions[to]};
             body.rest[sizeof body.rest - 1] = (uint8_t)to;
-            memcpy(mail->body, &body, sizeof body);
+            memcpy(target, &body, sizeof body);
         }
         post_flush(shards[i].post);
         for (uint32_t to = 0; to < POST_SHARDS_MAX; to++) {

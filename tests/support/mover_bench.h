@@ -166,7 +166,7 @@ static inline int bench_start(struct bench *bench)
     bench->failed = 0;
     int result = store_open(bench->io, &bench->log, &bench->options, &bench->store);
     if (result == 0 && bench->is_paused)
-        bench->store->mover->retry_ns = UINT64_MAX;
+        bench->store->mover->policy.retry_ns = UINT64_MAX;
     return result;
 }
 
@@ -258,7 +258,7 @@ static inline void bench_pause(struct bench *bench, bool is_paused)
     while (mover_is_busy(bench->store->mover))
         cr_assert(bench_pass(bench));
     bench->is_paused = is_paused;
-    bench->store->mover->retry_ns = is_paused ? UINT64_MAX : 0;
+    bench->store->mover->policy.retry_ns = is_paused ? UINT64_MAX : 0;
 }
 
 /* Until all is durable and the mover has found nothing to do for a while. */

@@ -7,7 +7,9 @@
 #include "base/units.h"
 #include "io/io_sim.h"
 #include "minivault/protocol.h"
-#include "net/client/server_internal.h"
+#include "net/client/clients.h"
+#include "net/client/limits.h"
+#include "node/loop.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -143,12 +145,12 @@ static inline void node_peer_changed(struct sim_peer *sim_peer, void *context)
 static inline void node_peer_open(struct node_bench *bench, struct node_peer *peer, uint16_t port,
                                   uint32_t shard, uint64_t read_max)
 {
-    uint64_t count = bench->servers[shard]->connections_accepted;
+    uint64_t count = loop_clients(bench->servers[shard])->accepted;
     *peer = (struct node_peer){.read_max = read_max};
     for (;;) {
         peer->peer = sim_connect(bench->ios[0], port, node_peer_changed, peer);
         node_bench_run(bench, 20 * NS_PER_MS);
-        if (bench->servers[shard]->connections_accepted > count)
+        if (loop_clients(bench->servers[shard])->accepted > count)
             return;
         sim_peer_close(peer->peer);
         node_bench_run(bench, 20 * NS_PER_MS);

@@ -239,7 +239,7 @@ def broken_large_frames(context):
     wait_for_files(context, 0)
 
 
-# A shard's log segments are written once with zeros, some of them while the server serves.
+# A shard's log files are written once with zeros, some of them while the server serves.
 LOG_AT_START = 256 * MIB
 
 

@@ -43,7 +43,7 @@ def run(name, function, seconds, options):
     random.seed(options.seed)
     begin = time.monotonic()
     outcome, detail = "passed", ""
-    signal.alarm(seconds * (4 if "asan" in str(options.binary) else 1))
+    signal.alarm(seconds * (4 if "asan" in str(options.binary) else 1) * min(options.jobs, 2))
     try:
         function(context)
         context.finish()

@@ -8,14 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PLACES 4u
+#define CELLS 4u
 #define MESSAGES_A_REQUEST 10u
 #define DELAY_MAX 100u
 
-/* Neither thread sleeps; both yield when there is no place and nothing to take. */
+/* Neither thread sleeps; both yield when there is no cell and nothing to take. */
 struct box_pair {
     struct mailbox box;
-    struct mail places[PLACES];
+    struct mail cells[CELLS];
     struct mailbox_writer writer;
     struct mailbox_reader reader;
     uint64_t message_count;
@@ -68,7 +68,7 @@ void run_box(uint64_t messages, struct tally *tally)
 {
     static struct box_pair pair;
     pair.message_count = messages * MESSAGES_A_REQUEST;
-    mailbox_init(&pair.box, pair.places, PLACES, &pair.writer, &pair.reader);
+    mailbox_init(&pair.box, pair.cells, CELLS, &pair.writer, &pair.reader);
     pthread_t writer;
     int error = pthread_create(&writer, NULL, write_all, &pair);
     assert(error == 0);
@@ -77,7 +77,7 @@ void run_box(uint64_t messages, struct tally *tally)
         taken = read_some(&pair, &prng, taken);
     (void)pthread_join(writer, NULL);
     assert(mailbox_look(&pair.reader) == 0);
-    (void)printf("a box of %u places: %llu messages, %llu times full\n", PLACES,
+    (void)printf("a box of %u cells: %llu messages, %llu times full\n", CELLS,
                  (unsigned long long)pair.message_count, (unsigned long long)pair.full_count);
     tally->passed++;
 }

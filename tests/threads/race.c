@@ -37,16 +37,18 @@ static void wait_for(_Atomic uint64_t *count, uint64_t least)
             (void)sched_yield();
 }
 
-static void nothing_answered(struct post_request *request, const struct mail *mail)
+static void nothing_answered(struct post_request *request, const void *body)
 {
     (void)request;
-    (void)mail;
+    (void)body;
 }
 
-static void answer_at_once(void *context, uint32_t from, const struct mail *mail)
+static void answer_at_once(void *context, uint32_t from, struct post_request *request,
+                           const void *body)
 {
+    (void)body;
     struct race *race = context;
-    (void)post_answer(race->sleeper, from, mail->request);
+    (void)post_answer(race->sleeper, from, request);
 }
 
 static void *post_each_round(void *context)
@@ -56,9 +58,9 @@ static void *post_each_round(void *context)
     race->request.answered = nothing_answered;
     for (uint64_t round = 1; round <= race->rounds; round++) {
         uint64_t before = post_counts(race->writer).wakes;
-        struct mail *mail = post_ask(race->writer, 0, &race->request);
-        assert(mail != NULL);
-        memset(mail->body, 0, sizeof mail->body);
+        void *body = post_ask(race->writer, 0, &race->request);
+        assert(body != NULL);
+        memset(body, 0, MAIL_BODY_SIZE);
         wait_for(&race->started, round);
         delay_randomly(&prng, DELAY_MAX);
         post_flush(race->writer);

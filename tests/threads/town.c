@@ -3,7 +3,7 @@
  *
  * Asserted: requests and answers keep their order between each two threads; a request's bytes are
  * what they were until it is answered (its asker then overwrites and frees them, so that a late
- * read is a race or a use after free); a place of a common lease is held meanwhile, and there are
+ * read is a race or a use after free); a slot of a common lease is held meanwhile, and there are
  * never more; the way down ends for all. */
 #include "threads.h"
 
@@ -22,7 +22,7 @@
 #define THREADS_MAX 5u
 #define LETTERS_MAX 64u
 #define LETTER_BYTES 96u
-#define PLACES_LEFT_OUT 8u /* the lease has fewer places than there are letters */
+#define SLOTS_LEFT_OUT 8u /* the lease has fewer slots than there are letters */
 #define TICK_NS (100 * NS_PER_MS)
 #define TICKS_STUCK 300u
 #define RATE UINT64_C(1000000)
@@ -91,8 +91,8 @@ struct town {
     struct post_office *office;
     struct lease *lease;
     struct rate *rate;
-    uint64_t places;
-    _Atomic uint64_t places_used;
+    uint64_t slots;
+    _Atomic uint64_t slots_used;
     _Atomic uint32_t ended;
     struct resident residents[THREADS_MAX];
 };
@@ -120,18 +120,18 @@ static void check(const uint8_t *bytes, uint64_t seed)
     }
 }
 
-static void letter_answered(struct post_request *request, const struct mail *mail)
+static void letter_answered(struct post_request *request, const void *body)
 {
     struct letter *letter = container_of(request, struct letter, request);
     struct resident *asker = letter->asker;
     struct note note;
-    memcpy(&note, mail->body, sizeof note);
+    memcpy(&note, body, sizeof note);
     assert(note.seed == letter->seed);
     assert(note.number == asker->answers_of[letter->to]++);
     check(letter->bytes, letter->seed);
     memset(letter->bytes, 0xDD, LETTER_BYTES);
     free(letter->bytes);
-    (void)atomic_fetch_sub(&asker->town->places_used, 1);
+    (void)atomic_fetch_sub(&asker->town->slots_used, 1);
     lease_put(asker->town->lease, asker->index);
     list_push_back(&asker->idle, &letter->node);
     (void)atomic_fetch_add_explicit(&asker->progress, 1, memory_order_relaxed);
@@ -142,17 +142,18 @@ static void answer(struct resident *resident, const struct errand *errand)
     struct note note = {.number = resident->answers_to[errand->from]++};
     note.seed = errand->letter->seed;
     check(errand->letter->bytes, note.seed);
-    struct mail *mail = post_answer(resident->post, errand->from, &errand->letter->request);
-    memcpy(mail->body, &note, sizeof note);
+    void *body = post_answer(resident->post, errand->from, &errand->letter->request);
+    memcpy(body, &note, sizeof note);
 }
 
-static void letter_asked(void *context, uint32_t from, const struct mail *mail)
+static void letter_asked(void *context, uint32_t from, struct post_request *request,
+                         const void *body)
 {
     struct resident *resident = context;
     uint32_t late = resident->town->scenario->answers_late;
-    struct errand errand = {from, container_of(mail->request, struct letter, request)};
+    struct errand errand = {from, container_of(request, struct letter, request)};
     struct note note;
-    memcpy(&note, mail->body, sizeof note);
+    memcpy(&note, body, sizeof note);
     assert(note.number == resident->asked_by[from]++);
     check(note.bytes, note.seed);
     if (late == 0 || prng_below(&resident->prng, late) != 0)
@@ -168,27 +169,27 @@ static uint32_t choose_other(struct resident *resident)
     return other + (other >= resident->index);
 }
 
-static bool take_place(struct resident *resident)
+static bool take_slot(struct resident *resident)
 {
     struct town *town = resident->town;
     if (!lease_take(town->lease, resident->index))
         return false;
-    uint64_t used = atomic_fetch_add(&town->places_used, 1) + 1;
-    assert(used <= town->places);
+    uint64_t used = atomic_fetch_add(&town->slots_used, 1) + 1;
+    assert(used <= town->slots);
     return true;
 }
 
-/* Returns whether there was a letter, a place and a credit. */
+/* Returns whether there was a letter, a slot and a credit. */
 static bool ask(struct resident *resident)
 {
     struct list_node *node = list_first(&resident->idle);
-    if (resident->left == 0 || node == NULL || !take_place(resident))
+    if (resident->left == 0 || node == NULL || !take_slot(resident))
         return false;
     struct letter *letter = container_of(node, struct letter, node);
     uint32_t to = choose_other(resident);
     letter->request.answered = letter_answered;
-    struct mail *mail = post_ask(resident->post, to, &letter->request);
-    assert(mail != NULL); /* there are more credits than letters */
+    void *body = post_ask(resident->post, to, &letter->request);
+    assert(body != NULL); /* there are more credits than letters */
     list_remove(node);
     resident->left--;
     letter->to = to;
@@ -197,7 +198,7 @@ static bool ask(struct resident *resident)
     assert(letter->bytes != NULL);
     fill(letter->bytes, letter->seed);
     struct note note = {letter->seed, resident->asked_to[to]++, letter->bytes};
-    memcpy(mail->body, &note, sizeof note);
+    memcpy(body, &note, sizeof note);
     return true;
 }
 
@@ -307,13 +308,13 @@ static struct town *town_open(const struct scenario *scenario, uint64_t requests
     assert(town != NULL);
     town->scenario = scenario;
     uint32_t letters = scenario->thread_count * scenario->letter_count;
-    town->places = letters > PLACES_LEFT_OUT * 2 ? letters - PLACES_LEFT_OUT : letters;
+    town->slots = letters > SLOTS_LEFT_OUT * 2 ? letters - SLOTS_LEFT_OUT : letters;
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     uint64_t now_ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
     int result = post_office_open(scenario->thread_count, &town->office);
     assert(result == 0);
-    result = lease_open((uint32_t)town->places, scenario->thread_count, &town->lease);
+    result = lease_open((uint32_t)town->slots, scenario->thread_count, &town->lease);
     assert(result == 0);
     result = rate_open(RATE, scenario->thread_count, now_ns, &town->rate);
     assert(result == 0);

@@ -55,10 +55,4 @@ int admin_stat(struct admin *admin);
 int admin_start(struct admin *admin);
 void admin_shut(struct admin *admin);
 
-/* Reads the two copies of a superblock; what is damaged of them is reported. Returns 0 when one
- * counts. Errors: -EPROTONOSUPPORT (*ret_found holds the format), -EBADMSG, the device's: not
- * reported. */
-int admin_read_superblock(struct admin *admin, const char *name, int file,
-                          struct superblock *ret_found, bool *ret_blank);
-
 #endif

@@ -1,3 +1,4 @@
+/* Listing the directory, and finding a file in the list. */
 #include "admin/read/admin.h"
 
 #include "admin/read/admin_files.h"
@@ -337,93 +338,11 @@ uint64_t catalog_size(const struct catalog *catalog, enum catalog_kind kind)
     return size;
 }
 
-/* ---- the shards ---- */
-
-/* Of a new shard's file in resharding/ and the one in its place, the first counts. */
-static const struct catalog_file *choose(struct catalog *catalog, enum catalog_kind kind,
-                                         uint32_t shard)
-{
-    struct catalog_file *planned = catalog_find_state(catalog, kind, shard, 1);
-    struct catalog_file *present = catalog_find_state(catalog, kind, shard, 0);
-    if (planned == NULL)
-        return present;
-    if (present != NULL)
-        present->counts = false;
-    return planned;
-}
-
-static int refuse_superblock(struct admin *admin, const char *name, uint32_t format)
-{
-    report_refuse(&admin->report, name, 0,
-                  "it has format %" PRIu32
-                  " or something that this program, of format %d, does not "
-                  "know: use the release that wrote it",
-                  format, SUPERBLOCK_FORMAT);
-    return -EPROTONOSUPPORT;
-}
-
-/* Without its own, what the directory's says of all is all that is known. */
-static int read_superblock(struct admin *admin, struct admin_shard *shard)
-{
-    char name[64];
-    bool is_blank;
-    (void)snprintf(name, sizeof name, "%ssuperblock", shard->folder);
-    shard->superblock = admin->superblock;
-    if (shard->number == 0)
-        return 0;
-    const struct catalog_file *file = choose(&admin->catalog, CATALOG_SUPERBLOCK, shard->number);
-    int handle = file != NULL ? admin_open_file(admin->directory, file->name) : -ENOENT;
-    struct superblock found;
-    int result =
-        handle < 0 ? handle : admin_read_superblock(admin, file->name, handle, &found, &is_blank);
-    admin_close(handle);
-    if (result == -EPROTONOSUPPORT)
-        return refuse_superblock(admin, file->name, found.format);
-    bool is_own = result == 0 && found.directory_id == admin->superblock.directory_id &&
-                  found.shard == shard->number && found.shard_count == admin->shard_count;
-    if (is_own) {
-        shard->superblock = found;
-        return 0;
-    }
-    shard->superblock.manifest_salt = shard->superblock.log_last = 0;
-    shard->superblock.log_number = shard->superblock.log_base = 0;
-    shard->superblock.clean = false;
-    report_damage(&admin->report, file != NULL ? file->name : name, 0,
-                  "%s, so the server refuses to start: restore it from a backup",
-                  result == 0 ? "it is another shard's or another directory's" : strerror(-result));
-    return 0;
-}
-
-static int take_shards(struct admin *admin)
-{
-    admin->shards = calloc(admin->shard_count, sizeof *admin->shards);
-    if (admin->shards == NULL) {
-        report_failure(&admin->report, "not enough memory");
-        return -ENOMEM;
-    }
-    int result = 0;
-    for (uint32_t i = 0; result == 0 && i < admin->shard_count; i++) {
-        struct admin_shard *shard = &admin->shards[i];
-        shard->number = i;
-        if (i > 0)
-            (void)snprintf(shard->folder, sizeof shard->folder, "shard-%" PRIu32 "/", i);
-        (void)choose(&admin->catalog, CATALOG_MANIFEST, i);
-        result = read_superblock(admin, shard);
-        if (result == 0)
-            result = admin_take_manifest(admin, shard);
-    }
-    return result;
-}
-
 int catalog_load(struct admin *admin)
 {
     int result = list_all(admin);
-    if (result < 0)
-        return result;
-    sort(&admin->catalog);
-    result = take_shards(admin);
     if (result == 0)
-        admin_note_leftovers(admin);
+        sort(&admin->catalog);
     return result;
 }
 

@@ -27,7 +27,7 @@ struct catalog_file {
     enum catalog_kind kind;
     uint32_t shard; /* whose it is; of what lies in partitions, or is not ours: 0 */
     uint8_t partition;
-    uint8_t generation;
+    uint8_t source;
     bool is_leftover;       /* of a manifest or checkpoint that was never finished */
     bool counts;            /* a segment or checkpoint: the manifest names it; of others: it is not
                                of before a conversion that is decided */
@@ -47,8 +47,7 @@ struct catalog {
     uint32_t first[CATALOG_KINDS + 1]; /* where each kind begins */
 };
 
-/* Lists the directory and reads the shards' superblocks and manifests; findings are reported.
- * Errors: -errno, reported. */
+/* Lists the directory. Errors: -errno, reported. */
 int catalog_load(struct admin *admin);
 void catalog_free(struct catalog *catalog);
 

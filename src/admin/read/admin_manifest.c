@@ -210,7 +210,7 @@ static void take_segment(struct manifest_reader *reader, const struct manifest_e
         return;
     }
     file->counts = true;
-    file->generation = edit->generation;
+    file->source = edit->source;
     file->end = edit->end;
 }
 

@@ -73,8 +73,11 @@ static bool is_blank(const uint8_t *block)
     return block[0] == 0 && memcmp(block, block + 1, BLOCK - 1) == 0;
 }
 
-int admin_read_superblock(struct admin *admin, const char *name, int file,
-                          struct superblock *ret_found, bool *ret_blank)
+/* Reads the two copies of a superblock; what is damaged of them is reported. Returns 0 when one
+ * counts. Errors: -EPROTONOSUPPORT (*ret_found holds the format), -EBADMSG, the device's: not
+ * reported. */
+static int read_copies(struct admin *admin, const char *name, int file,
+                       struct superblock *ret_found, bool *ret_blank)
 {
     struct superblock found[COPIES];
     int results[COPIES];
@@ -105,12 +108,11 @@ int admin_read_superblock(struct admin *admin, const char *name, int file,
     return 0;
 }
 
-static int read_superblock(struct admin *admin)
+static int read_own_superblock(struct admin *admin)
 {
     bool is_blank;
     struct superblock *found = &admin->superblock;
-    int result =
-        admin_read_superblock(admin, "superblock", admin->superblock_file, found, &is_blank);
+    int result = read_copies(admin, "superblock", admin->superblock_file, found, &is_blank);
     if (result == -EPROTONOSUPPORT)
         return refuse_format(admin, found->format);
     if (result < 0)
@@ -125,6 +127,83 @@ static int read_superblock(struct admin *admin)
     return 0;
 }
 
+/* ---- the shards ---- */
+
+/* Of a new shard's file in resharding/ and the one in its place, the first counts. */
+static const struct catalog_file *choose(struct catalog *catalog, enum catalog_kind kind,
+                                         uint32_t shard)
+{
+    struct catalog_file *planned = catalog_find_state(catalog, kind, shard, 1);
+    struct catalog_file *present = catalog_find_state(catalog, kind, shard, 0);
+    if (planned == NULL)
+        return present;
+    if (present != NULL)
+        present->counts = false;
+    return planned;
+}
+
+static int refuse_superblock(struct admin *admin, const char *name, uint32_t format)
+{
+    report_refuse(&admin->report, name, 0,
+                  "it has format %" PRIu32
+                  " or something that this program, of format %d, does not "
+                  "know: use the release that wrote it",
+                  format, SUPERBLOCK_FORMAT);
+    return -EPROTONOSUPPORT;
+}
+
+/* Without its own, what the directory's says of all is all that is known. */
+static int read_superblock(struct admin *admin, struct admin_shard *shard)
+{
+    char name[64];
+    bool is_blank;
+    (void)snprintf(name, sizeof name, "%ssuperblock", shard->folder);
+    shard->superblock = admin->superblock;
+    if (shard->number == 0)
+        return 0;
+    const struct catalog_file *file = choose(&admin->catalog, CATALOG_SUPERBLOCK, shard->number);
+    int handle = file != NULL ? admin_open_file(admin->directory, file->name) : -ENOENT;
+    struct superblock found;
+    int result = handle < 0 ? handle : read_copies(admin, file->name, handle, &found, &is_blank);
+    admin_close(handle);
+    if (result == -EPROTONOSUPPORT)
+        return refuse_superblock(admin, file->name, found.format);
+    bool is_own = result == 0 && found.directory_id == admin->superblock.directory_id &&
+                  found.shard == shard->number && found.shard_count == admin->shard_count;
+    if (is_own) {
+        shard->superblock = found;
+        return 0;
+    }
+    shard->superblock.manifest_salt = shard->superblock.log_last = 0;
+    shard->superblock.log_number = shard->superblock.log_base = 0;
+    shard->superblock.clean = false;
+    report_damage(&admin->report, file != NULL ? file->name : name, 0,
+                  "%s, so the server refuses to start: restore it from a backup",
+                  result == 0 ? "it is another shard's or another directory's" : strerror(-result));
+    return 0;
+}
+
+static int take_shards(struct admin *admin)
+{
+    admin->shards = calloc(admin->shard_count, sizeof *admin->shards);
+    if (admin->shards == NULL) {
+        report_failure(&admin->report, "not enough memory");
+        return -ENOMEM;
+    }
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < admin->shard_count; i++) {
+        struct admin_shard *shard = &admin->shards[i];
+        shard->number = i;
+        if (i > 0)
+            (void)snprintf(shard->folder, sizeof shard->folder, "shard-%" PRIu32 "/", i);
+        (void)choose(&admin->catalog, CATALOG_MANIFEST, i);
+        result = read_superblock(admin, shard);
+        if (result == 0)
+            result = admin_take_manifest(admin, shard);
+    }
+    return result;
+}
+
 int admin_start(struct admin *admin)
 {
     admin->directory = -1;
@@ -133,8 +212,14 @@ int admin_start(struct admin *admin)
     if (result == 0)
         result = lock(admin);
     if (result == 0)
-        result = read_superblock(admin);
-    return result == 0 ? catalog_load(admin) : result;
+        result = read_own_superblock(admin);
+    if (result == 0)
+        result = catalog_load(admin);
+    if (result == 0)
+        result = take_shards(admin);
+    if (result == 0)
+        admin_note_leftovers(admin);
+    return result;
 }
 
 void admin_shut(struct admin *admin)

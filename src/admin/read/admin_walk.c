@@ -5,9 +5,21 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int admin_walk(const struct walk *walk)
+/* What is reported while a record is shown is always shown. */
+static int show(const struct walk *walk, const struct walk_found *found)
 {
+    walk->admin->report.is_silent = false;
+    int result = walk->each(walk->context, found);
+    walk->admin->report.is_silent = walk->is_repeated;
+    return result;
+}
+
+int admin_walk(const struct walk *wanted)
+{
+    struct walk shown = *wanted;
+    const struct walk *walk = &shown;
     const struct catalog *catalog = &walk->admin->catalog;
+    shown.show = show;
     walk->admin->report.is_silent = walk->is_repeated;
     int result = admin_walk_log(walk);
     for (uint32_t i = catalog->first[CATALOG_SEGMENT];
@@ -17,14 +29,6 @@ int admin_walk(const struct walk *walk)
     walk->admin->report.is_silent = false;
     if (result == -ENOMEM)
         report_failure(&walk->admin->report, "not enough memory");
-    return result;
-}
-
-int walk_show(const struct walk *walk, const struct walk_found *found)
-{
-    walk->admin->report.is_silent = false;
-    int result = walk->each(walk->context, found);
-    walk->admin->report.is_silent = walk->is_repeated;
     return result;
 }
 

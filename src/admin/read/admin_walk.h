@@ -29,17 +29,15 @@ struct walk {
     bool is_repeated;      /* damage was reported by an earlier walk; not what `each` reports */
     walk_each *each;
     void *context;
+    int (*show)(const struct walk *walk, const struct walk_found *found); /* admin_walk's own */
 };
 
 /* Errors: -errno, reported (-ENOMEM, of another format, of another directory); what `each`
  * returned.
  */
-int admin_walk(const struct walk *walk);
+int admin_walk(const struct walk *wanted);
 
-/* Shows one record: what is reported meanwhile is always shown. */
-int walk_show(const struct walk *walk, const struct walk_found *found);
-
-/* The parts of it. */
+/* The parts of it. They show each record through walk->show. */
 int admin_walk_log(const struct walk *walk);
 int admin_walk_segment(const struct walk *walk, uint32_t file);
 

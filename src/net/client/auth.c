@@ -1,3 +1,4 @@
+/* The secret, by libsodium. */
 #include "net/client/auth.h"
 
 #include <errno.h>

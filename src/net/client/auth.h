@@ -1,6 +1,5 @@
-/* The clients' secret: kept as a keyed hash, compared in constant time. The only file that includes
- * libsodium is auth.c.
- */
+/* The clients' secret: a keyed hash of it, compared in constant time. Only auth.c includes
+ * libsodium. */
 #ifndef MINIVAULT_NET_AUTH_H
 #define MINIVAULT_NET_AUTH_H
 
@@ -12,6 +11,9 @@
 #include <stdint.h>
 
 #define AUTH_HASH_SIZE 32
+
+/* What clients need the secret for. */
+enum auth_mode { AUTH_NONE, AUTH_WRITES, AUTH_ALL };
 
 /* Nothing in it is secret: from the hash nobody gets to the secret, if that was not easily guessed.
  * All zero: there is no secret. */

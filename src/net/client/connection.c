@@ -1,12 +1,22 @@
-/* One client: bytes in, answers out, and its end. The states stand in server_internal.h. */
-#include "net/client/server_internal.h"
+/* One client: bytes in, answers out, and its end.
+ *
+ * Bytes come in leased buffers, are taken as far as they can be, and saved otherwise; a large
+ * value's come straight to where they are written from. */
+#include "net/client/connection.h"
+
+#include "net/client/download.h"
+#include "net/client/limits.h"
 
 #include "base/assert.h"
 
 #include <errno.h>
-#include <string.h>
+#include <inttypes.h>
 
-static void connection_set_state(struct connection *connection, enum connection_state state)
+/* While a connection is blocked, no more than this is received for it (and what was already on its
+ * way). */
+#define BLOCKED_INPUT_MAX LIMITS_RECEIVE_SIZE
+
+static void set_state(struct connection *connection, enum connection_state state)
 {
     switch (state) {
     case CONNECTION_OPEN:
@@ -23,67 +33,333 @@ static void connection_set_state(struct connection *connection, enum connection_
         break;
     }
     connection->state = state;
-}
-
-void connection_touch(struct connection *connection)
-{
-    if (!list_node_is_linked(&connection->dirty_node))
-        list_push_back(&connection->server->dirty, &connection->dirty_node);
-}
-
-static void unlink_node(struct list_node *node)
-{
-    if (list_node_is_linked(node))
-        list_remove(node);
+    connection->client.is_closing = state == CONNECTION_CLOSING;
 }
 
 bool connection_is_waiting(const struct connection *connection)
 {
-    bool has_large = connection->large_pending > 0 || !list_is_empty(&connection->downloads) ||
-                     (connection->upload != NULL && !upload_takes(connection));
+    const struct client *client = &connection->client;
+    bool has_large = client->large_pending > 0 || !list_is_empty(&client->downloads) ||
+                     (connection->upload != NULL && !upload_takes(connection->upload));
     return connection->state == CONNECTION_OPEN && (connection->blocked || has_large);
 }
 
-/* At once, not at the end of the pass: room that comes in this very pass must find it parked. */
-void connection_park(struct connection *connection)
+bool connection_is_idle(const struct connection *connection)
 {
-    bool is_blocked = connection->blocked || connection->wants_room;
-    if (is_blocked && !list_node_is_linked(&connection->parked_node))
-        list_push_back(&connection->server->parked, &connection->parked_node);
+    return connection_may_take(connection) && output_is_empty(&connection->client.output) &&
+           connection->begun_ns == 0;
 }
 
-void connection_set_waits(struct connection *connection, bool waits)
+static void park_blocked(struct connection *connection)
 {
-    uint32_t *count = &connection->server->sets_waiting;
-    if (waits && !connection->set_waits)
-        ++*count;
-    if (!waits && connection->set_waits)
-        --*count;
-    connection->set_waits = waits;
+    if (connection->blocked)
+        client_park(&connection->client);
 }
 
-void connection_wake(struct connection *connection)
+void connection_finish(struct connection *connection)
 {
-    if (!list_node_is_linked(&connection->woken_node))
-        list_push_back(&connection->server->woken, &connection->woken_node);
+    if (connection->state != CONNECTION_OPEN)
+        return;
+    set_state(connection, CONNECTION_FINISHING);
+    assert(connection->upload == NULL);
+    connection->blocked = false;
+    connection->arrived = 0;
+    client_touch(&connection->client);
+}
+
+/* ---- its upload ---- */
+
+static void upload_ended(void *context, struct output_block *block,
+                         const struct shard_answer *answer)
+{
+    struct connection *connection = context;
+    if (answer->status != MINIVAULT_OK)
+        connection->client.shared->requests_refused++;
+    connection->upload = NULL;
+    if (connection->state == CONNECTION_CLOSING)
+        client_fill(&connection->client, block, answer);
+    else
+        connection->protocol->end_upload(connection, block, answer);
+    client_touch(&connection->client);
+}
+
+int connection_begin_upload(struct connection *connection, struct upload_request *request)
+{
+    assert(connection->upload == NULL);
+    request->done = upload_ended;
+    request->context = connection;
+    int result = upload_begin(&connection->client, request, &connection->upload);
+    if (result == 0)
+        connection->expects_value = !request->is_frame;
+    return result;
+}
+
+void connection_refuse_upload(struct connection *connection, uint8_t status)
+{
+    if (upload_refuse(connection->upload, status))
+        io_cancel(connection->client.shared->io, &connection->receive);
+}
+
+void connection_stop_upload(struct connection *connection)
+{
+    if (connection->upload != NULL && upload_stop(connection->upload))
+        connection->upload = NULL;
+}
+
+/* ---- taking what has come ---- */
+
+/* Looks whether a request has begun, or ended, that must become whole in time. */
+static void begin_clock(struct connection *connection)
+{
+    if (!connection->protocol->is_partial(connection, input_size(&connection->input) > 0))
+        connection->begun_ns = 0;
+    else if (connection->begun_ns == 0 || connection->requests_begun != connection->requests) {
+        connection->requests_begun = connection->requests;
+        connection->begun_ns = io_now_ns(connection->client.shared->io);
+        connection->arrived = 0;
+        connection->client.waited_ns = 0;
+    }
+}
+
+static struct slice saved_of(const struct connection *connection)
+{
+    const struct input *input = &connection->input;
+    return (struct slice){input->data != NULL ? input->data + input->begin : NULL,
+                          (uint32_t)input_size(input)};
+}
+
+static void clear_input(struct connection *connection)
+{
+    input_clear(&connection->input, &connection->client.shared->input_bytes);
+}
+
+/* The unfinished request does not fit into what all of them together may have. */
+static void overflow(struct connection *connection, uint64_t more)
+{
+    const struct protocol *protocol = connection->protocol;
+    const struct client_shared *shared = connection->client.shared;
+    if (!connection->blocked && protocol->overflow != NULL &&
+        protocol->overflow(connection, saved_of(connection), more)) {
+        clear_input(connection);
+        return;
+    }
+    log_warn(shared->log,
+             "a connection is closed: unfinished requests use all of their %" PRIu64 " MiB",
+             shared->input_bytes_max / MIB);
+    metrics_add(&shared->metrics->errors[METRICS_ERROR_OVERFLOW], 1);
+    client_abort(&connection->client);
+}
+
+static void save(struct connection *connection, const uint8_t *data, uint64_t size)
+{
+    struct client_shared *shared = connection->client.shared;
+    if (size == 0 || connection->state != CONNECTION_OPEN)
+        return;
+    if (input_append(&connection->input, data, size, &shared->input_bytes,
+                     shared->input_bytes_max) < 0)
+        overflow(connection, size);
+}
+
+/* Takes what was saved. */
+static void take_input(struct connection *connection)
+{
+    struct slice saved = saved_of(connection);
+    uint64_t used = connection->protocol->take(connection, saved.data, saved.size);
+    if (connection->state == CONNECTION_OPEN)
+        input_consume(&connection->input, used, &connection->client.shared->input_bytes);
+    else
+        clear_input(connection);
+}
+
+/* Only what completes the partial request is copied; the rest is parsed where it lies. */
+static void take_bytes(struct connection *connection, const uint8_t *data, uint64_t size)
+{
+    const struct protocol *protocol = connection->protocol;
+    while (size > 0 && input_size(&connection->input) > 0 && connection->state == CONNECTION_OPEN) {
+        bool waits = connection_is_waiting(connection);
+        bool takes_all = waits || connection->upload != NULL || protocol->missing == NULL;
+        uint64_t part =
+            takes_all ? size : min_u64(size, protocol->missing(connection, saved_of(connection)));
+        save(connection, data, part);
+        data += part;
+        size -= part;
+        if (!waits)
+            take_input(connection);
+    }
+    uint64_t used = protocol->take(connection, data, size);
+    save(connection, data + used, size - used);
 }
 
 void connection_run(struct connection *connection)
 {
-    connection->wants_room = false;
+    struct client *client = &connection->client;
     if (connection->state <= CONNECTION_FINISHING)
-        download_go_on(connection);
+        download_go_on(client);
     if (connection->state == CONNECTION_OPEN) {
         connection->blocked = false;
-        upload_go_on(connection);
+        if (connection->upload != NULL)
+            upload_go_on(connection->upload);
         bool has_bytes =
             input_size(&connection->input) > 0 || connection->protocol->runs_without_bytes;
         if (has_bytes && !connection_is_waiting(connection))
-            connection_take_input(connection);
-        connection_begin_clock(connection);
+            take_input(connection);
+        begin_clock(connection);
     }
-    connection_park(connection);
-    connection_touch(connection);
+    park_blocked(connection);
+    client_touch(client);
+}
+
+/* ---- receiving ---- */
+
+/* Bytes have come. A request that has to wait arrived before that. */
+static void note_arrival(struct connection *connection, uint64_t size)
+{
+    struct client_shared *shared = connection->client.shared;
+    connection->arrived += size;
+    metrics_add(&shared->metrics->values[METRICS_RECEIVED_BYTES], size);
+    if (!connection_is_waiting(connection))
+        connection->client.output.request.arrived_ns = io_now_ns(shared->io);
+}
+
+static void receive_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection = container_of(op, struct connection, receive);
+    client_touch(&connection->client);
+    if (result > 0) {
+        note_arrival(connection, (uint64_t)result);
+        if (connection->state == CONNECTION_OPEN)
+            take_bytes(connection, op->data, (uint64_t)result);
+        begin_clock(connection);
+        park_blocked(connection);
+        if (connection_is_waiting(connection) &&
+            input_size(&connection->input) >= BLOCKED_INPUT_MAX)
+            io_cancel(connection->client.shared->io, op);
+        return;
+    }
+    if (result == -ECANCELED)
+        return;
+    connection->stream_ended = true;
+    connection->client.is_broken = connection->client.is_broken || result < 0;
+}
+
+/* A receive into memory of ours. */
+static void into_done(struct connection *connection, int32_t result)
+{
+    client_touch(&connection->client);
+    if (result > 0)
+        note_arrival(connection, (uint64_t)result);
+    if (result > 0 || result == -ECANCELED)
+        return;
+    connection->stream_ended = true;
+    connection->client.is_broken = connection->client.is_broken || result < 0;
+}
+
+static void direct_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection = container_of(op, struct connection, receive);
+    into_done(connection, result);
+    if (result <= 0) {
+        upload_emptied(connection->upload);
+        return;
+    }
+    if (connection->protocol->pass != NULL)
+        connection->protocol->pass(connection, connection->direct, (uint32_t)result);
+    upload_filled(connection->upload, (uint32_t)result);
+    begin_clock(connection);
+}
+
+static void head_done(struct io_op *op, int32_t result)
+{
+    struct connection *connection = container_of(op, struct connection, receive);
+    into_done(connection, result);
+    if (result <= 0)
+        return;
+    input_filled(&connection->input, (uint64_t)result);
+    connection->expects_value = false;
+    if (connection->state != CONNECTION_OPEN)
+        clear_input(connection);
+    else if (!connection_is_waiting(connection))
+        take_input(connection);
+    begin_clock(connection);
+    park_blocked(connection);
+}
+
+static void receive_hint(const struct io_op *op, const uint8_t *data, uint32_t size, bool is_next)
+{
+    const struct connection *connection = container_of(op, const struct connection, receive);
+    if (connection->state == CONNECTION_OPEN && !connection->blocked &&
+        connection->upload == NULL && input_size(&connection->input) == 0)
+        connection->protocol->hint(connection, data, size, is_next);
+}
+
+/* The rest of a large value goes straight into the memory that it is written from: once what has
+ * arrived in leased buffers was copied there. */
+static void arm_direct(struct connection *connection)
+{
+    struct io *io = connection->client.shared->io;
+    if (io_op_is_active(&connection->receive)) {
+        if (connection->receive.done == receive_done && !connection->receive_ending)
+            io_cancel(io, &connection->receive);
+        connection->receive_ending = true;
+        return;
+    }
+    if (input_size(&connection->input) > 0) {
+        client_wake(&connection->client); /* these come first */
+        return;
+    }
+    uint32_t size = 0;
+    uint8_t *buffer = upload_buffer(connection->upload, &size);
+    if (buffer == NULL) {
+        if (!connection_is_waiting(connection))
+            client_touch(&connection->client); /* it has failed: its rest is thrown away */
+        return;
+    }
+    connection->direct = buffer;
+    connection->receive_ending = false;
+    connection->receive.done = direct_done;
+    connection->receive.hint = NULL;
+    io_receive_into(io, &connection->receive, connection->socket, buffer, size);
+}
+
+/* Behind a large value another one is likely. Its head comes by itself, so that what follows is not
+ * in leased buffers, to be copied, by the time it is known to be a value. */
+static bool arm_head(struct connection *connection)
+{
+    struct client_shared *shared = connection->client.shared;
+    bool is_between = connection->state == CONNECTION_OPEN && connection->upload == NULL &&
+                      input_size(&connection->input) == 0;
+    if (!connection->expects_value || !is_between)
+        return false;
+    uint8_t *room = input_room(&connection->input, &shared->input_bytes, shared->input_bytes_max);
+    if (room == NULL)
+        return false;
+    connection->receive.done = head_done;
+    connection->receive.hint = NULL;
+    io_receive_into(shared->io, &connection->receive, connection->socket, room, INPUT_FLOOR);
+    return true;
+}
+
+/* Receives when there is somebody to take it: not while a request waits, but also after the last
+ * request, so that what a client still sends is taken off the wire and cannot turn our FIN into a
+ * reset. */
+static void arm_receive(struct connection *connection)
+{
+    if (connection->stream_ended || connection->state == CONNECTION_CLOSING ||
+        connection_is_waiting(connection))
+        return;
+    bool is_receiving = io_op_is_active(&connection->receive);
+    if (connection->upload != NULL && upload_is_direct(connection->upload, is_receiving)) {
+        arm_direct(connection);
+        return;
+    }
+    if (is_receiving)
+        return;
+    connection->receive_ending = false;
+    if (arm_head(connection))
+        return;
+    connection->receive.done = receive_done;
+    connection->receive.hint = connection->protocol->hint != NULL ? receive_hint : NULL;
+    io_receive(connection->client.shared->io, &connection->receive, connection->socket);
 }
 
 /* ---- sending ---- */
@@ -91,155 +367,103 @@ void connection_run(struct connection *connection)
 static void send_done(struct io_op *op, int32_t result)
 {
     struct connection *connection =
-        container_of(container_of(op, struct io_send, op), struct connection, output.send);
-    struct loop *server = connection->server;
+        container_of(container_of(op, struct io_send, op), struct connection, client.output.send);
+    struct client_shared *shared = connection->client.shared;
     connection->send_begun_ns = 0;
-    output_sent(&connection->output, &server->outputs);
+    output_sent(&connection->client.output, &shared->outputs);
     if (result < 0)
-        connection->broken = true;
+        connection->client.is_broken = true;
     else
-        metrics_add(&server->watch.metrics.values[METRICS_SENT_BYTES], (uint64_t)result);
+        metrics_add(&shared->metrics->values[METRICS_SENT_BYTES], (uint64_t)result);
     if (connection->blocked && result >= 0)
         connection_run(connection);
-    connection_touch(connection);
-}
-
-/* Replies that could leave wait a moment for those behind them that other shards were asked: one
- * send costs as much as answering ten requests does, and wakes the client, who would ask again in
- * small pieces. */
-static bool is_held(struct connection *connection)
-{
-    struct loop *server = connection->server;
-    uint64_t now_ns = io_now_ns(server->io);
-    bool is_new = connection->held_ns == 0;
-    if (connection->asked_count == 0 || !output_may_send(&connection->output, &server->outputs) ||
-        (!is_new && now_ns - connection->held_ns >= LIMITS_HOLD_NS)) {
-        connection->held_ns = 0;
-        unlink_node(&connection->held_node);
-        return false;
-    }
-    if (is_new) {
-        connection->held_ns = now_ns;
-        list_push_back(&server->held, &connection->held_node);
-    }
-    return true;
+    client_touch(&connection->client);
 }
 
 static void send_ready(struct connection *connection)
 {
-    struct loop *server = connection->server;
-    if (connection->broken || connection->state > CONNECTION_FINISHING || is_held(connection))
+    struct client_shared *shared = connection->client.shared;
+    if (connection->client.is_broken || connection->state > CONNECTION_FINISHING ||
+        client_hold(&connection->client))
         return;
-    uint32_t count = output_gather(&connection->output, &server->outputs);
+    uint32_t count = output_gather(&connection->client.output, &shared->outputs);
     if (count > 0) {
-        connection->output.send.op.done = send_done;
-        connection->send_begun_ns = io_now_ns(server->io);
-        io_send(server->io, &connection->output.send, connection->socket, count);
-    } else if (output_gate(&connection->output, &server->outputs) > 0 &&
-               !list_node_is_linked(&connection->waiting_node)) {
-        list_push_back(&server->waiting, &connection->waiting_node);
+        connection->client.output.send.op.done = send_done;
+        connection->send_begun_ns = io_now_ns(shared->io);
+        io_send(shared->io, &connection->client.output.send, connection->socket, count);
+    } else {
+        client_wait_for_gate(&connection->client);
     }
 }
 
 /* ---- the end ---- */
-
-void connection_finish(struct connection *connection)
-{
-    if (connection->state != CONNECTION_OPEN)
-        return;
-    connection_set_state(connection, CONNECTION_FINISHING);
-    assert(connection->upload == NULL);
-    connection->blocked = false;
-    connection->arrived = 0;
-    connection_touch(connection);
-}
-
-void connection_abort(struct connection *connection)
-{
-    connection->broken = true;
-    connection_touch(connection);
-}
 
 static void control_done(struct io_op *op, int32_t result)
 {
     struct connection *connection = container_of(op, struct connection, control);
     (void)result;
     connection->closed = connection->state == CONNECTION_CLOSING && connection->socket < 0;
-    connection_touch(connection);
+    client_touch(&connection->client);
 }
 
 static void begin_linger(struct connection *connection)
 {
-    struct loop *server = connection->server;
-    connection_set_state(connection, CONNECTION_LINGERING);
-    connection->begun_ns = io_now_ns(server->io);
+    struct client_shared *shared = connection->client.shared;
+    set_state(connection, CONNECTION_LINGERING);
+    connection->begun_ns = io_now_ns(shared->io);
     connection->arrived = 0;
     connection->control.done = control_done;
-    io_shutdown(server->io, &connection->control, connection->socket);
+    io_shutdown(shared->io, &connection->control, connection->socket);
 }
 
 static void begin_closing(struct connection *connection)
 {
-    struct loop *server = connection->server;
-    connection_set_state(connection, CONNECTION_CLOSING);
-    io_cancel(server->io, &connection->receive);
-    io_cancel(server->io, &connection->output.send.op);
-}
-
-static void put_away(struct connection *connection)
-{
-    struct loop *server = connection->server;
-    unlink_node(&connection->all_node);
-    unlink_node(&connection->dirty_node);
-    unlink_node(&connection->waiting_node);
-    unlink_node(&connection->held_node);
-    unlink_node(&connection->parked_node);
-    unlink_node(&connection->woken_node);
-    connection_free(connection);
-    server->connection_count--;
-    lease_put(server->node->slots, server->shard.number);
-    pool_put(&server->connections, connection);
+    struct client_shared *shared = connection->client.shared;
+    set_state(connection, CONNECTION_CLOSING);
+    io_cancel(shared->io, &connection->receive);
+    io_cancel(shared->io, &connection->client.output.send.op);
 }
 
 void connection_free(struct connection *connection)
 {
-    struct loop *server = connection->server;
-    connection_set_waits(connection, false);
-    upload_free(connection);
-    download_free_all(connection);
-    input_clear(&connection->input, &server->input_bytes);
+    client_close(&connection->client);
+    if (connection->upload != NULL)
+        upload_free(connection->upload);
+    connection->upload = NULL;
+    download_free_all(&connection->client);
+    clear_input(connection);
     if (connection->protocol->close != NULL)
         connection->protocol->close(connection);
 }
 
-/* All operations end, the socket closes, pending replies come back; then the memory goes. */
-static void go_on_closing(struct connection *connection)
+/* All operations end, the socket closes, pending replies come back. Returns whether all that
+ * is done. */
+static bool go_on_closing(struct connection *connection)
 {
     bool active = io_op_is_active(&connection->receive) ||
-                  io_op_is_active(&connection->output.send.op) ||
+                  io_op_is_active(&connection->client.output.send.op) ||
                   io_op_is_active(&connection->control);
     if (active)
-        return;
-    upload_stop(connection);
-    download_stop_all(connection);
+        return false;
+    connection_stop_upload(connection);
+    download_stop_all(&connection->client);
     if (connection->socket >= 0) {
         int socket = connection->socket;
         connection->socket = -1;
         connection->control.done = control_done;
-        io_close_socket(connection->server->io, &connection->control, socket);
-        return;
+        io_close_socket(connection->client.shared->io, &connection->control, socket);
+        return false;
     }
-    bool empty = output_drop(&connection->output, &connection->server->outputs);
-    if (connection->closed && connection->pending_count == 0) {
-        assert(empty);
-        put_away(connection);
-    }
+    bool is_empty = output_drop(&connection->client.output, &connection->client.shared->outputs);
+    bool is_over = connection->closed && connection->client.pending_count == 0;
+    assert(!is_over || is_empty);
+    return is_over;
 }
 
 /* Whether the next state is due. */
-static bool is_over(const struct connection *connection)
+static bool is_due(const struct connection *connection)
 {
-    bool owes = !output_is_empty(&connection->output);
+    bool owes = !output_is_empty(&connection->client.output);
     switch (connection->state) {
     case CONNECTION_OPEN:
         /* A request that ends in the middle will never be whole; one that is blocked will be
@@ -255,84 +479,92 @@ static bool is_over(const struct connection *connection)
     return false;
 }
 
-void connection_advance(struct connection *connection)
+bool connection_advance(struct connection *connection)
 {
-    if (connection->stream_ended && upload_is_cut_off(connection))
-        upload_stop(connection); /* in the middle of a large value */
-    if (connection->broken && connection->state != CONNECTION_CLOSING)
+    if (connection->stream_ended && connection->upload != NULL &&
+        upload_is_cut_off(connection->upload, input_size(&connection->input)))
+        connection_stop_upload(connection); /* in the middle of a large value */
+    if (connection->client.is_broken && connection->state != CONNECTION_CLOSING)
         begin_closing(connection);
     send_ready(connection);
-    if (is_over(connection)) {
+    if (is_due(connection)) {
         if (connection->state == CONNECTION_FINISHING && !connection->stream_ended)
             begin_linger(connection);
         else
             begin_closing(connection);
     }
     if (connection->state == CONNECTION_CLOSING)
-        go_on_closing(connection);
-    else
-        connection_arm_receive(connection);
+        return go_on_closing(connection);
+    arm_receive(connection);
+    return false;
 }
 
 /* A send has little enough bytes that a client who reads at all takes them in time; less of it when
  * others wait for the memory that its answers hold. */
 static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
 {
-    const struct loop *server = connection->server;
-    const struct output_shared *outputs = &server->outputs;
-    bool is_large = !list_is_empty(&connection->downloads);
+    const struct client_shared *shared = connection->client.shared;
+    const struct output_shared *outputs = &shared->outputs;
+    bool is_large = !list_is_empty(&connection->client.downloads);
     bool is_short =
-        is_large ? server->streams_were_short : outputs->memory_bytes >= outputs->memory_bytes_max;
+        is_large ? shared->streams_were_short : outputs->memory_bytes >= outputs->memory_bytes_max;
     uint64_t allowed_ns = is_short ? LIMITS_SEND_TIMEOUT_SHORT_NS : LIMITS_SEND_TIMEOUT_NS;
     return connection->send_begun_ns != 0 && now_ns - connection->send_begun_ns > allowed_ns;
 }
 
 void connection_tick(struct connection *connection, uint64_t now_ns)
 {
-    struct loop *server = connection->server;
+    struct client_shared *shared = connection->client.shared;
     if (reads_nothing(connection, now_ns) && connection->state != CONNECTION_CLOSING) {
-        log_info(connection->server->log, "a connection is closed: it does not read its answers");
-        metrics_add(&server->watch.metrics.errors[METRICS_ERROR_UNREAD], 1);
-        connection_abort(connection);
+        log_info(connection->client.shared->log,
+                 "a connection is closed: it does not read its answers");
+        metrics_add(&shared->metrics->errors[METRICS_ERROR_UNREAD], 1);
+        client_abort(&connection->client);
         return;
     }
     if (connection->state == CONNECTION_LINGERING) {
         if (now_ns - connection->begun_ns > LIMITS_LINGER_NS)
-            connection_abort(connection);
+            client_abort(&connection->client);
         return;
     }
     if (connection->protocol->tick != NULL && connection->state == CONNECTION_OPEN)
         connection->protocol->tick(connection, now_ns);
-    if (upload_is_starved(connection, now_ns) || download_is_starved(connection, now_ns))
-        server->streams_are_short = true;
+    const struct upload *upload = connection->upload;
+    if ((upload != NULL && upload_is_starved(upload, now_ns)) ||
+        download_is_starved(&connection->client, now_ns))
+        shared->streams_are_short = true;
     bool waits_for_client = connection->state == CONNECTION_OPEN && connection->begun_ns != 0 &&
                             !connection_is_waiting(connection);
-    uint64_t allowed_ns =
-        LIMITS_REQUEST_TIMEOUT_NS + connection->arrived / LIMITS_REQUEST_RATE * NS_PER_S;
-    bool is_stalled =
-        server->streams_were_short && upload_is_stalled(connection, now_ns, LIMITS_UPLOAD_STALL_NS);
+    uint64_t allowed_ns = connection->client.waited_ns + LIMITS_REQUEST_TIMEOUT_NS +
+                          connection->arrived / LIMITS_REQUEST_RATE * NS_PER_S;
+    bool is_stalled = shared->streams_were_short && upload != NULL &&
+                      upload_is_stalled(upload, now_ns, LIMITS_UPLOAD_STALL_NS);
     if (is_stalled || (waits_for_client && now_ns - connection->begun_ns > allowed_ns)) {
-        log_info(connection->server->log,
+        log_info(connection->client.shared->log,
                  "a connection is closed: its request did not become whole in time");
-        metrics_add(&server->watch.metrics.errors[METRICS_ERROR_LATE], 1);
+        metrics_add(&shared->metrics->errors[METRICS_ERROR_LATE], 1);
         connection->protocol->time_out(connection);
     }
 }
 
-void connection_open(struct loop *server, const struct protocol *protocol, int socket)
+void connection_drain(struct connection *connection, bool is_late)
 {
-    struct connection *connection = pool_get(&server->connections);
-    assert(connection != NULL); /* there are as many as sockets */
-    *connection = (struct connection){.server = server, .protocol = protocol, .socket = socket};
-    if (protocol->open != NULL) {
-        bool is_open = protocol->open(connection);
-        assert(is_open); /* there are as many */
-    }
-    output_init(&connection->output);
-    list_init(&connection->downloads);
-    list_push_back(&server->all, &connection->all_node);
-    server->connection_count++;
-    server->connections_accepted++;
-    connection->output.request.client = server->connections_accepted;
-    connection_arm_receive(connection);
+    const struct upload *upload = connection->upload;
+    uint64_t now_ns = client_now_ns(&connection->client);
+    if (is_late || (upload != NULL && upload_is_stalled(upload, now_ns, LIMITS_DRAIN_STALL_NS)))
+        client_abort(&connection->client);
+    else if (upload == NULL && !connection_is_waiting(connection))
+        connection_finish(connection);
+}
+
+void connection_open(struct connection *connection, struct client_shared *shared,
+                     const struct protocol *protocol, void *protocol_shared, int socket,
+                     uint64_t number)
+{
+    struct pool *pool = connection->pool;
+    *connection = (struct connection){.protocol = protocol, .socket = socket, .pool = pool};
+    client_open(&connection->client, shared, number);
+    if (protocol->open != NULL)
+        protocol->open(connection, protocol_shared);
+    arm_receive(connection);
 }

@@ -1,3 +1,5 @@
+/* The dialects that every protocol shares the parts of: the binary one, and replies that are
+ * written already. */
 #include "net/client/dialect.h"
 
 #include "base/assert.h"
@@ -8,7 +10,7 @@
 uint32_t reply_put_value(const struct shard_answer *answer, uint8_t *target,
                          struct reply_value *ret_value)
 {
-    if (answer->size <= REPLY_INLINE_MAX || answer->is_in_room) {
+    if (answer->size <= REPLY_INLINE_MAX || answer->is_in_lent) {
         if (answer->size > 0 && answer->data != target)
             memmove(target, answer->data, answer->size);
         return answer->size;
@@ -68,7 +70,7 @@ static uint32_t write_binary_stream(struct reply_form form, uint64_t size, uint8
 static const struct dialect plain = {.head_max = MINIVAULT_ANSWER_HEADER_SIZE,
                                      .error_max = MINIVAULT_ANSWER_HEADER_SIZE,
                                      .growth = 1,
-                                     .room_offset = MINIVAULT_ANSWER_HEADER_SIZE,
+                                     .value_offset = MINIVAULT_ANSWER_HEADER_SIZE,
                                      .write = write_plain,
                                      .write_stream = write_binary_stream};
 
@@ -76,7 +78,7 @@ static const struct dialect typed_dialect = {.head_max = MINIVAULT_ANSWER_HEADER
                                              .error_max =
                                                  MINIVAULT_ANSWER_HEADER_SIZE + TYPED_TEXT_MAX,
                                              .growth = 1,
-                                             .room_offset = MINIVAULT_ANSWER_HEADER_SIZE,
+                                             .value_offset = MINIVAULT_ANSWER_HEADER_SIZE,
                                              .write = write_typed,
                                              .write_stream = write_binary_stream};
 

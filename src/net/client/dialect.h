@@ -26,10 +26,10 @@ struct reply_value {
 #define REPLY_INLINE_MAX 2048u
 
 struct dialect {
-    uint32_t head_max;    /* bytes of a reply that says OK, without its value */
-    uint32_t error_max;   /* bytes of one that does not */
-    uint32_t growth;      /* bytes that a byte of a value becomes, at most */
-    uint32_t room_offset; /* where in a reply its value is best put, before it is written */
+    uint32_t head_max;     /* bytes of a reply that says OK, without its value */
+    uint32_t error_max;    /* bytes of one that does not */
+    uint32_t growth;       /* bytes that a byte of a value becomes, at most */
+    uint32_t value_offset; /* where in a reply its value is best put, before it is written */
 
     bool is_json; /* a value is sent as JSON: see download_json.h */
 
@@ -37,10 +37,14 @@ struct dialect {
     bool (*is_head)(struct reply_form form);
 
     /* Writes a reply to `target`: reply_need bytes, or an empty block. The answer's data may lie
-     * in the target's block (is_in_room). Returns the bytes; *ret_value follows them. Errors:
+     * in the target's block (is_in_lent). Returns the bytes; *ret_value follows them. Errors:
      * -ENOMEM. */
     int32_t (*write)(struct reply_form form, const struct shard_answer *answer, uint8_t *target,
                      struct reply_value *ret_value);
+
+    /* Writes a reply that says no, in the protocol's own words. NULL: where is_json is false. */
+    uint32_t (*write_error)(struct reply_form form, uint16_t status, const char *reason,
+                            uint8_t *target);
 
     /* Writes the head of a reply that says OK, behind which a stream of `size` bytes follows. */
     uint32_t (*write_stream)(struct reply_form form, uint64_t size, uint8_t *target);

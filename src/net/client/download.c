@@ -15,9 +15,12 @@
  * ahead, no more. Of the downloads of a connection only the first holds any of this: otherwise
  * those behind it could hold all that it waits for itself. Nothing else of the connection is
  * executed meanwhile: what it sends later must not show in an answer that comes before. */
+#include "net/client/download.h"
+
 #include "net/client/download_json.h"
 
 #include "base/assert.h"
+#include "proto/http.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -39,7 +42,7 @@ enum download_state {
 
 struct download {
     struct output_stream stream;
-    struct connection *connection;
+    struct client *client;
     struct output_block *block;
     struct value_reader *reader;
     struct value_file_name file;
@@ -58,22 +61,27 @@ struct download {
     uint8_t key_bytes[];
 };
 
-static struct loop *server_of(const struct download *download)
+static struct client_shared *shared_of(const struct download *download)
 {
-    return download->connection->server;
+    return download->client->shared;
+}
+
+static struct shard *shard_of(const struct download *download)
+{
+    return shared_of(download)->shard;
 }
 
 static void close_reader(struct download *download)
 {
     if (download->reader != NULL)
-        store_download_close(server_of(download)->shard.store, download->reader);
+        store_download_close(shard_of(download)->store, download->reader);
     download->reader = NULL;
 }
 
 static void give_back(struct download *download)
 {
     if (download->has_loan)
-        shard_release_file(&server_of(download)->shard, &download->loan);
+        shard_release_file(shard_of(download), &download->loan);
     download->has_loan = false;
 }
 
@@ -82,7 +90,7 @@ static struct shard_answer take_kept(struct download *download)
 {
     struct shard_answer answer = download->answer;
     if (answer.memory != NULL)
-        server_of(download)->outputs.memory_bytes -= answer.size;
+        output_give_memory(&shared_of(download)->outputs, answer.size);
     download->answer = (struct shard_answer){0};
     return answer;
 }
@@ -99,7 +107,7 @@ static void put(struct download *download)
     give_back(download);
     close_reader(download);
     list_remove(&download->node);
-    connection_wake(download->connection);
+    client_wake(download->client);
     free_memory(download);
 }
 
@@ -113,8 +121,8 @@ static uint8_t status_of(int error)
 /* It ends before a byte was shown. */
 static void end(struct download *download, const struct shard_answer *answer)
 {
-    struct connection *connection = download->connection;
-    output_fill(&connection->output, &connection->server->outputs, download->block, answer);
+    struct client *client = download->client;
+    client_fill(client, download->block, answer);
     put(download);
 }
 
@@ -136,7 +144,7 @@ static void note_wait(struct download *download, bool waits)
     if (!waits)
         download->waits_since_ns = 0;
     else if (download->waits_since_ns == 0)
-        download->waits_since_ns = io_now_ns(server_of(download)->io);
+        download->waits_since_ns = io_now_ns(shared_of(download)->io);
 }
 
 /* Of the value. */
@@ -151,10 +159,10 @@ static const uint8_t *next_of_value(struct download *download, uint32_t *ret_siz
     note_wait(download, piece == NULL);
     int error = piece == NULL ? value_reader_error(download->reader) : 0;
     if (error < 0) {
-        log_error(server_of(download)->log,
+        log_error(shared_of(download)->log,
                   "a connection is closed: the rest of a large value cannot be read: %s",
                   strerror(-error));
-        connection_abort(download->connection);
+        client_abort(download->client);
     }
     return piece;
 }
@@ -192,7 +200,7 @@ static void stream_ended(struct output_stream *stream)
 static void ready(void *context)
 {
     struct download *download = context;
-    connection_wake(download->connection);
+    client_wake(download->client);
 }
 
 static bool is_same_file(const struct value_file_name *a, const struct value_file_name *b)
@@ -219,18 +227,27 @@ static bool is_head(const struct download *download)
 
 static void end_head(struct download *download, uint64_t gate, uint64_t size)
 {
-    struct connection *connection = download->connection;
-    output_fill_head(&connection->output, &connection->server->outputs, download->block, gate,
-                     size);
+    struct client *client = download->client;
+    output_fill_head(&client->output, &client->shared->outputs, download->block, gate, size);
     put(download);
+}
+
+/* In the words of the protocol that wants JSON. */
+static void end_refused(struct download *download, uint16_t status, const char *reason)
+{
+    struct output_block *block = download->block;
+    uint8_t reply[HTTP_REPLY_SIZE_MAX];
+    uint32_t size = block->form.dialect->write_error(block->form, status, reason, reply);
+    output_set_form(block, reply_form_verbatim(), 0);
+    end(download, &(struct shard_answer){.data = reply, .size = size});
 }
 
 /* What is sent is known now. Returns false when that is an error, or the head alone. */
 static bool begin_json(struct download *download)
 {
-    struct connection *connection = download->connection;
-    uint64_t size = download_json_size(download->json, &connection->output,
-                                       &connection->server->outputs, download->block);
+    uint16_t status;
+    const char *reason;
+    uint64_t size = download_json_size(download->json, &status, &reason);
     if (size > 0 && !is_head(download)) {
         download->stream.left = size;
         return true;
@@ -238,19 +255,18 @@ static bool begin_json(struct download *download)
     if (size > 0)
         end_head(download, download->gate, size);
     else
-        put(download);
+        end_refused(download, status, reason);
     return false;
 }
 
 static bool may_open(struct download *download)
 {
-    struct connection *connection = download->connection;
-    bool is_first = output_is_first(&connection->output, download->block);
+    struct client *client = download->client;
+    bool is_first = output_is_first(&client->output, download->block);
     note_wait(download, is_first);
-    if (!is_first || store_has_stream(connection->server->shard.store))
+    if (!is_first || store_has_stream(client->shared->shard->store))
         return is_first;
-    connection->wants_room = true;
-    connection_park(connection);
+    client_park(client);
     return false;
 }
 
@@ -267,12 +283,11 @@ static void wait_to_open(struct download *download, const struct shard_answer *a
     download->answer.data = descriptor;
     download->answer.memory = descriptor;
     download->state = DOWNLOAD_WAITING;
-    server_of(download)->outputs.memory_bytes += answer->size;
+    output_take_memory(&shared_of(download)->outputs, answer->size);
 }
 
 static void open_file(struct download *download, const struct shard_answer *answer)
 {
-    struct loop *server = server_of(download);
     struct slice descriptor = {answer->data, answer->size};
     struct value_reader_events events = {.context = download, .ready = ready};
     int result = value_file_descriptor_check(descriptor, &download->stream.left);
@@ -295,7 +310,7 @@ static void open_file(struct download *download, const struct shard_answer *answ
         return;
     }
     if (result == 0)
-        result = shard_download(&server->shard, answer, &events, &download->reader);
+        result = shard_download(shard_of(download), answer, &events, &download->reader);
     if (result < 0) {
         end_status(download, status_of(result));
         return;
@@ -303,7 +318,7 @@ static void open_file(struct download *download, const struct shard_answer *answ
     download->state = DOWNLOAD_OPENING;
     download->file = answer->file;
     download->gate = answer->gate;
-    connection_wake(download->connection);
+    client_wake(download->client);
 }
 
 static void open_kept(struct download *download)
@@ -325,7 +340,7 @@ static void take_answer(struct download *download, const struct shard_answer *an
     if (!answer->in_value_file) {
         end(download, answer);
     } else if (!is_first && is_same_file(&answer->file, &download->file)) {
-        log_error(server_of(download)->log,
+        log_error(shared_of(download)->log,
                   "a value file is missing (partition %u, key hash %016llx): answered as CORRUPT; "
                   "restore the key from a replica or a backup",
                   (unsigned)answer->file.partition, (unsigned long long)answer->file.key_hash);
@@ -340,9 +355,9 @@ static void take_answer(struct download *download, const struct shard_answer *an
 /* Of this shard's keys the newest value, of others what their owner says. */
 static enum shard_outcome look_up(struct download *download, struct shard_answer *ret_answer)
 {
-    struct shard *shard = &server_of(download)->shard;
+    struct shard *shard = shard_of(download);
     struct output_block *block = download->block;
-    struct shard_place place = shard_locate(shard, download->key, false);
+    struct key_place place = shard_locate(shard, download->key, false);
     if (shard_owns(shard, place))
         return shard_get(shard, download->key, &block->waiter, ret_answer);
     output_lend(block);
@@ -351,19 +366,19 @@ static enum shard_outcome look_up(struct download *download, struct shard_answer
 
 static void look_again(struct download *download)
 {
-    struct connection *connection = download->connection;
+    struct client *client = download->client;
     struct shard_answer answer;
     download->state = DOWNLOAD_AGAIN;
     switch (look_up(download, &answer)) {
     case SHARD_PENDING:
         download->state = DOWNLOAD_LOOKING;
-        connection->pending_count++;
+        client_begin_pending(client, output_is_lent(download->block), false);
         break;
     case SHARD_ANSWERED:
         take_answer(download, &answer);
         break;
     default:
-        connection->wants_room = true;
+        client_park(client);
         break;
     }
 }
@@ -392,14 +407,14 @@ static void look_at_next(struct download *download)
     }
     bool is_last = download_json_judge(download->json, piece, size);
     value_reader_release(download->reader);
-    connection_wake(download->connection);
+    client_wake(download->client);
     if (!is_last || !begin_json(download))
         return;
     struct shard_answer answer;
     struct value_reader_events events = {.context = download, .ready = ready};
     download_json_answer(download->json, &answer);
     close_reader(download);
-    int result = shard_download(&server_of(download)->shard, &answer, &events, &download->reader);
+    int result = shard_download(shard_of(download), &answer, &events, &download->reader);
     download->state = DOWNLOAD_OPENING;
     note_wait(download, true);
     if (result < 0)
@@ -417,9 +432,9 @@ static void look_at_first(struct download *download)
     if (download->first != NULL) {
         give_back(download);
         download->waits_since_ns = 0;
-        struct connection *connection = download->connection;
+        struct client *client = download->client;
         download->state = DOWNLOAD_SENDING;
-        output_fill_stream(&connection->output, &connection->server->outputs, download->block,
+        output_fill_stream(&client->output, &client->shared->outputs, download->block,
                            download->gate, &download->stream);
         return;
     }
@@ -428,12 +443,12 @@ static void look_at_first(struct download *download)
         end_failed(download, error);
 }
 
-void download_go_on(struct connection *connection)
+void download_go_on(struct client *client)
 {
-    struct list_node *node = list_first(&connection->downloads);
+    struct list_node *node = list_first(&client->downloads);
     while (node != NULL) {
         struct download *download = container_of(node, struct download, node);
-        node = list_next(&connection->downloads, node);
+        node = list_next(&client->downloads, node);
         if (download->state == DOWNLOAD_WAITING)
             open_kept(download);
         else if (download->state == DOWNLOAD_OPENING)
@@ -447,10 +462,10 @@ void download_go_on(struct connection *connection)
 
 /* ---- beginning and end ---- */
 
-static struct download *find(const struct connection *connection, const struct output_block *block)
+static struct download *find(const struct client *client, const struct output_block *block)
 {
-    for (struct list_node *node = list_first(&connection->downloads); node != NULL;
-         node = list_next(&connection->downloads, node)) {
+    for (struct list_node *node = list_first(&client->downloads); node != NULL;
+         node = list_next(&client->downloads, node)) {
         struct download *download = container_of(node, struct download, node);
         if (download->block == block)
             return download;
@@ -458,70 +473,64 @@ static struct download *find(const struct connection *connection, const struct o
     return NULL;
 }
 
-static struct download *create(struct connection *connection, struct output_block *block,
-                               struct slice key)
+static struct download *create(struct client *client, struct output_block *block, struct slice key)
 {
     struct download *download = calloc(1, sizeof *download + key.size);
     if (download == NULL)
         return NULL;
     memcpy(download->key_bytes, key.data, key.size);
     download->key = (struct slice){download->key_bytes, key.size};
-    download->connection = connection;
+    download->client = client;
     download->block = block;
     download->stream =
         (struct output_stream){.next = next_piece, .release = release_piece, .ended = stream_ended};
-    list_push_back(&connection->downloads, &download->node);
+    list_push_back(&client->downloads, &download->node);
     return download;
 }
 
-void download_answer(struct connection *connection, struct output_block *block,
-                     const struct shard_answer *answer)
+void download_fill(struct client *client, struct output_block *block,
+                   const struct shard_answer *answer)
 {
     void *descriptor = answer->in_value_file ? answer->memory : NULL; /* it is copied */
-    struct download *download = find(connection, block);
-    if (download == NULL && answer->in_value_file && connection->state != CONNECTION_CLOSING)
-        download = create(connection, block, answer->key);
+    struct download *download = find(client, block);
+    if (download == NULL && answer->in_value_file && !client->is_closing)
+        download = create(client, block, answer->key);
     if (download != NULL) {
         take_answer(download, answer);
         free(descriptor);
         return;
     }
     if (answer->is_lent)
-        shard_release_file(&connection->server->shard, &answer->file);
+        shard_release_file(client->shared->shard, &answer->file);
     struct shard_answer refusal = {.status = MINIVAULT_OVERLOADED};
-    output_fill(&connection->output, &connection->server->outputs, block,
-                answer->in_value_file ? &refusal : answer);
+    client_fill(client, block, answer->in_value_file ? &refusal : answer);
     free(descriptor);
 }
 
-void download_stop_all(struct connection *connection)
+void download_stop_all(struct client *client)
 {
     struct list_node *node;
-    while ((node = list_first(&connection->downloads)) != NULL) {
+    while ((node = list_first(&client->downloads)) != NULL) {
         struct download *download = container_of(node, struct download, node);
         struct output_block *block = download->block;
-        if (download->state == DOWNLOAD_SENDING) {
-            block->stream = NULL;
-            block->external = NULL;
-        } else if (download->state != DOWNLOAD_LOOKING) {
-            block->pending = false; /* otherwise its answer is still to come */
-        }
+        if (download->state != DOWNLOAD_LOOKING) /* otherwise its answer is still to come */
+            output_forget(block);
         put(download);
     }
 }
 
-void download_free_all(struct connection *connection)
+void download_free_all(struct client *client)
 {
-    for (struct list_node *node; (node = list_pop_front(&connection->downloads)) != NULL;) {
+    for (struct list_node *node; (node = list_pop_front(&client->downloads)) != NULL;) {
         struct download *download = container_of(node, struct download, node);
         free_memory(download);
     }
 }
 
-bool download_is_starved(const struct connection *connection, uint64_t at_ns)
+bool download_is_starved(const struct client *client, uint64_t at_ns)
 {
-    for (const struct list_node *node = list_first(&connection->downloads); node != NULL;
-         node = list_next(&connection->downloads, node)) {
+    for (const struct list_node *node = list_first(&client->downloads); node != NULL;
+         node = list_next(&client->downloads, node)) {
         const struct download *download = container_of(node, struct download, node);
         bool is_with_owner =
             download->state == DOWNLOAD_AGAIN || download->state == DOWNLOAD_LOOKING;

@@ -1,8 +1,10 @@
+/* Judges a value, then shows it piece by piece with what stands around it. */
 #include "net/client/download_json.h"
 
-#include "net/http/http_client.h"
-
 #include "base/assert.h"
+#include "base/units.h"
+#include "proto/http.h"
+#include "proto/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -83,36 +85,31 @@ bool download_json_is_too_large(const struct download_json *json)
     return json->value_size > HTTP_JSON_VALUE_SIZE_MAX;
 }
 
-static void refuse(struct output *output, struct output_shared *shared, struct output_block *block,
-                   uint16_t status, const char *reason)
+/* Why it cannot be sent; 0: it can. */
+static uint16_t refusal(struct download_json *json, const char **ret_reason)
 {
-    uint8_t reply[HTTP_REPLY_SIZE_MAX];
-    uint32_t size = http_form_error(block->form, status, reason, reply);
-    block->form = reply_form_verbatim();
-    output_fill(output, shared, block, &(struct shard_answer){.data = reply, .size = size});
+    *ret_reason = NULL;
+    if (download_json_is_too_large(json)) {
+        *ret_reason = HTTP_REASON_LARGE_FOR_JSON;
+        return 413;
+    }
+    if (json->kind == JSON_KIND_DEEP) {
+        *ret_reason = HTTP_REASON_DEEP_FOR_JSON;
+        return 400;
+    }
+    if (json->kind == JSON_KIND_BYTES)
+        return 406;
+    if (json->kind == JSON_KIND_TEXT && json->buffer == NULL)
+        json->buffer = malloc(BUFFER_SIZE);
+    return json->kind == JSON_KIND_TEXT && json->buffer == NULL ? 503 : 0;
 }
 
-uint64_t download_json_size(struct download_json *json, struct output *output,
-                            struct output_shared *shared, struct output_block *block)
+uint64_t download_json_size(struct download_json *json, uint16_t *ret_status,
+                            const char **ret_reason)
 {
-    uint16_t status = 0;
-    const char *reason = NULL;
-    if (download_json_is_too_large(json)) {
-        status = 413;
-        reason = HTTP_REASON_LARGE_FOR_JSON;
-    } else if (json->kind == JSON_KIND_DEEP) {
-        status = 400;
-        reason = HTTP_REASON_DEEP_FOR_JSON;
-    } else if (json->kind == JSON_KIND_BYTES) {
-        status = 406;
-    } else if (json->kind == JSON_KIND_TEXT && json->buffer == NULL) {
-        json->buffer = malloc(BUFFER_SIZE);
-        status = json->buffer == NULL ? 503 : 0;
-    }
-    if (status != 0) {
-        refuse(output, shared, block, status, reason);
+    *ret_status = refusal(json, ret_reason);
+    if (*ret_status != 0)
         return 0;
-    }
     json->value_left = json->value_size;
     json->has_begun = json->kind == JSON_KIND_JSON;
     return json->size + sizeof HTTP_DATA_END - 1;

@@ -1,11 +1,10 @@
 /* A large value on its way out as JSON. It is read twice: once to find out what it is, and how many
  * bytes that will be; then it is sent, as it is or as a string. So it is never in memory as a
- * whole.
- */
+ * whole. */
 #ifndef MINIVAULT_NET_DOWNLOAD_JSON_H
 #define MINIVAULT_NET_DOWNLOAD_JSON_H
 
-#include "net/client/server_internal.h"
+#include "shard/shard.h"
 
 struct download_json;
 
@@ -24,11 +23,10 @@ bool download_json_is_judged(const struct download_json *json);
 /* It need not be read at all: download_json_size says so. */
 bool download_json_is_too_large(const struct download_json *json);
 
-/* Judged: the bytes that are to be sent, or 0: it cannot be sent, and the block was filled with
- * why.
- */
-uint64_t download_json_size(struct download_json *json, struct output *output,
-                            struct output_shared *shared, struct output_block *block);
+/* Judged: the bytes that are to be sent, or 0: it cannot be sent, for this reason (an HTTP status,
+ * and what it says of it or NULL). */
+uint64_t download_json_size(struct download_json *json, uint16_t *ret_status,
+                            const char **ret_reason);
 
 /* What is to be sent next: the present piece as it goes, or what stands around the value; NULL: the
  * next piece of the value is wanted first (download_json_put). */

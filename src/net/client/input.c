@@ -1,3 +1,4 @@
+/* A buffer that grows at its end and is taken off at its front. */
 #include "net/client/input.h"
 
 #include "base/assert.h"

@@ -1,7 +1,9 @@
+/* The queue of blocks: appended to, filled, gathered into a send, and given back. */
 #include "net/client/output.h"
 
-#include "base/assert.h"
 #include "net/client/limits.h"
+
+#include "base/assert.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -78,7 +80,7 @@ static void release_external(struct output_shared *shared, struct output_block *
     if (block->entry != NULL)
         store_unpin(shared->store, block->entry);
     if (block->memory != NULL)
-        shared->memory_bytes -= block->external_size;
+        output_give_memory(shared, block->external_size);
     free(block->memory);
     block->entry = NULL;
     block->memory = NULL;
@@ -92,6 +94,7 @@ static void remove_block(struct output *output, struct output_shared *shared,
     list_remove(&block->node);
     assert(output->block_count > 0);
     output->block_count--;
+    assert(output->bytes >= (uint64_t)block->size + block->external_size); /* invariant 2 */
     output->bytes -= block->size + block->external_size;
     pool_put(&shared->blocks, block);
     shared->has_room = shared->has_room || shared->starved;
@@ -178,9 +181,9 @@ struct output_block *output_reserve(struct output *output, struct output_shared 
 
 void output_lend(struct output_block *block)
 {
-    uint32_t offset = block->form.dialect->room_offset;
-    block->waiter.room = block->bytes + offset;
-    block->waiter.room_size = sizeof block->bytes - offset;
+    uint32_t offset = block->form.dialect->value_offset;
+    block->waiter.lent = block->bytes + offset;
+    block->waiter.lent_size = sizeof block->bytes - offset;
 }
 
 bool output_is_first(const struct output *output, const struct output_block *block)
@@ -368,6 +371,7 @@ void output_sent(struct output *output, struct output_shared *shared)
     if (output->sending_count == 0)
         return;
     struct output_block *last = first_block(output);
+    assert(last->sending); /* invariant 1 */
     output->sending_count = 0;
     last->sending = false;
     last->external_sent += output->sending_part;
@@ -397,4 +401,11 @@ bool output_drop(struct output *output, struct output_shared *shared)
             remove_block(output, shared, block);
     }
     return list_is_empty(&output->blocks);
+}
+
+void output_free(struct output *output)
+{
+    struct list_node *node = list_first(&output->blocks);
+    for (; node != NULL; node = list_next(&output->blocks, node))
+        free(container_of(node, struct output_block, node)->memory);
 }

@@ -7,10 +7,16 @@
  * A block leaves when it is not pending, everything before it has left, and its gate is durable.
  *
  *   head [sending][sending][ready][waits for its gate][pending][ready] tail <- appended here
- */
+ *
+ * Invariants:
+ *   1  the first sending_count blocks are sending, no other is
+ *   2  bytes is the sum of size + external_size over all blocks
+ *   3  shared->memory_bytes is the sum of external_size over all blocks with memory of their own,
+ *      and of what downloads that wait to be opened hold */
 #ifndef MINIVAULT_NET_OUTPUT_H
 #define MINIVAULT_NET_OUTPUT_H
 
+#include "base/assert.h"
 #include "base/list.h"
 #include "base/pool.h"
 #include "io/io.h"
@@ -41,7 +47,7 @@ struct output_stream {
 struct output_block {
     struct list_node node;
     struct shard_waiter waiter; /* of a pending reply */
-    void *owner;                /* the connection, for the waiter */
+    void *owner;                /* for the waiter: of whoever reserved the place */
     struct reply_form form;     /* of a reserved place */
     uint64_t gate;
     uint64_t pass; /* the loop pass that appended last */
@@ -71,7 +77,7 @@ struct output_shared {
     uint64_t memory_bytes_max;
     struct account_books books;
     bool starved;  /* somebody found no block, or no memory */
-    bool has_room; /* and some came back since: for the server to see and clear */
+    bool has_room; /* and some came back since: for clients.c to see and clear */
 };
 
 struct output {
@@ -94,6 +100,18 @@ bool output_has_room(const struct output *output, struct output_shared *shared);
 /* Whether there is memory for a reply whose value may be in no cache. */
 bool output_has_memory(struct output_shared *shared);
 
+/* Memory of a reply's that is no block's. */
+static inline void output_take_memory(struct output_shared *shared, uint32_t size)
+{
+    shared->memory_bytes += size;
+}
+
+static inline void output_give_memory(struct output_shared *shared, uint32_t size)
+{
+    assert(shared->memory_bytes >= size); /* invariant 3 */
+    shared->memory_bytes -= size;
+}
+
 /* Queues a reply. output_has_room was true since the last one. Takes answer->memory. Errors:
  * -ENOMEM (memory for a large value that is in no cache; nothing was queued). */
 int output_answer(struct output *output, struct output_shared *shared, struct reply_form form,
@@ -108,7 +126,7 @@ void output_lend(struct output_block *block);
 
 static inline bool output_is_lent(const struct output_block *block)
 {
-    return block->waiter.room != NULL;
+    return block->waiter.lent != NULL;
 }
 
 /* Fills a reserved place. Takes answer->memory. */
@@ -122,6 +140,29 @@ void output_fill_stream(struct output *output, struct output_shared *shared,
 /* Fills it with OK and the head for such a value, without it. */
 void output_fill_head(struct output *output, struct output_shared *shared,
                       struct output_block *block, uint64_t gate, uint64_t size);
+
+/* A reserved place will never be filled; the stream of one that was is gone: no send is active, and
+ * the connection sends nothing any more. */
+static inline void output_forget(struct output_block *block)
+{
+    block->pending = false;
+    block->stream = NULL;
+    block->external = NULL;
+}
+
+/* A reserved place is filled in this form; `refusal`: as in struct account_request. */
+static inline void output_set_form(struct output_block *block, struct reply_form form,
+                                   uint8_t refusal)
+{
+    block->form = form;
+    block->account.refusal = refusal;
+}
+
+/* The request of a reply that is reserved has become whole only now. */
+static inline void output_whole(const struct output *output, struct output_block *block)
+{
+    account_whole(&block->account, &output->request);
+}
 
 /* Whether every reply before it is known, and none of them still comes in pieces. */
 bool output_is_first(const struct output *output, const struct output_block *block);
@@ -146,6 +187,9 @@ uint64_t output_gate(const struct output *output, const struct output_shared *sh
 /* Drops everything that is not being sent or pending. Streams are forgotten: no send is active, and
  * their owners closed them. Returns whether the queue is empty now. */
 bool output_drop(struct output *output, struct output_shared *shared);
+
+/* What blocks have of their own when the world and the store are gone. */
+void output_free(struct output *output);
 
 static inline bool output_is_empty(const struct output *output)
 {

@@ -12,7 +12,7 @@
  * consumed all the same (DISCARDING), so that no byte of a value is taken for a request, unless
  * the protocol wants to answer at once. The connection's next requests wait until the answer's
  * place is filled. */
-#include "net/client/upload_internal.h"
+#include "net/client/upload.h"
 
 #include "base/assert.h"
 
@@ -24,17 +24,61 @@
  * file's buffer, does not pay. */
 #define DIRECT_MIN (64 * KIB)
 
-/* While the server drains, a client that sends nothing for this long is not waited for. */
-#define STALL_NS NS_PER_S
+/* Who waits this long for a buffer or a decoder is short of them. */
+#define STARVED_NS NS_PER_S
 
-static struct loop *server_of(const struct upload *upload)
+enum upload_state { UPLOAD_RECEIVING, UPLOAD_FINISHING, UPLOAD_COMMITTING, UPLOAD_DISCARDING };
+
+struct upload {
+    struct client *client;
+    struct output_block *block; /* its answer's place */
+    struct store_upload *file;  /* NULL: not begun yet, or given up */
+    struct decode_stream decoder;
+    enum upload_state state;
+    uint8_t status; /* DISCARDING: the answer */
+    bool is_frame;
+    bool is_decoded;
+    bool waits;     /* for a buffer of the file, or a decoder */
+    bool is_sliced; /* has decoded enough for one pass */
+    bool is_asking; /* the owner of its key; the block's waiter is in use */
+    bool is_open;   /* its end was not told yet */
+    bool is_counted;
+    bool is_prompt; /* a refusal is answered at once */
+    int result;     /* COMMITTING: of the file */
+    uint64_t left;  /* bytes on the wire that were not taken yet */
+    uint64_t size_hint;
+    struct key_place place;
+    struct version version; /* of another shard's key: its owner's; otherwise none */
+    uint8_t *direct;        /* what upload_buffer said, while bytes are received there */
+    uint8_t refusal;        /* once that has ended; 0: none */
+    struct slice begin;     /* of the value, to be taken before anything else */
+    upload_filter *filter;
+    upload_done *done;
+    void *context; /* of filter and done */
+    uint64_t waits_since_ns;
+    uint64_t progress_ns;
+    struct slice key;
+    uint8_t key_bytes[];
+};
+
+static struct client_shared *shared_of(const struct upload *upload)
 {
-    return upload->connection->server;
+    return upload->client->shared;
+}
+
+static struct shard *shard_of(const struct upload *upload)
+{
+    return shared_of(upload)->shard;
+}
+
+static struct decode_queue *decodes_of(const struct upload *upload)
+{
+    return store_decodes(shard_of(upload)->store);
 }
 
 static uint64_t now_ns(const struct upload *upload)
 {
-    return io_now_ns(server_of(upload)->io);
+    return io_now_ns(shared_of(upload)->io);
 }
 
 /* ---- the end ---- */
@@ -42,13 +86,13 @@ static uint64_t now_ns(const struct upload *upload)
 static void drop_file(struct upload *upload)
 {
     if (upload->is_frame)
-        decode_stream_close(store_decodes(server_of(upload)->shard.store), &upload->decoder);
+        decode_stream_close(decodes_of(upload), &upload->decoder);
     if (upload->file != NULL)
         store_upload_close(upload->file);
     upload->file = NULL;
 }
 
-void upload_fail(struct upload *upload, uint8_t status)
+static void fail(struct upload *upload, uint8_t status)
 {
     drop_file(upload);
     upload->state = UPLOAD_DISCARDING;
@@ -56,25 +100,18 @@ void upload_fail(struct upload *upload, uint8_t status)
     upload->waits = false;
     upload->is_sliced = false;
     if (upload->is_prompt)
-        connection_wake(upload->connection);
+        client_wake(upload->client);
 }
 
 static void answer(struct upload *upload, const struct shard_answer *shard_answer)
 {
-    struct connection *connection = upload->connection;
     struct output_block *block = upload->block;
-    if (shard_answer->status != MINIVAULT_OK)
-        connection->server->requests_refused++;
+    upload_done *done = upload->done;
+    void *context = upload->context;
     drop_file(upload);
-    account_whole(&block->account, &connection->output.request);
-    connection->expects_value = !upload->is_frame;
-    connection->upload = NULL;
+    output_whole(&upload->client->output, block);
     free(upload);
-    if (connection->state == CONNECTION_CLOSING)
-        output_fill(&connection->output, &connection->server->outputs, block, shard_answer);
-    else
-        connection->protocol->end_upload(connection, block, shard_answer);
-    connection_touch(connection);
+    done(context, block, shard_answer);
 }
 
 /* Goes on to the next state when everything is there. May free the upload. */
@@ -85,7 +122,7 @@ static void settle(struct upload *upload)
     if (upload->state == UPLOAD_RECEIVING && is_whole) {
         upload->state = UPLOAD_FINISHING;
         if (upload->is_frame)
-            decode_stream_close(store_decodes(server_of(upload)->shard.store), &upload->decoder);
+            decode_stream_close(decodes_of(upload), &upload->decoder);
         value_writer_finish(store_upload_writer(upload->file));
     } else if (upload->state == UPLOAD_DISCARDING && upload->left == 0 && !upload->is_prompt) {
         answer(upload, &(struct shard_answer){.status = upload->status});
@@ -98,12 +135,11 @@ static void settle(struct upload *upload)
 static struct upload *end_asking(struct shard_waiter *waiter)
 {
     struct output_block *block = container_of(waiter, struct output_block, waiter);
-    struct connection *connection = block->owner;
-    struct upload *upload = connection->upload;
-    assert(upload->is_asking && connection->pending_count > 0);
+    struct upload *upload = block->owner;
+    assert(upload->is_asking);
     upload->is_asking = false;
-    connection->pending_count--;
-    connection_wake(connection);
+    client_end_pending(upload->client, false, false);
+    client_wake(upload->client);
     return upload;
 }
 
@@ -116,7 +152,8 @@ static void begin_asking(struct upload *upload, shard_waiter_done *done)
 static enum shard_outcome asked(struct upload *upload, enum shard_outcome outcome)
 {
     upload->is_asking = outcome == SHARD_PENDING;
-    upload->connection->pending_count += upload->is_asking;
+    if (upload->is_asking)
+        client_begin_pending(upload->client, false, false);
     return outcome;
 }
 
@@ -127,7 +164,7 @@ static void committed(struct shard_waiter *waiter, const struct shard_answer *sh
 
 static enum shard_outcome commit_file(struct upload *upload, struct shard_answer *ret_answer)
 {
-    struct shard *shard = &server_of(upload)->shard;
+    struct shard *shard = shard_of(upload);
     if (shard_owns(shard, upload->place))
         return shard_upload_commit(shard, upload->file, upload->key, ret_answer);
     begin_asking(upload, committed);
@@ -144,34 +181,30 @@ static void commit(struct upload *upload)
     if (outcome == SHARD_ANSWERED)
         answer(upload, &shard_answer);
     else if (outcome == SHARD_BUSY)
-        upload->connection->wants_room = true;
+        client_park(upload->client);
 }
 
-void upload_stop(struct connection *connection)
+bool upload_stop(struct upload *upload)
 {
-    struct upload *upload = connection->upload;
-    if (upload == NULL || upload->is_asking) /* what is lent comes back first */
-        return;
+    struct client *client = upload->client;
+    if (upload->is_asking)
+        return false;
     drop_file(upload);
-    output_unreserve(&connection->output, &connection->server->outputs, upload->block);
-    connection->upload = NULL;
+    output_unreserve(&client->output, &client->shared->outputs, upload->block);
     free(upload);
+    return true;
 }
 
-void upload_free(struct connection *connection)
+void upload_free(struct upload *upload)
 {
-    struct upload *upload = connection->upload;
-    if (upload == NULL)
-        return;
     decompressor_free(upload->decoder.context);
     store_upload_forget(upload->file);
-    connection->upload = NULL;
     free(upload);
 }
 
 /* ---- what the store tells; the connection goes on at the end of the pass ---- */
 
-void upload_wait(struct upload *upload)
+static void wait_for_room(struct upload *upload)
 {
     if (upload->waits)
         return;
@@ -182,13 +215,12 @@ void upload_wait(struct upload *upload)
 /* The client is not to blame for the time. */
 static void end_wait(struct upload *upload)
 {
-    struct connection *connection = upload->connection;
-    if (upload->waits && connection->begun_ns != 0)
-        connection->begun_ns += now_ns(upload) - upload->waits_since_ns;
-    if (upload->waits)
+    if (upload->waits) {
+        upload->client->waited_ns += now_ns(upload) - upload->waits_since_ns;
         upload->progress_ns = now_ns(upload);
+    }
     upload->waits = false;
-    connection_wake(connection);
+    client_wake(upload->client);
 }
 
 static void file_room(void *context)
@@ -202,7 +234,7 @@ static void file_finished(void *context, int result)
     assert(upload->state == UPLOAD_FINISHING);
     upload->state = UPLOAD_COMMITTING;
     upload->result = result;
-    connection_wake(upload->connection);
+    client_wake(upload->client);
 }
 
 static void decoder_granted(struct decode_stream *stream)
@@ -212,26 +244,161 @@ static void decoder_granted(struct decode_stream *stream)
 
 /* ---- the file ---- */
 
-bool upload_open_file(struct upload *upload, uint64_t size_hint)
+static bool open_file(struct upload *upload, uint64_t size_hint)
 {
     struct value_writer_events events = {
         .context = upload, .room = file_room, .finished = file_finished};
-    struct shard *shard = &server_of(upload)->shard;
+    struct shard *shard = shard_of(upload);
     const struct version *version = shard_owns(shard, upload->place) ? NULL : &upload->version;
     uint8_t status = shard_upload(shard, upload->key, size_hint, version, &events, &upload->file);
     if (status == MINIVAULT_OK)
         return true;
     upload->file = NULL;
-    upload_fail(upload, status);
+    fail(upload, status);
     return false;
 }
 
-uint64_t upload_take(struct connection *connection, const uint8_t *data, uint64_t size)
+/* NULL: it waits for room, or has failed. */
+static uint8_t *get_buffer(struct upload *upload, uint32_t *ret_room)
 {
-    struct upload *upload = connection->upload;
+    struct value_writer *writer = store_upload_writer(upload->file);
+    uint8_t *buffer = value_writer_buffer(writer, ret_room);
+    if (buffer != NULL)
+        return buffer;
+    int error = value_writer_error(writer);
+    if (error < 0)
+        fail(upload, shard_upload_status(error));
+    else
+        wait_for_room(upload);
+    return NULL;
+}
+
+static void fill_buffer(struct upload *upload, uint32_t size)
+{
+    int result = value_writer_filled(store_upload_writer(upload->file), size);
+    if (result < 0)
+        fail(upload, shard_upload_status(result));
+}
+
+/* ---- bytes: copied, filtered or decoded into the buffers of the file ---- */
+
+/* `filter`: what is left of the bytes; NULL: all. */
+static uint64_t copy(struct upload *upload, upload_filter *filter, const uint8_t *data,
+                     uint64_t size)
+{
+    uint64_t used = 0;
+    while (used < size && upload->state == UPLOAD_RECEIVING) {
+        uint32_t room = 0;
+        uint8_t *buffer = get_buffer(upload, &room);
+        if (buffer == NULL)
+            break;
+        uint32_t part = (uint32_t)min_u64(room, size - used);
+        uint32_t filled = part;
+        uint8_t status = MINIVAULT_OK;
+        if (filter != NULL)
+            status = filter(upload->context, data + used, part, buffer, &filled);
+        else
+            memcpy(buffer, data + used, part);
+        used += part;
+        fill_buffer(upload, filled);
+        if (status != MINIVAULT_OK && upload->state == UPLOAD_RECEIVING)
+            fail(upload, status);
+    }
+    return used;
+}
+
+/* What came before the upload began. */
+static void take_begin(struct upload *upload)
+{
+    uint64_t used = copy(upload, NULL, upload->begin.data, upload->begin.size);
+    upload->begin.data += used;
+    upload->begin.size -= (uint32_t)used;
+}
+
+/* One call of the decoder. Returns false when there is nothing more to do now. */
+static bool decode_piece(struct upload *upload, struct decompressor_buffers *buffers)
+{
+    uint32_t room = 0;
+    uint8_t *output = get_buffer(upload, &room);
+    buffers->input_used = 0;
+    buffers->output_used = 0;
+    if (output == NULL)
+        return false;
+    buffers->output = output;
+    buffers->output_size = min_u64(room, buffers->output_size);
+    int result = decompressor_move(upload->decoder.context, buffers);
+    if (result < 0) {
+        fail(upload, shard_decode_status(result));
+        return false;
+    }
+    upload->is_decoded = result == 1;
+    if (buffers->output_used > 0)
+        fill_buffer(upload, (uint32_t)buffers->output_used);
+    return upload->state == UPLOAD_RECEIVING && !upload->is_decoded &&
+           buffers->input_used + buffers->output_used > 0;
+}
+
+/* A slice of a frame. */
+static uint64_t decode(struct upload *upload, const uint8_t *data, uint64_t size)
+{
+    uint64_t used = 0;
+    uint64_t made = 0;
+    bool goes_on = true;
+    while (goes_on && used < DECODE_SLICE_SIZE && made < DECODE_SLICE_SIZE) {
+        struct decompressor_buffers buffers = {
+            .input = data + used,
+            .input_size = min_u64(size - used, DECODE_SLICE_SIZE - used),
+            .output_size = DECODE_SLICE_SIZE - made,
+        };
+        goes_on = decode_piece(upload, &buffers);
+        used += buffers.input_used;
+        made += buffers.output_used;
+    }
+    if (goes_on) {
+        upload->is_sliced = true;
+        client_wake(upload->client);
+    }
+    return used;
+}
+
+/* What the frame says of itself, so that a full disk shows early. What it says too much is the
+ * decoder's to refuse; where it says nothing, the file grows until the frame is refused, so that
+ * this costs no more than the largest value. */
+static bool open_file_of_frame(struct upload *upload, const uint8_t *data, uint64_t size)
+{
+    uint64_t declared = compress_declared_size(data, size);
+    bool is_possible = declared <= shared_of(upload)->value_size_max;
+    return open_file(upload, is_possible ? declared : 0);
+}
+
+/* A decoder comes first, so that who waits for one holds nothing else. */
+static uint64_t take_frame(struct upload *upload, const uint8_t *data, uint64_t size)
+{
+    if (upload->decoder.error < 0) {
+        fail(upload, MINIVAULT_OVERLOADED);
+        return 0;
+    }
+    if (upload->decoder.context == NULL) {
+        wait_for_room(upload);
+        return 0;
+    }
+    if (upload->file == NULL && !open_file_of_frame(upload, data, size))
+        return 0;
+    return decode(upload, data, size);
+}
+
+static uint64_t take_bytes(struct upload *upload, const uint8_t *data, uint64_t size)
+{
+    if (upload->is_frame)
+        return take_frame(upload, data, size);
+    return copy(upload, upload->filter, data, size);
+}
+
+uint64_t upload_take(struct upload *upload, const uint8_t *data, uint64_t size)
+{
     uint64_t used = min_u64(size, upload->left);
     if (upload->state == UPLOAD_RECEIVING)
-        used = upload_take_bytes(upload, data, used);
+        used = take_bytes(upload, data, used);
     upload->left -= used;
     if (used > 0)
         upload->progress_ns = now_ns(upload);
@@ -239,68 +406,56 @@ uint64_t upload_take(struct connection *connection, const uint8_t *data, uint64_
     return used;
 }
 
-uint8_t *upload_buffer(struct connection *connection, uint32_t *ret_size)
+uint8_t *upload_buffer(struct upload *upload, uint32_t *ret_size)
 {
-    struct upload *upload = connection->upload;
     uint32_t room = 0;
-    uint8_t *buffer = upload_get_buffer(upload, &room);
+    uint8_t *buffer = get_buffer(upload, &room);
     if (buffer != NULL)
         *ret_size = (uint32_t)min_u64(room, upload->left);
     upload->direct = buffer;
     return buffer;
 }
 
-void upload_filled(struct connection *connection, uint32_t size)
+void upload_filled(struct upload *upload, uint32_t size)
 {
-    struct upload *upload = connection->upload;
     assert(size <= upload->left);
-    if (connection->protocol->pass != NULL)
-        connection->protocol->pass(connection, upload->direct, size);
     upload->left -= size;
     upload->progress_ns = now_ns(upload);
-    upload_fill_buffer(upload, size);
-    upload_emptied(connection);
+    fill_buffer(upload, size);
+    upload_emptied(upload);
     settle(upload);
 }
 
-void upload_emptied(struct connection *connection)
+void upload_emptied(struct upload *upload)
 {
-    struct upload *upload = connection->upload;
     upload->direct = NULL;
     if (upload->refusal != 0 && upload->state == UPLOAD_RECEIVING && upload->left > 0)
-        upload_fail(upload, upload->refusal);
+        fail(upload, upload->refusal);
 }
 
-void upload_expect(struct connection *connection, uint64_t size)
+void upload_expect(struct upload *upload, uint64_t size)
 {
-    struct upload *upload = connection->upload;
     assert(upload->is_open && upload->left == 0);
     upload->left = size;
 }
 
-void upload_end(struct connection *connection)
+void upload_end(struct upload *upload)
 {
-    struct upload *upload = connection->upload;
     upload->is_open = false;
     settle(upload);
 }
 
-void upload_refuse(struct connection *connection, uint8_t status)
+bool upload_refuse(struct upload *upload, uint8_t status)
 {
-    struct upload *upload = connection->upload;
-    if (upload->direct == NULL) {
-        upload_fail(upload, status);
-        return;
-    }
-    upload->refusal = status;
-    io_cancel(server_of(upload)->io, &connection->receive);
+    if (upload->direct != NULL)
+        upload->refusal = status;
+    else
+        fail(upload, status);
+    return upload->direct != NULL;
 }
 
-void upload_go_on(struct connection *connection)
+void upload_go_on(struct upload *upload)
 {
-    struct upload *upload = connection->upload;
-    if (upload == NULL)
-        return;
     if (upload->is_asking)
         return;
     upload->is_sliced = false;
@@ -309,22 +464,22 @@ void upload_go_on(struct connection *connection)
     } else if (upload->state == UPLOAD_DISCARDING && upload->is_prompt) {
         answer(upload, &(struct shard_answer){.status = upload->status});
     } else if (upload->state == UPLOAD_RECEIVING && upload->begin.size > 0) {
-        upload_take_begin(upload);
+        take_begin(upload);
         settle(upload);
     } else if (upload->state == UPLOAD_RECEIVING && upload->left == 0 && !upload->waits) {
-        (void)upload_take(connection, (const uint8_t *)"", 0); /* more of a frame that is there */
+        (void)upload_take(upload, (const uint8_t *)"", 0); /* more of a frame that is there */
     }
 }
 
 /* ---- the beginning ---- */
 
-static struct upload *create(struct connection *connection, const struct upload_request *request)
+static struct upload *create(struct client *client, const struct upload_request *request)
 {
     struct upload *upload = calloc(1, sizeof *upload + request->key.size);
     if (upload == NULL)
         return NULL;
     memcpy(upload->key_bytes, request->key.data, request->key.size);
-    upload->connection = connection;
+    upload->client = client;
     upload->key = (struct slice){upload->key_bytes, request->key.size};
     upload->left = request->size;
     upload->is_frame = request->is_frame;
@@ -332,6 +487,8 @@ static struct upload *create(struct connection *connection, const struct upload_
     upload->is_counted = request->is_counted;
     upload->is_prompt = request->is_prompt;
     upload->filter = request->filter;
+    upload->done = request->done;
+    upload->context = request->context;
     upload->begin = request->begin;
     upload->size_hint = request->filter == NULL ? request->size : 0;
     upload->progress_ns = now_ns(upload);
@@ -340,21 +497,20 @@ static struct upload *create(struct connection *connection, const struct upload_
 
 static void start(struct upload *upload)
 {
-    struct loop *server = server_of(upload);
     if (upload->is_frame)
-        decode_stream_open(store_decodes(server->shard.store), &upload->decoder, upload->left,
-                           server->config->value_size_max, decoder_granted);
+        decode_stream_open(decodes_of(upload), &upload->decoder, upload->left,
+                           shared_of(upload)->value_size_max, decoder_granted);
     else
-        (void)upload_open_file(upload, upload->size_hint);
+        (void)open_file(upload, upload->size_hint);
 }
 
 static void stamped(struct shard_waiter *waiter, const struct shard_answer *shard_answer)
 {
     struct upload *upload = end_asking(waiter);
-    if (upload->connection->state == CONNECTION_CLOSING) {
+    if (upload->client->is_closing) {
         answer(upload, &(struct shard_answer){.status = MINIVAULT_OVERLOADED});
     } else if (shard_answer->status != MINIVAULT_OK) {
-        upload_fail(upload, shard_answer->status);
+        fail(upload, shard_answer->status);
     } else {
         upload->version = shard_answer->file.version;
         start(upload);
@@ -364,7 +520,7 @@ static void stamped(struct shard_waiter *waiter, const struct shard_answer *shar
 /* Returns false when the key's owner cannot be asked now. */
 static bool start_or_ask(struct upload *upload)
 {
-    struct shard *shard = &server_of(upload)->shard;
+    struct shard *shard = shard_of(upload);
     upload->place = shard_locate(shard, upload->key, true);
     if (shard_owns(shard, upload->place)) {
         start(upload);
@@ -375,37 +531,35 @@ static bool start_or_ask(struct upload *upload)
                                            &upload->block->waiter)) == SHARD_PENDING;
 }
 
-int upload_begin(struct connection *connection, const struct upload_request *request)
+int upload_begin(struct client *client, const struct upload_request *request,
+                 struct upload **ret_upload)
 {
-    struct loop *server = connection->server;
-    assert(connection->upload == NULL && (request->size > 0 || request->is_open));
-    if (!store_has_stream(server->shard.store))
+    struct output_shared *outputs = &client->shared->outputs;
+    assert(request->size > 0 || request->is_open);
+    if (!store_has_stream(client->shared->shard->store))
         return -EAGAIN;
-    struct output_block *block =
-        output_reserve(&connection->output, &server->outputs, connection, request->form);
-    if (block == NULL)
-        return -EAGAIN;
-    struct upload *upload = create(connection, request);
-    if (upload == NULL) {
-        output_unreserve(&connection->output, &server->outputs, block);
+    struct upload *upload = create(client, request);
+    if (upload == NULL)
         return -ENOMEM;
-    }
-    upload->block = block;
-    connection->upload = upload;
-    if (!start_or_ask(upload)) {
-        upload_stop(connection);
+    upload->block = output_reserve(&client->output, outputs, upload, request->form);
+    if (upload->block == NULL) {
+        free(upload);
         return -EAGAIN;
     }
+    if (!start_or_ask(upload)) {
+        (void)upload_stop(upload);
+        return -EAGAIN;
+    }
+    *ret_upload = upload;
     if (upload->begin.size > 0)
-        connection_wake(connection);
+        client_wake(client);
     return 0;
 }
 
 /* ---- what the connection wants to know ---- */
 
-bool upload_takes(const struct connection *connection)
+bool upload_takes(const struct upload *upload)
 {
-    const struct upload *upload = connection->upload;
     if (upload->is_asking)
         return false;
     if (upload->state == UPLOAD_DISCARDING)
@@ -414,37 +568,31 @@ bool upload_takes(const struct connection *connection)
     return upload->state == UPLOAD_RECEIVING && (upload->left > 0 || upload->is_open) && is_free;
 }
 
-bool upload_is_direct(const struct connection *connection)
+bool upload_is_direct(const struct upload *upload, bool is_receiving)
 {
-    const struct upload *upload = connection->upload;
-    uint64_t left_min = io_op_is_active(&connection->receive) ? DIRECT_MIN : 1;
-    return upload != NULL && upload->state == UPLOAD_RECEIVING && !upload->is_frame &&
-           !upload->is_asking && upload->filter == NULL && upload->begin.size == 0 &&
-           upload->left >= left_min;
+    uint64_t left_min = is_receiving ? DIRECT_MIN : 1;
+    return upload->state == UPLOAD_RECEIVING && !upload->is_frame && !upload->is_asking &&
+           upload->filter == NULL && upload->begin.size == 0 && upload->left >= left_min;
 }
 
-uint64_t upload_left(const struct connection *connection)
+uint64_t upload_left(const struct upload *upload)
 {
-    return connection->upload != NULL ? connection->upload->left : 0;
+    return upload->left;
 }
 
-bool upload_is_cut_off(const struct connection *connection)
+bool upload_is_cut_off(const struct upload *upload, uint64_t saved)
 {
-    const struct upload *upload = connection->upload;
-    uint64_t kept = input_size(&connection->input);
-    return upload != NULL && !upload->is_asking &&
-           (upload->left > kept || (upload->is_open && !upload->is_counted && kept == 0));
+    return !upload->is_asking &&
+           (upload->left > saved || (upload->is_open && !upload->is_counted && saved == 0));
 }
 
-bool upload_is_starved(const struct connection *connection, uint64_t at_ns)
+bool upload_is_starved(const struct upload *upload, uint64_t at_ns)
 {
-    const struct upload *upload = connection->upload;
-    return upload != NULL && upload->waits && at_ns - upload->waits_since_ns > STALL_NS;
+    return upload->waits && at_ns - upload->waits_since_ns > STARVED_NS;
 }
 
-bool upload_is_stalled(const struct connection *connection, uint64_t at_ns, uint64_t allowed_ns)
+bool upload_is_stalled(const struct upload *upload, uint64_t at_ns, uint64_t allowed_ns)
 {
-    const struct upload *upload = connection->upload;
-    return upload != NULL && (upload->left > 0 || upload->is_open) && !upload->is_asking &&
-           !upload->waits && !upload->is_sliced && at_ns - upload->progress_ns > allowed_ns;
+    return (upload->left > 0 || upload->is_open) && !upload->is_asking && !upload->waits &&
+           !upload->is_sliced && at_ns - upload->progress_ns > allowed_ns;
 }

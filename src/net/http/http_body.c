@@ -1,187 +1,108 @@
-/* What becomes of a body. One that is known to be large goes into a file from its first byte on;
- * another is collected, and goes into a file when it turns out to be large. On the JSON routes it
- * is the envelope's value that is kept, compacted as it comes. */
-#include "net/http/http_client.h"
+/* Bytes of a body: to one value. */
+#include "net/http/http_body.h"
+
+#include "net/client/limits.h"
+#include "proto/http.h"
 
 #include "base/assert.h"
 
 #include <errno.h>
-#include <string.h>
 
-static const struct http_request *request_of(const struct connection *connection)
+void http_body_begin(struct http_body *body, bool is_json)
 {
-    return &connection->http->parser.request;
+    body->is_json = is_json;
+    body->json = JSON_MORE;
+    body->value_size = 0;
+    if (is_json)
+        json_scan_init_envelope(&body->scan);
 }
 
-static bool is_json(const struct connection *connection)
+void http_body_clear(struct http_body *body, struct client_shared *shared)
 {
-    return request_of(connection)->route == HTTP_ROUTE_JSON;
+    input_clear(&body->collected, &shared->input_bytes);
+    http_body_drop(body);
 }
 
-bool http_body_is_upload(const struct connection *connection)
+uint8_t http_body_compact(struct http_body *body, const uint8_t *data, uint32_t size,
+                          uint8_t *target, uint32_t *ret_size)
 {
-    const struct http_request *request = request_of(connection);
-    return !is_json(connection) &&
-           shard_is_large(&connection->server->shard, request->content_length, false);
-}
-
-/* ---- JSON ---- */
-
-/* Compacts bytes of the body. Returns OK or why it is refused; http->json tells more. */
-static uint8_t compact(struct connection *connection, const uint8_t *data, uint32_t size,
-                       uint8_t *target, uint32_t *ret_size)
-{
-    struct http_client *http = connection->http;
     size_t made = 0;
-    http->json = json_scan(&http->scan, data, size, target, &made);
+    assert(body->is_json);
+    body->json = json_scan(&body->scan, data, size, target, &made);
     *ret_size = (uint32_t)made;
-    http->value_size += made;
-    if (http->json != JSON_MORE)
+    body->value_size += made;
+    if (body->json != JSON_MORE)
         return MINIVAULT_BAD_REQUEST;
-    return http->value_size > HTTP_JSON_VALUE_SIZE_MAX ? MINIVAULT_TOO_LARGE : MINIVAULT_OK;
+    return body->value_size > HTTP_JSON_VALUE_SIZE_MAX ? MINIVAULT_TOO_LARGE : MINIVAULT_OK;
 }
 
-static void refuse(struct connection *connection, uint8_t status)
+const char *http_body_blame(const struct http_body *body)
 {
-    struct http_client *http = connection->http;
-    if (connection->upload != NULL)
-        upload_refuse(connection, status);
-    else if (http->json != JSON_MORE && http->json != JSON_GOOD)
-        http_refuse(connection, 400, json_result_text(http->json));
-    else
-        http_refuse(connection, http_status_of(status), NULL);
+    bool is_good = body->json == JSON_MORE || body->json == JSON_GOOD;
+    return is_good ? NULL : json_result_text(body->json);
 }
 
-bool http_body_end(struct connection *connection)
+int http_body_end(struct http_body *body)
 {
-    struct http_client *http = connection->http;
-    const struct http_request *request = request_of(connection);
-    bool has_value = request->method == HTTP_METHOD_PUT || request->method == HTTP_METHOD_POST;
-    if (!has_value || !is_json(connection) || http->json != JSON_MORE)
-        return http->json == JSON_MORE || http->json == JSON_GOOD;
-    http->json = json_scan_end(&http->scan);
-    if (http->json == JSON_GOOD)
-        return true;
-    refuse(connection, MINIVAULT_BAD_REQUEST);
-    return false;
+    if (!body->is_json || body->json != JSON_MORE)
+        return http_body_blame(body) == NULL;
+    body->json = json_scan_end(&body->scan);
+    return body->json == JSON_GOOD ? 1 : -EINVAL;
 }
 
 /* ---- collecting ---- */
 
-static bool append(struct connection *connection, const uint8_t *data, uint64_t size)
+static bool append(struct http_body *body, struct client_shared *shared, const uint8_t *data,
+                   uint64_t size)
 {
-    struct loop *server = connection->server;
-    return size == 0 || input_append(&connection->http->collected, data, size, &server->input_bytes,
-                                     server->input_bytes_max) == 0;
+    return size == 0 || input_append(&body->collected, data, size, &shared->input_bytes,
+                                     shared->input_bytes_max) == 0;
 }
 
-bool http_body_keep(struct connection *connection)
+bool http_body_save(struct http_body *body, struct client_shared *shared)
 {
-    struct http_client *http = connection->http;
-    struct slice value = http->value;
-    http->value = (struct slice){NULL, 0};
-    return append(connection, value.data, value.size);
+    struct slice value = body->value;
+    http_body_drop(body);
+    return append(body, shared, value.data, value.size);
 }
 
-/* The whole body in one piece: it is executed before anything else happens, so nothing is copied.
- * JSON is compacted into memory that is the shard's for this. */
-static void take_whole(struct connection *connection, struct slice piece)
+uint8_t http_body_take(struct http_body *body, struct slice whole, uint8_t *scratch)
 {
-    struct http_client *http = connection->http;
-    if (!is_json(connection)) {
-        http->value = piece;
-        return;
-    }
-    uint8_t *scratch = connection->server->scratch;
+    body->value = whole;
+    if (!body->is_json)
+        return MINIVAULT_OK;
     uint32_t size = 0;
-    uint8_t status = compact(connection, piece.data, piece.size, scratch, &size);
-    if (status == MINIVAULT_OK)
-        http->value = (struct slice){scratch, size};
-    else
-        refuse(connection, status);
+    uint8_t status = http_body_compact(body, whole.data, whole.size, scratch, &size);
+    body->value = status == MINIVAULT_OK ? (struct slice){scratch, size} : (struct slice){NULL, 0};
+    return status;
 }
 
-static bool collect_part(struct connection *connection, const uint8_t *data, uint32_t size)
+uint8_t http_body_collect(struct http_body *body, struct client_shared *shared, struct slice piece,
+                          uint8_t *scratch)
 {
-    if (!is_json(connection)) {
-        if (append(connection, data, size))
-            return true;
-        refuse(connection, MINIVAULT_OVERLOADED);
-        return false;
-    }
-    uint8_t *scratch = connection->server->scratch;
-    uint32_t made = 0;
-    uint8_t status = compact(connection, data, size, scratch, &made);
-    if (status == MINIVAULT_OK && !append(connection, scratch, made))
-        status = MINIVAULT_OVERLOADED;
-    if (status != MINIVAULT_OK)
-        refuse(connection, status);
-    return status == MINIVAULT_OK;
-}
-
-void http_body_collect(struct connection *connection, struct slice piece)
-{
-    struct http_client *http = connection->http;
-    const struct http_request *request = request_of(connection);
-    if (request->method != HTTP_METHOD_PUT && request->method != HTTP_METHOD_POST)
-        return; /* nobody asked for it */
-    if (piece.size == request->content_length && piece.size <= LIMITS_RECEIVE_SIZE) {
-        take_whole(connection, piece);
-        return;
-    }
     for (uint32_t used = 0; used < piece.size;) {
-        uint32_t part = (uint32_t)min_u64(piece.size - used, LIMITS_RECEIVE_SIZE);
-        if (!collect_part(connection, piece.data + used, part))
-            return;
-        used += part;
+        const uint8_t *data = piece.data + used;
+        uint32_t size = (uint32_t)min_u64(piece.size - used, LIMITS_RECEIVE_SIZE);
+        uint8_t status = MINIVAULT_OK;
+        used += size;
+        if (body->is_json) {
+            status = http_body_compact(body, data, size, scratch, &size);
+            data = scratch;
+        }
+        if (status == MINIVAULT_OK && !append(body, shared, data, size))
+            status = MINIVAULT_OVERLOADED;
+        if (status != MINIVAULT_OK)
+            return status;
     }
-    if (shard_is_large(&connection->server->shard, input_size(&http->collected), false))
-        http->stage = HTTP_STAGE_BEGIN; /* it is to be uploaded after all */
+    return MINIVAULT_OK;
 }
 
-struct slice http_body_collected(const struct http_client *http)
+struct slice http_body_value(const struct http_body *body)
 {
-    const struct input *collected = &http->collected;
+    const struct input *collected = &body->collected;
+    if (body->value.size > 0)
+        return body->value;
     if (input_size(collected) == 0)
         return (struct slice){(const uint8_t *)"", 0};
     return (struct slice){collected->data + collected->begin, (uint32_t)input_size(collected)};
-}
-
-/* ---- uploading ---- */
-
-enum taken http_body_upload(struct connection *connection)
-{
-    struct http_client *http = connection->http;
-    struct upload_request upload = {.key = request_of(connection)->key,
-                                    .size = http_parser_body_left(&http->parser),
-                                    .is_open = true,
-                                    .is_counted = !request_of(connection)->is_chunked,
-                                    .is_prompt = true,
-                                    .begin = http_body_collected(connection->http),
-                                    .filter = is_json(connection) ? compact : NULL,
-                                    .form = http_form(request_of(connection))};
-    switch (upload_begin(connection, &upload)) {
-    case 0:
-        http->stage = HTTP_STAGE_UPLOAD;
-        return BEGUN;
-    case -EAGAIN:
-        return BLOCKED;
-    default:
-        http_refuse(connection, 503, NULL);
-        return TAKEN;
-    }
-}
-
-uint64_t http_body_feed(struct connection *connection, const uint8_t *data, uint64_t size)
-{
-    struct http_parser *parser = &connection->http->parser;
-    uint64_t part = min_u64(size, http_parser_body_left(parser));
-    uint64_t taken = part > 0 ? upload_take(connection, data, part) : 0;
-    size_t used = 0;
-    struct slice piece;
-    if (taken == 0)
-        return 0;
-    enum http_event event = http_parser_next(parser, data, taken, &used, &piece);
-    assert(event == HTTP_EVENT_BODY && used == taken);
-    return taken;
 }

@@ -1,11 +1,62 @@
 /* The shard's answers as HTTP replies. */
-#include "net/http/http_client.h"
+#include "net/http/http_dialect.h"
 
 #include "base/assert.h"
+#include "proto/json.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum metrics_operation http_operation(const struct http_request *request)
+{
+    switch (request->route) {
+    case HTTP_ROUTE_JSON:
+    case HTTP_ROUTE_RAW:
+        break;
+    case HTTP_ROUTE_HEALTH:
+        return METRICS_HEALTH;
+    case HTTP_ROUTE_METRICS:
+        return METRICS_STATS;
+    default:
+        return METRICS_OTHER;
+    }
+    switch (request->method) {
+    case HTTP_METHOD_GET:
+    case HTTP_METHOD_HEAD:
+        return METRICS_GET;
+    case HTTP_METHOD_PUT:
+    case HTTP_METHOD_POST:
+        return METRICS_SET;
+    case HTTP_METHOD_DELETE:
+        return METRICS_DELETE;
+    default:
+        return METRICS_OTHER;
+    }
+}
+
+uint8_t http_outcome(uint16_t status)
+{
+    switch (status) {
+    case 401:
+        return MINIVAULT_AUTH_REQUIRED;
+    case 404:
+        return MINIVAULT_NOT_FOUND;
+    case 413:
+    case 414:
+    case 431:
+        return MINIVAULT_TOO_LARGE;
+    case 429:
+        return MINIVAULT_OVERLOADED;
+    case 501:
+    case 505:
+        return MINIVAULT_UNSUPPORTED;
+    case 503:
+        return MINIVAULT_NOT_READY;
+    default:
+        return MINIVAULT_BAD_REQUEST;
+    }
+}
 
 /* The bits of a form: what a reply depends on. */
 enum form_bits {
@@ -29,13 +80,6 @@ static int32_t write_error(const struct http_request *request, uint16_t status, 
                            uint8_t *target)
 {
     return (int32_t)http_reply_error(request, status, reason, target);
-}
-
-uint32_t http_form_error(struct reply_form form, uint16_t status, const char *reason,
-                         uint8_t *target)
-{
-    struct http_request request = request_of(form);
-    return http_reply_error(&request, status, reason, target);
 }
 
 static bool is_head(struct reply_form form)
@@ -158,12 +202,19 @@ static uint32_t write_json_stream(struct reply_form form, uint64_t size, uint8_t
     return http_reply_data(&request, size - (sizeof HTTP_DATA_END - 1), target);
 }
 
+static uint32_t write_json_error(struct reply_form form, uint16_t status, const char *reason,
+                                 uint8_t *target)
+{
+    struct http_request request = request_of(form);
+    return http_reply_error(&request, status, reason, target);
+}
+
 #define HEAD_MAX 192u /* of a reply that says OK, with all that is around a value */
 
 static const struct dialect raw = {.head_max = HEAD_MAX,
                                    .error_max = HTTP_REPLY_SIZE_MAX,
                                    .growth = 1,
-                                   .room_offset = HEAD_MAX,
+                                   .value_offset = HEAD_MAX,
                                    .is_head = is_head,
                                    .write = write_raw,
                                    .write_stream = write_raw_stream};
@@ -171,10 +222,11 @@ static const struct dialect raw = {.head_max = HEAD_MAX,
 static const struct dialect json = {.head_max = HTTP_REPLY_SIZE_MAX,
                                     .error_max = HTTP_REPLY_SIZE_MAX,
                                     .growth = JSON_ESCAPE_MAX,
-                                    .room_offset = HEAD_MAX,
+                                    .value_offset = HEAD_MAX,
                                     .is_json = true,
                                     .is_head = is_head,
                                     .write = write_json,
+                                    .write_error = write_json_error,
                                     .write_stream = write_json_stream};
 
 struct reply_form http_form(const struct http_request *request)

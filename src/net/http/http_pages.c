@@ -1,13 +1,16 @@
 /* What HTTP tells that is not a value: health, readiness, metrics, a page for people. */
-#include "net/http/http_client.h"
+#include "net/http/http_pages.h"
+
+#include "net/client/operation.h"
+#include "net/http/http_dialect.h"
+#include "net/watch/checks.h"
 
 #include "base/assert.h"
-#include "net/watch/checks.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define TEXT_MAX (HEALTH_TEXT_MAX + CHECKS_TEXT_MAX)
+#define TEXT_MAX (METRICS_HEALTH_MAX + CHECKS_TEXT_MAX)
 
 static const char ui[] =
     "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>minivault</title>"
@@ -18,74 +21,73 @@ static const char ui[] =
     "for(const k in h){const row=t.insertRow();row.insertCell().textContent=k;"
     "row.insertCell().textContent=h[k]}}show();setInterval(show,2000)</script></html>\n";
 
-static void reply(struct connection *connection, enum http_content content, const char *text,
-                  size_t size)
+static void reply(struct client *client, const struct http_request *request,
+                  enum http_content content, const char *text, size_t size)
 {
-    const struct http_request *request = &connection->http->parser.request;
     uint8_t bytes[HTTP_REPLY_SIZE_MAX + TEXT_MAX];
     assert(size <= TEXT_MAX);
     uint32_t head_size = http_reply_head(request, content, size, bytes);
     size_t body_size = request->method == HTTP_METHOD_HEAD ? 0 : size;
     memcpy(bytes + head_size, text, body_size);
     (void)operation_answer(
-        connection, reply_form_verbatim(),
+        client, reply_form_verbatim(),
         &(struct shard_answer){.data = bytes, .size = head_size + (uint32_t)body_size});
 }
 
-static void reply_error(struct connection *connection, uint16_t status, const char *reason)
+static void reply_error(struct client *client, const struct http_request *request, uint16_t status,
+                        const char *reason)
 {
     uint8_t bytes[HTTP_REPLY_SIZE_MAX];
-    uint32_t size = http_reply_error(&connection->http->parser.request, status, reason, bytes);
-    connection->output.request.refusal = http_outcome(status);
-    (void)operation_answer(connection, reply_form_verbatim(),
+    uint32_t size = http_reply_error(request, status, reason, bytes);
+    client_request(client)->refusal = http_outcome(status);
+    (void)operation_answer(client, reply_form_verbatim(),
                            &(struct shard_answer){.data = bytes, .size = size});
 }
 
-static void health(struct connection *connection)
+static void health(struct client *client, const struct http_request *request)
 {
-    char text[HEALTH_TEXT_MAX];
-    uint32_t size = health_text(&connection->server->watch, text);
-    reply(connection, HTTP_CONTENT_JSON, text, size);
+    char text[METRICS_HEALTH_MAX];
+    uint32_t size = health_text(client->shared->watch, text);
+    reply(client, request, HTTP_CONTENT_JSON, text, size);
 }
 
-static void live(struct connection *connection)
+static void live(struct client *client, const struct http_request *request)
 {
     static const char text[] = "{\"success\":true,\"status\":\"live\"}";
-    if (watch_is_live(&connection->server->watch))
-        reply(connection, HTTP_CONTENT_JSON, text, sizeof text - 1);
+    if (watch_is_live(client->shared->watch))
+        reply(client, request, HTTP_CONTENT_JSON, text, sizeof text - 1);
     else
-        reply_error(connection, 503, "a shard does not turn");
+        reply_error(client, request, 503, "a shard does not turn");
 }
 
-static void ready(struct connection *connection)
+static void ready(struct client *client, const struct http_request *request)
 {
     char text[CHECKS_TEXT_MAX + 64] = "";
     char checks[CHECKS_TEXT_MAX];
-    bool is_verbose = connection->http->parser.request.is_verbose;
-    const char *failing = checks_run(&connection->server->watch, checks);
+    bool is_verbose = request->is_verbose;
+    const char *failing = checks_run(client->shared->watch, checks);
     if (failing != NULL) {
         (void)snprintf(text, sizeof text, "not ready: %s", failing);
-        reply_error(connection, 503, is_verbose ? checks : text);
+        reply_error(client, request, 503, is_verbose ? checks : text);
         return;
     }
     int size = snprintf(text, sizeof text, "{\"success\":true,\"status\":\"ready\"%s%s%s}",
                         is_verbose ? ",\"checks\":\"" : "", is_verbose ? checks : "",
                         is_verbose ? "\"" : "");
     assert(size > 0 && (size_t)size < sizeof text);
-    reply(connection, HTTP_CONTENT_JSON, text, (size_t)size);
+    reply(client, request, HTTP_CONTENT_JSON, text, (size_t)size);
 }
 
-static void metrics(struct connection *connection)
+static void metrics(struct client *client, const struct http_request *request)
 {
-    const struct http_request *request = &connection->http->parser.request;
     uint8_t head[HTTP_REPLY_SIZE_MAX];
     size_t size = 0;
     bool is_open = request->wants_openmetrics;
-    uint8_t *memory = watch_metrics(&connection->server->watch,
-                                    is_open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS,
-                                    HTTP_REPLY_SIZE_MAX, &size);
+    uint8_t *memory =
+        watch_metrics(client->shared->watch, is_open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS,
+                      HTTP_REPLY_SIZE_MAX, &size);
     if (memory == NULL) {
-        reply_error(connection, 503, "no memory for the text");
+        reply_error(client, request, 503, "no memory for the text");
         return;
     }
     uint32_t head_size = http_reply_head(
@@ -93,29 +95,29 @@ static void metrics(struct connection *connection)
     uint8_t *whole = memory + HTTP_REPLY_SIZE_MAX - head_size;
     memcpy(whole, head, head_size);
     size_t body_size = request->method == HTTP_METHOD_HEAD ? 0 : size;
-    (void)operation_answer(connection, reply_form_verbatim(),
+    (void)operation_answer(client, reply_form_verbatim(),
                            &(struct shard_answer){.data = whole,
                                                   .size = head_size + (uint32_t)body_size,
                                                   .memory = memory});
 }
 
-void http_page(struct connection *connection)
+void http_page(struct client *client, const struct http_request *request)
 {
-    switch (connection->http->parser.request.route) {
+    switch (request->route) {
     case HTTP_ROUTE_HEALTH:
-        health(connection);
+        health(client, request);
         break;
     case HTTP_ROUTE_LIVEZ:
-        live(connection);
+        live(client, request);
         break;
     case HTTP_ROUTE_READYZ:
-        ready(connection);
+        ready(client, request);
         break;
     case HTTP_ROUTE_METRICS:
-        metrics(connection);
+        metrics(client, request);
         break;
     case HTTP_ROUTE_UI:
-        reply(connection, HTTP_CONTENT_HTML, ui, sizeof ui - 1);
+        reply(client, request, HTTP_CONTENT_HTML, ui, sizeof ui - 1);
         break;
     default:
         assert(false); /* the parser refuses the rest */

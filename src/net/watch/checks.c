@@ -14,7 +14,7 @@ bool watch_is_live(const struct watch *watch)
 {
     uint64_t now_ns = io_now_ns(watch->io);
     for (uint32_t i = 0; i < watch->shard_count; i++) {
-        uint64_t passed_ns = boards_passed_ns(watch->boards, i);
+        uint64_t passed_ns = metrics_read(&watch->shards[i]->values[METRICS_PASSED]);
         if (i != watch->shard && passed_ns + LIVE_NS < now_ns)
             return false;
     }
@@ -23,38 +23,29 @@ bool watch_is_live(const struct watch *watch)
 
 /* ---- the checks: whether this one is all right ---- */
 
-static bool is_serving(const struct watch *watch, const struct shard_report *report)
+static bool is_serving(const struct watch *watch)
 {
-    (void)watch;
-    return !report->is_draining;
+    return watch_value(watch, METRICS_DRAINING) == 0;
 }
 
-static bool is_writing(const struct watch *watch, const struct shard_report *report)
+static bool is_writing(const struct watch *watch)
 {
-    (void)watch;
-    return report->failed == 0;
+    return watch_value(watch, METRICS_FAILED) == 0;
 }
 
-static bool is_live(const struct watch *watch, const struct shard_report *report)
+static bool has_space(const struct watch *watch)
 {
-    (void)report;
-    return watch_is_live(watch);
-}
-
-static bool has_space(const struct watch *watch, const struct shard_report *report)
-{
-    (void)watch;
-    uint64_t needed = min_u64(CHECKS_DISK_MIN, report->store.disk_total / 100);
-    return report->store.disk_free >= needed;
+    uint64_t needed = min_u64(CHECKS_DISK_MIN, watch_value(watch, METRICS_DISK_TOTAL) / 100);
+    return watch_value(watch, METRICS_DISK_FREE) >= needed;
 }
 
 static const struct check {
     const char *name;
-    bool (*is_good)(const struct watch *watch, const struct shard_report *report);
+    bool (*is_good)(const struct watch *watch);
 } checks[] = {
     {"draining", is_serving},
     {"log", is_writing},
-    {"shards", is_live},
+    {"shards", watch_is_live},
     {"disk space", has_space},
 };
 
@@ -62,17 +53,17 @@ static const struct check {
 
 const char *checks_run(struct watch *watch, char *ret_text)
 {
-    struct shard_report report;
     const char *failing = NULL;
     size_t size = 0;
-    watch_node_report(watch, &report);
+    watch_publish(watch);
     for (size_t i = 0; i < CHECKS_COUNT; i++) {
-        bool is_good = checks[i].is_good(watch, &report);
+        bool is_good = checks[i].is_good(watch);
         if (!is_good && failing == NULL)
             failing = checks[i].name;
         int written = snprintf(ret_text + size, CHECKS_TEXT_MAX - size, "%s%s %s",
                                i == 0 ? "" : ", ", checks[i].name, is_good ? "ok" : "failed");
-        assert(written > 0 && size + (size_t)written < CHECKS_TEXT_MAX);
+        assert(written > 0);
+        assert(size + (size_t)written < CHECKS_TEXT_MAX);
         size += (size_t)written;
     }
     return failing;

@@ -5,7 +5,8 @@
  * somebody asks. All are relaxed atomics, so a reader on another thread needs no lock and the
  * writer pays plain stores. They never go back while the process lives, but for the gauges.
  *
- * metrics_text_* renders them for Prometheus, metrics_json as the answer to STATS. */
+ * metrics_text_* renders them for Prometheus, metrics_json as the answer to STATS, metrics_health as
+ * that to HEALTH. */
 #ifndef MINIVAULT_NET_METRICS_H
 #define MINIVAULT_NET_METRICS_H
 
@@ -41,45 +42,11 @@ enum metrics_error {
     METRICS_ERROR_COUNT,
 };
 
+/* What a shard counts once: net/watch/metrics_table.h. */
 enum metrics_value {
-    METRICS_UPTIME,
-    METRICS_CONNECTIONS,
-    METRICS_ACCEPTED,
-    METRICS_REFUSED,
-    METRICS_RECEIVED_BYTES,
-    METRICS_SENT_BYTES,
-    METRICS_LOG_COMMITS,
-    METRICS_LOG_BYTES,
-    METRICS_LOG_SEGMENTS,
-    METRICS_LOG_BACKLOG,
-    METRICS_KEYS,
-    METRICS_TOMBSTONES,
-    METRICS_INDEX_BYTES,
-    METRICS_CACHE_HITS,
-    METRICS_CACHE_MISSES,
-    METRICS_CACHE_EVICTIONS,
-    METRICS_CACHE_ENTRIES,
-    METRICS_CACHE_BYTES,
-    METRICS_MOVER_JOBS,
-    METRICS_MOVED_BYTES,
-    METRICS_COMPACTED_BYTES,
-    METRICS_MOVER_WRITTEN_BYTES,
-    METRICS_PURGED,
-    METRICS_SEGMENTS,
-    METRICS_SEGMENT_BYTES,
-    METRICS_DEAD_BYTES,
-    METRICS_DISK_FREE,
-    METRICS_DISK_TOTAL,
-    METRICS_SCRUB_BYTES,
-    METRICS_SCRUB_PASSES,
-    METRICS_SCRUB_AGE,
-    METRICS_DAMAGED,
-    METRICS_DAMAGED_DEAD,
-    METRICS_MENDED,
-    METRICS_PASSES,
-    METRICS_OVERFLOWS,
-    METRICS_STARVED,
-    METRICS_SLOW,
+#define METRIC(id, ...) METRICS_##id,
+#define COUNTED(id, ...) METRICS_##id,
+#include "net/watch/metrics_table.h"
     METRICS_VALUE_COUNT,
 };
 
@@ -88,6 +55,7 @@ struct metrics {
     _Atomic uint64_t requests[METRICS_OPERATION_COUNT][METRICS_OUTCOME_COUNT];
     _Atomic uint64_t errors[METRICS_ERROR_COUNT];
     _Atomic uint64_t values[METRICS_VALUE_COUNT];
+    _Atomic(const char *) mover_phase, mover_job;  /* of HEALTH; NULL: not published yet */
     struct histogram latency[METRICS_TIMED_COUNT]; /* nanoseconds */
 };
 
@@ -129,15 +97,38 @@ const char *metrics_operation_name(enum metrics_operation operation);
 const char *metrics_outcome_name(uint32_t outcome);
 const char *metrics_error_name(enum metrics_error error);
 
-/* What a value is, for both texts. Its full name is minivault_NAME, and as a counter has "_total"
- * behind it. */
+enum metrics_type {
+    METRICS_COUNTER,
+    METRICS_GAUGE,
+    METRICS_HIDDEN, /* of HEALTH and the checks alone */
+};
+
+/* How the numbers of several shards become the node's. */
+enum metrics_merge { METRICS_SUM, METRICS_MAX, METRICS_MIN };
+
+/* Where HEALTH has a value. */
+struct metrics_member {
+    const char *key; /* NULL: nowhere */
+    uint32_t position;
+    uint32_t divisor;
+};
+
+/* A row of the table. Its full name is minivault_NAME, and as a counter has "_total" behind it. */
 struct metrics_kind {
     const char *name;
-    const char *unit; /* which the name ends in, or "" */
+    enum metrics_type type;
+    enum metrics_merge merge;
+    struct metrics_member health;
     const char *help;
-    bool is_counter; /* otherwise a gauge */
 };
 const struct metrics_kind *metrics_kind_of(enum metrics_value which);
+
+/* What a name ends in: "bytes", "seconds", or "" for none. */
+const char *metrics_unit_of(const char *name);
+
+/* A value of all shards together. From any thread. */
+uint64_t metrics_merged(const struct metrics *const *shards, uint32_t shard_count,
+                        enum metrics_value which);
 
 /* ---- texts for Prometheus ---- */
 
@@ -170,7 +161,7 @@ void metrics_text_begin(struct metrics_text *text, enum metrics_format format,
 /* Writes the next bytes of the text, at most `size`; returns how many, 0 at its end. */
 size_t metrics_text_next(struct metrics_text *text, char *buffer, size_t size);
 
-/* ---- STATS ---- */
+/* ---- STATS and HEALTH ---- */
 
 #define METRICS_JSON_MAX 16384u
 
@@ -178,5 +169,12 @@ size_t metrics_text_next(struct metrics_text *text, char *buffer, size_t size);
  * its length. */
 uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
                       const struct metrics_node *node, char *buffer);
+
+#define METRICS_HEALTH_MAX 2048u
+
+/* HEALTH's JSON object, at most METRICS_HEALTH_MAX bytes. Phase and job of the mover are those of
+ * the first shard, from `asked` on, whose mover is at work. Returns the length. */
+uint32_t metrics_health(const struct metrics *const *shards, uint32_t shard_count, uint32_t asked,
+                        const struct metrics_node *node, char *buffer);
 
 #endif

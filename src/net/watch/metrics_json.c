@@ -1,4 +1,4 @@
-/* The answer to STATS: sums over all shards. */
+/* The answers to STATS and HEALTH: the numbers of all shards together. */
 #include "net/watch/metrics.h"
 
 #include "base/assert.h"
@@ -10,17 +10,17 @@
 
 struct json {
     char *bytes;
-    uint32_t size;
+    uint32_t size, size_max;
 };
 
 __attribute__((format(printf, 2, 3))) static void add(struct json *json, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    int size =
-        vsnprintf(json->bytes + json->size, METRICS_JSON_MAX - json->size, format, arguments);
+    int size = vsnprintf(json->bytes + json->size, json->size_max - json->size, format, arguments);
     va_end(arguments);
-    assert(size > 0 && json->size + (uint32_t)size < METRICS_JSON_MAX);
+    assert(size > 0);
+    assert(json->size + (uint32_t)size < json->size_max);
     json->size += (uint32_t)size;
 }
 
@@ -75,31 +75,20 @@ static void add_errors(struct json *json, struct shards shards)
     }
 }
 
-/* Ages, and what all shards see of the same disk, are not added up. */
-static bool is_common(enum metrics_value which)
-{
-    return which == METRICS_UPTIME || which == METRICS_SCRUB_AGE || which == METRICS_DISK_FREE ||
-           which == METRICS_DISK_TOTAL;
-}
-
 static void add_values(struct json *json, struct shards shards)
 {
     for (uint32_t which = 0; which < METRICS_VALUE_COUNT; which++) {
-        uint64_t sum = 0, most = 0;
-        for (uint32_t i = 0; i < shards.count; i++) {
-            uint64_t value = metrics_read(&shards.all[i]->values[which]);
-            sum += value;
-            most = value > most ? value : most;
-        }
-        add(json, "\"%s\":%" PRIu64 ",", metrics_kind_of(which)->name,
-            is_common(which) ? most : sum);
+        const struct metrics_kind *kind = metrics_kind_of(which);
+        if (kind->type != METRICS_HIDDEN)
+            add(json, "\"%s\":%" PRIu64 ",", kind->name,
+                metrics_merged(shards.all, shards.count, which));
     }
 }
 
 uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
                       const struct metrics_node *node, char *buffer)
 {
-    struct json json = {.bytes = buffer};
+    struct json json = {.bytes = buffer, .size_max = METRICS_JSON_MAX};
     struct shards all = {shards, shard_count};
     add(&json, "{\"version\":\"%.200s\",\"shards\":%u,\"requests\":{", node->version, shard_count);
     for (uint32_t operation = 0; operation < METRICS_OPERATION_COUNT; operation++)
@@ -121,4 +110,75 @@ uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
     add_values(&json, all);
     close_object(&json);
     return json.size - 1; /* without the last comma */
+}
+
+/* ---- HEALTH ---- */
+
+static const char *status_of(struct shards shards)
+{
+    if (metrics_merged(shards.all, shards.count, METRICS_FAILED) != 0)
+        return "failed";
+    if (metrics_merged(shards.all, shards.count, METRICS_DRAINING) != 0)
+        return "draining";
+    return metrics_merged(shards.all, shards.count, METRICS_LOSS) != 0 ? "damaged" : "healthy";
+}
+
+/* The shard whose mover HEALTH tells of. */
+static const struct metrics *first_at_work(struct shards shards, uint32_t asked)
+{
+    for (uint32_t i = 0; i < shards.count; i++) {
+        const struct metrics *metrics = shards.all[(asked + i) % shards.count];
+        const char *phase = atomic_load_explicit(&metrics->mover_phase, memory_order_relaxed);
+        if (phase != NULL && strcmp(phase, "idle") != 0)
+            return metrics;
+    }
+    return shards.all[asked];
+}
+
+static const char *text_or_none(const _Atomic(const char *) *text)
+{
+    const char *loaded = atomic_load_explicit(text, memory_order_relaxed);
+    return loaded != NULL ? loaded : "none";
+}
+
+/* The number that has this position in HEALTH. Returns whether there is one. */
+static bool add_number(struct json *json, struct shards shards, uint32_t position)
+{
+    for (uint32_t which = 0; which < METRICS_VALUE_COUNT; which++) {
+        const struct metrics_member *member = &metrics_kind_of(which)->health;
+        if (member->key == NULL || member->position != position)
+            continue;
+        add(json, "\"%s\":%" PRIu64 ",", member->key,
+            metrics_merged(shards.all, shards.count, which) / member->divisor);
+        return true;
+    }
+    return false;
+}
+
+uint32_t metrics_health(const struct metrics *const *shards, uint32_t shard_count, uint32_t asked,
+                        const struct metrics_node *node, char *buffer)
+{
+    assert(asked < shard_count);
+    struct json json = {.bytes = buffer, .size_max = METRICS_HEALTH_MAX};
+    struct shards all = {shards, shard_count};
+    const struct metrics *mover = first_at_work(all, asked);
+    const struct {
+        uint32_t position;
+        const char *key, *text;
+    } texts[] = {{0, "status", status_of(all)},
+                 {7, "version", node->version},
+                 {32, "mover_phase", text_or_none(&mover->mover_phase)},
+                 {33, "mover_job", text_or_none(&mover->mover_job)}};
+    uint32_t next = 0;
+    add(&json, "{");
+    for (uint32_t position = 0;; position++) {
+        if (next < sizeof texts / sizeof texts[0] && texts[next].position == position) {
+            add(&json, "\"%s\":\"%.200s\",", texts[next].key, texts[next].text);
+            next++;
+        } else if (!add_number(&json, all, position)) {
+            break;
+        }
+    }
+    close_object(&json);
+    return json.size - 1;
 }

@@ -39,18 +39,20 @@ static struct metrics_kind kind_of(uint32_t family)
 {
     switch (family) {
     case FAMILY_BUILD:
-        return (struct metrics_kind){"build", "", "The server that runs.", false};
+        return (struct metrics_kind){
+            .name = "build", .help = "The server that runs.", .type = METRICS_GAUGE};
     case FAMILY_REQUESTS:
-        return (struct metrics_kind){"requests", "", "Answered, by operation and outcome.", true};
+        return (struct metrics_kind){.name = "requests",
+                                     .help = "Answered, by operation and outcome."};
     case FAMILY_LATENCY:
-        return (struct metrics_kind){"request_duration_seconds", "seconds",
-                                     "From a request's arrival to the send of its answer.", false};
+        return (struct metrics_kind){.name = "request_duration_seconds",
+                                     .help = "From a request's arrival to the send of its answer."};
     case FAMILY_ERRORS:
-        return (struct metrics_kind){"connection_errors", "",
-                                     "Connections that the server had to end, by reason.", true};
+        return (struct metrics_kind){.name = "connection_errors",
+                                     .help = "Connections that the server had to end, by reason."};
     case FAMILY_STEERING:
-        return (struct metrics_kind){"steering_decisions", "",
-                                     "New connections, by why they went where they went.", true};
+        return (struct metrics_kind){.name = "steering_decisions",
+                                     .help = "New connections, by why they went where they went."};
     default:
         return *metrics_kind_of((enum metrics_value)(family - FAMILY_VALUES));
     }
@@ -62,22 +64,24 @@ static const char *type_of(const struct metrics_text *text)
         return "histogram";
     if (text->family == FAMILY_BUILD && text->format == METRICS_OPENMETRICS)
         return "info";
-    return kind_of(text->family).is_counter ? "counter" : "gauge";
+    return kind_of(text->family).type == METRICS_COUNTER ? "counter" : "gauge";
 }
 
 static void write_head(struct metrics_text *text)
 {
     struct metrics_kind kind = kind_of(text->family);
     bool is_open = text->format == METRICS_OPENMETRICS;
-    const char *suffix = is_open ? "" : kind.is_counter ? "_total" : "";
+    bool is_counter = kind.type == METRICS_COUNTER && text->family != FAMILY_LATENCY;
+    const char *suffix = !is_open && is_counter ? "_total" : "";
     if (!is_open && text->family == FAMILY_BUILD)
         suffix = "_info";
     int size = snprintf(text->line, METRICS_LINE_MAX,
                         "# HELP minivault_%s%s %s\n# TYPE minivault_%s%s %s\n", kind.name, suffix,
                         kind.help, kind.name, suffix, type_of(text));
-    if (is_open && *kind.unit != '\0')
+    const char *unit = metrics_unit_of(kind.name);
+    if (is_open && *unit != '\0')
         size += snprintf(text->line + size, METRICS_LINE_MAX - (size_t)size,
-                         "# UNIT minivault_%s %s\n", kind.name, kind.unit);
+                         "# UNIT minivault_%s %s\n", kind.name, unit);
     assert(size > 0 && size < METRICS_LINE_MAX);
     text->size = (uint32_t)size;
 }
@@ -169,7 +173,7 @@ static void write_row(struct metrics_text *text)
         break;
     default:
         write_line(text, "minivault_%s%s{shard=\"%u\"} %" PRIu64 "\n", kind.name,
-                   kind.is_counter ? "_total" : "", text->shard,
+                   kind.type == METRICS_COUNTER ? "_total" : "", text->shard,
                    metrics_read(&metrics->values[text->family - FAMILY_VALUES]));
         break;
     }
@@ -193,6 +197,8 @@ static uint32_t row_count(const struct metrics_text *text)
 
 static bool is_absent(const struct metrics_text *text)
 {
+    if (text->family >= FAMILY_VALUES)
+        return kind_of(text->family).type == METRICS_HIDDEN;
     return text->family == FAMILY_STEERING && text->node->decisions == NULL;
 }
 

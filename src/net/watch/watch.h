@@ -1,22 +1,37 @@
 /* What one shard tells of itself and of its node: metrics, health, checks.
  *
  * Whoever runs the shard says what the rest of it counts (struct watch_source); nothing here knows
- * a connection, a store or the steering program. On the shard's thread. */
+ * a connection or the steering program. On the shard's thread. */
 #ifndef MINIVAULT_NET_WATCH_H
 #define MINIVAULT_NET_WATCH_H
 
 #include "base/units.h"
 #include "io/io.h"
-#include "net/watch/boards.h"
 #include "net/watch/metrics.h"
+#include "store/store.h"
 
 /* How often a shard looks at its connections' deadlines and tells the others of itself: what one
  * tells of another is at most this, and a pass, old. */
 #define WATCH_TICK_NS (NS_PER_S / 2)
 
+/* What the parts of a shard count, where metrics_table.h takes it from. */
+struct shard_report {
+    struct store_stats store;
+    uint64_t connections, connections_accepted, connections_refused;
+    uint64_t gets, sets, deletes, requests_refused;
+    uint64_t memory; /* bytes, of cache, index, connections and replies */
+    int failed;
+    bool is_draining;
+    /* What the watch knows itself. */
+    struct io_counts ring;
+    uint64_t now_ns, uptime_s;
+};
+
 /* Where the numbers come from. */
 struct watch_source {
     void *context;
+
+    /* Fills in what the watch does not know; the rest stays. */
     void (*report)(void *context, struct shard_report *ret_report);
 
     /* What the node has once, beside its version. What it points to is valid until the next call. */
@@ -32,7 +47,7 @@ struct watch_limits {
 
 struct watch {
     struct io *io;
-    struct boards *boards;
+    const struct metrics **shards; /* of the node, by number: each sets its own, and reads all */
     uint32_t shard, shard_count;
     struct watch_source source;
     struct watch_limits limits;
@@ -43,26 +58,23 @@ struct watch {
 /* All but the metrics' numbers is filled in. */
 void watch_begin(struct watch *watch);
 
-/* ---- publish.c ---- */
-
-/* Brings what others count into watch->metrics, and tells the node that this shard is alive. */
+/* Brings what others count into watch->metrics: also tells the others that this shard is alive. */
 void watch_publish(struct watch *watch);
+
+/* A value of the whole node: of this shard as it was published last, as of the others. */
+uint64_t watch_value(const struct watch *watch, enum metrics_value which);
+
+/* ---- texts, published anew ---- */
 
 /* The text of the whole node for Prometheus, `offset` bytes behind the beginning of memory that is
  * the caller's to free: about 12 KiB a shard. NULL: no memory. */
 uint8_t *watch_metrics(struct watch *watch, enum metrics_format format, size_t offset,
                        size_t *ret_size);
 
-/* STATS' JSON, published anew: at most METRICS_JSON_MAX bytes. Returns the length. */
+/* JSON, of at most METRICS_JSON_MAX bytes, METRICS_HEALTH_MAX and HELLO_TEXT_MAX. Return the length.
+ */
+#define HELLO_TEXT_MAX 1024u
 uint32_t stats_text(struct watch *watch, char *buffer);
-
-/* ---- health.c: JSON texts. Return the length; the buffer takes them whole ---- */
-
-#define HEALTH_TEXT_MAX 2048u
-
-/* Of the whole node: this shard's of now, the others' of their last tick. */
-void watch_node_report(struct watch *watch, struct shard_report *ret_sum);
-
 uint32_t health_text(struct watch *watch, char *buffer);
 uint32_t hello_text(const struct watch *watch, char *buffer);
 

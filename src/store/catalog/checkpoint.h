@@ -35,7 +35,7 @@ struct checkpoint_info {
 struct checkpoint_file {
     bool is_segment;
     uint32_t file;   /* id in the locations of this process, below 2^19 */
-    uint64_t number; /* of the log segment or partition segment */
+    uint64_t number; /* of the log file or segment */
     uint64_t end;    /* bytes of it that the index knew at the begin: the owner's, kept as it is */
 };
 

@@ -1,3 +1,5 @@
+/* The blocks of a checkpoint: bytes and back, and the names of its files. The tables of offsets stand
+ * in checkpoint_format.h. A block is verified whole before any of it is believed. */
 #include "store/catalog/checkpoint_format.h"
 
 #include "base/assert.h"
@@ -18,6 +20,9 @@
 
 #define BEGIN_SIZE 32u
 #define END_SIZE 16u
+
+static_assert(HEADER + BEGIN_SIZE <= CHECKPOINT_BLOCK_MIN, "the begin is one block");
+static_assert(HEADER + END_SIZE <= CHECKPOINT_BLOCK_MIN, "the end is one block");
 
 enum file_kind { FILE_LOG_SEGMENT = 1, FILE_PARTITION_SEGMENT };
 
@@ -48,6 +53,8 @@ void checkpoint_block_encode(const struct checkpoint_block *block, uint8_t *data
 {
     uint64_t used = used_size(block);
     assert(block->size % DISK_BLOCK_SIZE == 0);
+    assert(block->kind >= CHECKPOINT_BEGIN);
+    assert(block->kind <= CHECKPOINT_END);
     assert(used <= block->size);
     assert(block->size <= CHECKPOINT_UNIT_SIZE);
     memset(data + used, 0, block->size - used);

@@ -1,7 +1,14 @@
-/* Reading a checkpoint: whole units, one processed while the next one is read. */
+/* Reading a checkpoint: whole units, one processed while the next one is read.
+ *
+ * What is in the file is verified, block by block, before it is believed. Invariants of the loader:
+ * 1. Units are processed in order, each once it has been read whole; reads are asked for ahead.
+ * 2. A unit's memory is read into only when what it had before is processed.
+ * 3. A location names a file of the table, or its slot is dropped or refused.
+ * 4. The next block has the sequence `sequence`, and no smaller kind or partition than the last. */
 #include "store/catalog/checkpoint_format.h"
 
 #include "base/assert.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -49,22 +56,6 @@ struct loader {
     uint32_t *files; /* by key: FILE_UNLISTED, FILE_GONE or the new key + FILE_FIRST */
     char path[CHECKPOINT_PATH_MAX];
 };
-
-/* ---- small synchronous steps ---- */
-
-static int wait_open(struct io *io, const char *path)
-{
-    struct io_op op = {0};
-    io_open_file(io, &op, path, IO_OPEN_READ | IO_OPEN_DIRECT);
-    return io_wait(io, &op);
-}
-
-static void wait_close(struct io *io, int handle)
-{
-    struct io_op op = {0};
-    io_close_file(io, &op, handle);
-    (void)io_wait(io, &op);
-}
 
 /* ---- what cannot be used ---- */
 
@@ -126,6 +117,7 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
             loader->dropped++;
             continue;
         }
+        assert(file >= FILE_FIRST); /* invariant 3 */
         entry.location = (uint64_t)(file - FILE_FIRST) << CHECKPOINT_OFFSET_BITS |
                          (entry.location & OFFSET_MASK);
         int error = put_slot(loader, block->partition, hash, &entry);
@@ -141,6 +133,8 @@ static int begin_partition(struct loader *loader, const struct checkpoint_block 
         return 0;
     if (loader->kind == CHECKPOINT_SLOTS && block->partition < loader->partition)
         return -EBADMSG;
+    assert(loader->kind != CHECKPOINT_SLOTS ||
+           block->partition > loader->partition); /* invariant 4 */
     loader->partition = block->partition;
     /* A hint that promises more than the file has is no reason to take memory. Without the room the
      * table grows as ever. */
@@ -212,6 +206,7 @@ static int take_block(struct loader *loader, const struct checkpoint_block *bloc
         error = take_end(loader, data, end);
         break;
     }
+    assert(error < 0 || block->kind >= loader->kind); /* invariant 4 */
     loader->kind = block->kind;
     loader->sequence++;
     return error;
@@ -258,6 +253,8 @@ static int ask(struct loader *loader)
     if (loader->asked == loader->size)
         return 0;
     struct unit *unit = unit_at(loader, loader->asked);
+    assert(!io_op_is_active(&unit->op));  /* invariant 2 */
+    assert(loader->asked < loader->size); /* invariant 1 */
     unit->size = (uint32_t)min_u64(CHECKPOINT_UNIT_SIZE, loader->size - loader->asked);
     unit->op = (struct io_op){0};
     io_read(loader->io, &unit->op, loader->handle, unit->data, unit->size, loader->asked);
@@ -280,6 +277,7 @@ static void tell_progress(struct loader *loader, uint64_t offset)
 static int load_unit(struct loader *loader, uint64_t offset)
 {
     struct unit *unit = unit_at(loader, offset);
+    assert(offset < loader->asked); /* invariant 1 */
     int32_t result = io_wait(loader->io, &unit->op);
     if (result < 0)
         return refuse(loader, offset, result, "cannot be read");
@@ -324,7 +322,7 @@ static bool is_file_size(int64_t size)
 
 static int load_file(struct loader *loader)
 {
-    int handle = wait_open(loader->io, loader->path);
+    int handle = disk_wait_open(loader->io, loader->path, IO_OPEN_READ | IO_OPEN_DIRECT);
     if (handle < 0)
         return handle == -ENOENT ? handle : refuse(loader, 0, handle, "cannot be opened");
     int64_t size = io_file_size(loader->io, handle);
@@ -339,7 +337,7 @@ static int load_file(struct loader *loader)
         error = load_units(loader);
         wait_for_reads(loader);
     }
-    wait_close(loader->io, handle);
+    (void)disk_wait_close(loader->io, handle);
     return error;
 }
 
@@ -348,6 +346,7 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
                     void *context, struct checkpoint_info *ret_info, uint64_t *ret_dropped)
 {
     assert(index_count(index) == 0);
+    assert((uintptr_t)options->memory % DISK_BLOCK_SIZE == 0);
     struct loader *loader = calloc(1, sizeof *loader);
     if (loader == NULL)
         return -ENOMEM;
@@ -387,10 +386,8 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
 static int read_block(struct io *io, const struct checkpoint_options *options, int handle,
                       uint64_t offset, uint64_t number, enum checkpoint_kind kind)
 {
-    struct io_op op = {0};
     struct checkpoint_block block;
-    io_read(io, &op, handle, options->memory, CHECKPOINT_BLOCK_MIN, offset);
-    int32_t result = io_wait(io, &op);
+    int result = disk_wait_read(io, handle, options->memory, CHECKPOINT_BLOCK_MIN, offset);
     if (result < 0)
         return result;
     int error = checkpoint_block_decode(options->memory, (uint32_t)result, &block);
@@ -437,10 +434,10 @@ int checkpoint_read_info(struct io *io, const struct checkpoint_options *options
     int error = checkpoint_path(options->path, number, false, path);
     if (error < 0)
         return error;
-    int handle = wait_open(io, path);
+    int handle = disk_wait_open(io, path, IO_OPEN_READ | IO_OPEN_DIRECT);
     if (handle < 0)
         return handle;
     error = read_ends(io, options, handle, number, ret_info);
-    wait_close(io, handle);
+    (void)disk_wait_close(io, handle);
     return error;
 }

@@ -1,18 +1,33 @@
-/* Appending: one group at a time, as one write into blocks that are already there. */
+/* The manifest while it is open: one group is appended at a time, as one write into blocks that are
+ * already there; and now and then the whole state goes into a new file, which then takes the old
+ * one's place:
+ *
+ *   clear -> create -> allocate -> copy ... -> sync -> rename -> sync the name -> close the old one
+ *      \________\_________\__________\_______\-> close the new one -> unlink it: the old one goes on
+ *
+ * Until the rename the old file is the manifest, whatever fails. From the rename on nobody knows
+ * which of the two a loss of power leaves, so an error fails the manifest; both say the same then,
+ * since no group is written meanwhile. */
 #include "store/catalog/manifest_internal.h"
 
+#include "store/disk/wait.h"
+
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-void manifest_set_phase(struct manifest *manifest, enum manifest_phase phase)
+/* Into the phase from IDLE, or from it to IDLE. */
+static void set_phase(struct manifest *manifest, enum manifest_phase phase)
 {
-    assert((manifest->phase == MANIFEST_IDLE) != (phase == MANIFEST_IDLE));
-    assert(!io_op_is_active(&manifest->io_op));
+    assert((manifest->phase == MANIFEST_IDLE) != (phase == MANIFEST_IDLE)); /* invariant 1 */
+    assert(!io_op_is_active(&manifest->io_op));                             /* invariant 1 */
+    assert(manifest->used <= manifest->size);                               /* invariant 2 */
     manifest->phase = phase;
 }
 
-void manifest_fail(struct manifest *manifest, int error, const char *what, const char *path)
+/* The device failed: nothing that is not durable now ever will be. */
+static void fail(struct manifest *manifest, int error, const char *what, const char *path)
 {
     assert(error < 0);
     assert(manifest->failed == 0);
@@ -27,9 +42,10 @@ static uint64_t position_now(const struct manifest *manifest)
     return options->position != NULL ? options->position(options->context) : 0;
 }
 
-void manifest_encode_group(const struct manifest *manifest, struct manifest_mark place,
-                           const struct manifest_edit *edits, uint64_t count, uint32_t index,
-                           uint8_t *target)
+/* Encodes block `index` of the group of `count` edits, which begins at `mark`: behind its blocks. */
+static void encode_group(const struct manifest *manifest, struct manifest_mark mark,
+                         const struct manifest_edit *edits, uint64_t count, uint32_t index,
+                         uint8_t *target)
 {
     uint32_t blocks = manifest_blocks_of(count);
     assert(index < blocks);
@@ -38,9 +54,9 @@ void manifest_encode_group(const struct manifest *manifest, struct manifest_mark
         .flags = (uint16_t)((index == 0 ? MANIFEST_GROUP_FIRST : 0) |
                             (index + 1 == blocks ? MANIFEST_GROUP_LAST : 0)),
         .directory_id = manifest->options.directory_id,
-        .sequence = place.blocks + index + 1,
-        .salt = place.salt,
-        .edition = place.edition,
+        .sequence = mark.blocks + index + 1,
+        .salt = mark.salt,
+        .edition = mark.edition,
         .position = position_now(manifest),
         .count = (uint32_t)min_u64(count - from, MANIFEST_BLOCK_EDITS),
     };
@@ -48,6 +64,9 @@ void manifest_encode_group(const struct manifest *manifest, struct manifest_mark
         memcpy(block.edits, edits + from, block.count * sizeof *edits);
     manifest_block_encode(&block, target);
 }
+
+/* Starts what is to be done next, when nothing is under way. */
+static void go_on(struct manifest *manifest);
 
 /* ---- a group ---- */
 
@@ -60,22 +79,25 @@ static bool fits(const struct manifest *manifest)
 static void finish_group(struct manifest *manifest, int result)
 {
     struct manifest_op *op = manifest->op;
+    assert(manifest->phase == MANIFEST_IDLE); /* invariant 1 */
+    assert(op != NULL);
     manifest->op = NULL;
     op->done(op, result);
-    manifest_go_on(manifest);
+    go_on(manifest);
 }
 
 static void group_written(struct io_op *io_op, int32_t result)
 {
     struct manifest *manifest = container_of(io_op, struct manifest, io_op);
     uint32_t blocks = manifest_blocks_of(manifest->count);
-    manifest_set_phase(manifest, MANIFEST_IDLE);
+    set_phase(manifest, MANIFEST_IDLE);
     if (result != (int32_t)(blocks * MANIFEST_BLOCK_SIZE)) {
-        manifest_fail(manifest, result < 0 ? result : -EIO, "a write to", manifest->path);
+        fail(manifest, result < 0 ? result : -EIO, "a write to", manifest->path);
         finish_group(manifest, manifest->failed);
         return;
     }
     manifest->used += blocks;
+    assert(manifest->used <= manifest->size); /* invariant 2 */
     manifest->is_unsealed = true;
     manifest->groups++;
     finish_group(manifest, 0);
@@ -84,10 +106,13 @@ static void group_written(struct io_op *io_op, int32_t result)
 static void write_group(struct manifest *manifest)
 {
     uint32_t blocks = manifest_blocks_of(manifest->count);
+    assert(blocks <= manifest->size - manifest->used); /* invariant 3 */
+    assert(manifest->failed == 0);                     /* invariant 6 */
+    assert(!manifest->has_loss);                       /* invariant 7 */
     for (uint32_t i = 0; i < blocks; i++)
-        manifest_encode_group(manifest, manifest_tell(manifest), manifest->edits, manifest->count,
-                              i, manifest->options.memory + manifest_offset(i));
-    manifest_set_phase(manifest, MANIFEST_WRITING);
+        encode_group(manifest, manifest_tell(manifest), manifest->edits, manifest->count, i,
+                     manifest->options.memory + manifest_offset(i));
+    set_phase(manifest, MANIFEST_WRITING);
     manifest->is_unsealed = false; /* should it fail, its begin may lie where the seal was */
     manifest->io_op.done = group_written;
     io_write(manifest->io, &manifest->io_op, manifest->handle, manifest->options.memory,
@@ -100,13 +125,14 @@ static void refused(struct io_op *io_op, int32_t result)
 {
     struct manifest *manifest = container_of(io_op, struct manifest, io_op);
     (void)result;
-    manifest_set_phase(manifest, MANIFEST_IDLE);
+    set_phase(manifest, MANIFEST_IDLE);
     finish_group(manifest, manifest->failed);
 }
 
 static void refuse(struct manifest *manifest)
 {
-    manifest_set_phase(manifest, MANIFEST_REFUSING);
+    assert(manifest->failed < 0);
+    set_phase(manifest, MANIFEST_REFUSING);
     manifest->io_op.done = refused;
     io_timer(manifest->io, &manifest->io_op, io_now_ns(manifest->io));
 }
@@ -116,20 +142,289 @@ static void refuse(struct manifest *manifest)
 static void sealed(struct io_op *io_op, int32_t result)
 {
     struct manifest *manifest = container_of(io_op, struct manifest, io_op);
-    manifest_set_phase(manifest, MANIFEST_IDLE);
+    set_phase(manifest, MANIFEST_IDLE);
     if (result != (int32_t)MANIFEST_BLOCK_SIZE)
-        manifest_fail(manifest, result < 0 ? result : -EIO, "a write to", manifest->path);
-    manifest_go_on(manifest);
+        fail(manifest, result < 0 ? result : -EIO, "a write to", manifest->path);
+    go_on(manifest);
 }
 
 static void seal(struct manifest *manifest)
 {
+    assert(manifest->used < manifest->size); /* invariant 2 */
+    assert(manifest->failed == 0);           /* invariant 6 */
     manifest->is_unsealed = false;
-    manifest_encode_group(manifest, manifest_tell(manifest), NULL, 0, 0, manifest->options.memory);
-    manifest_set_phase(manifest, MANIFEST_SEALING);
+    encode_group(manifest, manifest_tell(manifest), NULL, 0, 0, manifest->options.memory);
+    set_phase(manifest, MANIFEST_SEALING);
     manifest->io_op.done = sealed;
     io_write(manifest->io, &manifest->io_op, manifest->handle, manifest->options.memory,
              MANIFEST_BLOCK_SIZE, manifest_offset(manifest->used), IO_WRITE_DSYNC);
+}
+
+/* ---- a new file: its state ---- */
+
+static int reserve_edit(struct manifest_rewrite *rewrite)
+{
+    if (rewrite->count < rewrite->capacity)
+        return 0;
+    uint64_t capacity = 2 * rewrite->capacity + MANIFEST_BLOCK_EDITS;
+    struct manifest_edit *edits = realloc(rewrite->edits, capacity * sizeof *edits);
+    if (edits == NULL)
+        return -ENOMEM;
+    rewrite->edits = edits;
+    rewrite->capacity = capacity;
+    return 0;
+}
+
+/* At one instant, since indexes mean nothing once the caller's tables change. A first file begins
+ * with nothing. */
+static int take_snapshot(struct manifest *manifest)
+{
+    struct manifest_rewrite *rewrite = &manifest->rewrite;
+    bool is_more = manifest->handle >= 0;
+    while (is_more) {
+        int error = reserve_edit(rewrite);
+        if (error < 0)
+            return error;
+        is_more = manifest->options.snapshot(manifest->options.context, rewrite->count,
+                                             &rewrite->edits[rewrite->count]);
+        rewrite->count += is_more;
+    }
+    rewrite->needed = manifest_blocks_of(rewrite->count);
+    uint32_t limit = (uint32_t)(MANIFEST_SIZE_MAX / MANIFEST_BLOCK_SIZE);
+    rewrite->size =
+        (uint32_t)max_u64(limit, 2 * (uint64_t)rewrite->needed) + MANIFEST_RESERVE_BLOCKS;
+    return 0;
+}
+
+/* ---- a new file: the ends ---- */
+
+static void end(struct manifest *manifest)
+{
+    assert(manifest->phase == MANIFEST_REWRITING); /* invariant 5 */
+    free(manifest->rewrite.edits);
+    manifest->rewrite = (struct manifest_rewrite){.handle = -1};
+    set_phase(manifest, MANIFEST_IDLE);
+    go_on(manifest);
+}
+
+static void unlinked(struct io_op *op, int32_t result)
+{
+    (void)result; /* whoever tries next begins with this again */
+    end(container_of(op, struct manifest, io_op));
+}
+
+static void unlink_new(struct manifest *manifest)
+{
+    manifest->io_op.done = unlinked;
+    io_unlink(manifest->io, &manifest->io_op, manifest->path_new);
+}
+
+static void new_closed(struct io_op *op, int32_t result)
+{
+    (void)result;
+    unlink_new(container_of(op, struct manifest, io_op));
+}
+
+/* The old file stays. */
+static void give_up(struct manifest *manifest, int error)
+{
+    manifest->rewrite_error = error;
+    if (manifest->handle < 0)
+        log_error(manifest->log, "cannot write %s: %s", manifest->path_new, strerror(-error));
+    else
+        log_warn(manifest->log,
+                 "cannot write %s: %s; %s is used further, which has room for %" PRIu32 " KiB",
+                 manifest->path_new, strerror(-error), manifest->path,
+                 (uint32_t)(manifest_offset(manifest->size - manifest->used) / KIB));
+    if (manifest->rewrite.handle < 0) {
+        unlink_new(manifest);
+        return;
+    }
+    manifest->io_op.done = new_closed;
+    io_close_file(manifest->io, &manifest->io_op, manifest->rewrite.handle);
+}
+
+static void old_closed(struct io_op *op, int32_t result)
+{
+    (void)result;
+    end(container_of(op, struct manifest, io_op));
+}
+
+/* The new file is the manifest, and the old one has no name. */
+static void take_over(struct manifest *manifest)
+{
+    struct manifest_rewrite *rewrite = &manifest->rewrite;
+    int old = manifest->handle;
+    assert(manifest->phase == MANIFEST_REWRITING);                     /* invariant 5 */
+    assert(rewrite->written == rewrite->size);                         /* invariant 5 */
+    assert(rewrite->edition > manifest->edition || manifest->is_lost); /* invariant 4 */
+    manifest->handle = rewrite->handle;
+    manifest->salt = rewrite->salt;
+    manifest->edition = rewrite->edition;
+    manifest->used = rewrite->needed;
+    manifest->size = rewrite->size;
+    manifest->is_unsealed = false; /* the first group needs no proof */
+    manifest->is_worn = false;
+    manifest->has_loss = false;
+    manifest->rewrites++;
+    if (old < 0) {
+        end(manifest);
+        return;
+    }
+    manifest->io_op.done = old_closed;
+    io_close_file(manifest->io, &manifest->io_op, old);
+}
+
+/* ---- a new file: the way there ---- */
+
+static void name_synced(struct io_op *op, int32_t result)
+{
+    struct manifest *manifest = container_of(op, struct manifest, io_op);
+    if (result < 0)
+        fail(manifest, result, "a sync of the folder of", manifest->path);
+    take_over(manifest);
+}
+
+static void renamed(struct io_op *op, int32_t result)
+{
+    struct manifest *manifest = container_of(op, struct manifest, io_op);
+    if (result < 0) {
+        fail(manifest, result, "renaming", manifest->path_new);
+        manifest->io_op.done = old_closed;
+        io_close_file(manifest->io, &manifest->io_op, manifest->rewrite.handle);
+        return;
+    }
+    manifest->io_op.done = name_synced;
+    io_sync(manifest->io, &manifest->io_op, manifest->directory);
+}
+
+static void synced(struct io_op *op, int32_t result)
+{
+    struct manifest *manifest = container_of(op, struct manifest, io_op);
+    if (result < 0) {
+        give_up(manifest, result);
+        return;
+    }
+    manifest->io_op.done = renamed;
+    io_rename(manifest->io, &manifest->io_op, manifest->path_new, manifest->path);
+}
+
+static void copied(struct io_op *op, int32_t result);
+
+static void fill(struct manifest *manifest, uint32_t blocks)
+{
+    const struct manifest_rewrite *rewrite = &manifest->rewrite;
+    struct manifest_mark begin = {.salt = rewrite->salt, .edition = rewrite->edition};
+    for (uint32_t i = 0; i < blocks; i++) {
+        uint8_t *target = manifest->options.memory + manifest_offset(i);
+        if (rewrite->written + i < rewrite->needed)
+            encode_group(manifest, begin, rewrite->edits, rewrite->count, rewrite->written + i,
+                         target);
+        else
+            memset(target, 0, MANIFEST_BLOCK_SIZE);
+    }
+}
+
+/* The group, then zeros up to the file's end: real ones, so that an append changes nothing but
+ * them. */
+static void copy(struct manifest *manifest)
+{
+    struct manifest_rewrite *rewrite = &manifest->rewrite;
+    uint32_t left = rewrite->size - rewrite->written;
+    if (left == 0) {
+        manifest->io_op.done = synced;
+        io_sync(manifest->io, &manifest->io_op, rewrite->handle);
+        return;
+    }
+    rewrite->writing = (uint32_t)min_u64(left, MANIFEST_MEMORY_BLOCKS);
+    fill(manifest, rewrite->writing);
+    manifest->io_op.done = copied;
+    io_write(manifest->io, &manifest->io_op, rewrite->handle, manifest->options.memory,
+             rewrite->writing * MANIFEST_BLOCK_SIZE, manifest_offset(rewrite->written),
+             IO_WRITE_PLAIN);
+}
+
+static void copied(struct io_op *op, int32_t result)
+{
+    struct manifest *manifest = container_of(op, struct manifest, io_op);
+    struct manifest_rewrite *rewrite = &manifest->rewrite;
+    if (result != (int32_t)(rewrite->writing * MANIFEST_BLOCK_SIZE)) {
+        give_up(manifest, result < 0 ? result : -EIO);
+        return;
+    }
+    rewrite->written += rewrite->writing;
+    assert(rewrite->written <= rewrite->size); /* invariant 5 */
+    copy(manifest);
+}
+
+static void allocated(struct io_op *op, int32_t result)
+{
+    struct manifest *manifest = container_of(op, struct manifest, io_op);
+    struct manifest_rewrite *rewrite = &manifest->rewrite;
+    uint32_t least = rewrite->needed + MANIFEST_RESERVE_BLOCKS;
+    if (result == -ENOSPC && rewrite->size > least) {
+        /* On a full disk what frees space needs a manifest that takes its groups: a small one does.
+         */
+        rewrite->size = least;
+        io_allocate(manifest->io, &manifest->io_op, rewrite->handle, manifest_offset(least));
+        return;
+    }
+    if (result < 0 && result != -EOPNOTSUPP)
+        give_up(manifest, result);
+    else
+        copy(manifest);
+}
+
+static uint64_t next_edition(const struct manifest *manifest)
+{
+    const struct manifest_options *options = &manifest->options;
+    uint64_t known = max_u64(options->closed.edition, options->seen.edition);
+    return 1 + max_u64(known, manifest->edition);
+}
+
+static void created(struct io_op *op, int32_t result)
+{
+    struct manifest *manifest = container_of(op, struct manifest, io_op);
+    struct manifest_rewrite *rewrite = &manifest->rewrite;
+    if (result < 0) {
+        give_up(manifest, result);
+        return;
+    }
+    rewrite->handle = result;
+    int error = take_snapshot(manifest);
+    if (error < 0) {
+        give_up(manifest, error);
+        return;
+    }
+    rewrite->edition = manifest->is_lost ? 0 : next_edition(manifest);
+    while (rewrite->salt == 0 || rewrite->salt == manifest->salt)
+        io_random(manifest->io, &rewrite->salt, sizeof rewrite->salt);
+    manifest->io_op.done = allocated;
+    io_allocate(manifest->io, &manifest->io_op, rewrite->handle, manifest_offset(rewrite->size));
+}
+
+static void cleared(struct io_op *op, int32_t result)
+{
+    struct manifest *manifest = container_of(op, struct manifest, io_op);
+    if (result < 0 && result != -ENOENT) {
+        give_up(manifest, result);
+        return;
+    }
+    manifest->io_op.done = created;
+    io_open_file(manifest->io, &manifest->io_op, manifest->path_new,
+                 IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_EXCLUSIVE | IO_OPEN_DIRECT);
+}
+
+/* An error that leaves the old file in its place is in rewrite_error, any other one fails the
+ * manifest. */
+static void rewrite_file(struct manifest *manifest)
+{
+    assert(manifest->rewrite.handle < 0);    /* invariant 5 */
+    assert(manifest->rewrite.edits == NULL); /* invariant 5 */
+    assert(manifest->failed == 0);           /* invariant 6 */
+    set_phase(manifest, MANIFEST_REWRITING);
+    manifest->io_op.done = cleared;
+    io_unlink(manifest->io, &manifest->io_op, manifest->path_new);
 }
 
 /* ---- what is next ---- */
@@ -157,11 +452,11 @@ static void give_group_back(struct manifest *manifest)
 {
     int error = manifest->rewrite_error;
     if (!may_be_tried_again(error))
-        manifest_fail(manifest, error, "writing anew", manifest->path);
+        fail(manifest, error, "writing anew", manifest->path);
     finish_group(manifest, error);
 }
 
-void manifest_go_on(struct manifest *manifest)
+static void go_on(struct manifest *manifest)
 {
     if (manifest->phase != MANIFEST_IDLE)
         return;
@@ -169,7 +464,7 @@ void manifest_go_on(struct manifest *manifest)
         if (manifest->op != NULL)
             refuse(manifest);
     } else if (manifest->rewrite_error == 0 && (must_rewrite(manifest) || has_grown(manifest))) {
-        manifest_rewrite(manifest);
+        rewrite_file(manifest);
     } else if (manifest->op == NULL) {
         if (manifest->is_unsealed && manifest->used < manifest->size)
             seal(manifest);
@@ -192,7 +487,7 @@ void manifest_append(struct manifest *manifest, struct manifest_op *op,
     manifest->op = op;
     if (manifest->phase != MANIFEST_REWRITING)
         manifest->rewrite_error = 0;
-    manifest_go_on(manifest);
+    go_on(manifest);
 }
 
 void manifest_renew(struct manifest *manifest)
@@ -200,12 +495,31 @@ void manifest_renew(struct manifest *manifest)
     manifest->is_worn = true;
     if (manifest->phase != MANIFEST_REWRITING)
         manifest->rewrite_error = 0;
-    manifest_go_on(manifest);
+    go_on(manifest);
 }
 
 bool manifest_is_busy(const struct manifest *manifest)
 {
     return manifest->op != NULL || manifest->phase == MANIFEST_REWRITING;
+}
+
+/* Waits until nothing is under way. Errors: io_run's. */
+static int settle(struct manifest *manifest)
+{
+    int result = 0;
+    while (manifest->phase != MANIFEST_IDLE && result >= 0)
+        result = io_run(manifest->io, UINT64_MAX);
+    return result < 0 ? result : 0;
+}
+
+int manifest_write_first(struct manifest *manifest)
+{
+    assert(manifest->handle < 0);
+    rewrite_file(manifest);
+    int result = settle(manifest);
+    if (result < 0)
+        return result;
+    return manifest->failed != 0 ? manifest->failed : manifest->rewrite_error;
 }
 
 /* ---- the rest ---- */
@@ -242,26 +556,25 @@ void manifest_stats(const struct manifest *manifest, struct manifest_stats *ret_
 
 static int close_handle(struct manifest *manifest, int *handle)
 {
-    if (*handle < 0)
-        return 0;
-    struct io_op op = {0};
-    io_close_file(manifest->io, &op, *handle);
+    int result = *handle >= 0 ? disk_wait_close(manifest->io, *handle) : 0;
     *handle = -1;
-    return io_wait(manifest->io, &op);
+    return result;
+}
+
+int manifest_close_files(struct manifest *manifest)
+{
+    int closed = close_handle(manifest, &manifest->handle);
+    int closed_directory = close_handle(manifest, &manifest->directory);
+    return closed < 0 ? closed : closed_directory;
 }
 
 int manifest_shut(struct manifest *manifest)
 {
-    while (manifest->phase != MANIFEST_IDLE) {
-        int result = io_run(manifest->io, UINT64_MAX);
-        if (result < 0)
-            return result;
-    }
-    int closed = close_handle(manifest, &manifest->handle);
-    int closed_directory = close_handle(manifest, &manifest->directory);
-    if (manifest->failed != 0)
-        return manifest->failed;
-    return closed < 0 ? closed : closed_directory;
+    int result = settle(manifest);
+    if (result < 0)
+        return result;
+    result = manifest_close_files(manifest);
+    return manifest->failed != 0 ? manifest->failed : result;
 }
 
 void manifest_free(struct manifest *manifest)

@@ -24,7 +24,7 @@
  *       44     4  0
  *       48     8  edition: grows each time the manifest is written anew; 0: of an older release
  *       56     8  log position that was durable when this was written; 0: unknown
- *       64        edits of 32 bytes: kind u8, partition u8, generation u8, 0 u8, log id u32,
+ *       64        edits of 32 bytes: kind u8, partition u8, source u8, 0 u8, log id u32,
  *                 number u64, end u64, created u64; 0 behind them
  *
  * What is a torn tail and what is damage:
@@ -62,7 +62,7 @@ enum manifest_kind {
 struct manifest_edit {
     enum manifest_kind kind;
     uint8_t partition;
-    uint8_t generation;
+    uint8_t source; /* enum segment_source, where it is a segment's */
     uint32_t log_id;
     uint64_t number;
     uint64_t end;

@@ -25,7 +25,7 @@ static void encode_edit(const struct manifest_edit *edit, uint8_t *target)
     assert(edit->kind >= MANIFEST_SEGMENT && edit->kind <= MANIFEST_DAMAGE);
     target[0] = (uint8_t)edit->kind;
     target[1] = edit->partition;
-    target[2] = edit->generation;
+    target[2] = edit->source;
     target[3] = 0;
     store_u32(target + 4, edit->log_id);
     store_u64(target + 8, edit->number);
@@ -71,7 +71,7 @@ static bool decode_edit(const uint8_t *data, struct manifest_edit *ret_edit)
     *ret_edit = (struct manifest_edit){
         .kind = (enum manifest_kind)kind,
         .partition = data[1],
-        .generation = data[2],
+        .source = data[2],
         .log_id = load_u32(data + 4),
         .number = load_u64(data + 8),
         .end = load_u64(data + 16),

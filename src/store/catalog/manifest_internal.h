@@ -1,20 +1,26 @@
 /* What the manifest's own files share.
  *
- *   manifest.c          appending, refusing, shutting
+ *   manifest.c          appending, writing anew, refusing, shutting
  *   manifest_open.c     reading, the torn tail, a new file
- *   manifest_rewrite.c  the whole state into a new file
  *   manifest_format.c   the bytes of a block
  *
  * One thing at a time:
  *
  *   IDLE -> WRITING   -> IDLE    a group; then its owner is told
- *        -> SEALING   -> IDLE    an empty group behind the last one, when nothing else is to be
- * done
+ *        -> SEALING   -> IDLE    an empty group behind the last one, when nothing else is to be done
  *        -> REWRITING -> IDLE    before a group that waits, or when nothing waits
- *        -> REFUSING  -> IDLE    a group, since the manifest failed: its owner is told from the
- * loop
+ *        -> REFUSING  -> IDLE    a group, since the manifest failed: its owner is told from the loop
  *
- * Places are counted in blocks. The block at index i has the sequence i + 1. */
+ * Positions in the file are counted in blocks. The block at index i has the sequence i + 1.
+ *
+ * Invariants:
+ * 1. Phases change as above, with no operation in flight; a group's owner is told in IDLE.
+ * 2. used <= size. From `used` on the file has zeros, or a seal and zeros.
+ * 3. A group is one write, into blocks that the file has.
+ * 4. A new file has a greater edition than the one before it, unless that one was lost.
+ * 5. A new file has all of its blocks before it takes the old one's place; only one is made at a time.
+ * 6. Once the manifest failed nothing is written any more.
+ * 7. After a loss that was accepted the first thing that is written is a new file. */
 #ifndef MINIVAULT_STORE_MANIFEST_INTERNAL_H
 #define MINIVAULT_STORE_MANIFEST_INTERNAL_H
 
@@ -92,27 +98,10 @@ static inline uint64_t manifest_offset(uint32_t block)
     return (uint64_t)block * MANIFEST_BLOCK_SIZE;
 }
 
-/* manifest.c */
+/* Writes the first file, with nothing in it: there is none. Synchronous. Errors: -errno. */
+int manifest_write_first(struct manifest *manifest);
 
-/* Into the phase from IDLE, or from it to IDLE. */
-void manifest_set_phase(struct manifest *manifest, enum manifest_phase phase);
-
-/* Starts what is to be done next, when nothing is under way. */
-void manifest_go_on(struct manifest *manifest);
-
-/* The device failed: nothing that is not durable now ever will be. */
-void manifest_fail(struct manifest *manifest, int error, const char *what, const char *path);
-
-/* Encodes block `index` of the group of `count` edits, which begins at `place`: behind its blocks.
- */
-void manifest_encode_group(const struct manifest *manifest, struct manifest_mark place,
-                           const struct manifest_edit *edits, uint64_t count, uint32_t index,
-                           uint8_t *target);
-
-/* manifest_rewrite.c */
-
-/* Starts to write the whole state anew; its end is that of the phase REWRITING. An error that
- * leaves the old file in its place is in rewrite_error, any other one failed the manifest. */
-void manifest_rewrite(struct manifest *manifest);
+/* Synchronous; nothing is under way. Errors: those of closing. */
+int manifest_close_files(struct manifest *manifest);
 
 #endif

@@ -8,6 +8,8 @@
  * shown must not vanish at a loss of power. */
 #include "store/catalog/manifest_internal.h"
 
+#include "store/disk/wait.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,24 +29,11 @@ struct scan {
 
 /* ---- single operations ---- */
 
-static int wait_write(struct manifest *manifest, uint32_t from, uint32_t count)
-{
-    struct io_op op = {0};
-    uint32_t size = count * MANIFEST_BLOCK_SIZE;
-    io_write(manifest->io, &op, manifest->handle, manifest->options.memory, size,
-             manifest_offset(from), IO_WRITE_DSYNC);
-    int result = io_wait(manifest->io, &op);
-    if (result >= 0 && (uint32_t)result != size)
-        return -EIO;
-    return result < 0 ? result : 0;
-}
-
 static int wait_read(struct manifest *manifest, uint32_t from, uint32_t count, uint8_t *target)
 {
-    struct io_op op = {0};
     uint32_t size = count * MANIFEST_BLOCK_SIZE;
-    io_read(manifest->io, &op, manifest->handle, target, size, manifest_offset(from));
-    int result = io_wait(manifest->io, &op);
+    int result =
+        disk_wait_read(manifest->io, manifest->handle, target, size, manifest_offset(from));
     if (result >= 0 && (uint32_t)result != size)
         return -EIO;
     return result < 0 ? result : 0;
@@ -52,28 +41,10 @@ static int wait_read(struct manifest *manifest, uint32_t from, uint32_t count, u
 
 static int wait_sync(struct manifest *manifest, int handle, const char *path)
 {
-    struct io_op op = {0};
-    io_sync(manifest->io, &op, handle);
-    int result = io_wait(manifest->io, &op);
+    int result = disk_wait_sync(manifest->io, handle);
     if (result < 0)
         log_error(manifest->log, "cannot sync %s: %s", path, strerror(-result));
     return result < 0 ? result : 0;
-}
-
-static int wait_open(struct manifest *manifest, const char *path, uint32_t flags)
-{
-    struct io_op op = {0};
-    io_open_file(manifest->io, &op, path, flags);
-    return io_wait(manifest->io, &op);
-}
-
-static void wait_close(struct manifest *manifest, int handle)
-{
-    if (handle < 0)
-        return;
-    struct io_op op = {0};
-    io_close_file(manifest->io, &op, handle);
-    (void)io_wait(manifest->io, &op);
 }
 
 /* ---- messages ---- */
@@ -154,6 +125,8 @@ static void note_damage(struct scan *scan, uint32_t block, const char *what)
 /* Takes the block at `index`, or NULL for one that is not sound. */
 static void take_block(struct scan *scan, uint32_t index, const struct manifest_block *block)
 {
+    assert(!scan->is_damaged); /* the look ends there */
+    assert(scan->end <= index);
     bool is_first = block != NULL && block->flags & MANIFEST_GROUP_FIRST;
     bool goes_on = block != NULL && !scan->is_broken && is_first != scan->is_in_group;
     if (goes_on) {
@@ -216,19 +189,9 @@ static uint32_t load(struct manifest *manifest, uint32_t from, uint32_t count, i
     return count;
 }
 
-/* What is the place's fault, not the file system's as a whole. */
-static bool is_bad_place(int error)
-{
-    static const int errors[] = {EIO, ENODATA, EILSEQ, EBADMSG, EUCLEAN, EREMOTEIO, ETIMEDOUT};
-    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
-        if (error == -errors[i])
-            return true;
-    return false;
-}
-
 static int note_unreadable(struct manifest *manifest, struct scan *scan, uint32_t block, int error)
 {
-    if (!manifest->options.accept_loss || !is_bad_place(error))
+    if (!manifest->options.accept_loss || !disk_is_device_error(error))
         return say_unreadable(manifest, block, error);
     note_damage(scan, scan->is_broken ? scan->damage : block, "the device does not give it");
     return 0;
@@ -307,10 +270,12 @@ static int clear_tail(struct manifest *manifest, const struct scan *scan)
         return 0;
     log_info(manifest->log, "%s: %" PRIu32 " KiB of a group that was cut short are dropped",
              manifest->path, (scan->dirty_end - scan->end) * (MANIFEST_BLOCK_SIZE / 1024));
+    assert(!scan->is_damaged); /* a damaged file is not changed */
     memset(manifest->options.memory, 0, MANIFEST_MEMORY_SIZE);
     for (uint32_t from = scan->end; from < scan->dirty_end; from += MANIFEST_MEMORY_BLOCKS) {
         uint32_t count = (uint32_t)min_u64(MANIFEST_MEMORY_BLOCKS, scan->dirty_end - from);
-        int error = wait_write(manifest, from, count);
+        int error = disk_wait_write(manifest->io, manifest->handle, manifest->options.memory,
+                                    count * MANIFEST_BLOCK_SIZE, manifest_offset(from));
         if (error < 0) {
             log_error(manifest->log, "cannot write to %s: %s", manifest->path, strerror(-error));
             return error;
@@ -365,6 +330,8 @@ static int judge(struct manifest *manifest, struct scan *scan)
                  "%s is damaged at offset %" PRIu64 " (%s): what stood there and behind it is "
                  "lost, as -accept-loss allows",
                  manifest->path, manifest_offset(scan->damage), scan->what);
+    assert(scan->end <= manifest->size); /* invariant 2 */
+    assert(scan->end > 0 || scan->is_damaged);
     manifest->used = scan->end;
     manifest->has_loss = scan->is_damaged || is_another;
     return 0;
@@ -403,15 +370,10 @@ static int make_file(struct manifest *manifest)
     }
     manifest->is_new = true;
     manifest->is_lost = was_there;
-    manifest_rewrite(manifest);
-    while (manifest->phase != MANIFEST_IDLE) {
-        int result = io_run(manifest->io, UINT64_MAX);
-        if (result < 0)
-            return result;
-    }
+    int result = manifest_write_first(manifest);
     manifest->has_loss = was_there;
     manifest->is_lost = false;
-    return manifest->failed != 0 ? manifest->failed : manifest->rewrite_error;
+    return result;
 }
 
 /* ---- opening ---- */
@@ -436,13 +398,13 @@ static int say_cannot_open(const struct manifest *manifest, const char *path, in
 static int open_all(struct manifest *manifest, manifest_each *each, void *each_context)
 {
     const char *path = manifest->options.path;
-    manifest->directory = wait_open(manifest, path, IO_OPEN_DIRECTORY);
+    manifest->directory = disk_wait_open(manifest->io, path, IO_OPEN_DIRECTORY);
     if (manifest->directory < 0)
         return say_cannot_open(manifest, path, manifest->directory);
     int error = remove_leftover(manifest);
     if (error < 0)
         return error;
-    manifest->handle = wait_open(manifest, manifest->path, IO_OPEN_WRITE | IO_OPEN_DIRECT);
+    manifest->handle = disk_wait_open(manifest->io, manifest->path, IO_OPEN_WRITE | IO_OPEN_DIRECT);
     if (manifest->handle == -ENOENT)
         return make_file(manifest);
     if (manifest->handle < 0)
@@ -491,8 +453,7 @@ int manifest_open(struct io *io, const struct log *log, const struct manifest_op
     }
     int error = open_all(manifest, each, each_context);
     if (error < 0) {
-        wait_close(manifest, manifest->handle);
-        wait_close(manifest, manifest->directory);
+        (void)manifest_close_files(manifest);
         manifest_free(manifest);
         return error;
     }

@@ -1,13 +1,13 @@
 #include "store/memory/cache_arena.h"
 
 #include "base/assert.h"
+#include "base/memory.h"
 #include "base/units.h"
 
 #include <errno.h>
 #include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
 
-#define HUGE_PAGE_SIZE (2 * MIB)
 /* Below this size, rounding up to huge pages would be a visible part of the budget. */
 #define HUGE_PAGES_FROM (16 * MIB)
 #define CLASS_EXACT_MAX 32
@@ -18,23 +18,7 @@ static_assert(sizeof(struct cache_entry) == CACHE_BLOCK_UNITS_MIN * CACHE_UNIT_S
 
 void *cache_memory_map(uint64_t size)
 {
-    /* Huge pages need their alignment, so map more and give back what sticks out. */
-    bool huge = size >= HUGE_PAGES_FROM;
-    uint64_t size_mapped = huge ? size + HUGE_PAGE_SIZE : size;
-    uint8_t *mapped = mmap(NULL, size_mapped, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED)
-        return NULL;
-    if (!huge)
-        return mapped;
-    uint64_t before = round_up((uintptr_t)mapped, HUGE_PAGE_SIZE) - (uintptr_t)mapped;
-    if (before > 0)
-        (void)munmap(mapped, before);
-    if (before < HUGE_PAGE_SIZE)
-        (void)munmap(mapped + before + size, HUGE_PAGE_SIZE - before);
-    /* A kernel without huge pages refuses; then it is only slower. */
-    (void)madvise(mapped + before, size, MADV_HUGEPAGE);
-    return mapped + before;
+    return size >= HUGE_PAGES_FROM ? memory_map_huge(size) : memory_map(size);
 }
 
 /* The class that a free block of this size stands in. */
@@ -152,7 +136,7 @@ int cache_arena_init(struct cache_arena *arena, uint64_t size)
 void cache_arena_deinit(struct cache_arena *arena)
 {
     ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size_reserved);
-    (void)munmap(arena->base, arena->size_reserved);
+    memory_unmap(arena->base, arena->size_reserved);
     arena->base = NULL;
 }
 

@@ -1,9 +1,9 @@
 #include "store/memory/cache_table.h"
 
+#include "base/memory.h"
 #include "base/units.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 
 static void set_count(struct cache_table *table, uint64_t count)
 {
@@ -28,7 +28,7 @@ int cache_table_init(struct cache_table *table, uint64_t size_reserved)
 void cache_table_deinit(struct cache_table *table)
 {
     if (table->buckets != NULL)
-        (void)munmap(table->buckets, (uint64_t)table->capacity * sizeof(struct cache_bucket));
+        memory_unmap(table->buckets, (uint64_t)table->capacity * sizeof(struct cache_bucket));
     table->buckets = NULL;
 }
 

@@ -1,5 +1,6 @@
 #include "store/memory/index_pool.h"
 
+#include "base/memory.h"
 #include "base/units.h"
 
 #include <errno.h>
@@ -12,12 +13,8 @@ int index_pool_init(struct index_pool *pool, uint64_t size)
     uint64_t rows = min_u64(size / INDEX_ROW_SIZE, UINT32_MAX - INDEX_BLOCK_ROWS);
     rows = round_down(rows, INDEX_BLOCK_ROWS) + INDEX_BLOCK_ROWS; /* the first block is nobody's */
     *pool = (struct index_pool){.rows_max = rows, .rows_touched = INDEX_BLOCK_ROWS};
-    void *mapped = mmap(NULL, rows * INDEX_ROW_SIZE, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED)
-        return -ENOMEM;
-    pool->base = mapped;
-    return 0;
+    pool->base = memory_map(rows * INDEX_ROW_SIZE);
+    return pool->base == NULL ? -ENOMEM : 0;
 }
 
 /* Look-ups gain 7 % by huge pages, but the add that touches a new one waits for 2 MiB of zeros, up
@@ -34,7 +31,7 @@ void index_pool_set_bulk(struct index_pool *pool, bool is_bulk)
 void index_pool_deinit(struct index_pool *pool)
 {
     if (pool->base != NULL)
-        (void)munmap(pool->base, pool->rows_max * INDEX_ROW_SIZE);
+        memory_unmap(pool->base, pool->rows_max * INDEX_ROW_SIZE);
     pool->base = NULL;
 }
 

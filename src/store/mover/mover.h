@@ -1,7 +1,7 @@
 /* The mover: carries what is still alive out of the log and out of segments that are mostly dead,
  * into the partitions' segments, so that the log can be recycled and the disk's space comes back.
  *
- *   inputs (log segments, or segments with little alive) -> stage: live records, in memory
+ *   inputs (log files, or segments with little alive) -> stage: live records, in memory
  *     -> chunks appended to each partition's open segment, and so on, in a few rounds
  *     -> sync -> manifest: the new ends
  *     -> index: the new locations -> the inputs have nothing alive and go
@@ -11,8 +11,8 @@
  * which count for nothing and are overwritten by the next one. What dies while a job carries it
  * arrives dead.
  *
- * Two open segments a partition: generation 1 takes what comes from the log, generation 2 what a
- * compaction carries on, so that what has been alive for long does not share a file with what will
+ * Two open segments a partition, by their source: one takes what comes from the log, the other what
+ * a compaction carries on, so that what has been alive for long does not share a file with what will
  * soon die.
  *
  * Tombstones. A tombstone must outlive every older record of its key that a restart could find. A
@@ -49,7 +49,7 @@ struct mover_options {
     struct index *index;
     struct doomed *doomed;
     uint64_t segment_size;   /* bytes: a segment that has reached it is sealed */
-    uint64_t log_keep_bytes; /* sealed log segments beyond this are moved */
+    uint64_t log_keep_bytes; /* sealed log files beyond this are moved */
     uint64_t compact_min;    /* dead bytes of all segments that are worth a job */
     uint64_t stage_bytes;    /* memory of a round, beside its table; at least a record's size */
     uint32_t window_size;    /* bytes of an input that are read at once: blocks, at most 1 MiB */
@@ -149,7 +149,7 @@ struct mover_stats {
     uint64_t buried_records; /* known to be dead when they were come upon (doomed.h) */
     uint64_t removed_segments;
     uint64_t dead_bytes;       /* of segments, as far as the sizes that the index knows tell */
-    uint64_t log_sealed_bytes; /* of sealed log segments with something alive in them */
+    uint64_t log_sealed_bytes; /* of sealed log files with something alive in them */
     uint64_t backlog_bytes;    /* of these, what is to be moved by now */
     const char *phase;         /* what it does now */
     const char *job;           /* "log", "compaction", or "none" */

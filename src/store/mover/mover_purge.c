@@ -12,139 +12,140 @@
  * OLD: every segment that was there when the round began is compacted. What is alive is in
  * segments then that were created after every tombstone of the round; many tombstones went on the
  * way. YOUNG: the segments that hold the rest are compacted again, and now nothing is older
- * (mover_may_purge, which alone decides, at both stages).
+ * (mover_stage_may_purge, which alone decides, at both stages).
  *
  * What cannot be purged is carried along, and the next round has to wait until the log has lost a
  * segment: before that, nothing can be purged that could not be purged now. Where a segment is
  * damaged, its partition is left alone: it stays, with all that could be in it.
  *
  * The log itself keeps its last segments for a long time when nobody writes. When it has been quiet
- * for a while, and tombstones outnumber everything else, it is emptied, the open segment, too. */
-#include "store/mover/mover_internal.h"
+ * for a while, and tombstones outnumber everything else, it is emptied, the open segment, too.
+ *
+ * Invariants:
+ * 1. Stages follow each other as above, and each begins without a job under way.
+ * 2. A stage's segments are those that were there when it began: number <= number_last.
+ * 3. A partition with damage is in no round. */
+#include "store/mover/mover_purge.h"
+
+#include "base/assert.h"
 
 #define QUIET_NS NS_PER_S
 
 /* Fewer tombstones in all may stay in the log. */
 #define TOMBSTONES_MIN 256u
 
+void mover_purge_init(struct mover_purge *purge, struct io *io, const struct mover_options *options,
+                      struct mover_outputs *outputs)
+{
+    *purge = (struct mover_purge){.io = io, .options = options, .outputs = outputs};
+}
+
+bool mover_is_usable(const struct mover_outputs *outputs, const struct segment *segment,
+                     uint64_t job)
+{
+    return segment->taken_by_job != job && segment->state != SEGMENT_LEAVING &&
+           !segment->is_damaged && segment->live_records > 0 &&
+           segment->end > SEGMENT_DATA_OFFSET && !mover_outputs_is_touched(outputs, segment);
+}
+
 /* ---- rounds ---- */
 
-static bool is_there_damage(const struct mover *mover, uint32_t partition)
+static bool is_there_damage(const struct mover_purge *purge, uint32_t partition)
 {
-    const struct list *list = segments_of(mover->options.segments, (uint8_t)partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node))
-        if (container_of(node, struct segment, partition_node)->is_damaged)
-            return true;
-    return false;
+    const struct segment *segment = segments_first(purge->options->segments, partition);
+    while (segment != NULL && !segment->is_damaged)
+        segment = segment_next(segment);
+    return segment != NULL;
 }
 
-static bool is_partition_due(const struct mover *mover, uint32_t partition)
+static bool is_partition_due(const struct mover_purge *purge, uint32_t partition)
 {
-    const struct index *index = mover->options.index;
+    const struct index *index = purge->options->index;
     uint64_t tombstones = index_settled_tombstones(index, partition);
     return tombstones > 0 && 2 * tombstones >= index_partition_count(index, partition) &&
-           !is_there_damage(mover, partition);
+           !is_there_damage(purge, partition);
 }
 
-/* What is written from now on goes to new segments. No job is under way. */
-static void seal_outputs(struct mover *mover, uint32_t partition)
+static void begin_stage(struct mover_purge *purge, enum mover_purge_stage stage)
 {
-    for (uint32_t g = 0; g < MOVER_GENERATIONS; g++) {
-        struct segment *segment = mover->outputs[g][partition].segment;
-        if (segment != NULL)
-            mover_seal(mover, segment);
-    }
-}
-
-static void begin_stage(struct mover *mover, enum mover_purge_stage stage)
-{
-    struct mover_purge *purge = &mover->purge;
-    assert(stage == (purge->stage + 1) % (MOVER_PURGE_YOUNG + 1));
+    assert(stage == (purge->stage + 1) % (MOVER_PURGE_YOUNG + 1));           /* invariant 1 */
+    assert(!mover_outputs_is_active(purge->outputs));                        /* invariant 1 */
+    assert(mover_outputs_number_last(purge->outputs) >= purge->number_last); /* invariant 2 */
     purge->stage = stage;
-    purge->number_last = mover->number_last;
+    purge->number_last = mover_outputs_number_last(purge->outputs);
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++)
         if (purge->is_in[i] && stage != MOVER_PURGE_NONE)
-            seal_outputs(mover, i);
+            mover_outputs_seal_partition(purge->outputs, i);
 }
 
-static void begin_round(struct mover *mover)
+static void begin_round(struct mover_purge *purge)
 {
-    struct mover_purge *purge = &mover->purge;
-    uint64_t first = wal_first_position(mover->options.wal);
-    if (index_tombstones(mover->options.index) == 0 || first <= purge->log_first)
+    uint64_t first = wal_first_position(purge->options->wal);
+    if (index_tombstones(purge->options->index) == 0 || first <= purge->log_first)
         return;
     purge->log_first = first;
     bool is_due = false;
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
-        purge->is_in[i] = is_partition_due(mover, i);
+        purge->is_in[i] = is_partition_due(purge, i);
         is_due |= purge->is_in[i];
     }
     if (is_due)
-        begin_stage(mover, MOVER_PURGE_OLD);
+        begin_stage(purge, MOVER_PURGE_OLD);
 }
 
 /* Whether the stage has to do with the partition still. */
-static bool is_partition_left(const struct mover *mover, uint32_t partition)
+static bool is_partition_left(const struct mover_purge *purge, uint32_t partition)
 {
-    const struct list *list = segments_of(mover->options.segments, (uint8_t)partition);
-    /* Ascending in number. */
-    const struct list_node *first = list_first(list);
-    return first != NULL &&
-           container_of(first, struct segment, partition_node)->number <= mover->purge.number_last;
+    const struct segment *first = segments_first(purge->options->segments, partition);
+    return first != NULL && first->number <= purge->number_last; /* invariant 2 */
 }
 
 /* No job is under way. */
-static void go_on(struct mover *mover)
+static void go_on(struct mover_purge *purge)
 {
-    struct mover_purge *purge = &mover->purge;
     if (purge->stage == MOVER_PURGE_NONE) {
-        begin_round(mover);
+        begin_round(purge);
         return;
     }
     bool is_left = false;
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++) {
-        purge->is_in[i] = purge->is_in[i] && !is_there_damage(mover, i);
-        is_left |= purge->is_in[i] && is_partition_left(mover, i);
+        purge->is_in[i] = purge->is_in[i] && !is_there_damage(purge, i);
+        is_left |= purge->is_in[i] && is_partition_left(purge, i);
     }
     if (is_left)
         return;
     /* For many the first stage was enough. */
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++)
-        purge->is_in[i] = purge->is_in[i] && is_partition_due(mover, i);
-    begin_stage(mover, purge->stage == MOVER_PURGE_OLD ? MOVER_PURGE_YOUNG : MOVER_PURGE_NONE);
+        purge->is_in[i] = purge->is_in[i] && is_partition_due(purge, i);
+    begin_stage(purge, purge->stage == MOVER_PURGE_OLD ? MOVER_PURGE_YOUNG : MOVER_PURGE_NONE);
 }
 
-bool mover_purge_is_due(struct mover *mover)
+bool mover_purge_is_due(struct mover_purge *purge, uint64_t job)
 {
-    assert(!mover_is_busy(mover));
-    go_on(mover);
-    return mover_purge_victim(mover) != NULL;
+    go_on(purge);
+    return mover_purge_victim(purge, job) != NULL;
 }
 
-struct segment *mover_purge_victim(const struct mover *mover)
+struct segment *mover_purge_victim(const struct mover_purge *purge, uint64_t job)
 {
-    const struct mover_purge *purge = &mover->purge;
     for (uint32_t i = 0; purge->stage != MOVER_PURGE_NONE && i < MOVER_PARTITIONS; i++) {
-        const struct list *list = segments_of(mover->options.segments, (uint8_t)i);
-        for (struct list_node *node = purge->is_in[i] ? list_first(list) : NULL; node != NULL;
-             node = list_next(list, node)) {
-            struct segment *segment = container_of(node, struct segment, partition_node);
-            if (segment->number > purge->number_last)
-                break;
-            if (mover_is_usable(mover, segment))
+        struct segment *segment = segments_first(purge->options->segments, i);
+        if (!purge->is_in[i])
+            continue;
+        for (; segment != NULL && segment->number <= purge->number_last;
+             segment = segment_next(segment))
+            if (mover_is_usable(purge->outputs, segment, job))
                 return segment;
-        }
     }
     return NULL;
 }
 
 /* ---- the log ---- */
 
-bool mover_log_is_quiet(struct mover *mover)
+bool mover_purge_log_is_quiet(struct mover_purge *purge)
 {
-    struct mover_purge *purge = &mover->purge;
-    uint64_t now_ns = io_now_ns(mover->io);
-    uint64_t last = wal_last(mover->options.wal);
+    uint64_t now_ns = io_now_ns(purge->io);
+    uint64_t last = wal_last(purge->options->wal);
     if (last != purge->quiet_last) {
         purge->quiet_last = last;
         purge->quiet_ns = now_ns + QUIET_NS;
@@ -153,17 +154,16 @@ bool mover_log_is_quiet(struct mover *mover)
     return now_ns >= purge->quiet_ns;
 }
 
-bool mover_purge_empties_log(struct mover *mover)
+bool mover_purge_empties_log(struct mover_purge *purge)
 {
-    struct mover_purge *purge = &mover->purge;
-    const struct index *index = mover->options.index;
+    const struct index *index = purge->options->index;
     uint64_t tombstones = index_tombstones(index);
-    if (!mover_log_is_quiet(mover))
+    if (!mover_purge_log_is_quiet(purge))
         return false;
     /* Until the next write: when the tombstones have gone, files of the log still have to. */
     purge->is_emptying |= tombstones >= TOMBSTONES_MIN && 2 * tombstones >= index_count(index);
     if (!purge->is_emptying)
         return false;
-    (void)wal_roll(mover->options.wal);
+    (void)wal_roll(purge->options->wal);
     return true;
 }

@@ -15,10 +15,7 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "store/memory/location.h"
-#include "store/mover/mover_internal.h"
 #include "store/mover/mover_stage.h"
-#include "store/unit/segment_format.h"
-#include "store/unit/wal_format.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -32,122 +29,61 @@ static const char *kind_of(const struct mover_input *input)
     return input->is_segment ? "partition" : "log";
 }
 
-static void note_damage(struct mover_reader *reader)
+static void note_damage(struct mover_reader *reader, uint64_t offset)
 {
     struct mover_input *input = &reader->input;
     log_error(reader->log,
               "%s segment %" PRIu64 " is damaged at offset %" PRIu64
               ": it is kept as it is, what can be read of it is moved",
-              kind_of(input), input->number, input->at);
+              kind_of(input), input->units.file.number, offset);
     input->is_damaged = true;
 }
 
-/* Of a batch or chunk, as its header says. */
-struct unit {
-    uint64_t size; /* in the file */
-    uint32_t records;
-    uint32_t records_offset; /* in the unit */
-};
-
-/* Each decodes the header at input->at, which is in the window. Errors: -EBADMSG. */
-static int decode_batch(const struct mover_input *input, const uint8_t *data, struct unit *ret_unit)
+/* A unit_need; a device's first refusal is said in the log. */
+static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **ret_data)
 {
-    struct wal_batch_header header;
-    if (wal_batch_header_decode(data, &header) < 0 || header.segment != input->number ||
-        header.salt != input->salt || header.offset != input->at)
-        return -EBADMSG;
-    *ret_unit = (struct unit){wal_batch_size(&header), header.record_count, WAL_BATCH_HEADER_SIZE};
-    return 0;
-}
-
-static int decode_chunk(const struct mover_input *input, const uint8_t *data, struct unit *ret_unit)
-{
-    struct segment_chunk_header header;
-    if (segment_chunk_header_decode(data, &header) < 0 || header.segment != input->number ||
-        header.salt != input->salt || header.offset != input->at)
-        return -EBADMSG;
-    *ret_unit = (struct unit){segment_chunk_size(header.record_count, header.records_size),
-                              header.record_count,
-                              (uint32_t)segment_chunk_records_offset(header.record_count)};
-    return 0;
-}
-
-static bool is_directory_sound(const struct mover_reader *reader)
-{
-    const uint8_t *chunk = mover_window_at(&reader->window, reader->input.at);
-    struct segment_chunk_header header;
-    return segment_chunk_header_decode(chunk, &header) == 0 &&
-           segment_directory_check(&header, chunk) == 0;
-}
-
-/* Goes on behind what cannot be used: a unit whose header tells how long it is, or a block, and
- * from there on block by block until a header is sound again. No client can make its bytes look
- * like one: it has the segment's salt. */
-static enum mover_read skip(struct mover_reader *reader, uint64_t size)
-{
+    struct mover_reader *reader = context;
     struct mover_input *input = &reader->input;
-    assert(size > 0); /* invariant 4 */
-    if (!input->is_searching)
-        note_damage(reader);
-    input->is_searching = true;
-    if (mover_window_is_over(&reader->window))
-        return MOVER_READ_END;
-    input->at += size;
-    return MOVER_READ_SKIPPED;
-}
-
-/* As mover_window_need, from input->at on; a device's first refusal is said in the log. */
-static int need(struct mover_reader *reader, uint64_t size)
-{
-    struct mover_input *input = &reader->input;
-    int got = mover_window_need(&reader->window, input->at, size);
+    int got = mover_window_need(&reader->window, offset, size);
     uint64_t file_offset;
     int failure = mover_window_failure(&reader->window, &file_offset);
     if (failure < 0 && !reader->is_failure_told) {
         log_error(reader->log, "%s segment %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
-                  kind_of(input), input->number, file_offset, strerror(-failure));
+                  kind_of(input), input->units.file.number, file_offset, strerror(-failure));
         reader->is_failure_told = true;
         input->is_damaged = true;
     }
-    return got;
+    if (got == 0)
+        return -EAGAIN;
+    if (got < 0)
+        return mover_window_is_over(&reader->window) ? -ERANGE : -EIO;
+    *ret_data = mover_window_at(&reader->window, offset);
+    return 0;
 }
 
-static void enter_unit(struct mover_input *input, const struct unit *unit)
-{
-    assert(input->records_left == 0);             /* invariant 2 */
-    assert(input->at >= input->unit_end);         /* invariant 4 */
-    assert(unit->size <= input->end - input->at); /* invariant 1 */
-    assert(unit->records_offset <= unit->size);   /* invariant 1 */
-    input->is_searching = false;
-    input->unit_offset = input->at;
-    input->unit_end = input->at + unit->size;
-    input->record_index = 0;
-    input->record_offset = input->at + unit->records_offset;
-    input->records_left = unit->records;
-}
-
-/* Sets the input to the unit at input->at. Returns WAIT, SKIPPED, END, or RECORD: it is ready. */
+/* Finds the next unit. Returns WAIT, SKIPPED, END, or RECORD: it is ready. */
 static enum mover_read begin_unit(struct mover_reader *reader)
 {
     struct mover_input *input = &reader->input;
-    if (input->at >= input->end)
-        return MOVER_READ_END;
-    int got = need(reader, DISK_BLOCK_SIZE);
-    if (got <= 0)
-        return got == 0 ? MOVER_READ_WAIT : skip(reader, DISK_BLOCK_SIZE);
-    const uint8_t *data = mover_window_at(&reader->window, input->at);
-    struct unit unit;
-    int error =
-        input->is_segment ? decode_chunk(input, data, &unit) : decode_batch(input, data, &unit);
-    if (error < 0 || unit.size > min_u64(MOVER_PART_SIZE, input->end - input->at))
-        return skip(reader, DISK_BLOCK_SIZE);
-    got = need(reader, unit.size);
-    if (got == 0)
+    assert(!input->is_in_unit); /* invariant 2 */
+    switch (unit_scan_step(&input->units)) {
+    case UNIT_FOUND:
+        assert(input->units.at <= input->units.file.end); /* invariant 1 */
+        input->is_in_unit = true;
+        input->cursor = (struct unit_cursor){0};
+        return MOVER_READ_RECORD;
+    case UNIT_DAMAGED:
+        note_damage(reader, input->units.damage.from);
+        return MOVER_READ_SKIPPED;
+    case UNIT_SKIPPED:
+        input->is_damaged = true;
+        return MOVER_READ_SKIPPED;
+    case UNIT_WAIT:
         return MOVER_READ_WAIT;
-    if (got < 0 || (input->is_segment && !is_directory_sound(reader)))
-        return skip(reader, unit.size);
-    enter_unit(input, &unit);
-    return MOVER_READ_RECORD;
+    case UNIT_END:
+        break;
+    }
+    return MOVER_READ_END;
 }
 
 /* ---- records ---- */
@@ -165,65 +101,44 @@ static bool is_alive(const struct index *index, struct mover_record *record)
     return entry.location == record->location;
 }
 
-/* A record of a batch has to be decoded to know its size; a bad one is
- * left out. */
-static bool locate_in_batch(struct mover_reader *reader, struct mover_record *ret_record)
+/* Of a chunk, the directory tells enough to know whether a record is alive. */
+static void locate(const struct mover_reader *reader, const struct unit_record *found,
+                   struct mover_record *ret_record)
 {
-    struct mover_input *input = &reader->input;
-    const uint8_t *data = mover_window_at(&reader->window, input->record_offset);
-    int64_t size = record_decode(data, input->unit_end - input->record_offset, &ret_record->record);
-    if (size < 0) {
-        /* Where it tells a wrong size, no slot of the index leads to what is found there. */
-        uint64_t told = wal_record_told_size(data, input->unit_end - input->record_offset);
-        note_damage(reader);
-        input->record_offset += told;
-        input->records_left = told == 0 ? 0 : input->records_left;
-        return false;
+    const struct mover_input *input = &reader->input;
+    *ret_record = (struct mover_record){.data = found->data, .size = found->size};
+    if (input->is_segment) {
+        ret_record->record.version = found->entry.version;
+        ret_record->hash = found->entry.hash;
+        ret_record->partition = input->partition;
+        ret_record->location = location_in_segment(input->file, found->offset);
+        return;
     }
-    struct slice key = ret_record->record.key;
-    ret_record->data = data;
-    ret_record->size = (uint32_t)size;
+    struct slice key = found->record.key;
     struct hash_place place = hash_place(reader->options->secret, key.data, key.size);
-    ret_record->partition = (uint8_t)place.partition;
+    ret_record->record = found->record;
     ret_record->hash = place.hash;
-    ret_record->location = location_in_log(input->file, input->record_offset);
-    input->record_offset += round_up((uint64_t)size, WAL_RECORD_ALIGNMENT);
-    return true;
+    ret_record->partition = (uint8_t)place.partition;
+    ret_record->location = location_in_log(input->file, found->offset);
 }
 
-/* The directory tells enough to know whether a record is alive. */
-static void locate_in_chunk(const struct mover_reader *reader, struct mover_input *input,
-                            struct mover_record *ret_record)
+static bool has_records_left(const struct mover_input *input)
 {
-    struct segment_entry entry;
-    segment_entry_decode(
-        mover_window_at(&reader->window, input->unit_offset + SEGMENT_CHUNK_HEADER_SIZE +
-                                             (uint64_t)input->record_index * SEGMENT_ENTRY_SIZE),
-        &entry);
-    uint64_t offset = input->record_offset;
-    input->record_index++;
-    input->record_offset += round_up(entry.record_size, SEGMENT_RECORD_ALIGNMENT);
-    *ret_record = (struct mover_record){
-        .record = {.version = entry.version},
-        .data = mover_window_at(&reader->window, offset),
-        .hash = entry.hash,
-        .location = location_in_segment(input->file, offset),
-        .partition = input->partition,
-        .size = entry.record_size,
-    };
+    return input->is_in_unit && input->cursor.index < input->units.unit.record_count;
 }
 
 static void look_ahead(struct mover_reader *reader)
 {
     struct mover_input *input = &reader->input;
-    while (reader->ahead_count < MOVER_AHEAD && input->records_left > 0) {
+    while (reader->ahead_count < MOVER_AHEAD && has_records_left(input)) {
         struct mover_record *record =
             &reader->ahead[(reader->ahead_first + reader->ahead_count) % MOVER_AHEAD];
-        input->records_left--;
-        if (input->is_segment)
-            locate_in_chunk(reader, input, record);
-        else if (!locate_in_batch(reader, record))
+        struct unit_record found;
+        if (unit_next(&input->units.unit, input->units.data, &input->cursor, &found) < 0) {
+            note_damage(reader, found.offset);
             return;
+        }
+        locate(reader, &found, record);
         index_prefetch(reader->options->index, record->partition, record->hash);
         reader->ahead_count++;
     }
@@ -241,7 +156,7 @@ static bool decode_from_chunk(struct mover_reader *reader, struct mover_record *
     int64_t size = record_decode(record->data, record->size, &record->record);
     if (size == record->size && version_compare(record->record.version, version) == 0)
         return true;
-    note_damage(reader);
+    note_damage(reader, location_offset(record->location));
     return false;
 }
 
@@ -263,17 +178,6 @@ static enum mover_read take_record(struct mover_reader *reader, struct mover_rec
     return is_dead ? MOVER_READ_SKIPPED : MOVER_READ_RECORD;
 }
 
-static void leave_unit(struct mover_reader *reader)
-{
-    struct mover_input *input = &reader->input;
-    assert(reader->ahead_count == 0); /* invariant 2 */
-    if (input->unit_end == 0)
-        return;
-    assert(input->unit_end > input->at); /* invariant 4 */
-    input->at = input->unit_end;
-    input->unit_end = 0;
-}
-
 enum mover_read mover_reader_next(struct mover_reader *reader, struct mover_record *ret_record)
 {
     struct mover_input *input = &reader->input;
@@ -283,12 +187,12 @@ enum mover_read mover_reader_next(struct mover_reader *reader, struct mover_reco
         return MOVER_READ_WAIT;
     if (input->handle < 0)
         return MOVER_READ_END;
-    if (input->records_left == 0 && reader->ahead_count == 0) {
-        leave_unit(reader);
+    if (!has_records_left(input) && reader->ahead_count == 0) {
+        input->is_in_unit = false;
         enum mover_read unit = begin_unit(reader);
         if (unit != MOVER_READ_RECORD)
             return unit;
-        if (input->records_left == 0) /* a seal */
+        if (!has_records_left(input)) /* a seal */
             return MOVER_READ_SKIPPED;
     }
     return take_record(reader, ret_record);
@@ -300,8 +204,10 @@ void mover_reader_pause(struct mover_reader *reader)
 {
     const struct mover_input *input = &reader->input;
     assert(reader->has_input);
+    const struct unit_scan *units = &input->units;
+    uint64_t at = input->is_in_unit ? units->unit.offset : units->at;
     reader->resume[input->is_segment] =
-        (struct mover_resume){input->number, input->unit_end > 0 ? input->unit_offset : input->at};
+        (struct mover_resume){units->file.number, units->gap_from != 0 ? units->gap_from : at};
 }
 
 void mover_reader_forget(struct mover_reader *reader, bool is_segment)
@@ -328,8 +234,13 @@ static void begin_input(struct mover_reader *reader, const struct mover_input *i
     reader->is_failure_told = false;
     reader->input = *input;
     reader->input.handle = -1;
-    if (resume->number == input->number)
-        reader->input.at = resume->at;
+    struct unit_scan *units = &reader->input.units;
+    units->file.directory_id = reader->options->directory_id;
+    units->trusts_records = true;
+    units->need = need;
+    units->context = reader;
+    if (resume->number == units->file.number)
+        units->at = resume->at;
     reader->ahead_first = 0;
     reader->ahead_count = 0;
 }
@@ -339,7 +250,7 @@ static void pinned(struct mover_reader *reader, int handle)
     assert(!reader->input.is_pinned); /* invariant 3 */
     reader->input.handle = handle;
     reader->input.is_pinned = true;
-    mover_window_open(&reader->window, handle, reader->input.end);
+    mover_window_open(&reader->window, handle, reader->input.units.file.end);
 }
 
 static void pin_done(struct segment_pin *pin, int handle_or_error)
@@ -353,18 +264,18 @@ static void pin_done(struct segment_pin *pin, int handle_or_error)
     }
     reader->input.is_damaged = !mover_may_retry(handle_or_error);
     log_error(reader->log, "partition segment %" PRIu64 " cannot be opened: %s",
-              reader->input.number, strerror(-handle_or_error));
+              reader->input.units.file.number, strerror(-handle_or_error));
 }
 
 void mover_reader_open_log(struct mover_reader *reader, const struct wal_sealed *sealed)
 {
-    begin_input(reader, &(struct mover_input){
-                            .file = sealed->file,
-                            .number = sealed->number,
-                            .salt = sealed->salt,
-                            .at = WAL_DATA_OFFSET,
-                            .end = sealed->end,
-                        });
+    begin_input(
+        reader,
+        &(struct mover_input){
+            .file = sealed->file,
+            .units = {.file = {.number = sealed->number, .salt = sealed->salt, .end = sealed->end},
+                      .at = WAL_DATA_OFFSET},
+        });
     pinned(reader, wal_pin_file(reader->options->wal, sealed->file));
 }
 
@@ -374,10 +285,11 @@ void mover_reader_open_segment(struct mover_reader *reader, struct segment *segm
                             .is_segment = true,
                             .file = segment->file,
                             .partition = segment->partition,
-                            .number = segment->number,
-                            .salt = segment->salt,
-                            .at = SEGMENT_DATA_OFFSET,
-                            .end = segment->end,
+                            .units = {.file = {.is_segment = true,
+                                               .number = segment->number,
+                                               .salt = segment->salt,
+                                               .end = segment->end},
+                                      .at = SEGMENT_DATA_OFFSET},
                         });
     reader->pin.done = pin_done;
     reader->is_pinning = true;

@@ -9,6 +9,9 @@
 #include "store/mover/mover.h"
 #include "store/mover/mover_window.h"
 #include "store/record/record.h"
+#include "store/unit/unit.h"
+
+#include <errno.h>
 
 /* So many records are located before they are looked up, so that their misses overlap. */
 #define MOVER_AHEAD 16u
@@ -23,21 +26,13 @@ struct mover_resume {
 struct mover_input {
     bool is_segment;
     bool is_pinned;
-    bool is_damaged;   /* not all of it could be read */
-    bool is_searching; /* for the next sound header, behind damage */
+    bool is_damaged; /* not all of it could be read */
     uint32_t file;
     int handle;
     uint8_t partition; /* of a segment */
-    uint64_t number;
-    uint64_t salt;
-    uint64_t at;  /* the next batch or chunk */
-    uint64_t end; /* nothing counts from here on */
-    /* within the window: the batch or chunk that is being taken apart */
-    uint32_t records_left;
-    uint32_t record_index;
-    uint64_t record_offset; /* in the file */
-    uint64_t unit_offset;   /* of the batch or chunk, in the file */
-    uint64_t unit_end;
+    struct unit_scan units;
+    struct unit_cursor cursor; /* in the present unit, which the window holds */
+    bool is_in_unit;
 };
 
 /* One record of the input. `data` is its bytes in the window. */
@@ -74,6 +69,13 @@ enum mover_read {
     MOVER_READ_WAIT,    /* for the disk */
     MOVER_READ_END,     /* of the input */
 };
+
+/* Whether an error may pass: of a full disk, or of what the process may have. */
+static inline bool mover_may_retry(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
+           error == -ENOMEM;
+}
 
 /* `memory`: MOVER_WINDOW_SIZE bytes of the region, aligned to 4096. The options and the counters
  * stay the owner's. */

@@ -10,6 +10,7 @@
 #include "store/mover/mover_stage.h"
 
 #include "base/assert.h"
+#include "base/plant.h"
 #include "store/memory/doomed.h"
 #include "store/memory/location.h"
 
@@ -81,20 +82,16 @@ bool mover_stage_may_purge(const struct mover_stage *stage, const struct mover_r
     if (!location_is_segment(record->location) || wal_first_position(options->wal) <= position ||
         index_find(options->index, record->partition, record->hash, entries, 2) != 1)
         return false;
-#ifdef PLANT_DROP_TOMBSTONE
-    return true;
-#endif
+    if (plant_is(PLANT_DROP_TOMBSTONE))
+        return true;
     /* This job may carry on what the tombstone killed, since nobody knew when it was read. */
     if (stage->created[record->partition] < position)
         return false;
     uint32_t file = location_file(record->location);
-    const struct list *list = segments_of(options->segments, record->partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        const struct segment *segment = container_of(node, struct segment, partition_node);
-        if (segment->file != file && segment->created < position)
-            return false;
-    }
-    return true;
+    const struct segment *segment = segments_first(options->segments, record->partition);
+    while (segment != NULL && (segment->file == file || segment->created >= position))
+        segment = segment_next(segment);
+    return segment == NULL;
 }
 
 /* The slot's record was overwritten, by a key that was not in memory. */

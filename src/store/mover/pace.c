@@ -1,5 +1,14 @@
+/* The pace's arithmetic: samples of how fast the log is emptied, from them the rate of the tokens,
+ * and the tokens. pace.h tells what they are for.
+ *
+ * Invariants:
+ * 1. While it is on there is a rate, and the log's greatest length is known.
+ * 2. Tokens never gather beyond a burst.
+ * 3. The part of the way that the log has come is 0 or more, as the pace is on only beyond its
+ *    begin. */
 #include "store/mover/pace.h"
 
+#include "base/assert.h"
 #include "base/units.h"
 
 /* Time over which the rate of emptying is averaged: several jobs of the mover, and the compactions
@@ -48,14 +57,19 @@ static void judge(struct pace *pace, const struct pace_log *log)
         return;
     if (!was_on)
         pace->tokens = 0;
+    assert(log->max > begin);    /* invariant 1 */
+    assert(log->length > begin); /* invariant 3 */
     double way = (double)(log->length - begin) / (double)(log->max - begin);
     double halves = HALVES_FIRST - (HALVES_FIRST - HALVES_LAST) * (way < 1 ? way : 1);
+    assert(halves >= HALVES_LAST); /* invariant 3 */
     pace->rate = (uint64_t)((double)pace->emptied_rate * halves / 2) + 1;
 }
 
 bool pace_step(struct pace *pace, const struct pace_log *log)
 {
     uint64_t now_ns = io_now_ns(pace->io);
+    assert(log->max > log->keep);
+    assert(now_ns >= pace->step_ns);
     uint64_t passed_ns = min_u64(now_ns - pace->step_ns, NS_PER_S);
     pace->step_ns = now_ns;
     note_length(pace, log, now_ns);
@@ -63,10 +77,11 @@ bool pace_step(struct pace *pace, const struct pace_log *log)
     judge(pace, log);
     if (!pace->is_on)
         return was_empty;
+    assert(pace->rate > 0); /* invariant 1 */
     int64_t burst = (int64_t)(pace->rate * BURST_NS / NS_PER_S) + 1;
     pace->tokens += (int64_t)((double)pace->rate * (double)passed_ns / (double)NS_PER_S);
     if (pace->tokens > burst)
-        pace->tokens = burst;
+        pace->tokens = burst; /* invariant 2 */
     return was_empty && pace->tokens > 0;
 }
 

@@ -1,3 +1,11 @@
+/* The reserve's way:
+ *
+ *   ABSENT -> OPENING -> ALLOCATING -> CLOSING -> TAKEN -> RELEASING -> ABSENT
+ *      ^---------/                         \--------------^    (there was no room after all)
+ *
+ * Invariants:
+ * 1. States follow each other as above; each but ABSENT and TAKEN has one operation.
+ * 2. The file's space is the reserve's only in TAKEN. */
 #include "store/mover/reserve.h"
 
 #include "base/assert.h"
@@ -12,9 +20,11 @@
 
 static void set_state(struct reserve *reserve, enum reserve_state state)
 {
-    bool is_forward = state == reserve->state + 1;
-    assert(is_forward || state == RESERVE_ABSENT || state == RESERVE_CLOSING ||
-           (reserve->state == RESERVE_CLOSING && state == RESERVE_RELEASING));
+    bool is_next = state == (reserve->state + 1) % (RESERVE_RELEASING + 1);
+    bool has_failed = (reserve->state == RESERVE_OPENING && state == RESERVE_ABSENT) ||
+                      (reserve->state == RESERVE_CLOSING && state == RESERVE_RELEASING);
+    assert(is_next || has_failed);          /* invariant 1 */
+    assert(!io_op_is_active(&reserve->op)); /* invariant 1 */
     reserve->state = state;
 }
 
@@ -45,7 +55,7 @@ void reserve_release(struct reserve *reserve)
                  "is cleared away with the %llu MiB that were kept for it",
                  reserve->directory, (unsigned long long)(reserve->size / MIB));
     reserve->is_needed = true;
-    if (reserve->state == RESERVE_HELD)
+    if (reserve->state == RESERVE_TAKEN)
         unlink_file(reserve);
 }
 
@@ -58,7 +68,7 @@ static void closed(struct io_op *op, int32_t result)
     if (reserve->error < 0)
         unlink_file(reserve);
     else
-        set_state(reserve, RESERVE_HELD);
+        set_state(reserve, RESERVE_TAKEN);
 }
 
 static void allocated(struct io_op *op, int32_t result)
@@ -79,6 +89,7 @@ static void opened(struct io_op *op, int32_t result)
         return;
     }
     reserve->handle = result;
+    assert(reserve->size > 0);
     set_state(reserve, RESERVE_ALLOCATING);
     reserve->op.done = allocated;
     io_allocate(reserve->io, &reserve->op, reserve->handle, reserve->size);
@@ -115,7 +126,8 @@ void reserve_deinit(struct reserve *reserve)
 
 bool reserve_step(struct reserve *reserve)
 {
-    if (reserve->state == RESERVE_HELD && reserve->is_needed) {
+    if (reserve->state == RESERVE_TAKEN && reserve->is_needed) {
+        assert(reserve->error >= 0); /* invariant 2 */
         reserve->is_needed = false;
         log_info(reserve->log, "%s: there is room again: sets are accepted", reserve->directory);
         return true;

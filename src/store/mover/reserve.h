@@ -19,7 +19,7 @@ enum reserve_state {
     RESERVE_OPENING,
     RESERVE_ALLOCATING,
     RESERVE_CLOSING,
-    RESERVE_HELD,
+    RESERVE_TAKEN,
     RESERVE_RELEASING,
 };
 
@@ -49,7 +49,7 @@ int reserve_init(struct reserve *reserve, struct io *io, const struct log *log,
 /* Frees the memory: not busy, or the world was closed. */
 void reserve_deinit(struct reserve *reserve);
 
-/* The disk is full: gives it up. Does nothing when it is not held. */
+/* The disk is full: gives it up. Does nothing when it is not taken. */
 void reserve_release(struct reserve *reserve);
 
 /* Now and then: takes it again when there is room for twice as much. Returns whether it was just

@@ -45,7 +45,7 @@ static int commit(struct conversion *conversion, const struct superblock *superb
 
 /* ---- a conversion ---- */
 
-/* What each shard has on the disk when there is nothing in it: the open log segment and two spare
+/* What each shard has on the disk when there is nothing in it: the open log file and two spare
  * ones, the manifest, the reserve. A shard that finds no room for that could not be opened. */
 static int check_room(const struct conversion *conversion)
 {

@@ -1,93 +1,47 @@
-/* Passes, the rate, from phase to phase. */
+/* Passes, from phase to phase. The parts call nobody here: each tells when it is over.
+ *
+ *   RESTING -> META -> CHOOSING <-> FILE
+ *      ^__________________|
+ *   any -> STOPPED
+ *
+ *   scrub_rate.c    how fast disks are read
+ *   scrub_report.c  what was found
+ *   scrub_meta.c    superblock, manifest, checkpoint
+ *   scrub_file.c    a log file or segment, with its records
+ *   scrub_value.c   value files that records name */
+#include "store/scrub/scrub.h"
+
+#include "base/assert.h"
 #include "store/scrub/scrub_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
+
+#define PARTITIONS 256u
 
 /* Passes of a disk that is read sooner than needed do not begin more often than that. Whoever names
  * a rate wants no more rest than keeps an idle server asleep. */
 #define PASS_NS_MIN_AUTO (3600 * NS_PER_S)
 #define PASS_REST_NS NS_PER_S
 
-/* How often the size of what is on the disk is asked for. */
-#define DISK_ASK_NS (60 * NS_PER_S)
-
-/* ---- the rate ---- */
-
-static uint64_t rate_of(const struct scrub *scrub)
-{
-    uint64_t rate = max_u64(SCRUB_RATE_MIN, scrub->disk_used / (SCRUB_PASS_NS / NS_PER_S));
-    return rate / max_u64(scrub->options.shard_count, 1);
-}
-
-/* Value files are in no account of ours: the whole file system's bytes are at least as many. */
-static uint64_t rate_of_disk(struct scrub *scrub)
-{
-    uint64_t now_ns = io_now_ns(scrub->io);
-    uint64_t free_size, total_size;
-    if (scrub->disk_asked_ns != 0 && now_ns - scrub->disk_asked_ns < DISK_ASK_NS)
-        return rate_of(scrub);
-    scrub->disk_asked_ns = max_u64(now_ns, 1);
-    if (io_disk_space(scrub->io, scrub->options.path, &free_size, &total_size) == 0)
-        scrub->disk_used = total_size > free_size ? total_size - free_size : 0;
-    return rate_of(scrub);
-}
-
-static uint64_t price_ns(struct scrub *scrub, uint64_t size)
-{
-    static_assert(SCRUB_WINDOW_SIZE * NS_PER_S < UINT64_MAX / 1024, "a price does not overflow");
-    assert(size <= SCRUB_WINDOW_SIZE);
-    scrub->stats.rate =
-        scrub->options.rate == SCRUB_AUTO ? rate_of_disk(scrub) : scrub->options.rate;
-    return size * NS_PER_S / scrub->stats.rate;
-}
-
-static void woken(struct io_op *op, int32_t result)
-{
-    (void)op;
-    (void)result;
-}
-
-static void sleep_until(struct scrub *scrub, uint64_t deadline_ns)
-{
-    scrub->timer.done = woken;
-    io_timer(scrub->io, &scrub->timer, deadline_ns);
-}
-
-/* Small reads go on until a window's worth is owed, so that a server that is idle otherwise is not
- * woken for each of them. */
-bool scrub_may_read(struct scrub *scrub)
-{
-    uint64_t now_ns = io_now_ns(scrub->io);
-    if (scrub->paid_ns < now_ns + price_ns(scrub, SCRUB_WINDOW_SIZE))
-        return true;
-    sleep_until(scrub, scrub->paid_ns);
-    return false;
-}
-
-void scrub_pay(struct scrub *scrub, uint64_t size)
-{
-    uint64_t from_ns = max_u64(scrub->paid_ns, io_now_ns(scrub->io));
-    scrub->paid_ns = from_ns + price_ns(scrub, max_u64(size, DISK_BLOCK_SIZE));
-}
-
 /* ---- the next file ---- */
 
 static void begin_pass(struct scrub *scrub)
 {
+    assert(scrub->phase == SCRUB_RESTING);
+    scrub->phase = SCRUB_META;
     scrub->pass_began_ns = io_now_ns(scrub->io);
-    scrub->place = 0;
+    scrub->group = 0;
     scrub->number_last = 0;
     scrub->log_last = wal_number(scrub->options.wal);
-    scrub->is_pass_incomplete = false;
-    scrub_meta_begin(scrub);
+    scrub_report_begin_pass(&scrub->report);
+    scrub_meta_begin(&scrub->meta);
 }
 
 static void end_pass(struct scrub *scrub)
 {
     uint64_t now_ns = io_now_ns(scrub->io);
-    scrub_report_pass(scrub);
-    scrub->stats.passes++;
+    scrub_report_end_pass(&scrub->report);
     scrub->pass_ended_ns = now_ns;
     scrub->pass_next_ns = now_ns + PASS_REST_NS;
     if (scrub->options.rate == SCRUB_AUTO)
@@ -95,160 +49,73 @@ static void end_pass(struct scrub *scrub)
     scrub->phase = SCRUB_RESTING;
 }
 
-/* The segment of this partition with the lowest number above the last one. */
-static bool next_segment(struct scrub *scrub, uint8_t partition, struct scrub_file *ret_file)
+/* Returns its number, or 0: there is none. */
+static uint64_t begin_next(struct scrub *scrub)
 {
-    const struct list *list = segments_of(scrub->options.segments, partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        const struct segment *segment = container_of(node, struct segment, partition_node);
-        if (segment->number <= scrub->number_last || segment->end <= SEGMENT_DATA_OFFSET)
-            continue;
-        struct mover_stats moved;
-        mover_stats(scrub->options.mover, &moved);
-        *ret_file = (struct scrub_file){
-            .is_segment = true,
-            .partition = partition,
-            .file = segment->file,
-            .number = segment->number,
-            .salt = segment->salt,
-            .end = segment->end,
-            .jobs_begin = mover_is_busy(scrub->options.mover) ? UINT64_MAX : moved.jobs,
-        };
-        return true;
-    }
-    return false;
+    if (scrub->group == 0)
+        return scrub_file_begin_log(&scrub->file, scrub->number_last, scrub->log_last);
+    uint32_t partition = (scrub->partition_first + scrub->group - 1) % PARTITIONS;
+    return scrub_file_begin_segment(&scrub->file, (uint8_t)partition, scrub->number_last);
 }
 
-/* The log's next file with anything alive in it, as far as it is on the disk. */
-static bool next_log_file(const struct scrub *scrub, struct scrub_file *ret_file)
+static void choose(struct scrub *scrub)
 {
-    struct wal_sealed next;
-    if (!wal_next_readable(scrub->options.wal, scrub->number_last, scrub->log_last, &next))
-        return false;
-    *ret_file = (struct scrub_file){
-        .file = next.file,
-        .number = next.number,
-        .salt = next.salt,
-        .end = next.end,
-    };
-    return true;
-}
-
-static bool next_in_place(struct scrub *scrub)
-{
-    if (scrub->place == 0)
-        return next_log_file(scrub, &scrub->file);
-    uint32_t partition = (scrub->partition_first + scrub->place - 1) % SCRUB_PARTITIONS;
-    return next_segment(scrub, (uint8_t)partition, &scrub->file);
-}
-
-static bool choose(struct scrub *scrub)
-{
-    while (!next_in_place(scrub)) {
-        if (scrub->place == SCRUB_PARTITIONS) {
-            end_pass(scrub);
-            return true;
+    for (; scrub->group <= PARTITIONS; scrub->group++) {
+        uint64_t number = begin_next(scrub);
+        assert(number == 0 || number > scrub->number_last);
+        scrub->number_last = number;
+        if (number != 0) {
+            scrub->phase = SCRUB_FILE;
+            return;
         }
-        scrub->place++;
-        scrub->number_last = 0;
     }
-    scrub->number_last = scrub->file.number;
-    scrub->window.asked = 0;
-    scrub->window.size = 0;
-    scrub->phase = SCRUB_CHECKING;
-    return true;
+    end_pass(scrub);
 }
 
 /* ---- from phase to phase ---- */
 
-static bool check(struct scrub *scrub, uint64_t budget)
-{
-    if (!scrub_file_is_there(scrub)) {
-        scrub->phase = SCRUB_CHOOSING;
-        return true;
-    }
-    for (uint64_t used = 0; used < budget;) {
-        switch (scrub_check_next(scrub, &used)) {
-        case SCRUB_CHECK_MORE:
-            break;
-        case SCRUB_CHECK_LOAD:
-            scrub->phase = SCRUB_LOADING;
-            return true;
-        case SCRUB_CHECK_VALUE:
-            scrub->phase = SCRUB_VALUE_OPENING;
-            return true;
-        case SCRUB_CHECK_END:
-            scrub->phase = SCRUB_CHOOSING;
-            return true;
-        }
-    }
-    return true;
-}
-
-/* Returns whether it waits for nothing: the file may have gone meanwhile. */
-static bool load(struct scrub *scrub)
-{
-    if (!scrub_file_is_there(scrub)) {
-        scrub->phase = SCRUB_CHOOSING;
-        return true;
-    }
-    if (scrub_may_read(scrub))
-        scrub_load(scrub);
-    return false;
-}
-
 static bool rest(struct scrub *scrub)
 {
     if (io_now_ns(scrub->io) < scrub->pass_next_ns) {
-        sleep_until(scrub, scrub->pass_next_ns);
+        scrub_rate_sleep(&scrub->rate, scrub->pass_next_ns);
         return false;
     }
     begin_pass(scrub);
     return true;
 }
 
-/* Nothing is in flight. */
-static void stop(struct scrub *scrub)
+static bool run(struct scrub *scrub, uint64_t budget)
 {
-    bool is_open = scrub->phase == SCRUB_VALUE_READING || scrub->phase == SCRUB_VALUE_CHECKING ||
-                   scrub->phase == SCRUB_VALUE_CLOSING;
-    if (is_open) {
-        scrub->phase = SCRUB_VALUE_CLOSING;
-        (void)scrub_value_step(scrub, 0);
-        return;
-    }
-    if (scrub->phase == SCRUB_META && scrub_meta_stop(scrub))
-        return;
-    scrub->phase = SCRUB_STOPPED;
+    bool is_meta = scrub->phase == SCRUB_META;
+    bool goes_on =
+        is_meta ? scrub_meta_step(&scrub->meta, budget) : scrub_file_step(&scrub->file, budget);
+    bool is_over = is_meta ? scrub_meta_is_over(&scrub->meta) : scrub_file_is_over(&scrub->file);
+    if (is_over)
+        scrub->phase = SCRUB_CHOOSING;
+    return goes_on || is_over;
 }
 
 bool scrub_step(struct scrub *scrub, uint64_t budget)
 {
     if (scrub == NULL)
         return false;
-    scrub_meta_settle(scrub);
-    if (io_op_is_active(&scrub->timer) || io_op_is_active(&scrub->op) || scrub->is_pinning)
+    scrub_meta_settle(&scrub->meta);
+    if (scrub_rate_is_asleep(&scrub->rate))
         return false;
     if (scrub->is_stopping) {
-        stop(scrub);
+        if (!scrub_file_stop(&scrub->file) && !scrub_meta_stop(&scrub->meta))
+            scrub->phase = SCRUB_STOPPED;
         return false;
     }
     switch (scrub->phase) {
     case SCRUB_RESTING:
         return rest(scrub);
     case SCRUB_META:
-        return scrub_meta_step(scrub, budget);
+    case SCRUB_FILE:
+        return run(scrub, budget);
     case SCRUB_CHOOSING:
-        return choose(scrub);
-    case SCRUB_CHECKING:
-        return check(scrub, budget);
-    case SCRUB_LOADING:
-        return load(scrub);
-    case SCRUB_VALUE_OPENING:
-    case SCRUB_VALUE_READING:
-    case SCRUB_VALUE_CHECKING:
-    case SCRUB_VALUE_CLOSING:
-        return scrub_value_step(scrub, budget);
+        choose(scrub);
+        return true;
     case SCRUB_STOPPED:
         break;
     }
@@ -260,26 +127,23 @@ bool scrub_step(struct scrub *scrub, uint64_t budget)
 int scrub_create(struct io *io, const struct log *log, const struct scrub_options *options,
                  struct scrub **ret_scrub)
 {
-    assert(options->rate != SCRUB_OFF);
     struct scrub *scrub = calloc(1, sizeof *scrub);
     if (scrub == NULL)
         return -ENOMEM;
-    scrub->places = calloc(SCRUB_PLACES_MAX, sizeof *scrub->places);
-    if (scrub->places == NULL) {
+    if (scrub_report_init(&scrub->report, log) < 0) {
         free(scrub);
         return -ENOMEM;
     }
     uint8_t chance;
     io_random(io, &chance, sizeof chance);
     scrub->io = io;
-    scrub->log = log;
     scrub->options = *options;
     scrub->partition_first = chance;
     scrub->pass_ended_ns = io_now_ns(io);
-    scrub->window.data = options->memory;
-    scrub->value.buffer = options->memory + SCRUB_WINDOW_SIZE;
     scrub->phase = SCRUB_RESTING;
-    (void)price_ns(scrub, 0);
+    scrub_rate_init(&scrub->rate, io, &scrub->options);
+    scrub_meta_init(&scrub->meta, io, log, &scrub->options, &scrub->rate, &scrub->report);
+    scrub_file_init(&scrub->file, io, &scrub->options, &scrub->rate, &scrub->report);
     *ret_scrub = scrub;
     return 0;
 }
@@ -289,19 +153,19 @@ void scrub_stop(struct scrub *scrub)
     if (scrub == NULL)
         return;
     scrub->is_stopping = true;
-    io_cancel(scrub->io, &scrub->timer);
+    scrub_rate_wake(&scrub->rate);
 }
 
 bool scrub_is_busy(const struct scrub *scrub)
 {
-    return scrub != NULL && (scrub->phase != SCRUB_STOPPED || io_op_is_active(&scrub->timer));
+    return scrub != NULL && (scrub->phase != SCRUB_STOPPED || scrub_rate_is_asleep(&scrub->rate));
 }
 
 void scrub_free(struct scrub *scrub)
 {
     if (scrub == NULL)
         return;
-    free(scrub->places);
+    scrub_report_deinit(&scrub->report);
     free(scrub);
 }
 
@@ -310,6 +174,7 @@ void scrub_stats(const struct scrub *scrub, struct scrub_stats *ret_stats)
     *ret_stats = (struct scrub_stats){0};
     if (scrub == NULL)
         return;
-    *ret_stats = scrub->stats;
+    scrub_rate_stats(&scrub->rate, ret_stats);
+    scrub_report_stats(&scrub->report, ret_stats);
     ret_stats->pass_age_s = (io_now_ns(scrub->io) - scrub->pass_ended_ns) / NS_PER_S;
 }

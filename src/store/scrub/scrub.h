@@ -1,9 +1,10 @@
 /* The scrubber: reads everything that lies on the disk again and again, in the background, so that
  * what rots is found while it can still be written again, and not years later by a client.
  *
- *   pass:   superblock, manifest, checkpoint; the log's segments, then the partitions' segments,
- * from a partition by chance on file:   its header, then batch by batch or chunk by chunk, a
- * megabyte at a time record: alive and in a value file: the file, before the next record
+ *   pass:    superblock, manifest, checkpoint; the log's files, then the partitions' segments, from
+ *            a partition by chance on
+ *   file:    its header, then batch by batch or chunk by chunk, a megabyte at a time
+ *   record:  alive and in a value file: the file, before the next record
  *
  * In that order nothing that is there when a pass begins is missed: what the mover carries
  * meanwhile goes from the log to a partition, or to a segment with a greater number. Where a pass
@@ -14,10 +15,10 @@
  * that counts (what is damaged of these is written anew from memory); a segment's header; of each
  * chunk its header (which says where it must lie, so that a block that went astray or was never
  * written shows), its directory, each record, and that a record's slot in the index leads there;
- * that all that the index has in a segment is in its chunks; a log segment's header and the
+ * that all that the index has in a segment is in its chunks; a log file's header and the
  * checksums of its batches; each block of a value file against the descriptor in its record.
  *
- * Damage is logged once a place. Where somebody can be hurt by it, it counts; where its key has a
+ * Damage is logged once a finding. Where somebody can be hurt by it, it counts; where its key has a
  * newer version, or nothing is alive, it is counted apart, no more. What a whole pass does not meet
  * again counts no longer. A partition segment is not compacted (is_damaged) as long as the index
  * leads to anything damaged in it; the key itself answers CORRUPT when it is read.
@@ -97,9 +98,9 @@ struct scrub_stats {
     uint64_t bytes;        /* read since the start */
     uint64_t passes;       /* completed since the start */
     uint64_t pass_age_s;   /* since the end of the last one; without any: since the start */
-    uint64_t damaged;      /* places, as of the last pass, where somebody can be hurt */
+    uint64_t damaged;      /* findings, as of the last pass, where somebody can be hurt */
     uint64_t damaged_dead; /* and those where nobody can */
-    uint64_t mended;       /* places that were written anew since the start */
+    uint64_t mended;       /* findings that were written anew since the start */
 };
 void scrub_stats(const struct scrub *scrub, struct scrub_stats *ret_stats);
 

@@ -1,341 +1,464 @@
-/* Reading a segment, batch by batch or chunk by chunk, through a window of a megabyte.
+/* Reading a log file or segment, unit by unit (unit.h), through a window of a megabyte.
  *
- * Where no header lies that belongs there, the next one is looked for block by block: what is
- * between them is one damaged place. Where the device refuses a window, only what is needed is
- * asked for, so that a bad block costs no more than the batch or chunk that it is in. */
-#include "store/scrub/scrub_internal.h"
-#include "store/disk/wait.h"
+ * Where the device refuses a window, only what is needed is asked for, so that a bad block costs no
+ * more than the batch or chunk that it is in. In the log a batch's checksum has spoken for its
+ * records; in a segment each speaks for itself, and the directory and the index have to agree. */
+#include "store/scrub/scrub_file.h"
 
-#include "base/checksum.h"
-#include "store/wal/wal_recover_internal.h"
+#include "base/assert.h"
+#include "store/disk/wait.h"
+#include "store/memory/location.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
-/* What looking at a header costs of a step's budget. */
+/* What looking at a header costs of a step's budget; and a record beside its bytes: a look into the
+ * index. */
 #define HEADER_COST 256u
+#define RECORD_COST 256u
 
-struct segment *scrub_segment(const struct scrub *scrub)
+void scrub_file_init(struct scrub_file *file, struct io *io, const struct scrub_options *options,
+                     struct scrub_rate *rate, struct scrub_report *report)
 {
-    assert(scrub->file.is_segment);
-    return segments_find_number(scrub->options.segments, scrub->file.number);
+    *file = (struct scrub_file){.io = io,
+                                .options = options,
+                                .rate = rate,
+                                .report = report,
+                                .window = {.data = options->memory}};
+    scrub_value_init(&file->value, io, options, rate, report);
 }
 
-bool scrub_file_is_there(const struct scrub *scrub)
+/* NULL: it was removed. */
+static struct segment *find_segment(const struct scrub_file *file)
 {
-    const struct scrub_file *file = &scrub->file;
-    return file->is_segment ? scrub_segment(scrub) != NULL
-                            : wal_file_path(scrub->options.wal, file->file, file->number) != NULL;
+    assert(file->is_segment);
+    return segments_find_number(file->options->segments, file->number);
+}
+
+static bool is_there(const struct scrub_file *file)
+{
+    return file->is_segment ? find_segment(file) != NULL
+                            : wal_file_path(file->options->wal, file->index, file->number) != NULL;
+}
+
+/* ---- reports ---- */
+
+static enum scrub_kind kind_of(const struct scrub_file *file)
+{
+    return file->is_segment ? SCRUB_SEGMENT : SCRUB_LOG;
+}
+
+static void describe(const struct scrub_file *file, char *ret_path)
+{
+    assert(is_there(file));
+    if (file->is_segment)
+        segment_path(file->options->segments, find_segment(file), ret_path);
+    else
+        (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s",
+                       wal_file_path(file->options->wal, file->index, file->number));
+}
+
+/* What is alive in a damaged segment stays where it can be read: it is no longer compacted. */
+static void note_damage(struct scrub_file *file, bool is_alive)
+{
+    file->has_damage = true;
+    if (is_alive && file->is_segment)
+        find_segment(file)->is_damaged = true;
+}
+
+static void report_part(struct scrub_file *file, uint64_t offset, uint64_t end, const char *what)
+{
+    char path[SEGMENT_PATH_MAX];
+    bool is_alive = file->is_segment ? find_segment(file)->live_records > 0
+                                     : wal_file_is_alive(file->options->wal, file->index);
+    note_damage(file, is_alive);
+    describe(file, path);
+    scrub_report_part(file->report, kind_of(file), file->number, path, offset, end, is_alive, what);
+}
+
+/* `is_slot`: the index leads to it; `is_newest`: and to nothing newer. */
+static void report_record(struct scrub_file *file, uint64_t offset, bool is_slot, bool is_newest,
+                          const char *what)
+{
+    char path[SEGMENT_PATH_MAX];
+    file->has_alive_damage |= is_slot;
+    note_damage(file, is_slot);
+    describe(file, path);
+    scrub_report_record(file->report, kind_of(file), file->number, path, offset, is_newest, what);
+}
+
+static void report_lost(struct scrub_file *file, uint64_t count)
+{
+    char path[SEGMENT_PATH_MAX];
+    file->has_alive_damage = true;
+    note_damage(file, true);
+    describe(file, path);
+    scrub_report_lost(file->report, file->number, path, count);
 }
 
 /* ---- the window ---- */
 
-static void unpin(struct scrub *scrub)
+static void unpin(struct scrub_file *file)
 {
-    if (scrub->file.is_segment)
-        segment_unpin(scrub->options.segments, scrub->pin.segment);
+    if (file->is_segment)
+        segment_unpin(file->options->segments, file->pin.segment);
     else
-        wal_unpin_file(scrub->options.wal, scrub->file.file);
+        wal_unpin_file(file->options->wal, file->index);
 }
 
 static void read_done(struct io_op *op, int32_t result)
 {
-    struct scrub *scrub = container_of(op, struct scrub, op);
-    unpin(scrub);
-    scrub->phase = SCRUB_CHECKING;
+    struct scrub_file *file = container_of(op, struct scrub_file, op);
+    assert(file->phase == SCRUB_FILE_LOADING); /* invariant 3 */
+    unpin(file);
+    file->phase = SCRUB_FILE_CHECKING;
     if (result >= 0) {
-        scrub->window.size = (uint32_t)result;
-        scrub->stats.bytes += (uint32_t)result;
+        file->window.size = (uint32_t)result;
+        scrub_rate_count(file->rate, (uint32_t)result);
         return;
     }
-    scrub->window.error = result;
+    file->window.error = result;
     if (!disk_is_device_error(result))
-        scrub->file.is_abandoned = true;
+        file->is_abandoned = true;
 }
 
-static void start_read(struct scrub *scrub, int handle)
+static void start_read(struct scrub_file *file, int handle)
 {
-    scrub->op.done = read_done;
-    io_read(scrub->io, &scrub->op, handle, scrub->window.data, scrub->window.asked,
-            scrub->window.offset);
-    scrub_pay(scrub, scrub->window.asked);
+    struct scrub_window *window = &file->window;
+    file->op.done = read_done;
+    io_read(file->io, &file->op, handle, window->data, window->asked, window->offset);
+    scrub_rate_pay(file->rate, window->asked);
 }
 
 static void pinned(struct segment_pin *pin, int handle_or_error)
 {
-    struct scrub *scrub = container_of(pin, struct scrub, pin);
-    scrub->is_pinning = false;
+    struct scrub_file *file = container_of(pin, struct scrub_file, pin);
+    file->is_pinning = false;
     if (handle_or_error >= 0) {
-        start_read(scrub, handle_or_error);
+        start_read(file, handle_or_error);
         return;
     }
-    scrub->phase = SCRUB_CHECKING;
-    scrub->file.is_abandoned = true;
+    file->phase = SCRUB_FILE_CHECKING;
+    file->is_abandoned = true;
     bool is_lost = handle_or_error == -ENOENT || disk_is_device_error(handle_or_error);
-    if (is_lost && scrub_file_is_there(scrub))
-        scrub_report_part(scrub, 0, scrub->file.end, strerror(-handle_or_error));
+    if (is_lost && is_there(file))
+        report_part(file, 0, file->units.file.end, strerror(-handle_or_error));
 }
 
-void scrub_load(struct scrub *scrub)
+/* Opening the file may come first. Returns whether it waits for nothing. */
+static bool load(struct scrub_file *file)
 {
-    struct scrub_file *file = &scrub->file;
-    scrub->window.offset = scrub->window_next;
-    scrub->window.asked = scrub->window_wanted;
-    scrub->window.size = 0;
-    scrub->window.error = 0;
+    struct scrub_window *window = &file->window;
+    if (!scrub_rate_may_read(file->rate))
+        return false;
+    window->offset = window->next_offset;
+    window->asked = window->next_size;
+    window->size = 0;
+    window->error = 0;
     if (!file->is_segment) {
-        start_read(scrub, wal_pin_file(scrub->options.wal, file->file));
-        return;
+        start_read(file, wal_pin_file(file->options->wal, file->index));
+        return false;
     }
-    scrub->pin.done = pinned;
-    scrub->is_pinning = true;
-    int handle = segment_pin(scrub->options.segments, scrub_segment(scrub), &scrub->pin);
+    file->pin.done = pinned;
+    file->is_pinning = true;
+    int handle = segment_pin(file->options->segments, find_segment(file), &file->pin);
     if (handle != -EINPROGRESS)
-        pinned(&scrub->pin, handle);
+        pinned(&file->pin, handle);
+    return false;
 }
 
-static bool holds(const struct scrub_window *window, uint64_t offset, uint64_t size)
+/* A unit_need: -EAGAIN has LOADING read it. */
+static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **ret_data)
 {
-    return offset >= window->offset && offset + size <= window->offset + window->size;
-}
-
-enum need { NEED_HELD, NEED_LOAD, NEED_REFUSED };
-
-/* Makes [offset, offset + size) the window's. REFUSED: the device did not give it, or the file ends
- * before (window.error is 0). */
-static enum need need(struct scrub *scrub, uint64_t offset, uint64_t size)
-{
-    struct scrub_window *window = &scrub->window;
+    struct scrub_file *file = context;
+    struct scrub_window *window = &file->window;
     uint32_t needed = (uint32_t)round_up(size, DISK_BLOCK_SIZE);
-    if (holds(window, offset, size))
-        return NEED_HELD;
-    bool was_tried = window->offset == offset && window->asked >= needed;
-    if (was_tried && (window->error == 0 || window->asked == needed))
-        return NEED_REFUSED;
-    scrub->window_next = offset;
+    assert(needed <= SCRUB_WINDOW_SIZE);
+    if (offset >= window->offset && offset + size <= window->offset + window->size) {
+        *ret_data = window->data + (offset - window->offset);
+        return 0;
+    }
     bool is_narrow = window->offset == offset && window->asked > 0;
-    scrub->window_wanted =
-        is_narrow ? needed : (uint32_t)min_u64(SCRUB_WINDOW_SIZE, scrub->file.end - offset);
-    return NEED_LOAD;
+    bool was_tried = is_narrow && window->asked >= needed;
+    if (was_tried && window->error == 0)
+        return -ERANGE;
+    if (was_tried && window->asked == needed)
+        return window->error;
+    window->next_offset = offset;
+    window->next_size =
+        is_narrow ? needed : (uint32_t)min_u64(SCRUB_WINDOW_SIZE, file->units.file.end - offset);
+    file->phase = SCRUB_FILE_LOADING;
+    return -EAGAIN;
 }
 
-static const char *describe_refusal(const struct scrub *scrub)
-{
-    return scrub->window.error == 0 ? "the file ends before" : strerror(-scrub->window.error);
-}
+/* ---- the header ---- */
 
-/* ---- headers ---- */
-
-static bool is_segment_header(const struct scrub *scrub, const uint8_t *block)
+static bool is_header_sound(const struct scrub_file *file, const uint8_t *block)
 {
-    const struct scrub_file *file = &scrub->file;
-    struct segment_header header;
-    return segment_header_decode(block, &header) == 0 &&
-           header.directory_id == scrub->options.directory_id && header.number == file->number &&
-           header.salt == file->salt && header.partition == file->partition;
-}
-
-static bool is_log_header(const struct scrub *scrub, const uint8_t *block)
-{
-    const struct scrub_file *file = &scrub->file;
+    const struct unit_file *units = &file->units.file;
+    if (file->is_segment) {
+        struct segment_header expected = {.partition = file->partition,
+                                          .directory_id = units->directory_id,
+                                          .number = units->number,
+                                          .salt = units->salt};
+        return segment_header_check(block, &expected) == 0;
+    }
     struct log_file_header header;
     return log_file_header_decode(block, &header) == 0 && header.state == WAL_HEADER_ACTIVE &&
-           header.directory_id == scrub->options.directory_id && header.number == file->number &&
-           header.salt == file->salt;
+           header.directory_id == units->directory_id && header.number == units->number &&
+           header.salt == units->salt;
 }
 
-static enum scrub_check check_header(struct scrub *scrub)
+static void check_header(struct scrub_file *file)
 {
-    struct scrub_file *file = &scrub->file;
-    const char *problem = NULL;
-    enum need found = need(scrub, 0, DISK_BLOCK_SIZE);
-    if (found == NEED_LOAD)
-        return SCRUB_CHECK_LOAD;
-    if (found == NEED_REFUSED) {
-        problem = describe_refusal(scrub);
-    } else {
-        const uint8_t *block = scrub_window_at(scrub, 0);
-        if (file->is_segment ? !is_segment_header(scrub, block) : !is_log_header(scrub, block))
-            problem = "the segment's header is corrupt";
-    }
-    if (problem != NULL)
-        scrub_report_part(scrub, 0, DISK_BLOCK_SIZE, problem);
-    file->at = file->is_segment ? SEGMENT_DATA_OFFSET : WAL_DATA_OFFSET;
-    return SCRUB_CHECK_MORE;
-}
-
-/* Each returns the size of what lies at file->at, or 0: nothing that belongs there. */
-static uint64_t begin_batch(struct scrub *scrub, const uint8_t *data)
-{
-    struct scrub_file *file = &scrub->file;
-    struct wal_batch_header header;
-    if (wal_batch_header_decode(data, &header) < 0 ||
-        header.directory_id != scrub->options.directory_id || header.segment != file->number ||
-        header.salt != file->salt || header.offset != file->at)
-        return 0;
-    file->records_left = header.record_count;
-    file->record_offset = file->at + WAL_BATCH_HEADER_SIZE;
-    return wal_batch_size(&header);
-}
-
-static uint64_t begin_chunk(struct scrub *scrub, const uint8_t *data)
-{
-    struct scrub_file *file = &scrub->file;
-    struct segment_chunk_header header;
-    if (segment_chunk_header_decode(data, &header) < 0 ||
-        header.directory_id != scrub->options.directory_id || header.segment != file->number ||
-        header.salt != file->salt || header.offset != file->at)
-        return 0;
-    file->records_left = header.record_count;
-    file->record_offset = file->at + segment_chunk_records_offset(header.record_count);
-    return segment_chunk_size(header.record_count, header.records_size);
-}
-
-/* What the header vouches for. NULL: it is sound. */
-static const char *judge_unit(const struct scrub *scrub)
-{
-    const uint8_t *data = scrub_window_at(scrub, scrub->file.at);
-    if (scrub->file.is_segment) {
-        struct segment_chunk_header header;
-        (void)segment_chunk_header_decode(data, &header);
-        return segment_directory_check(&header, data) == 0 ? NULL
-                                                           : "the chunk's directory is corrupt";
-    }
-    struct wal_batch_header header;
-    (void)wal_batch_header_decode(data, &header);
-    return crc32c(data + WAL_BATCH_HEADER_SIZE, header.payload_size) == header.payload_crc
-               ? NULL
-               : "the batch is corrupt";
-}
-
-/* ---- where no header is ---- */
-
-static void end_bad(struct scrub *scrub)
-{
-    struct scrub_file *file = &scrub->file;
-    if (file->bad_from == 0)
+    const uint8_t *block;
+    int error = need(file, 0, DISK_BLOCK_SIZE, &block);
+    if (error == -EAGAIN)
         return;
-    const char *what = file->bad_error < 0 ? strerror(-file->bad_error)
-                                           : (file->is_segment ? "no sound chunk of this segment"
-                                                               : "no sound batch of this segment");
-    scrub_report_part(scrub, file->bad_from, file->at, what);
-    file->bad_from = 0;
-}
-
-static void skip_block(struct scrub *scrub, int error)
-{
-    struct scrub_file *file = &scrub->file;
-    if (file->bad_from == 0) {
-        file->bad_from = file->at;
-        file->bad_error = error;
-    }
-    file->unit_size = 0;
-    file->at += DISK_BLOCK_SIZE;
-}
-
-/* ---- batches and chunks ---- */
-
-/* The part [at, end) cannot be used. */
-static enum scrub_check skip_part(struct scrub *scrub, uint64_t end, const char *what)
-{
-    scrub_report_part(scrub, scrub->file.at, end, what);
-    scrub->file.records_left = 0;
-    scrub->file.unit_size = 0;
-    scrub->file.at = end;
-    return SCRUB_CHECK_MORE;
-}
-
-/* A header was found: the rest of its unit. */
-static enum scrub_check check_unit(struct scrub *scrub, uint64_t size, uint64_t *used)
-{
-    struct scrub_file *file = &scrub->file;
-    end_bad(scrub);
-    enum need found = need(scrub, file->at, size);
-    if (found == NEED_LOAD) {
-        file->records_left = 0; /* the header is looked at again */
-        file->unit_size = scrub->window.offset == file->at ? size : 0;
-        return SCRUB_CHECK_LOAD;
-    }
-    if (found == NEED_REFUSED)
-        return skip_part(scrub, scrub->window.error == 0 ? file->end : file->at + size,
-                         describe_refusal(scrub));
-    const char *problem = judge_unit(scrub);
-    *used += file->is_segment ? file->records_left * SEGMENT_ENTRY_SIZE : size;
+    const char *problem = NULL;
+    if (error < 0)
+        problem = error == -ERANGE ? "the file ends before" : strerror(-error);
+    else if (!is_header_sound(file, block))
+        problem = file->is_segment ? "the segment's header is corrupt"
+                                   : "the log file's header is corrupt";
     if (problem != NULL)
-        return skip_part(scrub, file->at + size, problem);
-    file->unit_offset = file->at;
-    file->unit_end = file->at + size;
-    file->record_index = 0;
-    file->unit_size = 0;
-    file->at = file->unit_end;
-    return SCRUB_CHECK_MORE;
+        report_part(file, 0, DISK_BLOCK_SIZE, problem);
+    file->units.at = file->is_segment ? SEGMENT_DATA_OFFSET : WAL_DATA_OFFSET;
 }
 
-static enum scrub_check begin_unit(struct scrub *scrub, uint64_t *used)
+/* ---- records ---- */
+
+static bool is_slot(const struct scrub_file *file, struct hash_place place, struct version version,
+                    uint64_t location, struct index_entry *ret_slot)
 {
-    struct scrub_file *file = &scrub->file;
-    *used += HEADER_COST;
-    if (file->unit_size > 0 && scrub->window.error < 0)
-        return skip_part(scrub, file->at + file->unit_size, describe_refusal(scrub));
-    enum need found = need(scrub, file->at, DISK_BLOCK_SIZE);
-    if (found == NEED_LOAD)
-        return SCRUB_CHECK_LOAD;
-    if (found == NEED_REFUSED && scrub->window.error == 0) {
-        end_bad(scrub);
-        return skip_part(scrub, file->end, describe_refusal(scrub));
-    }
-    if (found == NEED_REFUSED) {
-        skip_block(scrub, scrub->window.error);
-        return SCRUB_CHECK_MORE;
-    }
-    const uint8_t *data = scrub_window_at(scrub, file->at);
-    uint64_t size = file->is_segment ? begin_chunk(scrub, data) : begin_batch(scrub, data);
-    if (size == 0 || size > min_u64(SCRUB_WINDOW_SIZE, file->end - file->at)) {
-        file->records_left = 0;
-        skip_block(scrub, 0);
-        return SCRUB_CHECK_MORE;
-    }
-    return check_unit(scrub, size, used);
+    return index_get(file->options->index, place.partition, place.hash, version, ret_slot) == 0 &&
+           ret_slot->location == location;
 }
 
-/* ---- the end ---- */
+static void check_value(struct scrub_file *file, const struct unit_record *record, uint64_t hash)
+{
+    if (scrub_value_begin(&file->value, &record->record, hash) == 0)
+        file->phase = SCRUB_FILE_VALUE;
+    else
+        report_record(file, record->offset, true, true, "its value's descriptor makes no sense");
+}
+
+static struct hash_place place_of(const struct scrub_file *file, const struct record *record)
+{
+    return hash_place(file->options->secret, record->key.data, record->key.size);
+}
+
+/* Only a record that names a file needs more than the batch's checksum. */
+static void check_in_batch(struct scrub_file *file, const struct unit_record *record)
+{
+    struct index_entry slot;
+    if ((record->record.flags & RECORD_IN_VALUE_FILE) == 0)
+        return;
+    struct hash_place place = place_of(file, &record->record);
+    if (is_slot(file, place, record->record.version, location_in_log(file->index, record->offset),
+                &slot))
+        check_value(file, record, place.hash);
+}
+
+/* NULL: the record is what the directory says, and where it is alive, what the index says. */
+static const char *judge_record(const struct scrub_file *file, struct unit_record *record,
+                                const struct index_entry *slot)
+{
+    const struct segment_entry *entry = &record->entry;
+    int error = unit_record_decode(record);
+    if (error < 0 && error != -ESTALE)
+        return "its checksum is wrong";
+    struct hash_place place = place_of(file, &record->record);
+    if (error < 0 || place.hash != entry->hash || place.partition != file->partition)
+        return "it is not the one that the chunk's directory names";
+    bool is_right =
+        slot == NULL || (slot->read_size >= record->size && slot->tombstone == entry->tombstone &&
+                         slot->in_value_file == entry->in_value_file);
+    return is_right ? NULL : "the index says something else of it";
+}
+
+/* A damaged record. Behind a newer write of its hash it can hurt nobody, once that is proved to be
+ * its key's. */
+static void note_record(struct scrub_file *file, const struct unit_record *record, bool is_alive,
+                        const char *problem)
+{
+    const struct segment_entry *entry = &record->entry;
+    struct index_entry newest;
+    bool is_newest =
+        is_alive &&
+        index_find(file->options->index, file->partition, entry->hash, &newest, 1) > 0 &&
+        version_compare(newest.version, entry->version) == 0;
+    if (is_alive && !is_newest)
+        file->options->owner.prove(file->options->owner.context, file->partition, entry->hash);
+    report_record(file, record->offset, is_alive, is_newest, problem);
+}
+
+static void check_in_chunk(struct scrub_file *file, struct unit_record *record)
+{
+    struct index_entry slot;
+    struct hash_place place = {.hash = record->entry.hash, .partition = file->partition};
+    bool is_alive = is_slot(file, place, record->entry.version,
+                            location_in_segment(file->index, record->offset), &slot);
+    file->found_alive += is_alive;
+    const char *problem = judge_record(file, record, is_alive ? &slot : NULL);
+    if (problem != NULL)
+        note_record(file, record, is_alive, problem);
+    else if (is_alive && record->entry.in_value_file)
+        check_value(file, record, record->entry.hash);
+}
+
+/* The next record of the unit. Returns what it costs. */
+static uint64_t check_record(struct scrub_file *file)
+{
+    const struct unit *unit = &file->units.unit;
+    struct unit_record record;
+    int result = unit_next(unit, file->units.data, &file->cursor, &record);
+    file->is_in_unit = result == 1;
+    if (result == 0)
+        return 0;
+    if (result < 0) {
+        report_part(file, unit->offset, unit->offset + unit->size,
+                    "a record in a sound batch is not one");
+        return 0;
+    }
+    assert(record.offset + record.size <= file->window.offset + file->window.size); /* 1 */
+    if (file->is_segment)
+        check_in_chunk(file, &record);
+    else
+        check_in_batch(file, &record);
+    return record.size + (file->is_segment ? RECORD_COST : 0);
+}
+
+/* ---- units ---- */
+
+/* Returns what it costs. */
+static uint64_t check_unit(struct scrub_file *file)
+{
+    struct unit_scan *units = &file->units;
+    enum unit_step step = unit_scan_step(units);
+    if (step == UNIT_DAMAGED)
+        report_part(file, units->damage.from, units->damage.upto, unit_describe(&units->damage));
+    if (step != UNIT_FOUND)
+        return HEADER_COST;
+    file->is_in_unit = true;
+    file->cursor = (struct unit_cursor){0};
+    return HEADER_COST + (file->is_segment ? units->unit.records_offset : units->unit.size);
+}
 
 /* A chunk that was never written over an older one of the same segment looks sound: only the index
- * knows what should be there. While the mover works, both sides change. Returns whether all that
- * should be there was found. */
-static bool check_count(struct scrub *scrub)
+ * knows what should be there. While the mover works, both sides change. A segment of which nothing
+ * that is alive is damaged by now is like any other. */
+static void end_segment(struct scrub_file *file)
 {
-    struct scrub_file *file = &scrub->file;
     struct mover_stats moved;
-    mover_stats(scrub->options.mover, &moved);
-    const struct segment *segment = scrub_segment(scrub);
-    bool is_still = moved.jobs == file->jobs_begin && !mover_is_busy(scrub->options.mover) &&
-                    segment->end == file->end;
+    mover_stats(file->options->mover, &moved);
+    struct segment *segment = find_segment(file);
+    bool is_still = moved.jobs == file->jobs_begin && !mover_is_busy(file->options->mover) &&
+                    segment->end == file->units.file.end;
     bool is_complete = segment->live_records <= file->found_alive;
     if (is_still && !is_complete && !file->has_damage)
-        scrub_report_lost(scrub, segment->live_records - file->found_alive);
-    return is_still && is_complete;
+        report_lost(file, segment->live_records - file->found_alive);
+    if (!is_still || !is_complete || file->has_alive_damage)
+        return;
+    scrub_report_segment_sound(file->report, file->number);
+    if (!segment->has_loss) /* whose lost part a start may have to look for again */
+        segment->is_damaged = false;
 }
 
-static enum scrub_check end_file(struct scrub *scrub)
+static void check(struct scrub_file *file, uint64_t budget)
 {
-    struct scrub_file *file = &scrub->file;
-    end_bad(scrub);
-    if (file->is_segment)
-        scrub_report_end(scrub, check_count(scrub));
-    return SCRUB_CHECK_END;
-}
-
-enum scrub_check scrub_check_next(struct scrub *scrub, uint64_t *used)
-{
-    struct scrub_file *file = &scrub->file;
-    if (file->is_abandoned) {
-        scrub->is_pass_incomplete = true;
-        return SCRUB_CHECK_END;
+    for (uint64_t used = 0; used < budget && file->phase == SCRUB_FILE_CHECKING;) {
+        bool is_read = file->units.at >= file->units.file.end && file->units.gap_from == 0;
+        if (file->is_abandoned) {
+            scrub_report_incomplete(file->report);
+            file->phase = SCRUB_FILE_OVER;
+        } else if (file->is_in_unit) {
+            used += check_record(file);
+        } else if (is_read) {
+            if (file->is_segment)
+                end_segment(file);
+            file->phase = SCRUB_FILE_OVER;
+        } else if (file->units.at == 0) {
+            check_header(file);
+        } else {
+            used += check_unit(file);
+        }
     }
-    if (file->records_left > 0)
-        return scrub_check_record(scrub, used);
-    if (file->at >= file->end)
-        return end_file(scrub);
-    return file->at == 0 ? check_header(scrub) : begin_unit(scrub, used);
+}
+
+/* ---- a file ---- */
+
+static uint64_t begin(struct scrub_file *file, const struct unit_file *units, uint32_t index)
+{
+    assert(file->phase == SCRUB_FILE_OVER);
+    assert(units->end % DISK_BLOCK_SIZE == 0);
+    file->phase = SCRUB_FILE_CHECKING;
+    file->is_segment = units->is_segment;
+    file->index = index;
+    file->number = units->number;
+    file->units = (struct unit_scan){.file = *units, .need = need, .context = file};
+    file->units.file.directory_id = file->options->directory_id;
+    file->window.asked = file->window.size = 0;
+    file->is_in_unit = file->has_damage = file->has_alive_damage = file->is_abandoned = false;
+    file->found_alive = 0;
+    return file->number;
+}
+
+uint64_t scrub_file_begin_segment(struct scrub_file *file, uint8_t partition, uint64_t after)
+{
+    const struct list *list = segments_of(file->options->segments, partition);
+    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
+        const struct segment *segment = container_of(node, struct segment, partition_node);
+        if (segment->number <= after || segment->end <= SEGMENT_DATA_OFFSET)
+            continue;
+        struct mover_stats moved;
+        mover_stats(file->options->mover, &moved);
+        file->partition = partition;
+        file->jobs_begin = mover_is_busy(file->options->mover) ? UINT64_MAX : moved.jobs;
+        struct unit_file units = {.is_segment = true,
+                                  .salt = segment->salt,
+                                  .number = segment->number,
+                                  .end = segment->end};
+        return begin(file, &units, segment->file);
+    }
+    return 0;
+}
+
+uint64_t scrub_file_begin_log(struct scrub_file *file, uint64_t after, uint64_t last)
+{
+    struct wal_sealed next;
+    if (!wal_next_readable(file->options->wal, after, last, &next))
+        return 0;
+    struct unit_file units = {.salt = next.salt, .number = next.number, .end = next.end};
+    return begin(file, &units, next.file);
+}
+
+bool scrub_file_step(struct scrub_file *file, uint64_t budget)
+{
+    if (file->is_pinning || io_op_is_active(&file->op))
+        return false;
+    if (file->phase == SCRUB_FILE_VALUE) {
+        if (!scrub_value_is_over(&file->value))
+            return scrub_value_step(&file->value, budget);
+        file->phase = SCRUB_FILE_CHECKING;
+    }
+    if (!is_there(file)) {
+        file->phase = SCRUB_FILE_OVER;
+        return true;
+    }
+    if (file->phase == SCRUB_FILE_LOADING)
+        return load(file);
+    check(file, budget);
+    return true;
+}
+
+bool scrub_file_is_over(const struct scrub_file *file)
+{
+    return file->phase == SCRUB_FILE_OVER;
+}
+
+bool scrub_file_stop(struct scrub_file *file)
+{
+    return file->is_pinning || io_op_is_active(&file->op) || scrub_value_stop(&file->value);
 }

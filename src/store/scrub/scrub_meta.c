@@ -11,11 +11,12 @@
  *
  * The manifest grows and is replaced while it is read: what is judged is what was durable when it
  * was opened, and nothing is said of a file that was replaced meanwhile. */
-#include "store/scrub/scrub_internal.h"
+#include "store/scrub/scrub_meta.h"
+
+#include "base/assert.h"
 #include "store/disk/wait.h"
 
 #include "store/catalog/checkpoint_format.h"
-#include "store/wal/wal_recover_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -25,22 +26,21 @@
 #define BLOCK ((uint32_t)DISK_BLOCK_SIZE)
 #define SUPERBLOCK_COPIES 2u
 
-static const struct superblock *superblock_now(const struct scrub *scrub)
+static const struct superblock *superblock_now(const struct scrub_meta *meta)
 {
-    return &scrub->options.superblock->now;
+    return &meta->options->superblock->now;
 }
 
-static uint64_t checkpoint_now(const struct scrub *scrub)
+static uint64_t checkpoint_now(const struct scrub_meta *meta)
 {
-    return scrub->options.owner.checkpoint(scrub->options.owner.context);
+    return meta->options->owner.checkpoint(meta->options->owner.context);
 }
 
 /* ---- which file ---- */
 
-static int name_file(struct scrub *scrub)
+static int name_file(struct scrub_meta *meta)
 {
-    struct scrub_meta *meta = &scrub->meta;
-    const char *directory = scrub->options.state_path;
+    const char *directory = meta->options->state_path;
     int length = 0;
     switch (meta->kind) {
     case SCRUB_SUPERBLOCK:
@@ -48,7 +48,7 @@ static int name_file(struct scrub *scrub)
         break;
     case SCRUB_MANIFEST:
         length = snprintf(meta->path, sizeof meta->path, "%s/manifest-%" PRIu32, directory,
-                          scrub->options.shard);
+                          meta->options->shard);
         break;
     default:
         return checkpoint_path(directory, meta->number, false, meta->path);
@@ -57,10 +57,9 @@ static int name_file(struct scrub *scrub)
 }
 
 /* How much of it counts. Returns false: nothing, just now. */
-static bool take_file(struct scrub *scrub)
+static bool take_file(struct scrub_meta *meta)
 {
-    struct scrub_meta *meta = &scrub->meta;
-    struct manifest *manifest = scrub->options.manifest;
+    struct manifest *manifest = meta->options->manifest;
     meta->at = 0;
     meta->sequence = 0;
     meta->refused_at = UINT64_MAX;
@@ -79,51 +78,64 @@ static bool take_file(struct scrub *scrub)
         meta->end = meta->mark.blocks * MANIFEST_BLOCK_SIZE;
         return true;
     }
-    meta->number = checkpoint_now(scrub);
+    meta->number = checkpoint_now(meta);
     meta->end = UINT64_MAX; /* the file's own, once it is open */
     return meta->number != 0;
 }
 
 /* Whether what is read is still the file that counts. */
-static bool is_same_file(const struct scrub *scrub)
+static bool is_same_file(const struct scrub_meta *meta)
 {
-    const struct scrub_meta *meta = &scrub->meta;
-    const struct manifest *manifest = scrub->options.manifest;
+    const struct manifest *manifest = meta->options->manifest;
     if (meta->kind == SCRUB_MANIFEST)
         return !manifest_is_busy(manifest) && manifest_tell(manifest).salt == meta->mark.salt;
-    return meta->kind == SCRUB_SUPERBLOCK || checkpoint_now(scrub) == meta->number;
+    return meta->kind == SCRUB_SUPERBLOCK || checkpoint_now(meta) == meta->number;
 }
 
-static bool next_kind(struct scrub *scrub)
+static bool next_kind(struct scrub_meta *meta)
 {
-    if (scrub->meta.kind == SCRUB_CHECKPOINT) {
-        scrub->phase = SCRUB_CHOOSING;
+    if (meta->kind == SCRUB_CHECKPOINT) {
+        meta->step = SCRUB_META_OVER;
         return true;
     }
-    scrub->meta.kind++;
-    scrub->meta.step = SCRUB_META_OPENING;
+    meta->kind++;
+    meta->step = SCRUB_META_OPENING;
     return true;
 }
 
-void scrub_meta_begin(struct scrub *scrub)
+void scrub_meta_init(struct scrub_meta *meta, struct io *io, const struct log *log,
+                     const struct scrub_options *options, struct scrub_rate *rate,
+                     struct scrub_report *report)
 {
-    scrub->phase = SCRUB_META;
-    scrub->meta.kind = SCRUB_SUPERBLOCK;
-    scrub->meta.step = SCRUB_META_OPENING;
-    scrub->meta.handle = -1;
+    *meta = (struct scrub_meta){.io = io,
+                                .log = log,
+                                .options = options,
+                                .rate = rate,
+                                .report = report,
+                                .step = SCRUB_META_OVER,
+                                .handle = -1,
+                                .window = {.data = options->memory},
+                                .buffer = options->memory + SCRUB_WINDOW_SIZE};
+}
+
+void scrub_meta_begin(struct scrub_meta *meta)
+{
+    assert(meta->step == SCRUB_META_OVER);
+    meta->kind = SCRUB_SUPERBLOCK;
+    meta->step = SCRUB_META_OPENING;
+    meta->handle = -1;
 }
 
 /* ---- damage ---- */
 
 static void mended(struct io_op *op, int32_t result)
 {
-    struct scrub *scrub = container_of(op, struct scrub, op);
-    struct scrub_meta *meta = &scrub->meta;
+    struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
     meta->step = SCRUB_META_READING;
     if (result == (int32_t)BLOCK)
-        scrub_report_mended(scrub, SCRUB_SUPERBLOCK, 0, meta->at);
+        scrub_report_mended(meta->report, SCRUB_SUPERBLOCK, 0, meta->at);
     else
-        log_error(scrub->log, "%s: its damaged copy cannot be written anew: %s", meta->path,
+        log_error(meta->log, "%s: its damaged copy cannot be written anew: %s", meta->path,
                   strerror(result < 0 ? -result : EIO));
     meta->at += BLOCK;
 }
@@ -134,72 +146,61 @@ static uint64_t sequence_of_copy(const struct superblock *now, uint64_t offset)
     return is_current ? now->sequence : now->sequence - 1;
 }
 
-static void mend_copy(struct scrub *scrub)
+static void mend_copy(struct scrub_meta *meta)
 {
-    struct superblock copy = *superblock_now(scrub);
-    copy.sequence = sequence_of_copy(&copy, scrub->meta.at);
-    superblock_encode(&copy, scrub->value.buffer);
-    scrub->op.done = mended;
-    io_write(scrub->io, &scrub->op, scrub->options.superblock->handle, scrub->value.buffer, BLOCK,
-             scrub->meta.at, IO_WRITE_DSYNC);
+    struct superblock copy = *superblock_now(meta);
+    copy.sequence = sequence_of_copy(&copy, meta->at);
+    superblock_encode(&copy, meta->buffer);
+    meta->op.done = mended;
+    io_write(meta->io, &meta->op, meta->options->superblock->handle, meta->buffer, BLOCK, meta->at,
+             IO_WRITE_DSYNC);
 }
 
-static void note_bad(struct scrub *scrub, const char *what)
+static void note_bad(struct scrub_meta *meta, const char *what)
 {
-    struct scrub_meta *meta = &scrub->meta;
-    scrub_report_meta(scrub, meta->kind, meta->kind == SCRUB_SUPERBLOCK ? 0 : meta->number,
-                      meta->at, what);
+    scrub_report_meta(meta->report, meta->kind, meta->kind == SCRUB_SUPERBLOCK ? 0 : meta->number,
+                      meta->path, meta->at, what);
     if (meta->kind == SCRUB_SUPERBLOCK) {
         meta->step = SCRUB_META_MENDING;
         return;
     }
     meta->is_bad = true; /* one place is enough: all of it is written anew */
     if (meta->kind == SCRUB_MANIFEST)
-        manifest_renew(scrub->options.manifest);
+        manifest_renew(meta->options->manifest);
     else
-        scrub->options.owner.replace_checkpoint(scrub->options.owner.context);
+        meta->options->owner.replace_checkpoint(meta->options->owner.context);
 }
 
-void scrub_meta_settle(struct scrub *scrub)
+void scrub_meta_settle(struct scrub_meta *meta)
 {
-    if (scrub->stats.damaged == 0)
-        return;
-    struct manifest_mark mark = manifest_tell(scrub->options.manifest);
-    for (uint32_t i = 0; i < scrub->place_count; i++) {
-        const struct scrub_place *place = &scrub->places[i];
-        if (place->state != SCRUB_PLACE_ALIVE)
-            continue;
-        bool is_mended =
-            (place->kind == SCRUB_MANIFEST && place->number != mark.edition) ||
-            (place->kind == SCRUB_CHECKPOINT && place->number != checkpoint_now(scrub));
-        if (is_mended)
-            scrub_report_mended(scrub, (enum scrub_kind)place->kind, place->number, place->offset);
-    }
+    if (scrub_report_has_damage(meta->report))
+        scrub_report_settle(meta->report, manifest_tell(meta->options->manifest).edition,
+                            checkpoint_now(meta));
 }
 
 /* ---- what is in the window ---- */
 
 /* Each judges what lies at meta->at, and returns its size. NULL in *ret_problem: it is sound. */
-static uint32_t judge_copy(const struct scrub *scrub, const uint8_t *data, const char **ret_problem)
+static uint32_t judge_copy(const struct scrub_meta *meta, const uint8_t *data,
+                           const char **ret_problem)
 {
     struct superblock found;
-    const struct superblock *now = superblock_now(scrub);
+    const struct superblock *now = superblock_now(meta);
     if (superblock_decode(data, &found) != 0)
         *ret_problem = "this copy is corrupt";
     else if (found.directory_id != now->directory_id ||
-             found.sequence != sequence_of_copy(now, scrub->meta.at))
+             found.sequence != sequence_of_copy(now, meta->at))
         *ret_problem = "this copy is not the one that was written";
     return BLOCK;
 }
 
-static uint32_t judge_manifest_block(const struct scrub *scrub, const uint8_t *data,
+static uint32_t judge_manifest_block(const struct scrub_meta *meta, const uint8_t *data,
                                      const char **ret_problem)
 {
-    const struct scrub_meta *meta = &scrub->meta;
     struct manifest_block block;
     if (manifest_block_decode(data, &block) < 0)
         *ret_problem = "a block is corrupt";
-    else if (block.directory_id != scrub->options.directory_id || block.salt != meta->mark.salt ||
+    else if (block.directory_id != meta->options->directory_id || block.salt != meta->mark.salt ||
              block.edition != meta->mark.edition ||
              block.sequence != meta->at / MANIFEST_BLOCK_SIZE + 1)
         *ret_problem = "a block is not the one that was written there";
@@ -213,10 +214,9 @@ static bool is_end_of(const struct scrub_meta *meta, const uint8_t *data, uint64
     return entry.file_size == meta->end && end == meta->end;
 }
 
-static uint32_t judge_checkpoint_block(struct scrub *scrub, const uint8_t *data, uint32_t size,
+static uint32_t judge_checkpoint_block(struct scrub_meta *meta, const uint8_t *data, uint32_t size,
                                        const char **ret_problem)
 {
-    struct scrub_meta *meta = &scrub->meta;
     struct checkpoint_block block;
     if (checkpoint_block_decode(data, size, &block) < 0) {
         *ret_problem = "a block is corrupt";
@@ -224,7 +224,7 @@ static uint32_t judge_checkpoint_block(struct scrub *scrub, const uint8_t *data,
     }
     bool is_first = meta->sequence == 0;
     meta->is_ended = block.kind == CHECKPOINT_END;
-    if (block.directory_id != scrub->options.directory_id || block.number != meta->number ||
+    if (block.directory_id != meta->options->directory_id || block.number != meta->number ||
         block.sequence != meta->sequence || (block.kind == CHECKPOINT_BEGIN) != is_first)
         *ret_problem = "a block is not the one that was written there";
     else if (meta->is_ended && !is_end_of(meta, data, meta->at + block.size))
@@ -233,74 +233,71 @@ static uint32_t judge_checkpoint_block(struct scrub *scrub, const uint8_t *data,
     return block.size;
 }
 
-static uint32_t judge(struct scrub *scrub, const uint8_t *data, uint32_t size,
+static uint32_t judge(struct scrub_meta *meta, const uint8_t *data, uint32_t size,
                       const char **ret_problem)
 {
     if (size < BLOCK) {
         *ret_problem = "the file ends before";
         return size;
     }
-    switch (scrub->meta.kind) {
+    switch (meta->kind) {
     case SCRUB_SUPERBLOCK:
-        return judge_copy(scrub, data, ret_problem);
+        return judge_copy(meta, data, ret_problem);
     case SCRUB_MANIFEST:
-        return judge_manifest_block(scrub, data, ret_problem);
+        return judge_manifest_block(meta, data, ret_problem);
     default:
-        return judge_checkpoint_block(scrub, data, size, ret_problem);
+        return judge_checkpoint_block(meta, data, size, ret_problem);
     }
 }
 
 /* The block at meta->at. Returns its size. */
-static uint32_t check_block(struct scrub *scrub)
+static uint32_t check_block(struct scrub_meta *meta)
 {
-    struct scrub_meta *meta = &scrub->meta;
-    const struct scrub_window *window = &scrub->window;
+    const struct scrub_meta_window *window = &meta->window;
     uint64_t within = meta->at - window->offset;
     const char *problem = NULL;
-    uint32_t size = judge(scrub, window->data + within, window->size - (uint32_t)within, &problem);
+    uint32_t size = judge(meta, window->data + within, window->size - (uint32_t)within, &problem);
     if (problem == NULL)
         meta->at += size;
-    else if (is_same_file(scrub))
-        note_bad(scrub, problem);
+    else if (is_same_file(meta))
+        note_bad(meta, problem);
     else
         meta->is_bad = true; /* it was replaced: the new one is for the next pass */
     return size > BLOCK ? size : BLOCK;
 }
 
 /* Nothing of the window could be read. */
-static void take_error(struct scrub *scrub)
+static void take_error(struct scrub_meta *meta)
 {
-    struct scrub_meta *meta = &scrub->meta;
-    bool is_device = disk_is_device_error(scrub->window.error);
+    bool is_device = disk_is_device_error(meta->window.error);
     if (is_device && meta->refused_at != meta->at) {
         meta->refused_at = meta->at; /* once more */
         meta->step = SCRUB_META_READING;
         return;
     }
-    if (is_device && is_same_file(scrub)) {
-        note_bad(scrub, strerror(-scrub->window.error));
+    if (is_device && is_same_file(meta)) {
+        note_bad(meta, strerror(-meta->window.error));
         return;
     }
-    scrub->is_pass_incomplete = true;
+    scrub_report_incomplete(meta->report);
     meta->is_bad = true;
 }
 
-static bool check_window(struct scrub *scrub, uint64_t budget)
+static bool check_window(struct scrub_meta *meta, uint64_t budget)
 {
-    struct scrub_meta *meta = &scrub->meta;
-    const struct scrub_window *window = &scrub->window;
+    const struct scrub_meta_window *window = &meta->window;
     uint64_t used = 0;
     if (window->error < 0)
-        take_error(scrub);
+        take_error(meta);
     while (meta->step == SCRUB_META_CHECKING && !meta->is_bad && used < budget) {
         if (meta->at >= meta->end) {
             if (meta->kind == SCRUB_CHECKPOINT && !meta->is_ended)
-                note_bad(scrub, "it has no end");
+                note_bad(meta, "it has no end");
             meta->is_bad = true;
         } else if (meta->at >= window->offset + window->asked) {
             meta->step = SCRUB_META_READING;
         } else {
-            used += check_block(scrub);
+            used += check_block(meta);
         }
     }
     if (meta->is_bad)
@@ -312,47 +309,45 @@ static bool check_window(struct scrub *scrub, uint64_t budget)
 
 static void opened(struct io_op *op, int32_t result)
 {
-    struct scrub *scrub = container_of(op, struct scrub, op);
-    struct scrub_meta *meta = &scrub->meta;
+    struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
     meta->handle = result;
     meta->step = SCRUB_META_READING;
     if (result >= 0 && meta->kind == SCRUB_CHECKPOINT) {
-        int64_t size = io_file_size(scrub->io, result);
+        int64_t size = io_file_size(meta->io, result);
         meta->end = size < 0 ? 0 : round_down((uint64_t)size, BLOCK);
     }
     if (result >= 0)
         return;
     meta->step = SCRUB_META_CLOSING;
     bool is_lost = result == -ENOENT || disk_is_device_error(result);
-    if (is_lost && meta->kind != SCRUB_SUPERBLOCK && is_same_file(scrub))
-        note_bad(scrub, strerror(-result));
+    if (is_lost && meta->kind != SCRUB_SUPERBLOCK && is_same_file(meta))
+        note_bad(meta, strerror(-result));
     else
-        scrub->is_pass_incomplete = true;
+        scrub_report_incomplete(meta->report);
 }
 
-static bool open_file(struct scrub *scrub)
+static bool open_file(struct scrub_meta *meta)
 {
-    if (!take_file(scrub) || name_file(scrub) < 0)
-        return next_kind(scrub);
-    scrub->op.done = opened;
-    io_open_file(scrub->io, &scrub->op, scrub->meta.path, IO_OPEN_READ | IO_OPEN_DIRECT);
+    if (!take_file(meta) || name_file(meta) < 0)
+        return next_kind(meta);
+    meta->op.done = opened;
+    io_open_file(meta->io, &meta->op, meta->path, IO_OPEN_READ | IO_OPEN_DIRECT);
     return false;
 }
 
 static void read_done(struct io_op *op, int32_t result)
 {
-    struct scrub *scrub = container_of(op, struct scrub, op);
-    scrub->meta.step = SCRUB_META_CHECKING;
-    scrub->window.error = result < 0 ? result : 0;
-    scrub->window.size = result < 0 ? 0 : (uint32_t)result;
-    scrub->stats.bytes += scrub->window.size;
+    struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
+    meta->step = SCRUB_META_CHECKING;
+    meta->window.error = result < 0 ? result : 0;
+    meta->window.size = result < 0 ? 0 : (uint32_t)result;
+    scrub_rate_count(meta->rate, meta->window.size);
 }
 
 /* A copy of the superblock at a time: the device may refuse one of them. */
-static bool read_window(struct scrub *scrub)
+static bool read_window(struct scrub_meta *meta)
 {
-    struct scrub_meta *meta = &scrub->meta;
-    struct scrub_window *window = &scrub->window;
+    struct scrub_meta_window *window = &meta->window;
     uint32_t size = meta->kind == SCRUB_SUPERBLOCK ? BLOCK : SCRUB_WINDOW_SIZE;
     window->offset = meta->at;
     window->asked = (uint32_t)min_u64(size, meta->end - meta->at);
@@ -361,52 +356,61 @@ static bool read_window(struct scrub *scrub)
         meta->step = SCRUB_META_CHECKING;
         return true;
     }
-    if (!scrub_may_read(scrub))
+    if (!scrub_rate_may_read(meta->rate))
         return false;
-    scrub->op.done = read_done;
-    io_read(scrub->io, &scrub->op, meta->handle, window->data, window->asked, meta->at);
-    scrub_pay(scrub, window->asked);
+    meta->op.done = read_done;
+    io_read(meta->io, &meta->op, meta->handle, window->data, window->asked, meta->at);
+    scrub_rate_pay(meta->rate, window->asked);
     return false;
 }
 
 static void closed(struct io_op *op, int32_t result)
 {
-    struct scrub *scrub = container_of(op, struct scrub, op);
+    struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
     (void)result;
-    scrub->meta.handle = -1;
-    (void)next_kind(scrub);
+    meta->handle = -1;
+    (void)next_kind(meta);
 }
 
-static bool close_file(struct scrub *scrub)
+static bool close_file(struct scrub_meta *meta)
 {
-    if (scrub->meta.handle < 0)
-        return next_kind(scrub);
-    scrub->op.done = closed;
-    io_close_file(scrub->io, &scrub->op, scrub->meta.handle);
+    if (meta->handle < 0)
+        return next_kind(meta);
+    meta->op.done = closed;
+    io_close_file(meta->io, &meta->op, meta->handle);
     return false;
 }
 
-bool scrub_meta_step(struct scrub *scrub, uint64_t budget)
+bool scrub_meta_step(struct scrub_meta *meta, uint64_t budget)
 {
-    switch (scrub->meta.step) {
+    if (io_op_is_active(&meta->op))
+        return false;
+    switch (meta->step) {
     case SCRUB_META_OPENING:
-        return open_file(scrub);
+        return open_file(meta);
     case SCRUB_META_READING:
-        return read_window(scrub);
+        return read_window(meta);
     case SCRUB_META_CHECKING:
-        return check_window(scrub, budget);
+        return check_window(meta, budget);
     case SCRUB_META_MENDING:
-        mend_copy(scrub);
+        mend_copy(meta);
         return false;
     case SCRUB_META_CLOSING:
-        return close_file(scrub);
+        return close_file(meta);
+    case SCRUB_META_OVER:
+        break;
     }
-    return false;
+    return true;
 }
 
-bool scrub_meta_stop(struct scrub *scrub)
+bool scrub_meta_stop(struct scrub_meta *meta)
 {
-    if (scrub->meta.handle < 0)
-        return false;
-    return !close_file(scrub);
+    if (io_op_is_active(&meta->op))
+        return true;
+    return meta->handle >= 0 && !close_file(meta);
+}
+
+bool scrub_meta_is_over(const struct scrub_meta *meta)
+{
+    return meta->step == SCRUB_META_OVER;
 }

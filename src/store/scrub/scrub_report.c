@@ -1,232 +1,212 @@
-/* What was found: logged and counted once a place, however often it is read again. */
-#include "store/scrub/scrub_internal.h"
+/* Findings: once each in a table, counted by what they can do, and their lines in the log. */
+#include "store/scrub/scrub_report.h"
 
+#include "base/assert.h"
+
+#include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 
-/* ---- places ---- */
-
-static struct scrub_place *find_place(const struct scrub *scrub, const struct scrub_place *place)
+int scrub_report_init(struct scrub_report *report, const struct log *log)
 {
-    for (uint32_t i = 0; i < scrub->place_count; i++) {
-        struct scrub_place *known = &scrub->places[i];
-        if (known->kind == place->kind && known->number == place->number &&
-            known->offset == place->offset && known->origin == place->origin)
+    *report = (struct scrub_report){.log = log};
+    report->findings = calloc(SCRUB_FINDINGS_MAX, sizeof *report->findings);
+    return report->findings == NULL ? -ENOMEM : 0;
+}
+
+void scrub_report_deinit(struct scrub_report *report)
+{
+    free(report->findings);
+}
+
+/* ---- findings ---- */
+
+static struct scrub_finding *find(const struct scrub_report *report,
+                                  const struct scrub_finding *finding)
+{
+    for (uint32_t i = 0; i < report->count; i++) {
+        struct scrub_finding *known = &report->findings[i];
+        if (known->kind == finding->kind && known->number == finding->number &&
+            known->offset == finding->offset && known->origin == finding->origin)
             return known;
     }
     return NULL;
 }
 
-static void set_state(struct scrub *scrub, struct scrub_place *place, enum scrub_place_state state)
+static void set_state(struct scrub_report *report, struct scrub_finding *finding,
+                      enum scrub_finding_state state)
 {
-    scrub->stats.damaged -= place->state == SCRUB_PLACE_ALIVE;
-    scrub->stats.damaged_dead -= place->state == SCRUB_PLACE_DEAD;
-    place->state = (uint8_t)state;
-    scrub->stats.damaged += state == SCRUB_PLACE_ALIVE;
-    scrub->stats.damaged_dead += state == SCRUB_PLACE_DEAD;
+    assert(finding->state != SCRUB_FINDING_ALIVE || report->damaged > 0);     /* invariant 2 */
+    assert(finding->state != SCRUB_FINDING_DEAD || report->damaged_dead > 0); /* invariant 2 */
+    report->damaged -= finding->state == SCRUB_FINDING_ALIVE;
+    report->damaged_dead -= finding->state == SCRUB_FINDING_DEAD;
+    finding->state = (uint8_t)state;
+    report->damaged += state == SCRUB_FINDING_ALIVE;
+    report->damaged_dead += state == SCRUB_FINDING_DEAD;
+    assert(report->damaged + report->damaged_dead <= report->count); /* invariant 2 */
 }
 
-static struct scrub_place *add_place(struct scrub *scrub, const struct scrub_place *place)
+static struct scrub_finding *add(struct scrub_report *report, const struct scrub_finding *finding)
 {
-    if (scrub->place_count == SCRUB_PLACES_MAX)
+    assert(report->count <= SCRUB_FINDINGS_MAX);
+    if (report->count == SCRUB_FINDINGS_MAX)
         return NULL;
-    struct scrub_place *added = &scrub->places[scrub->place_count++];
-    *added = *place;
-    added->state = SCRUB_PLACE_GONE;
-    if (scrub->place_count == SCRUB_PLACES_MAX)
-        log_error(scrub->log,
+    struct scrub_finding *added = &report->findings[report->count++];
+    *added = *finding;
+    added->state = SCRUB_FINDING_GONE;
+    if (report->count == SCRUB_FINDINGS_MAX)
+        log_error(report->log,
                   "the scrubber has found %u damaged places: what it finds from now on is neither "
                   "counted nor logged. Replace the device",
-                  SCRUB_PLACES_MAX);
+                  SCRUB_FINDINGS_MAX);
     return added;
 }
 
 /* Counts it. Returns whether it is to be logged. */
-static bool note(struct scrub *scrub, const struct scrub_place *place)
+static bool note(struct scrub_report *report, struct scrub_finding finding, bool is_alive)
 {
-    struct scrub_place *known = find_place(scrub, place);
+    struct scrub_finding *known = find(report, &finding);
     if (known == NULL)
-        known = add_place(scrub, place);
+        known = add(report, &finding);
     if (known == NULL)
         return false;
-    known->pass = scrub->stats.passes;
-    set_state(scrub, known, (enum scrub_place_state)place->state);
-    bool is_news = place->state == SCRUB_PLACE_ALIVE && !known->is_told;
+    known->pass = report->passes;
+    set_state(report, known, is_alive ? SCRUB_FINDING_ALIVE : SCRUB_FINDING_DEAD);
+    bool is_news = is_alive && !known->is_told;
     known->is_told |= is_news;
     return is_news;
 }
 
-void scrub_report_pass(struct scrub *scrub)
+void scrub_report_incomplete(struct scrub_report *report)
 {
-    if (scrub->is_pass_incomplete)
-        return;
-    for (uint32_t i = 0; i < scrub->place_count; i++)
-        if (scrub->places[i].pass != scrub->stats.passes)
-            set_state(scrub, &scrub->places[i], SCRUB_PLACE_GONE);
+    report->is_pass_incomplete = true;
 }
 
-static enum scrub_place_state state_of(bool is_alive)
+void scrub_report_begin_pass(struct scrub_report *report)
 {
-    return is_alive ? SCRUB_PLACE_ALIVE : SCRUB_PLACE_DEAD;
+    report->is_pass_incomplete = false;
 }
 
-static struct scrub_place place_in_file(const struct scrub *scrub, uint64_t offset, bool is_alive)
+void scrub_report_end_pass(struct scrub_report *report)
 {
-    return (struct scrub_place){
-        .number = scrub->file.number,
-        .offset = offset,
-        .kind = scrub->file.is_segment ? SCRUB_SEGMENT : SCRUB_LOG,
-        .state = (uint8_t)state_of(is_alive),
-    };
+    for (uint32_t i = 0; !report->is_pass_incomplete && i < report->count; i++)
+        if (report->findings[i].pass != report->passes)
+            set_state(report, &report->findings[i], SCRUB_FINDING_GONE);
+    report->passes++;
 }
 
-static void describe_file(const struct scrub *scrub, char *ret_path)
+/* ---- log files and segments ---- */
+
+void scrub_report_part(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
+                       const char *path, uint64_t offset, uint64_t end, bool is_alive,
+                       const char *what)
 {
-    if (scrub->file.is_segment)
-        segment_path(scrub->options.segments, scrub_segment(scrub), ret_path);
-    else
-        (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s",
-                       wal_file_path(scrub->options.wal, scrub->file.file, scrub->file.number));
+    struct scrub_finding finding = {.kind = (uint8_t)kind, .number = number, .offset = offset};
+    if (note(report, finding, is_alive))
+        log_error(report->log,
+                  "%s is damaged from offset %" PRIu64 " to %" PRIu64
+                  ": %s. Keys that lie there answer CORRUPT, or may be missing after the next "
+                  "start: restore them from a replica or a backup, and check the device",
+                  path, offset, end, what);
 }
 
-/* ---- parts of segments ---- */
-
-static bool has_alive(const struct scrub *scrub)
+void scrub_report_record(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
+                         const char *path, uint64_t offset, bool is_alive, const char *what)
 {
-    if (scrub->file.is_segment)
-        return scrub_segment(scrub)->live_records > 0;
-    return wal_file_is_alive(scrub->options.wal, scrub->file.file);
+    struct scrub_finding finding = {.kind = (uint8_t)kind, .number = number, .offset = offset};
+    if (note(report, finding, is_alive))
+        log_error(report->log,
+                  "%s: the record at offset %" PRIu64
+                  " is damaged: %s. Its key answers CORRUPT: write it again, or restore it from a "
+                  "replica or a backup, and check the device",
+                  path, offset, what);
 }
 
-/* What is alive in a damaged segment stays where it can be read: it is no longer compacted. */
-static void keep_segment(struct scrub *scrub)
+void scrub_report_lost(struct scrub_report *report, uint64_t number, const char *path,
+                       uint64_t records)
 {
-    if (scrub->file.is_segment)
-        scrub_segment(scrub)->is_damaged = true;
+    struct scrub_finding finding = {.kind = SCRUB_SEGMENT, .number = number, .offset = UINT64_MAX};
+    if (note(report, finding, true))
+        log_error(report->log,
+                  "%s: %" PRIu64 " records that should be in it are not: the device has not "
+                  "written all that it said. Their keys answer CORRUPT: restore them from a "
+                  "replica or a backup, and replace the device",
+                  path, records);
 }
 
-void scrub_report_part(struct scrub *scrub, uint64_t offset, uint64_t end, const char *what)
+void scrub_report_segment_sound(struct scrub_report *report, uint64_t number)
 {
-    char path[SEGMENT_PATH_MAX];
-    bool is_alive = has_alive(scrub);
-    struct scrub_place place = place_in_file(scrub, offset, is_alive);
-    scrub->file.has_damage = true;
-    scrub->file.has_bad_part = true;
-    if (is_alive)
-        keep_segment(scrub);
-    if (!note(scrub, &place))
-        return;
-    describe_file(scrub, path);
-    log_error(scrub->log,
-              "%s is damaged from offset %" PRIu64 " to %" PRIu64
-              ": %s. Keys that lie there answer CORRUPT, or may be missing after the next start: "
-              "restore them from a replica or a backup, and check the device",
-              path, offset, end, what);
-}
-
-void scrub_report_record(struct scrub *scrub, uint64_t offset, enum scrub_life life,
-                         const char *what)
-{
-    char path[SEGMENT_PATH_MAX];
-    struct scrub_place place = place_in_file(scrub, offset, life == SCRUB_NEWEST);
-    scrub->file.has_damage = true;
-    scrub->file.has_alive_damage |= life != SCRUB_DEAD;
-    if (life != SCRUB_DEAD)
-        keep_segment(scrub);
-    if (!note(scrub, &place))
-        return;
-    describe_file(scrub, path);
-    log_error(scrub->log,
-              "%s: the record at offset %" PRIu64
-              " is damaged: %s. Its key answers CORRUPT: write it again, or restore it from a "
-              "replica or a backup, and check the device",
-              path, offset, what);
-}
-
-void scrub_report_lost(struct scrub *scrub, uint64_t count)
-{
-    char path[SEGMENT_PATH_MAX];
-    struct scrub_place place = place_in_file(scrub, UINT64_MAX, true);
-    scrub->file.has_damage = true;
-    scrub->file.has_alive_damage = true;
-    keep_segment(scrub);
-    if (!note(scrub, &place))
-        return;
-    describe_file(scrub, path);
-    log_error(scrub->log,
-              "%s: %" PRIu64 " records that should be in it are not: the device has not written "
-              "all that it said. Their keys answer CORRUPT: restore them from a replica or a "
-              "backup, and replace the device",
-              path, count);
-}
-
-void scrub_report_end(struct scrub *scrub, bool is_complete)
-{
-    struct segment *segment = scrub_segment(scrub);
-    if (!is_complete || scrub->file.has_alive_damage)
-        return;
-    for (uint32_t i = 0; i < scrub->place_count; i++) {
-        struct scrub_place *place = &scrub->places[i];
-        if (place->kind == SCRUB_SEGMENT && place->number == segment->number &&
-            place->state == SCRUB_PLACE_ALIVE)
-            set_state(scrub, place, SCRUB_PLACE_DEAD);
+    for (uint32_t i = 0; i < report->count; i++) {
+        struct scrub_finding *finding = &report->findings[i];
+        if (finding->kind == SCRUB_SEGMENT && finding->number == number &&
+            finding->state == SCRUB_FINDING_ALIVE)
+            set_state(report, finding, SCRUB_FINDING_DEAD);
     }
-    if (!segment->has_loss) /* whose lost part a start may have to look for again */
-        segment->is_damaged = false;
 }
 
 /* ---- value files ---- */
 
-void scrub_report_value(struct scrub *scrub, uint64_t offset, const char *what)
+void scrub_report_value(struct scrub_report *report, struct version version, const char *path,
+                        uint64_t offset, bool is_alive, const char *what)
 {
-    const struct value_file_name *name = &scrub->value.name;
-    struct index_entry slot;
-    struct scrub_place place = {
-        .number = name->version.clock,
-        .origin = name->version.origin,
-        .offset = offset,
-        .kind = SCRUB_VALUE,
-    };
-    uint32_t count = index_find(scrub->options.index, name->partition, scrub->value.hash, &slot, 1);
-    place.state =
-        (uint8_t)state_of(count > 0 && version_compare(slot.version, scrub->value.version) == 0);
-    if (!note(scrub, &place))
-        return;
-    log_error(scrub->log,
-              "%s is damaged at offset %" PRIu64
-              ": %s. What is damaged is never shown: write its key again, or restore it from a "
-              "replica or a backup, and check the device",
-              scrub->value.path, offset, what);
+    struct scrub_finding finding = {
+        .kind = SCRUB_VALUE, .number = version.clock, .origin = version.origin, .offset = offset};
+    if (note(report, finding, is_alive))
+        log_error(report->log,
+                  "%s is damaged at offset %" PRIu64
+                  ": %s. What is damaged is never shown: write its key again, or restore it from a "
+                  "replica or a backup, and check the device",
+                  path, offset, what);
 }
 
 /* ---- superblock, manifest, checkpoint ---- */
 
-void scrub_report_meta(struct scrub *scrub, enum scrub_kind kind, uint64_t number, uint64_t offset,
-                       const char *what)
+void scrub_report_meta(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
+                       const char *path, uint64_t offset, const char *what)
 {
-    struct scrub_place place = {
-        .number = number,
-        .offset = offset,
-        .kind = (uint8_t)kind,
-        .state = SCRUB_PLACE_ALIVE,
-    };
-    if (note(scrub, &place))
-        log_error(scrub->log,
+    assert(kind <= SCRUB_CHECKPOINT);
+    struct scrub_finding finding = {.kind = (uint8_t)kind, .number = number, .offset = offset};
+    if (note(report, finding, true))
+        log_error(report->log,
                   "%s is damaged at offset %" PRIu64
                   ": %s. Nothing is lost: it is written anew from memory. Check the device",
-                  scrub->meta.path, offset, what);
+                  path, offset, what);
 }
 
-void scrub_report_mended(struct scrub *scrub, enum scrub_kind kind, uint64_t number,
-                         uint64_t offset)
+static void note_mended(struct scrub_report *report, struct scrub_finding *finding)
 {
     static const char *const names[] = {"superblock", "manifest", "checkpoint"};
-    struct scrub_place wanted = {.number = number, .offset = offset, .kind = (uint8_t)kind};
-    struct scrub_place *place = find_place(scrub, &wanted);
-    if (place == NULL || place->state != SCRUB_PLACE_ALIVE)
-        return;
-    set_state(scrub, place, SCRUB_PLACE_GONE);
-    place->is_told = false; /* damage to what is there now is news */
-    scrub->stats.mended++;
-    log_warn(scrub->log, "the damaged %s was written anew", names[kind]);
+    assert(finding->kind <= SCRUB_CHECKPOINT);
+    set_state(report, finding, SCRUB_FINDING_GONE);
+    finding->is_told = false; /* damage to what is there now is news */
+    report->mended++;
+    log_warn(report->log, "the damaged %s was written anew", names[finding->kind]);
+}
+
+void scrub_report_mended(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
+                         uint64_t offset)
+{
+    struct scrub_finding wanted = {.kind = (uint8_t)kind, .number = number, .offset = offset};
+    struct scrub_finding *finding = find(report, &wanted);
+    if (finding != NULL && finding->state == SCRUB_FINDING_ALIVE)
+        note_mended(report, finding);
+}
+
+void scrub_report_settle(struct scrub_report *report, uint64_t edition, uint64_t checkpoint)
+{
+    for (uint32_t i = 0; i < report->count; i++) {
+        struct scrub_finding *finding = &report->findings[i];
+        bool is_former = (finding->kind == SCRUB_MANIFEST && finding->number != edition) ||
+                         (finding->kind == SCRUB_CHECKPOINT && finding->number != checkpoint);
+        if (is_former && finding->state == SCRUB_FINDING_ALIVE)
+            note_mended(report, finding);
+    }
+}
+
+void scrub_report_stats(const struct scrub_report *report, struct scrub_stats *stats)
+{
+    stats->passes = report->passes;
+    stats->damaged = report->damaged;
+    stats->damaged_dead = report->damaged_dead;
+    stats->mended = report->mended;
 }

@@ -1,24 +1,38 @@
 /* Value files: every block against the descriptor in the record that names the file. A file may be
  * replaced and removed at any time: what is wrong with it counts as long as its record is alive. */
-#include "store/scrub/scrub_internal.h"
+#include "store/scrub/scrub_value.h"
+
+#include "base/assert.h"
 #include "store/disk/wait.h"
 
 #include "base/checksum.h"
-#include "store/wal/wal_recover_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-int scrub_value_begin(struct scrub *scrub, const struct record *record, uint64_t hash)
+void scrub_value_init(struct scrub_value *value, struct io *io, const struct scrub_options *options,
+                      struct scrub_rate *rate, struct scrub_report *report)
 {
-    struct scrub_value *value = &scrub->value;
+    *value = (struct scrub_value){.io = io,
+                                  .options = options,
+                                  .rate = rate,
+                                  .report = report,
+                                  .phase = SCRUB_VALUE_OVER,
+                                  .handle = -1,
+                                  .buffer = options->memory + SCRUB_WINDOW_SIZE};
+}
+
+int scrub_value_begin(struct scrub_value *value, const struct record *record, uint64_t hash)
+{
+    assert(value->phase == SCRUB_VALUE_OVER);
     int error = value_file_descriptor_check(record->value, &value->size);
     if (error < 0)
         return error;
     value->name = value_file_named(hash_key(record->key.data, record->key.size), record->value);
     value->version = record->version;
     value->hash = hash;
+    value->phase = SCRUB_VALUE_OPENING;
     value->handle = -1;
     value->at = 0;
     value->checked = 0;
@@ -29,105 +43,106 @@ int scrub_value_begin(struct scrub *scrub, const struct record *record, uint64_t
     memcpy(value->descriptor, record->value.data, record->value.size);
     char name[VALUE_FILE_NAME_SIZE];
     value_file_name_write(&value->name, name);
-    (void)snprintf(value->path, sizeof value->path, "%s%s", scrub->options.path, name);
+    (void)snprintf(value->path, sizeof value->path, "%s%s", value->options->path, name);
     return 0;
 }
 
-static bool is_alive(const struct scrub *scrub)
+static bool is_alive(const struct scrub_value *value)
 {
-    const struct scrub_value *value = &scrub->value;
     struct index_entry slot;
-    return index_get(scrub->options.index, value->name.partition, value->hash, value->version,
+    return index_get(value->options->index, value->name.partition, value->hash, value->version,
                      &slot) == 0;
 }
 
 /* A slot beside a newer one is probably an older write of the same key, whose file may be gone. */
-static bool is_newest(const struct scrub *scrub)
+static bool is_newest(const struct scrub_value *value)
 {
-    const struct scrub_value *value = &scrub->value;
     struct index_entry newest;
-    return index_find(scrub->options.index, value->name.partition, value->hash, &newest, 1) > 0 &&
+    return index_find(value->options->index, value->name.partition, value->hash, &newest, 1) > 0 &&
            version_compare(newest.version, value->version) == 0;
+}
+
+static void report_damage(struct scrub_value *value, uint64_t offset, const char *what)
+{
+    scrub_report_value(value->report, value->version, value->path, offset, is_newest(value),
+                       what);
 }
 
 /* ---- opening and closing ---- */
 
 static void opened(struct io_op *op, int32_t result)
 {
-    struct scrub *scrub = container_of(op, struct scrub, op);
-    scrub->value.handle = result;
-    scrub->phase = result >= 0 ? SCRUB_VALUE_READING : SCRUB_CHECKING;
+    struct scrub_value *value = container_of(op, struct scrub_value, op);
+    value->handle = result;
+    value->phase = result >= 0 ? SCRUB_VALUE_READING : SCRUB_VALUE_OVER;
     bool is_lost = result == -ENOENT || (result < 0 && disk_is_device_error(result));
-    if (is_lost && is_newest(scrub))
-        scrub_report_value(scrub, 0, strerror(-result));
+    if (is_lost && is_newest(value))
+        report_damage(value, 0, strerror(-result));
 }
 
-static void open_file(struct scrub *scrub)
+static void open_file(struct scrub_value *value)
 {
-    scrub->op.done = opened;
-    io_open_file(scrub->io, &scrub->op, scrub->value.path, IO_OPEN_READ | IO_OPEN_DIRECT);
+    value->op.done = opened;
+    io_open_file(value->io, &value->op, value->path, IO_OPEN_READ | IO_OPEN_DIRECT);
 }
 
 static void closed(struct io_op *op, int32_t result)
 {
-    struct scrub *scrub = container_of(op, struct scrub, op);
+    struct scrub_value *value = container_of(op, struct scrub_value, op);
     (void)result;
-    scrub->value.handle = -1;
-    scrub->phase = SCRUB_CHECKING;
+    value->handle = -1;
+    value->phase = SCRUB_VALUE_OVER;
 }
 
-static void close_file(struct scrub *scrub)
+static void close_file(struct scrub_value *value)
 {
-    scrub->op.done = closed;
-    io_close_file(scrub->io, &scrub->op, scrub->value.handle);
+    value->op.done = closed;
+    io_close_file(value->io, &value->op, value->handle);
 }
 
 /* ---- reading ---- */
 
 static void read_done(struct io_op *op, int32_t result)
 {
-    struct scrub *scrub = container_of(op, struct scrub, op);
-    scrub->value.result = result;
-    scrub->phase = SCRUB_VALUE_CHECKING;
+    struct scrub_value *value = container_of(op, struct scrub_value, op);
+    value->result = result;
+    value->phase = SCRUB_VALUE_CHECKING;
     if (result > 0)
-        scrub->stats.bytes += (uint32_t)result;
+        scrub_rate_count(value->rate, (uint32_t)result);
 }
 
 /* Returns whether it waits for nothing. */
-static bool read_next(struct scrub *scrub)
+static bool read_next(struct scrub_value *value)
 {
-    struct scrub_value *value = &scrub->value;
-    if (value->at >= value->size || !is_alive(scrub)) {
-        scrub->phase = SCRUB_VALUE_CLOSING;
+    if (value->at >= value->size || !is_alive(value)) {
+        value->phase = SCRUB_VALUE_CLOSING;
         return true;
     }
-    if (!scrub_may_read(scrub))
+    if (!scrub_rate_may_read(value->rate))
         return false;
     value->asked = (uint32_t)min_u64(value->read_size, value->size - value->at);
     value->checked = 0;
-    scrub->op.done = read_done;
-    io_read(scrub->io, &scrub->op, value->handle, value->buffer,
+    value->op.done = read_done;
+    io_read(value->io, &value->op, value->handle, value->buffer,
             (uint32_t)round_up(value->asked, DISK_BLOCK_SIZE), value->at);
-    scrub_pay(scrub, value->asked);
+    scrub_rate_pay(value->rate, value->asked);
     return false;
 }
 
 /* ---- checking ---- */
 
 /* Blocks that are bad in a row are one place. */
-static void note_block(struct scrub *scrub, const char *problem)
+static void note_block(struct scrub_value *value, const char *problem)
 {
-    struct scrub_value *value = &scrub->value;
     if (problem != NULL && !value->is_bad)
-        scrub_report_value(scrub, value->at, problem);
+        report_damage(value, value->at, problem);
     value->is_bad = problem != NULL;
     value->at += min_u64(VALUE_FILE_BLOCK_SIZE, value->size - value->at);
 }
 
 /* The device refused a part: block by block, since some of it may still be readable. */
-static void handle_error(struct scrub *scrub)
+static void handle_error(struct scrub_value *value)
 {
-    struct scrub_value *value = &scrub->value;
     if (!disk_is_device_error(value->result))
         value->at = value->size; /* not now */
     else if (value->asked > VALUE_FILE_BLOCK_SIZE)
@@ -135,8 +150,8 @@ static void handle_error(struct scrub *scrub)
     else if (value->refused_at != value->at)
         value->refused_at = value->at; /* once more */
     else
-        note_block(scrub, strerror(-value->result));
-    scrub->phase = SCRUB_VALUE_READING;
+        note_block(value, strerror(-value->result));
+    value->phase = SCRUB_VALUE_READING;
 }
 
 static bool is_block_sound(const struct scrub_value *value, uint32_t size)
@@ -146,49 +161,65 @@ static bool is_block_sound(const struct scrub_value *value, uint32_t size)
     return crc32c(value->buffer + value->checked, size) == wanted;
 }
 
-static void check_block(struct scrub *scrub)
+static void check_block(struct scrub_value *value)
 {
-    struct scrub_value *value = &scrub->value;
     uint32_t size = (uint32_t)min_u64(VALUE_FILE_BLOCK_SIZE, value->asked - value->checked);
     if (value->checked + size > (uint32_t)value->result) {
-        scrub_report_value(scrub, value->at, "the file ends before");
+        report_damage(value, value->at, "the file ends before");
         value->at = value->size;
-        scrub->phase = SCRUB_VALUE_READING;
+        value->phase = SCRUB_VALUE_READING;
         return;
     }
-    note_block(scrub, is_block_sound(value, size) ? NULL : "its checksum is wrong");
+    note_block(value, is_block_sound(value, size) ? NULL : "its checksum is wrong");
     value->checked += size;
     if (value->checked == value->asked)
-        scrub->phase = SCRUB_VALUE_READING;
+        value->phase = SCRUB_VALUE_READING;
 }
 
-static bool check_blocks(struct scrub *scrub, uint64_t budget)
+static bool check_blocks(struct scrub_value *value, uint64_t budget)
 {
-    if (scrub->value.result < 0) {
-        handle_error(scrub);
+    if (value->result < 0) {
+        handle_error(value);
         return true;
     }
-    for (uint64_t used = 0; used < budget && scrub->phase == SCRUB_VALUE_CHECKING;
+    for (uint64_t used = 0; used < budget && value->phase == SCRUB_VALUE_CHECKING;
          used += VALUE_FILE_BLOCK_SIZE)
-        check_block(scrub);
+        check_block(value);
     return true;
 }
 
-bool scrub_value_step(struct scrub *scrub, uint64_t budget)
+bool scrub_value_step(struct scrub_value *value, uint64_t budget)
 {
-    switch (scrub->phase) {
+    if (io_op_is_active(&value->op))
+        return false;
+    switch (value->phase) {
     case SCRUB_VALUE_OPENING:
-        open_file(scrub);
+        open_file(value);
         return false;
     case SCRUB_VALUE_READING:
-        return read_next(scrub);
+        return read_next(value);
     case SCRUB_VALUE_CHECKING:
-        return check_blocks(scrub, budget);
+        return check_blocks(value, budget);
     case SCRUB_VALUE_CLOSING:
-        close_file(scrub);
+        close_file(value);
         return false;
-    default:
-        assert(false);
-        return false;
+    case SCRUB_VALUE_OVER:
+        break;
     }
+    return true;
+}
+
+bool scrub_value_is_over(const struct scrub_value *value)
+{
+    return value->phase == SCRUB_VALUE_OVER;
+}
+
+bool scrub_value_stop(struct scrub_value *value)
+{
+    bool is_busy = io_op_is_active(&value->op);
+    if (!is_busy && value->phase != SCRUB_VALUE_OVER) {
+        value->phase = value->handle < 0 ? SCRUB_VALUE_OVER : SCRUB_VALUE_CLOSING;
+        (void)scrub_value_step(value, 0);
+    }
+    return is_busy || value->phase != SCRUB_VALUE_OVER;
 }

@@ -88,7 +88,7 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
 {
     struct scanner *scanner = context;
     if (offset + size > scanner->file_size)
-        return -ENODATA;
+        return -ERANGE;
     int error = load(scanner, offset, size);
     if (error < 0 && !disk_is_device_error(error))
         scanner->error = error;

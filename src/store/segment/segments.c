@@ -1,6 +1,16 @@
-/* The table and its accounts. Files are segments_handle.c's. */
-#include "store/segment/segments_internal.h"
+/* The partition segments: the table of them, the accounts of what is alive in each, and their files,
+ * which are opened when somebody pins them, and closed when too many are open, or when the segment
+ * goes. segments.h numbers the invariants.
+ *
+ * One operation of a segment at a time:
+ *
+ *   not open -> opening -> open -> closing -> not open [-> segments_remove.c -> freed]
+ *
+ * A segment that is pinned while its file is being closed is opened again right behind that. */
+#include "store/segment/segments.h"
+#include "base/assert.h"
 #include "store/memory/location.h"
+#include "store/segment/segments_remove.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -8,8 +18,45 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PARTITIONS 256u
 #define CAPACITY_MIN 64u
 #define PATH_TAIL_SIZE sizeof("/ab/seg-0123456789abcdef")
+
+struct segments {
+    struct io *io;
+    struct segments_options options;
+    struct segment **files;   /* by file; NULL: free */
+    struct segment **all;     /* by rank, without the removed ones: first those in the manifest */
+    struct segment **numbers; /* buckets of the hash table */
+    uint32_t capacity;        /* of each of these: a power of two */
+    uint32_t count;           /* in `all` */
+    uint32_t named_count;     /* of these, in the manifest */
+    uint32_t place_count;     /* in `files` */
+    uint32_t place_next;      /* where the search for a free one goes on */
+    struct list partitions[PARTITIONS];
+    struct list empty; /* in the manifest, nothing alive */
+    struct list idle;  /* open and unpinned, least recently used first */
+    struct segments_removal removal;
+    uint64_t pin_count;
+    uint32_t open_count; /* also those being opened */
+    struct segments_stats stats;
+};
+
+/* Gives the place in the table back. */
+static void free_segment(struct segment *segment)
+{
+    struct segments *segments = segment->owner;
+    assert(segments->files[segment->file] == segment); /* invariant 1 */
+    assert(segments->place_count > segments->count);   /* invariant 1 */
+    assert(segment->is_removed);                       /* invariant 2 */
+    assert(segment->pins == 0);                        /* invariant 5 */
+    assert(segment->handle < 0);                       /* invariant 6 */
+    assert(list_is_empty(&segment->waiters));          /* invariant 5 */
+    segments->files[segment->file] = NULL;
+    segments->place_count--;
+    free(segment->path);
+    free(segment);
+}
 
 int segments_create(struct io *io, const struct log *log, const struct segments_options *options,
                     struct segments **ret_segments)
@@ -20,13 +67,12 @@ int segments_create(struct io *io, const struct log *log, const struct segments_
     if (segments == NULL)
         return -ENOMEM;
     segments->io = io;
-    segments->log = log;
     segments->options = *options;
-    for (uint32_t i = 0; i < SEGMENTS_PARTITIONS; i++)
+    for (uint32_t i = 0; i < PARTITIONS; i++)
         list_init(&segments->partitions[i]);
     list_init(&segments->empty);
     list_init(&segments->idle);
-    list_init(&segments->going);
+    segments_removal_init(&segments->removal, io, log, free_segment);
     *ret_segments = segments;
     return 0;
 }
@@ -110,10 +156,10 @@ static void link_in_partition(struct segments *segments, struct segment *segment
     before->next = node;
 }
 
-int segments_add(struct segments *segments, uint8_t partition, uint8_t generation, uint64_t number,
-                 struct segment **ret_segment)
+int segments_add(struct segments *segments, uint8_t partition, enum segment_source source,
+                 uint64_t number, struct segment **ret_segment)
 {
-    assert(generation == 1 || generation == 2);
+    assert(segment_source_is_known(source));
     assert(segments->count == 0 || segments_find_number(segments, number) == NULL);
     /* Places of removed segments are in use a little longer than their ranks. */
     int error = segments->place_count == segments->capacity ? grow(segments) : 0;
@@ -124,7 +170,7 @@ int segments_add(struct segments *segments, uint8_t partition, uint8_t generatio
     segment->owner = segments;
     segment->handle = -1;
     segment->partition = partition;
-    segment->generation = generation;
+    segment->source = source;
     segment->number = number;
     segment->file = free_place(segments);
     segments->files[segment->file] = segment;
@@ -161,6 +207,8 @@ static void note_empty(struct segments *segments, struct segment *segment)
 
 static void set_rank(struct segments *segments, struct segment *segment, uint32_t rank)
 {
+    assert(segments->all[segment->rank] == segment); /* invariant 2 */
+    assert(segments->all[rank] != NULL);             /* invariant 2 */
     struct segment *other = segments->all[rank];
     other->rank = segment->rank;
     segments->all[other->rank] = other;
@@ -178,31 +226,9 @@ static void change_end(struct segments *segments, struct segment *segment, uint6
         set_rank(segments, segment, --segments->named_count);
     segments->stats.size_bytes += end - segment->end;
     segment->end = end;
+    assert(segments->named_count <= segments->count);             /* invariant 2 */
+    assert((end > 0) == (segment->rank < segments->named_count)); /* invariant 2 */
     note_empty(segments, segment);
-}
-
-void segments_remove(struct segments *segments, struct segment *segment, bool unlink)
-{
-    assert(segment->live_records == 0 && !segment->is_removed);
-    segment->file_left = segment->end;
-    change_end(segments, segment, 0);
-    set_rank(segments, segment, --segments->count);
-    segments->all[segments->count] = NULL;
-    unlink_number(segments, segment);
-    list_remove(&segment->partition_node);
-    segment->is_removed = true;
-    segment->is_unlinked = unlink;
-    segment->state = SEGMENT_LEAVING;
-    segment_leave(segment);
-}
-
-void segment_free(struct segment *segment)
-{
-    struct segments *segments = segment->owner;
-    segments->files[segment->file] = NULL;
-    segments->place_count--;
-    free(segment->path);
-    free(segment);
 }
 
 struct segment *segments_find(const struct segments *segments, uint32_t file)
@@ -228,6 +254,22 @@ struct segment *segments_nth(const struct segments *segments, uint64_t index)
 const struct list *segments_of(const struct segments *segments, uint8_t partition)
 {
     return &segments->partitions[partition];
+}
+
+static struct segment *segment_of(struct list_node *node)
+{
+    return node != NULL ? container_of(node, struct segment, partition_node) : NULL;
+}
+
+struct segment *segments_first(const struct segments *segments, uint32_t partition)
+{
+    return segment_of(list_first(segments_of(segments, (uint8_t)partition)));
+}
+
+struct segment *segment_next(const struct segment *segment)
+{
+    const struct list *list = segments_of(segment->owner, segment->partition);
+    return segment_of(list_next(list, &segment->partition_node));
 }
 
 /* ---- names ---- */
@@ -270,9 +312,12 @@ void segment_record_dead(struct segments *segments, uint64_t location, uint64_t 
                          uint64_t killer_position)
 {
     struct segment *segment = segments_find(segments, location_file(location));
-    assert(segment != NULL && segment->live_records > 0 && segment->live_bytes >= read_size);
+    assert(segment != NULL);
+    assert(segment->live_records > 0);
+    assert(segment->live_bytes >= read_size);
     segment->live_records--;
     segment->live_bytes -= read_size;
+    assert(segment->live_records > 0 || segment->live_bytes == 0); /* invariant 4 */
     segments->stats.live_records--;
     segments->stats.live_bytes -= read_size;
     note_empty(segments, segment);
@@ -287,7 +332,9 @@ void segment_record_dead(struct segments *segments, uint64_t location, uint64_t 
 void segment_record_doomed(struct segments *segments, uint64_t location, uint64_t read_size)
 {
     struct segment *segment = segments_find(segments, location_file(location));
-    assert(segment != NULL && segment->live_bytes - segment->doomed_bytes >= read_size);
+    assert(segment != NULL);
+    assert(segment->doomed_bytes <= segment->live_bytes);             /* invariant 4 */
+    assert(read_size <= segment->live_bytes - segment->doomed_bytes); /* invariant 4 */
     segment->doomed_bytes += read_size;
     segments->stats.doomed_bytes += read_size;
 }
@@ -295,7 +342,8 @@ void segment_record_doomed(struct segments *segments, uint64_t location, uint64_
 void segment_record_spared(struct segments *segments, uint64_t location, uint64_t read_size)
 {
     struct segment *segment = segments_find(segments, location_file(location));
-    assert(segment != NULL && segment->doomed_bytes >= read_size);
+    assert(segment != NULL);
+    assert(read_size <= segment->doomed_bytes); /* invariant 4 */
     segment->doomed_bytes -= read_size;
     segments->stats.doomed_bytes -= read_size;
 }
@@ -305,6 +353,8 @@ bool segments_have_empty(const struct segments *segments)
     for (struct list_node *node = list_first(&segments->empty); node != NULL;
          node = list_next(&segments->empty, node)) {
         const struct segment *segment = container_of(node, struct segment, empty_node);
+        assert(segment->live_records == 0); /* invariant 3 */
+        assert(segment->end > 0);           /* invariant 3 */
         if (!segment->is_damaged && segment->pins == 0)
             return true;
     }
@@ -316,4 +366,228 @@ void segments_stats(const struct segments *segments, struct segments_stats *ret_
     *ret_stats = segments->stats;
     ret_stats->segments = segments->named_count;
     ret_stats->open_files = segments->open_count;
+}
+
+/* ---- files ---- */
+
+static void close_file(struct segment *segment);
+
+/* The path lives as long as an operation needs it. */
+static int set_path(struct segment *segment)
+{
+    char path[SEGMENT_PATH_MAX];
+    segment_path(segment->owner, segment, path);
+    free(segment->path);
+    segment->path = strdup(path);
+    return segment->path != NULL ? 0 : -ENOMEM;
+}
+
+static void forget_path(struct segment *segment)
+{
+    free(segment->path);
+    segment->path = NULL;
+}
+
+/* A file that is being closed does not count: otherwise one too many would close all. */
+static void evict(struct segments *segments)
+{
+    while (segments->open_count > segments->options.open_max) {
+        struct list_node *node = list_first(&segments->idle);
+        if (node == NULL)
+            return;
+        close_file(container_of(node, struct segment, handle_node));
+    }
+}
+
+/* Closes, removes and frees a removed segment, as far as nobody pins it and nothing is under way:
+ * called again when that changes. */
+static void leave(struct segment *segment)
+{
+    assert(segment->is_removed);
+    assert(segment->state == SEGMENT_LEAVING);
+    if (segment->pins > 0 || io_op_is_active(&segment->op))
+        return;
+    if (segment->handle >= 0)
+        close_file(segment);
+    else if (!segment->is_unlinked || set_path(segment) < 0)
+        free_segment(segment);
+    else
+        segments_removal_add(&segment->owner->removal, segment);
+}
+
+/* Nobody may pin it any more: then it can be closed when there are too many, or it goes. */
+static void settle(struct segment *segment)
+{
+    if (segment->pins > 0 || io_op_is_active(&segment->op))
+        return;
+    if (segment->is_removed) {
+        leave(segment);
+        return;
+    }
+    if (segment->handle < 0)
+        return;
+    assert(!list_node_is_linked(&segment->handle_node)); /* invariant 6 */
+    list_push_back(&segment->owner->idle, &segment->handle_node);
+    evict(segment->owner);
+}
+
+/* ---- opening ---- */
+
+/* A waiter's completion may pin, unpin or wait again. */
+static void serve_waiters(struct segment *segment, int handle_or_error)
+{
+    struct list waiters;
+    list_init(&waiters);
+    struct list_node *node;
+    while ((node = list_pop_front(&segment->waiters)) != NULL)
+        list_push_back(&waiters, node);
+    while ((node = list_pop_front(&waiters)) != NULL) {
+        struct segment_pin *pin = container_of(node, struct segment_pin, node);
+        if (handle_or_error < 0) {
+            segment->pins--;
+            segment->owner->pin_count--;
+        }
+        pin->done(pin, handle_or_error);
+    }
+}
+
+static void opened(struct io_op *op, int32_t result)
+{
+    struct segment *segment = container_of(op, struct segment, op);
+    forget_path(segment);
+    if (result < 0)
+        segment->owner->open_count--;
+    else
+        segment->handle = result;
+    /* Pinned, so that no waiter's completion can make it go before the last one was served. */
+    segment->pins++;
+    serve_waiters(segment, result);
+    segment->pins--;
+    settle(segment);
+}
+
+static void open_file(struct segment *segment)
+{
+    struct segments *segments = segment->owner;
+    assert(segment->handle < 0);            /* invariant 6 */
+    assert(!io_op_is_active(&segment->op)); /* invariant 7 */
+    segments->open_count++;
+    evict(segments);
+    segment->op.done = opened;
+    if (set_path(segment) < 0) {
+        /* As an open that failed: the loop tells it. */
+        io_open_file(segments->io, &segment->op, "", IO_OPEN_READ);
+        return;
+    }
+    io_open_file(segments->io, &segment->op, segment->path, IO_OPEN_READ | IO_OPEN_DIRECT);
+}
+
+/* ---- closing ---- */
+
+static void closed(struct io_op *op, int32_t result)
+{
+    struct segment *segment = container_of(op, struct segment, op);
+    (void)result;
+    if (!list_is_empty(&segment->waiters))
+        open_file(segment);
+    else if (segment->is_removed)
+        leave(segment);
+}
+
+static void close_file(struct segment *segment)
+{
+    assert(segment->pins == 0);             /* invariant 5 */
+    assert(segment->handle >= 0);           /* invariant 6 */
+    assert(!io_op_is_active(&segment->op)); /* invariant 7 */
+    assert(segment->owner->open_count > 0); /* invariant 6 */
+    if (list_node_is_linked(&segment->handle_node))
+        list_remove(&segment->handle_node);
+    segment->op.done = closed;
+    io_close_file(segment->owner->io, &segment->op, segment->handle);
+    segment->handle = -1;
+    segment->owner->open_count--;
+}
+
+/* ---- removing ---- */
+
+void segments_remove(struct segments *segments, struct segment *segment, bool unlink)
+{
+    assert(segment->live_records == 0);
+    assert(segment->live_bytes == 0);
+    assert(!segment->is_removed); /* invariant 2 */
+    assert(segments->named_count > 0 || segment->end == 0);
+    segment->file_left = segment->end;
+    change_end(segments, segment, 0);
+    set_rank(segments, segment, --segments->count);
+    segments->all[segments->count] = NULL;
+    unlink_number(segments, segment);
+    list_remove(&segment->partition_node);
+    segment->is_removed = true;
+    segment->is_unlinked = unlink;
+    segment->state = SEGMENT_LEAVING;
+    leave(segment);
+}
+
+/* ---- pins ---- */
+
+int segment_pin(struct segments *segments, struct segment *segment, struct segment_pin *pin)
+{
+    assert(!segment->is_removed); /* invariant 5 */
+    segment->pins++;
+    segments->pin_count++;
+    pin->segment = segment;
+    if (segment->handle >= 0) {
+        if (list_node_is_linked(&segment->handle_node))
+            list_remove(&segment->handle_node);
+        return segment->handle;
+    }
+    list_push_back(&segment->waiters, &pin->node);
+    if (!io_op_is_active(&segment->op))
+        open_file(segment);
+    return -EINPROGRESS;
+}
+
+void segment_unpin(struct segments *segments, struct segment *segment)
+{
+    assert(segment->pins > 0);       /* invariant 5 */
+    assert(segment->handle >= 0);    /* invariant 5 */
+    assert(segments->pin_count > 0); /* invariant 5 */
+    segment->pins--;
+    segments->pin_count--;
+    settle(segment);
+}
+
+bool segments_are_busy(const struct segments *segments)
+{
+    if (segments->pin_count > 0 || segments->place_count > segments->count ||
+        segments_removal_is_active(&segments->removal))
+        return true;
+    for (uint32_t i = 0; i < segments->count; i++)
+        if (io_op_is_active(&segments->all[i]->op))
+            return true;
+    return false;
+}
+
+int segments_shut(struct segments *segments)
+{
+    segments_set_hurry(segments, true);
+    for (;;) {
+        for (struct list_node *node; (node = list_first(&segments->idle)) != NULL;)
+            close_file(container_of(node, struct segment, handle_node));
+        if (!segments_are_busy(segments))
+            return 0;
+        int result = io_run(segments->io, UINT64_MAX);
+        if (result < 0)
+            return result;
+    }
+}
+
+void segments_set_hurry(struct segments *segments, bool is_hurried)
+{
+    segments_removal_set_hurry(&segments->removal, is_hurried);
+}
+
+bool segments_are_going(const struct segments *segments)
+{
+    return segments_removal_is_active(&segments->removal);
 }

@@ -4,7 +4,19 @@
  *
  * Files are opened when they are needed and stay open, the least recently used ones are closed when
  * more than `open_max` are. Live bytes are sums of index_read_size of the live records: what the
- * index knows. */
+ * index knows.
+ *
+ * Invariants:
+ *
+ *   1. A segment has its place in the table, `file`, until it is freed: longer than it counts.
+ *   2. Those that were not removed have the ranks 0, 1, 2 ...; the ones in the manifest, whose end
+ *      is not 0, have the lowest.
+ *   3. A segment is among the empty ones if and only if it is in the manifest with nothing alive.
+ *   4. doomed_bytes <= live_bytes, and nothing alive has no bytes.
+ *   5. A pinned segment's file is open, or the pin waits for that. A removed one gets no new pin.
+ *   6. open_count files are open or being opened; those that nobody pins are in the order of their
+ *      last use.
+ *   7. A segment has one operation at a time. */
 #ifndef MINIVAULT_STORE_SEGMENTS_H
 #define MINIVAULT_STORE_SEGMENTS_H
 
@@ -12,6 +24,7 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/memory/location.h"
+#include "store/unit/segment_format.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,7 +50,7 @@ struct segment {
     uint32_t file;               /* index in the table */
     uint32_t rank;               /* index for segments_nth */
     uint8_t partition;
-    uint8_t generation;
+    enum segment_source source;
     enum segment_state state;
     bool has_loss;     /* recovery: chunks that only its directories know are lost */
     bool is_loss_told; /* the manifest knows */
@@ -96,8 +109,8 @@ int segments_shut(struct segments *segments);
 
 /* A new entry of the table; nothing happens on disk. Numbers are unique. Errors: -ENOMEM, -ENFILE
  * (LOCATION_FILES_MAX). */
-int segments_add(struct segments *segments, uint8_t partition, uint8_t generation, uint64_t number,
-                 struct segment **ret_segment);
+int segments_add(struct segments *segments, uint8_t partition, enum segment_source source,
+                 uint64_t number, struct segment **ret_segment);
 
 /* Takes it out of the table at once; when nobody pins it any more its file is closed and, with
  * `unlink`, removed (best effort: what stays behind is removed at the next start), then it is
@@ -114,7 +127,11 @@ struct segment *segments_find_number(const struct segments *segments, uint64_t n
  * added to it or removed: NULL behind the last. O(1). */
 struct segment *segments_nth(const struct segments *segments, uint64_t index);
 
-/* The segments of a partition; nodes are segment.partition_node. */
+/* The segments of a partition, ascending in number: the first one, and the one behind. NULL: none. */
+struct segment *segments_first(const struct segments *segments, uint32_t partition);
+struct segment *segment_next(const struct segment *segment);
+
+/* The same as a list; nodes are segment.partition_node. */
 const struct list *segments_of(const struct segments *segments, uint8_t partition);
 
 /* DATA/<2 hex>/seg-<16 hex> in ret_path (SEGMENT_PATH_MAX bytes). */

@@ -1,11 +1,6 @@
-/* The files of segments that nobody needs any more: removed one after the other, a piece at a time.
- *
- * What a file system frees at once it may discard at once (mounted with -o discard), and the device
- * is busy with that: writes of the log took 8 ms behind 32 MiB that were discarded. So a file gets
- * shorter piece by piece before it goes. When space is short, or files come faster than they go
- * that way, they go at once. */
-#include "store/segment/segments_internal.h"
-
+/* Removes the files of segments, one after the other, a piece at a time. */
+#include "store/segment/segments_remove.h"
+#include "base/assert.h"
 #include "base/units.h"
 
 #include <errno.h>
@@ -17,91 +12,108 @@
 /* More files than this do not wait for their turn. */
 #define WAITING_MAX 4u
 
-static void go_on(struct segments *segments);
-
-static bool is_hurried(const struct segments *segments)
+void segments_removal_init(struct segments_removal *removal, struct io *io, const struct log *log,
+                           void (*removed)(struct segment *segment))
 {
-    return segments->is_hurried || segments->going_count > WAITING_MAX;
+    removal->io = io;
+    removal->log = log;
+    removal->removed = removed;
+    list_init(&removal->queue);
 }
+
+static bool is_hurried(const struct segments_removal *removal)
+{
+    return removal->is_hurried || removal->count > WAITING_MAX;
+}
+
+static struct segment *first_of(const struct segments_removal *removal)
+{
+    struct list_node *first = list_first(&removal->queue);
+    assert((first == NULL) == (removal->count == 0)); /* invariant 2 */
+    return first != NULL ? container_of(first, struct segment, handle_node) : NULL;
+}
+
+static void go_on(struct segments_removal *removal);
 
 static void paused(struct io_op *op, int32_t result)
 {
     (void)result; /* it may have been cancelled: then there is a hurry */
-    go_on(container_of(op, struct segments, going_pause));
+    go_on(container_of(op, struct segments_removal, pause));
 }
 
-static void piece_gone(struct segments *segments)
+static void piece_gone(struct segments_removal *removal)
 {
-    segments->going_ns = io_now_ns(segments->io) + PAUSE_NS;
-    go_on(segments);
+    removal->next_ns = io_now_ns(removal->io) + PAUSE_NS;
+    go_on(removal);
 }
 
 /* Whether it got shorter does not matter: it goes as a whole in the end. */
 static void shortened(struct io_op *op, int32_t result)
 {
-    struct segment *segment = container_of(op, struct segment, op);
     (void)result;
-    piece_gone(segment->owner);
+    piece_gone(container_of(op, struct segments_removal, op));
 }
 
 static void unlinked(struct io_op *op, int32_t result)
 {
-    struct segment *segment = container_of(op, struct segment, op);
-    struct segments *segments = segment->owner;
+    struct segments_removal *removal = container_of(op, struct segments_removal, op);
+    struct segment *segment = first_of(removal);
+    assert(segment != NULL); /* invariant 1 */
     if (result < 0 && result != -ENOENT)
-        log_warn(segments->log, "%s: removing it failed: %s; the next start tries again",
+        log_warn(removal->log, "%s: removing it failed: %s; the next start tries again",
                  segment->path, strerror(-result));
     list_remove(&segment->handle_node);
-    segments->going_count--;
-    segment_free(segment);
-    piece_gone(segments);
+    removal->count--;
+    removal->removed(segment);
+    piece_gone(removal);
 }
 
-static void remove_piece(struct segment *segment)
+static void remove_piece(struct segments_removal *removal, struct segment *segment)
 {
-    struct segments *segments = segment->owner;
-    if (segment->file_left <= PIECE_SIZE || is_hurried(segments)) {
-        segment->op.done = unlinked;
-        io_unlink(segments->io, &segment->op, segment->path);
+    if (segment->file_left <= PIECE_SIZE || is_hurried(removal)) {
+        removal->op.done = unlinked;
+        io_unlink(removal->io, &removal->op, segment->path);
         return;
     }
     segment->file_left -= PIECE_SIZE;
-    segment->op.done = shortened;
-    io_truncate(segments->io, &segment->op, segment->path, segment->file_left);
+    removal->op.done = shortened;
+    io_truncate(removal->io, &removal->op, segment->path, segment->file_left);
 }
 
-static void go_on(struct segments *segments)
+static void go_on(struct segments_removal *removal)
 {
-    struct list_node *first = list_first(&segments->going);
-    if (first == NULL || io_op_is_active(&segments->going_pause))
+    struct segment *segment = first_of(removal);
+    if (segment == NULL || io_op_is_active(&removal->pause) || io_op_is_active(&removal->op))
         return;
-    struct segment *segment = container_of(first, struct segment, handle_node);
-    if (io_op_is_active(&segment->op))
-        return;
-    if (io_now_ns(segments->io) >= segments->going_ns || is_hurried(segments)) {
-        remove_piece(segment);
-        return;
+    if (io_now_ns(removal->io) >= removal->next_ns || is_hurried(removal)) {
+        remove_piece(removal, segment);
+    } else {
+        removal->pause.done = paused;
+        io_timer(removal->io, &removal->pause, removal->next_ns);
     }
-    segments->going_pause.done = paused;
-    io_timer(segments->io, &segments->going_pause, segments->going_ns);
 }
 
-void segment_go(struct segment *segment)
+void segments_removal_add(struct segments_removal *removal, struct segment *segment)
 {
-    list_push_back(&segment->owner->going, &segment->handle_node);
-    segment->owner->going_count++;
-    go_on(segment->owner);
+    assert(segment->path != NULL);
+    assert(segment->handle < 0);
+    assert(segment->pins == 0);
+    assert(!list_node_is_linked(&segment->handle_node));
+    list_push_back(&removal->queue, &segment->handle_node);
+    removal->count++;
+    go_on(removal);
+    assert(io_op_is_active(&removal->op) || io_op_is_active(&removal->pause)); /* invariant 3 */
 }
 
-void segments_set_hurry(struct segments *segments, bool is_hurried)
+void segments_removal_set_hurry(struct segments_removal *removal, bool is_hurried)
 {
-    bool is_new = is_hurried && !segments->is_hurried;
-    segments->is_hurried = is_hurried;
-    if (is_new && io_op_is_active(&segments->going_pause))
-        io_cancel(segments->io, &segments->going_pause);
+    bool is_new = is_hurried && !removal->is_hurried;
+    removal->is_hurried = is_hurried;
+    if (is_new && io_op_is_active(&removal->pause))
+        io_cancel(removal->io, &removal->pause);
 }
 
-bool segments_are_going(const struct segments *segments)
+bool segments_removal_is_active(const struct segments_removal *removal)
 {
-    return !list_is_empty(&segments->going) || io_op_is_active(&segments->going_pause);
+    return removal->count > 0 || io_op_is_active(&removal->pause);
 }

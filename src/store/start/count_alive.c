@@ -41,8 +41,8 @@ struct survey {
     uint64_t named[GROUPS];
     uint64_t found[GROUPS];
     /* while they are matched */
-    uint32_t groups;          /* whose files are matched, a bit each */
-    uint32_t unknown;         /* of them: with a record that cannot be read */
+    uint32_t groups;  /* whose files are matched, a bit each */
+    uint32_t unknown; /* of them: with a record that cannot be read */
     struct reading reading;
     struct named_file *files; /* sorted by their versions */
     uint64_t file_count;

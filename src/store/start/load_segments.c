@@ -38,15 +38,14 @@ static int add_segment(struct store *store, const struct manifest_edit *edit)
                   store->state_path, store->options.shard, edit->number, edit->partition);
         return -EBADMSG;
     }
-    if (edit->generation != 1 && edit->generation != 2) {
-        log_error(store->log,
-                  "the manifest names segment %" PRIu64 " with the unknown generation %u",
-                  edit->number, edit->generation);
+    if (!segment_source_is_known(edit->source)) {
+        log_error(store->log, "the manifest names segment %" PRIu64 " with the unknown source %u",
+                  edit->number, edit->source);
         return -EBADMSG;
     }
     struct segment *segment;
     int error =
-        segments_add(store->segments, edit->partition, edit->generation, edit->number, &segment);
+        segments_add(store->segments, edit->partition, edit->source, edit->number, &segment);
     if (error < 0)
         return error;
     segment->state = SEGMENT_SEALED;
@@ -92,7 +91,7 @@ static void fill_loss(const struct store *store, const struct segment *segment,
     *ret_edit = (struct manifest_edit){
         .kind = MANIFEST_DAMAGE,
         .partition = segment->partition,
-        .generation = segment->generation,
+        .source = segment->source,
         .log_id = store->options.shard,
         .number = segment->number,
         .end = segment->loss_position,
@@ -128,7 +127,7 @@ bool store_show_state(void *context, uint64_t index, struct manifest_edit *ret_e
     *ret_edit = (struct manifest_edit){
         .kind = MANIFEST_SEGMENT,
         .partition = segment->partition,
-        .generation = segment->generation,
+        .source = segment->source,
         .log_id = store->options.shard,
         .number = segment->number,
         .end = segment->end,
@@ -483,7 +482,7 @@ static int adopt(void *context, const char *name)
         return 0;
     struct manifest_edit edit = {.kind = MANIFEST_SEGMENT,
                                  .partition = (uint8_t)adoption->partition,
-                                 .generation = 1,
+                                 .source = SEGMENT_FROM_LOG,
                                  .number = number};
     int result = take_edit(store, &edit);
     if (result < 0)

@@ -176,7 +176,7 @@ int store_replay_log(struct store *store, const struct wal_options *options,
     }
     log_info(store->log,
              "recovered %" PRIu64 " keys from %" PRIu64 " records in %" PRIu64
-             " log segments (%" PRIu64 " bytes read, %" PRIu64
+             " log files (%" PRIu64 " bytes read, %" PRIu64
              " bytes of an unacknowledged tail dropped) and %" PRIu64
              " records in segments newer than the index checkpoint",
              store_key_count(store), recovered.records, recovered.segments, recovered.bytes_read,

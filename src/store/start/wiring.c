@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-/* Sealed log segments that stay in the log: what is overwritten meanwhile is never copied. */
+/* Sealed log files that stay in the log: what is overwritten meanwhile is never copied. */
 #define LOG_KEEP_SEGMENTS 4u
 
 /* Memory for what a job of the mover carries, of all shards and the least of one; its table comes
@@ -218,7 +218,7 @@ static int open_mover(struct store *store)
         .failed = mover_failed,
         .full = disk_full,
         .futile = mover_futile,
-        /* For a log segment and two jobs, beside what the log leaves free. */
+        /* For a log file and two jobs, beside what the log leaves free. */
         .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.log_file_size,
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);

@@ -50,17 +50,12 @@ static void seal(uint8_t *target, uint32_t size, const char *magic)
 
 /* ---- the segment's header ---- */
 
-static bool is_generation(uint8_t generation)
-{
-    return generation == 1 || generation == 2;
-}
-
 void segment_header_encode(const struct segment_header *header, uint8_t *block)
 {
-    assert(is_generation(header->generation));
+    assert(segment_source_is_known(header->source));
     memset(block, 0, SEGMENT_BLOCK_SIZE);
     block[14] = header->partition;
-    block[15] = header->generation;
+    block[15] = (uint8_t)header->source;
     store_u64(block + 16, header->directory_id);
     store_u32(block + 24, header->log_id);
     store_u64(block + 32, header->number);
@@ -74,12 +69,12 @@ int segment_header_decode(const uint8_t *block, struct segment_header *ret_heade
     int error = check(block, SEGMENT_BLOCK_SIZE, HEADER_MAGIC);
     if (error < 0)
         return error;
-    if (!is_generation(block[15]) || load_u32(block + 28) != 0 ||
+    if (!segment_source_is_known(block[15]) || load_u32(block + 28) != 0 ||
         !is_zero(block + HEADER_USED, SEGMENT_BLOCK_SIZE - HEADER_USED))
         return -EBADMSG;
     *ret_header = (struct segment_header){
         .partition = block[14],
-        .generation = block[15],
+        .source = block[15],
         .directory_id = load_u64(block + 16),
         .log_id = load_u32(block + 24),
         .number = load_u64(block + 32),

@@ -13,7 +13,7 @@
  *        8     4  crc32c of the bytes 12..4095
  *       12     2  format (1)
  *       14     1  partition
- *       15     1  generation: 1 filled from the log, 2 filled by compaction
+ *       15     1  source: 1 filled from the log, 2 filled by compaction
  *       16     8  directory id
  *       24     4  log id: the shard that wrote it
  *       28     4  reserved, 0
@@ -73,9 +73,22 @@
 #define SEGMENT_RECORD_ALIGNMENT 8u
 #define SEGMENT_CHUNK_SIZE_MAX ((uint32_t)(1 * MIB)) /* of a whole chunk */
 
+/* What a segment is filled from: so that what has been alive for long does not share a file with
+ * what will soon die. */
+enum segment_source {
+    SEGMENT_FROM_LOG = 1,
+    SEGMENT_FROM_COMPACTION = 2,
+};
+#define SEGMENT_SOURCES 2u
+
+static inline bool segment_source_is_known(uint8_t source)
+{
+    return source == SEGMENT_FROM_LOG || source == SEGMENT_FROM_COMPACTION;
+}
+
 struct segment_header {
     uint8_t partition;
-    uint8_t generation; /* 1 or 2 */
+    enum segment_source source;
     uint64_t directory_id;
     uint32_t log_id;
     uint64_t number;

@@ -168,8 +168,8 @@ static enum unit_step tell_damage(struct unit_scan *scan, uint64_t from, uint64_
 {
     assert(from < upto); /* invariant 3 */
     scan->damage = (struct unit_damage){.from = from, .upto = upto, .what = what};
-    scan->damage.is_cut = error == -ENODATA;
-    if (error == -ENODATA)
+    scan->damage.is_cut = error == -ERANGE;
+    if (error == -ERANGE)
         scan->damage.what = "the file ends before";
     else
         scan->damage.error = error;
@@ -204,7 +204,7 @@ static enum unit_step end_file(struct unit_scan *scan)
         return end_gap(scan);
     uint64_t from = scan->at;
     scan->at = scan->file.end;
-    return tell_damage(scan, from, scan->at, -ENODATA, NULL);
+    return tell_damage(scan, from, scan->at, -ERANGE, NULL);
 }
 
 static bool is_header_sound(struct unit_scan *scan, const uint8_t *data)
@@ -220,7 +220,7 @@ static enum unit_step find_header(struct unit_scan *scan)
     int error = scan->need(scan->context, scan->at, DISK_BLOCK_SIZE, &data);
     if (error == -EAGAIN)
         return UNIT_WAIT;
-    if (error == -ENODATA)
+    if (error == -ERANGE)
         return end_file(scan);
     if (error < 0 || !is_header_sound(scan, data))
         return skip_block(scan, error);
@@ -240,7 +240,7 @@ static enum unit_step take_unit(struct unit_scan *scan)
     if (error == -EAGAIN)
         return UNIT_WAIT;
     scan->has_header = false;
-    if (error == -ENODATA)
+    if (error == -ERANGE)
         return end_file(scan);
     uint64_t from = scan->at;
     uint64_t upto = from + scan->unit.size;
@@ -266,10 +266,10 @@ const char *unit_describe(const struct unit_damage *damage)
 
 enum unit_step unit_scan_step(struct unit_scan *scan)
 {
-    assert(scan->at % DISK_BLOCK_SIZE == 0);
     scan->data = NULL;
     if (scan->at >= scan->file.end)
         return scan->gap_from != 0 ? end_gap(scan) : UNIT_END;
+    assert(scan->at % DISK_BLOCK_SIZE == 0);
     if (scan->has_header)
         return take_unit(scan);
     enum unit_step step = find_header(scan);

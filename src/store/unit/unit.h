@@ -94,7 +94,7 @@ int unit_record_decode(struct unit_record *record);
 /* ---- a file from unit to unit ---- */
 
 /* Makes [offset, offset + size) of the file readable at *ret_data, until the next call. Errors:
- * -EAGAIN (not yet: the step is done again later), -ENODATA (the file ends before), any other one
+ * -EAGAIN (not yet: the step is done again later), -ERANGE (the file ends before), any other one
  * (the device does not give it). */
 typedef int unit_need(void *context, uint64_t offset, uint64_t size, const uint8_t **ret_data);
 

@@ -91,6 +91,12 @@ struct wal_note {
     uint64_t minor;
 };
 
+static inline bool wal_note_is_older(const struct wal_note *note, const struct wal_note *other)
+{
+    return note->major < other->major ||
+           (note->major == other->major && note->minor < other->minor);
+}
+
 enum log_file_header_state { WAL_HEADER_ACTIVE = 1, WAL_HEADER_SPARE = 2 };
 
 struct log_file_header {

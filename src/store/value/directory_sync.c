@@ -3,13 +3,22 @@
  *
  *   closed -> open -> sync -> [sync -> ...] idle -> sync ..., or close -> closed, or open again
  *
- * A folder stays open while its pool has streams: under load, opening and closing it would be three
- * more trips through the kernel's workers for each value. */
-#include "store/value/stream.h"
+ * A folder stays open while it has users: under load, opening and closing it would be three more
+ * trips through the kernel's workers for each value.
+ *
+ * Invariants:
+ * 1. One operation at a time; while none is, nobody waits.
+ * 2. Who is covered came before the sync under way was submitted.
+ * 3. A folder is synced only while it is open. */
+#include "store/value/directory_sync.h"
 
-void directory_init(struct directory *directory, struct stream_pool *pool, char *path)
+#include "base/assert.h"
+
+void directory_init(struct directory *directory, struct io *io, const char *path,
+                    const struct list *users)
 {
-    directory->pool = pool;
+    directory->io = io;
+    directory->users = users;
     directory->path = path;
     directory->handle = -1;
     list_init(&directory->waiting);
@@ -55,13 +64,15 @@ static void go_on(struct directory *directory)
 {
     if (io_op_is_active(&directory->op))
         return;
+    assert(directory->handle >= 0);             /* invariant 3 */
+    assert(list_is_empty(&directory->covered)); /* invariant 2 */
     move_all(&directory->waiting, &directory->covered);
     if (!list_is_empty(&directory->covered)) {
         directory->op.done = sync_done;
-        io_sync(directory->pool->io, &directory->op, directory->handle);
-    } else if (list_is_empty(&directory->pool->streams)) {
+        io_sync(directory->io, &directory->op, directory->handle);
+    } else if (list_is_empty(directory->users)) {
         directory->op.done = close_done;
-        io_close_file(directory->pool->io, &directory->op, directory->handle);
+        io_close_file(directory->io, &directory->op, directory->handle);
     }
 }
 
@@ -89,12 +100,15 @@ static void open_done(struct io_op *op, int32_t result)
 static void open_directory(struct directory *directory)
 {
     assert(directory->handle < 0);
+    assert(!io_op_is_active(&directory->op)); /* invariant 1 */
     directory->op.done = open_done;
-    io_open_file(directory->pool->io, &directory->op, directory->path, IO_OPEN_DIRECTORY);
+    io_open_file(directory->io, &directory->op, directory->path, IO_OPEN_DIRECTORY);
 }
 
-void directory_sync(struct directory *directory, struct directory_waiter *waiter)
+void directory_sync(struct directory *directory, struct directory_waiter *waiter,
+                    directory_synced *done)
 {
+    waiter->done = done;
     list_push_back(&directory->waiting, &waiter->node);
     if (io_op_is_active(&directory->op))
         return;
@@ -110,10 +124,14 @@ void directory_forget(struct directory_waiter *waiter)
         list_remove(&waiter->node);
 }
 
-void directories_close(struct stream_pool *pool)
+void directory_close(struct directory *directory)
 {
-    for (uint32_t i = 0; i < STREAM_PARTITIONS; i++) {
-        if (pool->directories[i].handle >= 0)
-            go_on(&pool->directories[i]);
-    }
+    assert(list_is_empty(directory->users));
+    if (directory->handle >= 0)
+        go_on(directory);
+}
+
+bool directory_is_busy(const struct directory *directory)
+{
+    return directory->handle >= 0 || io_op_is_active(&directory->op);
 }

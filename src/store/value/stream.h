@@ -2,7 +2,7 @@
  *
  *   stream_pool.c     buffers: who gets one, who waits, who gives back
  *   directory_sync.c  syncs of the partitions' folders, shared by the writers that wait for them
- *   value_writer.c, value_reader.c, value_removal.c
+ *   value_writer.c, value_reader.c
  *                     the streams
  *   value_file_name.c names and descriptors
  *
@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/list.h"
+#include "store/value/directory_sync.h"
 #include "store/value/stream_pool.h"
 #include "store/value/value_file.h"
 
@@ -53,40 +54,10 @@ struct stream {
     struct io_op op; /* whatever concerns the whole file */
     char *path;      /* behind the stream, in the same allocation */
     int handle;      /* < 0: not open */
-    uint32_t held;   /* buffers */
+    uint32_t owned;  /* buffers */
     bool is_user;    /* counted by stream_pool_streams */
     bool is_sated;   /* will not want a buffer again */
 };
-
-/* ---- directory syncs: directory_sync.c ---- */
-
-struct directory_waiter;
-typedef void directory_synced(struct directory_waiter *waiter, int result);
-
-struct directory_waiter {
-    struct list_node node;
-    directory_synced *done;
-};
-
-struct directory {
-    struct stream_pool *pool;
-    struct io_op op;
-    struct list waiting; /* for the next sync */
-    struct list covered; /* by the one under way */
-    char *path;
-    int handle; /* < 0: not open */
-};
-
-void directory_init(struct directory *directory, struct stream_pool *pool, char *path);
-
-/* What was created in the directory before this call is durable when `done` says 0. */
-void directory_sync(struct directory *directory, struct directory_waiter *waiter);
-
-/* `done` will not be called. */
-void directory_forget(struct directory_waiter *waiter);
-
-/* The pool's last stream has gone: folders close once nothing of them is under way. */
-void directories_close(struct stream_pool *pool);
 
 /* ---- the pool: stream_pool.c ---- */
 

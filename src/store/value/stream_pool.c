@@ -1,4 +1,10 @@
-/* Buffers: who gets one, who waits, who gives back. */
+/* Buffers: who gets one, who waits, who gives back. The rules stand in stream_pool.h.
+ *
+ * Invariants:
+ * 1. A buffer is free, or a stream's: free_count are free.
+ * 2. poor_count streams hold no buffer and are not sated; user_count were not closed.
+ * 3. A stream waits only while it holds no buffer, is not sated and has a user.
+ * 4. A stream is rich while it holds more than one buffer. */
 #include "store/value/stream.h"
 
 #include <errno.h>
@@ -19,7 +25,7 @@ static int init_directories(struct stream_pool *pool)
     for (uint32_t i = 0; i < STREAM_PARTITIONS; i++) {
         char *path = pool->directory_paths + size * i;
         (void)snprintf(path, size, "%s/%02x", pool->path, i);
-        directory_init(&pool->directories[i], pool, path);
+        directory_init(&pool->directories[i], pool->io, path, &pool->streams);
     }
     return 0;
 }
@@ -87,7 +93,7 @@ bool stream_pool_is_busy(const struct stream_pool *pool)
     if (!list_is_empty(&pool->streams) || io_op_is_active(&pool->timer))
         return true;
     for (uint32_t i = 0; i < STREAM_PARTITIONS; i++) {
-        if (pool->directories[i].handle >= 0 || io_op_is_active(&pool->directories[i].op))
+        if (directory_is_busy(&pool->directories[i]))
             return true;
     }
     return false;
@@ -136,13 +142,13 @@ void stream_leave(struct stream *stream)
 void stream_free(struct stream *stream)
 {
     assert(!stream->is_user);
-    assert(stream->held == 0);
+    assert(stream->owned == 0);
     assert(!io_op_is_active(&stream->op));
     struct stream_pool *pool = stream->pool;
     list_remove(&stream->node);
     free(stream);
-    if (list_is_empty(&pool->streams))
-        directories_close(pool);
+    for (uint32_t i = 0; list_is_empty(&pool->streams) && i < STREAM_PARTITIONS; i++)
+        directory_close(&pool->directories[i]);
 }
 
 /* ---- buffers ---- */
@@ -158,15 +164,19 @@ static struct stream_buffer *give(struct stream *stream)
     struct stream_pool *pool = stream->pool;
     struct stream_buffer *buffer =
         container_of(list_pop_front(&pool->free_buffers), struct stream_buffer, node);
-    assert(buffer->stream == NULL);
+    assert(buffer->stream == NULL); /* invariant 1 */
     assert(!stream->is_sated);
+    assert(pool->free_count > 0); /* invariant 1 */
+    assert(stream->owned < STREAM_BUFFERS_MAX);
     pool->free_count--;
     buffer->stream = stream;
     buffer->size = 0;
     buffer->state = 0;
-    if (stream->held++ == 0)
+    if (stream->owned++ == 0) {
+        assert(pool->poor_count > 0); /* invariant 2 */
         pool->poor_count--;
-    if (stream->held == 2)
+    }
+    if (stream->owned == 2)
         list_push_back(&pool->rich, &stream->rich_node);
     return buffer;
 }
@@ -188,13 +198,15 @@ struct stream_buffer *stream_take(struct stream *stream)
     struct stream_pool *pool = stream->pool;
     if (list_node_is_linked(&stream->waiting_node))
         return NULL;
-    if (stream->held > 0) {
-        bool is_allowed = stream->held < STREAM_BUFFERS_MAX && pool->waiting_count == 0 &&
+    if (stream->owned > 0) {
+        bool is_allowed = stream->owned < STREAM_BUFFERS_MAX && pool->waiting_count == 0 &&
                           pool->free_count > pool->poor_count;
         return is_allowed ? give(stream) : NULL;
     }
     if (pool->free_count > 0 && pool->waiting_count == 0)
         return give(stream);
+    assert(stream->is_user);   /* invariant 3 */
+    assert(!stream->is_sated); /* invariant 3 */
     list_push_back(&pool->waiting, &stream->waiting_node);
     pool->waiting_count++;
     take_back(pool);
@@ -205,15 +217,16 @@ void stream_put(struct stream_buffer *buffer)
 {
     struct stream *stream = buffer->stream;
     struct stream_pool *pool = stream->pool;
-    assert(stream->held > 0);
+    assert(stream->owned > 0);
     assert(!io_op_is_active(&buffer->op));
-    if (--stream->held == 1)
+    if (--stream->owned == 1)
         list_remove(&stream->rich_node);
-    if (stream->held == 0 && !stream->is_sated)
+    if (stream->owned == 0 && !stream->is_sated)
         pool->poor_count++;
     buffer->stream = NULL;
     list_push_front(&pool->free_buffers, &buffer->node);
     pool->free_count++;
+    assert(pool->free_count <= pool->count); /* invariant 1 */
     if (pool->waiting_count > 0)
         wake(pool);
 }
@@ -222,6 +235,7 @@ void stream_stop_waiting(struct stream *stream)
 {
     if (!list_node_is_linked(&stream->waiting_node))
         return;
+    assert(stream->owned == 0); /* invariant 3 */
     list_remove(&stream->waiting_node);
     stream->pool->waiting_count--;
 }
@@ -232,7 +246,7 @@ void stream_set_sated(struct stream *stream)
         return;
     assert(!list_node_is_linked(&stream->waiting_node));
     stream->is_sated = true;
-    if (stream->held == 0)
+    if (stream->owned == 0)
         stream->pool->poor_count--;
 }
 

@@ -154,7 +154,7 @@ static void read_ahead(struct value_reader *reader)
 static void give_back(struct stream *stream)
 {
     struct value_reader *reader = reader_of(stream);
-    while (stream->held > 1 && stream_pool_is_short(stream->pool)) {
+    while (stream->owned > 1 && stream_pool_is_short(stream->pool)) {
         struct stream_buffer *piece = piece_of(list_last(&reader->pieces));
         if (piece->state != PIECE_READ)
             return;
@@ -300,7 +300,7 @@ void value_reader_release(struct value_reader *reader)
     assert(piece->state == PIECE_SHOWN);
     put_piece(piece);
     read_ahead(reader);
-    if (reader->read_offset == reader->size && reader->stream.held == 0)
+    if (reader->read_offset == reader->size && reader->stream.owned == 0)
         stream_set_sated(&reader->stream);
 }
 

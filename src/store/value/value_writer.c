@@ -108,12 +108,17 @@ static void become_gone(struct value_writer *writer)
         stream_free(&writer->stream);
 }
 
+static void note_unlinked(const struct stream *stream, int32_t result)
+{
+    if (result < 0 && result != -ENOENT)
+        log_warn(stream->pool->log, "%s: removing it failed: %s; the next start tries again",
+                 stream->path, strerror(-result));
+}
+
 static void unlink_done(struct io_op *op, int32_t result)
 {
     struct value_writer *writer = writer_of_op(op);
-    if (result < 0 && result != -ENOENT)
-        log_warn(writer->stream.pool->log, "%s: removing it failed: %s; the next start tries again",
-                 writer->stream.path, strerror(-result));
+    note_unlinked(&writer->stream, result);
     become_gone(writer);
 }
 
@@ -237,10 +242,10 @@ static void start_syncs(struct value_writer *writer)
     struct stream *stream = &writer->stream;
     set_state(writer, WRITER_SYNCING);
     writer->syncs_pending = 2;
-    writer->directory_waiter.done = directory_done;
     stream->op.done = sync_done;
     io_sync(stream->pool->io, &stream->op, stream->handle);
-    directory_sync(stream_directory(stream->pool, writer->partition), &writer->directory_waiter);
+    directory_sync(stream_directory(stream->pool, writer->partition), &writer->directory_waiter,
+                   directory_done);
 }
 
 static void truncate_done(struct io_op *op, int32_t result)
@@ -503,4 +508,24 @@ void value_writer_close(struct value_writer *writer, bool keep)
         begin_end(writer);
     else if (writer->state == WRITER_GONE)
         stream_free(&writer->stream);
+}
+
+/* ---- removing: an unlink that nobody waits for ---- */
+
+static const struct stream_kind removal_kind = {.granted = NULL};
+
+static void removed(struct io_op *op, int32_t result)
+{
+    struct stream *stream = container_of(op, struct stream, op);
+    note_unlinked(stream, result);
+    stream_free(stream);
+}
+
+void value_file_remove(struct stream_pool *pool, const struct value_file_name *name)
+{
+    struct stream *stream = stream_create(pool, &removal_kind, sizeof *stream, name, 0, NULL);
+    if (stream == NULL)
+        return;
+    stream->op.done = removed;
+    io_unlink(pool->io, &stream->op, stream->path);
 }

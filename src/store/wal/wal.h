@@ -1,8 +1,9 @@
 /* The write-ahead log: appends records, groups them into batches, says when they are on stable
  * media.
  *
- *   append ... append -> open buffer --flush--> write in flight --done--> durable (in log order) ->
- * events
+ *   append ... append -> open buffer -- flush --> write in flight -- done --> durable, in log order
+ *                                                                                |
+ *                                                                              events
  *
  * A write appends its record to the open buffer and gets a position (a count, 1 and up, never
  * reused once it was durable) and a location (where its bytes will lie for good). Group commit has
@@ -10,8 +11,8 @@
  * it fills until one completes. One or two writes are in flight; durability advances in log order
  * only. A record larger than a buffer gets a jumbo buffer of its own.
  *
- * The log lies in `directory`: segment files, preallocated, zeroed once, recycled when nothing in
- * them is alive. The byte formats stand in wal_format.h, reading them back in wal_recover.h. */
+ * The log lies in `directory`: log files, preallocated, zeroed once, recycled when nothing in them
+ * is alive. The byte formats stand in wal_format.h, reading them back in wal_recover.h. */
 #ifndef MINIVAULT_STORE_WAL_H
 #define MINIVAULT_STORE_WAL_H
 
@@ -30,7 +31,7 @@ enum wal_durability {
     WAL_COMMIT,   /* acknowledged when on stable media */
     WAL_INTERVAL, /* acknowledged at once, written and synced at least every WAL_INTERVAL_MS */
     WAL_NONE, /* acknowledged at once, written as buffers fill (and at least every second), synced
-                 at the end of a segment, so that it can be recycled, and at shutdown */
+                 at the end of a file, so that it can be recycled, and at shutdown */
 };
 
 #define WAL_INTERVAL_MS 10
@@ -45,7 +46,7 @@ struct wal_events {
      * now on. Once. */
     void (*failed)(void *context, int error);
     /* The disk is full: whether room may come soon without anybody's help. Then an append waits
-     * (-EAGAIN) instead of failing. Asked for each append that finds no segment; may be NULL. */
+     * (-EAGAIN) instead of failing. Asked for each append that finds no file; may be NULL. */
     bool (*may_clear)(void *context);
     /* The owner's note as of now, for a header or mark that is about to be written; may be NULL. */
     struct wal_note (*note)(void *context);
@@ -55,8 +56,8 @@ struct wal_events {
 };
 
 struct wal_options {
-    const char *directory;     /* of the segment files; exists */
-    uint64_t directory_id;     /* the superblock's: a segment of another directory is foreign */
+    const char *directory;     /* of the log files; exists */
+    uint64_t directory_id;     /* the superblock's: a file of another directory is foreign */
     uint32_t log_id;           /* this shard's log */
     uint64_t file_size;        /* bytes: a multiple of 4096, at most 2 GiB */
     uint32_t buffer_size;      /* bytes of an ordinary batch buffer, with its header */
@@ -65,9 +66,9 @@ struct wal_options {
     uint32_t writes_in_flight; /* 1 or 2 (the probe's) */
     bool use_dsync;            /* RWF_DSYNC, otherwise write then fdatasync (the probe's) */
     enum wal_durability durability;
-    bool is_brief; /* opened to be emptied: no segment is made ready beyond the one for deletes */
+    bool is_brief; /* opened to be emptied: no file is made ready beyond the one for deletes */
     uint64_t last_known;   /* position that the log reached, as of a clean shutdown; 0: unknown */
-    uint64_t number_known; /* of its newest segment then */
+    uint64_t number_known; /* of its newest file then */
     uint64_t base;   /* the log begins above this position: without a file it has reached it */
     uint8_t *memory; /* wal_memory_size bytes of the world's region, aligned to 4096: the caller's,
                         for as long as the log is open */
@@ -81,7 +82,7 @@ size_t wal_memory_size(const struct wal_options *options);
 struct wal_state;
 
 /* Opens the log for appending in a new generation, after what `state` describes. Synchronous. The
- * state's segments belong to the log from here on (also after an error). Errors: -ENOSPC, -EIO,
+ * state's files belong to the log from here on (also after an error). Errors: -ENOSPC, -EIO,
  * -ENOMEM, ... */
 int wal_open(struct io *io, const struct log *log, const struct wal_options *options,
              struct wal_state *state, struct wal **ret_wal);
@@ -101,7 +102,7 @@ struct wal_receipt {
 };
 
 /* Appends a record (record->position is set by the log). Key and value are copied before it
- * returns. Errors: -EAGAIN (no buffer or segment is free: come back at the `room` event), -ENOSPC
+ * returns. Errors: -EAGAIN (no buffer or file is free: come back at the `room` event), -ENOSPC
  * (the disk is full: appends are refused; wal_has_space tells when it is over), -EIO (the log
  * failed), -EFBIG (over record_size_max). */
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt);
@@ -115,11 +116,11 @@ uint64_t wal_durable(const struct wal *wal);
 /* The position of the last record appended. */
 uint64_t wal_last(const struct wal *wal);
 
-/* The number of the newest segment. */
+/* The number of the newest file. */
 uint64_t wal_number(const struct wal *wal);
 
-/* Whether the disk leaves room: false from when no further segment could be prepared until one was.
- * Meanwhile sets go on only as long as the segments at hand last, deletes longer; reads are not
+/* Whether the disk leaves room: false from when no further file could be prepared until one was.
+ * Meanwhile sets go on only as long as the files at hand last, deletes longer; reads are not
  * concerned. */
 bool wal_has_space(const struct wal *wal);
 
@@ -127,23 +128,23 @@ bool wal_has_space(const struct wal *wal);
  * others. */
 uint64_t wal_gate(const struct wal *wal, uint64_t position);
 
-/* Prepares no further segment unless this much of the disk stays free beside it: what moving
+/* Prepares no further file unless this much of the disk stays free beside it: what moving
  * records needs comes first. 0 at first. */
 void wal_set_room_min(struct wal *wal, uint64_t bytes);
 
-/* Makes no further segments for sets, which wait for recycled ones: the log is too long. */
+/* Makes no further files for sets, which wait for recycled ones: the log is too long. */
 void wal_set_held(struct wal *wal, bool is_held);
 
-/* What comes free stays as a spare as long as sealed segments and spares together have less than so
- * many bytes, beside the few that are always kept: a log whose length goes up and down needs them
+/* A file that comes free stays as a spare as long as sealed files and spares together have less than
+ * this many bytes, beside the few that are always kept: a log whose length goes up and down needs them
  * again soon, and new ones have to be filled with zeros first. 0 at first. */
 void wal_set_spares_below(struct wal *wal, uint64_t bytes);
 
-/* Goes on in the next segment when files are still there only because the newest header lists them;
- * as long as enough segments are at hand. Returns whether it did. */
+/* Goes on in the next file when files are still there only because the newest header lists them;
+ * as long as enough files are at hand. Returns whether it did. */
 bool wal_shed(struct wal *wal);
 
-/* Goes on in the next segment, so that the log can be emptied: when the open one has records, or
+/* Goes on in the next file, so that the log can be emptied: when the open one has records, or
  * when that lets files go; as long as enough others are at hand. Returns whether it did. */
 bool wal_roll(struct wal *wal);
 
@@ -151,12 +152,12 @@ bool wal_roll(struct wal *wal);
  * NULL. Valid until the end of the pass. */
 const uint8_t *wal_peek(const struct wal *wal, uint64_t location);
 
-/* The io handle to read from, and its pin: a pinned segment is not recycled. */
+/* The io handle to read from, and its pin: a pinned file is not recycled. */
 int wal_pin_file(struct wal *wal, uint32_t file);
 void wal_unpin_file(struct wal *wal, uint32_t file);
 
 /* The record at `location` is no longer alive, because of the record at `killer_position`. A sealed
- * segment without live records is recycled once its last killer is durable and nobody pins it. */
+ * file without live records is recycled once its last killer is durable and nobody pins it. */
 void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_position);
 
 /* The record at `location` is dead but keeps its slot for now; and: it is about to lose its slot.
@@ -164,7 +165,7 @@ void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_positio
 void wal_record_doomed(struct wal *wal, uint64_t location);
 void wal_record_spared(struct wal *wal, uint64_t location);
 
-/* The sealed segments with live records, for the mover: a segment goes once its records are dead,
+/* The sealed files with live records, for the mover: a file goes once its records are dead,
  * and a record that lies elsewhere by now is dead here (wal_record_dead with killer position 0). */
 struct wal_sealed {
     uint32_t file;   /* in locations; to be pinned for reading */
@@ -210,7 +211,7 @@ struct wal_stats {
     uint64_t live_records;
     uint64_t batches;       /* written since start */
     uint64_t bytes_written; /* since start, headers and padding too */
-    uint64_t recycled;      /* segments, since start */
+    uint64_t recycled;      /* files, since start */
 };
 void wal_stats(const struct wal *wal, struct wal_stats *ret_stats);
 

@@ -1,16 +1,17 @@
-/* Recovery: from segment files back to records.
+/* Recovery: from log files back to records.
  *
- * Every record of every segment is shown to the caller, in no promised order: versions decide, not
+ * Every record of every file is shown to the caller, in no promised order: versions decide, not
  * positions. What the end of the log looks like after a crash:
  *
  *   valid ... valid | torn or absent | possibly valid again (two writes were in flight)
- *                   ^ the log ends here, unless a valid batch proves that it was durable beyond:
- * then it is corruption
+ *                   ^
+ *                   the log ends here, unless a valid batch proves that it was durable beyond: then
+ *                   it is corruption
  *
  * A batch carries `durable`, the position that was known durable when it was written. The greatest
  * one of a generation is the proof: a bad batch at or below it is corruption, above it the tail of
  * a crash, dropped with all that follows, counted, never revived (the next generation begins with a
- * segment that names the last position it follows). */
+ * file that names the last position it follows). */
 #ifndef MINIVAULT_STORE_RECOVERY_H
 #define MINIVAULT_STORE_RECOVERY_H
 
@@ -30,14 +31,14 @@ struct wal_recovered {
     uint64_t clock_ceiling;    /* no stamp above this was ever given */
     uint64_t damaged_batches;  /* below the proven durable position: lost acknowledged writes */
     uint64_t damaged_last;     /* greatest position that may have been lost to damage; 0: none */
-    uint64_t repaired_headers; /* segments whose header was damaged but could be inferred from their
+    uint64_t repaired_headers; /* files whose header was damaged but could be inferred from their
                                   batches */
 };
 
-/* Reads all segments in options->directory. Progress goes to the log as one line a second once it
+/* Reads all log files in options->directory. Progress goes to the log as one line a second once it
  * takes longer than a second. Nothing on disk is changed. What it found is synced before it
  * returns, so that what was read is durable. Every problem is logged with file and offset. Errors:
- * -EPROTONOSUPPORT (a format or flag we do not know), -EXDEV (segments of another directory), -EIO,
+ * -EPROTONOSUPPORT (a format or flag we do not know), -EXDEV (files of another directory), -EIO,
  * -ENOMEM, or what `each` returned. */
 int wal_recover(struct io *io, const struct log *log, const struct wal_options *options,
                 wal_recover_each *each, void *context, struct wal_recovered *ret_recovered,

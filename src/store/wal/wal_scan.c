@@ -11,7 +11,7 @@
 enum seen {
     SEEN_BATCH, /* a sound header that belongs here; the records are not verified */
     SEEN_OTHER,
-    SEEN_TORN, /* not sound, but it names this very segment */
+    SEEN_TORN, /* not sound, but it names this very file */
     SEEN_END,  /* of the file */
 };
 
@@ -26,30 +26,30 @@ static bool is_planted(const struct unit_file *file, const struct unit *unit)
 }
 
 /* What lies at `offset`. The unit is set for SEEN_BATCH only. A batch of another format is not
- * ours: the header of its segment would have said so. */
+ * ours: the header of its file would have said so. */
 static int look(struct wal_scan *scan, uint32_t index, uint64_t offset, struct unit *ret_unit)
 {
-    const struct wal_scan_segment *segment = &scan->segments[index];
-    const struct log_file_header *header = &segment->header;
-    if (offset + WAL_BLOCK_SIZE > segment->size)
+    const struct wal_scan_file *file = &scan->files[index];
+    const struct log_file_header *header = &file->header;
+    if (offset + WAL_BLOCK_SIZE > file->size)
         return SEEN_END;
     const uint8_t *image;
     int error = scan->load(scan->context, index, offset, offset + WAL_BLOCK_SIZE, &image);
     if (error < 0)
         return error;
-    struct unit_file file = {
+    struct unit_file place = {
         .log_id = header->log_id,
         .generation = header->generation,
         .directory_id = header->directory_id,
         .salt = header->salt,
         .number = header->number,
-        .end = segment->size,
+        .end = file->size,
     };
-    enum unit_verdict verdict = unit_look(&file, offset, image + offset, ret_unit);
+    enum unit_verdict verdict = unit_look(&place, offset, image + offset, ret_unit);
     if (verdict == UNIT_TORN)
         return SEEN_TORN;
     bool is_ours =
-        verdict == UNIT_SOUND || (verdict == UNIT_FOREIGN && is_planted(&file, ret_unit));
+        verdict == UNIT_SOUND || (verdict == UNIT_FOREIGN && is_planted(&place, ret_unit));
     if (!is_ours)
         return SEEN_OTHER;
     scan->found.clock_ceiling = max_u64(scan->found.clock_ceiling, ret_unit->batch.clock_ceiling);
@@ -70,16 +70,16 @@ static int load_batch(struct wal_scan *scan, uint32_t index, const struct unit *
 
 /* ---- what is told ---- */
 
-/* Damage at [from, upto) of a segment: counted and noted. */
+/* Damage at [from, upto) of a file: counted and noted. */
 static void note_place(struct wal_scan *scan, uint32_t index, uint64_t from, uint64_t upto,
                        const char *what)
 {
-    scan->segments[index].is_damaged = true;
+    scan->files[index].is_damaged = true;
     scan->found.damaged_batches++;
     scan->note(
         scan->context,
         &(struct wal_scan_note){
-            .kind = WAL_SCAN_DAMAGE, .segment = index, .from = from, .upto = upto, .what = what});
+            .kind = WAL_NOTE_DAMAGE, .file = index, .from = from, .upto = upto, .what = what});
 }
 
 /* The positions from scan->expected to `last` (none: nothing happens) are missing before `offset`,
@@ -89,31 +89,31 @@ static void note_lost(struct wal_scan *scan, uint32_t index, uint64_t offset, ui
     if (last < scan->expected)
         return;
     scan->found.damaged_last = max_u64(scan->found.damaged_last, last);
-    scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_SCAN_LOST,
-                                                      .segment = index,
+    scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_NOTE_LOST,
+                                                      .file = index,
                                                       .from = offset,
                                                       .position_first = scan->expected,
                                                       .position_last = last});
-    if (!scan->segments[index].is_damaged)
+    if (!scan->files[index].is_damaged)
         note_place(scan, index, offset, offset, "batches are missing before it");
     scan->expected = last + 1;
 }
 
 static int show_record(struct wal_scan *scan, uint32_t index, const struct unit_record *record)
 {
-    struct wal_scan_segment *segment = &scan->segments[index];
+    struct wal_scan_file *file = &scan->files[index];
     int error = scan->record(scan->context, index, record->offset, &record->record);
     if (error != 0)
         return error < 0 ? error : -ECANCELED;
     scan->found.records++;
-    segment->position_last = max_u64(segment->position_last, record->record.position);
+    file->position_last = max_u64(file->position_last, record->record.position);
     return 0;
 }
 
 static int refuse_record(struct wal_scan *scan, uint32_t index, const struct unit_record *record)
 {
-    scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_SCAN_UNKNOWN,
-                                                      .segment = index,
+    scan->note(scan->context, &(struct wal_scan_note){.kind = WAL_NOTE_UNKNOWN,
+                                                      .file = index,
                                                       .from = record->offset,
                                                       .format = record->data[6],
                                                       .flags = record->data[7]});
@@ -177,9 +177,9 @@ static int look_ahead(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
     scan->tail_bytes = 0;
     for (; index < scan->generation_end; index++, offset = WAL_DATA_OFFSET) {
-        const struct wal_scan_segment *segment = &scan->segments[index];
-        scan->proof = max_u64(scan->proof, segment->header.durable);
-        while (offset < segment->size) {
+        const struct wal_scan_file *file = &scan->files[index];
+        scan->proof = max_u64(scan->proof, file->header.durable);
+        while (offset < file->size) {
             struct unit unit;
             int seen = look(scan, index, offset, &unit);
             if (seen < 0)
@@ -207,7 +207,7 @@ static int prove(struct wal_scan *scan, uint32_t index, uint64_t offset)
 }
 
 /* The next offset at or behind `offset` where a batch lies that belongs there and goes on; the
- * segment's size when there is none. */
+ * file's size when there is none. */
 static int find_batch(struct wal_scan *scan, uint32_t index, uint64_t offset, uint64_t *ret_offset)
 {
     for (;; offset += WAL_BLOCK_SIZE) {
@@ -223,27 +223,27 @@ static int find_batch(struct wal_scan *scan, uint32_t index, uint64_t offset, ui
     }
 }
 
-/* Whether this segment is the one right behind the segment before it in the list. */
+/* Whether this file is the one right behind the file before it in the list. */
 static bool follows(const struct wal_scan *scan, uint32_t index)
 {
     return index > 0 &&
-           scan->segments[index].header.generation == scan->segments[index - 1].header.generation &&
-           scan->segments[index].header.previous == scan->segments[index - 1].header.number;
+           scan->files[index].header.generation == scan->files[index - 1].header.generation &&
+           scan->files[index].header.previous == scan->files[index - 1].header.number;
 }
 
-/* Whether the segment misses nothing but its seal: the next one goes on where it stopped. */
+/* Whether the file misses nothing but its seal: the next one goes on where it stopped. */
 static bool lacks_seal_only(const struct wal_scan *scan, uint32_t index)
 {
     uint32_t next = index + 1;
     return next < scan->generation_end && follows(scan, next) &&
-           scan->segments[next].header.last_before + 1 == scan->expected;
+           scan->files[next].header.last_before + 1 == scan->expected;
 }
 
 /* Planted: shows everything from `offset` on, whatever it was once. */
 static int replay_stale(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
     uint64_t expected = scan->expected;
-    for (; offset < scan->segments[index].size; offset += WAL_BLOCK_SIZE) {
+    for (; offset < scan->files[index].size; offset += WAL_BLOCK_SIZE) {
         struct unit unit;
         const uint8_t *data;
         if (look(scan, index, offset, &unit) == SEEN_BATCH &&
@@ -257,9 +257,9 @@ static int replay_stale(struct wal_scan *scan, uint32_t index, uint64_t offset)
 /* The log ends at `offset`. */
 static int end_log(struct wal_scan *scan, uint32_t index, uint64_t offset)
 {
-    const struct wal_scan_segment *segment = &scan->segments[index];
-    if (segment->unreadable_last != WAL_READABLE && segment->unreadable_last >= offset) {
-        note_place(scan, index, offset, segment->size,
+    const struct wal_scan_file *file = &scan->files[index];
+    if (file->unreadable_last != WAL_READABLE && file->unreadable_last >= offset) {
+        note_place(scan, index, offset, file->size,
                    "the device does not give it: this may not be the end");
         scan->found.damaged_last = max_u64(scan->found.damaged_last, scan->expected);
     }
@@ -331,13 +331,13 @@ static int take_batch(struct wal_scan *scan, uint32_t index, uint64_t *offset,
     return show_batch(scan, index, unit, data, true);
 }
 
-/* Shows a segment's records. Returns GO_ON at its end, or LOG_ENDED. */
-static int scan_segment(struct wal_scan *scan, uint32_t index)
+/* Shows a file's records. Returns GO_ON at its end, or LOG_ENDED. */
+static int scan_file(struct wal_scan *scan, uint32_t index)
 {
-    struct wal_scan_segment *segment = &scan->segments[index];
+    struct wal_scan_file *file = &scan->files[index];
     uint64_t offset = WAL_DATA_OFFSET;
     for (;;) {
-        segment->end = min_u64(offset, segment->size);
+        file->end = min_u64(offset, file->size);
         if (scan->expected > scan->limit)
             return LOG_ENDED;
         struct unit unit;
@@ -353,18 +353,18 @@ static int scan_segment(struct wal_scan *scan, uint32_t index)
             return verdict;
         if (seen == SEEN_BATCH && unit.record_count == 0 &&
             unit.batch.position_first == scan->expected) {
-            segment->is_sealed = true;
-            segment->end = offset;
+            file->is_sealed = true;
+            file->end = offset;
             return GO_ON;
         }
     }
 }
 
-/* Before a segment of the generation, not the first: what the one before it left open. */
-static int join_segments(struct wal_scan *scan, uint32_t index)
+/* Before a file of the generation, not the first: what the one before it left open. */
+static int join_files(struct wal_scan *scan, uint32_t index)
 {
-    const struct wal_scan_segment *before = &scan->segments[index - 1];
-    uint64_t first = scan->segments[index].header.last_before + 1;
+    const struct wal_scan_file *before = &scan->files[index - 1];
+    uint64_t first = scan->files[index].header.last_before + 1;
     if (first <= scan->expected)
         return GO_ON;
     if (follows(scan, index))
@@ -380,16 +380,16 @@ static int join_segments(struct wal_scan *scan, uint32_t index)
     return GO_ON;
 }
 
-/* Behind the last segment of a generation, whose log did not end in a torn tail. */
+/* Behind the last file of a generation, whose log did not end in a torn tail. */
 static int close_generation(struct wal_scan *scan, uint32_t last)
 {
-    const struct wal_scan_segment *segment = &scan->segments[last];
-    if (segment->is_sealed)
+    const struct wal_scan_file *file = &scan->files[last];
+    if (file->is_sealed)
         return 0;
-    int error = prove(scan, last, segment->end);
+    int error = prove(scan, last, file->end);
     if (error < 0)
         return error;
-    note_lost(scan, last, segment->end, min_u64(scan->proof, scan->limit));
+    note_lost(scan, last, file->end, min_u64(scan->proof, scan->limit));
     return 0;
 }
 
@@ -397,25 +397,25 @@ static int close_generation(struct wal_scan *scan, uint32_t last)
  * much they held, then, is not known. */
 static void note_cut_files(struct wal_scan *scan, uint32_t first)
 {
-    for (uint32_t i = first; i < scan->segment_count; i++) {
-        const struct wal_scan_segment *segment = &scan->segments[i];
-        if (segment->is_sealed || segment->size >= segment->header.segment_size)
+    for (uint32_t i = first; i < scan->file_count; i++) {
+        const struct wal_scan_file *file = &scan->files[i];
+        if (file->is_sealed || file->size >= file->header.segment_size)
             continue;
-        note_place(scan, i, segment->size, segment->header.segment_size, "the file is cut short");
+        note_place(scan, i, file->size, file->header.segment_size, "the file is cut short");
         scan->found.damaged_last = max_u64(scan->found.damaged_last, scan->expected);
     }
 }
 
 static int scan_generation(struct wal_scan *scan, uint32_t first)
 {
-    const struct log_file_header *header = &scan->segments[first].header;
+    const struct log_file_header *header = &scan->files[first].header;
     scan->generation_end = first + 1;
-    while (scan->generation_end < scan->segment_count &&
-           scan->segments[scan->generation_end].header.generation == header->generation)
+    while (scan->generation_end < scan->file_count &&
+           scan->files[scan->generation_end].header.generation == header->generation)
         scan->generation_end++;
     scan->limit = UINT64_MAX;
-    for (uint32_t i = scan->generation_end; i < scan->segment_count; i++)
-        scan->limit = min_u64(scan->limit, scan->segments[i].header.generation_base);
+    for (uint32_t i = scan->generation_end; i < scan->file_count; i++)
+        scan->limit = min_u64(scan->limit, scan->files[i].header.generation_base);
     scan->is_proved = scan->limit != UINT64_MAX;
     scan->proof = scan->is_proved ? scan->limit : header->durable;
     scan->expected = header->last_before + 1;
@@ -424,27 +424,26 @@ static int scan_generation(struct wal_scan *scan, uint32_t first)
     uint32_t index = first;
     int verdict = GO_ON;
     for (; index < scan->generation_end && verdict == GO_ON; index++) {
-        verdict = index > first ? join_segments(scan, index) : GO_ON;
+        verdict = index > first ? join_files(scan, index) : GO_ON;
         if (verdict == GO_ON)
-            verdict = scan_segment(scan, index);
+            verdict = scan_file(scan, index);
     }
     if (verdict == GO_ON)
         verdict = close_generation(scan, scan->generation_end - 1);
-    if (verdict >= 0 && scan->generation_end == scan->segment_count)
+    if (verdict >= 0 && scan->generation_end == scan->file_count)
         note_cut_files(scan, first);
     return verdict;
 }
 
 int wal_scan_run(struct wal_scan *scan)
 {
-    for (uint32_t i = 0; i < scan->segment_count; i++) {
-        struct wal_scan_segment *segment = &scan->segments[i];
-        assert(i == 0 || segment->header.number > scan->segments[i - 1].header.number);
-        segment->end = min_u64(WAL_DATA_OFFSET, segment->size);
-        scan->found.clock_ceiling =
-            max_u64(scan->found.clock_ceiling, segment->header.clock_ceiling);
+    for (uint32_t i = 0; i < scan->file_count; i++) {
+        struct wal_scan_file *file = &scan->files[i];
+        assert(i == 0 || file->header.number > scan->files[i - 1].header.number);
+        file->end = min_u64(WAL_DATA_OFFSET, file->size);
+        scan->found.clock_ceiling = max_u64(scan->found.clock_ceiling, file->header.clock_ceiling);
     }
-    for (uint32_t first = 0; first < scan->segment_count; first = scan->generation_end) {
+    for (uint32_t first = 0; first < scan->file_count; first = scan->generation_end) {
         int verdict = scan_generation(scan, first);
         if (verdict < 0)
             return verdict;
@@ -454,9 +453,9 @@ int wal_scan_run(struct wal_scan *scan)
     return 0;
 }
 
-/* ---- a segment without a readable header ---- */
+/* ---- a file without a readable header ---- */
 
-/* Out of the segment's first sound batch. When that is not where a segment's batches begin, those
+/* Out of the file's first sound batch. When that is not where a file's batches begin, those
  * before it are lost, and nobody knows how many: the gap then begins where the generation did, or
  * where the segment before ended. */
 static void infer_header(const struct wal_batch_header *batch, uint64_t size,
@@ -477,11 +476,11 @@ static void infer_header(const struct wal_batch_header *batch, uint64_t size,
 
 int wal_scan_infer(struct wal_scan *scan, uint32_t index, uint64_t number_above)
 {
-    struct wal_scan_segment *segment = &scan->segments[index];
-    struct log_file_header *header = &segment->header;
+    struct wal_scan_file *file = &scan->files[index];
+    struct log_file_header *header = &file->header;
     header->number = number_above;
     int found = 0;
-    for (uint64_t offset = WAL_DATA_OFFSET; offset < segment->size;) {
+    for (uint64_t offset = WAL_DATA_OFFSET; offset < file->size;) {
         const uint8_t *image;
         int error = scan->load(scan->context, index, offset, offset + WAL_BLOCK_SIZE, &image);
         if (error < 0)
@@ -491,7 +490,7 @@ int wal_scan_infer(struct wal_scan *scan, uint32_t index, uint64_t number_above)
                      batch.offset == offset && batch.directory_id == header->directory_id &&
                      batch.log_id == header->log_id;
         if (sound && batch.segment > header->number) {
-            infer_header(&batch, segment->size, header);
+            infer_header(&batch, file->size, header);
             found = 1;
         }
         offset += sound ? wal_batch_size(&batch) : WAL_BLOCK_SIZE;

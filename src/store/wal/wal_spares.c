@@ -144,13 +144,17 @@ bool wal_spares_have_space(const struct wal_spares *spares)
 
 /* ---- a full disk ---- */
 
+/* Goes on with the next task, after one or none. */
+static void go_idle(struct wal_spares *spares, bool has_room)
+{
+    wal_spares_step(spares);
+    spares->events.changed(spares->events.context, has_room);
+}
+
 static void retry_done(struct io_op *op, int32_t result)
 {
-    struct wal_spares *spares = container_of(op, struct wal_spares, timer);
-    if (result != 0)
-        return;
-    wal_spares_step(spares);
-    spares->events.changed(spares->events.context, true);
+    if (result == 0)
+        go_idle(container_of(op, struct wal_spares, timer), true);
 }
 
 static void note_full(struct wal_spares *spares, int error)
@@ -212,32 +216,25 @@ static void task_failed(struct wal_spares *spares, int error)
 
 /* ---- the ways ---- */
 
-static void finish_spare(struct wal_spares *spares)
+static void finish_mark(struct wal_spares *spares)
 {
     struct log_file *file = spares->file;
-    spares->recycled += file->state == LOG_FILE_LEAVING;
+    bool is_recycled = file->state == LOG_FILE_LEAVING;
+    bool is_spare = !is_recycled || is_wanted(spares, file);
     start_task(spares, WAL_TASK_NONE);
+    if (!is_spare) {
+        wal_files_add_marked(spares->files, file);
+        go_idle(spares, false);
+        return;
+    }
+    spares->recycled += is_recycled;
     wal_files_add_spare(spares->files, file);
     if (spares->disk_full && wal_files_spare_count(spares->files) >= WAL_SPARES_WANTED) {
         spares->disk_full = false;
         log_info(spares->log, "%s: there is room again: writes are accepted",
                  spares->options->directory);
     }
-    wal_spares_step(spares);
-    spares->events.changed(spares->events.context, true);
-}
-
-static void finish_mark(struct wal_spares *spares)
-{
-    struct log_file *file = spares->file;
-    if (file->state == LOG_FILE_PREPARING || is_wanted(spares, file)) {
-        finish_spare(spares);
-        return;
-    }
-    start_task(spares, WAL_TASK_NONE);
-    wal_files_add_marked(spares->files, file);
-    wal_spares_step(spares);
-    spares->events.changed(spares->events.context, false);
+    go_idle(spares, true);
 }
 
 static void finish_removed(struct wal_spares *spares)
@@ -245,45 +242,25 @@ static void finish_removed(struct wal_spares *spares)
     struct log_file *file = spares->file;
     start_task(spares, WAL_TASK_NONE);
     wal_files_remove(spares->files, file);
-    wal_spares_step(spares);
-    spares->events.changed(spares->events.context, false);
+    go_idle(spares, false);
 }
 
 static void next_task(struct wal_spares *spares)
 {
-    switch (spares->task) {
-    case WAL_TASK_NONE:
-        assert(false); /* invariant 1 */
-        break;
-    case WAL_TASK_CREATE:
-        start_task(spares, WAL_TASK_ALLOCATE);
-        break;
-    case WAL_TASK_ALLOCATE:
-        start_task(spares, WAL_TASK_ZERO);
-        break;
-    case WAL_TASK_ZERO:
-        start_task(spares, WAL_TASK_SYNC_ZEROS);
-        break;
-    case WAL_TASK_SYNC_ZEROS:
-        start_task(spares,
-                   plant_is(PLANT_SKIP_DIRECTORY_SYNC) ? WAL_TASK_MARK : WAL_TASK_SYNC_NAME);
-        break;
-    case WAL_TASK_SYNC_NAME:
-        start_task(spares, WAL_TASK_MARK);
-        break;
-    case WAL_TASK_MARK:
+    static const enum wal_task next[] = {
+        [WAL_TASK_CREATE] = WAL_TASK_ALLOCATE,   [WAL_TASK_ALLOCATE] = WAL_TASK_ZERO,
+        [WAL_TASK_ZERO] = WAL_TASK_SYNC_ZEROS,   [WAL_TASK_SYNC_ZEROS] = WAL_TASK_SYNC_NAME,
+        [WAL_TASK_SYNC_NAME] = WAL_TASK_MARK,    [WAL_TASK_UNLINK] = WAL_TASK_SYNC_UNLINK,
+        [WAL_TASK_SYNC_UNLINK] = WAL_TASK_CLOSE,
+    };
+    if (spares->task == WAL_TASK_MARK)
         finish_mark(spares);
-        break;
-    case WAL_TASK_UNLINK:
-        start_task(spares, WAL_TASK_SYNC_UNLINK);
-        break;
-    case WAL_TASK_SYNC_UNLINK:
-        start_task(spares, WAL_TASK_CLOSE);
-        break;
-    case WAL_TASK_CLOSE:
+    else if (spares->task == WAL_TASK_CLOSE)
         finish_removed(spares);
-        break;
-    }
+    else if (plant_is(PLANT_SKIP_DIRECTORY_SYNC) && spares->task == WAL_TASK_SYNC_ZEROS)
+        start_task(spares, WAL_TASK_MARK);
+    else
+        start_task(spares, next[spares->task]);
 }
 
 /* A file system that cannot reserve blocks has them reserved by the zeros. */

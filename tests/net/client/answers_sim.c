@@ -30,8 +30,8 @@ static void close_all(struct node_bench *bench, struct node_peer *peers)
     for (uint32_t i = 0; i < PEERS; i++)
         node_peer_close(&peers[i]);
     node_bench_run(bench, NS_PER_S);
-    cr_assert_eq(bench->servers[0]->outputs.memory_bytes, 0);
-    cr_assert_eq(bench->servers[0]->shard.gets_asked, 0);
+    cr_assert_eq(loop_clients(bench->servers[0])->shared.outputs.memory_bytes, 0);
+    cr_assert_eq(loop_shard(bench->servers[0])->gets_asked, 0);
     node_bench_close(bench);
 }
 
@@ -41,7 +41,7 @@ Test(answers, of_another_shard_take_no_more_memory_than_they_may, .timeout = 300
     struct node_bench bench;
     struct node_peer peers[PEERS];
     open_small(&bench, peers, 0);
-    const struct output_shared *outputs = &bench.servers[0]->outputs;
+    const struct output_shared *outputs = &loop_clients(bench.servers[0])->shared.outputs;
     for (uint32_t i = 0; i < PEERS; i++)
         node_peer_get(&bench, &peers[i], node_bench_key(1), 50);
     uint64_t most = 0;

@@ -11,7 +11,7 @@
 
 static uint32_t streams_of(const struct node_bench *bench, uint32_t shard)
 {
-    return stream_pool_streams(bench->servers[shard]->shard.store->streams);
+    return stream_pool_streams(loop_shard(bench->servers[shard])->store->streams);
 }
 
 static void check_answers(const struct node_peer *peer, uint8_t key, uint32_t count)
@@ -32,7 +32,7 @@ static bool is_at_rest(const struct node_bench *bench)
     bool is_any = false;
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
         is_any = is_any || streams_of(bench, i) > 0 ||
-                 !list_is_empty(&bench->servers[i]->shard.store->dead.loans);
+                 !list_is_empty(&loop_shard(bench->servers[i])->store->dead.loans);
     return !is_any;
 }
 
@@ -140,8 +140,8 @@ Test(download, that_waits_goes_with_its_client, .timeout = 120)
     crowd_leave(crowd);
     node_bench_run(&crowd->bench, NS_PER_S);
     for (uint32_t i = 0; i < NODE_SHARDS; i++) {
-        cr_assert_eq(crowd->bench.servers[i]->connection_count, 0);
-        cr_assert_eq(crowd->bench.servers[i]->outputs.memory_bytes, 0);
+        cr_assert_eq(loop_clients(crowd->bench.servers[i])->count, 0);
+        cr_assert_eq(loop_clients(crowd->bench.servers[i])->shared.outputs.memory_bytes, 0);
     }
     crowd_close(crowd);
 }

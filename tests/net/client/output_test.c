@@ -239,10 +239,10 @@ Test(output, an_answer_in_the_lent_room_is_not_copied)
     struct output_block *block = reserve(&world, false);
     output_lend(block);
     struct shard_waiter *waiter = &block->waiter;
-    cr_assert_eq(waiter->room + waiter->room_size, block->bytes + sizeof block->bytes);
-    memset(waiter->room, 'r', waiter->room_size);
+    cr_assert_eq(waiter->lent + waiter->lent_size, block->bytes + sizeof block->bytes);
+    memset(waiter->lent, 'r', waiter->lent_size);
     struct shard_answer shard_answer = {
-        .data = waiter->room, .size = waiter->room_size, .is_in_room = true};
+        .data = waiter->lent, .size = waiter->lent_size, .is_in_lent = true};
     output_fill(&world.output, &world.shared, block, &shard_answer);
     cr_assert_eq(block->external_size, 0, "larger than what is copied, and there already");
     cr_assert_eq(send_once(&world), 5 + shard_answer.size);

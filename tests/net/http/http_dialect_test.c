@@ -1,4 +1,6 @@
-#include "net/http/http_client.h"
+#include "net/http/http_dialect.h"
+
+#include "net/client/output.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -63,12 +65,12 @@ Test(http_dialect, a_value_that_lies_in_its_replys_page)
     struct page page;
     for (uint32_t i = 0; i < 2; i++) {
         struct http_request request = get_of(routes[i]);
-        uint32_t offset = http_form(&request).dialect->room_offset;
+        uint32_t offset = http_form(&request).dialect->value_offset;
         for (uint32_t size = 2; size <= 3500; size += 7) {
             uint8_t *value = page.bytes + offset;
             memset(value, 'v', size);
             value[0] = value[size - 1] = '"';
-            struct shard_answer answer = {.data = value, .size = size, .is_in_room = true};
+            struct shard_answer answer = {.data = value, .size = size, .is_in_lent = true};
             char *text = write(&request, &answer, &page);
             const char *body = strstr(text, "\r\n\r\n") + 4;
             cr_assert_eq(strlen(body), size + (i == 0 ? 24 : 0), "%u bytes", size);

@@ -1,7 +1,9 @@
 /* HTTP's deadlines, under virtual time: who begins a request ends it, and who does nothing goes. */
 #include "tests/support/sim_server.h"
 #include "base/units.h"
-#include "net/client/server_internal.h"
+#include "net/client/clients.h"
+#include "net/client/limits.h"
+#include "net/http/http_client.h"
 #include "store/value/value_file.h"
 
 #include <criterion/criterion.h>
@@ -139,10 +141,10 @@ static void stall_in_a_large_value(const char *first, const char *more)
     cr_assert(has_status(&peer, "408"), "%s", peer.reply);
     cr_assert_not_null(strstr(peer.reply, "Connection: close"));
     cr_assert(peer.has_ended && !peer.is_reset);
-    cr_assert_eq(bench.server->connection_count, 0);
+    cr_assert_eq(loop_clients(bench.server)->count, 0);
     cr_assert_eq(count_value_files(&bench), 0);
-    cr_assert_eq(bench.server->input_bytes, 0);
-    cr_assert_eq(bench.server->outputs.blocks.count_used, 0);
+    cr_assert_eq(loop_clients(bench.server)->shared.input_bytes, 0);
+    cr_assert_eq(loop_clients(bench.server)->shared.outputs.blocks.count_used, 0);
     sim_peer_close(peer.peer);
     peer_open(&bench, &peer);
     say(&bench, &peer, "GET /v1/kv/k HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -200,7 +202,7 @@ Test(http, an_idle_connection_goes_and_a_used_one_stays)
     cr_assert_eq(idle.size, 0, "nothing is said to whom nothing was asked by");
     sim_server_run(&bench, LIMITS_HTTP_IDLE_NS + 5 * NS_PER_S);
     cr_assert(used.has_ended, "and it goes when it is idle, too");
-    cr_assert_eq(bench.server->connection_count, 0);
+    cr_assert_eq(loop_clients(bench.server)->count, 0);
     sim_peer_close(idle.peer);
     sim_peer_close(used.peer);
     sim_server_close(&bench);
@@ -212,13 +214,13 @@ Test(http, everything_of_a_connection_comes_back)
     struct peer peer;
     begin(&bench, &peer,
           "PUT /v1/kv/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc");
-    cr_assert_gt(bench.server->input_bytes, 0, "it is collected");
+    cr_assert_gt(loop_clients(bench.server)->shared.input_bytes, 0, "it is collected");
     sim_peer_reset(peer.peer);
     sim_server_run(&bench, NS_PER_S);
-    cr_assert_eq(bench.server->connection_count, 0);
-    cr_assert_eq(bench.server->input_bytes, 0);
-    cr_assert_eq(bench.server->http_budget.used, 0);
-    cr_assert_eq(bench.server->http_clients.count_used, 0);
-    cr_assert_eq(bench.server->outputs.blocks.count_used, 0);
+    cr_assert_eq(loop_clients(bench.server)->count, 0);
+    cr_assert_eq(loop_clients(bench.server)->shared.input_bytes, 0);
+    cr_assert_eq(loop_http(bench.server)->budget.used, 0);
+    cr_assert_eq(loop_clients(bench.server)->protocols[LISTENER_HTTP].connections.count_used, 0);
+    cr_assert_eq(loop_clients(bench.server)->shared.outputs.blocks.count_used, 0);
     sim_server_close(&bench);
 }

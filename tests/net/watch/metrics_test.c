@@ -277,14 +277,166 @@ Test(metrics, every_name_is_there_once)
     for (uint32_t i = 0; i < METRICS_VALUE_COUNT; i++) {
         const struct metrics_kind *kind = metrics_kind_of((enum metrics_value)i);
         cr_assert_not_null(kind->name, "%u", i);
-        size_t length = strlen(kind->name), unit = strlen(kind->unit);
-        cr_assert(unit == 0 || strcmp(kind->name + length - unit, kind->unit) == 0, "%s",
-                  kind->name);
         for (uint32_t j = 0; j < i; j++)
             cr_assert_str_neq(kind->name, metrics_kind_of((enum metrics_value)j)->name);
     }
+    cr_assert_str_eq(metrics_unit_of("mover_moved_bytes"), "bytes");
+    cr_assert_str_eq(metrics_unit_of("uptime_seconds"), "seconds");
+    cr_assert_str_eq(metrics_unit_of("damaged_places"), "");
+    cr_assert_str_eq(metrics_unit_of("keys"), "");
     cr_assert_str_eq(metrics_outcome_name(MINIVAULT_NOT_READY), "not_ready");
     cr_assert_str_eq(metrics_outcome_name(metrics_outcome(MINIVAULT_ERROR)), "error");
     cr_assert_eq(metrics_operation_of(MINIVAULT_STATS), METRICS_STATS);
     cr_assert_eq(metrics_operation_of(0x99), METRICS_OTHER);
+}
+
+/* ---- HEALTH ---- */
+
+static yyjson_doc *health_of(struct shards shards, uint32_t asked)
+{
+    char buffer[METRICS_HEALTH_MAX];
+    uint32_t size = metrics_health(shards.all, shards.count, asked, &node, buffer);
+    yyjson_doc *document = yyjson_read(buffer, size, 0);
+    cr_assert_not_null(document, "%.*s", (int)size, buffer);
+    return document;
+}
+
+/* Clients read the first members of the reference by their order, too. */
+Test(metrics, health_has_its_members_in_their_order)
+{
+    static const char *const first[] = {"status",        "uptime_seconds",  "cache_items",
+                                        "cache_size_mb", "storage_size_mb", "goroutines",
+                                        "memory_mb",     "version",         "keys"};
+    struct shards shards = new_shards(2);
+    yyjson_doc *document = health_of(shards, 0);
+    yyjson_obj_iter members = yyjson_obj_iter_with(yyjson_doc_get_root(document));
+    for (size_t i = 0; i < sizeof first / sizeof first[0]; i++)
+        cr_assert_str_eq(yyjson_get_str(yyjson_obj_iter_next(&members)), first[i]);
+    uint32_t shown = 4; /* the texts */
+    for (uint32_t i = 0; i < METRICS_VALUE_COUNT; i++)
+        shown += metrics_kind_of((enum metrics_value)i)->health.key != NULL;
+    cr_assert_eq(yyjson_obj_size(yyjson_doc_get_root(document)), shown, "every position is one's");
+    yyjson_doc_free(document);
+    free_shards(shards);
+}
+
+Test(metrics, health_merges_the_numbers_of_shards)
+{
+    struct shards shards = new_shards(3);
+    yyjson_doc *document = health_of(shards, 1);
+    yyjson_val *root = yyjson_doc_get_root(document);
+    cr_assert_eq(yyjson_get_uint(member(root, "/keys")), 6000 + 3 * (uint64_t)METRICS_KEYS);
+    cr_assert_eq(yyjson_get_uint(member(root, "/scrub_passes")),
+                 1000 + (uint64_t)METRICS_SCRUB_PASSES, "of the one that is last");
+    cr_assert_eq(yyjson_get_uint(member(root, "/scrub_seconds_since_pass")),
+                 3000 + (uint64_t)METRICS_SCRUB_AGE);
+    cr_assert_str_eq(yyjson_get_str(member(root, "/version")), "1.2.3+test");
+    yyjson_doc_free(document);
+    free_shards(shards);
+}
+
+/* The status names the worst: every shard of new_shards has failed, drains and is damaged. */
+Test(metrics, health_says_the_worst_of_all_shards)
+{
+    static const struct {
+        enum metrics_value cleared;
+        const char *status;
+    } steps[] = {{METRICS_VALUE_COUNT, "failed"},
+                 {METRICS_FAILED, "draining"},
+                 {METRICS_DRAINING, "damaged"},
+                 {METRICS_LOSS, "healthy"}};
+    struct shards shards = new_shards(2);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        for (uint32_t shard = 0; i > 0 && shard < 2; shard++)
+            metrics_set((struct metrics *)shards.all[shard], steps[i].cleared, 0);
+        yyjson_doc *document = health_of(shards, 0);
+        cr_assert_str_eq(yyjson_get_str(member(yyjson_doc_get_root(document), "/status")),
+                         steps[i].status);
+        yyjson_doc_free(document);
+    }
+    free_shards(shards);
+}
+
+Test(metrics, health_tells_of_the_first_mover_at_work)
+{
+    struct shards shards = new_shards(3);
+    struct metrics *last = (struct metrics *)shards.all[2];
+    atomic_store(&((struct metrics *)shards.all[0])->mover_phase, "idle");
+    atomic_store(&last->mover_phase, "reading");
+    atomic_store(&last->mover_job, "log");
+    yyjson_doc *document = health_of(shards, 0);
+    cr_assert_str_eq(yyjson_get_str(member(yyjson_doc_get_root(document), "/mover_phase")),
+                     "reading");
+    cr_assert_str_eq(yyjson_get_str(member(yyjson_doc_get_root(document), "/mover_job")), "log");
+    yyjson_doc_free(document);
+    free_shards(shards);
+}
+
+/* Every number at its widest: it still fits. */
+Test(metrics, health_fits_whatever_was_counted)
+{
+    struct metrics *metrics = malloc(sizeof *metrics);
+    memset(metrics, 0xFF, sizeof *metrics);
+    atomic_init(&metrics->mover_phase, "committing");
+    atomic_init(&metrics->mover_job, "compaction");
+    struct shards shards = {(const struct metrics *[]){metrics}, 1};
+    yyjson_doc_free(health_of(shards, 0));
+    free(metrics);
+}
+
+/* ---- docs/operations.md ---- */
+
+#define DOCS "docs/operations.md"
+#define TABLE_BEGIN "src/net/watch/metrics_table.h. -->\n\n"
+#define TABLE_END "\n<!-- The end of the table of metrics. -->"
+
+static char *read_docs(void)
+{
+    FILE *file = fopen(DOCS, "r");
+    cr_assert_not_null(file, "%s, from the root of the tree", DOCS);
+    char *text = calloc(1, TEXT_MAX);
+    cr_assert_gt(fread(text, 1, TEXT_MAX - 1, file), 0);
+    (void)fclose(file);
+    return text;
+}
+
+static char *write_table(void)
+{
+    char *table = calloc(1, TEXT_MAX);
+    size_t size = (size_t)sprintf(table, "| family | what |\n|---|---|\n");
+    for (uint32_t i = 0; i < METRICS_VALUE_COUNT; i++) {
+        const struct metrics_kind *kind = metrics_kind_of((enum metrics_value)i);
+        if (kind->type != METRICS_HIDDEN)
+            size += (size_t)sprintf(table + size, "| `minivault_%s%s` | %s |\n", kind->name,
+                                    kind->type == METRICS_COUNTER ? "_total" : "", kind->help);
+    }
+    return table;
+}
+
+/* The table of the source is the only one that anybody edits: when this fails, put what it says
+ * between the two marks. */
+Test(metrics, docs_have_the_table)
+{
+    char *docs = read_docs(), *table = write_table();
+    char *begin = strstr(docs, TABLE_BEGIN);
+    cr_assert_not_null(begin);
+    begin += strlen(TABLE_BEGIN);
+    char *end = strstr(begin, TABLE_END);
+    cr_assert_not_null(end);
+    *end = '\0';
+    cr_assert_str_eq(begin, table, "%s: its table of metrics should be\n%s", DOCS, table);
+    free(table);
+    free(docs);
+}
+
+Test(metrics, docs_name_every_member_of_health)
+{
+    char *docs = read_docs();
+    for (uint32_t i = 0; i < METRICS_VALUE_COUNT; i++) {
+        const char *key = metrics_kind_of((enum metrics_value)i)->health.key;
+        char quoted[100];
+        (void)snprintf(quoted, sizeof quoted, "`%s`", key != NULL ? key : "keys");
+        cr_assert_not_null(strstr(docs, quoted), "%s in %s", quoted, DOCS);
+    }
+    free(docs);
 }

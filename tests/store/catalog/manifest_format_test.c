@@ -91,7 +91,7 @@ Test(manifest_format, what_is_encoded_is_decoded)
     for (uint32_t i = 0; i < 3; i++) {
         cr_assert_eq(found.edits[i].kind, block.edits[i].kind);
         cr_assert_eq(found.edits[i].partition, block.edits[i].partition);
-        cr_assert_eq(found.edits[i].generation, block.edits[i].generation);
+        cr_assert_eq(found.edits[i].source, block.edits[i].source);
         cr_assert_eq(found.edits[i].log_id, block.edits[i].log_id);
         cr_assert_eq(found.edits[i].number, block.edits[i].number);
         cr_assert_eq(found.edits[i].end, block.edits[i].end);

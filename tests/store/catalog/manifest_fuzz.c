@@ -22,7 +22,7 @@ static void make_block(const uint8_t *data, size_t size, uint8_t *bytes)
     for (uint32_t i = 0; i < good.count; i++)
         good.edits[i] = (struct manifest_edit){.kind = (enum manifest_kind)(1 + i % 3),
                                                .partition = (uint8_t)i,
-                                               .generation = 1,
+                                               .source = 1,
                                                .number = i,
                                                .end = (uint64_t)i << 40};
     manifest_block_encode(&good, bytes);

@@ -65,7 +65,7 @@ static inline struct manifest_edit model_edit(enum manifest_kind kind, uint64_t 
     return (struct manifest_edit){
         .kind = kind,
         .partition = (uint8_t)(number * 3),
-        .generation = (uint8_t)(1 + number % 2),
+        .source = (uint8_t)(1 + number % 2),
         .log_id = MODEL_SHARD,
         .number = number,
         .end = end,
@@ -79,7 +79,7 @@ static inline int model_each(void *context, const struct manifest_edit *edit)
     struct model *model = context;
     struct manifest_edit expected = model_edit(edit->kind, edit->number, edit->end);
     cr_assert_eq(edit->partition, expected.partition);
-    cr_assert_eq(edit->generation, expected.generation);
+    cr_assert_eq(edit->source, expected.source);
     cr_assert_eq(edit->log_id, expected.log_id);
     cr_assert_eq(edit->created, expected.created);
     model_table_apply(&model->shown, edit);

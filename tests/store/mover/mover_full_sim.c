@@ -103,7 +103,7 @@ Test(mover_full, job_that_failed_takes_no_space)
     sim_disk_options(bench->disk)->capacity = before + 128 * KIB;
     bench->store->reserve.state = RESERVE_ABSENT; /* it stays */
     bench_pause(bench, false);
-    while (!bench->store->mover->is_tight)
+    while (!bench->store->mover->policy.is_tight)
         cr_assert(bench_pass(bench));
     cr_assert_leq(used(bench), before);
     bench_delete_it(bench);

@@ -1,7 +1,6 @@
 /* The mover: from the log to the segments, and from segments to segments. */
 #include "tests/support/mover_bench.h"
 
-#include "store/catalog/manifest_internal.h"
 #include "store/wal/wal_internal.h"
 #include "store/memory/location.h"
 
@@ -102,7 +101,7 @@ Test(mover, index_names_segment_and_bytes_of_every_moved_record)
             segments_find(bench->store->segments, location_file(entry.location));
         cr_assert_not_null(segment);
         cr_assert_eq(segment->partition, key % 4);
-        cr_assert_eq(segment->generation, 1, "filled from the log");
+        cr_assert_eq(segment->source, SEGMENT_FROM_LOG, "filled from the log");
         uint64_t offset = location_offset(entry.location);
         cr_assert(offset >= SEGMENT_DATA_OFFSET && offset + entry.read_size <= segment->end + 4096);
     }
@@ -393,7 +392,7 @@ Test(mover, number_of_a_segment_is_never_given_again)
     cr_assert_eq(bench_segments(bench).segments, 0);
     uint64_t last = mover_number_last(bench->store->mover);
     cr_assert_gt(last, 0);
-    manifest_rewrite(bench->store->manifest);
+    manifest_renew(bench->store->manifest);
     while (manifest_is_busy(bench->store->manifest))
         cr_assert(bench_pass(bench));
     bench_restart(bench, false);

@@ -294,9 +294,9 @@ Test(mover_tombstones, record_that_is_proved_dead_on_its_way_does_not_come_back)
     delete_unproved(bench, 0, 20);
     struct mover *mover = bench->store->mover;
     bench_pause(bench, false);
-    for (uint32_t i = 0; i < 10000 && mover->phase != MOVER_SYNCING; i++)
+    for (uint32_t i = 0; i < 10000 && mover_job_phase(&mover->job) != MOVER_SYNCING; i++)
         cr_assert(bench_pass(bench));
-    cr_assert_eq(mover->phase, MOVER_SYNCING);
+    cr_assert_eq(mover_job_phase(&mover->job), MOVER_SYNCING);
     for (uint32_t key = 0; key < 20; key++)
         cr_assert_eq(proofs_add_suspect(&bench->store->proofs,
                                         store_place(bench->store, bench_name(bench, key)), true),
@@ -326,12 +326,12 @@ Test(mover_tombstones, segment_is_as_old_as_the_begin_of_its_job)
     cr_assert_eq(durable, wal_last(bench->store->wal));
     bench_pause(bench, false);
     const struct mover *mover = bench->store->mover;
-    for (uint32_t i = 0; i < 10000 && mover->phase != MOVER_WRITING; i++) {
+    for (uint32_t i = 0; i < 10000 && mover_job_phase(&mover->job) != MOVER_WRITING; i++) {
         cr_assert_geq(io_run(bench->io, NS_PER_MS), 0);
         (void)store_flush(bench->store);
     }
-    cr_assert_eq(mover->phase, MOVER_WRITING);
-    cr_assert_null(mover->outputs[0][0].segment, "it is not begun yet");
+    cr_assert_eq(mover_job_phase(&mover->job), MOVER_WRITING);
+    cr_assert(list_is_empty(segments_of(bench->store->segments, 0)), "it is not begun yet");
     for (uint32_t key = 0; key < 10; key++)
         cr_assert_eq(bench_delete(bench, key), STORE_OK);
     bench_settle(bench);
@@ -453,7 +453,7 @@ Test(mover_tombstones, few_ones_begin_no_round)
     delete_keys(bench, 700, 1000);
     bench_roll(bench);
     cr_assert(bench_run(bench, 20 * NS_PER_S));
-    cr_assert_eq(bench->store->mover->purge.stage, MOVER_PURGE_NONE);
+    cr_assert_eq(bench->store->mover->policy.purge.stage, MOVER_PURGE_NONE);
     cr_assert_eq(bench_moves(bench).compacted_bytes, before.compacted_bytes);
     bench_check_all(bench);
     bench_delete_it(bench);
@@ -499,8 +499,7 @@ Test(mover_tombstones, checkpoint_counts_when_every_lowered_created_is_told)
         bench_roll(bench);
         bench_settle(bench);
         for (uint32_t i = 0; round < 3 && i < STORE_PARTITIONS; i++)
-            if (bench->store->mover->outputs[0][i].segment != NULL)
-                mover_seal(bench->store->mover, bench->store->mover->outputs[0][i].segment);
+            mover_outputs_seal_partition(&bench->store->mover->outputs, i);
     }
     cr_assert_gt(bench_segments(bench).segments, 1000);
     struct segment *segment;

@@ -244,9 +244,10 @@ Test(scrub, only_what_is_alive_puts_a_segment_aside_and_only_as_long)
 
 static bool covers(const struct scrub *scrub, uint64_t number, uint64_t offset)
 {
-    return scrub->phase == SCRUB_LOADING && scrub->file.is_segment &&
-           scrub->file.number == number && scrub->window_next <= offset &&
-           offset < scrub->window_next + scrub->window_wanted;
+    const struct scrub_file *file = &scrub->file;
+    return file->phase == SCRUB_FILE_LOADING && file->is_segment && file->number == number &&
+           file->window.next_offset <= offset &&
+           offset < file->window.next_offset + file->window.next_size;
 }
 
 /* What the device never gives costs the chunk that it is in, and is asked for once more only. */

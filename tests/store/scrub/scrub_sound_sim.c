@@ -126,8 +126,8 @@ Test(scrub, the_rate_grows_with_the_disk)
     struct bench *bench = bench_open(51, SCRUB_AUTO);
     struct scrub *scrub = bench->store->scrub;
     uint64_t size = 10000 * GIB;
-    scrub->disk_used = size;
-    scrub_pay(scrub, 4096);
+    scrub->rate.disk_used = size;
+    scrub_rate_pay(&scrub->rate, 4096);
     uint64_t rate = scrubbed(bench).rate;
     cr_assert_eq(rate, size / (SCRUB_PASS_NS / NS_PER_S));
     cr_assert_leq(size / rate, SCRUB_PASS_NS / NS_PER_S + 1);

@@ -31,7 +31,7 @@ static inline struct segment_header image_header(const struct image *image)
 {
     return (struct segment_header){
         .partition = FILES_PARTITION,
-        .generation = 1,
+        .source = SEGMENT_FROM_LOG,
         .directory_id = FILES_DIRECTORY_ID,
         .log_id = 3,
         .number = image->number,

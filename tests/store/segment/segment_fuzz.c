@@ -26,7 +26,7 @@ enum mode { MODE_SEAL = 1, MODE_CHUNK = 2 };
 static void put_header(uint8_t *target)
 {
     struct segment_header header = {
-        .partition = 1, .generation = 2, .directory_id = 3, .number = 4, .salt = 5, .created = 6};
+        .partition = 1, .source = 2, .directory_id = 3, .number = 4, .salt = 5, .created = 6};
     segment_header_encode(&header, target);
 }
 
@@ -136,7 +136,7 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
 {
     const uint8_t *bytes = context;
     if (offset - SEGMENT_DATA_OFFSET + size > SIZE)
-        return -ENODATA;
+        return -ERANGE;
     *ret_data = bytes + offset - SEGMENT_DATA_OFFSET;
     return 0;
 }

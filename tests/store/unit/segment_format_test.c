@@ -16,7 +16,7 @@
 
 static const struct segment_header header_sample = {
     .partition = 0xAB,
-    .generation = 2,
+    .source = 2,
     .directory_id = 0x1112131415161718,
     .log_id = 0x21222324,
     .number = 0x3132333435363738,
@@ -115,7 +115,7 @@ Test(segment_format, header_is_decoded)
     struct segment_header found;
     cr_assert_eq(segment_header_decode(block, &found), 0);
     cr_expect_eq(found.partition, header_sample.partition);
-    cr_expect_eq(found.generation, header_sample.generation);
+    cr_expect_eq(found.source, header_sample.source);
     cr_expect_eq(found.directory_id, header_sample.directory_id);
     cr_expect_eq(found.log_id, header_sample.log_id);
     cr_expect_eq(found.number, header_sample.number);

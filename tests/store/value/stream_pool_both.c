@@ -295,11 +295,11 @@ Test(directory_sync, one_under_way_covers_nobody_who_comes_later)
     bench_open(&bench, 1);
     struct directory *directory = stream_directory(bench.pool, 1);
     for (uint32_t i = 0; i < 4; i++)
-        probes[i] = (struct sync_probe){.waiter.done = sync_probe_done};
-    directory_sync(directory, &probes[0].waiter);
+        probes[i] = (struct sync_probe){0};
+    directory_sync(directory, &probes[0].waiter, sync_probe_done);
     RUN_UNTIL(bench.world, !list_is_empty(&directory->covered));
     for (uint32_t i = 1; i < 4; i++)
-        directory_sync(directory, &probes[i].waiter);
+        directory_sync(directory, &probes[i].waiter, sync_probe_done);
     directory_forget(&probes[2].waiter);
     RUN_UNTIL(bench.world, probes[0].count == 1);
     cr_assert_eq(probes[1].count, 0);
@@ -320,19 +320,17 @@ static void sync_again_done(struct directory_waiter *waiter, int result)
 {
     struct sync_again *again = container_of(waiter, struct sync_again, first.waiter);
     sync_probe_done(waiter, result);
-    directory_sync(again->directory, &again->second.waiter);
+    directory_sync(again->directory, &again->second.waiter, sync_probe_done);
 }
 
 Test(directory_sync, one_that_begins_while_others_are_told_covers_who_began_it)
 {
     struct bench bench;
     bench_open(&bench, 1);
-    struct sync_again again = {.first.waiter.done = sync_again_done,
-                               .second.waiter.done = sync_probe_done,
-                               .directory = stream_directory(bench.pool, 1)};
-    struct sync_probe other = {.waiter.done = sync_probe_done};
-    directory_sync(again.directory, &again.first.waiter);
-    directory_sync(again.directory, &other.waiter);
+    struct sync_again again = {.directory = stream_directory(bench.pool, 1)};
+    struct sync_probe other = {0};
+    directory_sync(again.directory, &again.first.waiter, sync_again_done);
+    directory_sync(again.directory, &other.waiter, sync_probe_done);
     RUN_UNTIL(bench.world, other.count == 1);
     cr_assert_eq(again.first.count, 1);
     cr_assert_eq(again.second.count, 0, "the sync that had ended does not cover it");
@@ -365,8 +363,8 @@ Test(directory_sync, what_cannot_be_opened_is_an_error_of_each)
     struct directory *directory = stream_directory(bench.pool, 77);
     for (uint32_t round = 0; round < 2; round++) {
         for (uint32_t i = 0; i < 2; i++) {
-            probes[i] = (struct sync_probe){.waiter.done = sync_probe_done};
-            directory_sync(directory, &probes[i].waiter);
+            probes[i] = (struct sync_probe){0};
+            directory_sync(directory, &probes[i].waiter, sync_probe_done);
         }
         RUN_UNTIL(bench.world, probes[0].count == 1 && probes[1].count == 1);
         cr_assert_eq(probes[0].result, -ENOENT);

@@ -31,7 +31,7 @@
 #define DIRECTORY_ID 0xD1D2D3D4D5D6D7D8
 
 struct images {
-    struct wal_scan_segment places[SEGMENTS];
+    struct wal_scan_file places[SEGMENTS];
     uint8_t *bytes[SEGMENTS];
     uint64_t tail; /* where the last two batches of the last segment begin */
     uint64_t proved;
@@ -130,7 +130,7 @@ static void put_segment(struct images *images, uint32_t index)
     else if (index == 1)
         (void)put_batch(&header, bytes, offset, next, 0, false);
     images->bytes[index] = bytes;
-    images->places[index] = (struct wal_scan_segment){
+    images->places[index] = (struct wal_scan_file){
         .header = header, .size = SEGMENT_SIZE, .path = "image", .unreadable_last = WAL_READABLE};
 }
 
@@ -141,7 +141,7 @@ enum change { CHANGE_FLIP, CHANGE_ZERO, CHANGE_FILL, CHANGE_COPY, CHANGE_CUT, CH
 static void change(struct images *images, const uint8_t *input, bool tail_only)
 {
     uint32_t index = tail_only ? SEGMENTS - 1 : input[1] % SEGMENTS;
-    struct wal_scan_segment *place = &images->places[index];
+    struct wal_scan_file *place = &images->places[index];
     uint8_t *bytes = images->bytes[index];
     uint64_t lowest = tail_only ? images->tail : 0;
     uint64_t offset = lowest + (load_u32(input + 2) & 0xFFFFFF) % (SEGMENT_SIZE - lowest);
@@ -221,22 +221,22 @@ static void check_tail(const struct images *images, const struct wal_scan *scan)
 static void check_note(void *context, const struct wal_scan_note *note)
 {
     const struct images *images = context;
-    REQUIRE(note->segment < SEGMENTS);
-    uint64_t size = images->places[note->segment].size;
-    uint64_t segment_size = images->places[note->segment].header.segment_size;
+    REQUIRE(note->file < SEGMENTS);
+    uint64_t size = images->places[note->file].size;
+    uint64_t segment_size = images->places[note->file].header.segment_size;
     REQUIRE(note->from <= size);
-    if (note->kind == WAL_SCAN_DAMAGE)
+    if (note->kind == WAL_NOTE_DAMAGE)
         REQUIRE(note->upto >= note->from && note->upto <= max_u64(size, segment_size) &&
                 note->what != NULL);
-    if (note->kind == WAL_SCAN_LOST)
+    if (note->kind == WAL_NOTE_LOST)
         REQUIRE(note->position_first <= note->position_last);
 }
 
 static void read_log(struct images *images, bool tail_only)
 {
     struct wal_scan scan = {
-        .segments = images->places,
-        .segment_count = SEGMENTS,
+        .files = images->places,
+        .file_count = SEGMENTS,
         .context = images,
         .load = load,
         .record = check_record,
@@ -249,7 +249,7 @@ static void read_log(struct images *images, bool tail_only)
     if (tail_only)
         check_tail(images, &scan);
     struct wal_scan inferring = {
-        .segments = images->places, .segment_count = SEGMENTS, .context = images, .load = load};
+        .files = images->places, .file_count = SEGMENTS, .context = images, .load = load};
     for (uint32_t i = 0; i < SEGMENTS; i++)
         REQUIRE(wal_scan_infer(&inferring, i, i) >= 0);
 }

@@ -1,0 +1,267 @@
+/* The connections of a shard, and their part of its passes. */
+#include "net/client/clients.h"
+
+#include "net/client/limits.h"
+
+#include "base/assert.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* What a shard has at least of what all of them share. */
+#define INPUT_BYTES_MIN (8 * MIB)
+#define OUTPUT_BLOCKS_MIN 4096u /* what it may have asked others for, each with its place */
+#define OUTPUT_MEMORY_MIN (1 * MIB)
+
+static struct connection *connection_of(struct client *client)
+{
+    return container_of(client, struct connection, client);
+}
+
+/* ---- opening and closing ---- */
+
+static int open_blocks(struct clients *clients, uint32_t shard_count)
+{
+    struct output_shared *outputs = &clients->shared.outputs;
+    uint32_t slots = io_sockets_max(clients->shared.io);
+    uint32_t count =
+        slots + (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, shard_count, OUTPUT_BLOCKS_MIN);
+    int result = pool_init(&outputs->blocks, OUTPUT_BLOCK_SIZE, count);
+    if (result < 0) {
+        log_error(clients->shared.log, "not enough address space for %u connections", slots);
+        return result;
+    }
+    pool_prefer_huge(&outputs->blocks);
+    outputs->reserve = slots;
+    outputs->memory_bytes_max = share_u64(LIMITS_OUTPUT_MEMORY_MAX, shard_count, OUTPUT_MEMORY_MIN);
+    return 0;
+}
+
+int clients_open(struct clients *clients, const struct clients_options *options)
+{
+    struct client_shared *shared = &clients->shared;
+    *clients = (struct clients){.slots = options->slots};
+    *shared = (struct client_shared){
+        .io = options->io,
+        .log = options->log,
+        .shard = options->shard,
+        .metrics = &options->watch->metrics,
+        .watch = options->watch,
+        .rate = options->rate,
+        .auth_mode = options->auth_mode,
+        .value_size_max = options->value_size_max,
+        .input_bytes_max = share_u64(LIMITS_INPUT_BYTES_MAX, options->shard_count, INPUT_BYTES_MIN),
+        .outputs.books = {.metrics = &options->watch->metrics, .io = options->io},
+    };
+    list_init(&clients->all);
+    list_init(&shared->woken);
+    list_init(&shared->parked);
+    list_init(&shared->waiting);
+    list_init(&shared->held);
+    list_init(&shared->dirty);
+    return open_blocks(clients, options->shard_count);
+}
+
+void clients_begin(struct clients *clients)
+{
+    clients->shared.outputs.store = clients->shared.shard->store;
+}
+
+int clients_add(struct clients *clients, const struct protocol *protocol, void *shared)
+{
+    struct clients_protocol *added = &clients->protocols[clients->protocol_count];
+    uint32_t slots = io_sockets_max(clients->shared.io);
+    assert(clients->protocol_count < CLIENTS_PROTOCOLS_MAX);
+    assert(protocol->size >= sizeof(struct connection));
+    int result = pool_init(&added->connections, protocol->size, slots);
+    if (result < 0) {
+        log_error(clients->shared.log, "not enough address space for %u connections", slots);
+        return result;
+    }
+    added->protocol = protocol;
+    added->shared = shared;
+    clients->protocol_count++;
+    return 0;
+}
+
+void clients_close(struct clients *clients)
+{
+    struct output_shared *outputs = &clients->shared.outputs;
+    struct list_node *node = clients->all.head.next != NULL ? list_first(&clients->all) : NULL;
+    for (; node != NULL; node = list_next(&clients->all, node)) {
+        struct connection *connection = container_of(node, struct connection, all_node);
+        connection_free(connection);
+        output_free(&connection->client.output);
+    }
+    if (outputs->blocks.base != NULL)
+        pool_deinit(&outputs->blocks);
+    for (uint32_t i = 0; i < clients->protocol_count; i++)
+        pool_deinit(&clients->protocols[i].connections);
+    slowlog_close(outputs->books.notes);
+}
+
+void clients_apply(struct clients *clients, const struct auth *auth, uint64_t slowlog_ns)
+{
+    struct account_books *books = &clients->shared.outputs.books;
+    clients->shared.auth = *auth;
+    int error = 0;
+    if (slowlog_ns > 0 && books->notes == NULL)
+        error = slowlog_open(clients->shared.log, slowlog_ns, &books->notes);
+    if (error < 0)
+        log_error(clients->shared.log, "cannot log slow requests: %s", strerror(-error));
+    if (books->notes != NULL && slowlog_ns > 0)
+        slowlog_set_threshold(books->notes, slowlog_ns);
+    books->slowlog = slowlog_ns > 0 ? books->notes : NULL;
+}
+
+/* ---- one comes, one goes ---- */
+
+bool clients_accept(struct clients *clients, uint32_t number, int socket)
+{
+    struct clients_protocol *protocol = &clients->protocols[number];
+    assert(number < clients->protocol_count);
+    if (!lease_take(clients->slots, clients->shared.shard->number))
+        return false;
+    struct connection *connection = pool_get(&protocol->connections);
+    assert(connection != NULL); /* there are as many as sockets */
+    clients->count++;
+    clients->accepted++;
+    connection->pool = &protocol->connections;
+    connection_open(connection, &clients->shared, protocol->protocol, protocol->shared, socket,
+                    clients->accepted);
+    list_push_back(&clients->all, &connection->all_node);
+    return true;
+}
+
+static void put_away(struct clients *clients, struct connection *connection)
+{
+    assert(clients->count > 0); /* invariant 1 */
+    list_remove(&connection->all_node);
+    connection_free(connection);
+    clients->count--;
+    lease_put(clients->slots, clients->shared.shard->number); /* invariant 2 */
+    pool_put(connection->pool, connection);
+}
+
+/* ---- what happens elsewhere ---- */
+
+void clients_durable(struct clients *clients, uint64_t position)
+{
+    struct client_shared *shared = &clients->shared;
+    clients->has_advanced = true;
+    if (shared->outputs.books.slowlog != NULL)
+        slowlog_durable(shared->outputs.books.slowlog, position, io_now_ns(shared->io));
+}
+
+void clients_room(struct clients *clients)
+{
+    clients->has_room = true;
+}
+
+void clients_tick(struct clients *clients, uint64_t now_ns)
+{
+    struct client_shared *shared = &clients->shared;
+    struct list_node *node = list_first(&clients->all);
+    for (; node != NULL; node = list_next(&clients->all, node))
+        connection_tick(container_of(node, struct connection, all_node), now_ns);
+    shared->streams_were_short = shared->streams_are_short;
+    shared->streams_are_short = false;
+    if (shared->outputs.books.slowlog != NULL)
+        slowlog_tick(shared->outputs.books.slowlog, now_ns);
+}
+
+void clients_drain(struct clients *clients)
+{
+    clients->shared.is_draining = true;
+}
+
+void clients_finish(struct clients *clients, bool is_late)
+{
+    struct list_node *node = list_first(&clients->all);
+    for (; node != NULL; node = list_next(&clients->all, node))
+        connection_drain(container_of(node, struct connection, all_node), is_late);
+}
+
+uint64_t clients_memory(const struct clients *clients)
+{
+    const struct client_shared *shared = &clients->shared;
+    return shared->input_bytes + (uint64_t)shared->outputs.blocks.count_touched * OUTPUT_BLOCK_SIZE;
+}
+
+/* ---- the pass ---- */
+
+/* Connections for which something has come. */
+static void run_woken(struct clients *clients)
+{
+    struct list taken;
+    client_take_queue(&clients->shared.woken, &taken);
+    for (struct client *client; (client = client_next_woken(&taken)) != NULL;)
+        connection_run(connection_of(client));
+}
+
+static bool has_room(const struct clients *clients)
+{
+    return clients->has_room || clients->shared.outputs.has_room;
+}
+
+/* Blocked connections, when something came free: behind what other shards wait for. */
+static void retry_parked(struct clients *clients)
+{
+    struct client_shared *shared = &clients->shared;
+    struct list taken;
+    if (!has_room(clients))
+        return;
+    clients->has_room = false;
+    shared->outputs.has_room = false;
+    shard_retry(shared->shard);
+    client_take_queue(&shared->parked, &taken);
+    shared->is_retrying = true;
+    for (struct client *client; (client = client_next_parked(&taken)) != NULL;) {
+        client_set_waits(client, false);
+        connection_run(connection_of(client));
+    }
+    shared->is_retrying = false;
+}
+
+bool clients_take(void *context, uint64_t budget)
+{
+    struct clients *clients = context;
+    (void)budget; /* what has come is bounded by the ring */
+    run_woken(clients);
+    retry_parked(clients);
+    return false; /* clients_answer says it */
+}
+
+static void advance_dirty(struct clients *clients)
+{
+    struct client_shared *shared = &clients->shared;
+    if (!list_is_empty(&shared->dirty))
+        shared->outputs.books.sent_ns = io_clock_ns(shared->io);
+    for (struct client *client; (client = client_next_dirty(shared)) != NULL;)
+        if (connection_advance(connection_of(client)))
+            put_away(clients, connection_of(client));
+}
+
+bool clients_answer(void *context, uint64_t budget)
+{
+    struct clients *clients = context;
+    struct client_shared *shared = &clients->shared;
+    (void)budget;
+    if (clients->has_advanced)
+        client_release_waiting(shared);
+    clients->has_advanced = false;
+    client_release_held(shared);
+    advance_dirty(clients);
+    shared->outputs.pass++;
+    return has_room(clients) || !list_is_empty(&shared->woken);
+}
+
+uint64_t clients_rest_ns(void *context)
+{
+    const struct client_shared *shared = &((struct clients *)context)->shared;
+    uint64_t until_ns = client_held_until_ns(shared);
+    uint64_t now_ns = until_ns != UINT64_MAX ? io_now_ns(shared->io) : 0;
+    if (until_ns == UINT64_MAX)
+        return UINT64_MAX;
+    return until_ns > now_ns ? until_ns - now_ns : 0;
+}
