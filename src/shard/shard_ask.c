@@ -79,9 +79,10 @@ static bool save(struct shard *shard, struct slice key, struct slice value,
 
 static void answered(struct post_request *request, const void *body);
 
+/* A value without bytes is a pointer that travels as it is. */
 static enum shard_outcome ask(struct shard *shard, struct key_place place,
                               enum shard_mail_kind kind, struct slice key, struct slice value,
-                              struct shard_waiter *waiter, struct shard_mail_ask **ret_ask)
+                              struct shard_waiter *waiter)
 {
     assert(!shard_owns(shard, place));
     assert(waiter->lent_size >= SHARD_LENT_MIN);
@@ -91,17 +92,17 @@ static enum shard_outcome ask(struct shard *shard, struct key_place place,
     waiter->post = (struct post_request){.answered = answered};
     struct shard_mail_ask *body = post_ask(shard->post, place.owner, &waiter->post);
     assert(body != NULL);
-    body->kind = (uint8_t)kind;
+    const uint8_t *saved = waiter->copy != NULL ? waiter->copy + key.size : waiter->lent;
+    *body = (struct shard_mail_ask){
+        .kind = (uint8_t)kind,
+        .lent = waiter->lent,
+        .lent_size = waiter->lent_size - (waiter->copy == NULL ? key.size : 0),
+        .value = value.size > 0 ? saved : value.data,
+        .value_size = value.size,
+    };
     bool is_sent = key.size <= SHARD_MAIL_KEY_MAX;
     shard_mail_set_key(body, is_sent ? key.data : key_of(waiter), (uint16_t)key.size);
-    body->lent = waiter->lent;
-    body->lent_size = waiter->lent_size - (waiter->copy == NULL ? key.size : 0);
-    body->value = waiter->copy != NULL ? waiter->copy + key.size : waiter->lent;
-    body->value_size = value.size;
-    body->zstd = false;
     shard->asked++;
-    if (ret_ask != NULL)
-        *ret_ask = body;
     return SHARD_PENDING;
 }
 
@@ -113,8 +114,7 @@ enum shard_outcome shard_ask_get(struct shard *shard, struct key_place place, st
     uint64_t expected = (shard->gets_asked + 1) * shard->answer_mean;
     if (shard->gets_asked > 0 && expected > shard->answers_max)
         return busy(shard);
-    enum shard_outcome outcome =
-        ask(shard, place, SHARD_MAIL_GET, key, (struct slice){0}, waiter, NULL);
+    enum shard_outcome outcome = ask(shard, place, SHARD_MAIL_GET, key, (struct slice){0}, waiter);
     waiter->is_get = outcome == SHARD_PENDING;
     shard->gets_asked += waiter->is_get;
     return outcome;
@@ -132,7 +132,7 @@ static void learn(struct shard *shard, const struct shard_mail_reply *reply)
 enum shard_outcome shard_ask_delete(struct shard *shard, struct key_place place, struct slice key,
                                     struct shard_waiter *waiter)
 {
-    return ask(shard, place, SHARD_MAIL_DELETE, key, (struct slice){0}, waiter, NULL);
+    return ask(shard, place, SHARD_MAIL_DELETE, key, (struct slice){0}, waiter);
 }
 
 /* Whether a frame decodes to a value for a file. Most tell; one that does not is decoded, to see.
@@ -154,30 +154,24 @@ enum shard_outcome shard_ask_set(struct shard *shard, struct key_place place, st
 {
     if (shard_is_large(shard, value.size, zstd) || (zstd && is_large_frame(shard, value)))
         return SHARD_LARGE;
-    struct shard_mail_ask *body;
-    enum shard_outcome outcome = ask(shard, place, SHARD_MAIL_SET, key, value, waiter, &body);
-    if (outcome == SHARD_PENDING)
-        body->zstd = zstd;
-    return outcome;
+    enum shard_mail_kind kind = zstd ? SHARD_MAIL_SET_FRAME : SHARD_MAIL_SET;
+    return ask(shard, place, kind, key, value, waiter);
 }
 
 enum shard_outcome shard_ask_version(struct shard *shard, struct key_place place, struct slice key,
                                      struct shard_waiter *waiter)
 {
-    return ask(shard, place, SHARD_MAIL_VERSION, key, (struct slice){0}, waiter, NULL);
+    return ask(shard, place, SHARD_MAIL_VERSION, key, (struct slice){0}, waiter);
 }
 
 enum shard_outcome shard_ask_commit(struct shard *shard, struct key_place place, struct slice key,
                                     struct store_upload *upload, struct shard_waiter *waiter)
 {
-    struct shard_mail_ask *body;
-    enum shard_outcome outcome =
-        ask(shard, place, SHARD_MAIL_COMMIT, key, (struct slice){0}, waiter, &body);
-    if (outcome != SHARD_PENDING)
-        return outcome;
-    body->value = (const uint8_t *)store_upload_file(upload);
-    waiter->upload = upload;
-    return SHARD_PENDING;
+    struct slice file = {(const uint8_t *)store_upload_file(upload), 0};
+    enum shard_outcome outcome = ask(shard, place, SHARD_MAIL_COMMIT, key, file, waiter);
+    if (outcome == SHARD_PENDING)
+        waiter->upload = upload;
+    return outcome;
 }
 
 /* ---- files that were lent ---- */

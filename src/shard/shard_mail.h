@@ -14,6 +14,7 @@
 enum shard_mail_kind {
     SHARD_MAIL_GET,
     SHARD_MAIL_SET,
+    SHARD_MAIL_SET_FRAME, /* the value is a zstd frame */
     SHARD_MAIL_DELETE,
     SHARD_MAIL_VERSION,
     SHARD_MAIL_COMMIT,  /* `value` points to a struct store_file */
@@ -30,7 +31,6 @@ struct shard_mail_ask {
     uint32_t lent_size;
     uint32_t value_size;
     uint16_t key_size;
-    bool zstd;
     uint8_t kind;                    /* enum shard_mail_kind */
     uint8_t key[SHARD_MAIL_KEY_MAX]; /* or the pointer to it */
 };

@@ -174,7 +174,8 @@ static bool execute_set(struct serving *serving)
     const struct shard_mail_ask *ask = &serving->ask;
     struct slice value = {ask->value, ask->value_size};
     struct shard_answer answer;
-    switch (shard_set(serving->shard, shard_mail_key(ask), value, ask->zstd, &answer)) {
+    switch (shard_set(serving->shard, shard_mail_key(ask), value, ask->kind == SHARD_MAIL_SET_FRAME,
+                      &answer)) {
     case SHARD_BUSY:
         return false;
     case SHARD_LARGE: /* a frame that decodes to more than it says */
@@ -244,6 +245,7 @@ static bool execute(struct serving *serving)
     case SHARD_MAIL_GET:
         return execute_get(serving);
     case SHARD_MAIL_SET:
+    case SHARD_MAIL_SET_FRAME:
         return execute_set(serving);
     case SHARD_MAIL_DELETE:
         return execute_delete(serving);
@@ -263,7 +265,8 @@ static bool execute(struct serving *serving)
 static bool is_write(const struct shard_mail_ask *ask)
 {
     uint8_t kind = ask->kind;
-    return kind == SHARD_MAIL_SET || kind == SHARD_MAIL_DELETE || kind == SHARD_MAIL_COMMIT;
+    return kind == SHARD_MAIL_SET || kind == SHARD_MAIL_SET_FRAME || kind == SHARD_MAIL_DELETE ||
+           kind == SHARD_MAIL_COMMIT;
 }
 
 static uint64_t key_bit(const struct serving *serving)
