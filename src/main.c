@@ -2,6 +2,7 @@
  *
  * Each shard runs on a thread of its own (threads.h), which alone touches its world. The first
  * thread waits for signals. */
+#include "node/config.h"
 #include "node/flags.h"
 #include "node/pin.h"
 #include "node/settings.h"

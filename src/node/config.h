@@ -1,5 +1,4 @@
-/* What a node is configured with. The limits that no flag sets stand in
- * net/limits.h. */
+/* What a node is configured with. The limits that no flag sets stand in net/client/limits.h. */
 #ifndef MINIVAULT_NODE_CONFIG_H
 #define MINIVAULT_NODE_CONFIG_H
 
@@ -59,6 +58,7 @@ struct config {
     uint64_t lock_wait_ns;   /* how long start-up waits for a predecessor's lock and port */
 };
 
+/* flags.c: as it is without flags. */
 void config_init_defaults(struct config *config);
 
 #endif

@@ -370,7 +370,7 @@ static int open_store(struct loop *loop)
     struct store_options options;
     fill_store_options(loop->config, loop->shard.count, &options);
     options.shard = loop->shard.number;
-    options.directory = loop->node->directory;
+    options.handover = &loop->node->directory->handover;
     options.events = (struct store_events){.context = loop,
                                            .durable = store_durable_event,
                                            .room = room_event,

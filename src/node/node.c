@@ -38,6 +38,11 @@ int node_open(const struct config *config, const struct log *log, uint32_t shard
     return 0;
 }
 
+void node_set_steer(struct node *node, const struct steer *steer)
+{
+    node->steer = steer;
+}
+
 void node_close(struct node *node)
 {
     if (node == NULL)

@@ -31,6 +31,9 @@ struct node {
 int node_open(const struct config *config, const struct log *log, uint32_t shard_count,
               struct node **ret_node);
 
+/* `steer` spreads connections; the caller's, before the first loop. NULL: the kernel does. */
+void node_set_steer(struct node *node, const struct steer *steer);
+
 /* NULL: nothing. */
 void node_close(struct node *node);
 

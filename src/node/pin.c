@@ -1,3 +1,4 @@
+/* Which CPUs there are, and in which order shards take them. */
 #include "node/pin.h"
 
 #include "base/assert.h"

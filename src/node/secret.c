@@ -1,3 +1,4 @@
+/* Where the secret comes from: a flag, a file or the environment; and its way to a hash. */
 #include "node/secret.h"
 
 #include <errno.h>

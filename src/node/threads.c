@@ -1,3 +1,4 @@
+/* A thread a shard: they rise together, step by step, and pass until the end. */
 #include "node/threads.h"
 
 #include "base/assert.h"
@@ -329,7 +330,7 @@ int threads_start(const struct config *config, const struct log *log, uint32_t s
         return result;
     }
     open_steering(all);
-    all->node->steer = all->steer;
+    node_set_steer(all->node, all->steer);
     for (uint32_t i = 0; i < shard_count; i++) {
         struct thread *thread = &all->threads[i];
         *thread = (struct thread){.all = all, .number = i, .descriptors = {-1, -1}};

@@ -1,3 +1,4 @@
+/* Fetching one record from the log or a segment. */
 #include "store/fetch.h"
 
 #include "base/assert.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PLACE_SIZE 64
+#define TEXT_SIZE 64
 
 bool fetch_has_room(const struct fetcher *fetcher, uint64_t read_size)
 {
@@ -18,7 +19,7 @@ bool fetch_has_room(const struct fetcher *fetcher, uint64_t read_size)
            fetcher->large_bytes + read_size <= fetcher->large_bytes_max;
 }
 
-/* Names the place for the log: file and offset. */
+/* Says where it lies, for the log: file and offset. */
 static void describe(const struct fetch *fetch, char *ret_text, size_t size)
 {
     uint64_t location = fetch->location;
@@ -38,20 +39,20 @@ static int decode_at(struct fetch *fetch, const uint8_t *data, uint64_t size)
     int64_t result = record_decode(data, size, &fetch->record);
     if (result >= 0)
         return 0;
-    char place[PLACE_SIZE];
-    describe(fetch, place, sizeof place);
+    char text[TEXT_SIZE];
+    describe(fetch, text, sizeof text);
     log_error(fetch->fetcher->log,
               "corrupt record in %s: answered as CORRUPT; restore the key from a replica or a "
               "backup",
-              place);
+              text);
     return -EBADMSG;
 }
 
 static int refuse(const struct fetch *fetch, int error, const char *what)
 {
-    char place[PLACE_SIZE];
-    describe(fetch, place, sizeof place);
-    log_error(fetch->fetcher->log, "cannot read %s: %s", place, what);
+    char text[TEXT_SIZE];
+    describe(fetch, text, sizeof text);
+    log_error(fetch->fetcher->log, "cannot read %s: %s", text, what);
     return error;
 }
 
@@ -131,13 +132,11 @@ static const uint8_t *peek(const struct fetch *fetch)
 /* Which blocks to read, and where to. Errors: -ENOMEM. */
 static int plan_read(struct fetch *fetch, uint64_t read_size)
 {
-    bool in_segment = location_is_segment(fetch->location);
-    uint64_t offset =
-        in_segment ? location_offset(fetch->location) : location_offset(fetch->location);
+    uint64_t offset = location_offset(fetch->location);
     uint64_t begin = round_down(offset, DISK_BLOCK_SIZE);
     uint64_t end = round_up(offset + read_size, DISK_BLOCK_SIZE);
-    if (!in_segment)
-        end = min_u64(end, fetch->fetcher->segment_size);
+    if (!location_is_segment(fetch->location))
+        end = min_u64(end, fetch->fetcher->log_file_size);
     assert(end > offset);
     fetch->skip = offset - begin;
     fetch->read_offset = begin;
@@ -168,7 +167,7 @@ int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index
     return 0;
 }
 
-int fetch_keep(struct fetch *fetch)
+int fetch_save(struct fetch *fetch)
 {
     if (!fetch->in_memory)
         return 0;
@@ -193,4 +192,25 @@ void fetch_release(struct fetch *fetch)
     fetch->fetcher->large_bytes -= fetch->large_size;
     free(fetch->large);
     fetch->large = NULL;
+}
+
+const struct record *fetch_record(const struct fetch *fetch)
+{
+    return &fetch->record;
+}
+
+struct slice fetch_bytes(const struct fetch *fetch)
+{
+    const uint8_t *data = fetch->large != NULL ? fetch->large : fetch->buffer;
+    return (struct slice){data + fetch->skip, (uint32_t)(fetch->read_size - fetch->skip)};
+}
+
+void fetch_init(struct fetch *fetch, uint8_t *buffer)
+{
+    *fetch = (struct fetch){.buffer = buffer};
+}
+
+void fetch_deinit(struct fetch *fetch)
+{
+    free(fetch->large);
 }

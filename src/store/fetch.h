@@ -24,8 +24,8 @@ struct fetcher {
     const struct log *log;
     struct wal *wal;
     struct segments *segments;
-    uint64_t segment_size; /* of the log's */
-    uint64_t large_bytes;  /* in use for large records */
+    uint64_t log_file_size;
+    uint64_t large_bytes; /* in use for large records */
     uint64_t large_bytes_max;
 };
 
@@ -62,8 +62,20 @@ int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index
                 fetch_done *done);
 
 /* Makes fetch->record outlive the pass when it was in the log's memory. Errors: -ENOMEM. */
-int fetch_keep(struct fetch *fetch);
+int fetch_save(struct fetch *fetch);
 
 void fetch_release(struct fetch *fetch);
+
+/* The record, between the fetch and its release. */
+const struct record *fetch_record(const struct fetch *fetch);
+
+/* What was read of it, when it turned out not to be the record. */
+struct slice fetch_bytes(const struct fetch *fetch);
+
+/* `buffer`: FETCH_BUFFER_SIZE bytes of the region, its own. */
+void fetch_init(struct fetch *fetch, uint8_t *buffer);
+
+/* Of a fetch in any state, when the world is closed. */
+void fetch_deinit(struct fetch *fetch);
 
 #endif

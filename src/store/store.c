@@ -1,3 +1,4 @@
+/* The request path: gets and sets of values in memory, and what a pass of the loop does. */
 #include "store/store_internal.h"
 
 #include "base/assert.h"
@@ -15,40 +16,12 @@
 #define BLOOM_SLOTS 256u
 #define SCRUB_BUDGET (64 * KIB)
 
-int kept_key_set(struct kept_key *kept, struct slice key)
-{
-    uint8_t *bytes = key.size <= sizeof kept->bytes ? kept->bytes : malloc(key.size);
-    if (bytes == NULL)
-        return -ENOMEM;
-    memcpy(bytes, key.data, key.size);
-    kept->slice = (struct slice){bytes, key.size};
-    return 0;
-}
-
-void kept_key_clear(struct kept_key *kept)
-{
-    if (kept->slice.data != kept->bytes)
-        free((void *)kept->slice.data);
-    kept->slice = (struct slice){0};
-}
-
 void store_made_room(struct store *store)
 {
     if (!store->starved)
         return;
     store->starved = false;
     store->options.events.room(store->options.events.context);
-}
-
-void store_record_dead(struct store *store, const struct index_entry *old,
-                       const struct value_file_name *file, uint64_t killer_position)
-{
-    if (old->in_value_file && file != NULL)
-        large_file_dead(store, file, killer_position);
-    if (location_is_segment(old->location))
-        segment_record_dead(store->segments, old->location, old->read_size, killer_position);
-    else
-        wal_record_dead(store->wal, old->location, killer_position);
 }
 
 void store_fail(struct store *store, int error)
@@ -59,32 +32,6 @@ void store_fail(struct store *store, int error)
     store->options.events.failed(store->options.events.context, error);
 }
 
-void store_show_file(uint64_t key_hash, struct slice key, struct slice descriptor,
-                     struct store_value *ret_value)
-{
-    ret_value->in_value_file = true;
-    ret_value->key = key;
-    ret_value->file = value_file_named(key_hash, descriptor);
-}
-
-enum store_status store_show_entry(const struct store *store, struct cache_entry *entry,
-                                   struct store_value *ret_value)
-{
-    ret_value->gate = wal_gate(store->wal, entry->position);
-    ret_value->version = entry->version;
-    uint64_t key_hash = hash_key(entry->bytes, entry->key_size);
-    if (store_is_damaged_at(store, hash_partition(key_hash), entry->position))
-        return STORE_CORRUPT;
-    if (entry->tombstone)
-        return STORE_NOT_FOUND;
-    ret_value->data = entry->bytes + entry->key_size;
-    ret_value->size = entry->value_size;
-    ret_value->entry = entry;
-    if (entry->in_value_file)
-        store_show_file(key_hash, cache_entry_key(entry), cache_entry_value(entry), ret_value);
-    return STORE_OK;
-}
-
 enum store_status store_get(struct store *store, struct slice key, struct store_waiter *waiter,
                             struct store_value *ret_value)
 {
@@ -93,11 +40,14 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     *ret_value = (struct store_value){0};
     if (entry != NULL) {
         store->get_hits++;
-        return store_show_entry(store, entry, ret_value);
+        return lookups_show(&store->lookups, entry, ret_value);
     }
     struct key_place place = key_place_of(keyed, hash_key(key.data, key.size));
-    enum store_status status = lookup_start(store, key, place, waiter, ret_value);
-    store->get_misses += status != STORE_BUSY;
+    enum store_status status = lookups_start(&store->lookups, key, place, waiter, ret_value);
+    if (status == STORE_BUSY)
+        store->starved = true;
+    else
+        store->get_misses++;
     return status;
 }
 
@@ -134,7 +84,7 @@ static bool is_absent(struct store *store, struct slice key, uint64_t keyed,
     if (bloom_may_contain(store->bloom, partition, hash_index(keyed, key_hash)))
         return false;
     store->get_misses++;
-    *ret_status = store_is_damaged_at(store, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
+    *ret_status = damage_covers(&store->damage, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
     return true;
 }
 
@@ -146,7 +96,7 @@ bool store_get_at_once(struct store *store, struct slice key, struct key_place p
     if (entry == NULL)
         return is_absent(store, key, place.keyed, ret_status);
     store->get_hits++;
-    *ret_status = store_show_entry(store, entry, ret_value);
+    *ret_status = lookups_show(&store->lookups, entry, ret_value);
     return true;
 }
 
@@ -176,7 +126,7 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
     plan->absent = count == 0;
     /* The newest of many suffice when no proof is about to thin them out: the others cannot be
      * read. */
-    if (count >= CANDIDATES_MAX && store->proofs_active + store->suspect_count > 0)
+    if (count >= CANDIDATES_MAX && proofs_are_pending(&store->proofs))
         return false;
     count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
     for (uint32_t i = 0; i < count; i++) {
@@ -193,21 +143,18 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
         if (is_for_mover(store, key, &found[i], count, plan))
             continue;
         if (plan->proof == NULL)
-            plan->proof = proof_get(store);
+            plan->proof = proofs_get(&store->proofs, &plan->place);
         if (plan->proof == NULL)
             return false;
-        plan->proof->candidates[plan->proof->candidate_count++] = found[i];
+        proof_add(plan->proof, &found[i]);
     }
-    if (plan->proof == NULL)
-        return true;
-    plan->proof->place = plan->place;
-    return kept_key_set(&plan->proof->key, key) == 0;
+    return plan->proof == NULL || proof_set_key(plan->proof, key) == 0;
 }
 
-void plan_drop(struct store *store, struct plan *plan)
+void plan_drop(struct plan *plan)
 {
     if (plan->proof != NULL)
-        proof_put(store, plan->proof);
+        proof_put(plan->proof);
 }
 
 enum store_status plan_write(struct store *store, struct slice key, struct plan *plan)
@@ -219,7 +166,7 @@ enum store_status plan_write(struct store *store, struct slice key, struct plan 
     plan->cached = cache_find(store->cache, plan->place.keyed, key);
     if (plan->cached != NULL || plan_candidates(store, key, plan))
         return STORE_OK;
-    plan_drop(store, plan);
+    plan_drop(plan);
     store->starved = true;
     return STORE_BUSY;
 }
@@ -247,7 +194,7 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
                                               plan->cached->version, entry, &old) == 0) {
         struct value_file_name file =
             value_file_named(place->key_hash, cache_entry_value(plan->cached));
-        store_record_dead(store, &old, &file, position);
+        dead_record(&store->dead, &old, &file, position);
         return 0;
     }
     assert(plan->cached == NULL || plan->cached->tombstone); /* it was purged */
@@ -255,7 +202,7 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
         int result =
             index_remove(store->index, place->partition, place->hash, plan->same[i].version, &old);
         assert(result == 0);
-        store_record_dead(store, &old, &plan->same_files[i], position);
+        dead_record(&store->dead, &old, &plan->same_files[i], position);
     }
     bloom_add(store->bloom, place->partition, place->hash);
     return index_add(store->index, place->partition, place->hash, entry);
@@ -291,7 +238,7 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
     struct wal_receipt receipt;
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {
-        plan_drop(store, plan);
+        plan_drop(plan);
         return status_of_append(store, result);
     }
     pace_took(&store->pace, record_size(record));
@@ -308,16 +255,14 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
          */
         log_error(store->log, "the index cannot grow: out of memory");
         store_fail(store, result);
-        plan_drop(store, plan);
+        plan_drop(plan);
         return STORE_FAILED;
     }
     doom(store, plan, record->key);
     (void)cache_put(store->cache, plan->place.keyed, record->key, decoded, tombstone, in_value_file,
                     record->version, receipt.position);
-    if (plan->proof != NULL) {
-        plan->proof->killer_position = receipt.position;
-        proof_start(plan->proof);
-    }
+    if (plan->proof != NULL)
+        proof_start(plan->proof, receipt.position);
     *ret_gate = wal_gate(store->wal, receipt.position);
     return STORE_OK;
 }
@@ -355,7 +300,7 @@ enum store_status store_delete(struct store *store, struct slice key, uint64_t *
     if (status != STORE_OK)
         return status;
     /* Where damage may have taken a newer write, only a tombstone makes sure. */
-    bool damaged = store_is_damaged_at(store, plan.place.partition, 0);
+    bool damaged = damage_covers(&store->damage, plan.place.partition, 0);
     bool deleted = plan.cached != NULL && plan.cached->tombstone;
     if (!damaged && (plan.absent || deleted)) {
         *ret_gate = deleted ? wal_gate(store->wal, plan.cached->position) : 0;
@@ -379,15 +324,17 @@ static void keep_pace(struct store *store)
 bool store_flush(struct store *store)
 {
     bool more = decode_step(&store->decodes);
-    proof_work_off_suspects(store);
+    if (!store->is_shutting)
+        proofs_work_off_suspects(&store->proofs);
     wal_flush(store->wal);
-    large_flush(store);
+    dead_flush(&store->dead);
     more |= bloom_step(store->bloom, store->index, BLOOM_SLOTS);
     if (reserve_step(&store->reserve))
         mover_set_tight(store->mover, false);
     more |= mover_step(store->mover, MOVE_BUDGET);
     keep_pace(store);
-    more |= store_step_checkpoint(store, CHECKPOINT_BUDGET);
+    if (store->failed == 0)
+        more |= checkpoints_step(&store->checkpoints, CHECKPOINT_BUDGET);
     more |= scrub_step(store->scrub, SCRUB_BUDGET);
     return more;
 }
@@ -428,7 +375,7 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
         .index_memory = index_memory(store->index),
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,
-        .damaged = store->damage_last != 0 || store->recovered.damaged_segments > 0,
+        .damaged = store->is_damaged,
     };
     (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free,
                         &ret_stats->disk_total);

@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 struct store;
-struct store_directory;
+struct superblock_handover;
 struct superblock_identity;
 
 enum store_status {
@@ -93,12 +93,12 @@ struct store_options {
     uint64_t checkpoint_min; /* moved records that are worth an index checkpoint; 0: many */
     uint32_t shard;       /* this shard's number: its partitions are `shard` modulo shard_count */
     uint32_t shard_count; /* of the directory; 0: one */
-    struct store_directory *directory; /* as store_directory_prepare left it; NULL: this store alone
-                                          opens or formats the directory, of one shard */
-    uint64_t scrub_rate;               /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
+    struct superblock_handover *handover; /* as store_directory_prepare left it; NULL: this store
+                                             alone opens or formats the directory, of one shard */
+    uint64_t scrub_rate;                  /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
     enum wal_durability durability;
     uint64_t lock_wait_ns; /* how long to wait for a dying predecessor */
-    bool probe;            /* probe the device again; with a directory it was done before */
+    bool probe;            /* probe the device again; with a handover it was done before */
     bool accept_loss;      /* the operator accepts what damage has destroyed */
     bool is_brief;         /* opened to be emptied and closed again, no more (store_drain) */
     struct store_events events;

@@ -1,7 +1,5 @@
-/* When the index is checkpointed: at a clean shutdown, and whenever as many records have been moved
- * since the last one as the index has, so that what a start has to read beside it stays in
- * proportion, and what is written for it, too. */
-#include "store/store_internal.h"
+/* Writing checkpoints of the index and keeping account of them. */
+#include "store/store_checkpoint.h"
 
 #include "base/assert.h"
 
@@ -14,32 +12,35 @@
 /* Fewer moved records than this are read faster than they are worth a checkpoint. */
 #define MOVED_MIN (256 * 1024u)
 
+/* And at a clean shutdown: below, the next start reads their directories at once. */
+#define SHUT_MOVED_MIN 16384u
+
 /* After one that failed. */
 #define RETRY_NS (60 * NS_PER_S)
 
 /* Of one group: the checkpoint, or segments whose `created` was lowered. */
 #define EDITS_MAX 512u
 
-struct checkpoint_options store_checkpoint_options(const struct store *store)
+struct checkpoint_options checkpoints_file_options(const struct checkpoints *checkpoints)
 {
     return (struct checkpoint_options){
-        .path = store->state_path,
-        .directory_id = store->superblock.now.directory_id,
-        .log_id = store->options.shard,
-        .memory = store->checkpoint_memory,
+        .path = checkpoints->options.state_path,
+        .directory_id = checkpoints->options.directory_id,
+        .log_id = checkpoints->options.shard,
+        .memory = checkpoints->options.memory,
     };
 }
 
 /* A segment's number is not given again as long as a checkpoint may name it: the manifest, which
  * forgets the segments that went, tells the last one. */
-struct manifest_edit store_checkpoint_edit(const struct store *store, uint64_t number)
+static struct manifest_edit edit_of(const struct checkpoints *checkpoints, uint64_t number)
 {
+    const struct mover *mover = checkpoints->parts.mover;
     return (struct manifest_edit){
         .kind = MANIFEST_CHECKPOINT,
-        .log_id = store->options.shard,
+        .log_id = checkpoints->options.shard,
         .number = number,
-        .end =
-            store->mover != NULL ? mover_number_last(store->mover) : store->recovered.number_last,
+        .end = mover != NULL ? mover_number_last(mover) : checkpoints->segment_last,
     };
 }
 
@@ -58,58 +59,53 @@ static void unlinked(struct io_op *op, int32_t result)
     free(removal);
 }
 
-/* Those that the world, closed meanwhile, has not got to. */
-void store_forget_removals(struct store *store)
-{
-    for (struct list_node *node; (node = list_pop_front(&store->checkpoint_removals)) != NULL;)
-        free(container_of(node, struct removal, node));
-}
-
 /* Best effort: what stays is removed at the next start. */
-void store_remove_checkpoint(struct store *store, uint64_t number, bool is_temporary)
+static void remove_file(struct checkpoints *checkpoints, uint64_t number, bool is_temporary)
 {
-    size_t size = strlen(store->state_path) + sizeof "/checkpoint-0123456789abcdef.tmp";
+    size_t size =
+        strlen(checkpoints->options.state_path) + sizeof "/checkpoint-0123456789abcdef.tmp";
     struct removal *removal = calloc(1, sizeof *removal + size);
     if (removal == NULL)
         return;
-    (void)snprintf(removal->path, size, "%s/checkpoint-%016" PRIx64 "%s", store->state_path, number,
-                   is_temporary ? ".tmp" : "");
-    list_push_back(&store->checkpoint_removals, &removal->node);
+    (void)snprintf(removal->path, size, "%s/checkpoint-%016" PRIx64 "%s",
+                   checkpoints->options.state_path, number, is_temporary ? ".tmp" : "");
+    list_push_back(&checkpoints->removals, &removal->node);
     removal->op.done = unlinked;
-    io_unlink(store->io, &removal->op, removal->path);
+    io_unlink(checkpoints->io, &removal->op, removal->path);
 }
 
 static void committed(struct manifest_op *op, int result)
 {
-    struct store *store = container_of(op, struct store, checkpoint_op);
-    uint64_t before = store->checkpoint_number;
-    mover_changed_told(store->mover, result == 0);
-    store->is_checkpointing = false;
+    struct checkpoints *checkpoints = container_of(op, struct checkpoints, op);
+    uint64_t before = checkpoints->number;
+    mover_changed_told(checkpoints->parts.mover, result == 0);
+    checkpoints->is_under_way = false;
     if (result == -ENOSPC || result == -EDQUOT || result == -ENOMEM) {
-        store->checkpoint_retry_ns = io_now_ns(store->io) + RETRY_NS;
-        store_remove_checkpoint(store, store->checkpoint_last, false);
+        checkpoints->retry_ns = io_now_ns(checkpoints->io) + RETRY_NS;
+        remove_file(checkpoints, checkpoints->last, false);
         return;
     }
     if (result < 0) {
-        store_fail(store, result);
+        checkpoints->parts.failed(checkpoints->parts.context, result);
         return;
     }
-    store->is_checkpoint_wanted = false;
-    store->checkpoint_number = store->checkpoint_last;
-    store->checkpoint_moved = store->checkpoint_moved_begin;
+    assert(before < checkpoints->last); /* invariant 2 */
+    checkpoints->is_wanted = false;
+    checkpoints->number = checkpoints->last;
+    checkpoints->moved = checkpoints->moved_begin;
     if (before != 0)
-        store_remove_checkpoint(store, before, false);
+        remove_file(checkpoints, before, false);
 }
 
 static void changed_told(struct manifest_op *op, int result)
 {
-    struct store *store = container_of(op, struct store, checkpoint_op);
+    struct checkpoints *checkpoints = container_of(op, struct checkpoints, op);
     if (result < 0) {
         committed(op, result);
         return;
     }
-    mover_changed_told(store->mover, true);
-    store->is_checkpoint_written = true; /* the next step goes on */
+    mover_changed_told(checkpoints->parts.mover, true);
+    checkpoints->is_written = true; /* the next step goes on */
 }
 
 /* The file is complete under its name; it counts once the manifest says so.
@@ -120,43 +116,45 @@ static void changed_told(struct manifest_op *op, int result)
  * tombstone, and the proof is made again. With the checkpoint it finds the tombstone alone, and
  * only `created` protects it from being purged while the record still lies on the disk. There may
  * be more such segments than one group takes: they go ahead, in groups of their own. */
-static void commit(struct store *store)
+static void commit(struct checkpoints *checkpoints)
 {
     struct manifest_edit edits[EDITS_MAX];
-    store->is_checkpoint_written = false;
-    store->checkpoint_op.done = changed_told;
-    uint32_t count = mover_add_changed(store->mover, edits, 0, EDITS_MAX);
+    checkpoints->is_written = false;
+    checkpoints->op.done = changed_told;
+    uint32_t count = mover_add_changed(checkpoints->parts.mover, edits, 0, EDITS_MAX);
     if (count < EDITS_MAX) {
-        edits[count++] = store_checkpoint_edit(store, store->checkpoint_last);
-        store->checkpoint_op.done = committed;
+        edits[count++] = edit_of(checkpoints, checkpoints->last);
+        checkpoints->op.done = committed;
     }
-    manifest_append(store->manifest, &store->checkpoint_op, edits, count);
+    manifest_append(checkpoints->parts.manifest, &checkpoints->op, edits, count);
 }
 
 static void written(void *context, int result)
 {
-    struct store *store = context;
-    store->checkpoint = NULL;
+    struct checkpoints *checkpoints = context;
+    checkpoints->writer = NULL;
     if (result == 0) {
-        store->is_checkpoint_written = true;
-        store->checkpoint_gate = wal_last(store->wal);
+        checkpoints->is_written = true;
+        checkpoints->gate = wal_last(checkpoints->parts.wal);
         return;
     }
-    store->is_checkpointing = false;
-    store->checkpoint_retry_ns = io_now_ns(store->io) + RETRY_NS;
+    checkpoints->is_under_way = false;
+    checkpoints->retry_ns = io_now_ns(checkpoints->io) + RETRY_NS;
     if (result != -ECANCELED)
-        log_warn(store->log, "the index checkpoint failed: %s. The next start takes longer",
+        log_warn(checkpoints->log, "the index checkpoint failed: %s. The next start takes longer",
                  strerror(-result));
 }
 
-static struct checkpoint_file *list_files(const struct store *store, uint32_t *ret_count)
+static struct checkpoint_file *list_files(const struct checkpoints *checkpoints,
+                                          uint32_t *ret_count)
 {
     struct segments_stats stats;
-    segments_stats(store->segments, &stats);
+    segments_stats(checkpoints->parts.segments, &stats);
     struct checkpoint_file *files = calloc(stats.segments + 1, sizeof *files);
     const struct segment *segment;
     uint32_t count = 0;
-    for (uint64_t i = 0; files != NULL && (segment = segments_nth(store->segments, i)) != NULL; i++)
+    for (uint64_t i = 0;
+         files != NULL && (segment = segments_nth(checkpoints->parts.segments, i)) != NULL; i++)
         if (segment->state != SEGMENT_LEAVING)
             files[count++] = (struct checkpoint_file){.is_segment = true,
                                                       .file = segment->file,
@@ -167,73 +165,171 @@ static struct checkpoint_file *list_files(const struct store *store, uint32_t *r
 }
 
 /* Only between two jobs of the mover: what is in the segments' ends is in the index. */
-int store_begin_checkpoint(struct store *store)
+static int begin(struct checkpoints *checkpoints)
 {
-    assert(!store->is_checkpointing && !mover_is_busy(store->mover));
+    assert(!checkpoints->is_under_way);               /* invariant 1 */
+    assert(!mover_is_busy(checkpoints->parts.mover)); /* invariant 1 */
+    assert(checkpoints->number <= checkpoints->last); /* invariant 2 */
     uint32_t count;
-    struct checkpoint_file *files = list_files(store, &count);
+    struct checkpoint_file *files = list_files(checkpoints, &count);
     if (files == NULL)
         return -ENOMEM;
     struct mover_stats stats;
-    mover_stats(store->mover, &stats);
-    struct checkpoint_options options = store_checkpoint_options(store);
+    mover_stats(checkpoints->parts.mover, &stats);
+    struct checkpoint_options options = checkpoints_file_options(checkpoints);
     struct checkpoint_info info = {
-        .number = store->checkpoint_last + 1,
-        .position = wal_durable(store->wal),
-        .chunk_sequence = mover_sequence(store->mover),
-        .clock_ceiling = store->clock.last,
+        .number = checkpoints->last + 1,
+        .position = wal_durable(checkpoints->parts.wal),
+        .chunk_sequence = mover_sequence(checkpoints->parts.mover),
+        .clock_ceiling = checkpoints->parts.clock->last,
     };
-    int result = checkpoint_begin(store->io, store->log, &options, &info, store->index, files,
-                                  count, written, store, &store->checkpoint);
+    int result = checkpoint_begin(checkpoints->io, checkpoints->log, &options, &info,
+                                  checkpoints->parts.index, files, count, written, checkpoints,
+                                  &checkpoints->writer);
     free(files);
     if (result < 0)
         return result;
-    store->checkpoint_last++;
-    store->checkpoint_moved_begin = stats.moved_records + store->recovered.segment_records;
-    store->is_checkpointing = true;
+    checkpoints->last++;
+    checkpoints->moved_begin = stats.moved_records + checkpoints->parts.moved;
+    checkpoints->is_under_way = true;
     return 0;
 }
 
-bool store_wants_checkpoint(const struct store *store, uint64_t moved_min)
+static bool is_due(const struct checkpoints *checkpoints, uint64_t moved_min)
 {
     struct mover_stats stats;
-    mover_stats(store->mover, &stats);
-    uint64_t moved =
-        stats.moved_records + store->recovered.segment_records - store->checkpoint_moved;
-    return moved > moved_min || store->is_checkpoint_wanted;
+    mover_stats(checkpoints->parts.mover, &stats);
+    uint64_t moved = stats.moved_records + checkpoints->parts.moved - checkpoints->moved;
+    return moved > moved_min || checkpoints->is_wanted;
 }
 
-static uint64_t moved_min(const struct store *store)
+static uint64_t moved_min(const struct checkpoints *checkpoints)
 {
-    return store->options.checkpoint_min != 0 ? store->options.checkpoint_min
-                                              : max_u64(MOVED_MIN, index_count(store->index));
+    return checkpoints->options.moved_min != 0
+               ? checkpoints->options.moved_min
+               : max_u64(MOVED_MIN, index_count(checkpoints->parts.index));
 }
 
 /* The new one lies beside the old one for a while: it must not take the room that moves need. */
-static bool has_room(const struct store *store)
+static bool has_room(const struct checkpoints *checkpoints)
 {
     uint64_t free_size, total_size;
-    uint64_t size = index_count(store->index) * INDEX_PACKED_SIZE + 2 * store->reserve.size;
-    size *= store->options.shard_count; /* the others write theirs, too */
-    return !reserve_is_released(&store->reserve) &&
-           (io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0 ||
+    uint64_t size = index_count(checkpoints->parts.index) * INDEX_PACKED_SIZE +
+                    2 * checkpoints->parts.reserve->size;
+    size *= checkpoints->options.shard_count; /* the others write theirs, too */
+    return !reserve_is_released(checkpoints->parts.reserve) &&
+           (io_disk_space(checkpoints->io, checkpoints->options.path, &free_size, &total_size) <
+                0 ||
             free_size >= size);
 }
 
-bool store_step_checkpoint(struct store *store, uint64_t budget)
+bool checkpoints_step(struct checkpoints *checkpoints, uint64_t budget)
 {
-    if (store->checkpoint != NULL)
-        return checkpoint_step(store->checkpoint, budget) > 0;
-    if (store->is_checkpoint_written && !manifest_is_busy(store->manifest) &&
-        wal_durable(store->wal) >= store->checkpoint_gate) {
-        commit(store);
+    if (checkpoints->writer != NULL)
+        return checkpoint_step(checkpoints->writer, budget) > 0;
+    if (checkpoints->is_written && !manifest_is_busy(checkpoints->parts.manifest) &&
+        wal_durable(checkpoints->parts.wal) >= checkpoints->gate) {
+        commit(checkpoints);
         return false;
     }
-    if (store->is_checkpointing || mover_is_busy(store->mover) || store->failed != 0 ||
-        io_now_ns(store->io) < store->checkpoint_retry_ns ||
-        !store_wants_checkpoint(store, moved_min(store)))
+    if (checkpoints->is_under_way || mover_is_busy(checkpoints->parts.mover) ||
+        io_now_ns(checkpoints->io) < checkpoints->retry_ns ||
+        !is_due(checkpoints, moved_min(checkpoints)))
         return false;
-    if (!has_room(store) || store_begin_checkpoint(store) < 0)
-        store->checkpoint_retry_ns = io_now_ns(store->io) + RETRY_NS;
+    if (!has_room(checkpoints) || begin(checkpoints) < 0)
+        checkpoints->retry_ns = io_now_ns(checkpoints->io) + RETRY_NS;
     return false;
+}
+
+bool checkpoints_are_writing(const struct checkpoints *checkpoints)
+{
+    return checkpoints->writer != NULL;
+}
+
+int checkpoints_shut(struct checkpoints *checkpoints)
+{
+    uint64_t least = checkpoints->options.moved_min;
+    bool is_late = io_now_ns(checkpoints->io) >= checkpoints->retry_ns; /* not after a failure */
+    if (!checkpoints->is_under_way && is_late &&
+        is_due(checkpoints, least != 0 ? least : SHUT_MOVED_MIN)) {
+        int result = begin(checkpoints);
+        if (result < 0)
+            return result;
+    }
+    if (checkpoints->is_under_way)
+        return checkpoints_step(checkpoints, UINT64_MAX) ? 1 : 2;
+    return list_is_empty(&checkpoints->removals) ? 0 : 2;
+}
+
+uint64_t checkpoints_number(const struct checkpoints *checkpoints)
+{
+    return checkpoints->number;
+}
+
+void checkpoints_renew(struct checkpoints *checkpoints)
+{
+    checkpoints->is_wanted = true;
+}
+
+/* ---- a start ---- */
+
+void checkpoints_take(struct checkpoints *checkpoints, uint64_t number)
+{
+    checkpoints->number = number;
+    checkpoints->last = max_u64(checkpoints->last, number);
+}
+
+void checkpoints_take_segment(struct checkpoints *checkpoints, uint64_t number)
+{
+    assert(checkpoints->parts.mover == NULL);
+    checkpoints->segment_last = max_u64(checkpoints->segment_last, number);
+}
+
+uint64_t checkpoints_segment_last(const struct checkpoints *checkpoints)
+{
+    return checkpoints->segment_last;
+}
+
+void checkpoints_see(struct checkpoints *checkpoints, const char *name)
+{
+    uint64_t number;
+    bool is_temporary;
+    if (checkpoint_name_parse(name, &number, &is_temporary) < 0)
+        return;
+    checkpoints->last = max_u64(checkpoints->last, number);
+    if (is_temporary || number != checkpoints->number) /* invariant 3 */
+        remove_file(checkpoints, number, is_temporary);
+}
+
+bool checkpoints_show(const struct checkpoints *checkpoints, struct manifest_edit *ret_edit)
+{
+    if (checkpoints->number == 0)
+        return false;
+    *ret_edit = edit_of(checkpoints, checkpoints->number);
+    return true;
+}
+
+/* ---- opening and closing ---- */
+
+void checkpoints_init(struct checkpoints *checkpoints, struct io *io, const struct log *log,
+                      const struct checkpoints_options *options)
+{
+    *checkpoints = (struct checkpoints){.io = io, .log = log, .options = *options};
+    list_init(&checkpoints->removals);
+}
+
+void checkpoints_connect(struct checkpoints *checkpoints, const struct checkpoint_parts *parts)
+{
+    assert(!checkpoints->is_under_way);
+    checkpoints->parts = *parts;
+}
+
+void checkpoints_deinit(struct checkpoints *checkpoints)
+{
+    if (checkpoints->io == NULL) /* the store was never opened so far */
+        return;
+    for (struct list_node *node; (node = list_pop_front(&checkpoints->removals)) != NULL;)
+        free(container_of(node, struct removal, node));
+    if (checkpoints->writer != NULL)
+        checkpoint_free(checkpoints->writer);
 }

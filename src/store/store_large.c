@@ -1,3 +1,4 @@
+/* Large values: uploads and downloads between the store and its value files. */
 #include "store/store_large.h"
 
 #include "base/assert.h"
@@ -186,104 +187,17 @@ void store_download_close(struct store *store, struct value_reader *reader)
 
 /* ---- files that others read ---- */
 
-struct loan {
-    struct list_node node;
-    struct value_file_name name;
-    uint32_t count;
-    bool is_dead; /* its removal came meanwhile */
-};
-
-static struct loan *find_loan(const struct store *store, const struct value_file_name *name)
-{
-    struct list_node *node = list_first(&store->loans);
-    for (; node != NULL; node = list_next(&store->loans, node)) {
-        struct loan *loan = container_of(node, struct loan, node);
-        if (loan->name.key_hash == name->key_hash && loan->name.partition == name->partition &&
-            version_compare(loan->name.version, name->version) == 0)
-            return loan;
-    }
-    return NULL;
-}
-
 bool store_lend_file(struct store *store, const struct value_file_name *file)
 {
-    struct loan *loan = find_loan(store, file);
-    if (loan == NULL) {
-        loan = calloc(1, sizeof *loan);
-        if (loan == NULL)
-            return false;
-        loan->name = *file;
-        list_push_back(&store->loans, &loan->node);
-    }
-    loan->count++;
-    return true;
+    return dead_lend(&store->dead, file);
 }
 
 void store_take_back_file(struct store *store, const struct value_file_name *file)
 {
-    struct loan *loan = find_loan(store, file);
-    assert(loan != NULL && loan->count > 0);
-    if (--loan->count > 0)
-        return;
-    if (loan->is_dead)
-        value_file_remove(store->streams, &loan->name);
-    list_remove(&loan->node);
-    free(loan);
+    dead_take_back(&store->dead, file);
 }
 
-/* ---- files that died ---- */
-
-struct removal {
-    struct list_node node;
-    uint64_t killer_position;
-    struct value_file_name name;
-};
-
-static void remove_file(struct store *store, const struct value_file_name *name)
-{
-    struct loan *loan = find_loan(store, name);
-    if (loan != NULL)
-        loan->is_dead = true;
-    else
-        value_file_remove(store->streams, name);
-}
-
-void large_file_dead(struct store *store, const struct value_file_name *name,
-                     uint64_t killer_position)
-{
-    struct removal *removal = calloc(1, sizeof *removal);
-    if (removal == NULL)
-        return; /* an orphan: the next start removes it */
-    removal->killer_position = killer_position;
-    removal->name = *name;
-    list_push_back(&store->removals, &removal->node);
-}
-
-void large_flush(struct store *store)
-{
-    /* Killers stand in the log in about this order: what is behind one that must wait, waits. */
-    uint64_t durable = wal_durable(store->wal);
-    for (struct list_node *node; (node = list_first(&store->removals)) != NULL;) {
-        struct removal *removal = container_of(node, struct removal, node);
-        if (removal->killer_position > durable)
-            return;
-        list_remove(node);
-        remove_file(store, &removal->name);
-        free(removal);
-    }
-}
-
-/* ---- opening and closing ---- */
-
-uint32_t large_value_min(const struct store_options *options)
-{
-    return options->value_file_min != 0 ? options->value_file_min : (uint32_t)VALUE_FILE_MIN;
-}
-
-uint32_t large_stored_max(const struct store_options *options)
-{
-    return (uint32_t)compress_bound(large_value_min(options));
-}
+/* ---- sizes ---- */
 
 uint32_t store_value_file_min(const struct store *store)
 {
@@ -299,29 +213,4 @@ uint64_t large_memory_size(const struct store_options *options)
 {
     uint64_t count = options->stream_buffers;
     return (count != 0 ? count : STORE_STREAM_BUFFERS) * VALUE_FILE_BUFFER_SIZE;
-}
-
-int large_open(struct store *store, uint8_t *memory)
-{
-    list_init(&store->removals);
-    list_init(&store->loans);
-    uint32_t count = (uint32_t)(large_memory_size(&store->options) / VALUE_FILE_BUFFER_SIZE);
-    return stream_pool_create(store->io, store->log, store->options.path, memory, count,
-                              &store->streams);
-}
-
-bool large_is_busy(const struct store *store)
-{
-    return stream_pool_is_busy(store->streams);
-}
-
-void large_free(struct store *store)
-{
-    if (store->streams == NULL)
-        return;
-    for (struct list_node *node; (node = list_pop_front(&store->removals)) != NULL;)
-        free(container_of(node, struct removal, node));
-    for (struct list_node *node; (node = list_pop_front(&store->loans)) != NULL;)
-        free(container_of(node, struct loan, node));
-    stream_pool_free(store->streams);
 }

@@ -1,23 +1,46 @@
-/* Proving identity: a key was written while an older slot of its hash was not in memory. The old
- * record is read; if its key is the same, the old slot goes and its record is dead. */
-#include "store/store_internal.h"
+/* Proving identity: reads old records to tell whose they are. */
+#include "store/store_proof.h"
 
 #include "base/assert.h"
 #include "store/memory/location.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 /* Of PROOFS_MAX: nobody waits for what recovery left to be sorted out. */
 #define SUSPECTS_ACTIVE_MAX 32u
 
-struct proof *proof_get(struct store *store)
+struct proof {
+    struct fetch fetch;
+    struct proofs *proofs;
+    struct key_place place;
+    struct key_copy key;
+    uint64_t killer_position;
+    struct index_entry candidates[CANDIDATES_MAX];
+    uint32_t candidate_count;
+    uint32_t candidate;
+    uint32_t removed_count; /* slots, in this round */
+    bool is_suspect;        /* left by recovery: all slots of the hash are to be sorted out */
+    bool is_counted;        /* as the suspect's */
+    bool key_known;         /* false: the first candidate's key is the one to prove */
+    struct list_node node;
+};
+
+/* A hash that recovery left with several slots. */
+struct suspect {
+    struct key_place place;
+    bool is_counted; /* among the keys, though it will turn out to be an older write of one */
+};
+
+struct proof *proofs_get(struct proofs *proofs, const struct key_place *place)
 {
-    struct list_node *node = list_pop_front(&store->proofs_free);
+    struct list_node *node = list_pop_front(&proofs->free);
     if (node == NULL)
         return NULL;
     struct proof *proof = container_of(node, struct proof, node);
-    store->proofs_active++;
-    proof->store = store;
+    assert(proofs->active < PROOFS_MAX); /* invariant 1 */
+    proofs->active++;
+    proof->place = *place;
     proof->candidate = 0;
     proof->candidate_count = 0;
     proof->removed_count = 0;
@@ -27,64 +50,75 @@ struct proof *proof_get(struct store *store)
     return proof;
 }
 
-void proof_put(struct store *store, struct proof *proof)
+void proof_put(struct proof *proof)
 {
+    struct proofs *proofs = proof->proofs;
     fetch_release(&proof->fetch);
-    kept_key_clear(&proof->key);
-    list_push_front(&store->proofs_free, &proof->node);
-    assert(store->proofs_active > 0);
-    store->proofs_active--;
-    store->suspect_keys -= proof->is_counted;
-    store_made_room(store);
+    key_copy_clear(&proof->key);
+    list_push_front(&proofs->free, &proof->node);
+    assert(proofs->active > 0);                        /* invariant 1 */
+    assert(proofs->suspect_keys >= proof->is_counted); /* invariant 3 */
+    proofs->active--;
+    proofs->suspect_keys -= proof->is_counted;
+    proofs->parts.ended(proofs->parts.context);
+}
+
+void proof_add(struct proof *proof, const struct index_entry *candidate)
+{
+    assert(proof->candidate_count < CANDIDATES_MAX); /* invariant 2 */
+    proof->candidates[proof->candidate_count++] = *candidate;
+}
+
+int proof_set_key(struct proof *proof, struct slice key)
+{
+    return key_copy_set(&proof->key, key);
 }
 
 /* Looks where the candidate lies by now. Returns false when its slot has gone meanwhile, and
  * possibly its file with it. */
 static bool refresh(const struct proof *proof, struct index_entry *candidate)
 {
-    return index_get(proof->store->index, proof->place.partition, proof->place.hash,
+    return index_get(proof->proofs->parts.index, proof->place.partition, proof->place.hash,
                      candidate->version, candidate) == 0;
 }
 
 /* The mark of its death is gone, and its slot. */
-static void record_spared(struct store *store, const struct index_entry *old)
+static void record_spared(const struct proof_parts *parts, const struct index_entry *old)
 {
     if (location_is_segment(old->location))
-        segment_record_spared(store->segments, old->location, old->read_size);
+        segment_record_spared(parts->segments, old->location, old->read_size);
     else
-        wal_record_spared(store->wal, old->location);
+        wal_record_spared(parts->wal, old->location);
 }
 
 /* `record`: the candidate's, or NULL: it cannot be read. */
 static void remove_candidate(struct proof *proof, const struct record *record)
 {
-    struct store *store = proof->store;
+    const struct proof_parts *parts = &proof->proofs->parts;
     struct index_entry old;
-    if (index_remove(store->index, proof->place.partition, proof->place.hash,
+    if (index_remove(parts->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) < 0)
         return;
     struct slice key = proof->key.slice;
-    uint64_t mark = doomed_mark(store->doomed, key, old.version, old.tombstone);
-    if (doomed_remove(store->doomed, mark))
-        record_spared(store, &old);
+    uint64_t mark = doomed_mark(parts->doomed, key, old.version, old.tombstone);
+    if (doomed_remove(parts->doomed, mark))
+        record_spared(parts, &old);
     struct value_file_name file;
     if (record != NULL)
         file = value_file_named(hash_key(key.data, key.size), record->value);
-    store_record_dead(store, &old, record != NULL ? &file : NULL, proof->killer_position);
+    dead_record(parts->dead, &old, record != NULL ? &file : NULL, proof->killer_position);
     proof->removed_count++;
 }
 
 /* What was read is damaged, but still spells another key of the same hash. */
 static bool spells_other_key(const struct proof *proof)
 {
-    const struct fetch *fetch = &proof->fetch;
-    const uint8_t *data = (fetch->large != NULL ? fetch->large : fetch->buffer) + fetch->skip;
-    uint64_t size = fetch->read_size - fetch->skip;
-    if (size < RECORD_HEADER_SIZE)
+    struct slice read = fetch_bytes(&proof->fetch);
+    if (read.size < RECORD_HEADER_SIZE)
         return false;
-    struct slice key = record_told_key(data);
-    return (uint64_t)(key.data - data) + key.size <= size &&
-           store_place(proof->store, key).hash == proof->place.hash &&
+    struct slice key = record_told_key(read.data);
+    return (uint64_t)(key.data - read.data) + key.size <= read.size &&
+           key_place(proof->proofs->parts.secret, key).hash == proof->place.hash &&
            !slice_equal(key, proof->key.slice);
 }
 
@@ -96,7 +130,7 @@ static bool judge_unreadable(struct proof *proof, int error)
 {
     if (!proof->key_known)
         return false;
-    const struct doomed *doomed = proof->store->doomed;
+    const struct doomed *doomed = proof->proofs->parts.doomed;
     const struct index_entry *candidate = &proof->candidates[proof->candidate];
     uint64_t mark = doomed_mark(doomed, proof->key.slice, candidate->version, candidate->tombstone);
     if (doomed_has(doomed, mark) || (error == -EBADMSG && !spells_other_key(proof)))
@@ -107,11 +141,11 @@ static bool judge_unreadable(struct proof *proof, int error)
 /* The current candidate's record is there. Returns whether to go on. */
 static bool judge(struct proof *proof)
 {
-    const struct record *record = &proof->fetch.record;
+    const struct record *record = fetch_record(&proof->fetch);
     if (!proof->key_known) {
         proof->key_known = true;
         proof->killer_position = record->position;
-        return kept_key_set(&proof->key, record->key) == 0;
+        return key_copy_set(&proof->key, record->key) == 0;
     }
     if (slice_equal(record->key, proof->key.slice))
         remove_candidate(proof, record);
@@ -122,8 +156,8 @@ static bool judge(struct proof *proof)
  * many there are. */
 static uint32_t load(struct proof *proof)
 {
-    uint32_t count = index_find(proof->store->index, proof->place.partition, proof->place.hash,
-                                proof->candidates, CANDIDATES_MAX);
+    uint32_t count = index_find(proof->proofs->parts.index, proof->place.partition,
+                                proof->place.hash, proof->candidates, CANDIDATES_MAX);
     proof->candidate_count = count < CANDIDATES_MAX ? count : CANDIDATES_MAX;
     proof->candidate = 0;
     proof->removed_count = 0;
@@ -136,14 +170,15 @@ static void fetched(struct fetch *fetch, int result);
 /* Goes through the candidates from proof->candidate on. Returns false when one has to be waited
  * for. A record that cannot be read just now keeps its slot: it stays hidden behind the newer
  * version. */
-static bool walk(struct proof *proof)
+static bool go_through(struct proof *proof)
 {
-    struct store *store = proof->store;
+    const struct proof_parts *parts = &proof->proofs->parts;
+    assert(proof->candidate_count <= CANDIDATES_MAX); /* invariant 2 */
     for (; proof->candidate < proof->candidate_count; proof->candidate++) {
         struct index_entry *candidate = &proof->candidates[proof->candidate];
         if (!refresh(proof, candidate))
             continue;
-        int result = fetch_start(&store->fetcher, &proof->fetch, candidate, fetched);
+        int result = fetch_start(parts->fetcher, &proof->fetch, candidate, fetched);
         if (result == 0)
             return false;
         bool go_on = result == 1 ? judge(proof) : proof->key_known;
@@ -158,10 +193,10 @@ static bool walk(struct proof *proof)
  * takes: as long as a round removed some, another follows. */
 static void run(struct proof *proof)
 {
-    while (walk(proof)) {
-        kept_key_clear(&proof->key);
+    while (go_through(proof)) {
+        key_copy_clear(&proof->key);
         if (!proof->is_suspect || proof->removed_count == 0 || load(proof) < 2) {
-            proof_put(proof->store, proof);
+            proof_put(proof);
             return;
         }
     }
@@ -170,6 +205,7 @@ static void run(struct proof *proof)
 static void fetched(struct fetch *fetch, int result)
 {
     struct proof *proof = container_of(fetch, struct proof, fetch);
+    assert(proof->candidate < proof->candidate_count); /* invariant 2 */
     bool go_on = result == 0 ? judge(proof) : judge_unreadable(proof, result);
     fetch_release(fetch);
     /* Without the newest record's key there is nothing to compare with. */
@@ -177,41 +213,124 @@ static void fetched(struct fetch *fetch, int result)
     run(proof);
 }
 
-void proof_start(struct proof *proof)
+void proof_start(struct proof *proof, uint64_t killer_position)
 {
+    assert(!proof->is_suspect);
+    proof->killer_position = killer_position;
     run(proof);
 }
 
+/* ---- suspects ---- */
+
+int proofs_add_suspect(struct proofs *proofs, struct key_place place, bool is_counted)
+{
+    if (proofs->suspect_count == proofs->suspect_capacity) {
+        uint64_t capacity = max_u64(1024, 2 * proofs->suspect_capacity);
+        struct suspect *grown = realloc(proofs->suspects, capacity * sizeof *grown);
+        if (grown == NULL)
+            return -ENOMEM;
+        proofs->suspects = grown;
+        proofs->suspect_capacity = capacity;
+    }
+    proofs->suspects[proofs->suspect_count++] = (struct suspect){place, is_counted};
+    proofs->suspect_keys += is_counted;
+    return 0;
+}
+
+int proofs_suspect(struct proofs *proofs, const struct index *index, struct key_place place,
+                   const struct index_entry *entry)
+{
+    struct index_entry newest[2];
+    if (index_find(index, place.partition, place.hash, newest, 2) < 2)
+        return 0;
+    const struct index_entry *older = index_entry_is_same(entry, &newest[0]) ? &newest[1] : entry;
+    return proofs_add_suspect(proofs, place, !older->tombstone);
+}
+
+void proofs_forget_suspects(struct proofs *proofs)
+{
+    assert(proofs->active == 0);
+    proofs->suspect_count = 0;
+    proofs->suspect_keys = 0;
+}
+
 /* One proof works off all slots of a hash. */
-static bool is_being_proved(const struct store *store, uint64_t hash)
+static bool is_being_proved(const struct proofs *proofs, uint64_t hash)
 {
     for (uint32_t i = 0; i < PROOFS_MAX; i++) {
-        const struct proof *proof = &store->proofs[i];
+        const struct proof *proof = &proofs->all[i];
         if (!list_node_is_linked(&proof->node) && proof->is_suspect && proof->place.hash == hash)
             return true;
     }
     return false;
 }
 
-void proof_work_off_suspects(struct store *store)
+void proofs_work_off_suspects(struct proofs *proofs)
 {
-    while (store->suspect_count > 0 && store->proofs_active < SUSPECTS_ACTIVE_MAX &&
-           !store->is_shutting) {
-        const struct suspect *suspect = &store->suspects[store->suspect_count - 1];
-        struct key_place place = suspect->place;
-        struct proof *proof = is_being_proved(store, place.hash) ? NULL : proof_get(store);
-        if (proof == NULL && list_is_empty(&store->proofs_free))
+    while (proofs->suspect_count > 0 && proofs->active < SUSPECTS_ACTIVE_MAX) {
+        const struct suspect *suspect = &proofs->suspects[proofs->suspect_count - 1];
+        bool is_waiting = !is_being_proved(proofs, suspect->place.hash);
+        struct proof *proof = is_waiting ? proofs_get(proofs, &suspect->place) : NULL;
+        if (is_waiting && proof == NULL)
             return;
         bool is_counted = suspect->is_counted;
-        store->suspect_count--;
+        assert(proofs->suspect_keys >= is_counted); /* invariant 3 */
+        proofs->suspect_count--;
         if (proof == NULL) {
-            store->suspect_keys -= is_counted;
+            proofs->suspect_keys -= is_counted;
             continue;
         }
         proof->is_counted = is_counted;
-        proof->place = place;
         proof->is_suspect = true;
         (void)load(proof);
-        proof_start(proof);
+        run(proof);
     }
+}
+
+/* ---- opening and closing ---- */
+
+int proofs_init(struct proofs *proofs, uint8_t *buffers)
+{
+    list_init(&proofs->free);
+    proofs->all = calloc(PROOFS_MAX, sizeof *proofs->all);
+    if (proofs->all == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < PROOFS_MAX; i++) {
+        struct proof *proof = &proofs->all[i];
+        proof->proofs = proofs;
+        fetch_init(&proof->fetch, buffers + i * FETCH_BUFFER_SIZE);
+        list_push_back(&proofs->free, &proof->node);
+    }
+    return 0;
+}
+
+void proofs_connect(struct proofs *proofs, const struct proof_parts *parts)
+{
+    assert(proofs->active == 0);
+    proofs->parts = *parts;
+}
+
+bool proofs_are_busy(const struct proofs *proofs)
+{
+    return proofs->active > 0;
+}
+
+bool proofs_are_pending(const struct proofs *proofs)
+{
+    return proofs->active + proofs->suspect_count > 0;
+}
+
+uint64_t proofs_suspect_keys(const struct proofs *proofs)
+{
+    return proofs->suspect_keys;
+}
+
+void proofs_deinit(struct proofs *proofs)
+{
+    for (uint32_t i = 0; proofs->all != NULL && i < PROOFS_MAX; i++) {
+        fetch_deinit(&proofs->all[i].fetch);
+        key_copy_clear(&proofs->all[i].key);
+    }
+    free(proofs->all);
+    free(proofs->suspects);
 }

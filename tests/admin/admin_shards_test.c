@@ -23,7 +23,7 @@ static void begin(struct fixture *fixture, uint32_t count, struct store_director
     char message[IO_ERROR_SIZE];
     fixture->options.shard = 0;
     fixture->options.shard_count = count;
-    fixture->options.directory = NULL;
+    fixture->options.handover = NULL;
     struct io_options options = {.sockets_max = 16,
                                  .files_max = 512,
                                  .receive_buffer_size = 4096,
@@ -48,7 +48,7 @@ static void fill(struct fixture *fixture, uint32_t count)
     begin(fixture, count, &directory);
     for (uint32_t shard = 0; shard < count; shard++) {
         fixture->options.shard = shard;
-        fixture->options.directory = &directory;
+        fixture->options.handover = &directory.handover;
         cr_assert_eq(store_open(fixture->io, &fixture->log, &fixture->options, &fixture->store), 0);
         uint64_t gate = 0;
         for (uint32_t key = 0; key < KEYS; key++) {
@@ -178,10 +178,10 @@ static void stop_conversion(struct fixture *fixture, uint32_t before, uint32_t c
     cr_assert_eq(convert_empty_logs(&conversion), 0);
     cr_assert_eq(convert_write_plan(&conversion, &superblock), 0);
     if (is_decided) {
-        superblock.sequence = directory.superblock.now.sequence;
+        superblock.sequence = directory.handover.file.now.sequence;
         superblock.shards_before = before;
-        directory.superblock.now = superblock;
-        cr_assert_eq(superblock_update_both(&directory.superblock), 0);
+        directory.handover.file.now = superblock;
+        cr_assert_eq(superblock_update_both(&directory.handover.file), 0);
     }
     free(conversion.edits);
     end(fixture, &directory);

@@ -201,6 +201,15 @@ def check_folders(paths):
             yield f"{folder}: {count} files, more than {FOLDER_FILES_MAX}"
 
 
+def check_plants(files):
+    """A bug of base/plant.h that is planted nowhere: its simulator could find nothing."""
+    texts = {str(path): text for path, text in files}
+    names = re.findall(r"^\s+(PLANT_\w+),", texts.get("src/base/plant.h", ""), re.MULTILINE)
+    for name in names:
+        if name != "PLANT_NONE" and not any(f"plant_is({name})" in t for t in texts.values()):
+            yield f"src/base/plant.h: {name} is planted nowhere"
+
+
 def check_state(objects):
     """Mutable state shows as a symbol in .data, .bss, .tdata, .tbss or COMMON."""
     for path in sorted(objects.rglob("*.o")):
@@ -228,6 +237,7 @@ def check(root, objects):
         problems += check_includes(short, text)
     problems += check_libraries(files)
     problems += check_folders(path for path, _ in files)
+    problems += check_plants(files)
     for path in sources(root, "src", "include", "bpf", "tests", "perf"):
         problems += check_sizes(path.relative_to(root), path.read_text())
     if objects:

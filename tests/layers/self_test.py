@@ -77,6 +77,8 @@ PLANTED = [
      "goes around io.h"),
     ("chance_around_io", "src/base/a.c", "int f(void)\n{\n    return !getrandom(0, 0, 0);\n}\n",
      "goes around io.h"),
+    ("forgotten_plant", "src/base/plant.h", "enum plant {\n    PLANT_NONE,\n    PLANT_A,\n};\n",
+     "PLANT_A is planted nowhere"),
     ("long_file", "src/store/a.c", "\n" * 601, "601 lines"),
     ("long_function", "tests/base/a.c", "int f(void)\n{\n" + "    x();\n" * 69 + "}\n",
      "a function of 71 lines"),

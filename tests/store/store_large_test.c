@@ -1,8 +1,9 @@
 #include "tests/support/store_fixture.h"
 
 #include "base/prng.h"
-#include "store/store_internal.h"
+#include "store/start/start.h"
 #include "store/store_large.h"
+#include "store/value/stream_pool.h"
 #include "tests/support/colliding_keys.h"
 
 #include <dirent.h>
@@ -118,7 +119,7 @@ Test(store_large, too_many_open_files_are_no_failure)
     cr_assert(refused >= 44 && refused < 300, "%u", refused);
     for (uint32_t i = 0; i < 300; i++)
         store_upload_close(senders[i].upload);
-    for (int pass = 0; pass < 1000 && large_is_busy(fixture.store); pass++)
+    for (int pass = 0; pass < 1000 && stream_pool_is_busy(fixture.store->streams); pass++)
         fixture_pass(&fixture); /* their files are closed */
     set_large(&fixture, text("k"), 1);
     cr_assert_eq(fixture.failed, 0);
@@ -490,8 +491,8 @@ Test(store_large, a_start_removes_what_no_record_names_beside_files_that_stay)
     for (uint32_t i = 0; i < 3; i++)
         store_upload_forget(orphans[i].upload);
     fixture_open(&fixture);
-    cr_expect_eq(fixture.store->recovered.orphans, 3);
-    cr_expect_eq(fixture.store->recovered.missing_files, 0);
+    cr_expect_eq(fixture.store->recovered->orphans, 3);
+    cr_expect_eq(fixture.store->recovered->missing_files, 0);
     cr_expect_eq(count_files(&fixture), 3);
     for (uint32_t i = 0; i < 3; i++) {
         expect_large(&fixture, names[i], i == 1 ? 11 : i);
@@ -516,8 +517,8 @@ Test(store_large, a_start_tells_of_a_missing_file)
     fixture_kill(&fixture);
     cr_assert_eq(unlink(path), 0);
     fixture_open(&fixture);
-    cr_expect_eq(fixture.store->recovered.missing_files, 1);
-    cr_expect_eq(fixture.store->recovered.orphans, 0);
+    cr_expect_eq(fixture.store->recovered->missing_files, 1);
+    cr_expect_eq(fixture.store->recovered->orphans, 0);
     expect_large(&fixture, text("l"), 2);
     fixture_shut(&fixture);
     fixture_remove(&fixture);

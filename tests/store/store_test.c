@@ -432,11 +432,11 @@ Test(store, older_writes_that_a_kill_left_unproved_are_not_counted_as_keys)
     uint64_t keys = overwrite_unproved(&f, 2000);
     fixture_kill(&f);
     fixture_open(&f);
-    cr_assert_gt(f.store->suspect_count, 0);
+    cr_assert_gt(f.store->proofs.suspect_count, 0);
     cr_assert_eq(keys_of(&f), keys);
     for (int i = 0; i < 1000; i++)
         fixture_pass(&f);
-    cr_assert_eq(f.store->suspect_count + f.store->proofs_active, 0);
+    cr_assert_eq(f.store->proofs.suspect_count + f.store->proofs.active, 0);
     cr_assert_eq(keys_of(&f), keys);
     fixture_shut(&f);
     fixture_remove(&f);
@@ -453,16 +453,16 @@ Test(store, unproved_writes_do_not_hide_in_a_checkpoint)
     fixture_kill(&f);
     f.options.checkpoint_min = 1;
     fixture_open(&f);
-    cr_assert_gt(f.store->suspect_count, 0);
-    f.store->is_checkpoint_wanted = true;
+    cr_assert_gt(f.store->proofs.suspect_count, 0);
+    f.store->checkpoints.is_wanted = true;
     fixture_shut(&f);
     fixture_open(&f);
-    cr_assert_gt(f.store->checkpoint_number, 0);
-    cr_assert_gt(f.store->suspect_count, 0);
+    cr_assert_gt(f.store->checkpoints.number, 0);
+    cr_assert_gt(f.store->proofs.suspect_count, 0);
     cr_assert_eq(keys_of(&f), keys);
-    for (int i = 0; i < 20000 && f.store->suspect_count + f.store->proofs_active > 0; i++)
+    for (int i = 0; i < 20000 && f.store->proofs.suspect_count + f.store->proofs.active > 0; i++)
         fixture_pass(&f);
-    cr_assert_eq(f.store->suspect_count + f.store->proofs_active, 0);
+    cr_assert_eq(f.store->proofs.suspect_count + f.store->proofs.active, 0);
     cr_assert_eq(keys_of(&f), keys);
     cr_assert_eq(index_count(f.store->index) - index_tombstones(f.store->index), keys);
     fixture_shut(&f);

@@ -240,7 +240,7 @@ static inline void settle(struct bench *bench)
 {
     for (uint32_t calm = 0; calm < 100; calm++) {
         pass(bench);
-        if (mover_is_busy(bench->store->mover) || bench->store->proofs_active > 0 ||
+        if (mover_is_busy(bench->store->mover) || bench->store->proofs.active > 0 ||
             store_durable(bench->store) < wal_last(bench->store->wal))
             calm = 0;
     }

@@ -7,6 +7,7 @@
 
 #include "net/client/limits.h"
 #include "net/client/operation.h"
+#include "net/client/upload.h"
 
 #include "base/assert.h"
 #include "proto/binary.h"

@@ -2,6 +2,34 @@
  * for each request under way. */
 #include "net/client/account.h"
 
+int account_apply(struct account_books *books, const struct log *log, uint64_t slowlog_ns)
+{
+    int result = 0;
+    if (slowlog_ns > 0 && books->notes == NULL)
+        result = slowlog_open(log, slowlog_ns, &books->notes);
+    if (books->notes != NULL && slowlog_ns > 0)
+        slowlog_set_threshold(books->notes, slowlog_ns);
+    books->slowlog = slowlog_ns > 0 ? books->notes : NULL;
+    return result;
+}
+
+void account_close(struct account_books *books)
+{
+    slowlog_close(books->notes);
+}
+
+void account_durable(struct account_books *books, uint64_t position)
+{
+    if (books->slowlog != NULL)
+        slowlog_durable(books->slowlog, position, io_now_ns(books->io));
+}
+
+void account_tick(struct account_books *books, uint64_t now_ns)
+{
+    if (books->slowlog != NULL)
+        slowlog_tick(books->slowlog, now_ns);
+}
+
 void account_note(struct account *account, struct account_books *books,
                   const struct account_request *request)
 {

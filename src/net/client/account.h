@@ -44,9 +44,28 @@ struct account_books {
     struct metrics *metrics;
     struct slowlog *slowlog; /* NULL: off */
     struct slowlog *notes;   /* whose notes may still be out; NULL: it was never on */
-    struct io *io;           /* whose time it is; only with a slowlog */
+    struct io *io;           /* whose time it is */
     uint64_t sent_ns;        /* when what leaves now is handed to the send */
 };
+
+/* Logs requests that take at least `slowlog_ns` from now on, 0: none. Errors: -ENOMEM: none are
+ * logged that were not before. */
+int account_apply(struct account_books *books, const struct log *log, uint64_t slowlog_ns);
+
+/* Notes that are still out are gone. */
+void account_close(struct account_books *books);
+
+/* The log is durable up to `position`. */
+void account_durable(struct account_books *books, uint64_t position);
+
+/* Each tick. */
+void account_tick(struct account_books *books, uint64_t now_ns);
+
+/* What leaves from now on leaves now. */
+static inline void account_send_now(struct account_books *books)
+{
+    books->sent_ns = io_clock_ns(books->io);
+}
 
 static inline void account_request(struct account_request *request,
                                    const struct account_books *books,
@@ -103,7 +122,7 @@ static inline void account_reply(struct account *account, struct account_books *
     account_note_answer(account, books, status, size, gate);
 }
 
-/* The block, which is new, is kept for the reply. */
+/* The block, which is new, is reserved for the reply. */
 static inline void account_reserve(struct account *account, struct account_books *books,
                                    const struct account_request *request)
 {

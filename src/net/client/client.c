@@ -9,7 +9,7 @@ void client_open(struct client *client, struct client_shared *shared, uint64_t n
 {
     *client = (struct client){.shared = shared};
     output_init(&client->output);
-    client->output.request.client = number;
+    client_request(client)->client = number;
     list_init(&client->downloads);
 }
 

@@ -20,21 +20,17 @@ static struct connection *connection_of(struct client *client)
 
 /* ---- opening and closing ---- */
 
-static int open_blocks(struct clients *clients, uint32_t shard_count)
+static int open_outputs(struct clients *clients, uint32_t shard_count)
 {
-    struct output_shared *outputs = &clients->shared.outputs;
     uint32_t slots = io_sockets_max(clients->shared.io);
-    uint32_t count =
+    uint32_t blocks =
         slots + (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, shard_count, OUTPUT_BLOCKS_MIN);
-    int result = pool_init(&outputs->blocks, OUTPUT_BLOCK_SIZE, count);
-    if (result < 0) {
+    int result =
+        output_shared_open(&clients->shared.outputs, blocks, slots,
+                           share_u64(LIMITS_OUTPUT_MEMORY_MAX, shard_count, OUTPUT_MEMORY_MIN));
+    if (result < 0)
         log_error(clients->shared.log, "not enough address space for %u connections", slots);
-        return result;
-    }
-    pool_prefer_huge(&outputs->blocks);
-    outputs->reserve = slots;
-    outputs->memory_bytes_max = share_u64(LIMITS_OUTPUT_MEMORY_MAX, shard_count, OUTPUT_MEMORY_MIN);
-    return 0;
+    return result;
 }
 
 int clients_open(struct clients *clients, const struct clients_options *options)
@@ -59,12 +55,12 @@ int clients_open(struct clients *clients, const struct clients_options *options)
     list_init(&shared->waiting);
     list_init(&shared->held);
     list_init(&shared->dirty);
-    return open_blocks(clients, options->shard_count);
+    return open_outputs(clients, options->shard_count);
 }
 
 void clients_begin(struct clients *clients)
 {
-    clients->shared.outputs.store = clients->shared.shard->store;
+    output_shared_begin(&clients->shared.outputs, clients->shared.shard->store);
 }
 
 int clients_add(struct clients *clients, const struct protocol *protocol, void *shared)
@@ -86,32 +82,24 @@ int clients_add(struct clients *clients, const struct protocol *protocol, void *
 
 void clients_close(struct clients *clients)
 {
-    struct output_shared *outputs = &clients->shared.outputs;
     struct list_node *node = clients->all.head.next != NULL ? list_first(&clients->all) : NULL;
     for (; node != NULL; node = list_next(&clients->all, node)) {
         struct connection *connection = container_of(node, struct connection, all_node);
         connection_free(connection);
         output_free(&connection->client.output);
     }
-    if (outputs->blocks.base != NULL)
-        pool_deinit(&outputs->blocks);
+    output_shared_close(&clients->shared.outputs);
     for (uint32_t i = 0; i < clients->protocol_count; i++)
         pool_deinit(&clients->protocols[i].connections);
-    slowlog_close(outputs->books.notes);
 }
 
 void clients_apply(struct clients *clients, const struct auth *auth, uint64_t slowlog_ns)
 {
-    struct account_books *books = &clients->shared.outputs.books;
-    clients->shared.auth = *auth;
-    int error = 0;
-    if (slowlog_ns > 0 && books->notes == NULL)
-        error = slowlog_open(clients->shared.log, slowlog_ns, &books->notes);
-    if (error < 0)
-        log_error(clients->shared.log, "cannot log slow requests: %s", strerror(-error));
-    if (books->notes != NULL && slowlog_ns > 0)
-        slowlog_set_threshold(books->notes, slowlog_ns);
-    books->slowlog = slowlog_ns > 0 ? books->notes : NULL;
+    struct client_shared *shared = &clients->shared;
+    shared->auth = *auth;
+    int result = account_apply(&shared->outputs.books, shared->log, slowlog_ns);
+    if (result < 0)
+        log_error(shared->log, "cannot log slow requests: %s", strerror(-result));
 }
 
 /* ---- one comes, one goes ---- */
@@ -147,10 +135,8 @@ static void put_away(struct clients *clients, struct connection *connection)
 
 void clients_durable(struct clients *clients, uint64_t position)
 {
-    struct client_shared *shared = &clients->shared;
     clients->has_advanced = true;
-    if (shared->outputs.books.slowlog != NULL)
-        slowlog_durable(shared->outputs.books.slowlog, position, io_now_ns(shared->io));
+    account_durable(&clients->shared.outputs.books, position);
 }
 
 void clients_room(struct clients *clients)
@@ -166,8 +152,7 @@ void clients_tick(struct clients *clients, uint64_t now_ns)
         connection_tick(container_of(node, struct connection, all_node), now_ns);
     shared->streams_were_short = shared->streams_are_short;
     shared->streams_are_short = false;
-    if (shared->outputs.books.slowlog != NULL)
-        slowlog_tick(shared->outputs.books.slowlog, now_ns);
+    account_tick(&shared->outputs.books, now_ns);
 }
 
 void clients_drain(struct clients *clients)
@@ -184,8 +169,7 @@ void clients_finish(struct clients *clients, bool is_late)
 
 uint64_t clients_memory(const struct clients *clients)
 {
-    const struct client_shared *shared = &clients->shared;
-    return shared->input_bytes + (uint64_t)shared->outputs.blocks.count_touched * OUTPUT_BLOCK_SIZE;
+    return clients->shared.input_bytes + output_shared_memory(&clients->shared.outputs);
 }
 
 /* ---- the pass ---- */
@@ -201,7 +185,7 @@ static void run_woken(struct clients *clients)
 
 static bool has_room(const struct clients *clients)
 {
-    return clients->has_room || clients->shared.outputs.has_room;
+    return clients->has_room || output_shared_has_room(&clients->shared.outputs);
 }
 
 /* Blocked connections, when something came free: behind what other shards wait for. */
@@ -212,7 +196,7 @@ static void retry_parked(struct clients *clients)
     if (!has_room(clients))
         return;
     clients->has_room = false;
-    shared->outputs.has_room = false;
+    output_shared_retried(&shared->outputs);
     shard_retry(shared->shard);
     client_take_queue(&shared->parked, &taken);
     shared->is_retrying = true;
@@ -236,7 +220,7 @@ static void advance_dirty(struct clients *clients)
 {
     struct client_shared *shared = &clients->shared;
     if (!list_is_empty(&shared->dirty))
-        shared->outputs.books.sent_ns = io_clock_ns(shared->io);
+        account_send_now(&shared->outputs.books);
     for (struct client *client; (client = client_next_dirty(shared)) != NULL;)
         if (connection_advance(connection_of(client)))
             put_away(clients, connection_of(client));
@@ -252,7 +236,7 @@ bool clients_answer(void *context, uint64_t budget)
     clients->has_advanced = false;
     client_release_held(shared);
     advance_dirty(clients);
-    shared->outputs.pass++;
+    output_shared_end_pass(&shared->outputs);
     return has_room(clients) || !list_is_empty(&shared->woken);
 }
 

@@ -218,7 +218,7 @@ static void note_arrival(struct connection *connection, uint64_t size)
     connection->arrived += size;
     metrics_add(&shared->metrics->values[METRICS_RECEIVED_BYTES], size);
     if (!connection_is_waiting(connection))
-        connection->client.output.request.arrived_ns = io_now_ns(shared->io);
+        client_request(&connection->client)->arrived_ns = io_now_ns(shared->io);
 }
 
 static void receive_done(struct io_op *op, int32_t result)
@@ -386,14 +386,11 @@ static void send_ready(struct connection *connection)
     if (connection->client.is_broken || connection->state > CONNECTION_FINISHING ||
         client_hold(&connection->client))
         return;
-    uint32_t count = output_gather(&connection->client.output, &shared->outputs);
-    if (count > 0) {
-        connection->client.output.send.op.done = send_done;
+    struct client *client = &connection->client;
+    if (output_send(&client->output, &shared->outputs, shared->io, connection->socket, send_done))
         connection->send_begun_ns = io_now_ns(shared->io);
-        io_send(shared->io, &connection->client.output.send, connection->socket, count);
-    } else {
-        client_wait_for_gate(&connection->client);
-    }
+    else
+        client_wait_for_gate(client);
 }
 
 /* ---- the end ---- */
@@ -421,7 +418,7 @@ static void begin_closing(struct connection *connection)
     struct client_shared *shared = connection->client.shared;
     set_state(connection, CONNECTION_CLOSING);
     io_cancel(shared->io, &connection->receive);
-    io_cancel(shared->io, &connection->client.output.send.op);
+    io_cancel(shared->io, output_op(&connection->client.output));
 }
 
 void connection_free(struct connection *connection)
@@ -441,7 +438,7 @@ void connection_free(struct connection *connection)
 static bool go_on_closing(struct connection *connection)
 {
     bool active = io_op_is_active(&connection->receive) ||
-                  io_op_is_active(&connection->client.output.send.op) ||
+                  io_op_is_active(output_op(&connection->client.output)) ||
                   io_op_is_active(&connection->control);
     if (active)
         return false;
@@ -504,10 +501,9 @@ bool connection_advance(struct connection *connection)
 static bool reads_nothing(const struct connection *connection, uint64_t now_ns)
 {
     const struct client_shared *shared = connection->client.shared;
-    const struct output_shared *outputs = &shared->outputs;
     bool is_large = !list_is_empty(&connection->client.downloads);
     bool is_short =
-        is_large ? shared->streams_were_short : outputs->memory_bytes >= outputs->memory_bytes_max;
+        is_large ? shared->streams_were_short : output_is_short_of_memory(&shared->outputs);
     uint64_t allowed_ns = is_short ? LIMITS_SEND_TIMEOUT_SHORT_NS : LIMITS_SEND_TIMEOUT_NS;
     return connection->send_begun_ns != 0 && now_ns - connection->send_begun_ns > allowed_ns;
 }

@@ -86,7 +86,7 @@ static void give_back(struct download *download)
 }
 
 /* Takes what is to be opened out of it. Its memory is the caller's. */
-static struct shard_answer take_kept(struct download *download)
+static struct shard_answer take_saved(struct download *download)
 {
     struct shard_answer answer = download->answer;
     if (answer.memory != NULL)
@@ -98,7 +98,7 @@ static struct shard_answer take_kept(struct download *download)
 static void free_memory(struct download *download)
 {
     download_json_free(download->json);
-    free(take_kept(download).memory);
+    free(take_saved(download).memory);
     free(download);
 }
 
@@ -212,7 +212,7 @@ static bool is_same_file(const struct value_file_name *a, const struct value_fil
 /* What is sent as JSON has to be read first. Returns false when there is no memory for it. */
 static bool prepare_json(struct download *download, const struct shard_answer *answer)
 {
-    if (!download->block->form.dialect->is_json)
+    if (!output_form(download->block).dialect->is_json)
         return true;
     download_json_free(download->json);
     download->json = download_json_create(answer, download->stream.left);
@@ -221,7 +221,7 @@ static bool prepare_json(struct download *download, const struct shard_answer *a
 
 static bool is_head(const struct download *download)
 {
-    struct reply_form form = download->block->form;
+    struct reply_form form = output_form(download->block);
     return form.dialect->is_head != NULL && form.dialect->is_head(form);
 }
 
@@ -237,7 +237,8 @@ static void end_refused(struct download *download, uint16_t status, const char *
 {
     struct output_block *block = download->block;
     uint8_t reply[HTTP_REPLY_SIZE_MAX];
-    uint32_t size = block->form.dialect->write_error(block->form, status, reason, reply);
+    struct reply_form form = output_form(block);
+    uint32_t size = form.dialect->write_error(form, status, reason, reply);
     output_set_form(block, reply_form_verbatim(), 0);
     end(download, &(struct shard_answer){.data = reply, .size = size});
 }
@@ -270,7 +271,7 @@ static bool may_open(struct download *download)
     return false;
 }
 
-/* Keeps the answer. Its file may be replaced meanwhile, as it may while it is opened. */
+/* Saves the answer. Its file may be replaced meanwhile, as it may while it is opened. */
 static void wait_to_open(struct download *download, const struct shard_answer *answer)
 {
     void *descriptor = malloc(answer->size);
@@ -295,7 +296,7 @@ static void open_file(struct download *download, const struct shard_answer *answ
         end(download, &(struct shard_answer){.status = MINIVAULT_OK, .gate = answer->gate});
         return;
     }
-    if (result == 0 && is_head(download) && !download->block->form.dialect->is_json) {
+    if (result == 0 && is_head(download) && !output_form(download->block).dialect->is_json) {
         end_head(download, answer->gate, download->stream.left);
         return;
     }
@@ -321,11 +322,11 @@ static void open_file(struct download *download, const struct shard_answer *answ
     client_wake(download->client);
 }
 
-static void open_kept(struct download *download)
+static void open_saved(struct download *download)
 {
     if (!may_open(download))
         return;
-    struct shard_answer answer = take_kept(download);
+    struct shard_answer answer = take_saved(download);
     open_file(download, &answer);
     free(answer.memory);
 }
@@ -359,9 +360,9 @@ static enum shard_outcome look_up(struct download *download, struct shard_answer
     struct output_block *block = download->block;
     struct key_place place = shard_locate(shard, download->key, false);
     if (shard_owns(shard, place))
-        return shard_get(shard, download->key, &block->waiter, ret_answer);
+        return shard_get(shard, download->key, output_waiter(block, NULL), ret_answer);
     output_lend(block);
-    return shard_ask_get(shard, place, download->key, &block->waiter);
+    return shard_ask_get(shard, place, download->key, output_waiter(block, NULL));
 }
 
 static void look_again(struct download *download)
@@ -450,7 +451,7 @@ void download_go_on(struct client *client)
         struct download *download = container_of(node, struct download, node);
         node = list_next(&client->downloads, node);
         if (download->state == DOWNLOAD_WAITING)
-            open_kept(download);
+            open_saved(download);
         else if (download->state == DOWNLOAD_OPENING)
             look_at_first(download);
         else if (download->state == DOWNLOAD_JUDGING)

@@ -19,14 +19,9 @@ enum taken operation_answer(struct client *client, struct reply_form form,
 
 /* ---- answers that come later ---- */
 
-static struct output_block *reserve(struct client *client, struct reply_form form,
-                                    shard_waiter_done *done)
+static struct output_block *reserve(struct client *client, struct reply_form form)
 {
-    struct output_block *block =
-        output_reserve(&client->output, &client->shared->outputs, client, form);
-    if (block != NULL)
-        block->waiter.done = done;
-    return block;
+    return output_reserve(&client->output, &client->shared->outputs, client, form);
 }
 
 static void unreserve(struct client *client, struct output_block *block)
@@ -34,23 +29,34 @@ static void unreserve(struct client *client, struct output_block *block)
     output_unreserve(&client->output, &client->shared->outputs, block);
 }
 
+static void end_get(struct shard_waiter *waiter, const struct shard_answer *answer, bool is_large)
+{
+    void *owner;
+    struct output_block *block = output_waiting(waiter, &owner);
+    bool is_asked = output_is_lent(block);
+    download_fill(owner, block, answer);
+    client_end_pending(owner, is_asked, is_large);
+}
+
 static void get_done(struct shard_waiter *waiter, const struct shard_answer *answer)
 {
-    struct output_block *block = container_of(waiter, struct output_block, waiter);
-    struct client *client = block->owner;
-    bool is_asked = output_is_lent(block);
-    bool is_large = block->is_large;
-    block->is_large = false;
-    download_fill(client, block, answer);
-    client_end_pending(client, is_asked, is_large);
+    end_get(waiter, answer, false);
+}
+
+/* Of a value that may lie in a file. A download that has to look it up again has get_done. */
+static void large_get_done(struct shard_waiter *waiter, const struct shard_answer *answer)
+{
+    void *owner;
+    (void)output_waiter(output_waiting(waiter, &owner), get_done);
+    end_get(waiter, answer, true);
 }
 
 static void write_done(struct shard_waiter *waiter, const struct shard_answer *answer)
 {
-    struct output_block *block = container_of(waiter, struct output_block, waiter);
-    struct client *client = block->owner;
-    client_fill(client, block, answer);
-    client_end_pending(client, true, false);
+    void *owner;
+    struct output_block *block = output_waiting(waiter, &owner);
+    client_fill(owner, block, answer);
+    client_end_pending(owner, true, false);
 }
 
 /* What became of a request to another shard, with its reserved place. */
@@ -68,7 +74,7 @@ static enum taken await(struct client *client, struct output_block *block,
 /* Of a write that another shard is asked for. */
 static struct output_block *reserve_write(struct client *client, struct reply_form form)
 {
-    struct output_block *block = reserve(client, form, write_done);
+    struct output_block *block = reserve(client, form);
     if (block != NULL)
         output_lend(block);
     return block;
@@ -81,7 +87,7 @@ static struct output_block *reserve_value(struct client *client, struct reply_fo
 {
     if (!output_has_memory(&client->shared->outputs))
         return NULL;
-    return reserve(client, form, get_done);
+    return reserve(client, form);
 }
 
 static enum taken get_from_disk(struct client *client, struct reply_form form, struct slice key)
@@ -91,10 +97,11 @@ static enum taken get_from_disk(struct client *client, struct reply_form form, s
     if (block == NULL)
         return BLOCKED;
     struct shard_answer shard_answer;
-    switch (shard_get(shared->shard, key, &block->waiter, &shard_answer)) {
+    switch (shard_get(shared->shard, key, output_waiter(block, get_done), &shard_answer)) {
     case SHARD_PENDING:
-        block->is_large = shard_answer.in_value_file;
-        client_begin_pending(client, false, block->is_large);
+        if (shard_answer.in_value_file)
+            (void)output_waiter(block, large_get_done);
+        client_begin_pending(client, false, shard_answer.in_value_file);
         return TAKEN;
     case SHARD_ANSWERED:
         download_fill(client, block, &shard_answer);
@@ -110,10 +117,10 @@ static enum taken get_from_file(struct client *client, struct reply_form form,
 {
     if (!store_has_stream(client->shared->shard->store))
         return BLOCKED;
-    /* `done`: should it have to be looked up again. */
-    struct output_block *block = reserve(client, form, get_done);
+    struct output_block *block = reserve(client, form);
     if (block == NULL)
         return BLOCKED;
+    (void)output_waiter(block, get_done); /* should it have to be looked up again */
     download_fill(client, block, shard_answer);
     return TAKEN;
 }
@@ -125,7 +132,8 @@ static enum taken ask_get(struct client *client, struct reply_form form, struct 
     if (block == NULL)
         return BLOCKED;
     output_lend(block);
-    return await(client, block, shard_ask_get(client->shared->shard, place, key, &block->waiter));
+    return await(client, block,
+                 shard_ask_get(client->shared->shard, place, key, output_waiter(block, get_done)));
 }
 
 enum taken operation_get(struct client *client, struct reply_form form, struct slice key,
@@ -160,7 +168,7 @@ static enum taken ask_set(struct client *client, struct reply_form form,
         return BLOCKED;
     return await(client, block,
                  shard_ask_set(client->shared->shard, place, set->key, set->value, set->zstd,
-                               &block->waiter));
+                               output_waiter(block, write_done)));
 }
 
 enum taken operation_set(struct client *client, struct reply_form form,
@@ -191,8 +199,9 @@ static enum taken ask_delete(struct client *client, struct reply_form form, stru
     struct output_block *block = reserve_write(client, form);
     if (block == NULL)
         return BLOCKED;
-    return await(client, block,
-                 shard_ask_delete(client->shared->shard, place, key, &block->waiter));
+    return await(
+        client, block,
+        shard_ask_delete(client->shared->shard, place, key, output_waiter(block, write_done)));
 }
 
 enum taken operation_delete(struct client *client, struct reply_form form, struct slice key,

@@ -9,6 +9,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+int output_shared_open(struct output_shared *shared, uint32_t count, uint32_t reserve,
+                       uint64_t memory_bytes_max)
+{
+    assert(reserve <= count);
+    int result = pool_init(&shared->blocks, OUTPUT_BLOCK_SIZE, count);
+    if (result < 0)
+        return result;
+    pool_prefer_huge(&shared->blocks);
+    shared->reserve = reserve;
+    shared->memory_bytes_max = memory_bytes_max;
+    return 0;
+}
+
+void output_shared_close(struct output_shared *shared)
+{
+    if (shared->blocks.base != NULL)
+        pool_deinit(&shared->blocks);
+    account_close(&shared->books);
+}
+
+uint64_t output_shared_memory(const struct output_shared *shared)
+{
+    return (uint64_t)shared->blocks.count_touched * OUTPUT_BLOCK_SIZE;
+}
+
 void output_init(struct output *output)
 {
     memset(output, 0, sizeof *output);
@@ -32,7 +57,7 @@ bool output_has_room(const struct output *output, struct output_shared *shared)
 
 bool output_has_memory(struct output_shared *shared)
 {
-    if (shared->memory_bytes < shared->memory_bytes_max)
+    if (!output_is_short_of_memory(shared))
         return true;
     shared->starved = true;
     return false;
@@ -342,6 +367,17 @@ uint32_t output_gather(struct output *output, struct output_shared *shared)
         node = list_next(&output->blocks, node);
     }
     return count;
+}
+
+bool output_send(struct output *output, struct output_shared *shared, struct io *io, int socket,
+                 io_done *done)
+{
+    uint32_t count = output_gather(output, shared);
+    if (count == 0)
+        return false;
+    output->send.op.done = done;
+    io_send(io, &output->send, socket, count);
+    return true;
 }
 
 /* The whole of a piece went. Returns whether the block's last bytes went with it. */

@@ -61,7 +61,6 @@ struct output_block {
     uint32_t size;          /* of bytes; 0 once they were sent */
     bool pending;
     bool sending;
-    bool is_large; /* pending: the value may lie in a value file */
     alignas(64) uint8_t bytes[OUTPUT_BLOCK_SIZE - 256]; /* no cache line of it is one of ours */
 };
 
@@ -90,6 +89,37 @@ struct output {
     struct io_send send;
 };
 
+/* `count` blocks, of which `reserve` are for connections without one. Errors: -ENOMEM. */
+int output_shared_open(struct output_shared *shared, uint32_t count, uint32_t reserve,
+                       uint64_t memory_bytes_max);
+void output_shared_close(struct output_shared *shared);
+
+/* `store`: for pins and for what is durable. Before the first reply. */
+static inline void output_shared_begin(struct output_shared *shared, struct store *store)
+{
+    shared->store = store;
+}
+
+/* The loop's pass is over. */
+static inline void output_shared_end_pass(struct output_shared *shared)
+{
+    shared->pass++;
+}
+
+/* Whether somebody found no block, or no memory, and some came back since; it is tried again. */
+static inline bool output_shared_has_room(const struct output_shared *shared)
+{
+    return shared->has_room;
+}
+
+static inline void output_shared_retried(struct output_shared *shared)
+{
+    shared->has_room = false;
+}
+
+/* Bytes of the blocks. */
+uint64_t output_shared_memory(const struct output_shared *shared);
+
 void output_init(struct output *output);
 
 /* Whether another reply may be queued: the connection's own budget and its fair share of the pool
@@ -101,6 +131,11 @@ bool output_has_room(const struct output *output, struct output_shared *shared);
 bool output_has_memory(struct output_shared *shared);
 
 /* Memory of a reply's that is no block's. */
+static inline bool output_is_short_of_memory(const struct output_shared *shared)
+{
+    return shared->memory_bytes >= shared->memory_bytes_max;
+}
+
 static inline void output_take_memory(struct output_shared *shared, uint32_t size)
 {
     shared->memory_bytes += size;
@@ -120,6 +155,27 @@ int output_answer(struct output *output, struct output_shared *shared, struct re
 /* Reserves the place of a reply that is not known yet. NULL: no block is left. */
 struct output_block *output_reserve(struct output *output, struct output_shared *shared,
                                     void *owner, struct reply_form form);
+
+/* The place's waiter, with another `done` unless that is NULL; the place and the owner of one. */
+static inline struct shard_waiter *output_waiter(struct output_block *block,
+                                                 shard_waiter_done *done)
+{
+    if (done != NULL)
+        block->waiter.done = done;
+    return &block->waiter;
+}
+
+static inline struct output_block *output_waiting(struct shard_waiter *waiter, void **ret_owner)
+{
+    struct output_block *block = container_of(waiter, struct output_block, waiter);
+    *ret_owner = block->owner;
+    return block;
+}
+
+static inline struct reply_form output_form(const struct output_block *block)
+{
+    return block->form;
+}
 
 /* Lends the rest of a reserved block to its waiter, where an answer's value is best put. */
 void output_lend(struct output_block *block);
@@ -173,6 +229,16 @@ void output_unreserve(struct output *output, struct output_shared *shared,
 
 /* Whether anything could leave now. */
 bool output_may_send(const struct output *output, const struct output_shared *shared);
+
+/* Sends what may leave now. Returns whether that is anything; then output_sent follows `done`. */
+bool output_send(struct output *output, struct output_shared *shared, struct io *io, int socket,
+                 io_done *done);
+
+/* Its send. */
+static inline struct io_op *output_op(struct output *output)
+{
+    return &output->send.op;
+}
 
 /* Prepares output->send with what may leave now. Returns the count of slices, 0: nothing, or a send
  * is active. */

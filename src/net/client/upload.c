@@ -134,8 +134,9 @@ static void settle(struct upload *upload)
 /* Its answer is here: the waiter is free again. */
 static struct upload *end_asking(struct shard_waiter *waiter)
 {
-    struct output_block *block = container_of(waiter, struct output_block, waiter);
-    struct upload *upload = block->owner;
+    void *owner;
+    (void)output_waiting(waiter, &owner);
+    struct upload *upload = owner;
     assert(upload->is_asking);
     upload->is_asking = false;
     client_end_pending(upload->client, false, false);
@@ -143,10 +144,10 @@ static struct upload *end_asking(struct shard_waiter *waiter)
     return upload;
 }
 
-static void begin_asking(struct upload *upload, shard_waiter_done *done)
+static struct shard_waiter *begin_asking(struct upload *upload, shard_waiter_done *done)
 {
-    upload->block->waiter.done = done;
     output_lend(upload->block);
+    return output_waiter(upload->block, done);
 }
 
 static enum shard_outcome asked(struct upload *upload, enum shard_outcome outcome)
@@ -167,9 +168,8 @@ static enum shard_outcome commit_file(struct upload *upload, struct shard_answer
     struct shard *shard = shard_of(upload);
     if (shard_owns(shard, upload->place))
         return shard_upload_commit(shard, upload->file, upload->key, ret_answer);
-    begin_asking(upload, committed);
-    return asked(upload, shard_ask_commit(shard, upload->place, upload->key, upload->file,
-                                          &upload->block->waiter));
+    struct shard_waiter *waiter = begin_asking(upload, committed);
+    return asked(upload, shard_ask_commit(shard, upload->place, upload->key, upload->file, waiter));
 }
 
 static void commit(struct upload *upload)
@@ -526,9 +526,9 @@ static bool start_or_ask(struct upload *upload)
         start(upload);
         return true;
     }
-    begin_asking(upload, stamped);
-    return asked(upload, shard_ask_version(shard, upload->place, upload->key,
-                                           &upload->block->waiter)) == SHARD_PENDING;
+    struct shard_waiter *waiter = begin_asking(upload, stamped);
+    return asked(upload, shard_ask_version(shard, upload->place, upload->key, waiter)) ==
+           SHARD_PENDING;
 }
 
 int upload_begin(struct client *client, const struct upload_request *request,

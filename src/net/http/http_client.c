@@ -10,8 +10,11 @@
  *                  -> ANSWERED -------> HEAD         its body is thrown away */
 #include "net/http/http_client.h"
 
+#include "net/client/account.h"
 #include "net/client/limits.h"
 #include "net/client/operation.h"
+#include "net/client/output.h"
+#include "net/client/upload.h"
 #include "net/http/http_body.h"
 #include "net/http/http_dialect.h"
 #include "net/http/http_pages.h"

@@ -73,6 +73,12 @@ struct superblock_file {
     struct superblock now;
 };
 
+/* What whoever prepares a directory hands over to its stores. */
+struct superblock_handover {
+    struct superblock_file file; /* DATA/superblock, locked; shard 0's store takes it over */
+    struct superblock node;      /* what it says; nobody changes it any more */
+};
+
 /* Whose directory it becomes: a cluster gives all of its directories one secret and one id. */
 struct superblock_identity {
     uint64_t cluster_id; /* not 0 */

@@ -2,7 +2,8 @@
 #include "store/reshard/store_convert.h"
 
 #include "base/assert.h"
-#include "store/store_internal.h"
+#include "store/scrub/scrub.h"
+#include "store/start/emptying.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -23,7 +24,7 @@ static void ignore_room(void *context)
     (void)context;
 }
 
-/* store->failed tells. */
+/* The drain tells. */
 static void ignore_error(void *context, int error)
 {
     (void)context;
@@ -35,7 +36,7 @@ static struct store_options options_for(const struct conversion *conversion)
     struct store_options options = *conversion->options;
     options.shard = conversion->shard;
     options.shard_count = conversion->count_before;
-    options.directory = conversion->directory;
+    options.handover = &conversion->directory->handover;
     options.scrub_rate = SCRUB_OFF;
     options.checkpoint_min = UINT64_MAX;
     options.is_brief = true;
@@ -54,29 +55,19 @@ static void tell_progress(void *context, uint64_t records_left)
 
 /* ---- what must not be hidden ---- */
 
-static bool has_unknown_damage(const struct store *store)
-{
-    const struct segment *segment;
-    for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
-        if (segment->is_damaged && !segment->is_loss_told)
-            return true;
-    return false;
-}
-
 /* What the manifest knows of damage goes on into the new one; a log and a checkpoint do not. */
 static int check_damage(const struct conversion *conversion, const struct store *store)
 {
-    bool is_log = store->damage_last != 0;
-    bool is_segment = has_unknown_damage(store) && !store->options.accept_loss;
-    if (!is_log && !is_segment)
+    enum store_loss loss = store_untold_loss(store);
+    if (loss == STORE_LOSS_NONE)
         return 0;
     log_error(conversion->log,
               "%s: %s of shard %" PRIu32
               " is damaged, which a change of the number of shards would "
               "hide. Restore the directory from a backup, start with -shards %" PRIu32
               " to serve what is left, or start once with -accept-loss to give up what is lost",
-              conversion->options->path, is_log ? "the log" : "a segment", conversion->shard,
-              conversion->count_before);
+              conversion->options->path, loss == STORE_LOSS_LOG ? "the log" : "a segment",
+              conversion->shard, conversion->count_before);
     return -EBADMSG;
 }
 
@@ -105,7 +96,7 @@ static int say_not_empty(const struct conversion *conversion, int error)
 
 /* ---- what is left of a shard ---- */
 
-static int keep_edit(struct conversion *conversion, const struct manifest_edit *edit)
+static int save_edit(struct conversion *conversion, const struct manifest_edit *edit)
 {
     if (conversion->edit_count == conversion->edit_capacity) {
         uint64_t capacity = 2 * conversion->edit_capacity + 1024;
@@ -119,27 +110,26 @@ static int keep_edit(struct conversion *conversion, const struct manifest_edit *
     return 0;
 }
 
-static int keep_edits(struct conversion *conversion, struct store *store)
+static int save_edits(struct conversion *conversion, struct store *store)
 {
     struct manifest_edit edit;
     int result = 0;
     for (uint64_t i = 0; result == 0 && store_show_state(store, i, &edit); i++)
         if (edit.kind != MANIFEST_CHECKPOINT)
-            result = keep_edit(conversion, &edit);
+            result = save_edit(conversion, &edit);
     return result;
 }
 
-static void keep_bounds(struct conversion *conversion, const struct store *store,
+static void save_bounds(struct conversion *conversion, const struct store *store,
                         const struct superblock *superblock)
 {
     conversion->position_last = max_u64(conversion->position_last, superblock->log_last);
     conversion->log_number = max_u64(conversion->log_number, superblock->log_number);
-    conversion->segment_number =
-        max_u64(conversion->segment_number, mover_number_last(store->mover));
+    conversion->segment_number = max_u64(conversion->segment_number, store_segment_last(store));
     conversion->clock_ceiling = max_u64(conversion->clock_ceiling, superblock->clock_ceiling);
     conversion->damage_accepted = max_u64(conversion->damage_accepted, superblock->damage_accepted);
     conversion->manifest_edition =
-        max_u64(conversion->manifest_edition, manifest_tell(store->manifest).edition);
+        max_u64(conversion->manifest_edition, store_manifest_edition(store));
 }
 
 /* In any case; of shard 0 the superblock stays open. Of one that could not be shut something may be
@@ -150,11 +140,11 @@ static int shut(struct conversion *conversion, struct store *store, int error)
     int result = store_shut_keeping(store, &superblock);
     bool is_shut = result == 0;
     if (error == 0 && result == 0) {
-        keep_bounds(conversion, store, &superblock.now);
-        result = keep_edits(conversion, store);
+        save_bounds(conversion, store, &superblock.now);
+        result = save_edits(conversion, store);
     }
     if (conversion->shard == 0)
-        conversion->directory->superblock = superblock;
+        conversion->directory->handover.file = superblock;
     else
         superblock_close(&superblock);
     if (is_shut)

@@ -5,7 +5,6 @@
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"
 #include "store/disk/filesystem.h"
-#include "store/store_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

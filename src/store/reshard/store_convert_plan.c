@@ -5,7 +5,6 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/disk/filesystem.h"
-#include "store/store_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -109,7 +108,7 @@ static int write_manifest(struct conversion *conversion, struct manifest_edit *e
         return result;
     struct manifest_options options = {
         .path = folder,
-        .directory_id = conversion->directory->superblock.now.directory_id,
+        .directory_id = conversion->directory->handover.file.now.directory_id,
         .shard = conversion->shard,
         .snapshot = show_told,
         .position = tell_position,
@@ -132,7 +131,7 @@ static int write_manifest(struct conversion *conversion, struct manifest_edit *e
 static void fill_superblock(const struct conversion *conversion, const struct manifest_mark *mark,
                             struct superblock *superblock)
 {
-    *superblock = conversion->directory->superblock.now;
+    *superblock = conversion->directory->handover.file.now;
     superblock->clean = true;
     superblock->clock_ceiling = conversion->clock_ceiling;
     superblock->damage_accepted = conversion->damage_accepted;

@@ -3,8 +3,9 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/disk/filesystem.h"
+#include "store/mover/reserve.h"
 #include "store/reshard/store_convert.h"
-#include "store/store_internal.h"
+#include "store/start/emptying.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -33,7 +34,7 @@ static int finish(struct io *io, const struct log *log, const struct store_optio
 
 static int commit(struct conversion *conversion, const struct superblock *superblock)
 {
-    struct superblock_file *file = &conversion->directory->superblock;
+    struct superblock_file *file = &conversion->directory->handover.file;
     uint64_t sequence = file->now.sequence;
     file->now = *superblock;
     file->now.sequence = sequence;
@@ -48,7 +49,7 @@ static int commit(struct conversion *conversion, const struct superblock *superb
  * ones, the manifest, the reserve. A shard that finds no room for that could not be opened. */
 static int check_room(const struct conversion *conversion)
 {
-    uint64_t each = 3 * conversion->directory->node.log_file_size + MANIFEST_SIZE_MAX +
+    uint64_t each = 3 * conversion->directory->handover.node.log_file_size + MANIFEST_SIZE_MAX +
                     MANIFEST_RESERVE + RESERVE_SIZE_MIN;
     uint64_t free_size, total_size;
     if (conversion->count <= conversion->count_before ||
@@ -79,13 +80,13 @@ static int run_conversion(struct conversion *conversion)
     if (result < 0)
         return result;
     return finish(conversion->io, conversion->log, conversion->options,
-                  &conversion->directory->superblock);
+                  &conversion->directory->handover.file);
 }
 
 static int convert(struct io *io, const struct log *log, const struct store_options *options,
                    uint32_t count, bool is_new, struct store_directory *directory)
 {
-    const struct superblock *now = &directory->superblock.now;
+    const struct superblock *now = &directory->handover.file.now;
     uint64_t begin_ns = io_now_ns(io);
     struct conversion conversion = {
         .io = io,
@@ -211,7 +212,7 @@ static int prepare(struct io *io, const struct log *log, const struct store_opti
                    bool is_new, struct store_directory *directory)
 {
     uint32_t count = (uint32_t)max_u64(options->shard_count, 1);
-    struct superblock_file *superblock = &directory->superblock;
+    struct superblock_file *superblock = &directory->handover.file;
     int result = check_owner(log, options, &superblock->now);
     if (result == 0 && superblock->now.shards_before == 0)
         result = check_time(io, log, options, &superblock->now);
@@ -219,10 +220,10 @@ static int prepare(struct io *io, const struct log *log, const struct store_opti
         result = clean_up(io, log, options, superblock);
     if (result == 0)
         result = probe(io, log, options, superblock);
-    directory->node = superblock->now;
+    directory->handover.node = superblock->now;
     if (result == 0 && superblock->now.shard_count != count)
         result = convert(io, log, options, count, is_new, directory);
-    directory->node = superblock->now;
+    directory->handover.node = superblock->now;
     return result;
 }
 
@@ -233,11 +234,11 @@ int store_directory_prepare(struct io *io, const struct log *log,
     assert(options->shard == 0);
     assert(options->shard_count <= STORE_SHARDS_MAX);
     bool is_formatted;
-    *ret_directory = (struct store_directory){.superblock = {.handle = -1}};
+    *ret_directory = (struct store_directory){.handover.file.handle = -1};
     struct superblock_birth birth = {options->log_file_size,
                                      (uint32_t)max_u64(options->shard_count, 1), options->identity};
     int result = superblock_open(io, log, options->path, &birth, options->lock_wait_ns,
-                                 &ret_directory->superblock, &is_formatted);
+                                 &ret_directory->handover.file, &is_formatted);
     if (result < 0)
         return result;
     filesystem_warn(io, log, options->path);
@@ -253,13 +254,13 @@ int store_directory_prepare(struct io *io, const struct log *log,
 
 void store_directory_release(struct store_directory *directory)
 {
-    superblock_close(&directory->superblock);
+    superblock_close(&directory->handover.file);
 }
 
 void store_directory_free(struct store_directory *directory)
 {
     store_free(directory->stranded);
     directory->stranded = NULL;
-    free(directory->superblock.block); /* left by a world that was closed first */
-    directory->superblock.block = NULL;
+    free(directory->handover.file.block); /* left by a world that was closed first */
+    directory->handover.file.block = NULL;
 }

@@ -32,10 +32,9 @@
 #define STORE_SHARDS_MAX SUPERBLOCK_SHARDS_MAX
 
 struct store_directory {
-    struct superblock_file superblock; /* locked; shard 0's store takes it over */
-    struct superblock node;            /* what it says; nobody changes it any more */
-    struct log shard_log;              /* of the one whose log is being emptied */
-    struct store *stranded;            /* of a conversion that failed: until the world is closed */
+    struct superblock_handover handover;
+    struct log shard_log;   /* of the one whose log is being emptied */
+    struct store *stranded; /* of a conversion that failed: until the world is closed */
 };
 
 /* Once a process, on shard 0's thread and in its world, before any store of the directory is
@@ -49,7 +48,7 @@ struct store_directory {
  * over when it is opened (or fails to be), is shut; store_directory_release gives it back when that
  * never happens. The superblocks of the other shards are locked as long as their stores are open,
  * so that nothing is converted under a store that is shut later than shard 0's. Every store of the
- * directory, also shard 0's, gets options->directory, which outlives their opening. After an error,
+ * directory, also shard 0's, gets options->handover, which outlives their opening. After an error,
  * too, *ret_directory wants store_directory_free.
  *
  * Errors, logged with what to do: superblock_open's and store_open's; -ENOSPC (no room to convert:

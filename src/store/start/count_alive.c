@@ -1,7 +1,7 @@
 /* The survey: one walk over the index once recovery is over. What is alive in which file; which
  * value files are named by a record; and what lies in the partitions' folders that nothing names.
  */
-#include "store/store_internal.h"
+#include "store/start/start.h"
 
 #include "base/assert.h"
 #include "store/catalog/checkpoint.h"
@@ -13,8 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PARTITIONS 256u
 
 /* Slots of a partition of the 4096 (hash_slot): an index slot and a value file's name both tell it.
  */
@@ -28,6 +26,13 @@ struct named_file {
     bool is_seen; /* in its folder, or need not be there */
 };
 
+/* Of one record, before anybody looks anything up. */
+struct reading {
+    struct fetch fetch;
+    int result;
+    bool is_done;
+};
+
 struct survey {
     struct store *store;
     struct wal_state *state;
@@ -36,8 +41,9 @@ struct survey {
     uint64_t named[GROUPS];
     uint64_t found[GROUPS];
     /* while they are matched */
-    uint32_t groups;          /* whose files are matched, a bit each */
-    uint32_t unknown;         /* of them: with a record that cannot be read */
+    uint32_t groups;  /* whose files are matched, a bit each */
+    uint32_t unknown; /* of them: with a record that cannot be read */
+    struct reading reading;
     struct named_file *files; /* sorted by their versions */
     uint64_t file_count;
     uint64_t file_capacity;
@@ -72,7 +78,7 @@ static void count_slot(void *context, uint64_t hash, const struct index_entry *e
         return;
     survey->named[group]++;
     if (!is_newest(survey, hash, entry))
-        store->recovered.doubtful_files[survey->partition] |= (uint16_t)(1u << group);
+        store->recovered->doubtful_files[survey->partition] |= (uint16_t)(1u << group);
 }
 
 static void walk_partition(struct survey *survey, index_each *each)
@@ -113,7 +119,7 @@ static void remove_orphan(struct survey *survey, const char *name)
     struct io_op op = {0};
     io_unlink(store->io, &op, path);
     int result = io_wait(store->io, &op);
-    store->recovered.orphans++;
+    store->recovered->orphans++;
     if (result < 0 && result != -ENOENT)
         log_warn(store->log, "%s: nothing needs it any more, but it cannot be removed: %s", path,
                  strerror(-result));
@@ -183,7 +189,7 @@ static int list_folder(struct survey *survey, int (*judge)(void *context, const 
 
 static int survey_partition(struct survey *survey)
 {
-    uint16_t *doubtful = &survey->store->recovered.doubtful_files[survey->partition];
+    uint16_t *doubtful = &survey->store->recovered->doubtful_files[survey->partition];
     memset(survey->named, 0, sizeof survey->named);
     memset(survey->found, 0, sizeof survey->found);
     walk_partition(survey, count_slot);
@@ -226,9 +232,9 @@ static void note_record(void *context, uint64_t hash, const struct index_entry *
 
 static void record_read(struct fetch *fetch, int result)
 {
-    struct lookup *lookup = container_of(fetch, struct lookup, fetch);
-    lookup->candidate_count = result == 0; /* whether it could be read */
-    lookup->candidate = 1;                 /* done */
+    struct reading *reading = container_of(fetch, struct reading, fetch);
+    reading->result = result;
+    reading->is_done = true;
 }
 
 /* Reads which file the record names. Where it cannot be read, no file of its slot goes. Errors: the
@@ -236,25 +242,25 @@ static void record_read(struct fetch *fetch, int result)
 static int read_name(struct survey *survey, struct named_file *named)
 {
     struct store *store = survey->store;
-    struct lookup *lookup = &store->lookups[0]; /* nobody looks anything up yet */
-    lookup->candidate = 0;
-    int result = fetch_start(&store->fetcher, &lookup->fetch, &named->record, record_read);
+    struct reading *reading = &survey->reading;
+    reading->is_done = false;
+    int result = fetch_start(&store->fetcher, &reading->fetch, &named->record, record_read);
     if (result != 0)
-        record_read(&lookup->fetch, result < 0 ? result : 0);
-    while (lookup->candidate == 0) {
+        record_read(&reading->fetch, result < 0 ? result : 0);
+    while (!reading->is_done) {
         result = io_run(store->io, NS_PER_S);
         if (result < 0)
             return result;
     }
-    const struct record *record = &lookup->fetch.record;
-    if (lookup->candidate_count > 0) {
+    if (reading->result == 0) {
+        const struct record *record = fetch_record(&reading->fetch);
         uint64_t key_hash = hash_key(record->key.data, record->key.size);
         named->version = value_file_named(key_hash, record->value).version;
     } else {
         survey->unknown |= 1u << named->group;
         named->is_seen = true;
     }
-    fetch_release(&lookup->fetch);
+    fetch_release(&reading->fetch);
     return 0;
 }
 
@@ -286,7 +292,7 @@ static int judge_file(void *context, const char *name)
         named->is_seen = true;
     /* Where damage took records, or one cannot be read, it may have named the file. */
     bool is_orphan = named == NULL && (survey->unknown & group) == 0 &&
-                     !store_is_damaged_at(survey->store, survey->partition, 0);
+                     !damage_covers(&survey->store->damage, survey->partition, 0);
     return is_orphan ? note_orphan(survey, name) : 0;
 }
 
@@ -298,7 +304,7 @@ static void report_missing_files(const struct survey *survey)
         missing += !survey->files[i].is_seen;
     if (missing == 0)
         return;
-    store->recovered.missing_files += missing;
+    store->recovered->missing_files += missing;
     log_error(store->log,
               "%s/%02x: %" PRIu64 " large values are missing: their keys answer CORRUPT until they "
               "are written again or restored from a backup",
@@ -327,18 +333,19 @@ int store_match_files(struct store *store)
 {
     struct survey survey = {.store = store};
     int result = 0;
-    for (; result == 0 && survey.partition < PARTITIONS; survey.partition++) {
-        survey.groups = store->recovered.doubtful_files[survey.partition];
+    fetch_init(&survey.reading.fetch, io_region(store->io)); /* the first look-up's buffer */
+    for (; result == 0 && survey.partition < STORE_PARTITIONS; survey.partition++) {
+        survey.groups = store->recovered->doubtful_files[survey.partition];
         if (survey.groups != 0)
             result = match_partition(&survey);
     }
     free(survey.files);
     free(survey.orphans);
-    if (store->recovered.orphans > 0)
+    if (store->recovered->orphans > 0)
         log_info(store->log,
                  "%s: %" PRIu64 " files that were never finished, or had been replaced, "
                  "are removed",
-                 store->options.path, store->recovered.orphans);
+                 store->options.path, store->recovered->orphans);
     return result;
 }
 
@@ -347,14 +354,7 @@ int store_match_files(struct store *store)
 static int judge_checkpoint(void *context, const char *name)
 {
     struct store *store = context;
-    uint64_t number;
-    bool is_temporary;
-    if (checkpoint_name_parse(name, &number, &is_temporary) < 0)
-        return 0;
-    store->checkpoint_last = max_u64(store->checkpoint_last, number);
-    if (!is_temporary && number == store->checkpoint_number)
-        return 0;
-    store_remove_checkpoint(store, number, is_temporary);
+    checkpoints_see(&store->checkpoints, name);
     return 0;
 }
 
@@ -363,7 +363,7 @@ int store_survey(struct store *store, struct wal_state *state)
     struct survey survey = {.store = store, .state = state};
     int result = io_list_directory(store->io, store->state_path, judge_checkpoint, store);
     wal_state_forget_alive(state);
-    for (; result >= 0 && survey.partition < PARTITIONS; survey.partition++) {
+    for (; result >= 0 && survey.partition < STORE_PARTITIONS; survey.partition++) {
         if (!store_owns(store, survey.partition))
             continue;
         result = survey_partition(&survey);

@@ -6,7 +6,8 @@
  *
  * Versions decide, so the order does not matter; the same write may be found twice, where a move
  * was under way. */
-#include "store/store_internal.h"
+#include "store/start/emptying.h"
+#include "store/start/start.h"
 
 #include "base/assert.h"
 #include "store/segment/segment_scan.h"
@@ -38,8 +39,7 @@ static int add_segment(struct store *store, const struct manifest_edit *edit)
         return -EBADMSG;
     }
     if (!segment_source_is_known(edit->source)) {
-        log_error(store->log,
-                  "the manifest names segment %" PRIu64 " with the unknown source %u",
+        log_error(store->log, "the manifest names segment %" PRIu64 " with the unknown source %u",
                   edit->number, edit->source);
         return -EBADMSG;
     }
@@ -61,7 +61,7 @@ static int take_edit(void *context, const struct manifest_edit *edit)
     struct segment *segment = segments_find_number(store->segments, edit->number);
     switch (edit->kind) {
     case MANIFEST_SEGMENT:
-        store->recovered.number_last = max_u64(store->recovered.number_last, edit->number);
+        checkpoints_take_segment(&store->checkpoints, edit->number);
         if (segment == NULL)
             return add_segment(store, edit);
         segment->created = edit->created;
@@ -72,9 +72,8 @@ static int take_edit(void *context, const struct manifest_edit *edit)
             segments_remove(store->segments, segment, false);
         return 0;
     case MANIFEST_CHECKPOINT:
-        store->recovered.number_last = max_u64(store->recovered.number_last, edit->end);
-        store->checkpoint_number = edit->number;
-        store->checkpoint_last = max_u64(store->checkpoint_last, edit->number);
+        checkpoints_take_segment(&store->checkpoints, edit->end);
+        checkpoints_take(&store->checkpoints, edit->number);
         return 0;
     case MANIFEST_DAMAGE:
         if (segment != NULL) {
@@ -120,10 +119,8 @@ static bool show_loss(const struct store *store, uint64_t index, struct manifest
 bool store_show_state(void *context, uint64_t index, struct manifest_edit *ret_edit)
 {
     const struct store *store = context;
-    if (store->checkpoint_number != 0 && index-- == 0) {
-        *ret_edit = store_checkpoint_edit(store, store->checkpoint_number);
+    if (checkpoints_show(&store->checkpoints, ret_edit) && index-- == 0)
         return true;
-    }
     const struct segment *segment = segments_nth(store->segments, index);
     if (segment == NULL)
         return show_loss(store, index, ret_edit);
@@ -142,7 +139,7 @@ bool store_show_state(void *context, uint64_t index, struct manifest_edit *ret_e
 static uint64_t log_position(void *context)
 {
     const struct store *store = context;
-    return store->wal != NULL ? wal_durable(store->wal) : store->recovered.log_last;
+    return store->wal != NULL ? wal_durable(store->wal) : store->recovered->log_last;
 }
 
 int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory)
@@ -163,7 +160,7 @@ int store_open_manifest(struct store *store, const struct wal_note *note, uint8_
     };
     int result = manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
     if (result == 0)
-        store->recovered.log_last = manifest_position(store->manifest);
+        store->recovered->log_last = manifest_position(store->manifest);
     return result;
 }
 
@@ -187,13 +184,14 @@ static uint32_t find_file(void *context, const struct checkpoint_file *file)
 static int suspect_twin(void *context, uint32_t partition, uint64_t hash,
                         const struct index_entry *entry)
 {
-    return store_suspect(context, (struct key_place){.partition = partition, .hash = hash}, entry);
+    struct store *store = context;
+    struct key_place place = {.partition = partition, .hash = hash};
+    return proofs_suspect(&store->proofs, store->index, place, entry);
 }
 
 static int renew_index(struct store *store)
 {
-    store->suspect_count = 0;
-    store->suspect_keys = 0;
+    proofs_forget_suspects(&store->proofs);
     index_free(store->index);
     store->index = NULL;
     struct segment *segment;
@@ -207,18 +205,19 @@ static int renew_index(struct store *store)
 
 static int load_checkpoint(struct store *store)
 {
-    if (store->checkpoint_number == 0)
+    uint64_t number = checkpoints_number(&store->checkpoints);
+    if (number == 0)
         return 0;
-    struct checkpoint_options options = store_checkpoint_options(store);
+    struct checkpoint_options options = checkpoints_file_options(&store->checkpoints);
     options.each_twin = suspect_twin;
     struct checkpoint_info info;
     uint64_t dropped;
-    int result = checkpoint_load(store->io, store->log, &options, store->checkpoint_number,
-                                 store->index, find_file, store, &info, &dropped);
+    int result = checkpoint_load(store->io, store->log, &options, number, store->index, find_file,
+                                 store, &info, &dropped);
     if (result == 0) {
-        store->recovered.sequence_last = info.chunk_sequence;
-        store->recovered.clock_ceiling = info.clock_ceiling;
-        store->recovered.log_last = max_u64(store->recovered.log_last, info.position);
+        store->recovered->sequence_last = info.chunk_sequence;
+        store->recovered->clock_ceiling = info.clock_ceiling;
+        store->recovered->log_last = max_u64(store->recovered->log_last, info.position);
         return 0;
     }
     if (result != -ENOENT && result != -EBADMSG && result != -EIO)
@@ -226,7 +225,7 @@ static int load_checkpoint(struct store *store)
     log_warn(store->log,
              "%s: the index checkpoint %" PRIu64
              " cannot be used: the index is built from the segments, which takes longer",
-             store->options.path, store->checkpoint_number);
+             store->options.path, number);
     return renew_index(store);
 }
 
@@ -250,10 +249,11 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
         .in_value_file = found->in_value_file,
     };
     scanning->records++;
-    store->recovered.clock_ceiling = max_u64(store->recovered.clock_ceiling, found->version.clock);
+    store->recovered->clock_ceiling =
+        max_u64(store->recovered->clock_ceiling, found->version.clock);
     int others = index_put(store->index, partition, found->hash, &entry);
     struct key_place place = {.partition = partition, .hash = found->hash};
-    return others <= 0 ? others : store_suspect(store, place, &entry);
+    return others <= 0 ? others : proofs_suspect(&store->proofs, store->index, place, &entry);
 }
 
 static bool entry_at(const struct unit *unit, const uint8_t *data, uint32_t i,
@@ -307,7 +307,7 @@ static void report_progress(struct scanning *scanning, uint64_t done)
  * from now on is sure. */
 static void note_damaged_segment(struct store *store, struct segment *segment)
 {
-    store->recovered.damaged_segments += !segment->has_loss;
+    store->recovered->damaged_segments += !segment->has_loss;
     segment->is_damaged = true;
     segment->has_loss = true;
 }
@@ -328,8 +328,8 @@ static int scan_segment(struct scanning *scanning, struct segment *segment)
     };
     scanning->segment = segment;
     int result = segment_scan(store->io, store->log, &scan);
-    store->recovered.sequence_last = max_u64(store->recovered.sequence_last, scan.sequence_max);
-    store->recovered.bytes_read += scan.bytes_read;
+    store->recovered->sequence_last = max_u64(store->recovered->sequence_last, scan.sequence_max);
+    store->recovered->bytes_read += scan.bytes_read;
     if (result == -ENOENT || result == -EIO || result == -EBADMSG)
         scan.is_damaged = true;
     else if (result < 0)
@@ -352,7 +352,7 @@ static int scan_segments(struct store *store)
             return result;
         report_progress(&scanning, i + 1);
     }
-    store->recovered.segment_records = scanning.records;
+    store->recovered->segment_records = scanning.records;
     return 0;
 }
 
@@ -415,7 +415,7 @@ static int judge_loss(struct store *store, struct segment *segment, uint64_t las
         if (result < 0)
             return result;
     }
-    uint64_t *damage = &store->damage_of_partition[segment->partition];
+    uint64_t *damage = &store->damage.of_partition[segment->partition];
     *damage = max_u64(*damage, segment->loss_position);
     return 0;
 }
@@ -432,9 +432,9 @@ int store_judge_losses(struct store *store, uint64_t last_position)
             return result;
         count += segment->loss_position > 0;
     }
-    if (store->options.accept_loss && store->recovered.damaged_segments > 0)
+    if (store->options.accept_loss && store->recovered->damaged_segments > 0)
         log_warn(store->log, "-accept-loss: what %" PRIu64 " damaged segments held is given up",
-                 store->recovered.damaged_segments);
+                 store->recovered->damaged_segments);
     if (count > 0)
         log_error(store->log,
                   "%" PRIu64 " partition segments have lost records: in their partitions, keys "

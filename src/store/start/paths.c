@@ -2,8 +2,8 @@
 #include "base/assert.h"
 #include "store/disk/filesystem.h"
 #include "store/disk/probe.h"
-#include "store/reshard/store_directory.h"
-#include "store/store_internal.h"
+#include "store/start/emptying.h"
+#include "store/start/start.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -53,7 +53,7 @@ static int open_alone(struct store *store)
 static int open_own(struct store *store)
 {
     const struct store_options *options = &store->options;
-    const struct superblock *node = &options->directory->node;
+    const struct superblock *node = &options->handover->node;
     struct superblock *now = &store->superblock.now;
     int result = superblock_open_shard(store->io, store->log, options->path, node, options->shard,
                                        options->lock_wait_ns, &store->superblock);
@@ -72,15 +72,15 @@ static int open_own(struct store *store)
 
 int store_open_superblock(struct store *store)
 {
-    struct store_directory *directory = store->options.directory;
-    if (directory == NULL)
+    struct superblock_handover *handover = store->options.handover;
+    if (handover == NULL)
         return open_alone(store);
-    assert(directory->node.shard_count == store->options.shard_count);
+    assert(handover->node.shard_count == store->options.shard_count);
     if (store->options.shard > 0)
         return open_own(store);
-    assert(directory->superblock.handle >= 0);
-    store->superblock = directory->superblock;
-    directory->superblock = (struct superblock_file){.handle = -1};
+    assert(handover->file.handle >= 0);
+    store->superblock = handover->file;
+    handover->file = (struct superblock_file){.handle = -1};
     return 0;
 }
 

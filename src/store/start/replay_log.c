@@ -1,6 +1,6 @@
 /* The log's part of recovery: every record of it, in no promised order, over what the segments gave
  * (load_segments.c). */
-#include "store/store_internal.h"
+#include "store/start/start.h"
 
 #include "base/assert.h"
 #include "store/wal/wal_scan.h"
@@ -16,30 +16,6 @@
 #define COMING_NEAR 8u
 
 static_assert(COMING_MAX >= WAL_SCAN_AHEAD, "what is announced is still known when it is shown");
-
-int store_add_suspect(struct store *store, struct key_place place, bool is_counted)
-{
-    if (store->suspect_count == store->suspect_capacity) {
-        uint64_t capacity = max_u64(1024, 2 * store->suspect_capacity);
-        struct suspect *grown = realloc(store->suspects, capacity * sizeof *grown);
-        if (grown == NULL)
-            return -ENOMEM;
-        store->suspects = grown;
-        store->suspect_capacity = capacity;
-    }
-    store->suspects[store->suspect_count++] = (struct suspect){place, is_counted};
-    store->suspect_keys += is_counted;
-    return 0;
-}
-
-int store_suspect(struct store *store, struct key_place place, const struct index_entry *entry)
-{
-    struct index_entry newest[2];
-    if (index_find(store->index, place.partition, place.hash, newest, 2) < 2)
-        return 0;
-    const struct index_entry *older = index_entry_is_same(entry, &newest[0]) ? &newest[1] : entry;
-    return store_add_suspect(store, place, !older->tombstone);
-}
 
 /* A record that will be shown soon. */
 struct coming {
@@ -85,8 +61,8 @@ static struct key_place place_of(struct replay *replay, struct slice key)
     return store_place(replay->store, key);
 }
 
-static void keep_in_cache(struct store *store, struct key_place place, const struct record *record,
-                          struct cache_entry *cached)
+static void put_in_cache(struct store *store, struct key_place place, const struct record *record,
+                         struct cache_entry *cached)
 {
     if (!(record->flags & RECORD_ZSTD)) {
         (void)cache_put(store->cache, place.keyed, record->key, record->value,
@@ -109,10 +85,10 @@ static int replay_uncached(struct store *store, struct key_place place, const st
     uint32_t count = index_find(store->index, place.partition, place.hash, &newest, 1);
     int result = is_known ? 0 : index_add(store->index, place.partition, place.hash, entry);
     if (result == 0 && !is_known && count > 0)
-        result = store_suspect(store, place, entry);
+        result = proofs_suspect(&store->proofs, store->index, place, entry);
     bool is_newest = count == 0 || version_compare(record->version, newest.version) >= 0;
     if (result == 0 && is_newest)
-        keep_in_cache(store, place, record, NULL);
+        put_in_cache(store, place, record, NULL);
     return result;
 }
 
@@ -148,7 +124,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
     int result =
         index_replace(store->index, place.partition, place.hash, cached->version, &entry, NULL);
     assert(result == 0);
-    keep_in_cache(store, place, record, cached);
+    put_in_cache(store, place, record, cached);
     return 0;
 }
 
@@ -166,7 +142,7 @@ static void note_damage(struct store *store, const struct wal_recovered *recover
                  recovered->damaged_last);
         return;
     }
-    store->damage_last = recovered->damaged_last;
+    store->damage.log_last = recovered->damaged_last;
     log_error(store->log,
               "acknowledged writes are lost: %" PRIu64
               " damaged places in the log, up to position %" PRIu64
@@ -190,7 +166,7 @@ int store_replay_log(struct store *store, const struct wal_options *options,
     if (result < 0)
         return result;
     hybrid_clock_init(&store->clock,
-                      max_u64(max_u64(recovered.clock_ceiling, store->recovered.clock_ceiling),
+                      max_u64(max_u64(recovered.clock_ceiling, store->recovered->clock_ceiling),
                               store->superblock.now.clock_ceiling));
     note_damage(store, &recovered);
     result = store_judge_losses(store, recovered.last_position);
@@ -204,6 +180,6 @@ int store_replay_log(struct store *store, const struct wal_options *options,
              " bytes of an unacknowledged tail dropped) and %" PRIu64
              " records in segments newer than the index checkpoint",
              store_key_count(store), recovered.records, recovered.segments, recovered.bytes_read,
-             recovered.dropped_bytes, store->recovered.segment_records);
+             recovered.dropped_bytes, store->recovered->segment_records);
     return 0;
 }

@@ -1,14 +1,12 @@
 /* Closing a store: everything durable, the index checkpointed where that pays, the lock given back.
  */
-#include "store/store_internal.h"
+#include "store/start/start.h"
+#include "store/start/emptying.h"
+#include "store/value/stream_pool.h"
 
 #include "base/assert.h"
 
 #include <stdlib.h>
-
-/* More moved records than this are checkpointed at a clean shutdown: below, the next start reads
- * their directories at once. */
-#define CHECKPOINT_MOVED_MIN 16384u
 
 static int pass(struct store *store)
 {
@@ -21,28 +19,24 @@ static int pass(struct store *store)
  * checkpoint under way is written to its end. */
 static bool is_working(const struct store *store)
 {
-    return store->lookups_active + store->proofs_active > 0 || large_is_busy(store) ||
-           io_op_is_active(&store->heartbeat) || pace_is_busy(&store->pace) ||
-           mover_is_busy(store->mover) || store->checkpoint != NULL ||
-           reserve_is_busy(&store->reserve) || scrub_is_busy(store->scrub);
+    return lookups_are_busy(&store->lookups) || proofs_are_busy(&store->proofs) ||
+           stream_pool_is_busy(store->streams) || io_op_is_active(&store->heartbeat) ||
+           pace_is_busy(&store->pace) || mover_is_busy(store->mover) ||
+           checkpoints_are_writing(&store->checkpoints) || reserve_is_busy(&store->reserve) ||
+           scrub_is_busy(store->scrub);
 }
 
 /* The log is durable by now, so that a checkpoint counts at once. */
 static int shut_segments(struct store *store)
 {
-    int result = 0;
-    uint64_t moved_min =
-        store->options.checkpoint_min != 0 ? store->options.checkpoint_min : CHECKPOINT_MOVED_MIN;
-    if (!store->is_checkpointing && store_wants_checkpoint(store, moved_min))
-        result = store_begin_checkpoint(store);
-    while (result >= 0 && store->is_checkpointing) {
-        bool more = store_step_checkpoint(store, UINT64_MAX);
-        result = io_run(store->io, more ? 0 : NS_PER_MS);
+    int result;
+    while ((result = checkpoints_shut(&store->checkpoints)) > 0) {
+        result = io_run(store->io, result == 1 ? 0 : NS_PER_MS);
         if (store->failed != 0)
             result = store->failed;
+        if (result < 0)
+            break;
     }
-    while (result >= 0 && !list_is_empty(&store->checkpoint_removals))
-        result = io_run(store->io, UINT64_MAX);
     if (result < 0)
         return result;
     mover_shut(store->mover);
@@ -80,8 +74,8 @@ int store_shut_keeping(struct store *store, struct superblock_file *ret_superblo
     if (result >= 0)
         result = shut_segments(store);
     if (result >= 0)
-        large_flush(store); /* all is durable now */
-    while (result >= 0 && large_is_busy(store))
+        dead_flush(&store->dead); /* all is durable now */
+    while (result >= 0 && stream_pool_is_busy(store->streams))
         result = io_run(store->io, NS_PER_MS);
     if (result >= 0) {
         tell_superblock(store, &store->superblock.now);
@@ -93,6 +87,27 @@ int store_shut_keeping(struct store *store, struct superblock_file *ret_superblo
     return result < 0 ? result : 0;
 }
 
+enum store_loss store_untold_loss(const struct store *store)
+{
+    if (store->damage.log_last != 0)
+        return STORE_LOSS_LOG;
+    const struct segment *segment;
+    for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
+        if (segment->is_damaged && !segment->is_loss_told && !store->options.accept_loss)
+            return STORE_LOSS_SEGMENT;
+    return STORE_LOSS_NONE;
+}
+
+uint64_t store_segment_last(const struct store *store)
+{
+    return mover_number_last(store->mover);
+}
+
+uint64_t store_manifest_edition(const struct store *store)
+{
+    return manifest_tell(store->manifest).edition;
+}
+
 int store_shut(struct store *store)
 {
     struct superblock_file superblock;
@@ -101,38 +116,25 @@ int store_shut(struct store *store)
     return result;
 }
 
-static void free_slots(struct store *store)
-{
-    for (uint32_t i = 0; store->lookups != NULL && i < LOOKUPS_MAX; i++) {
-        free(store->lookups[i].fetch.large);
-        kept_key_clear(&store->lookups[i].key);
-    }
-    for (uint32_t i = 0; store->proofs != NULL && i < PROOFS_MAX; i++) {
-        free(store->proofs[i].fetch.large);
-        kept_key_clear(&store->proofs[i].key);
-    }
-    free(store->lookups);
-    free(store->proofs);
-}
-
 void store_free(struct store *store)
 {
     if (store == NULL)
         return;
     scrub_free(store->scrub);
     mover_free(store->mover);
-    store_forget_removals(store);
     reserve_deinit(&store->reserve);
-    if (store->checkpoint != NULL)
-        checkpoint_free(store->checkpoint);
+    checkpoints_deinit(&store->checkpoints);
     if (store->wal != NULL)
         wal_free(store->wal);
     manifest_free(store->manifest);
     segments_free(store->segments);
     if (store->decodes.running.head.next != NULL)
         decode_queue_deinit(&store->decodes);
-    free_slots(store);
-    large_free(store);
+    lookups_deinit(&store->lookups);
+    proofs_deinit(&store->proofs);
+    dead_deinit(&store->dead);
+    if (store->streams != NULL)
+        stream_pool_free(store->streams);
     bloom_free(store->bloom);
     squeeze_deinit(&store->squeeze);
     if (store->index != NULL)
@@ -140,7 +142,7 @@ void store_free(struct store *store)
     if (store->cache != NULL)
         cache_free(store->cache);
     doomed_free(store->doomed);
-    free(store->suspects);
+    free(store->recovered);
     free(store->superblock.block); /* left by a store that was not shut */
     free(store);
 }

@@ -32,7 +32,7 @@ static bool is_at_rest(const struct node_bench *bench)
     bool is_any = false;
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
         is_any = is_any || streams_of(bench, i) > 0 ||
-                 !list_is_empty(&loop_shard(bench->servers[i])->store->loans);
+                 !list_is_empty(&loop_shard(bench->servers[i])->store->dead.loans);
     return !is_any;
 }
 

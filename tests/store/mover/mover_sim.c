@@ -346,10 +346,10 @@ Test(mover, checkpoint_counts_when_what_it_shows_is_durable)
     write_all(bench, 0, 20, 100);
     settle_moved(bench, 20);
     write_all(bench, 0, 10, 100);
-    bench->store->options.checkpoint_min = 1;
+    bench->store->checkpoints.options.moved_min = 1;
     cr_assert(bench_run(bench, 5 * NS_PER_S));
-    cr_assert_eq(bench->store->checkpoint_number, 0);
-    cr_assert(bench->store->is_checkpoint_written, "it waits");
+    cr_assert_eq(bench->store->checkpoints.number, 0);
+    cr_assert(bench->store->checkpoints.is_written, "it waits");
     bench_restart(bench, false);
     bench_delete_it(bench);
 }
@@ -366,11 +366,11 @@ Test(mover, checkpoint_at_the_end_is_used_by_the_next_start)
         write_all(bench, 0, 200, 2000);
         bench_roll(bench);
         bench_settle(bench);
-        bench->store->options.checkpoint_min = 1;
+        bench->store->checkpoints.options.moved_min = 1;
         delete_all(bench, 0, 50);
         bench_restart(bench, true);
-        cr_assert_neq(bench->store->checkpoint_number, 0);
-        cr_assert_eq(bench->store->recovered.segment_records, 0, "all of it is in the checkpoint");
+        cr_assert_neq(bench->store->checkpoints.number, 0);
+        cr_assert_eq(bench->store->checkpoints.parts.moved, 0, "all of it is in the checkpoint");
         bench_delete_it(bench);
     }
 }
@@ -383,10 +383,10 @@ Test(mover, number_of_a_segment_is_never_given_again)
     write_all(bench, 0, 200, 3000);
     bench_roll(bench);
     bench_settle(bench);
-    bench->store->options.checkpoint_min = 1;
+    bench->store->checkpoints.options.moved_min = 1;
     cr_assert(bench_run(bench, 2 * NS_PER_S));
-    cr_assert_eq(bench->store->checkpoint_number, 1);
-    bench->store->options.checkpoint_min = UINT64_MAX;
+    cr_assert_eq(bench->store->checkpoints.number, 1);
+    bench->store->checkpoints.options.moved_min = UINT64_MAX;
     write_at_once(bench, 0, bench->key_count + BENCH_FILLERS);
     bench_settle(bench);
     cr_assert_eq(bench_segments(bench).segments, 0);
@@ -396,7 +396,7 @@ Test(mover, number_of_a_segment_is_never_given_again)
     while (manifest_is_busy(bench->store->manifest))
         cr_assert(bench_pass(bench));
     bench_restart(bench, false);
-    cr_assert_eq(bench->store->recovered.number_last, last);
+    cr_assert_eq(bench->store->checkpoints.segment_last, last);
     bench_delete_it(bench);
 }
 
@@ -404,13 +404,13 @@ Test(mover, number_of_a_segment_is_never_given_again)
 Test(mover, checkpoints_and_jobs_share_the_manifest)
 {
     struct bench *bench = bench_new(500, 100);
-    bench->store->options.checkpoint_min = 1;
+    bench->store->checkpoints.options.moved_min = 1;
     for (uint32_t round = 0; round < 12; round++) {
         write_all(bench, 0, 500, 1500);
         cr_assert(bench_run(bench, prng_below(&bench->prng, 300) * NS_PER_MS));
     }
     bench_settle(bench);
-    cr_assert_gt(bench->store->checkpoint_number, 3);
+    cr_assert_gt(bench->store->checkpoints.number, 3);
     bench_check_all(bench);
     bench_restart(bench, false);
     bench_delete_it(bench);

@@ -298,10 +298,10 @@ Test(mover_tombstones, record_that_is_proved_dead_on_its_way_does_not_come_back)
         cr_assert(bench_pass(bench));
     cr_assert_eq(mover_job_phase(&mover->job), MOVER_SYNCING);
     for (uint32_t key = 0; key < 20; key++)
-        cr_assert_eq(store_add_suspect(bench->store,
-                                       store_place(bench->store, bench_name(bench, key)), true),
+        cr_assert_eq(proofs_add_suspect(&bench->store->proofs,
+                                        store_place(bench->store, bench_name(bench, key)), true),
                      0);
-    proof_work_off_suspects(bench->store);
+    proofs_work_off_suspects(&bench->store->proofs);
     bench_settle(bench);
     for (uint32_t key = 0; key < 20; key++)
         cr_assert_eq(slots_of(bench, key), 1);
@@ -508,10 +508,10 @@ Test(mover_tombstones, checkpoint_counts_when_every_lowered_created_is_told)
         segment->created = 1;
         segment->created_changed = true;
     }
-    bench->store->options.checkpoint_min = 1;
-    for (uint32_t i = 0; i < 10000 && bench->store->checkpoint_number == 0; i++)
+    bench->store->checkpoints.options.moved_min = 1;
+    for (uint32_t i = 0; i < 10000 && bench->store->checkpoints.number == 0; i++)
         cr_assert(bench_pass(bench));
-    cr_assert_neq(bench->store->checkpoint_number, 0);
+    cr_assert_neq(bench->store->checkpoints.number, 0);
     bench->is_paused = true;
     bench_restart(bench, false);
     uint64_t count = 0;

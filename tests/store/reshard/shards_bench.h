@@ -27,7 +27,7 @@ static inline struct shards *shards_create(uint64_t seed)
     cr_assert_not_null(shards);
     bench_init(&shards->bench, seed, SHARDS_KEYS, SHARDS_PARTITIONS);
     shards->bench.options.scrub_rate = SCRUB_OFF;
-    shards->directory.superblock.handle = -1;
+    shards->directory.handover.file.handle = -1;
     shards->count = 1;
     sim_disk_options(shards->bench.disk)->capacity = 4 * GIB;
     return shards;
@@ -50,7 +50,7 @@ static inline int shards_prepare(struct shards *shards, uint32_t count)
     struct bench *bench = &shards->bench;
     bench->options.shard = 0;
     bench->options.shard_count = count;
-    bench->options.directory = NULL;
+    bench->options.handover = NULL;
     int result =
         store_directory_prepare(bench->io, &bench->log, &bench->options, &shards->directory);
     if (result == 0)
@@ -73,7 +73,7 @@ static inline void shards_end(struct shards *shards)
         store_directory_release(&shards->directory);
     bench_end(&shards->bench);
     store_directory_free(&shards->directory);
-    shards->directory.superblock.handle = -1;
+    shards->directory.handover.file.handle = -1;
 }
 
 static inline void shards_free(struct shards *shards)
@@ -87,7 +87,7 @@ static inline int shards_open(struct shards *shards, uint32_t shard)
     struct bench *bench = &shards->bench;
     bench->options.shard = shard;
     bench->options.shard_count = shards->count;
-    bench->options.directory = &shards->directory;
+    bench->options.handover = &shards->directory.handover;
     return bench_start(bench);
 }
 

@@ -187,7 +187,7 @@ static void damage_log(struct shards *shards, uint32_t shard)
 static struct superblock superblock_now(struct shards *shards)
 {
     shards_begin_with(shards, shards->count);
-    struct superblock now = shards->directory.node;
+    struct superblock now = shards->directory.handover.node;
     shards_end(shards);
     return now;
 }
@@ -202,7 +202,7 @@ Test(shards_crash, damage_of_the_log_is_not_hidden_and_its_acceptance_not_forgot
     /* What is left is served with the old number. */
     shards_begin_with(shards, 2);
     cr_assert_eq(shards_open(shards, 1), 0);
-    uint64_t lost = shards->bench.store->damage_last;
+    uint64_t lost = shards->bench.store->damage.log_last;
     cr_assert_gt(lost, 0);
     shards_shut(shards);
     shards_end(shards);
@@ -324,7 +324,7 @@ Test(shards_crash, log_that_is_lost_after_a_conversion_is_missed)
         cr_assert_eq(io_wait(shards->bench.io, &op), 0);
     } while (chosen.count > 1);
     cr_assert_eq(shards_open(shards, 1), 0);
-    cr_assert_gt(shards->bench.store->damage_last, shards->directory.node.log_base);
+    cr_assert_gt(shards->bench.store->damage.log_last, shards->directory.handover.node.log_base);
     shards_shut(shards);
     shards_end(shards);
     shards_free(shards);

@@ -51,8 +51,8 @@ Test(shards, segments_have_numbers_that_no_other_shard_gives_or_gave)
         shards_live(shards, 100);
         struct numbers numbers = {.count = 0};
         shards_begin_with(shards, counts[i]);
-        cr_assert_geq(shards->directory.node.segment_base, base);
-        base = shards->directory.node.segment_base;
+        cr_assert_geq(shards->directory.handover.node.segment_base, base);
+        base = shards->directory.handover.node.segment_base;
         for (uint32_t partition = 0; partition < 256; partition++) {
             char path[32];
             (void)snprintf(path, sizeof path, BENCH_PATH "/%02x", partition);
@@ -106,7 +106,7 @@ static int prepare_beside(struct shards *shards, uint32_t count)
     struct store_options options = shards->bench.options;
     options.shard = 0;
     options.shard_count = count;
-    options.directory = NULL;
+    options.handover = NULL;
     bench_open_host(&shards->bench, &io);
     int result = store_directory_prepare(io, &shards->bench.log, &options, &directory);
     store_directory_release(&directory);
@@ -141,7 +141,7 @@ Test(shards, store_that_opens_a_directory_alone_refuses_one_of_several_shards)
     shards_begin(shards);
     shards->bench.options.shard = 0;
     shards->bench.options.shard_count = 1;
-    shards->bench.options.directory = NULL;
+    shards->bench.options.handover = NULL;
     cr_assert_eq(bench_start(&shards->bench), -EINVAL);
     shards_end(shards);
     shards_restart(shards, 1);
@@ -177,7 +177,7 @@ Test(shards, superblock_of_an_earlier_time_is_refused)
     shards_begin_with(shards, 3);
     struct superblock_file old;
     cr_assert_eq(superblock_open_shard(shards->bench.io, &shards->bench.log, BENCH_PATH,
-                                       &shards->directory.node, 1, 0, &old),
+                                       &shards->directory.handover.node, 1, 0, &old),
                  0);
     struct superblock was = old.now;
     superblock_close(&old);
@@ -199,13 +199,13 @@ Test(shards, superblock_of_an_earlier_start_is_refused)
     shards_begin_with(shards, 3);
     struct superblock_file old;
     cr_assert_eq(superblock_open_shard(shards->bench.io, &shards->bench.log, BENCH_PATH,
-                                       &shards->directory.node, 2, 0, &old),
+                                       &shards->directory.handover.node, 2, 0, &old),
                  0);
     struct superblock was = old.now;
     superblock_close(&old);
     shards_end(shards);
     shards_begin_with(shards, 3);
-    cr_assert_eq(shards->directory.node.start_number, was.start_number + 2);
+    cr_assert_eq(shards->directory.handover.node.start_number, was.start_number + 2);
     shards_end(shards);
     for (uint32_t count = 1; count <= 3; count++) { /* a conversion would hide it */
         shards_begin(shards);
@@ -227,8 +227,8 @@ Test(shards, conversion_carries_identity_start_number_and_log_file_size_on)
     uint64_t started = 0;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         shards_begin_with(shards, counts[i]);
-        cr_assert_geq(shards->directory.node.start_number, started + 2);
-        started = shards->directory.node.start_number;
+        cr_assert_geq(shards->directory.handover.node.start_number, started + 2);
+        started = shards->directory.handover.node.start_number;
         for (uint32_t shard = 0; shard < counts[i]; shard++) {
             cr_assert_eq(shards_open(shards, shard), 0);
             const struct superblock *now = &shards->bench.store->superblock.now;
@@ -256,11 +256,11 @@ Test(shards, log_files_are_a_part_of_the_disk_when_it_is_formatted)
         sim_disk_options(shards->bench.disk)->capacity = cases[i].disk;
         shards->bench.options.log_file_size = 0;
         shards_begin_with(shards, cases[i].shards);
-        cr_expect_eq(shards->directory.node.log_file_size, cases[i].size, "%zu", i);
+        cr_expect_eq(shards->directory.handover.node.log_file_size, cases[i].size, "%zu", i);
         shards_end(shards);
         sim_disk_options(shards->bench.disk)->capacity = 16 * GIB;
         shards_begin_with(shards, 2);
-        cr_expect_eq(shards->directory.node.log_file_size, cases[i].size, "%zu", i);
+        cr_expect_eq(shards->directory.handover.node.log_file_size, cases[i].size, "%zu", i);
         shards_end(shards);
         shards_free(shards);
     }
@@ -271,7 +271,7 @@ Test(shards, directory_superblock_of_an_earlier_time_is_refused)
     struct shards *shards = shards_create(18);
     shards_restart(shards, 1);
     shards_begin_with(shards, 1);
-    struct superblock was = shards->directory.superblock.now;
+    struct superblock was = shards->directory.handover.file.now;
     was.clean = false;
     shards_end(shards);
     shards_live(shards, 100);

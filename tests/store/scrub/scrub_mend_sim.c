@@ -102,8 +102,8 @@ Test(scrub, what_lies_behind_the_manifests_groups_is_no_damage, .timeout = 60)
 
 static void checkpoint_name(const struct bench *bench, char *ret_path)
 {
-    cr_assert_neq(bench->store->checkpoint_number, 0);
-    cr_assert_eq(checkpoint_path("/data", bench->store->checkpoint_number, false, ret_path), 0);
+    cr_assert_neq(bench->store->checkpoints.number, 0);
+    cr_assert_eq(checkpoint_path("/data", bench->store->checkpoints.number, false, ret_path), 0);
 }
 
 Test(scrub, a_damaged_checkpoint_is_replaced, .timeout = 60)
@@ -118,9 +118,9 @@ Test(scrub, a_damaged_checkpoint_is_replaced, .timeout = 60)
     restart(bench);
     for (uint32_t i = 0; i < 3; i++) {
         checkpoint_name(bench, path);
-        uint64_t number = bench->store->checkpoint_number;
+        uint64_t number = bench->store->checkpoints.number;
         expect_mended(bench, path, offsets[i], 10);
-        cr_assert_gt(bench->store->checkpoint_number, number);
+        cr_assert_gt(bench->store->checkpoints.number, number);
     }
     restart(bench);
     expect_all_keys(bench);

@@ -9,7 +9,7 @@
 #define DAMAGES_MAX 16u
 
 /* A place, and what a line about it says. */
-struct damage {
+struct planted_damage {
     char path[128];
     char words[64];
 };
@@ -21,7 +21,7 @@ static void rot(struct bench *bench, const char *path, uint64_t offset, uint64_t
 }
 
 static void rot_segment(struct bench *bench, struct segment *segment, uint64_t offset,
-                        uint64_t size, const char *words, struct damage *ret_damage)
+                        uint64_t size, const char *words, struct planted_damage *ret_damage)
 {
     char path[SEGMENT_PATH_MAX];
     segment_path(bench->store->segments, segment, path);
@@ -62,8 +62,8 @@ static struct segment_chunk_header first_chunk(struct bench *bench, struct segme
     return header;
 }
 
-static uint32_t plant_in_segments(struct bench *bench, uint8_t *taken, struct damage *damages,
-                                  uint32_t *ret_corrupt)
+static uint32_t plant_in_segments(struct bench *bench, uint8_t *taken,
+                                  struct planted_damage *damages, uint32_t *ret_corrupt)
 {
     struct key key;
     static const struct {
@@ -114,7 +114,7 @@ static void value_file_of(struct bench *bench, const struct key *key, char *ret_
     value_file_name_write(&file, ret_name);
 }
 
-static uint32_t plant_in_values(struct bench *bench, struct damage *damages)
+static uint32_t plant_in_values(struct bench *bench, struct planted_damage *damages)
 {
     uint32_t count = 0;
     for (uint32_t number = 0; number < 2; number++) {
@@ -123,7 +123,7 @@ static uint32_t plant_in_values(struct bench *bench, struct damage *damages)
         make_key(&key, "large", number == 0 ? 0 : LARGE_KEYS - 1);
         value_file_of(bench, &key, name);
         for (uint32_t block = 1; block < 5; block += 3, count++) {
-            struct damage *damage = &damages[count];
+            struct planted_damage *damage = &damages[count];
             uint64_t offset = (uint64_t)block * VALUE_FILE_BLOCK_SIZE;
             (void)snprintf(damage->path, sizeof damage->path, "/data%s", name);
             (void)snprintf(damage->words, sizeof damage->words, "at offset %" PRIu64 ":", offset);
@@ -134,7 +134,7 @@ static uint32_t plant_in_values(struct bench *bench, struct damage *damages)
 }
 
 /* In a sealed segment, and in the one that is being written. */
-static uint32_t plant_in_log(struct bench *bench, struct damage *damages)
+static uint32_t plant_in_log(struct bench *bench, struct planted_damage *damages)
 {
     uint32_t count = 0;
     const struct wal *wal = bench->store->wal;
@@ -149,7 +149,7 @@ static uint32_t plant_in_log(struct bench *bench, struct damage *damages)
         if (file == seen)
             continue;
         seen = file;
-        struct damage *damage = &damages[count++];
+        struct planted_damage *damage = &damages[count++];
         (void)snprintf(damage->path, sizeof damage->path, "%.100s", file->path);
         (void)snprintf(damage->words, sizeof damage->words, "the batch is corrupt");
         rot(bench, file->path, location_offset(location), 500);
@@ -158,7 +158,7 @@ static uint32_t plant_in_log(struct bench *bench, struct damage *damages)
     return count;
 }
 
-static uint32_t lines_about(const struct bench *bench, const struct damage *damage)
+static uint32_t lines_about(const struct bench *bench, const struct planted_damage *damage)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < bench->line_count; i++)
@@ -177,7 +177,7 @@ Test(scrub, every_damage_is_found_in_one_pass_and_told_once, .timeout = 120)
 {
     for (uint64_t seed = 1; seed <= 8; seed++) {
         uint8_t taken[256] = {0};
-        struct damage damages[DAMAGES_MAX];
+        struct planted_damage damages[DAMAGES_MAX];
         uint32_t corrupt[2];
         struct bench *bench = bench_open(seed, FAST);
         fill(bench);
@@ -212,7 +212,7 @@ Test(scrub, only_what_is_alive_puts_a_segment_aside_and_only_as_long)
 {
     struct bench *bench = bench_open_with(11, FAST, 64 * MIB); /* overwrites need no proof */
     uint8_t taken[256] = {0};
-    struct damage ignored;
+    struct planted_damage ignored;
     struct key key;
     fill(bench);
     uint32_t dead = take_key(bench, 0, taken);
@@ -272,7 +272,7 @@ Test(scrub, a_bad_block_costs_its_chunk_and_no_more, .timeout = 60)
         pass(bench);
     }
     cr_assert_eq(pass_count(bench), until);
-    struct damage damage = {"seg-", ""};
+    struct planted_damage damage = {"seg-", ""};
     (void)snprintf(damage.words, sizeof damage.words, "from offset %u to %" PRIu64 ": ",
                    (unsigned)SEGMENT_DATA_OFFSET, SEGMENT_DATA_OFFSET + size);
     cr_assert_eq(lines_about(bench, &damage), 1);
@@ -340,8 +340,8 @@ Test(scrub, a_block_of_another_segment_and_an_older_one_are_damage)
                 (uint32_t)segment_chunk_size(header.record_count, header.records_size));
     scrub_passes(bench, 1);
     cr_assert_eq(bench->line_count, 2, "%" PRIu32 " lines", bench->line_count);
-    struct damage astray = {"", "no sound chunk of this segment"};
-    struct damage older = {"", "records that should be in it are not"};
+    struct planted_damage astray = {"", "no sound chunk of this segment"};
+    struct planted_damage older = {"", "records that should be in it are not"};
     cr_assert_eq(lines_about(bench, &astray), 1);
     cr_assert_eq(lines_about(bench, &older), 1);
     cr_assert(!segments[0]->is_damaged);

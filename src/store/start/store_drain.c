@@ -1,4 +1,5 @@
 /* Emptying the log, so that nothing but the segments is left of a shard. */
+#include "store/start/emptying.h"
 #include "store/store_internal.h"
 
 #include <errno.h>

@@ -1,0 +1,345 @@
+/* Who is told what by whom: the one place where the store's parts are connected.
+ *
+ *     wal       -> store    durable, room, failed; asks whether waiting for space may help, and how
+ *                           far the manifest has come
+ *     manifest  -> store    asks for its whole state and for the log's position (load_segments.c)
+ *     mover     -> store    failed, full, futile
+ *     reserve   -> mover, store   released
+ *     scrub     -> checkpoints, proofs
+ *     lookups, proofs, dead, checkpoints: which parts they work on; who is told when one ends */
+#include "store/start/start.h"
+
+#include "base/assert.h"
+#include "base/units.h"
+
+#include <string.h>
+
+/* Sealed log files that stay in the log: what is overwritten meanwhile is never copied. */
+#define LOG_KEEP_SEGMENTS 4u
+
+/* Memory for what a job of the mover carries, of all shards and the least of one; its table comes
+ * on top. A shard has its part of the partitions, so what a job writes to each is as much. */
+#define STAGE_SIZE_MAX (32 * MIB)
+#define STAGE_SIZE_MIN (4 * MIB)
+
+/* For records that are being read and do not fit into a fetch's own buffer, of all shards and the
+ * least of one; the largest record fits. */
+#define FETCH_LARGE_MAX (128 * MIB)
+#define FETCH_LARGE_MIN (1 * MIB)
+
+/* One read of the mover. */
+#define MOVER_WINDOW (1 * MIB)
+
+#define LOG_BUFFER_SIZE ((uint32_t)(256 * KIB))
+#define LOG_BUFFER_COUNT 8u
+
+/* ---- the region ---- */
+
+static uint64_t fetch_memory_size(void)
+{
+    return (LOOKUPS_MAX + PROOFS_MAX) * FETCH_BUFFER_SIZE;
+}
+
+static void fill_log_options(const struct store_options *options, struct wal_options *ret_options)
+{
+    *ret_options = (struct wal_options){
+        .log_id = options->shard,
+        .file_size = options->log_file_size,
+        .buffer_size = LOG_BUFFER_SIZE,
+        .buffer_count = LOG_BUFFER_COUNT,
+        .record_size_max =
+            RECORD_HEADER_SIZE + RECORD_ATTRIBUTES_MAX + UINT16_MAX + large_stored_max(options),
+        .writes_in_flight = 2,
+        .use_dsync = true,
+        .durability = options->durability,
+        .is_brief = options->is_brief,
+    };
+}
+
+struct layout lay_out(const struct store_options *options)
+{
+    struct wal_options log;
+    fill_log_options(options, &log);
+    struct layout layout = {.fetches = 0};
+    layout.log = layout.fetches + fetch_memory_size();
+    layout.manifest = layout.log + round_up(wal_memory_size(&log), DISK_BLOCK_SIZE);
+    layout.mover = layout.manifest + MANIFEST_MEMORY_SIZE;
+    layout.checkpoint = layout.mover + MOVER_MEMORY_SIZE;
+    layout.scrub = layout.checkpoint + CHECKPOINT_MEMORY_SIZE;
+    layout.large = layout.scrub + (options->scrub_rate == SCRUB_OFF ? 0 : SCRUB_MEMORY_SIZE);
+    layout.size = layout.large + large_memory_size(options);
+    return layout;
+}
+
+/* ---- the log ---- */
+
+/* In the log's headers: an older manifest than that is not taken for the present one. */
+static struct wal_note log_note(void *context)
+{
+    struct store *store = context;
+    struct manifest_mark mark = manifest_tell(store->manifest);
+    return (struct wal_note){mark.edition, mark.blocks};
+}
+
+static void log_durable(void *context, uint64_t position)
+{
+    struct store *store = context;
+    store->options.events.durable(store->options.events.context, position);
+}
+
+static void log_room(void *context)
+{
+    store_made_room(context);
+}
+
+/* Deletes make room in the end, so that they are not refused while the mover is at it. */
+static bool log_may_clear(void *context)
+{
+    struct store *store = context;
+    return store->mover != NULL &&
+           (reserve_is_busy(&store->reserve) || segments_are_going(store->segments) ||
+            mover_may_free(store->mover));
+}
+
+static void log_failed(void *context, int error)
+{
+    struct store *store = context;
+    log_error(store->log,
+              "the log cannot be written: %s. Nothing is acknowledged any more; this process ends. "
+              "Check the "
+              "device and the kernel's messages, then start it again: what was acknowledged is on "
+              "the disk",
+              strerror(error < 0 ? -error : error));
+    store_fail(store, error);
+}
+
+void wire_log(const struct store *store, struct wal_options *ret_options)
+{
+    const struct superblock *superblock = &store->superblock.now;
+    fill_log_options(&store->options, ret_options);
+    ret_options->directory = store->log_directory;
+    ret_options->directory_id = superblock->directory_id;
+    ret_options->file_size = superblock->log_file_size;
+    ret_options->writes_in_flight = superblock->writes_in_flight;
+    ret_options->use_dsync = superblock->use_dsync;
+    ret_options->base = superblock->log_base;
+    ret_options->last_known = max_u64(superblock->log_last, store->recovered->log_last);
+    ret_options->number_known = superblock->log_number;
+    ret_options->memory = io_region(store->io) + lay_out(&store->options).log;
+    ret_options->events = (struct wal_events){
+        .context = (void *)store,
+        .durable = log_durable,
+        .room = log_room,
+        .failed = log_failed,
+        .may_clear = log_may_clear,
+        .note = log_note,
+    };
+}
+
+/* ---- the mover and the reserve ---- */
+
+static void mover_failed(void *context, int error)
+{
+    struct store *store = context;
+    log_error(store->log,
+              "the segments cannot be written: %s. Nothing is acknowledged any more; this process "
+              "ends. Check the device and the kernel's messages, then start it again: what was "
+              "acknowledged is on the disk",
+              strerror(-error));
+    store_fail(store, error);
+}
+
+static void disk_full(void *context)
+{
+    struct store *store = context;
+    reserve_release(&store->reserve);
+    mover_set_tight(store->mover, true);
+}
+
+static void reserve_released(void *context)
+{
+    struct store *store = context;
+    mover_wake(store->mover);
+    store_made_room(store);
+}
+
+static void mover_futile(void *context)
+{
+    store_made_room(context);
+}
+
+/* At most a 32nd of the disk for all shards, so that small disks have some use. */
+static uint64_t reserve_size(const struct store *store, uint64_t stage_bytes)
+{
+    uint64_t free_size, total_size;
+    uint64_t size = stage_bytes + stage_bytes / 4;
+    if (io_disk_space(store->io, store->options.path, &free_size, &total_size) == 0)
+        size = min_u64(size, total_size / 32 / store->options.shard_count);
+    return max_u64(round_up(size, DISK_BLOCK_SIZE), RESERVE_SIZE_MIN);
+}
+
+static uint64_t stage_size(const struct store *store)
+{
+    const struct store_options *from = &store->options;
+    uint64_t usual = min_u64(share_u64(STAGE_SIZE_MAX, from->shard_count, STAGE_SIZE_MIN),
+                             2 * store->superblock.now.log_file_size);
+    return from->mover_stage != 0 ? min_u64(from->mover_stage, usual) : usual;
+}
+
+static int open_mover(struct store *store)
+{
+    const struct store_options *from = &store->options;
+    uint64_t stage_bytes = stage_size(store);
+    uint64_t reserved = reserve_size(store, stage_bytes);
+    struct mover_options options = {
+        .path = from->path,
+        .directory_id = store->superblock.now.directory_id,
+        .log_id = from->shard,
+        .shard_count = from->shard_count,
+        .secret = store->superblock.now.secret,
+        .wal = store->wal,
+        .segments = store->segments,
+        .manifest = store->manifest,
+        .index = store->index,
+        .doomed = store->doomed,
+        .segment_size = store->superblock.now.log_file_size,
+        .log_keep_bytes = from->log_keep_bytes != 0
+                              ? from->log_keep_bytes
+                              : LOG_KEEP_SEGMENTS * store->superblock.now.log_file_size,
+        .compact_min =
+            from->compact_min != 0 ? from->compact_min : store->superblock.now.log_file_size,
+        .stage_bytes = stage_bytes,
+        .window_size = from->mover_window != 0 ? from->mover_window : MOVER_WINDOW,
+        .tight_bytes = reserved - reserved / 4,
+        .number_last = checkpoints_segment_last(&store->checkpoints),
+        .sequence_last = store->recovered->sequence_last,
+        .memory = io_region(store->io) + lay_out(from).mover,
+        .context = store,
+        .failed = mover_failed,
+        .full = disk_full,
+        .futile = mover_futile,
+        /* For a log file and two jobs, beside what the log leaves free. */
+        .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.log_file_size,
+    };
+    int result = mover_create(store->io, store->log, &options, &store->mover);
+    if (result == 0)
+        result = reserve_init(&store->reserve, store->io, store->log, store->state_path, reserved);
+    store->reserve.released = reserve_released;
+    store->reserve.context = store;
+    wal_set_room_min(store->wal, reserved * from->shard_count);
+    pace_init(&store->pace, store->io);
+    return result;
+}
+
+static uint64_t tell_checkpoint(void *context)
+{
+    const struct store *store = context;
+    return checkpoints_number(&store->checkpoints);
+}
+
+/* Without memory for it the next pass comes again. */
+static void prove_hidden(void *context, uint8_t partition, uint64_t hash)
+{
+    struct store *store = context;
+    struct key_place place = {.partition = partition, .hash = hash};
+    (void)proofs_add_suspect(&store->proofs, place, false);
+}
+
+static void replace_checkpoint(void *context)
+{
+    struct store *store = context;
+    checkpoints_renew(&store->checkpoints);
+}
+
+static int open_scrub(struct store *store)
+{
+    struct scrub_options options = {
+        .path = store->options.path,
+        .state_path = store->state_path,
+        .directory_id = store->superblock.now.directory_id,
+        .secret = store->superblock.now.secret,
+        .wal = store->wal,
+        .segments = store->segments,
+        .index = store->index,
+        .mover = store->mover,
+        .superblock = &store->superblock,
+        .manifest = store->manifest,
+        .shard = store->options.shard,
+        .shard_count = store->options.shard_count,
+        .owner = {store, tell_checkpoint, prove_hidden, replace_checkpoint},
+        .rate = store->options.scrub_rate,
+        .memory = io_region(store->io) + lay_out(&store->options).scrub,
+    };
+    if (options.rate == SCRUB_OFF)
+        return 0;
+    return scrub_create(store->io, store->log, &options, &store->scrub);
+}
+
+/* ---- all of them ---- */
+
+static void one_ended(void *context)
+{
+    store_made_room(context);
+}
+
+static void manifest_failed(void *context, int error)
+{
+    store_fail(context, error);
+}
+
+static void connect_requests(struct store *store)
+{
+    uint64_t large = share_u64(FETCH_LARGE_MAX, store->options.shard_count, FETCH_LARGE_MIN);
+    store->fetcher = (struct fetcher){.io = store->io,
+                                      .log = store->log,
+                                      .wal = store->wal,
+                                      .segments = store->segments,
+                                      .log_file_size = store->superblock.now.log_file_size,
+                                      .large_bytes_max = large};
+    dead_connect(&store->dead, store->wal, store->segments, store->streams);
+    struct lookup_parts lookups = {.log = store->log,
+                                   .index = store->index,
+                                   .bloom = store->bloom,
+                                   .cache = store->cache,
+                                   .wal = store->wal,
+                                   .fetcher = &store->fetcher,
+                                   .decodes = &store->decodes,
+                                   .damage = &store->damage,
+                                   .context = store,
+                                   .ended = one_ended};
+    lookups_connect(&store->lookups, &lookups);
+    struct proof_parts proofs = {.secret = store->superblock.now.secret,
+                                 .index = store->index,
+                                 .doomed = store->doomed,
+                                 .segments = store->segments,
+                                 .wal = store->wal,
+                                 .fetcher = &store->fetcher,
+                                 .dead = &store->dead,
+                                 .context = store,
+                                 .ended = one_ended};
+    proofs_connect(&store->proofs, &proofs);
+}
+
+static void connect_checkpoints(struct store *store)
+{
+    struct checkpoint_parts parts = {.index = store->index,
+                                     .wal = store->wal,
+                                     .segments = store->segments,
+                                     .manifest = store->manifest,
+                                     .mover = store->mover,
+                                     .reserve = &store->reserve,
+                                     .clock = &store->clock,
+                                     .moved = store->recovered->segment_records,
+                                     .context = store,
+                                     .failed = manifest_failed};
+    checkpoints_connect(&store->checkpoints, &parts);
+}
+
+int wire_parts(struct store *store)
+{
+    assert(store->wal != NULL);
+    connect_requests(store);
+    int result = open_mover(store);
+    connect_checkpoints(store);
+    return result < 0 ? result : open_scrub(store);
+}
