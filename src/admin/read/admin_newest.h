@@ -1,8 +1,8 @@
 /* The newest write of each key, of all that a walk has shown, and where its record lies.
  *
  * In memory: 48 bytes a key in a table that is filled to 3/4 at most (so 64 to 128 bytes, and 192
- * while it grows), and the keys themselves when they are kept. Without them two keys with one keyed
- * hash of 64 bits count as one. */
+ * while it grows), and the keys themselves when they are kept. Without them two keys of one
+ * partition with one index hash count as one. */
 #ifndef MINIVAULT_ADMIN_ADMIN_NEWEST_H
 #define MINIVAULT_ADMIN_ADMIN_NEWEST_H
 

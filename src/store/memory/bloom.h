@@ -3,8 +3,8 @@
  * Each partition has a filter of 64-byte lines (Putze, Sanders, Singler, WEA 2007). A key has one
  * line and in each of its eight words one bit. Like the index, the filter knows no keys: it uses
  * the index hash and the partition, not all of the keyed hash, since that is what a walk over the
- * index shows. Line and bits depend on the 52 bits under the secret; the 4 others, which keys can be
- * crafted to share, add nothing to them.
+ * index shows. Line and bits depend on the 52 bits under the secret; the 4 others, which keys can
+ * be crafted to share, add nothing to them.
  *
  * A filter grows by being built anew, larger, from the partition's slots, some in every step, while
  * the old one answers and new keys go into both. That also forgets the bits of removed keys. A

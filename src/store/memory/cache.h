@@ -1,10 +1,10 @@
 /* The cache: newest values in memory, under a byte budget.
  *
- * A hash table under the whole keyed hash, 64 bits of which nobody can choose one: a bucket is one cache line of tagged offsets, so that a hit
- * costs two dependent cache misses: the bucket and the entry. An entry is one allocation: header,
- * key, value, so that key compare and value are in the lines that follow. Either the newest version
- * of a key is here or nothing of it. Eviction is S3-FIFO (Yang et al., SOSP 2023): two queues and
- * hit counters that age, no list moves on a hit.
+ * A hash table under the whole keyed hash, 64 bits of which nobody can choose one: a bucket is one
+ * cache line of tagged offsets, so that a hit costs two dependent cache misses: the bucket and the
+ * entry. An entry is one allocation: header, key, value, so that key compare and value are in the
+ * lines that follow. Either the newest version of a key is here or nothing of it. Eviction is
+ * S3-FIFO (Yang et al., SOSP 2023): two queues and hit counters that age, no list moves on a hit.
  *
  * A pinned entry stays valid, and its memory counts, until it is unpinned, even when it was
  * replaced or removed meanwhile.

@@ -9,9 +9,9 @@
  *
  * A mark has 62 bits of a hash of the whole key under a secret of its own, so it does not depend on
  * what the index knows of a hash. For a record to be taken for dead that is not, its key must share
- * 64 bits of the index' and the partition's hashes with a newer key, and then a mark too: 2^-126 for
- * two keys, 2^-114 when they were chosen to share the 12 bits of XXH64 among these, and nobody can
- * look for them who does not have the secret.
+ * 64 bits of the index' and the partition's hashes with a newer key, and then a mark too: 2^-126
+ * for two keys, 2^-114 when they were chosen to share the 12 bits of XXH64 among these, and nobody
+ * can look for them who does not have the secret.
  *
  * The set is in memory only: recovery finds the slots that share a hash and proves them by reading
  * (store_proof.c), which is also what happens when the set is full. A table with linear probing, 8

@@ -47,8 +47,8 @@ void index_free(struct index *index);
 void index_set_bulk(struct index *index, bool is_bulk);
 
 /* Adds a slot beside whatever is there for this hash. `partition` is hash_partition of the key's
- * XXH64, `hash` is hash_index: bits above its 56 do not count, here and below. Never reads keys, never stalls: a table grows by one row at a time.
- * Errors: -ENOMEM (memory_max). */
+ * XXH64, `hash` is hash_index: bits above its 56 do not count, here and below. Never reads keys,
+ * never stalls: a table grows by one row at a time. Errors: -ENOMEM (memory_max). */
 int index_add(struct index *index, uint32_t partition, uint64_t hash,
               const struct index_entry *entry);
 
@@ -89,9 +89,10 @@ void index_prefetch_slots(const struct index *index, uint32_t partition, uint64_
 /* All slots of a partition, group by group. `cursor` is 0 at first and what the last call returned
  * then; 0 is returned at the end. Each call shows the slots of one group, 8 to 15 rows and what
  * overflowed them, in no order, through `each` (not NULL), with the hash: its 56
- * bits, which with the partition tell the slot of 4096 (hash_slot). Slots may be added, moved to other locations, replaced and removed between two calls: a
- * slot that is there from the first call to the last is shown at least once, and once more for each
- * time that the table doubles meanwhile at most. Within `each` nothing may change.
+ * bits, which with the partition tell the slot of 4096 (hash_slot). Slots may be added, moved to
+ * other locations, replaced and removed between two calls: a slot that is there from the first call
+ * to the last is shown at least once, and once more for each time that the table doubles meanwhile
+ * at most. Within `each` nothing may change.
  *
  * A group that has grown enough is divided into itself and a new one behind all others, so what
  * the cursor has not reached stays ahead of it. The walk ends as long as fewer slots are added from

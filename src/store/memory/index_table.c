@@ -390,8 +390,8 @@ static int row_find_passed(const struct index_row *row, uint32_t column, uint32_
     return -1;
 }
 
-/* Finds a slot for a hole at the position's column, moves it there, and the position to where it was.
- * Returns false when nothing further on had passed the hole. */
+/* Finds a slot for a hole at the position's column, moves it there, and the position to where it
+ * was. Returns false when nothing further on had passed the hole. */
 static bool hole_move(struct index_table *table, struct index_memory *memory,
                       struct index_position *position, struct index_row *hole)
 {

@@ -22,10 +22,10 @@
  *
  * Which bits of the hash say what: 0 to 31 the group, 32 to 47 the row, 48 to 55 the tag. Group and
  * row are wholly under the directory's secret, so nobody who chooses keys makes a chain longer than
- * chance does. Bits 52 to 55 are of the key's XXH64 (base/hash.h), which is public: keys of one slot
- * of the 4096 share the upper half of their tags, and a look-up among nothing but such keys matches
- * up to 16 times as many tags, 39 / 16 a full row instead of 39 / 256, each of which costs the
- * comparison of one slot. */
+ * chance does. Bits 52 to 55 are of the key's XXH64 (base/hash.h), which is public: keys of one
+ * slot of the 4096 share the upper half of their tags, and a look-up among nothing but such keys
+ * matches up to 16 times as many tags, 39 / 16 a full row instead of 39 / 256, each of which costs
+ * the comparison of one slot. */
 #ifndef MINIVAULT_STORE_INDEX_TABLE_H
 #define MINIVAULT_STORE_INDEX_TABLE_H
 

@@ -23,8 +23,8 @@
  *        2        bytes
  *
  * A record goes from log to segment and from segment to segment as it is, so an entry whose tag
- * nobody knows stays with its record for as long as that lives. A write that replaces the record has
- * its own attributes or none. No tag has a meaning yet, and no record is written with one. */
+ * nobody knows stays with its record for as long as that lives. A write that replaces the record
+ * has its own attributes or none. No tag has a meaning yet, and no record is written with one. */
 #ifndef MINIVAULT_STORE_RECORD_H
 #define MINIVAULT_STORE_RECORD_H
 
@@ -92,7 +92,8 @@ void record_encode(const struct record *record, uint8_t *target);
 /* Decodes and verifies the record at `data`, of which `size` bytes may be looked at. The slices
  * point into `data`. Returns the record's size. Errors: -EAGAIN (more bytes than `size` would be
  * needed, as the unverified header says), -EBADMSG (checksum, lengths or
- * attributes are wrong), -EPROTONOSUPPORT (sound, but of a format or with flags that we do not know). */
+ * attributes are wrong), -EPROTONOSUPPORT (sound, but of a format or with flags that we do not
+ * know). */
 int64_t record_decode(const uint8_t *data, uint64_t size, struct record *ret_record);
 
 #endif

@@ -23,7 +23,8 @@ struct directory {
     int handle; /* < 0: not open */
 };
 
-/* The folder stays open as long as `users` is not empty. The path and the list stay the caller's. */
+/* The folder stays open as long as `users` is not empty. The path and the list stay the caller's.
+ */
 void directory_init(struct directory *directory, struct io *io, const char *path,
                     const struct list *users);
 

@@ -3,10 +3,10 @@
  * is bounded by the pool and not by values.
  *
  * DATA/<2 hex: partition>/<16 hex: XXH64 of the key>-<24 hex: version (clock, origin)>: the value's
- * bytes, decoded, padded with zeros to a multiple of 4096. The version is a stamp that is given when
- * the file begins, so the name is never used again. The record in the log is the commit, and is
- * stamped then: its flag RECORD_IN_VALUE_FILE is set, decoded_size is the value's, and its value is
- * the descriptor, which tells the file's name:
+ * bytes, decoded, padded with zeros to a multiple of 4096. The version is a stamp that is given
+ * when the file begins, so the name is never used again. The record in the log is the commit, and
+ * is stamped then: its flag RECORD_IN_VALUE_FILE is set, decoded_size is the value's, and its value
+ * is the descriptor, which tells the file's name:
  *
  *   offset  size  field
  *        0     4  format (2)
@@ -63,8 +63,8 @@ static inline uint64_t value_file_descriptor_size(uint64_t size)
            4 * ((size + VALUE_FILE_BLOCK_SIZE - 1) / VALUE_FILE_BLOCK_SIZE);
 }
 
-/* The name of the file that a record's descriptor names, of a key with this XXH64. A descriptor that
- * is too short for it names a file that there never is, version 0. */
+/* The name of the file that a record's descriptor names, of a key with this XXH64. A descriptor
+ * that is too short for it names a file that there never is, version 0. */
 struct value_file_name value_file_named(uint64_t key_hash, struct slice descriptor);
 
 /* Checks format, sizes and that the block count fits. Errors: -EBADMSG, -EPROTONOSUPPORT (another
