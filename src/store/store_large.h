@@ -35,8 +35,8 @@ bool store_has_stream(struct store *store);
 struct store_upload;
 
 /* Begins a value of about `size_hint` bytes (0: not known), at most value_size_max. `version`: of
- * the file's name, a stamp that the key's own store gave (store_stamp), or NULL: it is this one. `events`: the writer's.
- * Returns OK, BUSY (no memory), NO_SPACE or FAILED. */
+ * the file's name, a stamp that the key's own store gave (store_stamp), or NULL: it is this one.
+ * `events`: the writer's. Returns OK, BUSY (no memory), NO_SPACE or FAILED. */
 enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
                                      const struct version *version,
                                      const struct value_writer_events *events,
@@ -46,18 +46,17 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
 struct value_writer *store_upload_writer(const struct store_upload *upload);
 
 /* After `finished` with 0: makes the value visible, as the newest one of its key: its record is
- * stamped now. Returns OK, with the gate to be waited for, BUSY (again after the store's room event),
- * NO_SPACE or FAILED. */
+ * stamped now. Returns OK, with the gate to be waited for, BUSY (again after the store's room
+ * event), NO_SPACE or FAILED. */
 enum store_status store_upload_commit(struct store_upload *upload, struct slice key,
                                       uint64_t *ret_gate);
 
 /* ---- a file that one store has written for a key of another, of the same directory ----
  *
- *     owner: store_stamp -> writer: store_upload_begin ... finished, store_upload_file
- *                        -> owner: store_adopt, store_upload_commit, store_upload_close
- *                        -> writer: store_upload_hand_over when it was committed,
- * store_upload_close
- */
+ *     owner    store_stamp
+ *     writer   store_upload_begin ... finished, store_upload_file
+ *     owner    store_adopt, store_upload_commit, store_upload_close
+ *     writer   store_upload_hand_over when it was committed, store_upload_close */
 
 struct store_file {
     struct value_file_name name;
@@ -69,8 +68,7 @@ struct store_file {
 const struct store_file *store_upload_file(struct store_upload *upload);
 
 /* An upload of the owner's, to be committed: `file` stays as it is until the close. NULL: no
- * memory.
- */
+ * memory. */
 struct store_upload *store_adopt(struct store *store, const struct store_file *file);
 
 /* Whether the key's record names the file now; otherwise it is to go. */
