@@ -1,3 +1,10 @@
+/* The filters of all partitions, and the one that is being built.
+ *
+ * Invariants:
+ * 1. A filter has its lines, aligned to cache lines, or none and lets everything pass.
+ * 2. One filter is built at a time: `next` has lines from next_begin to next_finish.
+ * 3. The partition of `next` is due until its filter is the one that answers.
+ * 4. `memory` counts every filter's lines and the struct itself. */
 #include "store/memory/bloom.h"
 
 #include "base/assert.h"
@@ -149,6 +156,7 @@ static uint64_t filter_size(uint32_t line_count)
 
 static int filter_init(struct filter *filter, uint32_t limit)
 {
+    assert(filter->lines == NULL); /* invariant 2 */
     uint32_t line_count = limit / KEYS_PER_LINE + 1;
     uint8_t *memory = calloc(1, filter_size(line_count));
     if (memory == NULL)
@@ -177,11 +185,14 @@ static int next_begin(struct bloom *bloom, const struct index *index, uint32_t p
 static void next_finish(struct bloom *bloom)
 {
     uint32_t partition = bloom->next_partition;
+    assert(bloom->next.lines != NULL);                                  /* invariant 2 */
+    assert((bloom->due[partition / 64] & 1ull << partition % 64) != 0); /* invariant 3 */
     struct filter *filter = &bloom->filters[partition];
     if (filter->lines != NULL)
         bloom->memory -= filter_size(filter->line_count);
     free(filter->memory);
     *filter = bloom->next;
+    assert(bloom->memory >= sizeof *bloom + filter_size(filter->line_count)); /* invariant 4 */
     bloom->next = (struct filter){.lines = NULL};
     /* More may have come than it was made for. */
     if (filter->used <= filter->limit)

@@ -231,7 +231,9 @@ static void queue_remove(struct cache *cache, struct cache_queue *queue, struct 
         queue->hand = entry->newer == offset ? 0 : entry->newer;
     entry_at(cache, entry->older)->newer = entry->newer;
     entry_at(cache, entry->newer)->older = entry->older;
+    assert(queue->units >= entry->block_units); /* a queue has the units of its entries */
     queue->units -= entry->block_units;
+    assert(queue->hand != 0 || queue->units == 0);
 }
 
 /* ---- ghosts ---- */
@@ -310,6 +312,7 @@ static void unlink_entry(struct cache *cache, struct cache_entry *entry)
     assert(entry->linked);
     queue_remove(cache, entry->in_main ? &cache->main : &cache->fresh, entry);
     cache_table_remove(&cache->table, entry->hash, cache_arena_offset(&cache->arena, entry));
+    assert(cache->entries > 0);
     entry->linked = false;
     cache->entries--;
 }

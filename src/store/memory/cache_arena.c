@@ -1,3 +1,9 @@
+/* Blocks: taking, giving back, and cutting the arena's end.
+ *
+ * Invariants:
+ * 1. Blocks lie side by side from wall to wall, each knows its size and that of the one before it.
+ * 2. No two free blocks lie side by side, and each stands in the list of its class.
+ * 3. units_used is the sum of the blocks that are not free. */
 #include "store/memory/cache_arena.h"
 
 #include "base/assert.h"
@@ -167,12 +173,15 @@ struct cache_entry *cache_arena_take_block(struct cache_arena *arena, struct cac
     }
     block->linked = false;
     arena->units_used += block->block_units;
+    assert(!cache_arena_before(arena, block)->is_free); /* invariant 2: it stood beside no other */
+    assert(arena->units_used <= arena->wall);           /* invariant 3 */
     return block;
 }
 
 struct cache_entry *cache_arena_give(struct cache_arena *arena, struct cache_entry *block)
 {
     assert(!block->is_free && !block->linked);
+    assert(arena->units_used >= block->block_units); /* invariant 3 */
     arena->units_used -= block->block_units;
     struct cache_entry *after = cache_arena_after(arena, block);
     if (after->is_free) {

@@ -1,3 +1,9 @@
+/* Inserting into the table, removing, and splitting a bucket.
+ *
+ * Invariants:
+ * 1. half <= count < 2 * half, or both are 1 at first.
+ * 2. Buckets and overflow buckets do not meet in the mapping.
+ * 3. A chain is dense: every bucket but its last is full, slots are used from 0. */
 #include "store/memory/cache_table.h"
 
 #include "base/memory.h"
@@ -49,7 +55,7 @@ static uint32_t overflow_take(struct cache_table *table)
     uint32_t number = table->overflow_free;
     if (number == 0) {
         number = ++table->overflow_touched;
-        assert(table->count + number <= table->capacity);
+        assert(table->count + number <= table->capacity); /* invariant 2 */
         return number;
     }
     struct cache_bucket *bucket = &table->buckets[table->capacity - number];
@@ -93,6 +99,7 @@ static bool slot_remove(struct cache_table *table, struct cache_bucket *first,
         before = last;
         last = cache_table_next(table, last);
     }
+    assert(slots_used(last) > 0); /* invariant 3 */
     uint32_t last_slot = slots_used(last) - 1;
     bucket->tags[slot] = last->tags[last_slot];
     bucket->entries[slot] = last->entries[last_slot];
@@ -134,6 +141,7 @@ void cache_table_split(struct cache_table *table, const struct cache_arena *aren
 {
     struct cache_bucket *first = &table->buckets[table->count - table->half];
     struct cache_bucket *bucket = first;
+    assert(table->count + table->overflow_touched < table->capacity); /* invariant 2 */
     set_count(table, table->count + 1);
     while (bucket != NULL) {
         prefetch_hashes(arena, bucket);

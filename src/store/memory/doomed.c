@@ -1,3 +1,9 @@
+/* The set of marks: linear probing, without tombstones of its own.
+ *
+ * Invariants:
+ * 1. The number of positions is a power of two, and at most 3/4 of them are taken: a search ends.
+ * 2. Of the marks, at most all are tombstones': tombstones <= count.
+ * 3. Between a mark's home and its position no position is empty. */
 #include "store/memory/doomed.h"
 
 #include "base/assert.h"
@@ -7,22 +13,22 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define PLACES_MIN ((uint64_t)64)
+#define POSITIONS_MIN ((uint64_t)64)
 #define EMPTY ((uint64_t)0)
 #define MARK_IS_SET ((uint64_t)1 << 63) /* so that no mark is EMPTY */
 #define MARK_IS_TOMBSTONE ((uint64_t)1)
 
 struct doomed {
-    uint64_t *places;
-    uint64_t mask; /* number of places - 1 */
+    uint64_t *positions;
+    uint64_t mask; /* number of positions - 1 */
     uint64_t count;
     uint64_t tombstones;
     uint8_t secret[HASH_SECRET_SIZE];
 };
 
-static uint64_t place_count(uint64_t memory)
+static uint64_t position_count(uint64_t memory)
 {
-    uint64_t count = PLACES_MIN;
+    uint64_t count = POSITIONS_MIN;
     while (2 * count * sizeof(uint64_t) <= memory)
         count *= 2;
     return count;
@@ -30,7 +36,7 @@ static uint64_t place_count(uint64_t memory)
 
 uint64_t doomed_memory(uint64_t memory)
 {
-    return place_count(memory) * sizeof(uint64_t);
+    return position_count(memory) * sizeof(uint64_t);
 }
 
 int doomed_create(uint64_t memory, const uint8_t *secret, struct doomed **ret_doomed)
@@ -38,9 +44,9 @@ int doomed_create(uint64_t memory, const uint8_t *secret, struct doomed **ret_do
     struct doomed *doomed = calloc(1, sizeof *doomed);
     if (doomed == NULL)
         return -ENOMEM;
-    doomed->mask = place_count(memory) - 1;
-    doomed->places = calloc(doomed->mask + 1, sizeof *doomed->places);
-    if (doomed->places == NULL) {
+    doomed->mask = position_count(memory) - 1;
+    doomed->positions = calloc(doomed->mask + 1, sizeof *doomed->positions);
+    if (doomed->positions == NULL) {
         free(doomed);
         return -ENOMEM;
     }
@@ -54,7 +60,7 @@ void doomed_free(struct doomed *doomed)
 {
     if (doomed == NULL)
         return;
-    free(doomed->places);
+    free(doomed->positions);
     free(doomed);
 }
 
@@ -77,48 +83,51 @@ static uint64_t home_of(const struct doomed *doomed, uint64_t mark)
     return mark >> 1 & doomed->mask;
 }
 
-/* The mark's place, or the empty one where it would be. */
+/* The mark's position, or the empty one where it would be. */
 static uint64_t find(const struct doomed *doomed, uint64_t mark)
 {
-    uint64_t place = home_of(doomed, mark);
-    while (doomed->places[place] != EMPTY && doomed->places[place] != mark)
-        place = (place + 1) & doomed->mask;
-    return place;
+    uint64_t position = home_of(doomed, mark);
+    while (doomed->positions[position] != EMPTY && doomed->positions[position] != mark)
+        position = (position + 1) & doomed->mask;
+    return position;
 }
 
 void doomed_add(struct doomed *doomed, uint64_t mark)
 {
-    uint64_t place = find(doomed, mark);
-    if (doomed->places[place] == mark)
+    uint64_t position = find(doomed, mark);
+    if (doomed->positions[position] == mark)
         return;
-    assert(doomed_has_room(doomed, 1));
-    doomed->places[place] = mark;
+    assert(doomed_has_room(doomed, 1)); /* invariant 1 */
+    assert((mark & MARK_IS_SET) != 0);  /* a mark is not EMPTY */
+    doomed->positions[position] = mark;
     doomed->count++;
     doomed->tombstones += mark & MARK_IS_TOMBSTONE;
+    assert(doomed->tombstones <= doomed->count); /* invariant 2 */
 }
 
 bool doomed_has(const struct doomed *doomed, uint64_t mark)
 {
-    return doomed->count > 0 && doomed->places[find(doomed, mark)] == mark;
+    return doomed->count > 0 && doomed->positions[find(doomed, mark)] == mark;
 }
 
 bool doomed_remove(struct doomed *doomed, uint64_t mark)
 {
     uint64_t hole = doomed->count > 0 ? find(doomed, mark) : 0;
-    if (doomed->count == 0 || doomed->places[hole] == EMPTY)
+    if (doomed->count == 0 || doomed->positions[hole] == EMPTY)
         return false;
     doomed->count--;
     doomed->tombstones -= mark & MARK_IS_TOMBSTONE;
+    assert(doomed->tombstones <= doomed->count); /* invariant 2 */
     /* What follows moves up, unless that would take it before its home. */
-    for (uint64_t next = (hole + 1) & doomed->mask; doomed->places[next] != EMPTY;
+    for (uint64_t next = (hole + 1) & doomed->mask; doomed->positions[next] != EMPTY;
          next = (next + 1) & doomed->mask) {
-        uint64_t from_home = (next - home_of(doomed, doomed->places[next])) & doomed->mask;
+        uint64_t from_home = (next - home_of(doomed, doomed->positions[next])) & doomed->mask;
         if (from_home < ((next - hole) & doomed->mask))
             continue;
-        doomed->places[hole] = doomed->places[next];
+        doomed->positions[hole] = doomed->positions[next];
         hole = next;
     }
-    doomed->places[hole] = EMPTY;
+    doomed->positions[hole] = EMPTY;
     return true;
 }
 

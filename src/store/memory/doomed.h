@@ -15,7 +15,7 @@
  *
  * The set is in memory only: recovery finds the slots that share a hash and proves them by reading
  * (store_proof.c), which is also what happens when the set is full. A table with linear probing, 8
- * bytes a place, at most 3/4 full. */
+ * bytes a position, at most 3/4 full. */
 #ifndef MINIVAULT_STORE_DOOMED_H
 #define MINIVAULT_STORE_DOOMED_H
 

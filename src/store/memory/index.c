@@ -1,3 +1,9 @@
+/* The tables of all partitions: what a slot says, and how many there are of each kind.
+ *
+ * Invariants:
+ * 1. `count` is the sum of the tables' slot counts.
+ * 2. Tombstones are slots: tombstones <= count.
+ * 3. Settled tombstones of a partition are tombstones among its slots. */
 #include "store/memory/index.h"
 
 #include "base/assert.h"
@@ -118,6 +124,16 @@ static struct index_entry slot_entry(const struct index_slot *slot)
     };
 }
 
+/* Whether the counts can be, after a slot of the partition has come, gone or changed. */
+static void check_counts(const struct index *index, uint32_t partition)
+{
+    uint64_t settled = index->settled_tombstones[partition];
+    assert(index->tables[partition].slot_count <= index->count); /* invariant 1 */
+    assert(index->tombstones <= index->count);                   /* invariant 2 */
+    assert(settled <= index->tombstones);                        /* invariant 3 */
+    assert(settled <= index->tables[partition].slot_count);      /* invariant 3 */
+}
+
 static bool is_settled_tombstone(const struct index_slot *slot)
 {
     return slot->tombstone && location_is_segment(slot->location);
@@ -135,7 +151,20 @@ int index_add(struct index *index, uint32_t partition, uint64_t hash,
     index->count++;
     index->tombstones += entry->tombstone;
     index->settled_tombstones[partition] += is_settled_tombstone(&slot);
+    check_counts(index, partition);
     return 0;
+}
+
+/* The slot says something else from now on. */
+static void slot_change(struct index *index, uint32_t partition, struct index_slot *slot,
+                        struct index_slot fresh)
+{
+    index->tombstones += fresh.tombstone;
+    index->tombstones -= slot->tombstone;
+    index->settled_tombstones[partition] += is_settled_tombstone(&fresh);
+    index->settled_tombstones[partition] -= is_settled_tombstone(slot);
+    *slot = fresh;
+    check_counts(index, partition);
 }
 
 /* Begins a search and goes to the slot with this version. NULL: there is none. */
@@ -163,9 +192,7 @@ int index_put(struct index *index, uint32_t partition, uint64_t hash,
         others++;
         if (slot->clock != entry->version.clock || slot->origin != entry->version.origin)
             continue;
-        index->tombstones += entry->tombstone;
-        index->tombstones -= slot->tombstone;
-        *slot = slot_make(hash, entry);
+        slot_change(index, partition, slot, slot_make(hash, entry));
         return 0;
     }
     int result = index_add(index, partition, hash, entry);
@@ -190,14 +217,10 @@ int index_replace(struct index *index, uint32_t partition, uint64_t hash, struct
     struct index_slot *slot = search_version(index, partition, hash, version, &search);
     if (slot == NULL)
         return -ENOENT;
-    index->tombstones += entry->tombstone;
-    index->tombstones -= slot->tombstone;
     struct index_slot fresh = slot_make(hash, entry); /* ret_old may be entry */
-    index->settled_tombstones[partition] += is_settled_tombstone(&fresh);
-    index->settled_tombstones[partition] -= is_settled_tombstone(slot);
     if (ret_old != NULL)
         *ret_old = slot_entry(slot);
-    *slot = fresh;
+    slot_change(index, partition, slot, fresh);
     return 0;
 }
 
@@ -214,6 +237,7 @@ int index_remove(struct index *index, uint32_t partition, uint64_t hash, struct 
     if (ret_old != NULL)
         *ret_old = slot_entry(slot);
     index_search_remove(&search, &index->tables[partition], &index->memory);
+    check_counts(index, partition);
     return 0;
 }
 
@@ -225,9 +249,9 @@ int index_move(struct index *index, uint32_t partition, uint64_t hash, struct ve
     struct index_slot *slot = search_version(index, partition, hash, version, &search);
     if (slot == NULL || slot->location != old_location)
         return -ENOENT;
-    index->settled_tombstones[partition] -= is_settled_tombstone(slot);
-    slot->location = location;
-    index->settled_tombstones[partition] += is_settled_tombstone(slot);
+    struct index_slot fresh = *slot;
+    fresh.location = location;
+    slot_change(index, partition, slot, fresh);
     return 0;
 }
 

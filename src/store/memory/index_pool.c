@@ -1,3 +1,8 @@
+/* The mapping and the list of single rows.
+ *
+ * Invariants:
+ * 1. Rows are touched in whole blocks, and not beyond the mapping.
+ * 2. Rows of the free list are touched and empty; there are free_count of them. */
 #include "store/memory/index_pool.h"
 
 #include "base/memory.h"
@@ -41,6 +46,7 @@ uint32_t index_pool_take_block(struct index_pool *pool)
         return 0;
     uint32_t block = (uint32_t)pool->rows_touched;
     pool->rows_touched += INDEX_BLOCK_ROWS;
+    assert(pool->rows_touched <= pool->rows_max); /* invariant 1 */
     return block;
 }
 
@@ -54,6 +60,8 @@ uint32_t index_pool_take_row(struct index_pool *pool)
             index_pool_give_row(pool, block + i);
     }
     uint32_t row = pool->free_first;
+    assert(row >= INDEX_BLOCK_ROWS && row < pool->rows_touched); /* invariant 2 */
+    assert(index_pool_at(pool, row)->count == 0);                /* invariant 2 */
     pool->free_first = index_pool_at(pool, row)->next;
     pool->free_count--;
     index_pool_at(pool, row)->next = 0;
@@ -62,6 +70,8 @@ uint32_t index_pool_take_row(struct index_pool *pool)
 
 void index_pool_give_row(struct index_pool *pool, uint32_t row)
 {
+    assert(row >= INDEX_BLOCK_ROWS);
+    assert(row < pool->rows_touched);
     struct index_row *given = index_pool_at(pool, row);
     given->count = 0;
     given->is_spilled = false;

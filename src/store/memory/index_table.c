@@ -1,3 +1,12 @@
+/* One partition's table: finding, adding and removing slots, and growing.
+ *
+ * Invariants:
+ * 1. Groups before `split` have had their turn: 2^bits > split, and columns are 1 to 15.
+ * 2. A table that has rows has columns * 2^bits + split of them.
+ * 3. A row is marked as spilled only while it is full.
+ * 4. A slot is in the group that its hash says, in a row or in the chain of the group's first row.
+ * 5. overflow_count is the number of rows in all chains, and a row in a chain is not empty.
+ * 6. slot_count is the number of slots in all rows. */
 #include "store/memory/index_table.h"
 
 #include "base/assert.h"
@@ -37,62 +46,64 @@ static uint32_t column_of(uint64_t hash, uint32_t columns)
     return ((uint32_t)(hash >> 32 & 0xFFFF) * columns) >> 16;
 }
 
-static struct index_place place_of(const struct index_table *table, uint64_t hash)
+static struct index_position position_of(const struct index_table *table, uint64_t hash)
 {
-    struct index_place place = {
+    struct index_position position = {
         .stride = 1u << table->bits,
         .columns = table->columns,
     };
-    place.group = (uint32_t)hash & (place.stride - 1);
-    if (place.group < table->split) {
-        place.columns++;
-        if (place.columns > INDEX_COLUMNS_MAX) {
-            place.stride *= 2;
-            place.group = (uint32_t)hash & (place.stride - 1);
-            place.columns = INDEX_COLUMNS_MIN;
+    position.group = (uint32_t)hash & (position.stride - 1);
+    if (position.group < table->split) {
+        position.columns++;
+        if (position.columns > INDEX_COLUMNS_MAX) {
+            position.stride *= 2;
+            position.group = (uint32_t)hash & (position.stride - 1);
+            position.columns = INDEX_COLUMNS_MIN;
         }
     }
-    place.column = column_of(hash, place.columns);
-    return place;
+    position.column = column_of(hash, position.columns);
+    return position;
 }
 
 static struct index_row *row_of(const struct index_pool *pool, const struct index_table *table,
-                                const struct index_place *place, uint32_t step)
+                                const struct index_position *position, uint32_t step)
 {
-    uint32_t column = place->column + step;
-    if (column >= place->columns)
-        column -= place->columns;
-    return row_at(pool, table, column * place->stride + place->group);
+    uint32_t column = position->column + step;
+    if (column >= position->columns)
+        column -= position->columns;
+    return row_at(pool, table, column * position->stride + position->group);
 }
 
 /* The row that holds the beginning of the group's chain. */
 static struct index_row *chain_of(const struct index_pool *pool, const struct index_table *table,
-                                  const struct index_place *place)
+                                  const struct index_position *position)
 {
-    return row_at(pool, table, place->group);
+    return row_at(pool, table, position->group);
 }
 
 static void row_append(struct index_row *row, uint64_t hash, const struct index_slot *slot)
 {
+    assert(row->count < INDEX_ROW_SLOTS);
+    assert(slot->hash == index_slot_bits(hash));
     row->tags[row->count] = index_tag(hash);
     row->slots[row->count] = *slot;
     row->count++;
 }
 
 /* Puts a slot where it belongs. Errors: -ENOMEM. */
-static int slot_place(struct index_table *table, struct index_memory *memory, uint64_t hash,
-                      const struct index_slot *slot, bool may_overflow)
+static int slot_insert(struct index_table *table, struct index_memory *memory, uint64_t hash,
+                       const struct index_slot *slot, bool may_overflow)
 {
-    struct index_place place = place_of(table, hash);
-    for (uint32_t step = 0; step < place.columns; step++) {
-        struct index_row *row = row_of(&memory->pool, table, &place, step);
+    struct index_position position = position_of(table, hash);
+    for (uint32_t step = 0; step < position.columns; step++) {
+        struct index_row *row = row_of(&memory->pool, table, &position, step);
         if (row->count < INDEX_ROW_SLOTS) {
             row_append(row, hash, slot);
             return 0;
         }
         row->is_spilled = true;
     }
-    struct index_row *chain = chain_of(&memory->pool, table, &place);
+    struct index_row *chain = chain_of(&memory->pool, table, &position);
     /* Only the first row is tried: chains are rare, and last until the group grows. */
     if (chain->next == 0 || index_pool_at(&memory->pool, chain->next)->count == INDEX_ROW_SLOTS) {
         uint32_t number = may_overflow ? index_pool_take_row(&memory->pool) : 0;
@@ -135,7 +146,7 @@ static void row_scatter(struct index_table *table, struct index_memory *memory,
                         const struct index_row *row)
 {
     for (uint32_t slot = 0; slot < row->count; slot++) {
-        int result = slot_place(table, memory, index_row_hash(row, slot), &row->slots[slot], true);
+        int result = slot_insert(table, memory, index_row_hash(row, slot), &row->slots[slot], true);
         assert(result == 0); /* table_grow made sure of ROWS_SPARE */
         (void)result;
     }
@@ -160,14 +171,16 @@ static uint32_t group_collect(struct index_table *table, struct index_memory *me
 static void split_advance(struct index_table *table)
 {
     table->split++;
-    if (table->split < 1u << table->bits)
-        return;
-    table->split = 0;
-    table->columns++;
+    if (table->split == 1u << table->bits) {
+        table->split = 0;
+        table->columns++;
+    }
     if (table->columns > INDEX_COLUMNS_MAX) {
         table->columns = INDEX_COLUMNS_MIN;
         table->bits++;
     }
+    assert(table->split < 1u << table->bits);                                   /* invariant 1 */
+    assert(table->row_count == (table->columns << table->bits) + table->split); /* invariant 2 */
 }
 
 /* Gives the next group one more row. */
@@ -184,6 +197,8 @@ static void table_grow(struct index_table *table, struct index_memory *memory)
         struct index_row *row = &memory->scratch[0];
         memcpy(row, index_pool_at(&memory->pool, chain), sizeof *row);
         index_pool_give_row(&memory->pool, chain);
+        assert(row->count > 0);            /* invariant 5 */
+        assert(table->overflow_count > 0); /* invariant 5 */
         table->overflow_count--;
         chain = row->next;
         row_scatter(table, memory, row);
@@ -220,7 +235,7 @@ int index_table_add(struct index_table *table, struct index_memory *memory, uint
 {
     if (table->row_count == 0 && !(may_grow && table_append_row(table, memory)))
         return -ENOMEM;
-    int result = slot_place(table, memory, hash, slot, may_grow);
+    int result = slot_insert(table, memory, hash, slot, may_grow);
     if (result != 0)
         return result;
     table->slot_count++;
@@ -234,8 +249,8 @@ void index_table_prefetch(const struct index_table *table, const struct index_me
 {
     if (table->row_count == 0)
         return;
-    struct index_place place = place_of(table, hash);
-    __builtin_prefetch(row_of(&memory->pool, table, &place, 0));
+    struct index_position position = position_of(table, hash);
+    __builtin_prefetch(row_of(&memory->pool, table, &position, 0));
 }
 
 /* A slot may straddle two lines. */
@@ -250,8 +265,8 @@ void index_table_prefetch_slots(const struct index_table *table, const struct in
 {
     if (table->row_count == 0)
         return;
-    struct index_place place = place_of(table, hash);
-    const struct index_row *row = row_of(&memory->pool, table, &place, 0);
+    struct index_position position = position_of(table, hash);
+    const struct index_row *row = row_of(&memory->pool, table, &position, 0);
     for (uint64_t matches = index_row_match(row, index_tag(hash)); matches != 0;
          matches &= matches - 1)
         prefetch_slot(row, (uint32_t)__builtin_ctzll(matches));
@@ -273,11 +288,12 @@ void index_table_show_group(const struct index_table *table, const struct index_
                             uint64_t group, index_row_each *each, void *context)
 {
     assert(group < index_table_group_count(table));
-    struct index_place place = place_of(table, group); /* a hash of this group and of column 0 */
-    assert(place.group == group && place.column == 0);
-    for (uint32_t column = 0; column < place.columns; column++)
-        each(context, row_of(&memory->pool, table, &place, column));
-    uint32_t number = chain_of(&memory->pool, table, &place)->next;
+    struct index_position position =
+        position_of(table, group); /* a hash of this group and of column 0 */
+    assert(position.group == group && position.column == 0);
+    for (uint32_t column = 0; column < position.columns; column++)
+        each(context, row_of(&memory->pool, table, &position, column));
+    uint32_t number = chain_of(&memory->pool, table, &position)->next;
     while (number != 0) {
         const struct index_row *row = index_pool_at(&memory->pool, number);
         each(context, row);
@@ -299,8 +315,8 @@ void index_search_begin(const struct index_table *table, const struct index_memo
     *ret_search = (struct index_search){.table = table, .pool = &memory->pool, .hash = hash};
     if (table->row_count == 0)
         return;
-    ret_search->place = place_of(table, hash);
-    search_enter(ret_search, row_of(&memory->pool, table, &ret_search->place, 0));
+    ret_search->position = position_of(table, hash);
+    search_enter(ret_search, row_of(&memory->pool, table, &ret_search->position, 0));
 }
 
 /* On to the next row that may have such slots. */
@@ -308,14 +324,14 @@ static void search_step(struct index_search *search)
 {
     const struct index_row *row = search->row;
     struct index_row *next = NULL;
-    if (search->step < search->place.columns && row->is_spilled) {
+    if (search->step < search->position.columns && row->is_spilled) {
         search->step++;
-        if (search->step < search->place.columns)
-            next = row_of(search->pool, search->table, &search->place, search->step);
+        if (search->step < search->position.columns)
+            next = row_of(search->pool, search->table, &search->position, search->step);
         else
-            row = chain_of(search->pool, search->table, &search->place);
+            row = chain_of(search->pool, search->table, &search->position);
     }
-    if (search->step >= search->place.columns && row->next != 0)
+    if (search->step >= search->position.columns && row->next != 0)
         next = index_pool_at(search->pool, row->next);
     search_enter(search, next);
 }
@@ -340,6 +356,7 @@ struct index_slot *index_search_next(struct index_search *search)
 /* Takes a slot out of a row: the row's last one fills the gap. */
 static void row_drop(struct index_row *row, uint32_t slot)
 {
+    assert(slot < row->count);
     row->count--;
     row->tags[slot] = row->tags[row->count];
     row->slots[slot] = row->slots[row->count];
@@ -347,12 +364,13 @@ static void row_drop(struct index_row *row, uint32_t slot)
 
 /* Gives back an overflow row that has become empty. */
 static void chain_drop(struct index_table *table, struct index_memory *memory,
-                       const struct index_place *place, const struct index_row *empty)
+                       const struct index_position *position, const struct index_row *empty)
 {
-    struct index_row *row = chain_of(&memory->pool, table, place);
+    struct index_row *row = chain_of(&memory->pool, table, position);
     while (index_pool_at(&memory->pool, row->next) != empty)
         row = index_pool_at(&memory->pool, row->next);
     uint32_t number = row->next;
+    assert(table->overflow_count > 0); /* invariant 5 */
     row->next = empty->next;
     table->overflow_count--;
     index_pool_give_row(&memory->pool, number);
@@ -372,20 +390,20 @@ static int row_find_passed(const struct index_row *row, uint32_t column, uint32_
     return -1;
 }
 
-/* Finds a slot for a hole at the place's column, moves it there, and the place to where it was.
+/* Finds a slot for a hole at the position's column, moves it there, and the position to where it was.
  * Returns false when nothing further on had passed the hole. */
 static bool hole_move(struct index_table *table, struct index_memory *memory,
-                      struct index_place *place, struct index_row *hole)
+                      struct index_position *position, struct index_row *hole)
 {
     const struct index_row *before = hole;
-    for (uint32_t distance = 1; distance < place->columns && before->is_spilled; distance++) {
-        struct index_row *row = row_of(&memory->pool, table, place, distance);
-        uint32_t column = (place->column + distance) % place->columns;
-        int slot = row_find_passed(row, column, place->columns, distance);
+    for (uint32_t distance = 1; distance < position->columns && before->is_spilled; distance++) {
+        struct index_row *row = row_of(&memory->pool, table, position, distance);
+        uint32_t column = (position->column + distance) % position->columns;
+        int slot = row_find_passed(row, column, position->columns, distance);
         if (slot >= 0) {
             row_append(hole, index_row_hash(row, (uint32_t)slot), &row->slots[slot]);
             row_drop(row, (uint32_t)slot);
-            place->column = column;
+            position->column = column;
             return true;
         }
         before = row;
@@ -396,12 +414,13 @@ static bool hole_move(struct index_table *table, struct index_memory *memory,
 /* Fills the hole that a removal left, so that a row is marked as spilled only while it is full:
  * else marks would pile up over the years, and look-ups would go through whole groups. */
 static void hole_fill(struct index_table *table, struct index_memory *memory,
-                      struct index_place place)
+                      struct index_position position)
 {
-    struct index_row *hole = row_of(&memory->pool, table, &place, 0);
-    while (hole->is_spilled && hole_move(table, memory, &place, hole))
-        hole = row_of(&memory->pool, table, &place, 0);
-    struct index_row *chain = chain_of(&memory->pool, table, &place);
+    struct index_row *hole = row_of(&memory->pool, table, &position, 0);
+    assert(!hole->is_spilled || hole->count == INDEX_ROW_SLOTS - 1); /* invariant 3 */
+    while (hole->is_spilled && hole_move(table, memory, &position, hole))
+        hole = row_of(&memory->pool, table, &position, 0);
+    struct index_row *chain = chain_of(&memory->pool, table, &position);
     if (!hole->is_spilled || chain->next == 0) {
         hole->is_spilled = false;
         return;
@@ -412,7 +431,7 @@ static void hole_fill(struct index_table *table, struct index_memory *memory,
     row_append(hole, index_row_hash(first, last), &first->slots[last]);
     row_drop(first, last);
     if (first->count == 0)
-        chain_drop(table, memory, &place, first);
+        chain_drop(table, memory, &position, first);
 }
 
 void index_search_remove(struct index_search *search, struct index_table *table,
@@ -421,12 +440,14 @@ void index_search_remove(struct index_search *search, struct index_table *table,
     struct index_row *row = search->row;
     assert(row != NULL && search->table == table);
     search->row = NULL;
+    assert(table->slot_count > 0); /* invariant 6 */
     row_drop(row, search->slot);
     table->slot_count--;
-    if (search->step < search->place.columns) {
-        search->place.column = (search->place.column + search->step) % search->place.columns;
-        hole_fill(table, memory, search->place);
+    if (search->step < search->position.columns) {
+        search->position.column =
+            (search->position.column + search->step) % search->position.columns;
+        hole_fill(table, memory, search->position);
     } else if (row->count == 0) {
-        chain_drop(table, memory, &search->place, row);
+        chain_drop(table, memory, &search->position, row);
     }
 }

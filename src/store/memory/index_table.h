@@ -87,7 +87,7 @@ void index_table_prefetch_slots(const struct index_table *table, const struct in
                                 uint64_t hash);
 
 /* Where a hash belongs: a group, by its rows' numbers, and the column at which to begin. */
-struct index_place {
+struct index_position {
     uint32_t group;
     uint32_t stride;
     uint32_t columns;
@@ -99,7 +99,7 @@ struct index_search {
     const struct index_table *table;
     const struct index_pool *pool;
     uint64_t hash;
-    struct index_place place;
+    struct index_position position;
     uint32_t step;         /* rows of the group seen */
     struct index_row *row; /* NULL: at the end */
     uint32_t slot;         /* in `row`, the last one seen */

@@ -209,7 +209,7 @@ static void tell_failure(struct mover *mover, int error, bool is_full)
 /* What was written for nothing goes, once nothing of the job is in flight. */
 static bool step_ending(struct mover *mover)
 {
-    if (mover_reader_is_active(&mover->reader) || mover_outputs_is_active(&mover->outputs))
+    if (!mover_reader_settle(&mover->reader) || mover_outputs_is_active(&mover->outputs))
         return false;
     int error = mover_outputs_error(&mover->outputs);
     bool is_full = error == -ENOSPC || error == -EDQUOT;

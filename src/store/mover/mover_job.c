@@ -165,6 +165,8 @@ void mover_job_next_round(struct mover_job *job)
 void mover_job_end(struct mover_job *job)
 {
     mover_reader_close(job->reader);
+    bool is_free = mover_reader_settle(job->reader);
+    assert(is_free); /* no input stays pinned behind its job */
     mover_stage_close(job->stage);
     job->has_next = false;
     mover_job_set_phase(job, MOVER_IDLE);

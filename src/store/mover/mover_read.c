@@ -323,13 +323,13 @@ static void let_go(struct mover_reader *reader)
 
 void mover_reader_close(struct mover_reader *reader)
 {
-    if (!reader->has_input)
-        return;
-    assert(!reader->is_pinning); /* invariant 3 */
-    assert(!reader->is_closing);
-    reader->has_input = false;
-    reader->is_closing = true;
-    (void)mover_reader_settle(reader);
+    if (reader->has_input) {
+        assert(!reader->is_pinning); /* invariant 3 */
+        assert(!reader->is_closing);
+        reader->has_input = false;
+        reader->is_closing = true;
+    }
+    (void)mover_reader_settle(reader); /* also one that was closed while reads were on their way */
 }
 
 bool mover_reader_is_active(const struct mover_reader *reader)

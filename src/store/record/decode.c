@@ -1,3 +1,10 @@
+/* Who has a context to decode with, and who waits for one.
+ *
+ * Invariants:
+ * 1. A job that runs has a context, one that waits has none.
+ * 2. Contexts are free or a running job's.
+ * 3. Nobody waits for a context while one is free: start_waiting, decode_stream_close.
+ * 4. At most streams_max streams have a context. */
 #include "store/record/decode.h"
 
 #include "base/assert.h"
@@ -46,6 +53,7 @@ static void start_waiting(struct decode_queue *queue)
     while (queue->context_count > 0 && !list_is_empty(&queue->waiting)) {
         struct decode_job *job =
             container_of(list_pop_front(&queue->waiting), struct decode_job, node);
+        assert(job->context == NULL); /* invariant 1 */
         job->context = queue->contexts[--queue->context_count];
         decompressor_begin(job->context, job->frame, job->frame_size, job->decoded_size_max);
         list_push_back(&queue->running, &job->node);
@@ -76,6 +84,7 @@ void decode_cancel(struct decode_queue *queue, struct decode_job *job)
 static void finish(struct decode_queue *queue, struct decode_job *job, int result)
 {
     struct decompressor *context = job->context;
+    assert(context != NULL); /* invariant 1 */
     size_t size = 0;
     uint8_t *data = result == 1 ? decompressor_take(context, &size) : NULL;
     list_remove(&job->node);
@@ -121,6 +130,7 @@ static void grant(struct decode_queue *queue, struct decode_stream *stream)
     if (stream->error < 0)
         return;
     queue->stream_count++;
+    assert(queue->stream_count <= queue->streams_max); /* invariant 4 */
     decompressor_begin_moving(stream->context, stream->frame_size, stream->decoded_size_max);
 }
 

@@ -1,3 +1,8 @@
+/* Which values are tried, and what the tries teach.
+ *
+ * Invariants:
+ * 1. The score is a share of SCORE_ONE.
+ * 2. Of the values that are large enough, each is passed over, noise, or tried. */
 #include "store/record/squeeze.h"
 
 #include "base/assert.h"
@@ -108,6 +113,7 @@ static void learn(struct squeeze *squeeze, bool paid)
         score = (uint32_t)max_u64(score + (SCORE_ONE - score) / SCORE_WEIGHT, SCORE_PAID);
     else
         score -= score / SCORE_WEIGHT;
+    assert(score <= SCORE_ONE); /* invariant 1 */
     squeeze->score = score;
     if (score >= SCORE_ALL)
         return;
@@ -126,6 +132,8 @@ int squeeze(struct squeeze *squeeze, struct slice value, struct slice *ret_frame
         return 0;
     }
     uint32_t size = value_try(squeeze, value);
+    const struct squeeze_stats *stats = &squeeze->stats;
+    assert(stats->values == stats->passed + stats->noise + stats->tried); /* invariant 2 */
     learn(squeeze, size > 0);
     if (size == 0)
         return 0;

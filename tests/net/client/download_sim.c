@@ -4,6 +4,8 @@
 
 #include "store/store_internal.h"
 
+#include <stdio.h>
+
 #define VALUE_SIZE ((uint32_t)(640 * KIB)) /* more than a simulated socket takes */
 #define ANSWER_SIZE ((uint64_t)(MINIVAULT_ANSWER_HEADER_SIZE + VALUE_SIZE))
 #define PIPELINED 300u
@@ -144,4 +146,48 @@ Test(download, that_waits_goes_with_its_client, .timeout = 120)
         cr_assert_eq(loop_clients(crowd->bench.servers[i])->shared.outputs.memory_bytes, 0);
     }
     crowd_close(crowd);
+}
+
+/* ---- a file that is gone ---- */
+
+struct value_path {
+    char directory[STORE_PATH_SIZE + 16];
+    char path[STORE_PATH_SIZE + 300];
+};
+
+static int take_name(void *context, const char *name)
+{
+    struct value_path *found = context;
+    (void)snprintf(found->path, sizeof found->path, "%s/%.200s", found->directory, name);
+    return 0;
+}
+
+static void remove_value(struct node_bench *bench, uint32_t shard, uint8_t key)
+{
+    struct value_path found = {.path = ""};
+    struct io_op op = {0};
+    (void)snprintf(found.directory, sizeof found.directory, "%s/%02x", bench->config.data_path,
+                   hash_partition(hash_key(&key, 1)));
+    cr_assert_eq(io_list_directory(bench->ios[shard], found.directory, take_name, &found), 0);
+    io_unlink(bench->ios[shard], &op, found.path);
+    cr_assert_eq(io_wait(bench->ios[shard], &op), 0, "%s", found.path);
+}
+
+/* Its owner is asked again whether the file was replaced: each time is counted once. */
+Test(download, whose_file_is_gone_is_asked_for_again_and_answered_as_corrupt, .timeout = 120)
+{
+    struct node_bench bench;
+    struct node_peer peer;
+    node_bench_open(&bench);
+    uint8_t key = node_bench_key(1);
+    node_bench_set(&bench, key, VALUE_SIZE);
+    remove_value(&bench, 1, key);
+    node_peer_open(&bench, &peer, loop_port(bench.servers[0]), 0, MINIVAULT_ANSWER_HEADER_SIZE);
+    node_peer_get(&bench, &peer, key, 1);
+    cr_assert(node_peer_wait(&bench, &peer, MINIVAULT_ANSWER_HEADER_SIZE, NODE_PATIENCE_NS));
+    cr_assert_eq(peer.received[0], MINIVAULT_ERROR);
+    node_peer_close(&peer);
+    node_bench_run(&bench, NS_PER_S);
+    cr_assert(is_at_rest(&bench));
+    node_bench_close(&bench);
 }

@@ -175,14 +175,17 @@ Test(value_file, descriptor_is_what_the_format_says)
     struct bench bench;
     bench_open(&bench, POOL_COUNT);
     write_value(&bench, 1, 128 * KIB + 3, 0, 1000, &kept);
-    cr_assert_eq(kept.size, 16 + 3 * 4);
-    cr_assert_eq(load_u32(kept.bytes), 1);
+    cr_assert_eq(kept.size, 32 + 3 * 4);
+    cr_assert_eq(load_u32(kept.bytes), 2);
     cr_assert_eq(load_u32(kept.bytes + 4), 65536);
     cr_assert_eq(load_u64(kept.bytes + 8), 128 * KIB + 3);
+    cr_assert_eq(load_u64(kept.bytes + 16), upload_name(1).version.clock);
+    cr_assert_eq(load_u32(kept.bytes + 24), upload_name(1).version.origin);
+    cr_assert_eq(load_u32(kept.bytes + 28), 0);
     for (uint32_t i = 0; i < 3; i++) {
         uint32_t size = i < 2 ? sizeof block : 3;
         stream_fill(1, (uint64_t)i * sizeof block, block, size);
-        cr_assert_eq(load_u32(kept.bytes + 16 + 4 * i), crc32c(block, size));
+        cr_assert_eq(load_u32(kept.bytes + 32 + 4 * i), crc32c(block, size));
     }
     bench_close(&bench);
 }
@@ -302,10 +305,10 @@ Test(value_file, a_bad_descriptor_is_refused)
     struct value_file_name name = upload_name(1);
     struct value_reader *reader;
     struct value_reader_events events = {0};
-    uint8_t bytes[20] = {0};
-    cr_assert_eq(value_reader_open(bench.pool, &name, (struct slice){bytes, 15}, &events, &reader),
+    uint8_t bytes[VALUE_FILE_DESCRIPTOR_HEADER_SIZE + 4] = {0};
+    cr_assert_eq(value_reader_open(bench.pool, &name, (struct slice){bytes, 31}, &events, &reader),
                  -EBADMSG);
-    cr_assert_eq(value_reader_open(bench.pool, &name, (struct slice){bytes, 20}, &events, &reader),
+    cr_assert_eq(value_reader_open(bench.pool, &name, (struct slice){bytes, 36}, &events, &reader),
                  -EPROTONOSUPPORT);
     bench_close(&bench);
 }
