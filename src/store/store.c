@@ -161,6 +161,7 @@ enum store_status plan_write(struct store *store, struct slice key, struct plan 
 {
     *plan = (struct plan){.place = store_place(store, key)};
     assert(store_owns(store, plan->place.partition));
+    assert(plan->proof == NULL);
     if (store->failed != 0)
         return STORE_FAILED;
     plan->cached = cache_find(store->cache, plan->place.keyed, key);
@@ -235,6 +236,8 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
     bool tombstone = record->flags & RECORD_TOMBSTONE;
     bool in_value_file = record->flags & RECORD_IN_VALUE_FILE;
     record->version = store_stamp(store);
+    assert(plan->same_count + plan->doomed_count <= CANDIDATES_MAX);
+    assert(plan->cached == NULL || plan->same_count == 0); /* what is cached is the newest */
     struct wal_receipt receipt;
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {

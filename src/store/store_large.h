@@ -53,11 +53,10 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
 
 /* ---- a file that one store has written for a key of another, of the same directory ----
  *
- *     owner: store_stamp -> writer: store_upload_begin ... finished, store_upload_file
- *                        -> owner: store_adopt, store_upload_commit, store_upload_close
- *                        -> writer: store_upload_hand_over when it was committed,
- * store_upload_close
- */
+ *     owner    store_stamp
+ *     writer   store_upload_begin ... finished, store_upload_file
+ *     owner    store_adopt, store_upload_commit, store_upload_close
+ *     writer   store_upload_hand_over when it was committed, store_upload_close */
 
 struct store_file {
     struct value_file_name name;
@@ -69,8 +68,7 @@ struct store_file {
 const struct store_file *store_upload_file(struct store_upload *upload);
 
 /* An upload of the owner's, to be committed: `file` stays as it is until the close. NULL: no
- * memory.
- */
+ * memory. */
 struct store_upload *store_adopt(struct store *store, const struct store_file *file);
 
 /* Whether the key's record names the file now; otherwise it is to go. */

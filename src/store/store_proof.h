@@ -1,6 +1,7 @@
 /* Proofs: which of a hash's slots that are not in memory belong to one key, and are superseded.
  *
- * A key was written while an older slot of its hash was not in memory. A proof reads the old record.
+ * A key was written while an older slot of its hash was not in memory. A proof reads the old
+ * record.
  * If its key is the same, the old slot goes and its record is dead. A start leaves hashes with
  * several slots, the suspects; they are proved in the background.
  *

@@ -131,6 +131,8 @@ static int write_manifest(struct conversion *conversion, struct manifest_edit *e
 static void fill_superblock(const struct conversion *conversion, const struct manifest_mark *mark,
                             struct superblock *superblock)
 {
+    assert(conversion->shard < conversion->count);
+    assert(conversion->position_last >= conversion->directory->handover.file.now.log_base);
     *superblock = conversion->directory->handover.file.now;
     superblock->clean = true;
     superblock->clock_ceiling = conversion->clock_ceiling;

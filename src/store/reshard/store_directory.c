@@ -19,6 +19,8 @@ static int finish(struct io *io, const struct log *log, const struct store_optio
                   struct superblock_file *superblock)
 {
     struct superblock *now = &superblock->now;
+    assert(now->shard == 0);
+    assert(now->shards_before != 0); /* it is decided */
     int result = convert_apply(io, log, options, now->shards_before, now->shard_count);
     if (result < 0) {
         log_error(log,
@@ -36,6 +38,12 @@ static int commit(struct conversion *conversion, const struct superblock *superb
 {
     struct superblock_file *file = &conversion->directory->handover.file;
     uint64_t sequence = file->now.sequence;
+    assert(file->now.shards_before == 0); /* one conversion at a time */
+    assert(superblock->shard == 0);
+    assert(superblock->directory_id == file->now.directory_id);
+    assert(superblock->log_base >= file->now.log_base); /* positions only grow */
+    assert(superblock->segment_base >= file->now.segment_base);
+    assert(superblock->start_number == file->now.start_number);
     file->now = *superblock;
     file->now.sequence = sequence;
     file->now.shards_before = conversion->count_before;

@@ -343,6 +343,7 @@ static int scan_segments(struct store *store)
 {
     struct segments_stats stats;
     segments_stats(store->segments, &stats);
+    assert(store->wal == NULL); /* the log comes after it */
     struct scanning scanning = {
         .store = store, .reported_ns = io_now_ns(store->io), .segments = stats.segments};
     struct segment *segment;

@@ -81,6 +81,9 @@ int store_shut_keeping(struct store *store, struct superblock_file *ret_superblo
         tell_superblock(store, &store->superblock.now);
         result = superblock_update(&store->superblock);
     }
+    assert(result < 0 || !lookups_are_busy(&store->lookups));
+    assert(result < 0 || !proofs_are_busy(&store->proofs));
+    assert(result < 0 || !checkpoints_are_writing(&store->checkpoints));
     *ret_superblock = store->superblock;
     store->superblock.handle = -1;
     store->superblock.block = NULL;

@@ -338,6 +338,9 @@ static void connect_checkpoints(struct store *store)
 int wire_parts(struct store *store)
 {
     assert(store->wal != NULL);
+    assert(store->manifest != NULL);
+    assert(store->segments != NULL);
+    assert(store->mover == NULL); /* nothing has moved: what was found is all that there is */
     connect_requests(store);
     int result = open_mover(store);
     connect_checkpoints(store);
