@@ -1,3 +1,4 @@
+/* Writes JSON strings and base64: a key or a value that is not UTF-8 must survive a dump. */
 #include "admin/admin_json.h"
 
 #include "base/assert.h"

@@ -1,3 +1,5 @@
+/* Reads the index checkpoint block by block, checks the order of its blocks and the files that its
+ * slots name. A damaged checkpoint loses nothing: a start rebuilds the index from the segments. */
 #include "admin/read/admin_checkpoint.h"
 
 #include "admin/read/admin_files.h"

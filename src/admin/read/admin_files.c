@@ -1,3 +1,5 @@
+/* Opens, reads and lists files without changing a byte. Of the tools only this file touches the
+ * disk. */
 #include "admin/read/admin_files.h"
 
 #include "base/units.h"

@@ -1,3 +1,5 @@
+/* A hash table of the newest write of each key. A dump and a count of keys need it, because older
+ * writes of a key stay on the disk until they are compacted. */
 #include "admin/read/admin_newest.h"
 
 #include "base/assert.h"

@@ -1,3 +1,4 @@
+/* Prints findings, failures and progress, and counts the damage that decides the exit code. */
 #include "admin/read/admin_report.h"
 
 #include "admin/read/admin_files.h"

@@ -1,3 +1,4 @@
+/* Loads and verifies the value of a record: inline, as a zstd frame, or in its value file. */
 #include "admin/read/admin_value.h"
 
 #include "admin/read/admin_files.h"

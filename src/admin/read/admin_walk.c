@@ -1,3 +1,4 @@
+/* Walks through all records: first those of the log, then those of the segments that count. */
 #include "admin/read/admin_walk.h"
 
 #include "admin/read/admin_files.h"

@@ -1,3 +1,5 @@
+/* Notes when a request reached each stage, and logs requests that took at least the threshold. The
+ * lines of a second are bounded, so that a slow disk does not fill the log. */
 #include "net/watch/slowlog.h"
 
 #include "base/assert.h"

@@ -1,3 +1,5 @@
+/* Warns of file systems on which data is less safe or writes take longer, and explains errors that
+ * come from the file system. */
 #include "store/disk/filesystem.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* Times the ways to make a block durable on this device, so that the log uses the fastest one. */
 #include "store/disk/probe.h"
 
 #include "base/units.h"

@@ -1,3 +1,5 @@
+/* Prepares the data directory before any store opens: locks it, formats it, converts it to the
+ * number of shards, counts the start. */
 #include "store/reshard/store_directory.h"
 
 #include "base/assert.h"

@@ -1,3 +1,4 @@
+/* Encodes and decodes the headers and directories of a segment. segment_format.h has the tables. */
 #include "store/unit/segment_format.h"
 
 #include "base/assert.h"

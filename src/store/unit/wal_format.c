@@ -1,3 +1,4 @@
+/* Encodes and decodes the headers of log files and of batches. wal_format.h has the tables. */
 #include "store/unit/wal_format.h"
 
 #include "base/assert.h"
