@@ -368,9 +368,11 @@ static int open_clients(struct loop *loop)
 static int open_store(struct loop *loop)
 {
     struct store_options options;
+    struct store_directory *directory = loop->node->directory;
     fill_store_options(loop->config, loop->shard.count, &options);
     options.shard = loop->shard.number;
-    options.handover = &loop->node->directory->handover;
+    /* Without a prepared directory the store opens one of a single shard by itself. */
+    options.handover = directory != NULL ? &directory->handover : NULL;
     options.events = (struct store_events){.context = loop,
                                            .durable = store_durable_event,
                                            .room = room_event,
