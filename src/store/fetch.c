@@ -123,12 +123,6 @@ static int take_large(struct fetch *fetch, uint64_t size)
     return 0;
 }
 
-static const uint8_t *peek(const struct fetch *fetch)
-{
-    return location_is_segment(fetch->location) ? NULL
-                                                : wal_peek(fetch->fetcher->wal, fetch->location);
-}
-
 /* Which blocks to read, and where to. Errors: -ENOMEM. */
 static int plan_read(struct fetch *fetch, uint64_t read_size)
 {
@@ -151,7 +145,7 @@ int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index
     fetch->fetcher = fetcher;
     fetch->location = entry->location;
     fetch->done = done;
-    const uint8_t *in_memory = peek(fetch);
+    const uint8_t *in_memory = wal_peek(fetch->fetcher->wal, fetch->location);
     fetch->in_memory = in_memory != NULL;
     if (in_memory != NULL) {
         int result = decode_at(fetch, in_memory, entry->read_size);

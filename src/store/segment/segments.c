@@ -311,6 +311,7 @@ void segment_add_live(struct segments *segments, struct segment *segment, uint64
 void segment_record_dead(struct segments *segments, uint64_t location, uint64_t read_size,
                          uint64_t killer_position)
 {
+    assert(location_is_segment(location));
     struct segment *segment = segments_find(segments, location_file(location));
     assert(segment != NULL);
     assert(segment->live_records > 0);
@@ -331,6 +332,7 @@ void segment_record_dead(struct segments *segments, uint64_t location, uint64_t 
 
 void segment_record_doomed(struct segments *segments, uint64_t location, uint64_t read_size)
 {
+    assert(location_is_segment(location));
     struct segment *segment = segments_find(segments, location_file(location));
     assert(segment != NULL);
     assert(segment->doomed_bytes <= segment->live_bytes);             /* invariant 4 */
@@ -341,6 +343,7 @@ void segment_record_doomed(struct segments *segments, uint64_t location, uint64_
 
 void segment_record_spared(struct segments *segments, uint64_t location, uint64_t read_size)
 {
+    assert(location_is_segment(location));
     struct segment *segment = segments_find(segments, location_file(location));
     assert(segment != NULL);
     assert(read_size <= segment->doomed_bytes); /* invariant 4 */

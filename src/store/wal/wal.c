@@ -431,17 +431,20 @@ void wal_unpin_file(struct wal *wal, uint32_t file)
 void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_position)
 {
     assert(killer_position <= wal_last(wal));
+    assert(!location_is_segment(location));
     if (wal_files_record_dead(&wal->files, location_file(location), killer_position))
         keep_house(wal);
 }
 
 void wal_record_doomed(struct wal *wal, uint64_t location)
 {
+    assert(!location_is_segment(location));
     wal_files_record_doomed(&wal->files, location_file(location));
 }
 
 void wal_record_spared(struct wal *wal, uint64_t location)
 {
+    assert(!location_is_segment(location));
     wal_files_record_spared(&wal->files, location_file(location));
 }
 
@@ -523,6 +526,8 @@ uint64_t wal_gate(const struct wal *wal, uint64_t position)
 
 const uint8_t *wal_peek(const struct wal *wal, uint64_t location)
 {
+    if (location_is_segment(location))
+        return NULL;
     return wal_buffers_peek(&wal->buffers, location_file(location), location_offset(location));
 }
 

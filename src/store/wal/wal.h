@@ -149,7 +149,7 @@ bool wal_shed(struct wal *wal);
 bool wal_roll(struct wal *wal);
 
 /* The bytes at `location` while a buffer still holds them (they may not be on disk yet), otherwise
- * NULL. Valid until the end of the pass. */
+ * NULL: also of a location in a segment. Valid until the end of the pass. */
 const uint8_t *wal_peek(const struct wal *wal, uint64_t location);
 
 /* The io handle to read from, and its pin: a pinned file is not recycled. */

@@ -30,6 +30,20 @@ Test(wal, positions_count_from_one_and_become_durable)
     fixture_free(fixture);
 }
 
+/* File numbers of the log and of segments overlap. A record of the open buffer is not what lies at
+ * the same offset of the segment with the same number. */
+Test(wal, a_location_in_a_segment_is_not_in_memory)
+{
+    struct wal_fixture *fixture = fixture_create();
+    fixture_start(fixture);
+    uint64_t location = fixture->locations[fixture_append(fixture, 100)];
+    cr_assert_not_null(wal_peek(fixture->wal, location));
+    cr_assert_null(wal_peek(
+        fixture->wal, location_in_segment(location_file(location), location_offset(location))));
+    fixture_shut(fixture);
+    fixture_free(fixture);
+}
+
 Test(wal, what_is_not_on_the_disk_yet_is_in_memory_and_then_on_the_disk)
 {
     struct wal_fixture *fixture = fixture_create();
