@@ -265,7 +265,7 @@ test: ## everything that has to pass before a change lands; TEST_FLAGS="..." for
 	@.ci/deps build test
 	@.ci/test $(TEST_FLAGS)
 
-check: ## the tests of a few suites, in all worlds: T=wal for those that begin so, or T=wal/torn
+check: ## the tests of a few suites, in all worlds: T=wal for those that begin so, or T=wal/positions
 	@.ci/check "$(T)"
 
 sim: build/release/sim ## simulates crashes for SECONDS=60 on all cores; SEED=n replays one
