@@ -169,23 +169,13 @@ static void stop_conversion(struct fixture *fixture, uint32_t before, uint32_t c
     struct store_directory directory;
     struct superblock superblock;
     begin(fixture, before, &directory);
-    struct conversion conversion = {
-        .io = fixture->io,
-        .log = &fixture->log,
-        .options = &fixture->options,
-        .directory = &directory,
-        .count_before = before,
-        .count = count,
-    };
-    cr_assert_eq(convert_empty_logs(&conversion), 0);
-    cr_assert_eq(convert_write_plan(&conversion, &superblock), 0);
+    cr_assert_eq(convert_plan(fixture->io, &fixture->log, &fixture->options, count, false,
+                              &directory, &superblock),
+                 0);
     if (is_decided) {
-        superblock.sequence = directory.handover.file.now.sequence;
-        superblock.shards_before = before;
         directory.handover.file.now = superblock;
         cr_assert_eq(superblock_update_both(&directory.handover.file), 0);
     }
-    free(conversion.edits);
     end(fixture, &directory);
 }
 

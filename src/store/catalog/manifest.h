@@ -138,6 +138,10 @@ struct manifest_op {
 void manifest_append(struct manifest *manifest, struct manifest_op *op,
                      const struct manifest_edit *edits, uint32_t count);
 
+/* The same, waited for. Errors: those that `done` gets, io_run's. */
+int manifest_append_now(struct manifest *manifest, const struct manifest_edit *edits,
+                        uint32_t count);
+
 /* Writes the whole state into a new file when nothing else is under way: the present one is
  * damaged. Tried once, and again with each append as long as that failed. */
 void manifest_renew(struct manifest *manifest);

@@ -460,3 +460,31 @@ int manifest_open(struct io *io, const struct log *log, const struct manifest_op
     *ret_manifest = manifest;
     return 0;
 }
+
+/* ---- appending at start ---- */
+
+struct waiting {
+    struct manifest_op op;
+    int result;
+    bool is_done;
+};
+
+static void appended(struct manifest_op *op, int result)
+{
+    struct waiting *waiting = container_of(op, struct waiting, op);
+    waiting->result = result;
+    waiting->is_done = true;
+}
+
+int manifest_append_now(struct manifest *manifest, const struct manifest_edit *edits,
+                        uint32_t count)
+{
+    struct waiting waiting = {.op.done = appended};
+    manifest_append(manifest, &waiting.op, edits, count);
+    while (!waiting.is_done) {
+        int result = io_run(manifest->io, UINT64_MAX);
+        if (result < 0)
+            return result;
+    }
+    return waiting.result;
+}

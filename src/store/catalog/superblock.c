@@ -3,7 +3,7 @@
 
 #include "base/assert.h"
 #include "base/units.h"
-#include "store/disk/filesystem.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -204,9 +204,9 @@ static int sync_names(struct superblock_file *file, const char *data_path)
 {
     char parent[PATH_MAX_SIZE];
     parent_of(data_path, parent);
-    int result = filesystem_sync_folder(file->io, data_path);
+    int result = disk_wait_sync_folder(file->io, data_path);
     if (result >= 0)
-        result = filesystem_sync_folder(file->io, parent);
+        result = disk_wait_sync_folder(file->io, parent);
     return result < 0 ? result : 0;
 }
 

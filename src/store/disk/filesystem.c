@@ -2,6 +2,8 @@
  * come from the file system. */
 #include "store/disk/filesystem.h"
 
+#include "base/assert.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -26,6 +28,7 @@ static const struct shortfall shortfalls[] = {
 void filesystem_warn(struct io *io, const struct log *log, const char *path)
 {
     const char *name = io_file_system(io, path);
+    assert(name != NULL);
     for (size_t i = 0; i < sizeof shortfalls / sizeof shortfalls[0]; i++) {
         if (strcmp(shortfalls[i].name, name) == 0)
             log_warn(log, "the data directory is on %s: %s. Use ext4 or XFS", name,
@@ -35,21 +38,8 @@ void filesystem_warn(struct io *io, const struct log *log, const char *path)
 
 void filesystem_explain(struct io *io, const struct log *log, const char *path, int error)
 {
+    assert(error < 0);
     if (error == -EOPNOTSUPP)
         log_error(log, "%s is on %s, which lacks O_DIRECT or cannot reserve space: use ext4 or XFS",
                   path, io_file_system(io, path));
-}
-
-int filesystem_sync_folder(struct io *io, const char *path)
-{
-    struct io_op op = {0};
-    io_open_file(io, &op, path, IO_OPEN_DIRECTORY);
-    int handle = io_wait(io, &op);
-    if (handle < 0)
-        return handle;
-    io_sync(io, &op, handle);
-    int result = io_wait(io, &op);
-    io_close_file(io, &op, handle);
-    (void)io_wait(io, &op);
-    return result < 0 ? result : 0;
 }

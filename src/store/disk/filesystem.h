@@ -12,7 +12,4 @@ void filesystem_warn(struct io *io, const struct log *log, const char *path);
 /* Says what the file system lacks when that is why the directory cannot be used: `error`. */
 void filesystem_explain(struct io *io, const struct log *log, const char *path, int error);
 
-/* Makes the names in the folder at `path` durable. Synchronous. Errors: the world's. */
-int filesystem_sync_folder(struct io *io, const char *path);
-
 #endif

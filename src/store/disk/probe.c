@@ -1,7 +1,9 @@
 /* Times the ways to make a block durable on this device, so that the log uses the fastest one. */
 #include "store/disk/probe.h"
 
+#include "base/assert.h"
 #include "base/units.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,45 +26,33 @@ struct probe {
 static uint64_t next_offset(struct probe *probe)
 {
     probe->offset = (probe->offset + WRITE_SIZE) % SCRATCH_SIZE;
+    assert(probe->offset % WRITE_SIZE == 0);
     return probe->offset;
 }
 
-/* Nanoseconds until `size` bytes are durable, or -errno. */
-static int64_t time_dsync(struct probe *probe, uint32_t size)
+static int write_plain(struct probe *probe, uint32_t size)
 {
     struct io_op op = {0};
-    uint64_t begin = io_now_ns(probe->io);
-    io_write(probe->io, &op, probe->file, probe->buffer, size, next_offset(probe), IO_WRITE_DSYNC);
-    int result = io_wait(probe->io, &op);
-    return result < 0 ? result : (int64_t)(io_now_ns(probe->io) - begin);
-}
-
-static int64_t time_fdatasync(struct probe *probe, uint32_t size)
-{
-    struct io_op op = {0};
-    uint64_t begin = io_now_ns(probe->io);
     io_write(probe->io, &op, probe->file, probe->buffer, size, next_offset(probe), IO_WRITE_PLAIN);
-    int result = io_wait(probe->io, &op);
-    if (result < 0)
-        return result;
-    io_sync(probe->io, &op, probe->file);
-    result = io_wait(probe->io, &op);
-    return result < 0 ? result : (int64_t)(io_now_ns(probe->io) - begin);
+    return io_wait(probe->io, &op);
 }
 
-/* Two writes at once, half the time each. */
-static int64_t time_two(struct probe *probe, uint32_t size)
+static int write_and_sync(struct probe *probe, uint32_t size)
+{
+    int result = write_plain(probe, size);
+    return result < 0 ? result : disk_wait_sync(probe->io, probe->file);
+}
+
+/* Two writes at once. */
+static int write_two(struct probe *probe)
 {
     struct io_op ops[2] = {{0}, {0}};
-    uint64_t begin = io_now_ns(probe->io);
     for (int i = 0; i < 2; i++)
-        io_write(probe->io, &ops[i], probe->file, probe->buffer + (size_t)i * WRITE_SIZE, size,
-                 next_offset(probe), IO_WRITE_DSYNC);
+        io_write(probe->io, &ops[i], probe->file, probe->buffer + (size_t)i * WRITE_SIZE,
+                 WRITE_SIZE, next_offset(probe), IO_WRITE_DSYNC);
     int first = io_wait(probe->io, &ops[0]);
     int second = io_wait(probe->io, &ops[1]);
-    if (first < 0 || second < 0)
-        return first < 0 ? first : second;
-    return (int64_t)(io_now_ns(probe->io) - begin) / 2;
+    return first < 0 ? first : second;
 }
 
 static int compare_times(const void *a, const void *b)
@@ -73,20 +63,21 @@ static int compare_times(const void *a, const void *b)
 
 enum way { DSYNC_SMALL, FDATASYNC_SMALL, DSYNC_LARGE, FDATASYNC_LARGE, TWO_LARGE, WAYS };
 
+/* Nanoseconds until one write is durable, or -errno. */
 static int64_t time_one(struct probe *probe, enum way way)
 {
-    switch (way) {
-    case DSYNC_SMALL:
-        return time_dsync(probe, (uint32_t)DISK_BLOCK_SIZE);
-    case FDATASYNC_SMALL:
-        return time_fdatasync(probe, (uint32_t)DISK_BLOCK_SIZE);
-    case DSYNC_LARGE:
-        return time_dsync(probe, WRITE_SIZE);
-    case FDATASYNC_LARGE:
-        return time_fdatasync(probe, WRITE_SIZE);
-    default:
-        return time_two(probe, WRITE_SIZE);
-    }
+    bool is_small = way == DSYNC_SMALL || way == FDATASYNC_SMALL;
+    uint32_t size = is_small ? (uint32_t)DISK_BLOCK_SIZE : WRITE_SIZE;
+    uint64_t begin = io_now_ns(probe->io);
+    int result;
+    if (way == TWO_LARGE)
+        result = write_two(probe);
+    else if (way == FDATASYNC_SMALL || way == FDATASYNC_LARGE)
+        result = write_and_sync(probe, size);
+    else
+        result = disk_wait_write(probe->io, probe->file, probe->buffer, size, next_offset(probe));
+    int64_t took = (int64_t)(io_now_ns(probe->io) - begin);
+    return result < 0 ? result : took / (way == TWO_LARGE ? 2 : 1);
 }
 
 /* All ways in turn, so that a slow moment hits them alike; medians. */
@@ -102,6 +93,7 @@ static int measure(struct probe *probe, int64_t *ret_medians)
                 return (int)times[way][rounds];
         }
     }
+    assert(rounds > 0);
     for (int way = 0; way < WAYS; way++) {
         qsort(times[way], (size_t)rounds, sizeof times[way][0], compare_times);
         ret_medians[way] = times[way][rounds / 2];
@@ -116,15 +108,9 @@ static int lay_out(struct probe *probe)
     struct io_op op = {0};
     io_allocate(probe->io, &op, probe->file, SCRATCH_SIZE);
     int result = io_wait(probe->io, &op);
-    for (uint64_t offset = 0; result >= 0 && offset < SCRATCH_SIZE; offset += WRITE_SIZE) {
-        io_write(probe->io, &op, probe->file, probe->buffer, WRITE_SIZE, offset, IO_WRITE_PLAIN);
-        result = io_wait(probe->io, &op);
-    }
-    if (result < 0)
-        return result;
-    io_sync(probe->io, &op, probe->file);
-    result = io_wait(probe->io, &op);
-    return result < 0 ? result : 0;
+    for (uint32_t size = 0; result >= 0 && size < SCRATCH_SIZE; size += WRITE_SIZE)
+        result = write_plain(probe, WRITE_SIZE);
+    return result < 0 ? result : disk_wait_sync(probe->io, probe->file);
 }
 
 static int probe_file(struct probe *probe, struct probe_result *ret_result)
@@ -157,9 +143,8 @@ int probe_device(struct io *io, const struct log *log, const char *directory, ui
     if (length < 0 || (size_t)length >= sizeof path)
         return -ENAMETOOLONG;
     struct probe probe = {.io = io, .buffer = buffer};
-    struct io_op op = {0};
-    io_open_file(io, &op, path, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_DIRECT);
-    probe.file = io_wait(io, &op);
+    assert((uintptr_t)buffer % DISK_BLOCK_SIZE == 0);
+    probe.file = disk_wait_open(io, path, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_DIRECT);
     if (probe.file < 0)
         return probe.file;
     if (!io_file_is_direct(io, probe.file))
@@ -169,9 +154,7 @@ int probe_device(struct io *io, const struct log *log, const char *directory, ui
                  "with double memory. Use ext4 or XFS",
                  directory);
     int result = probe_file(&probe, ret_result);
-    io_close_file(io, &op, probe.file);
-    (void)io_wait(io, &op);
-    io_unlink(io, &op, path);
-    int unlinked = io_wait(io, &op);
-    return result < 0 ? result : (unlinked < 0 ? unlinked : 0);
+    (void)disk_wait_close(io, probe.file);
+    int unlinked = disk_wait_unlink(io, path);
+    return result < 0 ? result : unlinked;
 }

@@ -14,6 +14,15 @@ int disk_wait_write(struct io *io, int file, const void *buffer, uint32_t size, 
 int disk_wait_sync(struct io *io, int file);
 int disk_wait_truncate(struct io *io, const char *path, uint64_t size);
 
+/* A file that is not there counts as unlinked. */
+int disk_wait_unlink(struct io *io, const char *path);
+
+/* The size in bytes of the file at `path`. */
+int64_t disk_wait_size(struct io *io, const char *path);
+
+/* Makes the names in the folder at `path` durable. */
+int disk_wait_sync_folder(struct io *io, const char *path);
+
 /* Whether a read that failed says that the device has lost these bytes, rather than that nothing
  * can be read at all. */
 bool disk_is_device_error(int error);

@@ -4,7 +4,8 @@
 
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"
-#include "store/disk/filesystem.h"
+#include "store/disk/names.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,14 +15,10 @@
 
 /* ---- paths ---- */
 
-static int judge_length(int length)
-{
-    return length > 0 && (size_t)length < CONVERT_PATH_SIZE ? 0 : -ENAMETOOLONG;
-}
-
 int convert_join(const char *folder, const char *name, char *ret_path)
 {
-    return judge_length(snprintf(ret_path, CONVERT_PATH_SIZE, "%s/%s", folder, name));
+    int length = snprintf(ret_path, CONVERT_PATH_SIZE, "%s/%s", folder, name);
+    return length > 0 && (size_t)length < CONVERT_PATH_SIZE ? 0 : -ENAMETOOLONG;
 }
 
 /* ---- clearing a folder ---- */
@@ -30,40 +27,13 @@ typedef bool is_wanted(const char *name);
 
 struct clearing {
     is_wanted *is_wanted;
-    char *names; /* one behind the other with their NULs: a folder is not changed while listed */
-    size_t size;
-    size_t capacity;
+    struct names names;
 };
 
 static int note_name(void *context, const char *name)
 {
     struct clearing *clearing = context;
-    size_t size = strlen(name) + 1;
-    if (!clearing->is_wanted(name))
-        return 0;
-    if (clearing->size + size > clearing->capacity) {
-        size_t capacity = 2 * clearing->capacity + 4096;
-        char *grown = realloc(clearing->names, capacity);
-        if (grown == NULL)
-            return -ENOMEM;
-        clearing->names = grown;
-        clearing->capacity = capacity;
-    }
-    memcpy(clearing->names + clearing->size, name, size);
-    clearing->size += size;
-    return 0;
-}
-
-static int unlink_one(struct io *io, const char *folder, const char *name)
-{
-    char path[CONVERT_PATH_SIZE];
-    int result = convert_join(folder, name, path);
-    if (result < 0)
-        return result;
-    struct io_op op = {0};
-    io_unlink(io, &op, path);
-    result = io_wait(io, &op);
-    return result == -ENOENT ? 0 : result;
+    return clearing->is_wanted(name) ? names_add(&clearing->names, name) : 0;
 }
 
 /* Unlinks the entries that are wanted, durably. A folder that is not there is empty. */
@@ -71,11 +41,16 @@ static int clear(struct io *io, const char *folder, is_wanted *is_wanted)
 {
     struct clearing clearing = {.is_wanted = is_wanted};
     int result = io_list_directory(io, folder, note_name, &clearing);
-    for (size_t at = 0; result == 0 && at < clearing.size; at += strlen(clearing.names + at) + 1)
-        result = unlink_one(io, folder, clearing.names + at);
-    free(clearing.names);
+    const char *name = NULL;
+    while (result == 0 && (name = names_next(&clearing.names, name)) != NULL) {
+        char path[CONVERT_PATH_SIZE];
+        result = convert_join(folder, name, path);
+        if (result == 0)
+            result = disk_wait_unlink(io, path);
+    }
+    names_free(&clearing.names);
     if (result == 0)
-        result = filesystem_sync_folder(io, folder);
+        result = disk_wait_sync_folder(io, folder);
     return result == -ENOENT ? 0 : result;
 }
 
@@ -163,7 +138,7 @@ static int put_shard(struct application *application, uint32_t shard, const char
         result = put(application, manifest, state, manifest);
     if (result == 0 && shard > 0)
         result = put(application, superblock, state, "superblock");
-    return result < 0 ? result : filesystem_sync_folder(application->io, state);
+    return result < 0 ? result : disk_wait_sync_folder(application->io, state);
 }
 
 static int remove_shard(struct application *application, const char *state)
@@ -185,7 +160,7 @@ static int remove_plan(struct application *application)
     int result = clear(application->io, application->plan, is_any);
     if (result == 0)
         result = remove_folder(application->io, application->plan);
-    return result < 0 ? result : filesystem_sync_folder(application->io, application->data);
+    return result < 0 ? result : disk_wait_sync_folder(application->io, application->data);
 }
 
 int convert_forget_plan(struct io *io, const struct store_options *options)
@@ -206,7 +181,7 @@ static int make_folders(struct application *application, uint32_t count)
         if (result == 0)
             result = io_make_directory(application->io, state);
     }
-    return result < 0 ? result : filesystem_sync_folder(application->io, application->data);
+    return result < 0 ? result : disk_wait_sync_folder(application->io, application->data);
 }
 
 static void tell_progress(struct application *application, const struct log *log, uint32_t done,

@@ -4,7 +4,8 @@
 #include "store/start/start.h"
 
 #include "base/assert.h"
-#include "store/catalog/checkpoint.h"
+#include "store/disk/names.h"
+#include "store/disk/wait.h"
 #include "store/value/value_file.h"
 #include "store/memory/location.h"
 
@@ -47,9 +48,7 @@ struct survey {
     struct named_file *files; /* sorted by their versions */
     uint64_t file_count;
     uint64_t file_capacity;
-    char *orphans; /* names in one folder, one behind the other with their NULs */
-    size_t orphans_size;
-    size_t orphans_capacity;
+    struct names orphans; /* in one folder, which is not changed while it is listed */
     int error;
 };
 
@@ -91,23 +90,6 @@ static void walk_partition(struct survey *survey, index_each *each)
 
 /* ---- what nothing names ---- */
 
-/* A folder is not changed while it is listed. Errors: -ENOMEM. */
-static int note_orphan(struct survey *survey, const char *name)
-{
-    size_t size = strlen(name) + 1;
-    if (survey->orphans_size + size > survey->orphans_capacity) {
-        size_t capacity = 2 * survey->orphans_capacity + 4096;
-        char *grown = realloc(survey->orphans, capacity);
-        if (grown == NULL)
-            return -ENOMEM;
-        survey->orphans = grown;
-        survey->orphans_capacity = capacity;
-    }
-    memcpy(survey->orphans + survey->orphans_size, name, size);
-    survey->orphans_size += size;
-    return 0;
-}
-
 static void remove_orphan(struct survey *survey, const char *name)
 {
     struct store *store = survey->store;
@@ -116,20 +98,18 @@ static void remove_orphan(struct survey *survey, const char *name)
         snprintf(path, sizeof path, "%s/%02x/%s", store->options.path, survey->partition, name);
     if (length < 0 || (size_t)length >= sizeof path)
         return;
-    struct io_op op = {0};
-    io_unlink(store->io, &op, path);
-    int result = io_wait(store->io, &op);
+    int result = disk_wait_unlink(store->io, path);
     store->recovered->orphans++;
-    if (result < 0 && result != -ENOENT)
+    if (result < 0)
         log_warn(store->log, "%s: nothing needs it any more, but it cannot be removed: %s", path,
                  strerror(-result));
 }
 
 static void remove_orphans(struct survey *survey)
 {
-    for (size_t at = 0; at < survey->orphans_size; at += strlen(survey->orphans + at) + 1)
-        remove_orphan(survey, survey->orphans + at);
-    survey->orphans_size = 0;
+    for (const char *name = NULL; (name = names_next(&survey->orphans, name)) != NULL;)
+        remove_orphan(survey, name);
+    names_free(&survey->orphans);
 }
 
 static int judge_entry(void *context, const char *name)
@@ -143,7 +123,7 @@ static int judge_entry(void *context, const char *name)
         bool is_named = segment != NULL && segment->partition == survey->partition;
         if (is_named)
             segment->is_seen = true;
-        return is_named ? 0 : note_orphan(survey, name);
+        return is_named ? 0 : names_add(&survey->orphans, name);
     }
     if (value_file_name_parse((uint8_t)survey->partition, name, &file) == 0) {
         /* A stamp whose record was lost must not be given again: the name may still be there. */
@@ -293,7 +273,7 @@ static int judge_file(void *context, const char *name)
     /* Where damage took records, or one cannot be read, it may have named the file. */
     bool is_orphan = named == NULL && (survey->unknown & group) == 0 &&
                      !damage_covers(&survey->store->damage, survey->partition, 0);
-    return is_orphan ? note_orphan(survey, name) : 0;
+    return is_orphan ? names_add(&survey->orphans, name) : 0;
 }
 
 static void report_missing_files(const struct survey *survey)
@@ -340,7 +320,7 @@ int store_match_files(struct store *store)
             result = match_partition(&survey);
     }
     free(survey.files);
-    free(survey.orphans);
+    names_free(&survey.orphans);
     if (store->recovered->orphans > 0)
         log_info(store->log,
                  "%s: %" PRIu64 " files that were never finished, or had been replaced, "
@@ -368,7 +348,7 @@ int store_survey(struct store *store, struct wal_state *state)
             continue;
         result = survey_partition(&survey);
     }
-    free(survey.orphans);
+    names_free(&survey.orphans);
     index_set_bulk(store->index, false);
     return result < 0 ? result : 0;
 }

@@ -10,6 +10,7 @@
 #include "store/start/start.h"
 
 #include "base/assert.h"
+#include "store/disk/wait.h"
 #include "store/segment/segment_scan.h"
 #include "store/value/value_file.h"
 #include "store/memory/location.h"
@@ -359,32 +360,6 @@ static int scan_segments(struct store *store)
 
 /* ---- telling the manifest ---- */
 
-struct telling {
-    struct manifest_op op;
-    int result;
-    bool is_done;
-};
-
-static void told(struct manifest_op *op, int result)
-{
-    struct telling *telling = container_of(op, struct telling, op);
-    telling->result = result;
-    telling->is_done = true;
-}
-
-/* One group, and waits until it is durable. */
-static int tell(struct store *store, const struct manifest_edit *edits, uint32_t count)
-{
-    struct telling telling = {.op.done = told};
-    manifest_append(store->manifest, &telling.op, edits, count);
-    while (!telling.is_done) {
-        int result = io_run(store->io, UINT64_MAX);
-        if (result < 0)
-            return result;
-    }
-    return telling.result;
-}
-
 /* Writes all that is known into the manifest. */
 static int tell_manifest(struct store *store)
 {
@@ -397,7 +372,7 @@ static int tell_manifest(struct store *store)
             count++;
             at++;
         }
-        result = tell(store, edits, count);
+        result = manifest_append_now(store->manifest, edits, count);
     }
     return result;
 }
@@ -412,7 +387,7 @@ static int judge_loss(struct store *store, struct segment *segment, uint64_t las
         segment->is_loss_told = true;
         struct manifest_edit edit;
         fill_loss(store, segment, &edit);
-        int result = tell(store, &edit, 1);
+        int result = manifest_append_now(store->manifest, &edit, 1);
         if (result < 0)
             return result;
     }
@@ -453,21 +428,6 @@ struct adoption {
     uint64_t found;
 };
 
-static int64_t size_of(struct store *store, const struct segment *segment)
-{
-    char path[SEGMENT_PATH_MAX];
-    segment_path(store->segments, segment, path);
-    struct io_op op = {0};
-    io_open_file(store->io, &op, path, IO_OPEN_READ);
-    int handle = io_wait(store->io, &op);
-    if (handle < 0)
-        return handle;
-    int64_t size = io_file_size(store->io, handle);
-    io_close_file(store->io, &op, handle);
-    (void)io_wait(store->io, &op);
-    return size;
-}
-
 /* What the manifest would have said of it is not known: all of it counts, and it may be as old as
  * can be. */
 static int adopt(void *context, const char *name)
@@ -489,7 +449,9 @@ static int adopt(void *context, const char *name)
     if (result < 0)
         return result;
     struct segment *segment = segments_find_number(store->segments, number);
-    int64_t size = size_of(store, segment);
+    char path[SEGMENT_PATH_MAX];
+    segment_path(store->segments, segment, path);
+    int64_t size = disk_wait_size(store->io, path);
     if (size < 0)
         return (int)size;
     segment_set_end(store->segments, segment,

@@ -1,6 +1,6 @@
 /* Where a shard's state lies in the data directory, and whose it is. */
 #include "base/assert.h"
-#include "store/disk/filesystem.h"
+#include "store/disk/wait.h"
 #include "store/disk/probe.h"
 #include "store/start/emptying.h"
 #include "store/start/start.h"
@@ -115,6 +115,6 @@ int store_make_folders(struct store *store)
         result = io_make_directory(store->io, path);
     }
     if (result == 0 && store->options.shard > 0)
-        result = filesystem_sync_folder(store->io, store->state_path);
-    return result < 0 ? result : filesystem_sync_folder(store->io, store->options.path);
+        result = disk_wait_sync_folder(store->io, store->state_path);
+    return result < 0 ? result : disk_wait_sync_folder(store->io, store->options.path);
 }

@@ -4,7 +4,7 @@
 
 #include "base/units.h"
 #include "io/io_sim.h"
-#include "store/disk/filesystem.h"
+#include "store/disk/wait.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -96,9 +96,9 @@ static void make_shards(struct machine *machine)
     for (uint32_t shard = 1; shard < SHARDS; shard++) {
         char path[64];
         cr_assert_eq(superblock_state_path("data", shard, path, sizeof path), 0);
-        cr_assert_eq(filesystem_sync_folder(machine->io, path), 0);
+        cr_assert_eq(disk_wait_sync_folder(machine->io, path), 0);
     }
-    cr_assert_eq(filesystem_sync_folder(machine->io, "data"), 0);
+    cr_assert_eq(disk_wait_sync_folder(machine->io, "data"), 0);
     superblock_close(&node);
     end(machine);
 }
