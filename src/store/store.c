@@ -16,16 +16,18 @@
 #define BLOOM_SLOTS 256u
 #define SCRUB_BUDGET (64 * KIB)
 
-void store_made_room(struct store *store)
+void store_made_room(void *context)
 {
+    struct store *store = context;
     if (!store->starved)
         return;
     store->starved = false;
     store->options.events.room(store->options.events.context);
 }
 
-void store_fail(struct store *store, int error)
+void store_fail(void *context, int error)
 {
+    struct store *store = context;
     if (store->failed != 0)
         return;
     store->failed = error;

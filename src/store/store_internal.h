@@ -26,8 +26,6 @@
 
 #define STORE_PATH_SIZE 4096u
 
-struct recovered; /* start/start.h: what a start finds */
-
 struct store {
     struct io *io;
     const struct log *log;
@@ -65,7 +63,8 @@ struct store {
     bool is_shutting;
     struct scrub *scrub; /* NULL: it is off */
     struct reserve reserve;
-    struct recovered *recovered; /* by the start */
+    uint64_t log_last;     /* position that the log had reached at least before the start */
+    struct survey *survey; /* the start's, until it is over (start/count_alive.c) */
 };
 
 static inline struct key_place store_place(const struct store *store, struct slice key)
@@ -121,11 +120,11 @@ void plan_drop(struct plan *plan);
 enum store_status plan_commit(struct store *store, struct plan *plan, struct record *record,
                               struct slice decoded, uint64_t *ret_gate);
 
-/* Tells those who were BUSY that something came free. */
-void store_made_room(struct store *store);
+/* The context is the store. Tells those who were BUSY that something came free. */
+void store_made_room(void *context);
 
-/* A log or memory failure after which nothing may be acknowledged. */
-void store_fail(struct store *store, int error);
+/* The same. A log or memory failure after which nothing may be acknowledged. */
+void store_fail(void *context, int error);
 
 /* store_large.c: the region's memory for values on their way. */
 uint64_t large_memory_size(const struct store_options *options);

@@ -163,7 +163,7 @@ static void save_bounds(struct conversion *conversion, const struct store *store
 static int shut(struct conversion *conversion, struct store *store, int error)
 {
     struct superblock_file superblock;
-    int result = store_shut_keeping(store, &superblock);
+    int result = store_shut_locked(store, &superblock);
     bool is_shut = result == 0;
     if (error == 0 && result == 0) {
         save_bounds(conversion, store, &superblock.now);

@@ -36,8 +36,9 @@ struct reading {
 
 struct survey {
     struct store *store;
-    struct wal_state *state;
+    struct wal_state *state; /* until the log is open */
     uint32_t partition;
+    uint16_t doubtful[STORE_PARTITIONS]; /* slots whose value files are to be matched */
     /* of the partition, while files are counted */
     uint64_t named[GROUPS];
     uint64_t found[GROUPS];
@@ -48,6 +49,7 @@ struct survey {
     struct named_file *files; /* sorted by their versions */
     uint64_t file_count;
     uint64_t file_capacity;
+    uint64_t removed;     /* orphans */
     struct names orphans; /* in one folder, which is not changed while it is listed */
     int error;
 };
@@ -66,6 +68,7 @@ static void count_slot(void *context, uint64_t hash, const struct index_entry *e
 {
     struct survey *survey = context;
     struct store *store = survey->store;
+    assert(store->wal == NULL); /* nothing dies meanwhile */
     if (location_is_segment(entry->location))
         segment_add_live(store->segments,
                          segments_find(store->segments, location_file(entry->location)),
@@ -77,7 +80,7 @@ static void count_slot(void *context, uint64_t hash, const struct index_entry *e
         return;
     survey->named[group]++;
     if (!is_newest(survey, hash, entry))
-        store->recovered->doubtful_files[survey->partition] |= (uint16_t)(1u << group);
+        survey->doubtful[survey->partition] |= (uint16_t)(1u << group);
 }
 
 static void walk_partition(struct survey *survey, index_each *each)
@@ -99,7 +102,7 @@ static void remove_orphan(struct survey *survey, const char *name)
     if (length < 0 || (size_t)length >= sizeof path)
         return;
     int result = disk_wait_unlink(store->io, path);
-    store->recovered->orphans++;
+    survey->removed++;
     if (result < 0)
         log_warn(store->log, "%s: nothing needs it any more, but it cannot be removed: %s", path,
                  strerror(-result));
@@ -140,9 +143,8 @@ static int judge_entry(void *context, const char *name)
 /* A segment that the checkpoint spared recovery from reading, and that is not there. */
 static void report_missing_segments(const struct survey *survey)
 {
-    const struct list *list = segments_of(survey->store->segments, (uint8_t)survey->partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        struct segment *segment = container_of(node, struct segment, partition_node);
+    struct segment *segment = segments_first(survey->store->segments, survey->partition);
+    for (; segment != NULL; segment = segment_next(segment)) {
         if (segment->is_seen || segment->is_damaged)
             continue;
         segment->is_damaged = true;
@@ -169,7 +171,7 @@ static int list_folder(struct survey *survey, int (*judge)(void *context, const 
 
 static int survey_partition(struct survey *survey)
 {
-    uint16_t *doubtful = &survey->store->recovered->doubtful_files[survey->partition];
+    uint16_t *doubtful = &survey->doubtful[survey->partition];
     memset(survey->named, 0, sizeof survey->named);
     memset(survey->found, 0, sizeof survey->found);
     walk_partition(survey, count_slot);
@@ -223,6 +225,8 @@ static int read_name(struct survey *survey, struct named_file *named)
 {
     struct store *store = survey->store;
     struct reading *reading = &survey->reading;
+    assert((survey->groups & 1u << named->group) != 0);
+    assert(named->record.in_value_file);
     reading->is_done = false;
     int result = fetch_start(&store->fetcher, &reading->fetch, &named->record, record_read);
     if (result != 0)
@@ -284,7 +288,6 @@ static void report_missing_files(const struct survey *survey)
         missing += !survey->files[i].is_seen;
     if (missing == 0)
         return;
-    store->recovered->missing_files += missing;
     log_error(store->log,
               "%s/%02x: %" PRIu64 " large values are missing: their keys answer CORRUPT until they "
               "are written again or restored from a backup",
@@ -293,6 +296,7 @@ static void report_missing_files(const struct survey *survey)
 
 static int match_partition(struct survey *survey)
 {
+    assert(survey->groups < 1u << GROUPS);
     survey->file_count = 0;
     survey->unknown = 0;
     walk_partition(survey, note_record);
@@ -311,21 +315,22 @@ static int match_partition(struct survey *survey)
 
 int store_match_files(struct store *store)
 {
-    struct survey survey = {.store = store};
+    struct survey *survey = store->survey;
+    assert(survey != NULL);
     int result = 0;
-    fetch_init(&survey.reading.fetch, io_region(store->io)); /* the first look-up's buffer */
-    for (; result == 0 && survey.partition < STORE_PARTITIONS; survey.partition++) {
-        survey.groups = store->recovered->doubtful_files[survey.partition];
-        if (survey.groups != 0)
-            result = match_partition(&survey);
+    fetch_init(&survey->reading.fetch, io_region(store->io)); /* the first look-up's buffer */
+    for (uint32_t i = 0; result == 0 && i < STORE_PARTITIONS; i++) {
+        survey->partition = i;
+        survey->groups = survey->doubtful[i];
+        if (survey->groups != 0)
+            result = match_partition(survey);
     }
-    free(survey.files);
-    names_free(&survey.orphans);
-    if (store->recovered->orphans > 0)
+    if (survey->removed > 0)
         log_info(store->log,
                  "%s: %" PRIu64 " files that were never finished, or had been replaced, "
                  "are removed",
-                 store->options.path, store->recovered->orphans);
+                 store->options.path, survey->removed);
+    store_end_survey(store);
     return result;
 }
 
@@ -340,15 +345,30 @@ static int judge_checkpoint(void *context, const char *name)
 
 int store_survey(struct store *store, struct wal_state *state)
 {
-    struct survey survey = {.store = store, .state = state};
+    assert(store->survey == NULL);
+    struct survey *survey = calloc(1, sizeof *survey);
+    if (survey == NULL)
+        return -ENOMEM;
+    store->survey = survey;
+    survey->store = store;
+    survey->state = state;
     int result = io_list_directory(store->io, store->state_path, judge_checkpoint, store);
     wal_state_forget_alive(state);
-    for (; result >= 0 && survey.partition < STORE_PARTITIONS; survey.partition++) {
-        if (!store_owns(store, survey.partition))
-            continue;
-        result = survey_partition(&survey);
+    for (uint32_t i = 0; result >= 0 && i < STORE_PARTITIONS; i++) {
+        survey->partition = i;
+        if (store_owns(store, i))
+            result = survey_partition(survey);
     }
-    names_free(&survey.orphans);
     index_set_bulk(store->index, false);
     return result < 0 ? result : 0;
+}
+
+void store_end_survey(struct store *store)
+{
+    if (store->survey == NULL)
+        return;
+    free(store->survey->files);
+    names_free(&store->survey->orphans);
+    free(store->survey);
+    store->survey = NULL;
 }

@@ -22,7 +22,7 @@ int store_drain(struct store *store, store_drain_progress *each_second, void *co
 
 /* store_shut, but the superblock, and with it the lock, is the caller's from then on, also after an
  * error. */
-int store_shut_keeping(struct store *store, struct superblock_file *ret_superblock);
+int store_shut_locked(struct store *store, struct superblock_file *ret_superblock);
 
 /* ---- of one that is shut ---- */
 

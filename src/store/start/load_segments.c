@@ -30,7 +30,8 @@
 
 /* ---- the manifest ---- */
 
-static int add_segment(struct store *store, const struct manifest_edit *edit)
+static int add_segment(struct store *store, const struct manifest_edit *edit,
+                       struct segment **ret_segment)
 {
     if (!store_owns(store, edit->partition)) {
         log_error(store->log,
@@ -50,9 +51,8 @@ static int add_segment(struct store *store, const struct manifest_edit *edit)
     if (error < 0)
         return error;
     segment->state = SEGMENT_SEALED;
-    segment->created = edit->created;
     segment->salt = segment_salt(store->superblock.now.secret, edit->number);
-    segment_set_end(store->segments, segment, edit->end);
+    *ret_segment = segment;
     return 0;
 }
 
@@ -60,11 +60,13 @@ static int take_edit(void *context, const struct manifest_edit *edit)
 {
     struct store *store = context;
     struct segment *segment = segments_find_number(store->segments, edit->number);
+    int result;
     switch (edit->kind) {
     case MANIFEST_SEGMENT:
         checkpoints_take_segment(&store->checkpoints, edit->number);
-        if (segment == NULL)
-            return add_segment(store, edit);
+        result = segment == NULL ? add_segment(store, edit, &segment) : 0;
+        if (result < 0)
+            return result;
         segment->created = edit->created;
         segment_set_end(store->segments, segment, edit->end);
         return 0;
@@ -86,16 +88,21 @@ static int take_edit(void *context, const struct manifest_edit *edit)
     return -EBADMSG;
 }
 
-static void fill_loss(const struct store *store, const struct segment *segment,
-                      struct manifest_edit *ret_edit)
+/* What the manifest says of the segment: MANIFEST_SEGMENT, or MANIFEST_DAMAGE of one that lost
+ * something. */
+static struct manifest_edit edit_of(const struct store *store, const struct segment *segment,
+                                    enum manifest_kind kind)
 {
-    *ret_edit = (struct manifest_edit){
-        .kind = MANIFEST_DAMAGE,
+    bool is_loss = kind == MANIFEST_DAMAGE;
+    assert(!is_loss || segment->is_loss_told);
+    return (struct manifest_edit){
+        .kind = kind,
         .partition = segment->partition,
         .source = segment->source,
         .log_id = store->options.shard,
         .number = segment->number,
-        .end = segment->loss_position,
+        .end = is_loss ? segment->loss_position : segment->end,
+        .created = is_loss ? 0 : segment->created,
     };
 }
 
@@ -109,7 +116,7 @@ static bool show_loss(const struct store *store, uint64_t index, struct manifest
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++) {
         if (!segment->is_loss_told || left-- > 0)
             continue;
-        fill_loss(store, segment, ret_edit);
+        *ret_edit = edit_of(store, segment, MANIFEST_DAMAGE);
         return true;
     }
     return false;
@@ -125,25 +132,17 @@ bool store_show_state(void *context, uint64_t index, struct manifest_edit *ret_e
     const struct segment *segment = segments_nth(store->segments, index);
     if (segment == NULL)
         return show_loss(store, index, ret_edit);
-    *ret_edit = (struct manifest_edit){
-        .kind = MANIFEST_SEGMENT,
-        .partition = segment->partition,
-        .source = segment->source,
-        .log_id = store->options.shard,
-        .number = segment->number,
-        .end = segment->end,
-        .created = segment->created,
-    };
+    *ret_edit = edit_of(store, segment, MANIFEST_SEGMENT);
     return true;
 }
 
 static uint64_t log_position(void *context)
 {
     const struct store *store = context;
-    return store->wal != NULL ? wal_durable(store->wal) : store->recovered->log_last;
+    return store->wal != NULL ? wal_durable(store->wal) : store->log_last;
 }
 
-int store_open_manifest(struct store *store, const struct wal_note *note, uint8_t *memory)
+static int open_manifest(struct store *store, const struct wal_note *note)
 {
     struct manifest_options options = {
         .path = store->state_path,
@@ -152,7 +151,7 @@ int store_open_manifest(struct store *store, const struct wal_note *note, uint8_
         .snapshot = store_show_state,
         .position = log_position,
         .context = store,
-        .memory = memory,
+        .memory = store_memory(store, REGION_MANIFEST),
         .accept_loss = store->options.accept_loss,
         .closed = {store->superblock.now.manifest_salt, store->superblock.now.manifest_edition,
                    store->superblock.now.manifest_blocks},
@@ -161,7 +160,7 @@ int store_open_manifest(struct store *store, const struct wal_note *note, uint8_
     };
     int result = manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
     if (result == 0)
-        store->recovered->log_last = manifest_position(store->manifest);
+        store->log_last = manifest_position(store->manifest);
     return result;
 }
 
@@ -204,7 +203,7 @@ static int renew_index(struct store *store)
     return result;
 }
 
-static int load_checkpoint(struct store *store)
+static int load_checkpoint(struct store *store, struct segments_found *found)
 {
     uint64_t number = checkpoints_number(&store->checkpoints);
     if (number == 0)
@@ -216,9 +215,9 @@ static int load_checkpoint(struct store *store)
     int result = checkpoint_load(store->io, store->log, &options, number, store->index, find_file,
                                  store, &info, &dropped);
     if (result == 0) {
-        store->recovered->sequence_last = info.chunk_sequence;
-        store->recovered->clock_ceiling = info.clock_ceiling;
-        store->recovered->log_last = max_u64(store->recovered->log_last, info.position);
+        found->sequence_last = info.chunk_sequence;
+        hybrid_clock_see(&store->clock, info.clock_ceiling);
+        store->log_last = max_u64(store->log_last, info.position);
         return 0;
     }
     if (result != -ENOENT && result != -EBADMSG && result != -EIO)
@@ -233,7 +232,8 @@ static int load_checkpoint(struct store *store)
 struct scanning {
     struct store *store;
     const struct segment *segment;
-    uint64_t records;
+    struct segments_found found;
+    uint64_t clock_ceiling;
     uint64_t reported_ns;
     uint64_t segments;
 };
@@ -249,9 +249,8 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
         .tombstone = found->tombstone,
         .in_value_file = found->in_value_file,
     };
-    scanning->records++;
-    store->recovered->clock_ceiling =
-        max_u64(store->recovered->clock_ceiling, found->version.clock);
+    scanning->found.records++;
+    scanning->clock_ceiling = max_u64(scanning->clock_ceiling, found->version.clock);
     int others = index_put(store->index, partition, found->hash, &entry);
     struct key_place place = {.partition = partition, .hash = found->hash};
     return others <= 0 ? others : proofs_suspect(&store->proofs, store->index, place, &entry);
@@ -301,15 +300,15 @@ static void report_progress(struct scanning *scanning, uint64_t done)
         return;
     scanning->reported_ns = now_ns;
     log_info(store->log, "%s: %" PRIu64 " of %" PRIu64 " segments are read, %" PRIu64 " records",
-             store->options.path, done, scanning->segments, scanning->records);
+             store->options.path, done, scanning->segments, scanning->found.records);
 }
 
 /* What a lost part of a segment may have held is not known: in its partition, only what is written
  * from now on is sure. */
 static void note_damaged_segment(struct store *store, struct segment *segment)
 {
-    store->recovered->damaged_segments += !segment->has_loss;
     segment->is_damaged = true;
+    store->is_damaged = true;
     segment->has_loss = true;
 }
 
@@ -329,8 +328,7 @@ static int scan_segment(struct scanning *scanning, struct segment *segment)
     };
     scanning->segment = segment;
     int result = segment_scan(store->io, store->log, &scan);
-    store->recovered->sequence_last = max_u64(store->recovered->sequence_last, scan.sequence_max);
-    store->recovered->bytes_read += scan.bytes_read;
+    scanning->found.sequence_last = max_u64(scanning->found.sequence_last, scan.sequence_max);
     if (result == -ENOENT || result == -EIO || result == -EBADMSG)
         scan.is_damaged = true;
     else if (result < 0)
@@ -340,13 +338,15 @@ static int scan_segment(struct scanning *scanning, struct segment *segment)
     return 0;
 }
 
-static int scan_segments(struct store *store)
+static int scan_segments(struct store *store, struct segments_found *found)
 {
     struct segments_stats stats;
     segments_stats(store->segments, &stats);
     assert(store->wal == NULL); /* the log comes after it */
-    struct scanning scanning = {
-        .store = store, .reported_ns = io_now_ns(store->io), .segments = stats.segments};
+    struct scanning scanning = {.store = store,
+                                .found = *found,
+                                .reported_ns = io_now_ns(store->io),
+                                .segments = stats.segments};
     struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++) {
         int result = scan_segment(&scanning, segment);
@@ -354,7 +354,8 @@ static int scan_segments(struct store *store)
             return result;
         report_progress(&scanning, i + 1);
     }
-    store->recovered->segment_records = scanning.records;
+    hybrid_clock_see(&store->clock, scanning.clock_ceiling);
+    *found = scanning.found;
     return 0;
 }
 
@@ -385,8 +386,7 @@ static int judge_loss(struct store *store, struct segment *segment, uint64_t las
     if (!is_told) {
         segment->loss_position = is_accepted ? 0 : max_u64(last_position, 1);
         segment->is_loss_told = true;
-        struct manifest_edit edit;
-        fill_loss(store, segment, &edit);
+        struct manifest_edit edit = edit_of(store, segment, MANIFEST_DAMAGE);
         int result = manifest_append_now(store->manifest, &edit, 1);
         if (result < 0)
             return result;
@@ -398,19 +398,21 @@ static int judge_loss(struct store *store, struct segment *segment, uint64_t las
 
 int store_judge_losses(struct store *store, uint64_t last_position)
 {
+    uint64_t damaged = 0;
     uint64_t count = 0;
     struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++) {
         if (!segment->has_loss)
             continue;
+        damaged++;
         int result = judge_loss(store, segment, last_position);
         if (result < 0)
             return result;
         count += segment->loss_position > 0;
     }
-    if (store->options.accept_loss && store->recovered->damaged_segments > 0)
+    if (store->options.accept_loss && damaged > 0)
         log_warn(store->log, "-accept-loss: what %" PRIu64 " damaged segments held is given up",
-                 store->recovered->damaged_segments);
+                 damaged);
     if (count > 0)
         log_error(store->log,
                   "%" PRIu64 " partition segments have lost records: in their partitions, keys "
@@ -441,22 +443,19 @@ static int adopt(void *context, const char *name)
     adoption->found++;
     if (!store->options.accept_loss)
         return 0;
-    struct manifest_edit edit = {.kind = MANIFEST_SEGMENT,
-                                 .partition = (uint8_t)adoption->partition,
-                                 .source = SEGMENT_FROM_LOG,
-                                 .number = number};
-    int result = take_edit(store, &edit);
-    if (result < 0)
-        return result;
-    struct segment *segment = segments_find_number(store->segments, number);
     char path[SEGMENT_PATH_MAX];
-    segment_path(store->segments, segment, path);
+    (void)snprintf(path, sizeof path, "%s/%02x/%s", store->options.path, adoption->partition, name);
     int64_t size = disk_wait_size(store->io, path);
     if (size < 0)
         return (int)size;
-    segment_set_end(store->segments, segment,
-                    max_u64(round_down((uint64_t)size, DISK_BLOCK_SIZE), SEGMENT_DATA_OFFSET));
-    return 0;
+    struct manifest_edit edit = {
+        .kind = MANIFEST_SEGMENT,
+        .partition = (uint8_t)adoption->partition,
+        .source = SEGMENT_FROM_LOG,
+        .number = number,
+        .end = max_u64(round_down((uint64_t)size, DISK_BLOCK_SIZE), SEGMENT_DATA_OFFSET),
+    };
+    return take_edit(store, &edit);
 }
 
 /* Nothing may be taken for an orphan before the operator has said so. */
@@ -502,12 +501,20 @@ static void remember_losses(struct store *store)
             note_damaged_segment(store, segment);
 }
 
-int store_recover_segments(struct store *store)
+int store_load_segments(struct store *store, const struct wal_note *note,
+                        struct segments_found *ret_found)
 {
-    int result = adopt_segments(store);
+    struct segments_found found = {0};
+    int result = open_manifest(store, note);
+    if (result == 0)
+        result = adopt_segments(store);
+    if (result < 0)
+        return result;
     index_set_bulk(store->index, true);
     remember_losses(store);
+    result = load_checkpoint(store, &found);
     if (result == 0)
-        result = load_checkpoint(store);
-    return result < 0 ? result : scan_segments(store);
+        result = scan_segments(store, &found);
+    *ret_found = found;
+    return result;
 }

@@ -143,6 +143,7 @@ static void note_damage(struct store *store, const struct wal_recovered *recover
         return;
     }
     store->damage.log_last = recovered->damaged_last;
+    store->is_damaged = true;
     log_error(store->log,
               "acknowledged writes are lost: %" PRIu64
               " damaged places in the log, up to position %" PRIu64
@@ -155,7 +156,7 @@ static void note_damage(struct store *store, const struct wal_recovered *recover
 }
 
 int store_replay_log(struct store *store, const struct wal_options *options,
-                     struct wal_state **ret_state)
+                     const struct segments_found *found, struct wal_state **ret_state)
 {
     struct wal_recovered recovered;
     struct replay replay = {.store = store};
@@ -165,9 +166,7 @@ int store_replay_log(struct store *store, const struct wal_options *options,
                              ret_state);
     if (result < 0)
         return result;
-    hybrid_clock_init(&store->clock,
-                      max_u64(max_u64(recovered.clock_ceiling, store->recovered->clock_ceiling),
-                              store->superblock.now.clock_ceiling));
+    hybrid_clock_see(&store->clock, recovered.clock_ceiling);
     note_damage(store, &recovered);
     result = store_judge_losses(store, recovered.last_position);
     if (result < 0) {
@@ -180,6 +179,6 @@ int store_replay_log(struct store *store, const struct wal_options *options,
              " bytes of an unacknowledged tail dropped) and %" PRIu64
              " records in segments newer than the index checkpoint",
              store_key_count(store), recovered.records, recovered.segments, recovered.bytes_read,
-             recovered.dropped_bytes, store->recovered->segment_records);
+             recovered.dropped_bytes, found->records);
     return 0;
 }

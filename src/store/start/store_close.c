@@ -59,7 +59,7 @@ static void tell_superblock(const struct store *store, struct superblock *superb
     superblock->manifest_blocks = manifest.blocks;
 }
 
-int store_shut_keeping(struct store *store, struct superblock_file *ret_superblock)
+int store_shut_locked(struct store *store, struct superblock_file *ret_superblock)
 {
     int result = 0;
     store->is_shutting = true;
@@ -114,7 +114,7 @@ uint64_t store_manifest_edition(const struct store *store)
 int store_shut(struct store *store)
 {
     struct superblock_file superblock;
-    int result = store_shut_keeping(store, &superblock);
+    int result = store_shut_locked(store, &superblock);
     superblock_close(&superblock);
     return result;
 }
@@ -127,8 +127,7 @@ void store_free(struct store *store)
     mover_free(store->mover);
     reserve_deinit(&store->reserve);
     checkpoints_deinit(&store->checkpoints);
-    if (store->wal != NULL)
-        wal_free(store->wal);
+    wal_free(store->wal);
     manifest_free(store->manifest);
     segments_free(store->segments);
     if (store->decodes.running.head.next != NULL)
@@ -140,12 +139,10 @@ void store_free(struct store *store)
         stream_pool_free(store->streams);
     bloom_free(store->bloom);
     squeeze_deinit(&store->squeeze);
-    if (store->index != NULL)
-        index_free(store->index);
-    if (store->cache != NULL)
-        cache_free(store->cache);
+    index_free(store->index);
+    cache_free(store->cache);
     doomed_free(store->doomed);
-    free(store->recovered);
+    store_end_survey(store);
     free(store->superblock.block); /* left by a store that was not shut */
     free(store);
 }

@@ -46,11 +46,6 @@
 
 static_assert(FILES_MAX <= 4096, "docs/operations.md says so: the rest are for connections");
 
-size_t store_region_size(const struct store_options *options)
-{
-    return lay_out(options).size;
-}
-
 uint32_t store_files_max(void)
 {
     return FILES_MAX;
@@ -60,7 +55,7 @@ uint32_t store_files_max(void)
 
 static int create_slots(struct store *store)
 {
-    uint8_t *buffers = io_region(store->io) + lay_out(&store->options).fetches;
+    uint8_t *buffers = store_memory(store, REGION_FETCHES);
     int result = lookups_init(&store->lookups, buffers);
     return result < 0 ? result
                       : proofs_init(&store->proofs, buffers + LOOKUPS_MAX * FETCH_BUFFER_SIZE);
@@ -69,7 +64,7 @@ static int create_slots(struct store *store)
 static int create_streams(struct store *store)
 {
     uint32_t count = (uint32_t)(large_memory_size(&store->options) / VALUE_FILE_BUFFER_SIZE);
-    uint8_t *memory = io_region(store->io) + lay_out(&store->options).large;
+    uint8_t *memory = store_memory(store, REGION_LARGE);
     return stream_pool_create(store->io, store->log, store->options.path, memory, count,
                               &store->streams);
 }
@@ -121,10 +116,8 @@ static int probe(struct store *store)
     return store_probe(store->io, store->log, store->log_directory, &store->superblock.now);
 }
 
-static int open_segments(struct store *store)
+static int open_segments(struct store *store, struct segments_found *ret_found)
 {
-    uint8_t *region = io_region(store->io);
-    struct layout layout = lay_out(&store->options);
     struct segments_options options = {
         .path = store->options.path,
         .directory_id = store->superblock.now.directory_id,
@@ -137,9 +130,7 @@ static int open_segments(struct store *store)
     int result = wal_recover_note(store->io, &log, &note);
     if (result == 0)
         result = segments_create(store->io, store->log, &options, &store->segments);
-    if (result == 0)
-        result = store_open_manifest(store, &note, region + layout.manifest);
-    return result < 0 ? result : store_recover_segments(store);
+    return result < 0 ? result : store_load_segments(store, &note, ret_found);
 }
 
 static void start_heartbeat(struct store *store);
@@ -158,12 +149,12 @@ static void start_heartbeat(struct store *store)
     io_timer(store->io, &store->heartbeat, io_now_ns(store->io) + HEARTBEAT_NS);
 }
 
-static int open_log(struct store *store)
+static int open_log(struct store *store, const struct segments_found *found)
 {
     struct wal_options options;
     wire_log(store, &options);
     struct wal_state *state;
-    int result = store_replay_log(store, &options, &state);
+    int result = store_replay_log(store, &options, found, &state);
     if (result < 0)
         return result;
     result = store_survey(store, state);
@@ -186,7 +177,7 @@ static void init_checkpoints(struct store *store)
         .shard = store->options.shard,
         .shard_count = store->options.shard_count,
         .moved_min = store->options.checkpoint_min,
-        .memory = io_region(store->io) + lay_out(&store->options).checkpoint,
+        .memory = store_memory(store, REGION_CHECKPOINT),
     };
     checkpoints_init(&store->checkpoints, store->io, store->log, &options);
     checkpoints_take_segment(&store->checkpoints, store->superblock.now.segment_base);
@@ -197,21 +188,20 @@ static int open_all(struct store *store)
     if (store->options.handover == NULL) /* otherwise it was told before */
         filesystem_warn(store->io, store->log, store->options.path);
     init_checkpoints(store);
+    hybrid_clock_init(&store->clock, store->superblock.now.clock_ceiling);
+    struct segments_found found;
     int result = create_memory(store);
     if (result == 0)
         result = store_make_folders(store);
     if (result == 0)
         result = probe(store);
     if (result == 0)
-        result = open_segments(store);
+        result = open_segments(store, &found);
     if (result == 0)
-        result = open_log(store);
+        result = open_log(store, &found);
     if (result == 0)
-        result = wire_parts(store);
-    if (result == 0)
-        result = store_match_files(store);
-    store->is_damaged = store->damage.log_last != 0 || store->recovered->damaged_segments > 0;
-    return result;
+        result = wire_parts(store, &found);
+    return result < 0 ? result : store_match_files(store);
 }
 
 int store_open(struct io *io, const struct log *log, const struct store_options *options,
@@ -237,8 +227,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     }
     store->origin =
         (uint32_t)((store->superblock.now.directory_id & 0xFFFFFF) << 8 | options->shard);
-    store->recovered = calloc(1, sizeof *store->recovered);
-    result = store->recovered != NULL ? open_all(store) : -ENOMEM;
+    result = open_all(store);
     if (result < 0) {
         filesystem_explain(io, log, options->path, result);
         log_error(log, "cannot open the data directory %s: %s", options->path, strerror(-result));

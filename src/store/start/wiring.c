@@ -15,7 +15,7 @@
 #include <string.h>
 
 /* Sealed log files that stay in the log: what is overwritten meanwhile is never copied. */
-#define LOG_KEEP_SEGMENTS 4u
+#define LOG_KEEP_FILES 4u
 
 /* Memory for what a job of the mover carries, of all shards and the least of one; its table comes
  * on top. A shard has its part of the partitions, so what a job writes to each is as much. */
@@ -35,11 +35,6 @@
 
 /* ---- the region ---- */
 
-static uint64_t fetch_memory_size(void)
-{
-    return (LOOKUPS_MAX + PROOFS_MAX) * FETCH_BUFFER_SIZE;
-}
-
 static void fill_log_options(const struct store_options *options, struct wal_options *ret_options)
 {
     *ret_options = (struct wal_options){
@@ -56,19 +51,35 @@ static void fill_log_options(const struct store_options *options, struct wal_opt
     };
 }
 
-struct layout lay_out(const struct store_options *options)
+/* Where the part begins in the region; of REGION_PARTS, where the region ends. */
+static uint64_t offset_of(const struct store_options *options, enum region_part part)
 {
     struct wal_options log;
     fill_log_options(options, &log);
-    struct layout layout = {.fetches = 0};
-    layout.log = layout.fetches + fetch_memory_size();
-    layout.manifest = layout.log + round_up(wal_memory_size(&log), DISK_BLOCK_SIZE);
-    layout.mover = layout.manifest + MANIFEST_MEMORY_SIZE;
-    layout.checkpoint = layout.mover + MOVER_MEMORY_SIZE;
-    layout.scrub = layout.checkpoint + CHECKPOINT_MEMORY_SIZE;
-    layout.large = layout.scrub + (options->scrub_rate == SCRUB_OFF ? 0 : SCRUB_MEMORY_SIZE);
-    layout.size = layout.large + large_memory_size(options);
-    return layout;
+    const uint64_t sizes[REGION_PARTS] = {
+        [REGION_FETCHES] = (LOOKUPS_MAX + PROOFS_MAX) * FETCH_BUFFER_SIZE,
+        [REGION_LOG] = wal_memory_size(&log),
+        [REGION_MANIFEST] = MANIFEST_MEMORY_SIZE,
+        [REGION_MOVER] = MOVER_MEMORY_SIZE,
+        [REGION_CHECKPOINT] = CHECKPOINT_MEMORY_SIZE,
+        [REGION_SCRUB] = options->scrub_rate == SCRUB_OFF ? 0 : SCRUB_MEMORY_SIZE,
+        [REGION_LARGE] = large_memory_size(options),
+    };
+    uint64_t offset = 0;
+    for (uint32_t i = 0; i < part; i++)
+        offset += round_up(sizes[i], DISK_BLOCK_SIZE);
+    return offset;
+}
+
+size_t store_region_size(const struct store_options *options)
+{
+    return offset_of(options, REGION_PARTS);
+}
+
+uint8_t *store_memory(const struct store *store, enum region_part part)
+{
+    assert(part < REGION_PARTS);
+    return io_region(store->io) + offset_of(&store->options, part);
 }
 
 /* ---- the log ---- */
@@ -87,11 +98,6 @@ static void log_durable(void *context, uint64_t position)
     store->options.events.durable(store->options.events.context, position);
 }
 
-static void log_room(void *context)
-{
-    store_made_room(context);
-}
-
 /* Deletes make room in the end, so that they are not refused while the mover is at it. */
 static bool log_may_clear(void *context)
 {
@@ -101,16 +107,20 @@ static bool log_may_clear(void *context)
             mover_may_free(store->mover));
 }
 
+static void cannot_write(struct store *store, const char *what, int error)
+{
+    assert(error < 0);
+    log_error(store->log,
+              "the %s cannot be written: %s. Nothing is acknowledged any more; this process ends. "
+              "Check the device and the kernel's messages, then start it again: what was "
+              "acknowledged is on the disk",
+              what, strerror(-error));
+    store_fail(store, error);
+}
+
 static void log_failed(void *context, int error)
 {
-    struct store *store = context;
-    log_error(store->log,
-              "the log cannot be written: %s. Nothing is acknowledged any more; this process ends. "
-              "Check the "
-              "device and the kernel's messages, then start it again: what was acknowledged is on "
-              "the disk",
-              strerror(error < 0 ? -error : error));
-    store_fail(store, error);
+    cannot_write(context, "log", error);
 }
 
 void wire_log(const struct store *store, struct wal_options *ret_options)
@@ -123,13 +133,13 @@ void wire_log(const struct store *store, struct wal_options *ret_options)
     ret_options->writes_in_flight = superblock->writes_in_flight;
     ret_options->use_dsync = superblock->use_dsync;
     ret_options->base = superblock->log_base;
-    ret_options->last_known = max_u64(superblock->log_last, store->recovered->log_last);
+    ret_options->last_known = max_u64(superblock->log_last, store->log_last);
     ret_options->number_known = superblock->log_number;
-    ret_options->memory = io_region(store->io) + lay_out(&store->options).log;
+    ret_options->memory = store_memory(store, REGION_LOG);
     ret_options->events = (struct wal_events){
         .context = (void *)store,
         .durable = log_durable,
-        .room = log_room,
+        .room = store_made_room,
         .failed = log_failed,
         .may_clear = log_may_clear,
         .note = log_note,
@@ -140,13 +150,7 @@ void wire_log(const struct store *store, struct wal_options *ret_options)
 
 static void mover_failed(void *context, int error)
 {
-    struct store *store = context;
-    log_error(store->log,
-              "the segments cannot be written: %s. Nothing is acknowledged any more; this process "
-              "ends. Check the device and the kernel's messages, then start it again: what was "
-              "acknowledged is on the disk",
-              strerror(-error));
-    store_fail(store, error);
+    cannot_write(context, "segments", error);
 }
 
 static void disk_full(void *context)
@@ -161,11 +165,6 @@ static void reserve_released(void *context)
     struct store *store = context;
     mover_wake(store->mover);
     store_made_room(store);
-}
-
-static void mover_futile(void *context)
-{
-    store_made_room(context);
 }
 
 /* At most a 32nd of the disk for all shards, so that small disks have some use. */
@@ -186,9 +185,10 @@ static uint64_t stage_size(const struct store *store)
     return from->mover_stage != 0 ? min_u64(from->mover_stage, usual) : usual;
 }
 
-static int open_mover(struct store *store)
+static int open_mover(struct store *store, const struct segments_found *found)
 {
     const struct store_options *from = &store->options;
+    uint64_t file_size = store->superblock.now.log_file_size;
     uint64_t stage_bytes = stage_size(store);
     uint64_t reserved = reserve_size(store, stage_bytes);
     struct mover_options options = {
@@ -202,24 +202,22 @@ static int open_mover(struct store *store)
         .manifest = store->manifest,
         .index = store->index,
         .doomed = store->doomed,
-        .segment_size = store->superblock.now.log_file_size,
-        .log_keep_bytes = from->log_keep_bytes != 0
-                              ? from->log_keep_bytes
-                              : LOG_KEEP_SEGMENTS * store->superblock.now.log_file_size,
-        .compact_min =
-            from->compact_min != 0 ? from->compact_min : store->superblock.now.log_file_size,
+        .segment_size = file_size,
+        .log_keep_bytes =
+            from->log_keep_bytes != 0 ? from->log_keep_bytes : LOG_KEEP_FILES * file_size,
+        .compact_min = from->compact_min != 0 ? from->compact_min : file_size,
         .stage_bytes = stage_bytes,
         .window_size = from->mover_window != 0 ? from->mover_window : MOVER_WINDOW,
         .tight_bytes = reserved - reserved / 4,
         .number_last = checkpoints_segment_last(&store->checkpoints),
-        .sequence_last = store->recovered->sequence_last,
-        .memory = io_region(store->io) + lay_out(from).mover,
+        .sequence_last = found->sequence_last,
+        .memory = store_memory(store, REGION_MOVER),
         .context = store,
         .failed = mover_failed,
         .full = disk_full,
-        .futile = mover_futile,
+        .futile = store_made_room,
         /* For a log file and two jobs, beside what the log leaves free. */
-        .room_bytes = reserved + 2 * stage_bytes + store->superblock.now.log_file_size,
+        .room_bytes = reserved + 2 * stage_bytes + file_size,
     };
     int result = mover_create(store->io, store->log, &options, &store->mover);
     if (result == 0)
@@ -268,7 +266,7 @@ static int open_scrub(struct store *store)
         .shard_count = store->options.shard_count,
         .owner = {store, tell_checkpoint, prove_hidden, replace_checkpoint},
         .rate = store->options.scrub_rate,
-        .memory = io_region(store->io) + lay_out(&store->options).scrub,
+        .memory = store_memory(store, REGION_SCRUB),
     };
     if (options.rate == SCRUB_OFF)
         return 0;
@@ -276,16 +274,6 @@ static int open_scrub(struct store *store)
 }
 
 /* ---- all of them ---- */
-
-static void one_ended(void *context)
-{
-    store_made_room(context);
-}
-
-static void manifest_failed(void *context, int error)
-{
-    store_fail(context, error);
-}
 
 static void connect_requests(struct store *store)
 {
@@ -297,52 +285,44 @@ static void connect_requests(struct store *store)
                                       .log_file_size = store->superblock.now.log_file_size,
                                       .large_bytes_max = large};
     dead_connect(&store->dead, store->wal, store->segments, store->streams);
-    struct lookup_parts lookups = {.log = store->log,
-                                   .index = store->index,
-                                   .bloom = store->bloom,
-                                   .cache = store->cache,
-                                   .wal = store->wal,
-                                   .fetcher = &store->fetcher,
-                                   .decodes = &store->decodes,
-                                   .damage = &store->damage,
-                                   .context = store,
-                                   .ended = one_ended};
-    lookups_connect(&store->lookups, &lookups);
-    struct proof_parts proofs = {.secret = store->superblock.now.secret,
-                                 .index = store->index,
-                                 .doomed = store->doomed,
-                                 .segments = store->segments,
-                                 .wal = store->wal,
-                                 .fetcher = &store->fetcher,
-                                 .dead = &store->dead,
-                                 .context = store,
-                                 .ended = one_ended};
-    proofs_connect(&store->proofs, &proofs);
+    lookups_connect(&store->lookups, &(struct lookup_parts){.log = store->log,
+                                                            .index = store->index,
+                                                            .bloom = store->bloom,
+                                                            .cache = store->cache,
+                                                            .wal = store->wal,
+                                                            .fetcher = &store->fetcher,
+                                                            .decodes = &store->decodes,
+                                                            .damage = &store->damage,
+                                                            .context = store,
+                                                            .ended = store_made_room});
+    proofs_connect(&store->proofs, &(struct proof_parts){.secret = store->superblock.now.secret,
+                                                         .index = store->index,
+                                                         .doomed = store->doomed,
+                                                         .segments = store->segments,
+                                                         .wal = store->wal,
+                                                         .fetcher = &store->fetcher,
+                                                         .dead = &store->dead,
+                                                         .context = store,
+                                                         .ended = store_made_room});
 }
 
-static void connect_checkpoints(struct store *store)
-{
-    struct checkpoint_parts parts = {.index = store->index,
-                                     .wal = store->wal,
-                                     .segments = store->segments,
-                                     .manifest = store->manifest,
-                                     .mover = store->mover,
-                                     .reserve = &store->reserve,
-                                     .clock = &store->clock,
-                                     .moved = store->recovered->segment_records,
-                                     .context = store,
-                                     .failed = manifest_failed};
-    checkpoints_connect(&store->checkpoints, &parts);
-}
-
-int wire_parts(struct store *store)
+int wire_parts(struct store *store, const struct segments_found *found)
 {
     assert(store->wal != NULL);
     assert(store->manifest != NULL);
     assert(store->segments != NULL);
     assert(store->mover == NULL); /* nothing has moved: what was found is all that there is */
     connect_requests(store);
-    int result = open_mover(store);
-    connect_checkpoints(store);
+    int result = open_mover(store, found);
+    checkpoints_connect(&store->checkpoints, &(struct checkpoint_parts){.index = store->index,
+                                                                        .wal = store->wal,
+                                                                        .segments = store->segments,
+                                                                        .manifest = store->manifest,
+                                                                        .mover = store->mover,
+                                                                        .reserve = &store->reserve,
+                                                                        .clock = &store->clock,
+                                                                        .moved = found->records,
+                                                                        .context = store,
+                                                                        .failed = store_fail});
     return result < 0 ? result : open_scrub(store);
 }
