@@ -21,7 +21,7 @@ static void log_open(struct log_bench *bench)
     bench->fixture = fixture_create();
     fixture_start(bench->fixture);
     (void)fixture_batch(bench->fixture, 100, 100);
-    bench->files = &bench->fixture->wal->files;
+    bench->files = bench->fixture->wal->files;
     bench->buffers = &bench->fixture->wal->buffers;
     for (int i = 0; i < 10000 && wal_files_spare_count(bench->files) == 0; i++)
         fixture_pass(bench->fixture);
@@ -71,7 +71,7 @@ Test(breaches, spares_are_counted)
 static void open_second(void *context)
 {
     struct log_bench *bench = context;
-    wal_files_open_spare(bench->files, &bench->open->header);
+    wal_files_open_spare(bench->files, 0, 1);
 }
 
 Test(breaches, one_file_is_open)
@@ -104,15 +104,15 @@ static void doom_one_more(void *context)
 {
     struct log_bench *bench = context;
     bench->open->doomed = bench->open->live;
-    wal_files_record_doomed(bench->files, bench->open->index);
+    wal_record_doomed(bench->fixture->wal, location_in_log(bench->open->index, 0));
 }
 
 Test(breaches, what_is_doomed_is_alive)
 {
     struct log_bench bench;
     log_open(&bench);
-    wal_files_record_doomed(bench.files, bench.open->index);
-    wal_files_record_spared(bench.files, bench.open->index);
+    wal_record_doomed(bench.fixture->wal, location_in_log(bench.open->index, 0));
+    wal_record_spared(bench.fixture->wal, location_in_log(bench.open->index, 0));
     cr_expect(breach_stops_at("file->doomed < file->live", doom_one_more, &bench)); /* files, 8 */
     log_close(&bench);
 }
@@ -127,7 +127,7 @@ Test(breaches, who_unpins_has_pinned)
 {
     struct log_bench bench;
     log_open(&bench);
-    cr_expect_geq(wal_files_pin(bench.files, bench.open->index), 0);
+    cr_expect_geq(wal_pin_file(bench.fixture->wal, bench.open->index), 0);
     unpin(&bench);
     cr_expect(breach_stops_at("file->pins > 0", unpin, &bench)); /* files, 9 */
     log_close(&bench);

@@ -204,8 +204,8 @@ Test(store, segments_whose_records_are_all_dead_are_recycled)
     struct store_stats stats;
     store_stats(f.store, &stats);
     cr_assert_gt(stats.wal.recycled, 0);
-    cr_assert_leq(stats.wal.segments, 10, "%llu segments for 1 MB of live data",
-                  (unsigned long long)stats.wal.segments);
+    cr_assert_leq(stats.wal.files, 10, "%llu files for 1 MB of live data",
+                  (unsigned long long)stats.wal.files);
     fixture_kill(&f);
     fixture_open(&f);
     check(&f, 500, 29);

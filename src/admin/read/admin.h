@@ -17,7 +17,7 @@ struct admin_options {
 
 /* What the last walk found in the log. */
 struct admin_log {
-    struct wal_scan_found scan;
+    struct wal_recovered scan;
     uint32_t segments; /* files with records */
     uint32_t spares;   /* files without */
 };

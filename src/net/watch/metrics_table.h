@@ -25,7 +25,7 @@ METRIC(LOG_COMMITS, "log_commits", COUNTER, SUM, AT(19, "log_batches"), report->
        "Writes of the log, each with many requests.")
 METRIC(LOG_BYTES, "log_written_bytes", COUNTER, SUM, AT(20, "log_bytes_written"),
        report->store.wal.bytes_written, "Written to the log, with headers and padding.")
-METRIC(LOG_SEGMENTS, "log_segments", GAUGE, SUM, AT(18, "log_segments"), report->store.wal.segments,
+METRIC(LOG_SEGMENTS, "log_segments", GAUGE, SUM, AT(18, "log_segments"), report->store.wal.files,
        "Files of the log, spare ones too.")
 METRIC(LOG_BACKLOG, "log_backlog_bytes", GAUGE, SUM, AT(42, "log_backlog_bytes"),
        report->store.mover.backlog_bytes,

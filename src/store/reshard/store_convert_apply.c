@@ -2,6 +2,7 @@
  * place. Each step may be done again: nothing of the new shards is in use before all are done. */
 #include "store/reshard/store_convert.h"
 
+#include "base/assert.h"
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"
 #include "store/disk/names.h"
@@ -199,6 +200,8 @@ int convert_apply(struct io *io, const struct log *log, const struct store_optio
                   uint32_t count_before, uint32_t count)
 {
     struct application application = {.io = io, .data = options->path, .told_ns = io_now_ns(io)};
+    assert(count > 0);
+    assert(count_before > 0);
     uint32_t shards = (uint32_t)max_u64(count_before, count);
     int result = convert_join(application.data, CONVERT_FOLDER, application.plan);
     if (result == 0)

@@ -36,7 +36,7 @@ struct reading {
 
 struct survey {
     struct store *store;
-    struct wal_state *state; /* until the log is open */
+    struct wal_files *log_files; /* until the log is open */
     uint32_t partition;
     uint16_t doubtful[STORE_PARTITIONS]; /* slots whose value files are to be matched */
     /* of the partition, while files are counted */
@@ -74,7 +74,7 @@ static void count_slot(void *context, uint64_t hash, const struct index_entry *e
                          segments_find(store->segments, location_file(entry->location)),
                          entry->read_size);
     else
-        wal_state_record_alive(survey->state, entry->location);
+        wal_files_record_alive(survey->log_files, entry->location);
     uint32_t group = hash_slot(survey->partition, hash) % GROUPS;
     if (!entry->in_value_file)
         return;
@@ -343,7 +343,7 @@ static int judge_checkpoint(void *context, const char *name)
     return 0;
 }
 
-int store_survey(struct store *store, struct wal_state *state)
+int store_survey(struct store *store, struct wal_files *files)
 {
     assert(store->survey == NULL);
     struct survey *survey = calloc(1, sizeof *survey);
@@ -351,9 +351,9 @@ int store_survey(struct store *store, struct wal_state *state)
         return -ENOMEM;
     store->survey = survey;
     survey->store = store;
-    survey->state = state;
+    survey->log_files = files;
     int result = io_list_directory(store->io, store->state_path, judge_checkpoint, store);
-    wal_state_forget_alive(state);
+    wal_files_forget_alive(files);
     for (uint32_t i = 0; result >= 0 && i < STORE_PARTITIONS; i++) {
         survey->partition = i;
         if (store_owns(store, i))

@@ -61,6 +61,7 @@ static int take_edit(void *context, const struct manifest_edit *edit)
     struct store *store = context;
     struct segment *segment = segments_find_number(store->segments, edit->number);
     int result;
+    assert(store->wal == NULL); /* the log comes after it */
     switch (edit->kind) {
     case MANIFEST_SEGMENT:
         checkpoints_take_segment(&store->checkpoints, edit->number);
@@ -111,6 +112,7 @@ static bool show_loss(const struct store *store, uint64_t index, struct manifest
 {
     struct segments_stats stats;
     segments_stats(store->segments, &stats);
+    assert(index >= stats.segments);
     uint64_t left = index - stats.segments;
     const struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++) {
@@ -249,6 +251,7 @@ static int take_entry(struct scanning *scanning, const struct segment_entry *fou
         .tombstone = found->tombstone,
         .in_value_file = found->in_value_file,
     };
+    assert(entry.location != 0);
     scanning->found.records++;
     scanning->clock_ceiling = max_u64(scanning->clock_ceiling, found->version.clock);
     int others = index_put(store->index, partition, found->hash, &entry);
@@ -373,6 +376,7 @@ static int tell_manifest(struct store *store)
             count++;
             at++;
         }
+        assert(count <= TELL_MAX);
         result = manifest_append_now(store->manifest, edits, count);
     }
     return result;
@@ -381,6 +385,7 @@ static int tell_manifest(struct store *store)
 /* A loss is in doubt up to where the log was when it was found, in whichever life that was. */
 static int judge_loss(struct store *store, struct segment *segment, uint64_t last_position)
 {
+    assert(segment->has_loss);
     bool is_accepted = store->options.accept_loss;
     bool is_told = segment->is_loss_told && (!is_accepted || segment->loss_position == 0);
     if (!is_told) {
@@ -391,6 +396,7 @@ static int judge_loss(struct store *store, struct segment *segment, uint64_t las
         if (result < 0)
             return result;
     }
+    assert(segment->is_loss_told);
     uint64_t *damage = &store->damage.of_partition[segment->partition];
     *damage = max_u64(*damage, segment->loss_position);
     return 0;
@@ -505,6 +511,8 @@ int store_load_segments(struct store *store, const struct wal_note *note,
                         struct segments_found *ret_found)
 {
     struct segments_found found = {0};
+    assert(store->wal == NULL);
+    assert(index_count(store->index) == 0);
     int result = open_manifest(store, note);
     if (result == 0)
         result = adopt_segments(store);

@@ -76,6 +76,7 @@ int store_open_superblock(struct store *store)
     if (handover == NULL)
         return open_alone(store);
     assert(handover->node.shard_count == store->options.shard_count);
+    assert(handover->node.directory_id != 0);
     if (store->options.shard > 0)
         return open_own(store);
     assert(handover->file.handle >= 0);

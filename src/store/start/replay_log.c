@@ -36,6 +36,7 @@ static void announce(void *context, struct slice key)
 {
     struct replay *replay = context;
     struct store *store = replay->store;
+    assert(replay->announced - replay->shown <= COMING_MAX);
     if (replay->announced - replay->shown == COMING_MAX)
         replay->shown++;
     struct coming *coming = &replay->coming[replay->announced++ % COMING_MAX];
@@ -53,6 +54,7 @@ static void announce(void *context, struct slice key)
 /* Damage ends announcements too early, or leaves records out that were announced. */
 static struct key_place place_of(struct replay *replay, struct slice key)
 {
+    assert(replay->shown <= replay->announced);
     while (replay->shown < replay->announced) {
         const struct coming *coming = &replay->coming[replay->shown++ % COMING_MAX];
         if (coming->key.data == key.data && coming->key.size == key.size)
@@ -96,6 +98,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
 {
     struct replay *replay = context;
     struct store *store = replay->store;
+    assert(!location_is_segment(location));
     struct key_place place = place_of(replay, record->key);
     if (!store_owns(store, place.partition)) {
         log_error(store->log, "%s has a record of another shard: it is the log of another time",
@@ -156,21 +159,22 @@ static void note_damage(struct store *store, const struct wal_recovered *recover
 }
 
 int store_replay_log(struct store *store, const struct wal_options *options,
-                     const struct segments_found *found, struct wal_state **ret_state)
+                     const struct segments_found *found, struct wal_files **ret_files)
 {
+    assert(store->wal == NULL);
     struct wal_recovered recovered;
     struct replay replay = {.store = store};
     struct wal_options announcing = *options;
     announcing.events = (struct wal_events){.context = &replay, .coming = announce};
     int result = wal_recover(store->io, store->log, &announcing, replay_record, &replay, &recovered,
-                             ret_state);
+                             ret_files);
     if (result < 0)
         return result;
     hybrid_clock_see(&store->clock, recovered.clock_ceiling);
     note_damage(store, &recovered);
     result = store_judge_losses(store, recovered.last_position);
     if (result < 0) {
-        wal_state_free(store->io, *ret_state);
+        wal_files_abandon(store->io, *ret_files);
         return result;
     }
     log_info(store->log,
@@ -178,7 +182,7 @@ int store_replay_log(struct store *store, const struct wal_options *options,
              " log files (%" PRIu64 " bytes read, %" PRIu64
              " bytes of an unacknowledged tail dropped) and %" PRIu64
              " records in segments newer than the index checkpoint",
-             store_key_count(store), recovered.records, recovered.segments, recovered.bytes_read,
+             store_key_count(store), recovered.records, recovered.files, recovered.bytes_read,
              recovered.dropped_bytes, found->records);
     return 0;
 }

@@ -40,13 +40,13 @@ int store_make_folders(struct store *store);
 /* ---- replay_log.c: what lies in the log. Errors: wal_recover's ---- */
 
 int store_replay_log(struct store *store, const struct wal_options *options,
-                     const struct segments_found *found, struct wal_state **ret_state);
+                     const struct segments_found *found, struct wal_files **ret_files);
 
 /* ---- count_alive.c ---- */
 
 /* Counts what is alive, finds where value files are not what the records name, and removes all
  * other files that nothing names. Errors: the device's, -ENOMEM. */
-int store_survey(struct store *store, struct wal_state *state);
+int store_survey(struct store *store, struct wal_files *files);
 
 /* Once records can be read: removes the value files that nothing names and reports those that are
  * missing. Errors: the device's, the ring's, -ENOMEM. */

@@ -62,6 +62,8 @@ static void tell_superblock(const struct store *store, struct superblock *superb
 int store_shut_locked(struct store *store, struct superblock_file *ret_superblock)
 {
     int result = 0;
+    assert(!store->is_shutting);
+    assert(store->survey == NULL); /* the start is over */
     store->is_shutting = true;
     io_cancel(store->io, &store->heartbeat);
     pace_stop(&store->pace);

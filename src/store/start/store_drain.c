@@ -2,6 +2,8 @@
 #include "store/start/emptying.h"
 #include "store/store_internal.h"
 
+#include "base/assert.h"
+
 #include <errno.h>
 
 /* Without a record moved for so long, nothing will be: whatever the mover tries again. */
@@ -66,6 +68,8 @@ int store_drain(struct store *store, store_drain_progress *each_second, void *co
 {
     uint64_t now_ns = io_now_ns(store->io);
     struct drain drain = {.store = store, .moved_ns = now_ns, .told_ns = now_ns};
+    assert(store->options.is_brief);
+    assert(!store->is_shutting);
     (void)wal_roll(store->wal); /* a store that was just opened has nothing in the open segment */
     mover_drain_log(store->mover);
     while (records_left(store) > 0) {

@@ -153,19 +153,20 @@ static int open_log(struct store *store, const struct segments_found *found)
 {
     struct wal_options options;
     wire_log(store, &options);
-    struct wal_state *state;
-    int result = store_replay_log(store, &options, found, &state);
+    struct wal_files *files;
+    int result = store_replay_log(store, &options, found, &files);
     if (result < 0)
         return result;
-    result = store_survey(store, state);
+    assert(store->mover == NULL); /* nothing moves meanwhile */
+    result = store_survey(store, files);
     store->superblock.now.clean = false;
     if (result == 0)
         result = superblock_update(&store->superblock);
     if (result < 0) {
-        wal_state_free(store->io, state);
+        wal_files_abandon(store->io, files);
         return result;
     }
-    return wal_open(store->io, store->log, &options, state, &store->wal);
+    return wal_open(store->io, store->log, &options, files, &store->wal);
 }
 
 static void init_checkpoints(struct store *store)

@@ -191,6 +191,8 @@ static int open_mover(struct store *store, const struct segments_found *found)
     uint64_t file_size = store->superblock.now.log_file_size;
     uint64_t stage_bytes = stage_size(store);
     uint64_t reserved = reserve_size(store, stage_bytes);
+    assert(stage_bytes > 0);
+    assert(reserved >= RESERVE_SIZE_MIN);
     struct mover_options options = {
         .path = from->path,
         .directory_id = store->superblock.now.directory_id,

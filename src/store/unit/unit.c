@@ -50,7 +50,7 @@ static bool belongs(const struct unit_file *file, const struct unit *unit)
     bool is_known = file->generation == 0 ||
                     (batch->generation == file->generation && batch->log_id == file->log_id);
     return is_known && batch->directory_id == file->directory_id && batch->salt == file->salt &&
-           batch->segment == file->number && batch->offset == unit->offset;
+           batch->number == file->number && batch->offset == unit->offset;
 }
 
 /* Salts lie at different places. Zeros are not one. */

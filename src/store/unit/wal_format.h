@@ -1,8 +1,8 @@
-/* The log's bytes on disk: segments and batches. Little-endian; docs/formats.md tells the story.
+/* The log's bytes on disk: files and batches. Little-endian; docs/formats.md tells the story.
  *
- * A segment file:
+ * A log file:
  *
- *        0  the segment header: what the file is while it holds records
+ *        0  the header: what the file is while it holds records
  *     4096  the spare mark: that the file holds nothing any more, although it may look otherwise
  *     8192  batches, one behind the other, each at a multiple of 4096; the last one is the seal
  *
@@ -21,27 +21,27 @@
  *       24     4  log id
  *       28     4  reserved, 0
  *       32     8  generation: grows with each opening of the log
- *       40     8  salt: random, in each batch of the segment, told to nobody
- *       48     8  number: of the segment, grows with each use of a file, never used again
- *       56     8  segment bytes
- *       64     8  number of the previous segment, 0: none
- *       72     8  last position before this segment
+ *       40     8  salt: random, in each batch of the file, told to nobody
+ *       48     8  number: of the log file, grows with each use of a file, never used again
+ *       56     8  bytes of the file
+ *       64     8  number of the log file before it, 0: none
+ *       72     8  last position before this file
  *       80     8  last position before this generation
  *       88     8  durable: known durable when this was written
  *       96     8  clock ceiling
  *      104     8  lost: writes up to this position were found lost, with files that are gone
- *      112     8  greatest number of a segment whose header was known durable
+ *      112     8  greatest number of a file whose header was known durable
  *      120    16  note: how far the owner's other file (the manifest) had come: edition, blocks
  *      136     4  numbers listed
- *      140     4  flags: 1 lists segments, 2 not all of them
- *      144  3840  numbers of the segments before it that held records when this was written
+ *      140     4  flags: 1 lists files, 2 not all of them
+ *      144  3840  numbers of the files before it that held records when this was written
  *     3984   112  0
  *
- * The list tells the next start which files must be there: each as a segment, or, when it was
+ * The list tells the next start which files must be there: each with its records, or, when it was
  * recycled since, by a mark with its number. The mark stays until a header that does not list the
- * segment is durable. A segment that is not listed holds nothing that is alive. Headers without the
+ * file is durable. A file that is not listed holds nothing that is alive. Headers without the
  * first flag, of an older release, say nothing about other files. What killed the records of a
- * segment lies at or before its mark's `durable`: a log that ends before that has lost its end.
+ * file lies at or before its mark's `durable`: a log that ends before that has lost its end.
  * Marks have 0 from offset 64 on, but for the note and for what was durable.
  *
  * A batch: a header of 128 bytes, then the records, each padded with zeros to a multiple of 8
@@ -51,14 +51,14 @@
  *        0     8  magic "mvBATCH1"
  *        8     4  crc32c of the bytes 12..127
  *       12     2  format (1)
- *       14     2  flags: 1 seal (no records, ends the segment)
+ *       14     2  flags: 1 seal (no records, ends the file)
  *       16     8  directory id
  *       24     4  log id
  *       28     4  crc32c of the records with their padding
  *       32     8  generation
  *       40     8  salt
- *       48     8  number of the segment
- *       56     8  offset of this batch in the segment
+ *       48     8  number of the file
+ *       56     8  offset of this batch in the file
  *       64     8  first position: the records have this one and the following
  *       72     4  records
  *       76     4  bytes of the records with their padding
@@ -110,14 +110,14 @@ struct log_file_header {
     uint64_t generation;
     uint64_t salt;
     uint64_t number;
-    uint64_t segment_size;
+    uint64_t file_size; /* bytes */
     uint64_t previous;
-    uint64_t last_before;     /* the segment */
+    uint64_t last_before;     /* the file */
     uint64_t generation_base; /* last position before the generation */
     uint64_t durable;
     uint64_t clock_ceiling;
     uint64_t lost;           /* position */
-    uint64_t number_durable; /* of segments: those up to it must be there */
+    uint64_t number_durable; /* of files: those up to it must be there */
     struct wal_note note;
 };
 
@@ -141,7 +141,7 @@ struct wal_batch_header {
     uint32_t payload_crc;
     uint64_t generation;
     uint64_t salt;
-    uint64_t segment;
+    uint64_t number; /* of the file */
     uint64_t offset;
     uint64_t position_first;
     uint32_t record_count;
@@ -152,7 +152,7 @@ struct wal_batch_header {
     uint64_t reserved[3];
 };
 
-/* Bytes that a batch with these records takes in the segment. */
+/* Bytes that a batch with these records takes in the file. */
 static inline uint64_t wal_batch_size(const struct wal_batch_header *header)
 {
     return round_up(WAL_BATCH_HEADER_SIZE + (uint64_t)header->payload_size, DISK_BLOCK_SIZE);

@@ -17,7 +17,7 @@ static void judge_hindrance(struct wal *wal)
 {
     wal->is_hindered = wal->failed != 0 || wal->is_shutting ||
                        wal_spares_disk_is_full(&wal->spares) ||
-                       wal_files_spare_count(&wal->files) == 0;
+                       wal_files_spare_count(wal->files) == 0;
 }
 
 /* Does what housekeeping is due now. */
@@ -48,7 +48,7 @@ static void fail(void *context, int error, const char *what)
     wal_buffers_fail(&wal->buffers);
     wal_spares_stop(&wal->spares);
     judge_hindrance(wal);
-    log_error(wal->log, "%s: %s failed: %s", wal->directory, what, strerror(-error));
+    log_error(wal->log, "%s: %s failed: %s", wal->options.directory, what, strerror(-error));
     if (!wal->is_opening && wal->options.events.failed != NULL)
         wal->options.events.failed(wal->options.events.context, error);
 }
@@ -111,7 +111,7 @@ static int wait_for_spare(struct wal *wal)
     uint64_t size_min = file_size_min(&wal->options);
     wal_spares_set_file_size(&wal->spares, size);
     keep_house(wal);
-    while (wal_files_spare_count(&wal->files) == 0) {
+    while (wal_files_spare_count(wal->files) == 0) {
         if (wal->failed != 0)
             return wal->failed;
         if (wal_spares_have_failed(&wal->spares)) {
@@ -129,35 +129,16 @@ static int wait_for_spare(struct wal *wal)
     return 0;
 }
 
-/* Makes a spare file the open one. */
-static void open_spare(struct wal *wal)
-{
-    struct log_file_header header = {
-        .directory_id = wal->options.directory_id,
-        .log_id = wal->options.log_id,
-        .generation = wal->generation,
-        .last_before = wal_last(wal),
-        .generation_base = wal->generation_base,
-        .lost = wal->lost,
-    };
-    while (header.salt == 0)
-        io_random(wal->io, &header.salt, sizeof header.salt);
-    wal_files_open_spare(&wal->files, &header);
-    judge_hindrance(wal);
-}
-
 static int begin_generation(struct wal *wal)
 {
     int error = wait_for_spare(wal);
+    if (error == 0)
+        error = wal_buffers_begin(&wal->buffers);
     if (error < 0)
         return error;
-    open_spare(wal);
-    error = wal_buffers_write_first(&wal->buffers);
-    if (error == 0)
-        error = wal_files_cut_old(&wal->files, wal->io);
-    if (error == 0)
-        wal_spares_begin(&wal->spares);
-    return error;
+    judge_hindrance(wal);
+    wal_spares_begin(&wal->spares);
+    return 0;
 }
 
 /* What earlier lives left behind goes first, so that a process that starts again and again piles up
@@ -175,62 +156,48 @@ static int clear_old_files(struct wal *wal)
 
 static int start(struct wal *wal)
 {
-    int handle = disk_wait_open(wal->io, wal->directory, IO_OPEN_DIRECTORY);
-    if (handle < 0)
-        return handle;
-    wal->directory_handle = handle;
-    wal_spares_set_directory(&wal->spares, handle);
     int error = begin_generation(wal);
+    if (error == 0)
+        error = clear_old_files(wal);
     if (error < 0)
         return error;
-    error = clear_old_files(wal);
     /* Deletes have their reserve before the first set. On a full disk only they are taken. */
-    if (error == 0)
-        error = wait_for_spare(wal);
+    error = wait_for_spare(wal);
     wal->is_opening = false;
     wal_spares_set_file_size(&wal->spares, wal->options.file_size);
     return error == -ENOSPC ? 0 : error;
 }
 
-static int init_parts(struct wal *wal, struct wal_state *state)
+static int init_parts(struct wal *wal)
 {
-    struct wal_buffers_events buffers_events = {wal, buffers_released, fail};
-    struct wal_spares_events spares_events = {wal, spares_changed, fail};
-    uint8_t *spares_memory = wal->options.memory + wal_buffers_memory_size(&wal->options);
-    wal->files = state->files;
-    wal->generation = state->generation + 1;
-    wal->generation_base = state->last_position;
-    wal->lost = state->lost;
-    wal_files_adopt(&wal->files, &wal->options);
-    wal_spares_init(&wal->spares, wal->io, wal->log, &wal->options, &wal->files, &wal->buffers,
-                    spares_memory, &spares_events);
-    int error = wal_buffers_init(&wal->buffers, wal->io, &wal->options, &wal->files,
-                                 state->last_position, state->clock_ceiling, &buffers_events);
-    free(state);
-    return error;
+    wal->directory_handle = disk_wait_open(wal->io, wal->options.directory, IO_OPEN_DIRECTORY);
+    if (wal->directory_handle < 0)
+        return wal->directory_handle;
+    struct wal_driver buffers_driver = {wal, buffers_released, fail};
+    struct wal_driver spares_driver = {wal, spares_changed, fail};
+    wal_files_adopt(wal->files, &wal->options);
+    wal_spares_init(&wal->spares, wal->io, wal->log, &wal->options, wal->files, &wal->buffers,
+                    wal->directory_handle, &spares_driver);
+    return wal_buffers_init(&wal->buffers, wal->io, &wal->options, wal->files, &buffers_driver);
 }
 
 static int stop(struct wal *wal);
 
 int wal_open(struct io *io, const struct log *log, const struct wal_options *options,
-             struct wal_state *state, struct wal **ret_wal)
+             struct wal_files *files, struct wal **ret_wal)
 {
     int error = check_options(log, options);
     struct wal *wal = error == 0 ? calloc(1, sizeof *wal) : NULL;
-    char *directory = wal != NULL ? strdup(options->directory) : NULL;
-    if (directory == NULL) {
-        free(wal);
-        wal_state_free(io, state);
+    if (wal == NULL) {
+        wal_files_abandon(io, files);
         return error < 0 ? error : -ENOMEM;
     }
     wal->io = io;
     wal->log = log;
     wal->options = *options;
-    wal->directory = directory;
-    wal->options.directory = directory;
-    wal->directory_handle = -1;
+    wal->files = files;
     wal->is_opening = true;
-    error = init_parts(wal, state);
+    error = init_parts(wal);
     if (error == 0)
         error = start(wal);
     if (error < 0) {
@@ -256,16 +223,14 @@ static int stop(struct wal *wal)
 {
     begin_shutting(wal);
     wal_buffers_stop(&wal->buffers);
-    wal_spares_end(&wal->spares);
     while (wal_buffers_are_busy(&wal->buffers) || wal_spares_are_busy(&wal->spares)) {
         int result = io_run(wal->io, UINT64_MAX);
         if (result < 0)
             return result;
     }
-    wal_files_close(&wal->files, wal->io);
+    wal_files_close(wal->files, wal->io);
     if (wal->directory_handle >= 0)
         (void)disk_wait_close(wal->io, wal->directory_handle);
-    wal->directory_handle = -1;
     return 0;
 }
 
@@ -286,7 +251,7 @@ static int drain_and_seal(struct wal *wal)
 {
     int error = drain(wal);
     if (error == 0 && wal->options.durability == WAL_NONE)
-        error = disk_wait_sync(wal->io, log_file_handle(wal_files_get_open(&wal->files)));
+        error = disk_wait_sync(wal->io, log_file_handle(wal_files_get_open(wal->files)));
     if (error < 0)
         return error;
     wal_buffers_note_synced(&wal->buffers);
@@ -307,9 +272,8 @@ void wal_free(struct wal *wal)
 {
     if (wal == NULL)
         return;
-    wal_files_free(&wal->files);
+    wal_files_free(wal->files);
     wal_buffers_deinit(&wal->buffers);
-    free(wal->directory);
     free(wal);
 }
 
@@ -335,16 +299,12 @@ static int wait_for_file(struct wal *wal)
  * one, in the open file as well when deletes have taken the last. */
 static int next_file(struct wal *wal, bool is_tombstone)
 {
-    if (wal_files_spare_count(&wal->files) < (is_tombstone ? 1u : 2u)) {
+    if (wal_files_spare_count(wal->files) < (is_tombstone ? 1u : 2u)) {
         keep_house(wal);
         return wait_for_file(wal);
     }
-    if (!wal_buffers_has_blocks(&wal->buffers))
+    if (!wal_buffers_next_file(&wal->buffers))
         return wait_for_room(wal);
-    wal_buffers_seal(&wal->buffers);
-    open_spare(wal);
-    wal_buffers_queue_header(&wal->buffers);
-    wal_buffers_pump(&wal->buffers);
     keep_house(wal);
     return 0;
 }
@@ -354,7 +314,7 @@ static int make_room(struct wal *wal, uint64_t padded, bool is_tombstone)
 {
     wal_buffers_close(&wal->buffers);
     uint64_t space = wal_buffers_space(padded);
-    if (space > wal_files_room(&wal->files)) {
+    if (space > wal_files_room(wal->files)) {
         int error = next_file(wal, is_tombstone);
         if (error < 0)
             return error;
@@ -366,7 +326,7 @@ static int admit(struct wal *wal, bool is_tombstone)
 {
     if (wal->failed != 0 || wal->is_shutting)
         return -EIO;
-    if (wal_files_spare_count(&wal->files) > 0 || is_tombstone)
+    if (wal_files_spare_count(wal->files) > 0 || is_tombstone)
         return 0;
     return wait_for_file(wal);
 }
@@ -393,7 +353,7 @@ void wal_flush(struct wal *wal)
 static bool roll(struct wal *wal, bool is_worth_it)
 {
     if (!is_worth_it || wal->failed != 0 || wal->is_shutting ||
-        wal_files_spare_count(&wal->files) < WAL_SPARES_WANTED)
+        wal_files_spare_count(wal->files) < WAL_SPARES_WANTED)
         return false;
     wal_buffers_close(&wal->buffers);
     return next_file(wal, false) == 0;
@@ -402,7 +362,7 @@ static bool roll(struct wal *wal, bool is_worth_it)
 /* Files that have to stay only because the newest header lists them. */
 static bool wants_header(const struct wal *wal)
 {
-    return wal_files_wants_header(&wal->files, wal_spares_surplus(&wal->spares));
+    return wal_files_wants_header(wal->files, wal_spares_surplus(&wal->spares));
 }
 
 bool wal_shed(struct wal *wal)
@@ -412,77 +372,34 @@ bool wal_shed(struct wal *wal)
 
 bool wal_roll(struct wal *wal)
 {
-    return roll(wal, wal_files_open_has_records(&wal->files, wal_last(wal)) || wants_header(wal));
+    return roll(wal, wal_files_open_has_records(wal->files, wal_last(wal)) || wants_header(wal));
 }
 
 /* ---- files and what is alive in them ---- */
 
-int wal_pin_file(struct wal *wal, uint32_t file)
-{
-    return wal_files_pin(&wal->files, file);
-}
-
 void wal_unpin_file(struct wal *wal, uint32_t file)
 {
-    if (wal_files_unpin(&wal->files, file))
+    if (wal_files_unpin(wal->files, file))
         keep_house(wal);
 }
 
 void wal_record_dead(struct wal *wal, uint64_t location, uint64_t killer_position)
 {
     assert(killer_position <= wal_last(wal));
-    assert(!location_is_segment(location));
-    if (wal_files_record_dead(&wal->files, location_file(location), killer_position))
+    if (wal_files_record_dead(wal->files, location, killer_position))
         keep_house(wal);
-}
-
-void wal_record_doomed(struct wal *wal, uint64_t location)
-{
-    assert(!location_is_segment(location));
-    wal_files_record_doomed(&wal->files, location_file(location));
-}
-
-void wal_record_spared(struct wal *wal, uint64_t location)
-{
-    assert(!location_is_segment(location));
-    wal_files_record_spared(&wal->files, location_file(location));
-}
-
-bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *ret_sealed)
-{
-    return wal_files_next_sealed(&wal->files, after, ret_sealed);
-}
-
-bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)
-{
-    return wal_files_emptiest_sealed(&wal->files, ret_sealed);
-}
-
-void wal_move_damaged(struct wal *wal)
-{
-    wal_files_move_damaged(&wal->files);
-}
-
-uint64_t wal_sealed_bytes(const struct wal *wal)
-{
-    return wal_files_sealed_bytes(&wal->files);
 }
 
 uint64_t wal_first_position(const struct wal *wal)
 {
-    return wal_files_first_position(&wal->files, wal_last(wal) + 1);
-}
-
-void wal_keep_damaged(struct wal *wal, uint32_t file)
-{
-    wal_files_keep_damaged(&wal->files, file);
+    return wal_files_first_position(wal->files, wal_last(wal) + 1);
 }
 
 bool wal_next_readable(const struct wal *wal, uint64_t after, uint64_t last,
                        struct wal_sealed *ret_readable)
 {
     struct wal_sealed next;
-    for (; wal_files_next_live(&wal->files, after, last, &next); after = next.number) {
+    for (; wal_files_next_live(wal->files, after, last, &next); after = next.number) {
         next.end = wal_buffers_readable_end(&wal->buffers, next.file, next.end);
         if (next.end > WAL_DATA_OFFSET) {
             *ret_readable = next;
@@ -492,32 +409,7 @@ bool wal_next_readable(const struct wal *wal, uint64_t after, uint64_t last,
     return false;
 }
 
-const char *wal_file_path(const struct wal *wal, uint32_t file, uint64_t number)
-{
-    return wal_files_path(&wal->files, file, number);
-}
-
-bool wal_file_is_alive(const struct wal *wal, uint32_t file)
-{
-    return wal_files_is_alive(&wal->files, file);
-}
-
 /* ---- asking ---- */
-
-uint64_t wal_durable(const struct wal *wal)
-{
-    return wal_buffers_durable(&wal->buffers);
-}
-
-uint64_t wal_last(const struct wal *wal)
-{
-    return wal_buffers_last(&wal->buffers);
-}
-
-uint64_t wal_number(const struct wal *wal)
-{
-    return wal_files_number(&wal->files);
-}
 
 uint64_t wal_gate(const struct wal *wal, uint64_t position)
 {
@@ -529,11 +421,6 @@ const uint8_t *wal_peek(const struct wal *wal, uint64_t location)
     if (location_is_segment(location))
         return NULL;
     return wal_buffers_peek(&wal->buffers, location_file(location), location_offset(location));
-}
-
-bool wal_has_space(const struct wal *wal)
-{
-    return wal_spares_have_space(&wal->spares);
 }
 
 void wal_set_room_min(struct wal *wal, uint64_t bytes)
@@ -556,7 +443,7 @@ void wal_set_spares_below(struct wal *wal, uint64_t bytes)
 void wal_stats(const struct wal *wal, struct wal_stats *ret_stats)
 {
     struct wal_stats stats = {0};
-    wal_files_stats(&wal->files, &stats);
+    wal_files_stats(wal->files, &stats);
     wal_buffers_stats(&wal->buffers, &stats);
     wal_spares_stats(&wal->spares, &stats);
     *ret_stats = stats;

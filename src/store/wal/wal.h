@@ -56,12 +56,12 @@ struct wal_events {
 };
 
 struct wal_options {
-    const char *directory;     /* of the log files; exists */
-    uint64_t directory_id;     /* the superblock's: a file of another directory is foreign */
-    uint32_t log_id;           /* this shard's log */
-    uint64_t file_size;        /* bytes: a multiple of 4096, at most 2 GiB */
-    uint32_t buffer_size;      /* bytes of an ordinary batch buffer, with its header */
-    uint32_t buffer_count;     /* at least 3 */
+    const char *directory; /* of the log files; exists; the caller's as long as the log is open */
+    uint64_t directory_id; /* the superblock's: a file of another directory is foreign */
+    uint32_t log_id;       /* this shard's log */
+    uint64_t file_size;    /* bytes: a multiple of 4096, at most 2 GiB */
+    uint32_t buffer_size;  /* bytes of an ordinary batch buffer, with its header */
+    uint32_t buffer_count; /* at least 3 */
     uint32_t record_size_max;  /* bytes: what a jumbo buffer must hold */
     uint32_t writes_in_flight; /* 1 or 2 (the probe's) */
     bool use_dsync;            /* RWF_DSYNC, otherwise write then fdatasync (the probe's) */
@@ -78,14 +78,14 @@ struct wal_options {
 /* How much of the region a log with these options needs. */
 size_t wal_memory_size(const struct wal_options *options);
 
-/* What recovery found, and the writer goes on from. Filled by wal_recover (wal_recover.h). */
-struct wal_state;
+/* The log's files and what recovery knows of them: the writer goes on from there. Made by wal_recover
+ * (wal_recover.h). */
+struct wal_files;
 
-/* Opens the log for appending in a new generation, after what `state` describes. Synchronous. The
- * state's files belong to the log from here on (also after an error). Errors: -ENOSPC, -EIO,
- * -ENOMEM, ... */
+/* Opens the log for appending in a new generation, after what is in `files`. Synchronous. The files
+ * belong to the log from here on (also after an error). Errors: -ENOSPC, -EIO, -ENOMEM, ... */
 int wal_open(struct io *io, const struct log *log, const struct wal_options *options,
-             struct wal_state *state, struct wal **ret_wal);
+             struct wal_files *files, struct wal **ret_wal);
 
 /* Writes and syncs everything, so that all is durable whatever the durability mode, then seals.
  * Synchronous. Only wal_durable, wal_last, wal_stats and wal_free may follow; no read of a pinned
@@ -206,7 +206,7 @@ bool wal_file_is_alive(const struct wal *wal, uint32_t file);
 void wal_keep_damaged(struct wal *wal, uint32_t file);
 
 struct wal_stats {
-    uint64_t segments;   /* files, spare ones too */
+    uint64_t files;      /* spare ones too */
     uint64_t size_bytes; /* of all of them */
     uint64_t live_records;
     uint64_t batches;       /* written since start */

@@ -5,6 +5,8 @@
 #include "base/plant.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
+#include "store/wal/wal_internal.h"
+#include "store/wal/wal_recover.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -53,24 +55,23 @@ static void add_buffers(struct wal_buffers *buffers, struct list *home, uint32_t
 }
 
 int wal_buffers_init(struct wal_buffers *buffers, struct io *io, const struct wal_options *options,
-                     struct wal_files *files, uint64_t position, uint64_t clock_ceiling,
-                     const struct wal_buffers_events *events)
+                     struct wal_files *files, const struct wal_driver *driver)
 {
     assert(options->writes_in_flight == 1 || options->writes_in_flight == 2);
     assert((uintptr_t)options->memory % WAL_BLOCK_SIZE == 0);
     uint64_t jumbo = jumbo_size(options);
     uint32_t jumbo_count = jumbo > 0 ? JUMBO_BUFFERS : 0;
     uint32_t count = options->buffer_count + jumbo_count + BLOCKS;
-    buffers->all = calloc(count, sizeof *buffers->all);
-    if (buffers->all == NULL)
-        return -ENOMEM;
+    uint64_t position = wal_files_position_recovered(files);
     buffers->io = io;
     buffers->options = options;
     buffers->files = files;
-    buffers->events = *events;
+    buffers->driver = *driver;
     buffers->position_last = buffers->position_queued = buffers->durable = position;
-    buffers->clock_recovered = clock_ceiling;
     list_init(&buffers->queue);
+    buffers->all = calloc(count, sizeof *buffers->all);
+    if (buffers->all == NULL)
+        return -ENOMEM;
     uint8_t *memory = options->memory;
     add_buffers(buffers, &buffers->free_ordinary, options->buffer_count, options->buffer_size,
                 WAL_BUFFER_ORDINARY, &memory);
@@ -209,8 +210,8 @@ void wal_buffers_close(struct wal_buffers *buffers)
     assert(buffer->used % WAL_RECORD_ALIGNMENT == 0); /* invariant 6 */
     uint64_t size = round_up(buffer->used, WAL_BLOCK_SIZE);
     memset(buffer->data + buffer->used, 0, size - buffer->used);
-    uint64_t offset = wal_files_take(buffers->files, buffer->file, size);
-    assert(offset == buffer->offset); /* invariant 7 */
+    assert(log_file_end(buffer->file) == buffer->offset); /* invariant 7 */
+    wal_files_take(buffers->files, buffer->file, size);
     buffers->open = NULL;
     enqueue(buffers, buffer);
     wal_buffers_pump(buffers);
@@ -218,7 +219,8 @@ void wal_buffers_close(struct wal_buffers *buffers)
 
 /* ---- seals and headers of files ---- */
 
-bool wal_buffers_has_blocks(const struct wal_buffers *buffers)
+/* Whether there are blocks for the seal of one file and the header of the next. */
+static bool has_blocks(const struct wal_buffers *buffers)
 {
     const struct list_node *first = list_first(&buffers->free_blocks);
     return first != NULL && list_next(&buffers->free_blocks, first) != NULL;
@@ -248,9 +250,23 @@ void wal_buffers_seal(struct wal_buffers *buffers)
     wal_files_seal(buffers->files, buffers->position_last);
 }
 
-void wal_buffers_queue_header(struct wal_buffers *buffers)
+static void open_spare(struct wal_buffers *buffers)
 {
+    uint64_t salt = 0;
+    while (salt == 0)
+        io_random(buffers->io, &salt, sizeof salt);
+    wal_files_open_spare(buffers->files, buffers->position_last, salt);
+}
+
+bool wal_buffers_next_file(struct wal_buffers *buffers)
+{
+    if (!has_blocks(buffers))
+        return false;
+    wal_buffers_seal(buffers);
+    open_spare(buffers);
     queue_block(buffers, WAL_BUFFER_HEADER);
+    wal_buffers_pump(buffers);
+    return true;
 }
 
 static uint64_t clock_ceiling(const struct wal_buffers *buffers)
@@ -258,23 +274,25 @@ static uint64_t clock_ceiling(const struct wal_buffers *buffers)
     uint64_t ahead = version_clock_from_ms(CLOCK_AHEAD_MS);
     uint64_t ceiling =
         buffers->clock_max > UINT64_MAX - ahead ? UINT64_MAX : buffers->clock_max + ahead;
-    return max_u64(ceiling, buffers->clock_recovered);
+    return max_u64(ceiling, wal_files_clock_recovered(buffers->files));
 }
 
-int wal_buffers_write_first(struct wal_buffers *buffers)
+int wal_buffers_begin(struct wal_buffers *buffers)
 {
     assert(list_is_empty(&buffers->queue));
     struct wal_files *files = buffers->files;
     uint8_t *block = container_of(list_first(&buffers->free_blocks), struct wal_buffer, node)->data;
-    int error = wal_files_seal_old(files, buffers->io, buffers->clock_recovered, block);
+    open_spare(buffers);
+    int error = wal_recover_seal_old(files, buffers->io, block);
     if (error < 0)
         return error;
     struct log_file *file = wal_files_get_open(files);
     wal_files_encode_header(files, file, buffers->durable, clock_ceiling(buffers), block);
     error = disk_wait_write(buffers->io, log_file_handle(file), block, WAL_BLOCK_SIZE, 0);
-    if (error == 0)
-        wal_files_note_durable(files, file);
-    return error;
+    if (error < 0)
+        return error;
+    wal_files_note_durable(files, file);
+    return wal_recover_cut_old(files, buffers->io);
 }
 
 /* ---- starting writes ---- */
@@ -356,7 +374,7 @@ static void write_done(struct io_op *op, int32_t result)
     if (buffers->has_failed)
         return;
     if (result < 0 || (uint32_t)result != write_size(buffer)) {
-        buffers->events.failed(buffers->events.context, result < 0 ? result : -EIO, "a write");
+        buffers->driver.failed(buffers->driver.context, result < 0 ? result : -EIO, "a write");
         return;
     }
     buffers->batches += buffer->kind != WAL_BUFFER_HEADER;
@@ -371,7 +389,7 @@ static void sync_done(struct io_op *op, int32_t result)
     if (buffers->has_failed)
         return;
     if (result < 0) {
-        buffers->events.failed(buffers->events.context, result, "a sync");
+        buffers->driver.failed(buffers->driver.context, result, "a sync");
         return;
     }
     for (struct wal_buffer *buffer = first_queued(buffers);
@@ -432,7 +450,7 @@ static void settle(struct wal_buffers *buffers)
     start_sync(buffers);
     wal_buffers_pump(buffers);
     if (any)
-        buffers->events.released(buffers->events.context, buffers->durable > durable);
+        buffers->driver.changed(buffers->driver.context, buffers->durable > durable);
 }
 
 void wal_buffers_fail(struct wal_buffers *buffers)
@@ -485,7 +503,7 @@ void wal_buffers_flush(struct wal_buffers *buffers)
 
 void wal_buffers_stop(struct wal_buffers *buffers)
 {
-    if (buffers->all != NULL)
+    if (buffers->io != NULL) /* else the log was never opened */
         io_cancel(buffers->io, &buffers->timer);
 }
 
@@ -506,6 +524,16 @@ bool wal_buffers_are_drained(const struct wal_buffers *buffers)
 }
 
 /* ---- asking ---- */
+
+uint64_t wal_durable(const struct wal *wal)
+{
+    return wal_buffers_durable(wal_buffers_of(wal));
+}
+
+uint64_t wal_last(const struct wal *wal)
+{
+    return wal_buffers_of(wal)->position_last;
+}
 
 const uint8_t *wal_buffers_peek(const struct wal_buffers *buffers, uint32_t file_index,
                                 uint64_t offset)

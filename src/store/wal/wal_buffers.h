@@ -65,16 +65,6 @@ struct wal_buffer {
     uint64_t opened_ns;      /* not in commit mode */
 };
 
-/* Run from a completion, with `context`. */
-struct wal_buffers_events {
-    void *context;
-    /* Buffers have left the queue; writes that could start have started. is_durable: `durable` has
-     * grown. */
-    void (*released)(void *context, bool is_durable);
-    /* A write or a sync failed. Nothing further is released or started. */
-    void (*failed)(void *context, int error, const char *what);
-};
-
 struct wal_buffers {
     struct io *io;
     const struct wal_options *options; /* the log's */
@@ -84,7 +74,6 @@ struct wal_buffers {
     uint64_t clock_max;     /* greatest clock of a record since start */
     uint64_t position_queued;
     uint64_t durable;
-    uint64_t clock_recovered; /* ceiling of everything before */
     struct list free_ordinary, free_jumbo, free_blocks;
     struct list queue;
     uint32_t queued_count;
@@ -96,18 +85,17 @@ struct wal_buffers {
     uint32_t count; /* of all kinds */
     uint64_t batches;
     uint64_t bytes_written;
-    struct wal_buffers_events events;
+    struct wal_driver driver;
 };
 
 /* Bytes of the region that buffers for these options take, and the largest batch that they allow. */
 uint64_t wal_buffers_memory_size(const struct wal_options *options);
 uint64_t wal_buffers_batch_max(const struct wal_options *options);
 
-/* The log goes on behind `position`. `buffers` is zeroed; `options` and `files` outlive it. The
- * buffers' memory begins at options->memory. Errors: -ENOMEM. */
+/* The log goes on behind what was recovered. `buffers` is zeroed; `options` and `files` outlive it.
+ * The buffers' memory begins at options->memory. Errors: -ENOMEM. */
 int wal_buffers_init(struct wal_buffers *buffers, struct io *io, const struct wal_options *options,
-                     struct wal_files *files, uint64_t position, uint64_t clock_ceiling,
-                     const struct wal_buffers_events *events);
+                     struct wal_files *files, const struct wal_driver *driver);
 
 /* No operation is active any more. */
 void wal_buffers_deinit(struct wal_buffers *buffers);
@@ -136,13 +124,12 @@ void wal_buffers_add(struct wal_buffers *buffers, struct record *record, uint64_
 /* Puts the open buffer, if there is one, into the queue, and starts what may start. */
 void wal_buffers_close(struct wal_buffers *buffers);
 
-/* Whether there are blocks for the seal of one file and the header of the next. */
-bool wal_buffers_has_blocks(const struct wal_buffers *buffers);
-
-/* Seals the open file; and: queues the header of the one that was opened. No buffer is open; there
- * is a block. Neither starts anything. */
+/* Seals the open file. No buffer is open; there is a block. Starts nothing. */
 void wal_buffers_seal(struct wal_buffers *buffers);
-void wal_buffers_queue_header(struct wal_buffers *buffers);
+
+/* Seals the open file and goes on in the first spare. No buffer is open. Returns false: no block is
+ * free for the seal and the header. */
+bool wal_buffers_next_file(struct wal_buffers *buffers);
 
 /* ---- writing ---- */
 
@@ -152,9 +139,10 @@ void wal_buffers_pump(struct wal_buffers *buffers);
 /* End of a pass: lets the open buffer go out when it is due. */
 void wal_buffers_flush(struct wal_buffers *buffers);
 
-/* Writes the open file's first header, and a seal into each old file that needs one before it.
- * Synchronous, before anything is queued. Errors: the device's. */
-int wal_buffers_write_first(struct wal_buffers *buffers);
+/* Begins the generation in the first spare: writes its header, before it a seal into each old file
+ * that needs one, and behind it cuts off what a crash left. Synchronous, before anything is queued.
+ * Errors: the device's. */
+int wal_buffers_begin(struct wal_buffers *buffers);
 
 /* Nothing that is not durable now ever will be. */
 void wal_buffers_fail(struct wal_buffers *buffers);
@@ -182,11 +170,6 @@ uint64_t wal_buffers_readable_end(const struct wal_buffers *buffers, uint32_t fi
 static inline uint64_t wal_buffers_durable(const struct wal_buffers *buffers)
 {
     return buffers->durable;
-}
-
-static inline uint64_t wal_buffers_last(const struct wal_buffers *buffers)
-{
-    return buffers->position_last;
 }
 
 /* Adds what was written. */

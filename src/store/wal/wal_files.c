@@ -3,6 +3,8 @@
 #include "base/assert.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
+#include "store/wal/wal_internal.h"
+#include "store/wal/wal_recover.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -89,8 +91,7 @@ struct log_file *wal_files_find(const struct wal_files *files, uint32_t index)
     return file;
 }
 
-/* The next file at or behind *index, which moves behind it. NULL: no more. */
-static struct log_file *next_file(const struct wal_files *files, uint32_t *index)
+struct log_file *wal_files_next(const struct wal_files *files, uint32_t *index)
 {
     while (*index < files->capacity) {
         struct log_file *file = files->table[(*index)++];
@@ -103,7 +104,7 @@ static struct log_file *next_file(const struct wal_files *files, uint32_t *index
 void wal_files_close(struct wal_files *files, struct io *io)
 {
     struct log_file *file;
-    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;) {
         if (file->handle < 0 || file->pins > 0)
             continue;
         (void)disk_wait_close(io, file->handle);
@@ -116,7 +117,15 @@ void wal_files_free(struct wal_files *files)
     for (uint32_t i = 0; i < files->capacity; i++)
         free(files->table[i]);
     free(files->table);
-    *files = (struct wal_files){0};
+    free(files);
+}
+
+void wal_files_abandon(struct io *io, struct wal_files *files)
+{
+    if (files == NULL)
+        return;
+    wal_files_close(files, io);
+    wal_files_free(files);
 }
 
 /* ---- states ---- */
@@ -166,12 +175,13 @@ static void check_drained(struct wal_files *files, struct log_file *file)
 void wal_files_adopt(struct wal_files *files, const struct wal_options *options)
 {
     files->options = options;
+    files->generation++;
     files->number_durable = files->number;
     list_init(&files->spares);
     list_init(&files->drained);
     list_init(&files->marked);
     struct log_file *file;
-    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;) {
         assert(file->state == LOG_FILE_SPARE || file->state == LOG_FILE_SEALED);
         assert(file->pins == 0); /* invariant 9 */
         file->listed_last = files->number;
@@ -186,7 +196,7 @@ void wal_files_adopt(struct wal_files *files, const struct wal_options *options)
 
 /* ---- from one file to the next ---- */
 
-void wal_files_open_spare(struct wal_files *files, const struct log_file_header *header)
+void wal_files_open_spare(struct wal_files *files, uint64_t position_last, uint64_t salt)
 {
     assert(files->open == NULL);    /* invariant 5 */
     assert(files->spare_count > 0); /* invariant 4 */
@@ -202,11 +212,19 @@ void wal_files_open_spare(struct wal_files *files, const struct log_file_header 
     file->killer_last = 0;
     file->listed_last = 0;
     file->is_dead = false;
-    file->header = *header;
-    file->header.state = WAL_HEADER_ACTIVE;
-    file->header.number = files->number + 1;
-    file->header.segment_size = file->size;
-    file->header.previous = files->number;
+    file->header = (struct log_file_header){
+        .state = WAL_HEADER_ACTIVE,
+        .directory_id = files->options->directory_id,
+        .log_id = files->options->log_id,
+        .generation = files->generation,
+        .salt = salt,
+        .number = files->number + 1,
+        .file_size = file->size,
+        .previous = files->number,
+        .last_before = position_last,
+        .generation_base = files->position_recovered,
+        .lost = files->lost,
+    };
     files->number++;
     files->open = file;
 }
@@ -218,14 +236,12 @@ uint64_t wal_files_room(const struct wal_files *files)
     return file->size - file->end - WAL_BLOCK_SIZE;
 }
 
-uint64_t wal_files_take(struct wal_files *files, struct log_file *file, uint64_t size)
+void wal_files_take(struct wal_files *files, struct log_file *file, uint64_t size)
 {
     assert(file == files->open);           /* invariant 5 */
     assert(size % WAL_BLOCK_SIZE == 0);    /* invariant 7 */
     assert(size <= wal_files_room(files)); /* invariant 7 */
-    uint64_t offset = file->end;
     file->end += size;
-    return offset;
 }
 
 void wal_files_seal(struct wal_files *files, uint64_t position_last)
@@ -254,7 +270,7 @@ void log_file_identify(const struct log_file *file, struct wal_batch_header *hea
     header->log_id = file->header.log_id;
     header->generation = file->header.generation;
     header->salt = file->header.salt;
-    header->segment = file->header.number;
+    header->number = file->header.number;
     header->generation_base = file->header.generation_base;
 }
 
@@ -278,7 +294,7 @@ static void list_files(struct wal_files *files, uint64_t number, uint64_t durabl
 {
     *ret_listing = (struct wal_listing){.flags = WAL_LISTING};
     struct log_file *file;
-    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;) {
         if (file->header.number >= number || !is_in_use(file) || is_dead(file, durable))
             continue;
         file->listed_last = max_u64(file->listed_last, number);
@@ -319,7 +335,7 @@ void wal_files_encode_mark(const struct wal_files *files, const struct log_file 
         .log_id = files->options->log_id,
         .generation = file->header.generation,
         .number = file->header.number,
-        .segment_size = file->size,
+        .file_size = file->size,
         .durable = is_recycling ? durable : 0,
         .number_durable = is_recycling ? files->number_durable : 0,
         .note = note_now(files),
@@ -329,9 +345,15 @@ void wal_files_encode_mark(const struct wal_files *files, const struct log_file 
 
 /* ---- what is alive ---- */
 
-bool wal_files_record_dead(struct wal_files *files, uint32_t index, uint64_t killer_position)
+static struct log_file *file_at(const struct wal_files *files, uint64_t location)
 {
-    struct log_file *file = wal_files_find(files, index);
+    assert(!location_is_segment(location));
+    return wal_files_find(files, location_file(location));
+}
+
+bool wal_files_record_dead(struct wal_files *files, uint64_t location, uint64_t killer_position)
+{
+    struct log_file *file = file_at(files, location);
     assert(file->live > 0);
     file->live--;
     assert(file->doomed <= file->live); /* invariant 8 */
@@ -342,9 +364,35 @@ bool wal_files_record_dead(struct wal_files *files, uint32_t index, uint64_t kil
     return true;
 }
 
-int wal_files_pin(struct wal_files *files, uint32_t index)
+void wal_record_doomed(struct wal *wal, uint64_t location)
 {
-    struct log_file *file = wal_files_find(files, index);
+    struct log_file *file = file_at(wal_files_of(wal), location);
+    assert(file->doomed < file->live); /* invariant 8 */
+    file->doomed++;
+}
+
+void wal_record_spared(struct wal *wal, uint64_t location)
+{
+    struct log_file *file = file_at(wal_files_of(wal), location);
+    assert(file->doomed > 0); /* invariant 8 */
+    file->doomed--;
+}
+
+void wal_files_forget_alive(struct wal_files *files)
+{
+    struct log_file *file;
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;)
+        file->live = 0;
+}
+
+void wal_files_record_alive(struct wal_files *files, uint64_t location)
+{
+    file_at(files, location)->live++;
+}
+
+int wal_pin_file(struct wal *wal, uint32_t index)
+{
+    struct log_file *file = wal_files_find(wal_files_of(wal), index);
     assert(is_in_use(file));   /* invariant 9 */
     assert(file->handle >= 0); /* invariant 9 */
     file->pins++;
@@ -415,75 +463,6 @@ void wal_files_leave(struct wal_files *files, struct log_file *file, uint64_t du
     set_state(file, LOG_FILE_LEAVING);
 }
 
-/* ---- what earlier lives left ---- */
-
-/* What is damaged stays as it is: a seal would hide what is missing before it. */
-static bool wants_seal(const struct log_file *file)
-{
-    return file->state == LOG_FILE_SEALED && !file->has_seal && !file->is_damaged &&
-           !file->is_unreadable && file->live > 0;
-}
-
-static int seal_old(struct log_file *file, struct io *io, uint64_t clock_ceiling, uint8_t *block)
-{
-    assert(file->position_last > file->header.last_before);
-    assert(file->end % WAL_BLOCK_SIZE == 0);
-    struct wal_batch_header batch = {
-        .flags = WAL_BATCH_SEAL,
-        .offset = file->end,
-        .position_first = file->position_last + 1,
-        .durable = file->position_last,
-        .clock_ceiling = clock_ceiling,
-    };
-    log_file_identify(file, &batch);
-    memset(block, 0, WAL_BLOCK_SIZE);
-    wal_batch_header_encode(&batch, block);
-    int error = disk_wait_write(io, file->handle, block, WAL_BLOCK_SIZE, file->end);
-    if (error < 0)
-        return error;
-    file->end += WAL_BLOCK_SIZE;
-    file->size = max_u64(file->size, file->end);
-    file->has_seal = true;
-    file->has_tail = file->size > file->end;
-    return 0;
-}
-
-int wal_files_seal_old(struct wal_files *files, struct io *io, uint64_t clock_ceiling,
-                       uint8_t *block)
-{
-    struct log_file *file;
-    int error = 0;
-    for (uint32_t i = 0; error == 0 && (file = next_file(files, &i)) != NULL;)
-        error = wants_seal(file) ? seal_old(file, io, clock_ceiling, block) : 0;
-    return error;
-}
-
-/* Behind an unsealed end may lie what a crash tore. It goes for good before anything of the new
- * generation, which knows that it does not count, can be recycled. */
-static bool wants_cut(const struct log_file *file)
-{
-    if (file->state != LOG_FILE_SEALED || file->size <= file->end || file->is_unreadable ||
-        (file->live == 0 && !file->is_damaged))
-        return false;
-    return !file->has_seal || file->has_tail || file->end < file->size / 2;
-}
-
-int wal_files_cut_old(struct wal_files *files, struct io *io)
-{
-    struct log_file *file;
-    int error = 0;
-    for (uint32_t i = 0; error == 0 && (file = next_file(files, &i)) != NULL;) {
-        if (!wants_cut(file))
-            continue;
-        error = disk_wait_truncate(io, file->path, file->end);
-        if (error == 0)
-            error = disk_wait_sync(io, file->handle);
-        if (error == 0)
-            file->size = file->end;
-    }
-    return error;
-}
-
 /* ---- asking ---- */
 
 static bool is_movable(const struct wal_files *files, const struct log_file *file)
@@ -517,57 +496,78 @@ uint64_t wal_files_sealed_bytes(const struct wal_files *files)
 {
     uint64_t bytes = 0;
     const struct log_file *file;
-    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;)
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;)
         bytes += is_movable(files, file) ? file->end : 0;
     return bytes;
 }
 
-bool wal_files_emptiest_sealed(const struct wal_files *files, struct wal_sealed *ret_sealed)
+uint64_t wal_sealed_bytes(const struct wal *wal)
 {
+    return wal_files_sealed_bytes(wal_files_of(wal));
+}
+
+bool wal_emptiest_sealed(const struct wal *wal, struct wal_sealed *ret_sealed)
+{
+    const struct wal_files *files = wal_files_of(wal);
     const struct log_file *best = NULL;
     const struct log_file *file;
-    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;)
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;)
         if (is_movable(files, file) && (best == NULL || really_live(file) < really_live(best)))
             best = file;
     return show(best, ret_sealed);
 }
 
-static bool is_live(const struct wal_files *files, const struct log_file *file)
-{
-    (void)files;
-    return is_in_use(file) && !file->is_discarded && file->live > 0;
-}
-
-/* The file that `qualifies` with the lowest number in (after, last]. */
+/* The file with live records with the lowest number in (after, last]; is_movable_only: sealed, for the
+ * mover. */
 static bool show_first(const struct wal_files *files, uint64_t after, uint64_t last,
-                       bool (*qualifies)(const struct wal_files *, const struct log_file *),
-                       struct wal_sealed *ret_first)
+                       bool is_movable_only, struct wal_sealed *ret_first)
 {
     const struct log_file *first = NULL;
     const struct log_file *file;
-    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;) {
         uint64_t number = file->header.number;
-        if (qualifies(files, file) && number > after && number <= last &&
-            (first == NULL || number < first->header.number))
+        bool is_live = is_in_use(file) && !file->is_discarded && file->live > 0;
+        if ((is_movable_only ? is_movable(files, file) : is_live) && number > after &&
+            number <= last && (first == NULL || number < first->header.number))
             first = file;
     }
     return show(first, ret_first);
 }
 
-bool wal_files_next_sealed(const struct wal_files *files, uint64_t after,
-                           struct wal_sealed *ret_sealed)
+bool wal_next_sealed(const struct wal *wal, uint64_t after, struct wal_sealed *ret_sealed)
 {
-    return show_first(files, after, UINT64_MAX, is_movable, ret_sealed);
+    return show_first(wal_files_of(wal), after, UINT64_MAX, true, ret_sealed);
 }
 
 bool wal_files_next_live(const struct wal_files *files, uint64_t after, uint64_t last,
                          struct wal_sealed *ret_live)
 {
-    return show_first(files, after, last, is_live, ret_live);
+    return show_first(files, after, last, false, ret_live);
 }
 
-const char *wal_files_path(const struct wal_files *files, uint32_t index, uint64_t number)
+void wal_move_damaged(struct wal *wal)
 {
+    wal_files_of(wal)->moves_damaged = true;
+}
+
+void wal_keep_damaged(struct wal *wal, uint32_t index)
+{
+    wal_files_find(wal_files_of(wal), index)->is_damaged = true;
+}
+
+bool wal_file_is_alive(const struct wal *wal, uint32_t index)
+{
+    return wal_files_find(wal_files_of(wal), index)->live > 0;
+}
+
+uint64_t wal_number(const struct wal *wal)
+{
+    return wal_files_of(wal)->number;
+}
+
+const char *wal_file_path(const struct wal *wal, uint32_t index, uint64_t number)
+{
+    const struct wal_files *files = wal_files_of(wal);
     assert(index < files->capacity);
     const struct log_file *file = files->table[index];
     bool is_same = file != NULL && file->header.number == number && is_in_use(file);
@@ -578,7 +578,7 @@ uint64_t wal_files_first_position(const struct wal_files *files, uint64_t next)
 {
     uint64_t position = next;
     const struct log_file *file;
-    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;) {
         bool has_records = file->state != LOG_FILE_PREPARING && file->state != LOG_FILE_SPARE &&
                            file->state != LOG_FILE_MARKED && !file->is_dead;
         if (has_records && file->header.last_before < position)
@@ -590,8 +590,8 @@ uint64_t wal_files_first_position(const struct wal_files *files, uint64_t next)
 void wal_files_stats(const struct wal_files *files, struct wal_stats *stats)
 {
     const struct log_file *file;
-    for (uint32_t i = 0; (file = next_file(files, &i)) != NULL;) {
-        stats->segments++;
+    for (uint32_t i = 0; (file = wal_files_next(files, &i)) != NULL;) {
+        stats->files++;
         stats->size_bytes += file->size;
         stats->live_records += file->live;
     }

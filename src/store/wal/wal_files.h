@@ -87,15 +87,22 @@ struct wal_files {
     uint64_t number_durable; /* newest file whose header is on stable media */
     bool moves_damaged;
     const struct wal_options *options; /* the log's; NULL during recovery */
+    uint64_t generation;               /* of the files that are opened; recovered: the greatest */
+    uint64_t position_recovered;       /* the last one before the generation */
+    uint64_t clock_recovered;          /* ceiling of everything before it */
+    uint64_t lost; /* position up to which writes were lost with files that are gone */
 };
 
-/* What recovery found, and the writer goes on from. */
-struct wal_state {
-    struct wal_files files;
-    uint64_t generation;
-    uint64_t last_position;
-    uint64_t clock_ceiling;
-    uint64_t lost; /* position up to which writes were lost with files that are gone */
+/* What the parts tell the driver. Run from a completion, with `context`. */
+struct wal_driver {
+    void *context;
+    /* Of the buffers: some have left the queue, writes that could start have started; is_more:
+     * `durable` has grown. Of the spares: some came or went, or whether the disk is full changed;
+     * is_more: an append is worth another try. */
+    void (*changed)(void *context, bool is_more);
+    /* An operation failed, of the spares for another reason than a full disk. Nothing further is
+     * started. */
+    void (*failed)(void *context, int error, const char *what);
 };
 
 /* ---- the table ---- */
@@ -112,6 +119,9 @@ void wal_files_remove(struct wal_files *files, struct log_file *file);
 int wal_files_prepare(struct wal_files *files, uint64_t size, struct log_file **ret_file);
 
 struct log_file *wal_files_find(const struct wal_files *files, uint32_t index);
+
+/* The next file at or behind *index, which moves behind it. NULL: no more. */
+struct log_file *wal_files_next(const struct wal_files *files, uint32_t *index);
 
 static inline uint32_t wal_files_spare_count(const struct wal_files *files)
 {
@@ -132,16 +142,27 @@ void wal_files_adopt(struct wal_files *files, const struct wal_options *options)
 /* Closes every file that no pin holds. */
 void wal_files_close(struct wal_files *files, struct io *io);
 
-/* Frees the table, without touching the files. */
+/* Frees it, without touching the files. */
 void wal_files_free(struct wal_files *files);
 
 /* ---- from one file to the next ---- */
 
-/* Makes the first spare the open file. Its header gets what `header` says and the next number. */
-void wal_files_open_spare(struct wal_files *files, const struct log_file_header *header);
+/* Makes the first spare the open file, with the next number, behind the record at `position_last`. */
+void wal_files_open_spare(struct wal_files *files, uint64_t position_last, uint64_t salt);
 
 /* Bytes that batches may still take in the open file: the seal always fits behind them. */
 uint64_t wal_files_room(const struct wal_files *files);
+
+/* Up to where positions were given, and clocks read, before the generation. */
+static inline uint64_t wal_files_position_recovered(const struct wal_files *files)
+{
+    return files->position_recovered;
+}
+
+static inline uint64_t wal_files_clock_recovered(const struct wal_files *files)
+{
+    return files->clock_recovered;
+}
 
 static inline struct log_file *wal_files_get_open(const struct wal_files *files)
 {
@@ -160,8 +181,8 @@ static inline uint64_t log_file_end(const struct log_file *file)
     return file->end;
 }
 
-/* Takes `size` bytes at the end of `file`, the open one, for a batch. Returns where they begin. */
-uint64_t wal_files_take(struct wal_files *files, struct log_file *file, uint64_t size);
+/* Takes `size` bytes at the end of `file`, the open one, for a batch. */
+void wal_files_take(struct wal_files *files, struct log_file *file, uint64_t size);
 
 /* Seals the open file, whose last record is the one at `position_last`; the seal is its last
  * block. */
@@ -211,23 +232,8 @@ static inline void wal_files_record_added(struct log_file *file)
 }
 
 /* Returns whether that was the file's last one. */
-bool wal_files_record_dead(struct wal_files *files, uint32_t index, uint64_t killer_position);
-static inline void wal_files_record_doomed(struct wal_files *files, uint32_t index)
-{
-    struct log_file *file = wal_files_find(files, index);
-    assert(file->doomed < file->live); /* invariant 8 */
-    file->doomed++;
-}
+bool wal_files_record_dead(struct wal_files *files, uint64_t location, uint64_t killer_position);
 
-static inline void wal_files_record_spared(struct wal_files *files, uint32_t index)
-{
-    struct log_file *file = wal_files_find(files, index);
-    assert(file->doomed > 0); /* invariant 8 */
-    file->doomed--;
-}
-
-/* Returns the handle to read from. */
-int wal_files_pin(struct wal_files *files, uint32_t index);
 /* Returns whether the file may leave for that. */
 bool wal_files_unpin(struct wal_files *files, uint32_t index);
 
@@ -255,50 +261,14 @@ void wal_files_leave(struct wal_files *files, struct log_file *file, uint64_t du
 void wal_files_add_spare(struct wal_files *files, struct log_file *file);
 void wal_files_add_marked(struct wal_files *files, struct log_file *file);
 
-/* ---- what earlier lives left; synchronous, while the log is opened. Errors: the device's ---- */
-
-/* Before the new generation's first header: files whose seal a crash prevented get it, so that from
- * now on an end that is missing shows. `block`: room for one. */
-int wal_files_seal_old(struct wal_files *files, struct io *io, uint64_t clock_ceiling,
-                       uint8_t *block);
-
-/* Behind it: what a crash left behind the ends. */
-int wal_files_cut_old(struct wal_files *files, struct io *io);
-
 /* ---- asking ---- */
 
-static inline void wal_files_keep_damaged(struct wal_files *files, uint32_t index)
-{
-    wal_files_find(files, index)->is_damaged = true;
-}
-
-bool wal_files_emptiest_sealed(const struct wal_files *files, struct wal_sealed *ret_sealed);
-bool wal_files_next_sealed(const struct wal_files *files, uint64_t after,
-                           struct wal_sealed *ret_sealed);
 uint64_t wal_files_sealed_bytes(const struct wal_files *files);
 
 /* Sealed or open, with live records: the one with the lowest number above `after`, up to `last`.
  * Of the open one, `end` is where the next batch goes. Returns false: there is none. */
 bool wal_files_next_live(const struct wal_files *files, uint64_t after, uint64_t last,
                          struct wal_sealed *ret_live);
-
-/* The path of the file with this index if it still is the one with this number. NULL: it has gone. */
-const char *wal_files_path(const struct wal_files *files, uint32_t index, uint64_t number);
-
-static inline bool wal_files_is_alive(const struct wal_files *files, uint32_t index)
-{
-    return wal_files_find(files, index)->live > 0;
-}
-
-static inline uint64_t wal_files_number(const struct wal_files *files)
-{
-    return files->number;
-}
-
-static inline void wal_files_move_damaged(struct wal_files *files)
-{
-    files->moves_damaged = true;
-}
 
 /* The least position that a record in a file can have; `next`: that of the next one. */
 uint64_t wal_files_first_position(const struct wal_files *files, uint64_t next);

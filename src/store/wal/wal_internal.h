@@ -1,4 +1,5 @@
-/* The log as a whole, for wal.c alone, and for tests.
+/* The log as a whole, for wal.c alone, and for tests. What of wal.h concerns one part alone is in that
+ * part's file.
  *
  *   wal.c          drives: opening and shutting, appends, who is told what
  *   wal_buffers.c  records into buffers, buffers onto the disk; what is durable
@@ -23,20 +24,31 @@ struct wal {
     struct io *io;
     const struct log *log;
     struct wal_options options;
-    char *directory;
     int directory_handle;
-    uint64_t generation;
-    uint64_t generation_base; /* last position before it */
-    uint64_t lost;            /* position up to which writes were lost with files that are gone */
-    bool is_opening;          /* wal_open has not returned: no events */
+    bool is_opening; /* wal_open has not returned: no events */
     bool is_shutting;
     bool room_wanted; /* an append was put off */
     bool is_hindered; /* one of: failed, shutting, disk full, no spare file. wal_append looks
                          closer */
     int failed;
     struct wal_buffers buffers;
-    struct wal_files files;
+    struct wal_files *files;
     struct wal_spares spares;
 };
+
+static inline struct wal_files *wal_files_of(const struct wal *wal)
+{
+    return wal->files;
+}
+
+static inline const struct wal_spares *wal_spares_of(const struct wal *wal)
+{
+    return &wal->spares;
+}
+
+static inline const struct wal_buffers *wal_buffers_of(const struct wal *wal)
+{
+    return &wal->buffers;
+}
 
 #endif

@@ -21,8 +21,7 @@ struct wal_recovery {
     wal_recover_each *each;
     void *context;
     int each_result;
-    struct wal_state *state;
-    struct wal_recovered found;
+    struct wal_files *files;
     struct wal_scan scan; /* its files: by index of the table */
     struct wal_survey survey;
     struct wal_window window;
@@ -80,9 +79,8 @@ static int list_names(struct io *io, const char *directory, struct names *names)
 
 static int open_file(struct wal_recovery *recovery, uint32_t serial)
 {
-    struct wal_state *state = recovery->state;
     struct log_file *file;
-    int error = wal_files_add(&state->files, recovery->options->directory, serial, &file);
+    int error = wal_files_add(recovery->files, recovery->options->directory, serial, &file);
     if (error < 0)
         return error;
     file->state = LOG_FILE_SEALED;
@@ -105,14 +103,14 @@ static int open_file(struct wal_recovery *recovery, uint32_t serial)
 /* Lists the files for survey and scan, which know them by their places in this list. */
 static int lay_out(struct wal_recovery *recovery)
 {
-    const struct wal_files *table = &recovery->state->files;
+    const struct wal_files *files = recovery->files;
     uint64_t largest = 0;
-    recovery->survey.file_count = table->count;
-    recovery->scan.files = calloc(max_u64(table->count, 1), sizeof(struct wal_scan_file));
+    recovery->survey.file_count = files->count;
+    recovery->scan.files = calloc(max_u64(files->count, 1), sizeof(struct wal_scan_file));
     if (recovery->scan.files == NULL)
         return -ENOMEM;
-    for (uint32_t i = 0; i < table->count; i++) {
-        const struct log_file *file = table->table[i];
+    for (uint32_t i = 0; i < files->count; i++) {
+        const struct log_file *file = files->table[i];
         recovery->scan.files[i] = (struct wal_scan_file){
             .index = i,
             .size = min_u64(round_down(file->size, WAL_BLOCK_SIZE), LOG_FILE_SIZE_MAX),
@@ -184,7 +182,7 @@ int wal_recover_note(struct io *io, const struct wal_options *options, struct wa
 
 static struct log_file *file_of(const struct wal_recovery *recovery, uint32_t index)
 {
-    return recovery->state->files.table[recovery->scan.files[index].index];
+    return recovery->files->table[recovery->scan.files[index].index];
 }
 
 static int survey_file(struct wal_recovery *recovery, uint32_t index, uint8_t *head)
@@ -215,40 +213,6 @@ static int survey_files(struct wal_recovery *recovery)
     return error;
 }
 
-/* The table in the survey's order. What is to be left alone is not the log's. */
-static int take_order(struct wal_recovery *recovery)
-{
-    struct wal_files *files = &recovery->state->files;
-    uint32_t count = files->count;
-    struct log_file **table = calloc(max_u64(count, 1), sizeof(struct log_file *));
-    if (table == NULL)
-        return -ENOMEM;
-    for (uint32_t i = 0; i < count; i++)
-        table[i] = file_of(recovery, i);
-    files->count = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct wal_scan_file *found = &recovery->scan.files[i];
-        struct log_file *file = table[i];
-        files->table[i] = NULL;
-        if (found->kind == WAL_FILE_UNKNOWN || found->kind == WAL_FILE_COPY) {
-            (void)disk_wait_close(recovery->io, file->handle);
-            free(file);
-            continue;
-        }
-        file->header = found->header;
-        file->mark = found->mark;
-        file->state = found->kind == WAL_FILE_SPARE ? LOG_FILE_SPARE : LOG_FILE_SEALED;
-        file->is_discarded = found->kind == WAL_FILE_UNFINISHED;
-        file->is_dead = found->is_dead;
-        file->index = files->count;
-        files->table[files->count++] = file;
-    }
-    free(table);
-    for (uint32_t i = 0; i < recovery->scan.file_count; i++)
-        recovery->scan.files[i].index = i;
-    return 0;
-}
-
 static void report_progress(struct wal_recovery *recovery)
 {
     uint64_t now_ns = io_now_ns(recovery->io);
@@ -258,7 +222,7 @@ static void report_progress(struct wal_recovery *recovery)
     log_info(recovery->log,
              "%s: %" PRIu64 " of %" PRIu64 " MiB of the log are read, %" PRIu64 " records",
              recovery->options->directory, recovery->reader.bytes_read / MIB,
-             recovery->size_bytes / MIB, recovery->found.records);
+             recovery->size_bytes / MIB, recovery->scan.found.records);
 }
 
 static int rewind_file(void *context, uint32_t index, uint64_t offset)
@@ -290,8 +254,6 @@ static int show(void *context, uint32_t index, uint64_t offset, const struct rec
 {
     struct wal_recovery *recovery = context;
     file_of(recovery, index)->live++;
-    recovery->found.records++;
-    recovery->found.clock_ceiling = max_u64(recovery->found.clock_ceiling, record->version.clock);
     recovery->each_result =
         recovery->each(recovery->context, record, location_in_log(index, offset));
     return recovery->each_result == 0 ? 0 : -ECANCELED;
@@ -412,23 +374,20 @@ static void note(void *context, const struct wal_scan_note *note)
 
 /* ---- the result ---- */
 
-static void take_found(struct wal_recovery *recovery)
+static void judge_found(struct wal_recovery *recovery)
 {
-    const struct wal_scan_found *scan = &recovery->scan.found;
     struct wal_survey *survey = &recovery->survey;
-    struct wal_recovered *found = &recovery->found;
-    found->last_position = max_u64(scan->last_position, recovery->options->base);
+    struct wal_recovered *found = &recovery->scan.found;
+    found->last_position = max_u64(found->last_position, recovery->options->base);
     wal_survey_judge_losses(survey, found->last_position, recovery->scan.proof);
-    found->dropped_bytes = scan->dropped_bytes;
-    found->clock_ceiling = max_u64(found->clock_ceiling, scan->clock_ceiling);
     found->repaired_headers = survey->inferred;
-    found->damaged_batches = scan->damaged_batches + survey->damages;
-    found->damaged_last = max_u64(scan->damaged_last, survey->lost);
+    found->damaged_batches += survey->damages;
+    found->damaged_last = max_u64(found->damaged_last, survey->lost);
     if (survey->is_unsure)
         found->damaged_last = max_u64(found->damaged_last, found->last_position);
     /* A position that was lost is not given again. */
     found->last_position = max_u64(found->last_position, found->damaged_last);
-    found->segments = recovery->scan.file_count;
+    found->files = recovery->scan.file_count;
     found->bytes_read = recovery->reader.bytes_read;
     if (found->dropped_bytes > 0)
         log_info(recovery->log,
@@ -438,47 +397,71 @@ static void take_found(struct wal_recovery *recovery)
                  recovery->options->directory, found->dropped_bytes);
 }
 
-static void fill_state(struct wal_recovery *recovery)
+/* Puts the file at the end of the table, with what survey and scan found. What is to be left alone is
+ * not the log's. */
+static void take_file(struct wal_recovery *recovery, struct log_file *file, uint32_t index)
 {
-    struct wal_state *state = recovery->state;
-    state->last_position = recovery->found.last_position;
-    state->clock_ceiling = recovery->found.clock_ceiling;
-    state->lost = recovery->survey.lost;
-    state->files.number = recovery->survey.number_known;
-    for (uint32_t i = 0; i < state->files.count; i++) {
-        struct log_file *file = state->files.table[i];
-        state->generation = max_u64(state->generation, file->header.generation);
-        state->files.number = max_u64(state->files.number, file->header.number);
-        if (i >= recovery->scan.file_count)
-            continue;
-        const struct wal_scan_file *found = &recovery->scan.files[i];
-        file->end = found->end;
-        file->position_last = found->position_last;
-        file->has_seal = found->is_sealed;
-        file->is_damaged = found->is_damaged;
-        file->is_unreadable = found->unreadable_last != WAL_READABLE;
+    struct wal_files *files = recovery->files;
+    const struct wal_scan_file *found = &recovery->scan.files[index];
+    if (found->kind == WAL_FILE_UNKNOWN || found->kind == WAL_FILE_COPY) {
+        (void)disk_wait_close(recovery->io, file->handle);
+        free(file);
+        return;
     }
+    bool is_scanned = index < recovery->scan.file_count;
+    assert(!is_scanned || files->count == index); /* locations name it so */
+    file->header = found->header;
+    file->mark = found->mark;
+    file->state = found->kind == WAL_FILE_SPARE ? LOG_FILE_SPARE : LOG_FILE_SEALED;
+    file->is_discarded = found->kind == WAL_FILE_UNFINISHED;
+    file->is_dead = found->is_dead;
+    file->end = found->end;
+    file->position_last = found->position_last;
+    file->has_seal = found->is_sealed;
+    file->is_damaged = found->is_damaged;
+    file->is_unreadable = is_scanned && found->unreadable_last != WAL_READABLE;
+    file->index = files->count;
+    files->table[files->count++] = file;
+    files->generation = max_u64(files->generation, file->header.generation);
+    files->number = max_u64(files->number, file->header.number);
+}
+
+/* The table gets the survey's order. */
+static int take_files(struct wal_recovery *recovery)
+{
+    struct wal_files *files = recovery->files;
+    uint32_t count = files->count;
+    struct log_file **table = calloc(max_u64(count, 1), sizeof(struct log_file *));
+    if (table == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++)
+        table[i] = file_of(recovery, i);
+    memset(files->table, 0, count * sizeof(struct log_file *));
+    files->count = 0;
+    files->number = recovery->survey.number_known;
+    files->lost = recovery->survey.lost;
+    files->position_recovered = recovery->scan.found.last_position;
+    files->clock_recovered = recovery->scan.found.clock_ceiling;
+    for (uint32_t i = 0; i < count; i++)
+        take_file(recovery, table[i], i);
+    free(table);
+    return 0;
 }
 
 /* A process that was killed may have left what can be read but would not survive a loss of power.
  */
 static int sync_newest(const struct wal_recovery *recovery)
 {
-    const struct wal_state *state = recovery->state;
+    const struct wal_files *files = recovery->files;
     for (uint32_t i = 0; i < recovery->scan.file_count; i++) {
-        const struct log_file *file = state->files.table[i];
-        if (file->header.generation != state->generation)
+        const struct log_file *file = files->table[i];
+        if (file->header.generation != files->generation)
             continue;
         int error = disk_wait_sync(recovery->io, file->handle);
         if (error < 0)
             return error;
     }
-    int directory = disk_wait_open(recovery->io, recovery->options->directory, IO_OPEN_DIRECTORY);
-    if (directory < 0)
-        return directory;
-    int error = disk_wait_sync(recovery->io, directory);
-    (void)disk_wait_close(recovery->io, directory);
-    return error;
+    return disk_wait_sync_folder(recovery->io, recovery->options->directory);
 }
 
 static int recover(struct wal_recovery *recovery)
@@ -486,22 +469,20 @@ static int recover(struct wal_recovery *recovery)
     int error = open_files(recovery);
     if (error == 0)
         error = survey_files(recovery);
-    if (error == 0)
-        error = take_order(recovery);
     if (error < 0)
         return error;
     recovery->reported_ns = io_now_ns(recovery->io);
     error = wal_scan_run(&recovery->scan);
     if (error < 0)
         return recovery->each_result != 0 ? recovery->each_result : error;
-    take_found(recovery);
-    fill_state(recovery);
-    return sync_newest(recovery);
+    judge_found(recovery);
+    error = take_files(recovery);
+    return error < 0 ? error : sync_newest(recovery);
 }
 
 int wal_recover(struct io *io, const struct log *log, const struct wal_options *options,
                 wal_recover_each *each, void *context, struct wal_recovered *ret_recovered,
-                struct wal_state **ret_state)
+                struct wal_files **ret_files)
 {
     struct wal_recovery recovery = {
         .io = io,
@@ -517,46 +498,96 @@ int wal_recover(struct io *io, const struct log *log, const struct wal_options *
         .survey = {.scan = &recovery.scan,
                    .directory_id = options->directory_id,
                    .log_id = options->log_id,
-                   .base = options->base},
+                   .base = options->base,
+                   .last_known = options->last_known,
+                   .number_known = options->number_known},
         .window = {.scan = &recovery.scan,
                    .context = &recovery,
                    .rewind = rewind_file,
                    .read = read_part},
         .reader = {.io = io},
     };
-    wal_survey_take_known(&recovery.survey, options->last_known, options->number_known);
-    recovery.state = calloc(1, sizeof *recovery.state);
-    if (recovery.state == NULL)
+    recovery.files = calloc(1, sizeof *recovery.files);
+    if (recovery.files == NULL)
         return -ENOMEM;
     int error = recover(&recovery);
     (void)reader_stop(&recovery.reader);
     wal_window_deinit(&recovery.window);
     free(recovery.scan.files);
     if (error != 0) {
-        wal_state_free(io, recovery.state);
+        wal_files_abandon(io, recovery.files);
         return error;
     }
-    *ret_recovered = recovery.found;
-    *ret_state = recovery.state;
+    *ret_recovered = recovery.scan.found;
+    *ret_files = recovery.files;
     return 0;
 }
 
-void wal_state_free(struct io *io, struct wal_state *state)
+/* ---- what earlier lives left ---- */
+
+/* What is damaged stays as it is: a seal would hide what is missing before it. */
+static bool wants_seal(const struct log_file *file)
 {
-    if (state == NULL)
-        return;
-    wal_files_close(&state->files, io);
-    wal_files_free(&state->files);
-    free(state);
+    return file->state == LOG_FILE_SEALED && !file->has_seal && !file->is_damaged &&
+           !file->is_unreadable && file->live > 0;
 }
 
-void wal_state_forget_alive(struct wal_state *state)
+static int seal_old(const struct wal_files *files, struct log_file *file, struct io *io,
+                    uint8_t *block)
 {
-    for (uint32_t file = 0; file < state->files.count; file++)
-        state->files.table[file]->live = 0;
+    assert(file->position_last > file->header.last_before);
+    assert(file->end % WAL_BLOCK_SIZE == 0);
+    struct wal_batch_header batch = {
+        .flags = WAL_BATCH_SEAL,
+        .offset = file->end,
+        .position_first = file->position_last + 1,
+        .durable = file->position_last,
+        .clock_ceiling = files->clock_recovered,
+    };
+    log_file_identify(file, &batch);
+    memset(block, 0, WAL_BLOCK_SIZE);
+    wal_batch_header_encode(&batch, block);
+    int error = disk_wait_write(io, file->handle, block, WAL_BLOCK_SIZE, file->end);
+    if (error < 0)
+        return error;
+    file->end += WAL_BLOCK_SIZE;
+    file->size = max_u64(file->size, file->end);
+    file->has_seal = true;
+    file->has_tail = file->size > file->end;
+    return 0;
 }
 
-void wal_state_record_alive(struct wal_state *state, uint64_t location)
+int wal_recover_seal_old(struct wal_files *files, struct io *io, uint8_t *block)
 {
-    wal_files_find(&state->files, location_file(location))->live++;
+    struct log_file *file;
+    int error = 0;
+    for (uint32_t i = 0; error == 0 && (file = wal_files_next(files, &i)) != NULL;)
+        error = wants_seal(file) ? seal_old(files, file, io, block) : 0;
+    return error;
+}
+
+/* Behind an unsealed end may lie what a crash tore. It goes for good before anything of the new
+ * generation, which knows that it does not count, can be recycled. */
+static bool wants_cut(const struct log_file *file)
+{
+    if (file->state != LOG_FILE_SEALED || file->size <= file->end || file->is_unreadable ||
+        (file->live == 0 && !file->is_damaged))
+        return false;
+    return !file->has_seal || file->has_tail || file->end < file->size / 2;
+}
+
+int wal_recover_cut_old(struct wal_files *files, struct io *io)
+{
+    struct log_file *file;
+    int error = 0;
+    for (uint32_t i = 0; error == 0 && (file = wal_files_next(files, &i)) != NULL;) {
+        if (!wants_cut(file))
+            continue;
+        error = disk_wait_truncate(io, file->path, file->end);
+        if (error == 0)
+            error = disk_wait_sync(io, file->handle);
+        if (error == 0)
+            file->size = file->end;
+    }
+    return error;
 }

@@ -16,24 +16,11 @@
 #define MINIVAULT_STORE_RECOVERY_H
 
 #include "store/wal/wal.h"
-#include "store/memory/location.h"
+#include "store/wal/wal_scan.h"
 
 /* One record. `location` is where it lies; the slices are valid until it returns. Stops recovery
  * when not 0. */
 typedef int wal_recover_each(void *context, const struct record *record, uint64_t location);
-
-struct wal_recovered {
-    uint64_t last_position; /* the log goes on after this */
-    uint64_t records;
-    uint64_t segments;
-    uint64_t bytes_read;
-    uint64_t dropped_bytes;    /* torn tail: never acknowledged */
-    uint64_t clock_ceiling;    /* no stamp above this was ever given */
-    uint64_t damaged_batches;  /* below the proven durable position: lost acknowledged writes */
-    uint64_t damaged_last;     /* greatest position that may have been lost to damage; 0: none */
-    uint64_t repaired_headers; /* files whose header was damaged but could be inferred from their
-                                  batches */
-};
 
 /* Reads all log files in options->directory. Progress goes to the log as one line a second once it
  * takes longer than a second. Nothing on disk is changed. What it found is synced before it
@@ -42,17 +29,26 @@ struct wal_recovered {
  * -ENOMEM, or what `each` returned. */
 int wal_recover(struct io *io, const struct log *log, const struct wal_options *options,
                 wal_recover_each *each, void *context, struct wal_recovered *ret_recovered,
-                struct wal_state **ret_state);
+                struct wal_files **ret_files);
 
 /* The greatest note in the headers and marks of the log's files, before it is recovered; 0: none,
  * or no log. What cannot be read tells nothing. Errors: -ENOMEM, the directory's. */
 int wal_recover_note(struct io *io, const struct wal_options *options, struct wal_note *ret_note);
 
-/* For a state that is not handed to wal_open. Closes its files. */
-void wal_state_free(struct io *io, struct wal_state *state);
+/* For files that are not handed to wal_open: closes them. May be NULL. */
+void wal_files_abandon(struct io *io, struct wal_files *files);
 
 /* Before the log is open: which records are alive is counted anew, by whoever knows. */
-void wal_state_forget_alive(struct wal_state *state);
-void wal_state_record_alive(struct wal_state *state, uint64_t location);
+void wal_files_forget_alive(struct wal_files *files);
+void wal_files_record_alive(struct wal_files *files, uint64_t location);
+
+/* ---- what earlier lives left; synchronous, while the log is opened. Errors: the device's ---- */
+
+/* Before the new generation's first header: files whose seal a crash prevented get it, so that from
+ * now on an end that is missing shows. `block`: room for one. */
+int wal_recover_seal_old(struct wal_files *files, struct io *io, uint8_t *block);
+
+/* Behind it: what a crash left behind the ends. */
+int wal_recover_cut_old(struct wal_files *files, struct io *io);
 
 #endif

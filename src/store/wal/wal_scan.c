@@ -106,6 +106,7 @@ static int show_record(struct wal_scan *scan, uint32_t index, const struct unit_
     if (error != 0)
         return error < 0 ? error : -ECANCELED;
     scan->found.records++;
+    scan->found.clock_ceiling = max_u64(scan->found.clock_ceiling, record->record.version.clock);
     file->position_last = max_u64(file->position_last, record->record.position);
     return 0;
 }
@@ -399,9 +400,9 @@ static void note_cut_files(struct wal_scan *scan, uint32_t first)
 {
     for (uint32_t i = first; i < scan->file_count; i++) {
         const struct wal_scan_file *file = &scan->files[i];
-        if (file->is_sealed || file->size >= file->header.segment_size)
+        if (file->is_sealed || file->size >= file->header.file_size)
             continue;
-        note_place(scan, i, file->size, file->header.segment_size, "the file is cut short");
+        note_place(scan, i, file->size, file->header.file_size, "the file is cut short");
         scan->found.damaged_last = max_u64(scan->found.damaged_last, scan->expected);
     }
 }
@@ -457,7 +458,7 @@ int wal_scan_run(struct wal_scan *scan)
 
 /* Out of the file's first sound batch. When that is not where a file's batches begin, those
  * before it are lost, and nobody knows how many: the gap then begins where the generation did, or
- * where the segment before ended. */
+ * where the file before ended. */
 static void infer_header(const struct wal_batch_header *batch, uint64_t size,
                          struct log_file_header *ret_header)
 {
@@ -465,9 +466,9 @@ static void infer_header(const struct wal_batch_header *batch, uint64_t size,
     ret_header->state = WAL_HEADER_ACTIVE;
     ret_header->generation = batch->generation;
     ret_header->salt = batch->salt;
-    ret_header->number = batch->segment;
-    ret_header->segment_size = size;
-    ret_header->previous = batch->segment - 1;
+    ret_header->number = batch->number;
+    ret_header->file_size = size;
+    ret_header->previous = batch->number - 1;
     ret_header->last_before = is_first ? batch->position_first - 1 : batch->generation_base;
     ret_header->generation_base = batch->generation_base;
     ret_header->durable = batch->generation_base;
@@ -489,7 +490,7 @@ int wal_scan_infer(struct wal_scan *scan, uint32_t index, uint64_t number_above)
         bool sound = wal_batch_header_decode(image + offset, &batch) == 0 &&
                      batch.offset == offset && batch.directory_id == header->directory_id &&
                      batch.log_id == header->log_id;
-        if (sound && batch.segment > header->number) {
+        if (sound && batch.number > header->number) {
             infer_header(&batch, file->size, header);
             found = 1;
         }

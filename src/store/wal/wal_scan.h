@@ -99,13 +99,18 @@ struct wal_scan_note {
     uint8_t flags;
 };
 
-struct wal_scan_found {
-    uint64_t last_position;
+/* What a recovery finds. The scan leaves out what only survey and recovery know. */
+struct wal_recovered {
+    uint64_t last_position; /* the log goes on after this */
     uint64_t records;
-    uint64_t dropped_bytes;
-    uint64_t clock_ceiling;
-    uint64_t damaged_batches;
-    uint64_t damaged_last;
+    uint64_t files;            /* recovery's */
+    uint64_t bytes_read;       /* recovery's */
+    uint64_t dropped_bytes;    /* torn tail: never acknowledged */
+    uint64_t clock_ceiling;    /* no stamp above this was ever given */
+    uint64_t damaged_batches;  /* below the proven durable position: lost acknowledged writes */
+    uint64_t damaged_last;     /* greatest position that may have been lost to damage; 0: none */
+    uint64_t repaired_headers; /* the survey's: files whose header was damaged but could be inferred
+                                  from their batches */
 };
 
 struct wal_scan {
@@ -125,7 +130,7 @@ struct wal_scan {
     /* Each is told once, however many there are. */
     void (*note)(void *context, const struct wal_scan_note *note);
 
-    struct wal_scan_found found;
+    struct wal_recovered found;
 
     /* The reader's. */
     uint32_t generation_end; /* the files of the current generation end before this index */

@@ -2,6 +2,7 @@
 #include "store/wal/wal_spares.h"
 #include "base/assert.h"
 #include "base/plant.h"
+#include "store/wal/wal_internal.h"
 
 #include <errno.h>
 #include <string.h>
@@ -10,9 +11,10 @@
 
 void wal_spares_init(struct wal_spares *spares, struct io *io, const struct log *log,
                      const struct wal_options *options, struct wal_files *files,
-                     const struct wal_buffers *buffers, uint8_t *memory,
-                     const struct wal_spares_events *events)
+                     const struct wal_buffers *buffers, int directory,
+                     const struct wal_driver *driver)
 {
+    uint8_t *memory = options->memory + wal_buffers_memory_size(options);
     assert((uintptr_t)memory % WAL_BLOCK_SIZE == 0);
     assert(options->file_size % WAL_BLOCK_SIZE == 0);
     spares->io = io;
@@ -20,8 +22,8 @@ void wal_spares_init(struct wal_spares *spares, struct io *io, const struct log 
     spares->options = options;
     spares->files = files;
     spares->buffers = buffers;
-    spares->events = *events;
-    spares->directory_handle = -1;
+    spares->driver = *driver;
+    spares->directory_handle = directory;
     spares->file_size_next = options->file_size;
     spares->mark = memory;
     spares->zeros = memory + WAL_BLOCK_SIZE;
@@ -137,8 +139,9 @@ struct log_file *wal_spares_surplus(const struct wal_spares *spares)
     return are_few ? NULL : wal_files_last_spare(spares->files);
 }
 
-bool wal_spares_have_space(const struct wal_spares *spares)
+bool wal_has_space(const struct wal *wal)
 {
+    const struct wal_spares *spares = wal_spares_of(wal);
     return !spares->disk_full || wal_files_spare_count(spares->files) >= WAL_SPARES_WANTED;
 }
 
@@ -148,7 +151,7 @@ bool wal_spares_have_space(const struct wal_spares *spares)
 static void go_idle(struct wal_spares *spares, bool has_room)
 {
     wal_spares_step(spares);
-    spares->events.changed(spares->events.context, has_room);
+    spares->driver.changed(spares->driver.context, has_room);
 }
 
 static void retry_done(struct io_op *op, int32_t result)
@@ -192,7 +195,7 @@ static bool is_known_full(const struct wal_spares *spares)
 
 static void fail(struct wal_spares *spares, int error)
 {
-    spares->events.failed(spares->events.context, error, "preparing or removing a log file");
+    spares->driver.failed(spares->driver.context, error, "preparing or removing a log file");
 }
 
 static void task_failed(struct wal_spares *spares, int error)
@@ -211,7 +214,7 @@ static void task_failed(struct wal_spares *spares, int error)
         start_task(spares, WAL_TASK_UNLINK);
     }
     note_full(spares, error);
-    spares->events.changed(spares->events.context, true);
+    spares->driver.changed(spares->driver.context, true);
 }
 
 /* ---- the ways ---- */
@@ -389,12 +392,8 @@ void wal_spares_step(struct wal_spares *spares)
 void wal_spares_stop(struct wal_spares *spares)
 {
     spares->is_stopped = true;
-}
-
-void wal_spares_end(struct wal_spares *spares)
-{
-    assert(spares->is_stopped);
-    io_cancel(spares->io, &spares->timer);
+    if (spares->io != NULL) /* else the log was never opened */
+        io_cancel(spares->io, &spares->timer);
 }
 
 bool wal_spares_are_busy(const struct wal_spares *spares)

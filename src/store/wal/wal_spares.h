@@ -45,16 +45,6 @@ enum wal_task {
     WAL_TASK_CLOSE,
 };
 
-/* Run from a completion, with `context`. */
-struct wal_spares_events {
-    void *context;
-    /* Spares came or went, or whether the disk is full changed. has_room: an append is worth
-     * another try. */
-    void (*changed)(void *context, bool has_room);
-    /* An operation failed for another reason than a full disk. */
-    void (*failed)(void *context, int error, const char *what);
-};
-
 struct wal_spares {
     struct io *io;
     const struct log *log;
@@ -84,31 +74,24 @@ struct wal_spares {
     struct io_op timer; /* the next attempt on a full disk */
     uint8_t *mark;      /* one block */
     uint8_t *zeros;     /* WAL_ZEROS_SIZE */
-    struct wal_spares_events events;
+    struct wal_driver driver;
 };
 
 #define WAL_SPARES_MEMORY_SIZE (WAL_BLOCK_SIZE + WAL_ZEROS_SIZE)
 
-/* `spares` is zeroed; options, files and buffers outlive it. `memory`: WAL_SPARES_MEMORY_SIZE bytes
- * of the region, aligned to a block. */
+/* `spares` is zeroed; options, files and buffers outlive it. Its WAL_SPARES_MEMORY_SIZE bytes of the
+ * region lie behind the buffers'. `directory`: of the files, open, for syncs of names. */
 void wal_spares_init(struct wal_spares *spares, struct io *io, const struct log *log,
                      const struct wal_options *options, struct wal_files *files,
-                     const struct wal_buffers *buffers, uint8_t *memory,
-                     const struct wal_spares_events *events);
+                     const struct wal_buffers *buffers, int directory,
+                     const struct wal_driver *driver);
 
 /* Starts the next task, if there is anything to do and nothing under way. */
 void wal_spares_step(struct wal_spares *spares);
 
-/* Begins no task any more; then: ends what waits; and: whether an operation is in flight. */
+/* Begins no task any more, and ends what waits; and: whether an operation is in flight. */
 void wal_spares_stop(struct wal_spares *spares);
-void wal_spares_end(struct wal_spares *spares);
 bool wal_spares_are_busy(const struct wal_spares *spares);
-
-/* The folder of the files, which the caller opens and closes, for syncs of names. */
-static inline void wal_spares_set_directory(struct wal_spares *spares, int handle)
-{
-    spares->directory_handle = handle;
-}
 
 /* While the log is opened: whether a file could not be made, since the disk is full, and nothing is
  * under way. */
@@ -139,8 +122,6 @@ static inline bool wal_spares_set_keep_below(struct wal_spares *spares, uint64_t
     spares->keep_below = bytes;
     return is_less;
 }
-
-bool wal_spares_have_space(const struct wal_spares *spares);
 
 static inline bool wal_spares_disk_is_full(const struct wal_spares *spares)
 {

@@ -77,7 +77,7 @@ static bool is_zero(const uint8_t *block)
 static bool is_in_later_use(const struct wal_survey *survey, const uint8_t *data, uint64_t number)
 {
     struct wal_batch_header batch;
-    return wal_batch_header_decode(data, &batch) == 0 && batch.segment > number &&
+    return wal_batch_header_decode(data, &batch) == 0 && batch.number > number &&
            batch.offset == WAL_DATA_OFFSET && is_ours(survey, batch.directory_id, batch.log_id);
 }
 

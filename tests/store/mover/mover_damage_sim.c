@@ -97,7 +97,7 @@ static uint64_t find_file(const struct bench *bench, uint32_t key, char *ret_pat
         return location_offset(entry.location);
     }
     const struct log_file *file =
-        wal_files_find(&bench->store->wal->files, location_file(entry.location));
+        wal_files_find(bench->store->wal->files, location_file(entry.location));
     (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s", file->path);
     return location_offset(entry.location);
 }

@@ -195,7 +195,7 @@ Test(mover, spare_segments_stay_for_a_log_that_grows_again)
     cr_assert_geq(most, 11);
     cr_assert_leq(most, 9 + WAL_SPARES_KEPT + 2, "two and a quarter times four");
     cr_assert(bench_run(bench, 10 * NS_PER_S));
-    cr_assert_leq(bench->store->wal->files.spare_count, WAL_SPARES_KEPT);
+    cr_assert_leq(bench->store->wal->files->spare_count, WAL_SPARES_KEPT);
     cr_assert_leq(wal_sealed_bytes(bench->store->wal), 2 * bench->options.log_keep_bytes,
                   "twice, where the oldest segment is all but dead");
     bench_check_all(bench);

@@ -174,7 +174,7 @@ static void damage_log(struct shards *shards, uint32_t shard)
     shards->bench.options.log_keep_bytes = 64 * MIB;
     shards_begin_with(shards, shards->count);
     cr_assert_eq(shards_open(shards, shard), 0);
-    const struct wal_files *files = &shards->bench.store->wal->files;
+    const struct wal_files *files = shards->bench.store->wal->files;
     for (uint32_t i = 0; i < files->capacity && path[0] == '\0'; i++)
         if (files->table[i] != NULL && files->table[i]->live > 0)
             (void)snprintf(path, sizeof path, "%s", files->table[i]->path);

@@ -145,7 +145,7 @@ static uint32_t plant_in_log(struct bench *bench, struct planted_damage *damages
         uint64_t location = slot_of(bench, &key).location;
         if (location_is_segment(location))
             continue;
-        const struct log_file *file = wal_files_find(&wal->files, location_file(location));
+        const struct log_file *file = wal_files_find(wal->files, location_file(location));
         if (file == seen)
             continue;
         seen = file;

@@ -124,21 +124,21 @@ static void check_recovered(struct model *model, const struct wal_recovered *rec
 static bool recover_and_open(struct model *model)
 {
     struct wal_recovered recovered;
-    struct wal_state *state;
+    struct wal_files *files;
     memset(model->newest, 0, sizeof model->newest);
     int result =
-        wal_recover(model->io, &model->log, &model->options, on_record, model, &recovered, &state);
+        wal_recover(model->io, &model->log, &model->options, on_record, model, &recovered, &files);
     if (result != 0) {
         cr_assert(sim_host_is_crashed(model->io), "seed %" PRIu64 ": recovery says %d", model->seed,
                   result);
         return false;
     }
     check_recovered(model, &recovered);
-    wal_state_forget_alive(state);
+    wal_files_forget_alive(files);
     for (uint32_t key = 0; key < KEYS; key++)
         if (model->newest[key] != 0)
-            wal_state_record_alive(state, model->writes[model->newest[key]].location);
-    result = wal_open(model->io, &model->log, &model->options, state, &model->wal);
+            wal_files_record_alive(files, model->writes[model->newest[key]].location);
+    result = wal_open(model->io, &model->log, &model->options, files, &model->wal);
     cr_assert(result == 0 || sim_host_is_crashed(model->io), "seed %" PRIu64 ": open says %d",
               model->seed, result);
     return result == 0;

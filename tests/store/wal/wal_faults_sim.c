@@ -90,7 +90,7 @@ static struct machine *machine_create(uint64_t seed)
     return machine;
 }
 
-static int machine_recover(struct machine *machine, struct wal_state **ret_state)
+static int machine_recover(struct machine *machine, struct wal_files **ret_files)
 {
     struct io_options options = {.files_max = 256,
                                  .sockets_max = 4,
@@ -101,15 +101,15 @@ static int machine_recover(struct machine *machine, struct wal_state **ret_state
     machine->options.memory = io_region(machine->io);
     memset(machine->shown, 0, sizeof machine->shown);
     return wal_recover(machine->io, &machine->log, &machine->options, on_record, machine,
-                       &machine->recovered, ret_state);
+                       &machine->recovered, ret_files);
 }
 
 static void machine_start(struct machine *machine)
 {
-    struct wal_state *state;
-    cr_assert_eq(machine_recover(machine, &state), 0);
+    struct wal_files *files;
+    cr_assert_eq(machine_recover(machine, &files), 0);
     machine->durable = machine->recovered.last_position;
-    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal), 0);
+    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, files, &machine->wal), 0);
 }
 
 static void machine_stop(struct machine *machine)
@@ -226,10 +226,10 @@ Test(wal_faults, after_a_failed_sync_nothing_is_acknowledged)
 Test(wal_faults, opening_on_a_failing_device_says_so)
 {
     struct machine *machine = machine_create(4);
-    struct wal_state *state;
-    cr_assert_eq(machine_recover(machine, &state), 0);
+    struct wal_files *files;
+    cr_assert_eq(machine_recover(machine, &files), 0);
     sim_disk_options(machine->disk)->write_error_ppm = ALWAYS_PPM;
-    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal),
+    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, files, &machine->wal),
                  -EIO);
     cr_assert_eq(machine->failures, 0, "the result says it");
     io_close(machine->io);
@@ -330,9 +330,9 @@ Test(wal_faults, a_disk_without_room_for_one_segment_is_refused_at_the_first_sta
 {
     struct machine *machine = machine_create(7);
     sim_disk_options(machine->disk)->capacity = 64 * KIB;
-    struct wal_state *state;
-    cr_assert_eq(machine_recover(machine, &state), 0);
-    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal),
+    struct wal_files *files;
+    cr_assert_eq(machine_recover(machine, &files), 0);
+    cr_assert_eq(wal_open(machine->io, &machine->log, &machine->options, files, &machine->wal),
                  -ENOSPC);
     io_close(machine->io);
     machine_free(machine);
@@ -383,12 +383,12 @@ Test(wal_faults, rot_never_shows_wrong_bytes_and_never_goes_unnoticed)
             (void)snprintf(path, sizeof path, "./wal-%08x", 1 + (uint32_t)prng_below(&prng, 5));
             (void)sim_disk_rot(machine->disk, path, 0, 128 * KIB);
         }
-        struct wal_state *state;
-        cr_assert_eq(machine_recover(machine, &state), 0);
+        struct wal_files *files;
+        cr_assert_eq(machine_recover(machine, &files), 0);
         check_reported(machine, proved, "rot", seed);
         damaged += machine->recovered.damaged_batches > 0;
         machine->durable = machine->recovered.last_position;
-        int result = wal_open(machine->io, &machine->log, &machine->options, state, &machine->wal);
+        int result = wal_open(machine->io, &machine->log, &machine->options, files, &machine->wal);
         cr_assert_eq(result, 0);
         machine_stop(machine);
         machine_free(machine);
@@ -403,11 +403,11 @@ Test(wal_faults, what_cannot_be_read_is_reported_and_the_rest_is_recovered)
         struct machine *machine = machine_create(seed);
         uint32_t proved = write_for_reading(machine);
         sim_disk_options(machine->disk)->read_error_ppm = ALWAYS_PPM / 3;
-        struct wal_state *state;
-        cr_assert_eq(machine_recover(machine, &state), 0);
+        struct wal_files *files;
+        cr_assert_eq(machine_recover(machine, &files), 0);
         check_reported(machine, proved, "unreadable", seed);
         damaged += machine->recovered.damaged_batches > 0;
-        wal_state_free(machine->io, state);
+        wal_files_abandon(machine->io, files);
         io_close(machine->io);
         machine_free(machine);
     }

@@ -152,33 +152,33 @@ static inline void fixture_open_world(struct wal_fixture *fixture)
     fixture->options.memory = io_region(fixture->io);
 }
 
-static inline int fixture_try_recover(struct wal_fixture *fixture, struct wal_state **ret_state)
+static inline int fixture_try_recover(struct wal_fixture *fixture, struct wal_files **ret_files)
 {
     memset(fixture->shown, 0, sizeof fixture->shown);
     memset(&fixture->recovered, 0, sizeof fixture->recovered);
     fixture->shown_count = 0;
     return wal_recover(fixture->io, &fixture->log, &fixture->options, fixture_each, fixture,
-                       &fixture->recovered, ret_state);
+                       &fixture->recovered, ret_files);
 }
 
 /* Recovers and opens. */
 static inline void fixture_start(struct wal_fixture *fixture)
 {
     fixture_open_world(fixture);
-    struct wal_state *state = NULL;
-    cr_assert_eq(fixture_try_recover(fixture, &state), 0);
+    struct wal_files *files = NULL;
+    cr_assert_eq(fixture_try_recover(fixture, &files), 0);
     fixture->durable = fixture->recovered.last_position;
-    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, state, &fixture->wal), 0);
+    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, files, &fixture->wal), 0);
 }
 
 /* Recovers, and leaves everything as it is. */
 static inline int fixture_look(struct wal_fixture *fixture)
 {
     fixture_open_world(fixture);
-    struct wal_state *state = NULL;
-    int result = fixture_try_recover(fixture, &state);
+    struct wal_files *files = NULL;
+    int result = fixture_try_recover(fixture, &files);
     if (result == 0)
-        wal_state_free(fixture->io, state);
+        wal_files_abandon(fixture->io, files);
     io_close(fixture->io);
     return result;
 }

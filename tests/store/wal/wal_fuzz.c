@@ -112,7 +112,7 @@ static void put_segment(struct images *images, uint32_t index)
         .generation = index == 0 ? 1 : 2,
         .salt = 0x5A17 + index,
         .number = index + 1,
-        .segment_size = SEGMENT_SIZE,
+        .file_size = SEGMENT_SIZE,
         .previous = index,
         .last_before = first - 1,
         .generation_base = index == 0 ? 0 : BATCHES * RECORDS,
@@ -223,10 +223,10 @@ static void check_note(void *context, const struct wal_scan_note *note)
     const struct images *images = context;
     REQUIRE(note->file < SEGMENTS);
     uint64_t size = images->places[note->file].size;
-    uint64_t segment_size = images->places[note->file].header.segment_size;
+    uint64_t file_size = images->places[note->file].header.file_size;
     REQUIRE(note->from <= size);
     if (note->kind == WAL_NOTE_DAMAGE)
-        REQUIRE(note->upto >= note->from && note->upto <= max_u64(size, segment_size) &&
+        REQUIRE(note->upto >= note->from && note->upto <= max_u64(size, file_size) &&
                 note->what != NULL);
     if (note->kind == WAL_NOTE_LOST)
         REQUIRE(note->position_first <= note->position_last);

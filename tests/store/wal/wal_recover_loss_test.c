@@ -29,13 +29,13 @@ static void expect_sound(struct wal_fixture *fixture, uint32_t last)
 static void recycle(struct wal_fixture *fixture, uint32_t first)
 {
     fixture_open_world(fixture);
-    struct wal_state *state;
-    cr_assert_eq(fixture_try_recover(fixture, &state), 0);
-    wal_state_forget_alive(state);
+    struct wal_files *files;
+    cr_assert_eq(fixture_try_recover(fixture, &files), 0);
+    wal_files_forget_alive(files);
     for (uint32_t number = first; number <= fixture->written; number++)
-        wal_state_record_alive(state, fixture->locations[number]);
+        wal_files_record_alive(files, fixture->locations[number]);
     fixture->durable = fixture->recovered.last_position;
-    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, state, &fixture->wal), 0);
+    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, files, &fixture->wal), 0);
 }
 
 Test(recovery_loss, each_segment_that_is_gone_is_missed)
@@ -115,7 +115,7 @@ Test(recovery_loss, more_than_are_kept_go_once_a_newer_header_is_durable)
     for (int i = 0; i < 50; i++)
         fixture_pass(fixture);
     wal_stats(fixture->wal, &after);
-    cr_assert_lt(after.segments, before.segments);
+    cr_assert_lt(after.files, before.files);
     fixture_kill(fixture);
     expect_sound(fixture, 240);
     fixture_free(fixture);

@@ -229,9 +229,9 @@ Test(recovery, stops_when_its_user_says_so)
     fixture_open_world(fixture);
     int seen = 0;
     struct wal_recovered recovered;
-    struct wal_state *state;
+    struct wal_files *files;
     cr_assert_eq(wal_recover(fixture->io, &fixture->log, &fixture->options, stop_at_five, &seen,
-                             &recovered, &state),
+                             &recovered, &files),
                  -ENOMEM);
     cr_assert_eq(seen, 5);
     io_close(fixture->io);
@@ -243,18 +243,18 @@ Test(recovery, the_dead_are_not_counted_and_their_segments_are_used_again)
     struct wal_fixture *fixture = fixture_create();
     write_segments(fixture, 40);
     fixture_open_world(fixture);
-    struct wal_state *state;
-    cr_assert_eq(fixture_try_recover(fixture, &state), 0);
-    wal_state_forget_alive(state);
-    wal_state_record_alive(state, fixture->locations[80]);
+    struct wal_files *files;
+    cr_assert_eq(fixture_try_recover(fixture, &files), 0);
+    wal_files_forget_alive(files);
+    wal_files_record_alive(files, fixture->locations[80]);
     fixture->durable = 80;
-    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, state, &fixture->wal), 0);
+    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, files, &fixture->wal), 0);
     for (int i = 0; i < 100; i++)
         cr_assert_geq(io_run(fixture->io, NS_PER_MS), 0);
     struct wal_stats stats;
     wal_stats(fixture->wal, &stats);
     cr_assert_eq(stats.live_records, 1);
-    cr_assert_leq(stats.segments, 6, "the open one, the one with the survivor, up to four spares");
+    cr_assert_leq(stats.files, 6, "the open one, the one with the survivor, up to four spares");
     fixture_kill(fixture);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture->shown[80]);

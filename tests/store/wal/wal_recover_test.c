@@ -6,7 +6,7 @@ Test(recovery, of_an_empty_directory_finds_nothing)
     struct wal_fixture *fixture = fixture_create();
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert_eq(fixture->recovered.last_position, 0);
-    cr_assert_eq(fixture->recovered.segments, 0);
+    cr_assert_eq(fixture->recovered.files, 0);
     cr_assert_eq(fixture->recovered.damaged_batches, 0);
     fixture_free(fixture);
 }
@@ -284,7 +284,7 @@ Test(recovery, a_lost_write_leaves_a_stale_block_that_is_not_taken)
         uint8_t head[WAL_BATCH_HEADER_SIZE];
         struct wal_batch_header first;
         fixture_read(file, WAL_DATA_OFFSET, head, sizeof head);
-        if (wal_batch_header_decode(head, &first) != 0 || first.segment != segment.number)
+        if (wal_batch_header_decode(head, &first) != 0 || first.number != segment.number)
             continue;
         (void)snprintf(path, sizeof path, "%s", file);
         batch = first;
@@ -293,7 +293,7 @@ Test(recovery, a_lost_write_leaves_a_stale_block_that_is_not_taken)
     uint64_t size = wal_batch_size(&batch);
     uint8_t *bytes = malloc(size);
     fixture_read(path, WAL_DATA_OFFSET, bytes, size);
-    batch.segment--;
+    batch.number--;
     batch.salt++;
     wal_batch_header_encode(&batch, bytes);
     fixture_write(path, WAL_DATA_OFFSET, bytes, size);

@@ -195,7 +195,7 @@ Test(wal, records_of_16_mib_go_between_small_ones)
     fixture_kill(fixture);
     fixture_start(fixture);
     cr_assert_eq(fixture->shown_count, 15);
-    cr_assert_geq(fixture->recovered.segments, 3);
+    cr_assert_geq(fixture->recovered.files, 3);
     fixture_shut(fixture);
     fixture_free(fixture);
 }
@@ -222,10 +222,10 @@ Test(wal, segments_without_live_records_are_used_again)
         fixture_pass(fixture);
     struct wal_stats stats = stats_of(fixture);
     cr_assert_gt(stats.recycled, 3);
-    cr_assert_leq(stats.segments, 7, "%d segments are kept", (int)stats.segments);
+    cr_assert_leq(stats.files, 7, "%d files are kept", (int)stats.files);
     cr_assert_eq(stats.live_records, 20);
     fixture_list(fixture);
-    cr_assert_eq(fixture->file_count, stats.segments);
+    cr_assert_eq(fixture->file_count, stats.files);
     fixture_kill(fixture);
     cr_assert_eq(fixture_look(fixture), 0);
     cr_assert(fixture_shows(fixture, 1981, 2000));
@@ -253,13 +253,12 @@ Test(wal, a_pinned_segment_is_not_used_again)
     fixture_check_record(fixture, &record);
     cr_assert_eq(record.version.clock, pinned);
     uint64_t recycled = stats_of(fixture).recycled;
-    uint64_t segments = stats_of(fixture).segments;
+    uint64_t segments = stats_of(fixture).files;
     wal_unpin_file(fixture->wal, file);
     for (int i = 0; i < 100; i++)
         fixture_pass(fixture);
     struct wal_stats stats = stats_of(fixture);
-    cr_assert(stats.recycled > recycled || stats.segments < segments,
-              "it goes once nobody reads it");
+    cr_assert(stats.recycled > recycled || stats.files < segments, "it goes once nobody reads it");
     fixture_shut(fixture);
     fixture_free(fixture);
 }
@@ -282,11 +281,11 @@ Test(wal, a_segment_waits_until_its_last_killer_is_durable)
     for (int i = 0; i < 50; i++)
         cr_assert_geq(io_run(fixture->io, NS_PER_MS), 0);
     cr_assert_eq(stats_of(fixture).recycled, 0);
-    uint64_t segments = stats_of(fixture).segments;
+    uint64_t segments = stats_of(fixture).files;
     fixture_settle(fixture);
     for (int i = 0; i < 50; i++)
         cr_assert_geq(io_run(fixture->io, NS_PER_MS), 0);
-    cr_assert(stats_of(fixture).recycled == 1 || stats_of(fixture).segments < segments);
+    cr_assert(stats_of(fixture).recycled == 1 || stats_of(fixture).files < segments);
     fixture_shut(fixture);
     fixture_free(fixture);
 }
@@ -406,9 +405,9 @@ Test(wal, a_value_limit_that_no_segment_can_hold_is_refused)
     struct wal_fixture *fixture = fixture_create();
     fixture->options.record_size_max = (uint32_t)fixture->options.file_size;
     fixture_open_world(fixture);
-    struct wal_state *state;
-    cr_assert_eq(fixture_try_recover(fixture, &state), 0);
-    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, state, &fixture->wal),
+    struct wal_files *files;
+    cr_assert_eq(fixture_try_recover(fixture, &files), 0);
+    cr_assert_eq(wal_open(fixture->io, &fixture->log, &fixture->options, files, &fixture->wal),
                  -EINVAL);
     io_close(fixture->io);
     fixture_free(fixture);
