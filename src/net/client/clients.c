@@ -207,13 +207,10 @@ static void retry_parked(struct clients *clients)
     shared->is_retrying = false;
 }
 
-bool clients_take(void *context, uint64_t budget)
+void clients_take(struct clients *clients)
 {
-    struct clients *clients = context;
-    (void)budget; /* what has come is bounded by the ring */
     run_woken(clients);
     retry_parked(clients);
-    return false; /* clients_answer says it */
 }
 
 static void advance_dirty(struct clients *clients)
@@ -226,11 +223,9 @@ static void advance_dirty(struct clients *clients)
             put_away(clients, connection_of(client));
 }
 
-bool clients_answer(void *context, uint64_t budget)
+bool clients_answer(struct clients *clients)
 {
-    struct clients *clients = context;
     struct client_shared *shared = &clients->shared;
-    (void)budget;
     if (clients->has_advanced)
         client_release_waiting(shared);
     clients->has_advanced = false;
@@ -240,12 +235,10 @@ bool clients_answer(void *context, uint64_t budget)
     return has_room(clients) || !list_is_empty(&shared->woken);
 }
 
-uint64_t clients_rest_ns(void *context)
+uint64_t clients_rest_ns(const struct clients *clients)
 {
-    const struct client_shared *shared = &((struct clients *)context)->shared;
-    uint64_t until_ns = client_held_until_ns(shared);
-    uint64_t now_ns = until_ns != UINT64_MAX ? io_now_ns(shared->io) : 0;
+    uint64_t until_ns = client_held_until_ns(&clients->shared);
     if (until_ns == UINT64_MAX)
         return UINT64_MAX;
-    return until_ns > now_ns ? until_ns - now_ns : 0;
+    return until_ns - min_u64(until_ns, io_now_ns(clients->shared.io));
 }
