@@ -221,8 +221,7 @@ static bool prepare_json(struct download *download, const struct shard_answer *a
 
 static bool is_head(const struct download *download)
 {
-    struct reply_form form = output_form(download->block);
-    return form.dialect->is_head != NULL && form.dialect->is_head(form);
+    return (output_form(download->block).bits & REPLY_HEAD) != 0;
 }
 
 static void end_head(struct download *download, uint64_t gate, uint64_t size)
