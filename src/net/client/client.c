@@ -8,7 +8,7 @@
 void client_open(struct client *client, struct client_shared *shared, uint64_t number)
 {
     *client = (struct client){.shared = shared};
-    output_init(&client->output);
+    output_init(&client->output, &shared->outputs);
     client_request(client)->client = number;
     list_init(&client->downloads);
 }
@@ -66,7 +66,7 @@ bool client_hold(struct client *client)
     uint64_t now_ns = io_now_ns(shared->io);
     bool is_new = client->held_ns == 0;
     assert(!is_new || !list_node_is_linked(&client->held_node)); /* invariant 3 */
-    if (client->asked_count == 0 || !output_may_send(&client->output, &shared->outputs) ||
+    if (client->asked_count == 0 || !output_may_send(&client->output) ||
         (!is_new && now_ns - client->held_ns >= LIMITS_HOLD_NS)) {
         client->held_ns = 0;
         unlink_node(&client->held_node);
@@ -81,8 +81,7 @@ bool client_hold(struct client *client)
 
 void client_wait_for_gate(struct client *client)
 {
-    if (output_gate(&client->output, &client->shared->outputs) > 0 &&
-        !list_node_is_linked(&client->waiting_node))
+    if (output_gate(&client->output) > 0 && !list_node_is_linked(&client->waiting_node))
         list_push_back(&client->shared->waiting, &client->waiting_node);
 }
 
@@ -123,7 +122,7 @@ void client_release_waiting(struct client_shared *shared)
 {
     for (struct list_node *node; (node = list_first(&shared->waiting)) != NULL;) {
         struct client *client = container_of(node, struct client, waiting_node);
-        if (output_gate(&client->output, &shared->outputs) > 0)
+        if (output_gate(&client->output) > 0)
             return;
         list_remove(node);
         client_touch(client);

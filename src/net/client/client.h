@@ -139,12 +139,6 @@ static inline struct account_request *client_request(struct client *client)
     return &client->output.request;
 }
 
-/* Whether there is room for another reply. */
-static inline bool client_has_room(struct client *client)
-{
-    return output_has_room(&client->output, &client->shared->outputs);
-}
-
 /* Whether the rate limit lets its present request be executed: asked once, however often it is
  * tried, until client_admit_next. */
 bool client_admit(struct client *client);
@@ -170,12 +164,5 @@ static inline void client_begin_pending(struct client *client, bool is_asked, bo
 }
 
 void client_end_pending(struct client *client, bool is_asked, bool is_large);
-
-/* Fills a reserved place. */
-static inline void client_fill(struct client *client, struct output_block *block,
-                               const struct shard_answer *answer)
-{
-    output_fill(&client->output, &client->shared->outputs, block, answer);
-}
 
 #endif

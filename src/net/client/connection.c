@@ -77,7 +77,7 @@ static void upload_ended(void *context, struct output_block *block,
         connection->client.shared->requests_refused++;
     connection->upload = NULL;
     if (connection->state == CONNECTION_CLOSING)
-        client_fill(&connection->client, block, answer);
+        output_fill(&connection->client.output, block, answer);
     else
         connection->protocol->end_upload(connection, block, answer);
     client_touch(&connection->client);
@@ -370,7 +370,7 @@ static void send_done(struct io_op *op, int32_t result)
         container_of(container_of(op, struct io_send, op), struct connection, client.output.send);
     struct client_shared *shared = connection->client.shared;
     connection->send_begun_ns = 0;
-    output_sent(&connection->client.output, &shared->outputs);
+    output_sent(&connection->client.output);
     if (result < 0)
         connection->client.is_broken = true;
     else
@@ -387,7 +387,7 @@ static void send_ready(struct connection *connection)
         client_hold(&connection->client))
         return;
     struct client *client = &connection->client;
-    if (output_send(&client->output, &shared->outputs, shared->io, connection->socket, send_done))
+    if (output_send(&client->output, shared->io, connection->socket, send_done))
         connection->send_begun_ns = io_now_ns(shared->io);
     else
         client_wait_for_gate(client);
@@ -451,7 +451,7 @@ static bool go_on_closing(struct connection *connection)
         io_close_socket(connection->client.shared->io, &connection->control, socket);
         return false;
     }
-    bool is_empty = output_drop(&connection->client.output, &connection->client.shared->outputs);
+    bool is_empty = output_drop(&connection->client.output);
     bool is_over = connection->closed && connection->client.pending_count == 0;
     assert(!is_over || is_empty);
     return is_over;

@@ -122,7 +122,7 @@ static uint8_t status_of(int error)
 static void end(struct download *download, const struct shard_answer *answer)
 {
     struct client *client = download->client;
-    client_fill(client, download->block, answer);
+    output_fill(&client->output, download->block, answer);
     put(download);
 }
 
@@ -227,7 +227,7 @@ static bool is_head(const struct download *download)
 static void end_head(struct download *download, uint64_t gate, uint64_t size)
 {
     struct client *client = download->client;
-    output_fill_head(&client->output, &client->shared->outputs, download->block, gate, size);
+    output_fill_head(&client->output, download->block, gate, size);
     put(download);
 }
 
@@ -434,8 +434,7 @@ static void look_at_first(struct download *download)
         download->waits_since_ns = 0;
         struct client *client = download->client;
         download->state = DOWNLOAD_SENDING;
-        output_fill_stream(&client->output, &client->shared->outputs, download->block,
-                           download->gate, &download->stream);
+        output_fill_stream(&client->output, download->block, download->gate, &download->stream);
         return;
     }
     int error = value_reader_error(download->reader);
@@ -503,7 +502,7 @@ void download_fill(struct client *client, struct output_block *block,
     if (answer->is_lent)
         shard_release_file(client->shared->shard, &answer->file);
     struct shard_answer refusal = {.status = MINIVAULT_OVERLOADED};
-    client_fill(client, block, answer->in_value_file ? &refusal : answer);
+    output_fill(&client->output, block, answer->in_value_file ? &refusal : answer);
     free(descriptor);
 }
 

@@ -212,7 +212,7 @@ static void begin_upload(struct http_client *http)
                                     .begin = http_body_value(&http->body),
                                     .filter = request->route == HTTP_ROUTE_JSON ? compact : NULL,
                                     .form = http_form(request)};
-    int result = client_has_room(client_of(http))
+    int result = output_has_room(&client_of(http)->output)
                      ? connection_begin_upload(&http->connection, &upload)
                      : -EAGAIN;
     connection_block(&http->connection, result == -EAGAIN);
@@ -268,7 +268,7 @@ static enum taken execute_key(struct http_client *http)
 static bool execute(struct http_client *http)
 {
     enum taken taken = TAKEN;
-    if (!client_has_room(client_of(http)) || !output_has_memory(&shared_of(http)->outputs))
+    if (!output_has_room(&client_of(http)->output) || !output_has_memory(&shared_of(http)->outputs))
         taken = BLOCKED;
     else if (http_request_is_about_key(&http->parser.request))
         taken = execute_key(http);
@@ -411,7 +411,7 @@ static bool take_one(struct http_client *http, const uint8_t *data, uint64_t siz
     case HTTP_STAGE_HEAD:
         if (size == 0)
             return false;
-        if (!client_has_room(client_of(http))) {
+        if (!output_has_room(&client_of(http)->output)) {
             connection_block(&http->connection, true);
             return false;
         }
@@ -479,7 +479,7 @@ static void end_upload(struct connection *connection, struct output_block *block
         output_set_form(block, reply_form_verbatim(), http_outcome(status));
         text = (struct shard_answer){.data = reply, .size = size};
     }
-    client_fill(&connection->client, block, &text);
+    output_fill(&connection->client.output, block, &text);
     answered(http);
     client_wake(&connection->client);
 }
