@@ -87,35 +87,6 @@ void client_wait_for_gate(struct client *client)
 
 /* ---- out of the queues ---- */
 
-void client_take_queue(struct list *queue, struct list *ret_taken)
-{
-    list_init(ret_taken);
-    if (list_is_empty(queue))
-        return;
-    *ret_taken = *queue;
-    ret_taken->head.next->prev = &ret_taken->head;
-    ret_taken->head.prev->next = &ret_taken->head;
-    list_init(queue);
-}
-
-struct client *client_next_woken(struct list *taken)
-{
-    struct list_node *node = list_pop_front(taken);
-    return node != NULL ? container_of(node, struct client, woken_node) : NULL;
-}
-
-struct client *client_next_parked(struct list *taken)
-{
-    struct list_node *node = list_pop_front(taken);
-    return node != NULL ? container_of(node, struct client, parked_node) : NULL;
-}
-
-struct client *client_next_dirty(struct client_shared *shared)
-{
-    struct list_node *node = list_pop_front(&shared->dirty);
-    return node != NULL ? container_of(node, struct client, dirty_node) : NULL;
-}
-
 /* Gates grow with arrival, so the list is all but sorted: the first that must still wait ends it.
  */
 void client_release_waiting(struct client_shared *shared)

@@ -106,14 +106,6 @@ void client_wait_for_gate(struct client *client);
 
 /* ---- out of the queues: clients.c ---- */
 
-/* Takes the whole queue, woken or parked. Those that join meanwhile come in the next pass. */
-void client_take_queue(struct list *queue, struct list *ret_taken);
-struct client *client_next_woken(struct list *taken);  /* NULL: no more */
-struct client *client_next_parked(struct list *taken); /* NULL: no more */
-
-/* NULL: no more. */
-struct client *client_next_dirty(struct client_shared *shared);
-
 /* Touches those whose first reply's gate is durable now. */
 void client_release_waiting(struct client_shared *shared);
 
