@@ -12,6 +12,7 @@
 #include "net/listener.h"
 #include "net/steer/steer.h"
 #include "node/drain.h"
+#include "shard/post.h"
 #include "store/reshard/store_directory.h"
 
 #include "base/assert.h"
