@@ -2,6 +2,7 @@
 #include "store/catalog/superblock.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/units.h"
 #include "store/disk/filesystem.h"
 
@@ -210,14 +211,6 @@ static int sync_names(struct superblock_file *file, const char *data_path)
     return result < 0 ? result : 0;
 }
 
-static bool is_blank(const uint8_t *block)
-{
-    uint8_t bits = 0;
-    for (uint32_t i = 0; i < BLOCK; i++)
-        bits |= block[i];
-    return bits == 0;
-}
-
 static int read_copy(struct superblock_file *file, uint32_t copy, struct superblock *ret_found,
                      bool *ret_blank)
 {
@@ -225,7 +218,7 @@ static int read_copy(struct superblock_file *file, uint32_t copy, struct superbl
     memset(file->block, 0, BLOCK);
     io_read(file->io, &op, file->handle, file->block, BLOCK, (uint64_t)copy * BLOCK);
     int result = io_wait(file->io, &op);
-    *ret_blank = result >= 0 && is_blank(file->block);
+    *ret_blank = result >= 0 && bytes_are_zero(file->block, BLOCK);
     return result < 0 ? result : superblock_decode(file->block, ret_found);
 }
 
