@@ -1,9 +1,4 @@
-/* A sync's steps:
- *
- *   FILE -> OPEN -> NAME -> CLOSE
- *
- * The file is synced, then its folder is opened, synced and closed. Where the file is not new it
- * ends with FILE. An error ends it, once the folder is closed. */
+/* A file's sync, then its folder's where the file is new. An error of the file ends it. */
 #include "store/mover/mover_files.h"
 
 #include "base/assert.h"
@@ -12,55 +7,36 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static void step_done(struct io_op *op, int32_t result);
-
-/* Into the next step, whose operation begins. */
-static void enter(struct mover_sync *sync, unsigned step)
+static void name_synced(struct directory_waiter *waiter, int result)
 {
-    assert(!io_op_is_active(&sync->op));
-    assert(step > sync->step);
-    sync->step = step;
-    sync->op.done = step_done;
-    if (step == MOVER_SYNC_OPEN)
-        io_open_file(sync->io, &sync->op, sync->path, IO_OPEN_DIRECTORY);
-    else if (step == MOVER_SYNC_NAME)
-        io_sync(sync->io, &sync->op, sync->directory);
-    else
-        io_close_file(sync->io, &sync->op, sync->directory);
+    struct mover_sync *sync = container_of(waiter, struct mover_sync, waiter);
+    sync->error = result;
 }
 
-static void step_done(struct io_op *op, int32_t result)
+static void file_synced(struct io_op *op, int32_t result)
 {
     struct mover_sync *sync = container_of(op, struct mover_sync, op);
-    if (sync->step == MOVER_SYNC_CLOSE)
-        return;
-    if (result < 0)
-        sync->error = result;
-    else if (sync->step == MOVER_SYNC_OPEN)
-        sync->directory = result;
-    if (sync->step == MOVER_SYNC_NAME)
-        enter(sync, MOVER_SYNC_CLOSE);
-    else if (sync->is_new && result >= 0)
-        enter(sync, sync->step + 1);
+    sync->error = result;
+    if (sync->is_new && result >= 0)
+        directory_sync(&sync->directory, &sync->waiter, name_synced);
 }
 
 void mover_sync_begin(struct mover_sync *sync, struct io *io, int handle, bool is_new,
                       const char *path, uint32_t partition)
 {
-    assert(!io_op_is_active(&sync->op));
+    assert(!mover_sync_is_active(sync));
     assert(handle >= 0);
-    sync->io = io;
-    sync->step = MOVER_SYNC_FILE;
-    sync->is_new = is_new;
-    sync->error = 0;
     (void)snprintf(sync->path, sizeof sync->path, "%s/%02" PRIx32, path, partition);
-    sync->op.done = step_done;
+    list_init(&sync->users);
+    directory_init(&sync->directory, io, sync->path, &sync->users);
+    sync->is_new = is_new;
+    sync->op.done = file_synced;
     io_sync(io, &sync->op, handle);
 }
 
 bool mover_sync_is_active(const struct mover_sync *sync)
 {
-    return io_op_is_active(&sync->op);
+    return io_op_is_active(&sync->op) || (sync->is_new && directory_is_busy(&sync->directory));
 }
 
 const char *mover_sync_path(const struct mover_sync *sync)
@@ -70,7 +46,7 @@ const char *mover_sync_path(const struct mover_sync *sync)
 
 int mover_sync_result(const struct mover_sync *sync)
 {
-    assert(!io_op_is_active(&sync->op));
+    assert(!mover_sync_is_active(sync));
     return sync->error;
 }
 

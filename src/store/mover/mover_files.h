@@ -8,14 +8,15 @@
 #include "base/list.h"
 #include "io/io.h"
 #include "store/segment/segments.h"
+#include "store/value/directory_sync.h"
 
 struct mover_sync {
-    struct io *io;
     struct io_op op;
-    enum { MOVER_SYNC_FILE, MOVER_SYNC_OPEN, MOVER_SYNC_NAME, MOVER_SYNC_CLOSE } step;
     bool is_new; /* the folder is synced, too */
     int error;
-    int directory;
+    struct directory directory;
+    struct list users; /* of the folder: none, so that it is closed again */
+    struct directory_waiter waiter;
     char path[SEGMENT_PATH_MAX]; /* of the folder */
 };
 

@@ -409,7 +409,7 @@ static bool write_next(struct mover_outputs *outputs, bool *ret_done)
 bool mover_outputs_write(struct mover_outputs *outputs, uint32_t chunks_max, bool *ret_done)
 {
     *ret_done = false;
-    bool more = true;
+    bool more = outputs->error == 0;
     for (uint32_t i = 0; i < chunks_max && more && !*ret_done; i++)
         more = write_next(outputs, ret_done);
     return more;
