@@ -112,7 +112,7 @@ static void append(struct mover *mover, const struct manifest_edit *edits, uint3
 static void committed(struct manifest_op *op, int result)
 {
     struct mover *mover = container_of(op, struct mover, manifest_op);
-    assert(mover->is_committing);                             /* invariant 2 */
+    assert(mover->is_committing);             /* invariant 2 */
     assert(mover->phase == MOVER_COMMITTING); /* invariant 1 */
     mover->is_committing = false;
     mover_outputs_committed(&mover->outputs, result);
@@ -193,8 +193,7 @@ static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
         for (; segment != NULL && count < CLEAN_MAX; segment = segment_next(segment)) {
             if (!is_empty(mover, segment))
                 continue;
-            if (mover_outputs_has(&mover->outputs, segment))
-                mover_outputs_seal(&mover->outputs, segment);
+            mover_outputs_seal(&mover->outputs, segment);
             mover_outputs_edit(&mover->outputs, segment, segment->end, MANIFEST_REMOVE,
                                &edits[count]);
             mover->cleaning[count++] = segment->number;

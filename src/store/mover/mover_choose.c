@@ -309,8 +309,7 @@ static bool open_segment(struct mover_policy *policy, struct mover_reader *reade
         return false;
     assert(segment->taken_by_job < policy->job); /* invariants 1, 3 */
     segment->taken_by_job = policy->job;
-    if (mover_outputs_has(policy->outputs, segment))
-        mover_outputs_seal(policy->outputs, segment);
+    mover_outputs_seal(policy->outputs, segment);
     assert(segment->state == SEGMENT_SEALED); /* invariant 2 */
     mover_reader_open_segment(reader, segment);
     return true;

@@ -5,7 +5,6 @@
  *   mover_choose.c  the policy: when, which kind, which inputs
  *   mover_purge.c   the same for tombstones
  *   mover_write.c   the outputs: chunks into the partitions' open segments, synced
- *   mover_files.c   their files, synced and closed in the background
  *   mover_stage.c   the stage: what the job carries, until the index knows where it lies
  *   mover_read.c    the reader: an input's live records, one by one
  *   mover_window.c  its bytes, read ahead */
@@ -44,8 +43,8 @@ struct mover {
     bool is_last_round;         /* nothing is read after it */
     bool has_next;
     struct mover_record next; /* for which the round had no room; of the input, as read */
-    uint64_t job_sequence; /* the outputs' last one when the job began */
-    uint64_t job_end_ns;   /* of the last one */
+    uint64_t job_sequence;    /* the outputs' last one when the job began */
+    uint64_t job_end_ns;      /* of the last one */
     struct manifest_op manifest_op;
     bool is_committing;
     uint64_t *cleaning; /* numbers of the segments that leave */

@@ -18,7 +18,7 @@ struct mover_resume {
 struct mover_input {
     bool is_damaged; /* not all of it could be read */
     uint32_t file;
-    int handle; /* < 0: it is not pinned */
+    int handle;        /* < 0: it is not pinned */
     uint8_t partition; /* of a segment */
     struct unit_scan units;
     struct unit_cursor cursor; /* in the present unit, which the window holds */

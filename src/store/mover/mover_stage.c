@@ -189,9 +189,9 @@ int mover_record_judge(const struct mover_options *options, struct mover_stats *
         return -EBADMSG;
     }
     /* What has a slot may be known to be dead all the same. */
-    bool is_dead = record->is_hidden &&
-                   bury(options, mark_of(options, &record->record), record->record.version,
-                        record->partition, record->hash);
+    bool is_dead =
+        record->is_hidden && bury(options, mark_of(options, &record->record),
+                                  record->record.version, record->partition, record->hash);
     stats->buried_records += is_dead;
     return !is_dead;
 }
