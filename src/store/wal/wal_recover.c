@@ -244,9 +244,6 @@ static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
                 const uint8_t **ret_image)
 {
     struct wal_recovery *recovery = context;
-    *ret_image = recovery->window.image;
-    if (wal_window_holds(&recovery->window, index, from, upto))
-        return 0;
     return wal_window_load(&recovery->window, index, from, upto, ret_image);
 }
 

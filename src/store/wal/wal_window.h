@@ -34,13 +34,6 @@ struct wal_window {
 int wal_window_init(struct wal_window *window, uint64_t size);
 void wal_window_deinit(struct wal_window *window);
 
-/* Whether [from, upto) of the file is in memory already. */
-static inline bool wal_window_holds(const struct wal_window *window, uint32_t file, uint64_t from,
-                                    uint64_t upto)
-{
-    return file == window->file && from >= window->begin && upto <= window->end;
-}
-
 /* Makes [from, upto) of the file readable at (*ret_image)[from, upto). Blocks that the device does
  * not give are zeros, and noted. Errors: `rewind`'s; `read`'s that are not the device's. */
 int wal_window_load(struct wal_window *window, uint32_t file, uint64_t from, uint64_t upto,
