@@ -318,7 +318,8 @@ int store_match_files(struct store *store)
     struct survey *survey = store->survey;
     assert(survey != NULL);
     int result = 0;
-    fetch_init(&survey->reading.fetch, io_region(store->io)); /* the first look-up's buffer */
+    /* The first look-up's buffer. */
+    fetch_init(&survey->reading.fetch, store_memory(store, REGION_LOOKUPS));
     for (uint32_t i = 0; result == 0 && i < STORE_PARTITIONS; i++) {
         survey->partition = i;
         survey->groups = survey->doubtful[i];

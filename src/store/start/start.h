@@ -14,7 +14,8 @@
 
 /* The region's parts, one behind the other. */
 enum region_part {
-    REGION_FETCHES,
+    REGION_LOOKUPS,
+    REGION_PROOFS,
     REGION_LOG,
     REGION_MANIFEST,
     REGION_MOVER,

@@ -53,14 +53,6 @@ uint32_t store_files_max(void)
 
 /* ---- the ladder ---- */
 
-static int create_slots(struct store *store)
-{
-    uint8_t *buffers = store_memory(store, REGION_FETCHES);
-    int result = lookups_init(&store->lookups, buffers);
-    return result < 0 ? result
-                      : proofs_init(&store->proofs, buffers + LOOKUPS_MAX * FETCH_BUFFER_SIZE);
-}
-
 static int create_streams(struct store *store)
 {
     uint32_t count = (uint32_t)(large_memory_size(&store->options) / VALUE_FILE_BUFFER_SIZE);
@@ -99,7 +91,9 @@ static int create_memory(struct store *store)
     if (result == 0)
         result = init_decodes(store);
     if (result == 0)
-        result = create_slots(store);
+        result = lookups_init(&store->lookups, store_memory(store, REGION_LOOKUPS));
+    if (result == 0)
+        result = proofs_init(&store->proofs, store_memory(store, REGION_PROOFS));
     if (result == 0)
         result = create_streams(store);
     if (result < 0)

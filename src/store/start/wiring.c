@@ -57,7 +57,8 @@ static uint64_t offset_of(const struct store_options *options, enum region_part 
     struct wal_options log;
     fill_log_options(options, &log);
     const uint64_t sizes[REGION_PARTS] = {
-        [REGION_FETCHES] = (LOOKUPS_MAX + PROOFS_MAX) * FETCH_BUFFER_SIZE,
+        [REGION_LOOKUPS] = LOOKUPS_MAX * FETCH_BUFFER_SIZE,
+        [REGION_PROOFS] = PROOFS_MAX * FETCH_BUFFER_SIZE,
         [REGION_LOG] = wal_memory_size(&log),
         [REGION_MANIFEST] = MANIFEST_MEMORY_SIZE,
         [REGION_MOVER] = MOVER_MEMORY_SIZE,

@@ -2,6 +2,7 @@
  * their bytes, what is logged of them, and the state that the writer goes on from. */
 #include "store/wal/wal_recover.h"
 
+#include "store/disk/names.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
 #include "store/wal/wal_internal.h"
@@ -33,53 +34,34 @@ struct wal_recovery {
 
 /* ---- the files ---- */
 
-struct names {
-    uint32_t *serials;
-    uint32_t count;
-    uint32_t capacity;
-};
+static bool parse_name(const char *name, uint32_t *ret_serial)
+{
+    char again[WAL_NAME_SIZE];
+    if (sscanf(name, "wal-%8" SCNx32, ret_serial) != 1)
+        return false;
+    (void)snprintf(again, sizeof again, "wal-%08" PRIx32, *ret_serial);
+    return strcmp(name, again) == 0;
+}
 
 static int list_name(void *context, const char *name)
 {
-    struct names *names = context;
     uint32_t serial;
-    char again[WAL_NAME_SIZE];
-    if (sscanf(name, "wal-%8" SCNx32, &serial) != 1)
-        return 0;
-    (void)snprintf(again, sizeof again, "wal-%08" PRIx32, serial);
-    if (strcmp(name, again) != 0)
-        return 0;
-    if (names->count == names->capacity) {
-        uint32_t capacity = names->capacity == 0 ? 64 : 2 * names->capacity;
-        uint32_t *serials = realloc(names->serials, capacity * sizeof *serials);
-        if (serials == NULL)
-            return -ENOMEM;
-        names->serials = serials;
-        names->capacity = capacity;
-    }
-    names->serials[names->count++] = serial;
-    return 0;
+    return parse_name(name, &serial) ? names_add(context, name) : 0;
 }
 
 static int compare_serials(const void *left, const void *right)
 {
-    uint32_t a = *(const uint32_t *)left;
-    uint32_t b = *(const uint32_t *)right;
+    uint32_t a = (*(const struct log_file *const *)left)->serial;
+    uint32_t b = (*(const struct log_file *const *)right)->serial;
     return (a > b) - (a < b);
 }
 
-/* In the order of their serials. Errors: the directory's, -ENOMEM. */
-static int list_names(struct io *io, const char *directory, struct names *names)
-{
-    int error = io_list_directory(io, directory, list_name, names);
-    if (names->count > 0)
-        qsort(names->serials, names->count, sizeof *names->serials, compare_serials);
-    return error;
-}
-
-static int open_file(struct wal_recovery *recovery, uint32_t serial)
+static int open_file(struct wal_recovery *recovery, const char *name)
 {
     struct log_file *file;
+    uint32_t serial;
+    bool is_ours = parse_name(name, &serial);
+    assert(is_ours);
     int error = wal_files_add(recovery->files, recovery->options->directory, serial, &file);
     if (error < 0)
         return error;
@@ -122,13 +104,17 @@ static int lay_out(struct wal_recovery *recovery)
     return wal_window_init(&recovery->window, largest);
 }
 
+/* In the order of their serials. */
 static int open_files(struct wal_recovery *recovery)
 {
+    struct wal_files *files = recovery->files;
     struct names names = {0};
-    int error = list_names(recovery->io, recovery->options->directory, &names);
-    for (uint32_t i = 0; error == 0 && i < names.count; i++)
-        error = open_file(recovery, names.serials[i]);
-    free(names.serials);
+    int error = io_list_directory(recovery->io, recovery->options->directory, list_name, &names);
+    for (const char *name = NULL; error == 0 && (name = names_next(&names, name)) != NULL;)
+        error = open_file(recovery, name);
+    names_free(&names);
+    if (files->count > 0)
+        qsort(files->table, files->count, sizeof(struct log_file *), compare_serials);
     return error == 0 ? lay_out(recovery) : error;
 }
 
@@ -145,11 +131,11 @@ static void take_note(const struct wal_options *options, const uint8_t *block,
         *note = header.note;
 }
 
-static void read_note(struct io *io, const struct wal_options *options, uint32_t serial,
+static void read_note(struct io *io, const struct wal_options *options, const char *name,
                       uint8_t *blocks, struct wal_note *note)
 {
     char path[4096];
-    int length = snprintf(path, sizeof path, "%s/wal-%08" PRIx32, options->directory, serial);
+    int length = snprintf(path, sizeof path, "%s/%s", options->directory, name);
     int handle = length > 0 && (size_t)length < sizeof path
                      ? disk_wait_open(io, path, IO_OPEN_READ | IO_OPEN_DIRECT)
                      : -ENAMETOOLONG;
@@ -168,10 +154,11 @@ int wal_recover_note(struct io *io, const struct wal_options *options, struct wa
     struct names names = {0};
     struct wal_note note = {0};
     uint8_t *blocks = aligned_alloc(WAL_BLOCK_SIZE, 2 * WAL_BLOCK_SIZE);
-    int error = blocks == NULL ? -ENOMEM : list_names(io, options->directory, &names);
-    for (uint32_t i = 0; error == 0 && i < names.count; i++)
-        read_note(io, options, names.serials[i], blocks, &note);
-    free(names.serials);
+    int error =
+        blocks == NULL ? -ENOMEM : io_list_directory(io, options->directory, list_name, &names);
+    for (const char *name = NULL; error == 0 && (name = names_next(&names, name)) != NULL;)
+        read_note(io, options, name, blocks, &note);
+    names_free(&names);
     free(blocks);
     if (error == 0)
         *ret_note = note;
