@@ -65,6 +65,18 @@ struct wal_buffer {
     uint64_t opened_ns;      /* not in commit mode */
 };
 
+/* What the parts tell the driver. Run from a completion, with `context`. */
+struct wal_driver {
+    void *context;
+    /* Of the buffers: some have left the queue, writes that could start have started; is_more:
+     * `durable` has grown. Of the spares: some came or went, or whether the disk is full changed;
+     * is_more: an append is worth another try. */
+    void (*changed)(void *context, bool is_more);
+    /* An operation failed, of the spares for another reason than a full disk. Nothing further is
+     * started. */
+    void (*failed)(void *context, int error, const char *what);
+};
+
 struct wal_buffers {
     struct io *io;
     const struct wal_options *options; /* the log's */

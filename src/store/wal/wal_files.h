@@ -93,18 +93,6 @@ struct wal_files {
     uint64_t lost; /* position up to which writes were lost with files that are gone */
 };
 
-/* What the parts tell the driver. Run from a completion, with `context`. */
-struct wal_driver {
-    void *context;
-    /* Of the buffers: some have left the queue, writes that could start have started; is_more:
-     * `durable` has grown. Of the spares: some came or went, or whether the disk is full changed;
-     * is_more: an append is worth another try. */
-    void (*changed)(void *context, bool is_more);
-    /* An operation failed, of the spares for another reason than a full disk. Nothing further is
-     * started. */
-    void (*failed)(void *context, int error, const char *what);
-};
-
 /* ---- the table ---- */
 
 /* A file in a free place of the table, PREPARING, not open yet. Errors: -ENOMEM, -ENFILE (locations
