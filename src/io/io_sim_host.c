@@ -16,6 +16,7 @@
 #define WALL_START_MS INT64_C(1767225600000)
 
 enum sim_op_state { SIM_IDLE, SIM_ACTIVE };
+static_assert(SIM_IDLE == 0, "io_op_is_active");
 
 /* Lent bytes belong to the completion. */
 struct completion {
@@ -45,11 +46,6 @@ static const char *const kind_names[] = {
     [SIM_RENAME] = "rename",
     [SIM_UNLINK] = "unlink",
 };
-
-bool io_op_is_active(const struct io_op *op)
-{
-    return op->state != SIM_IDLE;
-}
 
 /* ---- what the caller must leave alone ---- */
 
