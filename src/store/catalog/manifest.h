@@ -140,10 +140,6 @@ struct manifest_op {
 void manifest_append(struct manifest *manifest, struct manifest_op *op,
                      const struct manifest_edit *edits, uint32_t count);
 
-/* The same, waited for. Errors: those that `done` gets, io_run's. */
-int manifest_append_now(struct manifest *manifest, const struct manifest_edit *edits,
-                        uint32_t count);
-
 /* Writes the whole state into a new file when nothing else is under way: the present one is
  * damaged. Tried once, and again with each append as long as that failed. */
 void manifest_renew(struct manifest *manifest);
@@ -157,14 +153,6 @@ uint64_t manifest_position(const struct manifest *manifest);
 
 /* Whether an append or a rewrite is under way. */
 bool manifest_is_busy(const struct manifest *manifest);
-
-struct manifest_stats {
-    uint64_t groups;   /* appended since the start */
-    uint64_t rewrites; /* since the start, the first file's writing among them */
-    uint64_t used;     /* bytes of the file with groups in them */
-    uint64_t size;     /* of the file */
-};
-void manifest_stats(const struct manifest *manifest, struct manifest_stats *ret_stats);
 
 /* Waits until what is under way has ended (an append's `done` runs), and closes the file.
  * Synchronous. Errors: the one that the manifest failed with, io_run's. */

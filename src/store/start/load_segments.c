@@ -364,6 +364,32 @@ static int scan_segments(struct store *store, struct segments_found *found)
 
 /* ---- telling the manifest ---- */
 
+struct telling {
+    struct manifest_op op;
+    int result;
+    bool is_done;
+};
+
+static void told(struct manifest_op *op, int result)
+{
+    struct telling *telling = container_of(op, struct telling, op);
+    telling->result = result;
+    telling->is_done = true;
+}
+
+int store_tell_manifest(struct io *io, struct manifest *manifest,
+                        const struct manifest_edit *edits, uint32_t count)
+{
+    struct telling telling = {.op.done = told};
+    manifest_append(manifest, &telling.op, edits, count);
+    while (!telling.is_done) {
+        int result = io_run(io, UINT64_MAX);
+        if (result < 0)
+            return result;
+    }
+    return telling.result;
+}
+
 /* Writes all that is known into the manifest. */
 static int tell_manifest(struct store *store)
 {
@@ -377,7 +403,7 @@ static int tell_manifest(struct store *store)
             at++;
         }
         assert(count <= TELL_MAX);
-        result = manifest_append_now(store->manifest, edits, count);
+        result = store_tell_manifest(store->io, store->manifest, edits, count);
     }
     return result;
 }
@@ -392,7 +418,7 @@ static int judge_loss(struct store *store, struct segment *segment, uint64_t las
         segment->loss_position = is_accepted ? 0 : max_u64(last_position, 1);
         segment->is_loss_told = true;
         struct manifest_edit edit = edit_of(store, segment, MANIFEST_DAMAGE);
-        int result = manifest_append_now(store->manifest, &edit, 1);
+        int result = store_tell_manifest(store->io, store->manifest, &edit, 1);
         if (result < 0)
             return result;
     }
