@@ -262,7 +262,8 @@ static int append_all(struct conversion *conversion, struct manifest *manifest)
         for (count = 0; next < conversion->edit_count && count < MANIFEST_GROUP_MAX; next++)
             if (is_of(conversion, next))
                 conversion->group[count++] = edit_of(conversion, next);
-        int result = count > 0 ? store_tell_manifest(conversion->io, manifest, conversion->group, count) : 0;
+        int result =
+            count > 0 ? store_tell_manifest(conversion->io, manifest, conversion->group, count) : 0;
         if (result < 0)
             return result;
         conversion->told_end = next;

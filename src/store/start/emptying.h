@@ -25,8 +25,8 @@ int store_drain(struct store *store, store_drain_progress *each_second, void *co
 int store_shut_locked(struct store *store, struct superblock_file *ret_superblock);
 
 /* Appends a group to a manifest and waits until it is durable. Errors: manifest_append's, io_run's. */
-int store_tell_manifest(struct io *io, struct manifest *manifest,
-                        const struct manifest_edit *edits, uint32_t count);
+int store_tell_manifest(struct io *io, struct manifest *manifest, const struct manifest_edit *edits,
+                        uint32_t count);
 
 /* ---- of one that is shut ---- */
 

@@ -377,8 +377,8 @@ static void told(struct manifest_op *op, int result)
     telling->is_done = true;
 }
 
-int store_tell_manifest(struct io *io, struct manifest *manifest,
-                        const struct manifest_edit *edits, uint32_t count)
+int store_tell_manifest(struct io *io, struct manifest *manifest, const struct manifest_edit *edits,
+                        uint32_t count)
 {
     struct telling telling = {.op.done = told};
     manifest_append(manifest, &telling.op, edits, count);
