@@ -160,6 +160,11 @@ bool sim_host_is_crashed(const struct io *io)
     return io->state == SIM_HOST_CRASHED;
 }
 
+uint64_t sim_host_steps(const struct io *io)
+{
+    return io->steps;
+}
+
 void io_close(struct io *io)
 {
     assert(!io->is_running);
