@@ -3,6 +3,7 @@
 
 #include "admin/read/admin_files.h"
 
+#include <errno.h>
 #include <string.h>
 
 #ifndef MINIVAULT_VERSION
@@ -108,15 +109,15 @@ static int run(const struct command *command, const struct admin_options *option
     struct admin admin = {.options = options};
     report_init(&admin.report, command->name, options->is_quiet,
                 command->shows_findings ? stdout : stderr, command->shows_findings);
-    int code = ADMIN_EXIT_CANNOT;
-    if (admin_start(&admin) == 0)
-        code = command->run(&admin);
-    if ((fflush(stdout) != 0 || ferror(stdout)) && code != ADMIN_EXIT_CANNOT) {
+    int result = admin_start(&admin);
+    if (result == 0)
+        result = command->run(&admin);
+    if (result == -ENOMEM)
+        report_failure(&admin.report, "not enough memory");
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !admin.report.is_refused)
         report_failure(&admin.report, "the output cannot be written");
-        code = ADMIN_EXIT_CANNOT;
-    }
     admin_shut(&admin);
-    return code;
+    return (int)report_exit(&admin.report);
 }
 
 static bool is_flag(const char *argument, const char *name)

@@ -24,7 +24,6 @@
 #include <string.h>
 
 #define BLOCK ((uint32_t)DISK_BLOCK_SIZE)
-#define SUPERBLOCK_COPIES 2u
 
 static const struct superblock *superblock_now(const struct scrub_meta *meta)
 {
