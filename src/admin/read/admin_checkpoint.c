@@ -192,8 +192,8 @@ int checkpoint_look(struct admin *admin, const struct catalog_file *file,
     admin_close(handle);
     if (result < 0)
         return result;
-    checkpoint_begin_decode(data[0], &begin);
-    checkpoint_end_decode(data[1], &end);
+    memcpy(&begin, data[0] + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof begin);
+    memcpy(&end, data[1] + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof end);
     *ret_info = (struct checkpoint_info){.number = file->number,
                                          .position = begin.position,
                                          .chunk_sequence = begin.chunk_sequence,

@@ -2,6 +2,7 @@
 #include "admin/read/admin.h"
 
 #include "admin/read/admin_files.h"
+#include "base/bytes.h"
 #include "base/units.h"
 
 #include <errno.h>
@@ -59,11 +60,6 @@ static int refuse_format(struct admin *admin, uint32_t format)
     return -EPROTONOSUPPORT;
 }
 
-static bool is_blank(const uint8_t *block)
-{
-    return block[0] == 0 && memcmp(block, block + 1, BLOCK - 1) == 0;
-}
-
 /* Reads the two copies of a superblock; what is damaged of them is reported when the other one
  * counts. Errors: superblock_choose's, the device's: not reported. */
 static int read_copies(struct admin *admin, const char *name, int file,
@@ -76,7 +72,7 @@ static int read_copies(struct admin *admin, const char *name, int file,
         uint8_t block[BLOCK] = {0};
         int64_t count = admin_read(file, block, BLOCK, copy * BLOCK);
         results[copy] = count < 0 ? (int)count : superblock_decode(block, &found[copy]);
-        *ret_blank = *ret_blank && is_blank(block);
+        *ret_blank = *ret_blank && bytes_are_zero(block, BLOCK);
     }
     int error = superblock_choose(found, results, ret_found);
     for (uint32_t copy = 0; error == 0 && copy < SUPERBLOCK_COPIES; copy++)

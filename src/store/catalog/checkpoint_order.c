@@ -4,6 +4,7 @@
 #include "base/assert.h"
 
 #include <errno.h>
+#include <string.h>
 
 static int refuse(struct checkpoint_order *order, int error, const char *what)
 {
@@ -25,9 +26,9 @@ static bool may_follow(const struct checkpoint_order *order, const struct checkp
 }
 
 static int take_begin(struct checkpoint_order *order, const struct checkpoint_block *block,
-                      const uint8_t *data)
+                      const uint8_t *entry)
 {
-    checkpoint_begin_decode(data, &order->begin);
+    memcpy(&order->begin, entry, sizeof order->begin);
     bool is_ours =
         block->directory_id == order->directory_id && order->begin.log_id == order->log_id;
     return is_ours ? 0 : refuse(order, -EXDEV, "it belongs to another data directory or log");
@@ -36,7 +37,7 @@ static int take_begin(struct checkpoint_order *order, const struct checkpoint_bl
 static int take_end(struct checkpoint_order *order, const uint8_t *data, uint64_t end)
 {
     struct checkpoint_end_entry entry;
-    checkpoint_end_decode(data, &entry);
+    memcpy(&entry, data, sizeof entry);
     bool is_whole = entry.slots == order->slots && entry.file_size == order->size &&
                     end == order->size && order->files == order->begin.file_count;
     return is_whole ? 0
@@ -61,7 +62,7 @@ int checkpoint_order_take(struct checkpoint_order *order, const struct checkpoin
     assert(block->kind >= order->kind);
     switch (block->kind) {
     case CHECKPOINT_BEGIN:
-        error = take_begin(order, block, data);
+        error = take_begin(order, block, data + CHECKPOINT_BLOCK_HEADER_SIZE);
         break;
     case CHECKPOINT_FILES:
         order->files += block->entry_count;
@@ -72,7 +73,7 @@ int checkpoint_order_take(struct checkpoint_order *order, const struct checkpoin
         error = take_slots(order, block);
         break;
     case CHECKPOINT_END:
-        error = take_end(order, data, end);
+        error = take_end(order, data + CHECKPOINT_BLOCK_HEADER_SIZE, end);
         break;
     }
     order->kind = block->kind;

@@ -3,14 +3,9 @@
 #include "store/catalog/manifest.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 
 #include <errno.h>
-#include <string.h>
-
-static bool is_blank(const uint8_t *data)
-{
-    return data[0] == 0 && memcmp(data, data + 1, MANIFEST_BLOCK_SIZE - 1) == 0;
-}
 
 static void note_damage(struct manifest_groups *groups, uint32_t index, const char *what)
 {
@@ -54,7 +49,7 @@ int manifest_groups_take(struct manifest_groups *groups, uint32_t index, const u
         groups->mark.salt = ret_block->salt;
         groups->mark.edition = ret_block->edition;
     }
-    if (!is_blank(data))
+    if (!bytes_are_zero(data, MANIFEST_BLOCK_SIZE))
         groups->dirty_end = index + 1;
     bool is_sound = result >= 0 && manifest_groups_have(groups, index, ret_block);
     bool is_first = is_sound && ret_block->flags & MANIFEST_GROUP_FIRST;

@@ -8,6 +8,7 @@
  * shown must not vanish at a loss of power. */
 #include "store/catalog/manifest_internal.h"
 
+#include "base/bytes.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>

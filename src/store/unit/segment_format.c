@@ -25,14 +25,6 @@ static_assert(SEGMENT_CHUNK_HEADER_SIZE % SEGMENT_RECORD_ALIGNMENT == 0 &&
               "the records begin right behind the directory");
 static_assert(SEGMENT_CHUNK_SIZE_MAX <= RECORD_SIZE_BITS, "an entry holds every record's size");
 
-static bool is_zero(const uint8_t *data, uint32_t size)
-{
-    uint8_t any = 0;
-    for (uint32_t i = 0; i < size; i++)
-        any |= data[i];
-    return any == 0;
-}
-
 /* Checksum and format, of a header of either kind. */
 static int check(const uint8_t *data, uint32_t size, const char *magic)
 {
@@ -71,7 +63,7 @@ int segment_header_decode(const uint8_t *block, struct segment_header *ret_heade
     if (error < 0)
         return error;
     if (!segment_source_is_known(block[15]) || load_u32(block + 28) != 0 ||
-        !is_zero(block + HEADER_USED, SEGMENT_BLOCK_SIZE - HEADER_USED))
+        !bytes_are_zero(block + HEADER_USED, SEGMENT_BLOCK_SIZE - HEADER_USED))
         return -EBADMSG;
     *ret_header = (struct segment_header){
         .partition = block[14],
@@ -150,7 +142,7 @@ int segment_chunk_header_decode(const uint8_t *chunk, struct segment_chunk_heade
         .records_size = load_u32(chunk + 64),
     };
     if (load_u16(chunk + 14) != 0 || !makes_sense(&header) ||
-        !is_zero(chunk + CHUNK_USED, SEGMENT_CHUNK_HEADER_SIZE - CHUNK_USED))
+        !bytes_are_zero(chunk + CHUNK_USED, SEGMENT_CHUNK_HEADER_SIZE - CHUNK_USED))
         return -EBADMSG;
     *ret_header = header;
     return 0;
