@@ -68,17 +68,22 @@ static int say_usage(const char *what, const char *argument)
     return ADMIN_EXIT_USAGE;
 }
 
-/* Both -x and --x, as the server. Returns whether there is such a flag for this command. */
+/* Both -x and --x, as the server. */
+static bool is_flag(const char *argument, const char *name)
+{
+    return argument[0] == '-' && strcmp(argument + 1 + (argument[1] == '-'), name) == 0;
+}
+
+/* Returns whether there is such a flag for this command. */
 static bool take_flag(const struct command *command, const char *flag,
                       struct admin_options *options)
 {
-    const char *name = flag + 1 + (flag[1] == '-');
     bool is_dump = command->run == admin_dump;
-    if (strcmp(name, "quiet") == 0)
+    if (is_flag(flag, "quiet"))
         options->is_quiet = true;
-    else if (is_dump && strcmp(name, "all") == 0)
+    else if (is_dump && is_flag(flag, "all"))
         options->all = true;
-    else if (is_dump && strcmp(name, "values") == 0)
+    else if (is_dump && is_flag(flag, "values"))
         options->values = true;
     else
         return false;
@@ -118,11 +123,6 @@ static int run(const struct command *command, const struct admin_options *option
         report_failure(&admin.report, "the output cannot be written");
     admin_shut(&admin);
     return (int)report_exit(&admin.report);
-}
-
-static bool is_flag(const char *argument, const char *name)
-{
-    return argument[0] == '-' && strcmp(argument + 1 + (argument[1] == '-'), name) == 0;
 }
 
 int main(int argc, char **argv)

@@ -76,48 +76,34 @@ static int check_checkpoints(struct admin *admin)
     return result;
 }
 
-static int check_all(struct check *check)
-{
-    struct admin *admin = check->admin;
-    struct walk walk = {.admin = admin, .each = newest_take, .context = &check->newest};
-    report_plan(&admin->report, admin_walk_size(admin) +
-                                    catalog_size(&admin->catalog, CATALOG_VALUE) +
-                                    catalog_size(&admin->catalog, CATALOG_CHECKPOINT));
-    int result = admin_walk(&walk);
-    if (result == 0)
-        result = check_values(check);
-    return result == 0 ? check_checkpoints(admin) : result;
-}
-
-static uint64_t count_tombstones(const struct newest *newest)
-{
-    uint64_t count = 0;
-    for (uint64_t i = 0; i < newest->capacity; i++) {
-        const struct newest_slot *slot = newest_nth(newest, i);
-        count += slot != NULL && slot->tombstone;
-    }
-    return count;
-}
-
 static void summarize(const struct check *check, int result)
 {
     const struct admin_report *report = &check->admin->report;
-    uint64_t tombstones = count_tombstones(&check->newest);
+    const struct newest *newest = &check->newest;
     const char *verdict = report->is_refused || result < 0 ? "not understood"
                           : report->damages > 0            ? "damaged"
                                                            : "sound";
-    (void)printf(
-        "summary: %s, %" PRIu64 " damaged places, %" PRIu64 " notes; %" PRIu64 " records, %" PRIu64
-        " keys, %" PRIu64 " tombstones, %" PRIu64 " value files, %" PRIu64 " MiB read\n",
-        verdict, report->damages, report->notes, check->newest.records,
-        check->newest.count - tombstones, tombstones, check->value_files, report->done_bytes / MIB);
+    (void)printf("summary: %s, %" PRIu64 " damaged places, %" PRIu64 " notes; %" PRIu64
+                 " records, %" PRIu64 " keys, %" PRIu64 " tombstones, %" PRIu64
+                 " value files, %" PRIu64 " MiB read\n",
+                 verdict, report->damages, report->notes, newest->records,
+                 newest->count - newest->tombstones, newest->tombstones, check->value_files,
+                 report->done_bytes / MIB);
 }
 
 int admin_check(struct admin *admin)
 {
     struct check check = {.admin = admin};
+    struct walk walk = {.admin = admin, .each = newest_take, .context = &check.newest};
     newest_init(&check.newest, true);
-    int result = check_all(&check);
+    report_plan(&admin->report, admin_walk_size(admin) +
+                                    catalog_size(&admin->catalog, CATALOG_VALUE) +
+                                    catalog_size(&admin->catalog, CATALOG_CHECKPOINT));
+    int result = admin_walk(&walk);
+    if (result == 0)
+        result = check_values(&check);
+    if (result == 0)
+        result = check_checkpoints(admin);
     summarize(&check, result);
     newest_free(&check.newest);
     return result;

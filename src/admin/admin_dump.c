@@ -61,8 +61,9 @@ static void write_attributes(struct slice attributes)
     (void)putchar(']');
 }
 
-static int write_record(struct dump *dump, const struct walk_found *found)
+static int write_record(void *context, const struct walk_found *found)
 {
+    struct dump *dump = context;
     const struct record *record = found->record;
     (void)putchar('{');
     json_write_bytes(stdout, "key", record->key.data, record->key.size);
@@ -89,11 +90,6 @@ static int show_newest(void *context, const struct walk_found *found)
     return newest_is(&dump->newest, found) ? write_record(dump, found) : 0;
 }
 
-static int show_any(void *context, const struct walk_found *found)
-{
-    return write_record(context, found);
-}
-
 /* ---- the walks ---- */
 
 static int dump_newest(struct dump *dump)
@@ -109,19 +105,15 @@ static int dump_newest(struct dump *dump)
     return admin_walk(&walk);
 }
 
-static int dump_all(struct dump *dump)
-{
-    return admin_walk(&(struct walk){.admin = dump->admin, .each = show_any, .context = dump});
-}
-
 int admin_dump(struct admin *admin)
 {
     struct dump dump = {.admin = admin};
     newest_init(&dump.newest, true);
     report_plan(&admin->report, (admin->options->all ? 1 : 2) * admin_walk_size(admin));
     int result = decompressor_create(&dump.decompressor);
+    struct walk walk = {.admin = admin, .each = write_record, .context = &dump};
     if (result == 0)
-        result = admin->options->all ? dump_all(&dump) : dump_newest(&dump);
+        result = admin->options->all ? admin_walk(&walk) : dump_newest(&dump);
     newest_free(&dump.newest);
     decompressor_free(dump.decompressor);
     return result;

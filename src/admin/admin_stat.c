@@ -16,8 +16,6 @@ struct stat_walk {
     struct admin *admin;
     struct newest newest;
     uint64_t *live; /* bytes of each file of the catalog */
-    uint64_t keys;
-    uint64_t tombstones;
     uint64_t log_live;
     uint64_t segments_live;
     uint64_t values_live;
@@ -50,8 +48,6 @@ static void count_slot(struct stat_walk *stat, const struct newest_slot *slot)
         stat->log_live += size;
     else
         stat->segments_live += size;
-    stat->keys += !slot->tombstone;
-    stat->tombstones += slot->tombstone;
     if (slot->in_value_file && !slot->tombstone)
         count_value(stat, slot);
 }
@@ -213,8 +209,8 @@ static void show(const struct stat_walk *stat)
                  "\ndirectory.closed: %s\n",
                  superblock->directory_id, superblock->format, is_closed(admin) ? "yes" : "no");
     show_number("directory.shards", admin->shard_count);
-    show_number("keys", stat->keys);
-    show_number("tombstones", stat->tombstones);
+    show_number("keys", stat->newest.count - stat->newest.tombstones);
+    show_number("tombstones", stat->newest.tombstones);
     uint64_t all = show_files(catalog);
     show_log(stat);
     show_shares(stat);

@@ -21,6 +21,7 @@
 
 /* ---- one file ---- */
 
+/* A file that cannot be opened is listed: whoever needs it says why it cannot. */
 static int add(struct admin *admin, const struct catalog_file *file)
 {
     struct catalog *catalog = &admin->catalog;
@@ -32,23 +33,15 @@ static int add(struct admin *admin, const struct catalog_file *file)
         catalog->files = files;
         catalog->capacity = capacity;
     }
-    struct catalog_file *added = &catalog->files[catalog->count];
-    *added = *file;
-    added->name = strdup(file->name);
-    if (added->name == NULL)
-        return -ENOMEM;
-    catalog->count++;
-    return 0;
-}
-
-/* A file that cannot be opened is listed: whoever needs it says why it cannot. */
-static int add_sized(struct admin *admin, struct catalog_file *file)
-{
     int handle = admin_open_file(admin->directory, file->name);
     int64_t size = handle < 0 ? handle : admin_file_size(handle);
-    file->size = size < 0 ? 0 : (uint64_t)size;
     admin_close(handle);
-    return add(admin, file);
+    struct catalog_file *added = &catalog->files[catalog->count];
+    *added = *file;
+    added->size = size < 0 ? 0 : (uint64_t)size;
+    added->name = strdup(file->name);
+    catalog->count += added->name != NULL;
+    return added->name != NULL ? 0 : -ENOMEM;
 }
 
 /* ---- what a name means ---- */
@@ -179,7 +172,7 @@ static int list_entry(void *context, const char *name)
     (void)snprintf(path, sizeof path, "%s%s%s", listing->folder, is_root ? "" : "/", name);
     struct catalog_file file = {.name = path, .kind = CATALOG_OTHER, .counts = true};
     listing->judge(admin, name, listing->number, &file);
-    return add_sized(admin, &file);
+    return add(admin, &file);
 }
 
 static int list_folder(struct admin *admin, const char *folder, judge *judge, uint32_t number)

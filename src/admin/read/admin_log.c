@@ -3,7 +3,6 @@
 #include "admin/read/admin_walk.h"
 
 #include "admin/read/admin_files.h"
-#include "base/hash.h"
 #include "store/disk/wait.h"
 #include "store/wal/wal_survey.h"
 #include "store/wal/wal_window.h"
@@ -77,20 +76,7 @@ static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
 static int show(void *context, uint32_t index, uint64_t offset, const struct record *record)
 {
     struct log_walk *walk = context;
-    const struct slice *key = &record->key;
-    struct hash_place place = hash_place(walk->admin->superblock.secret, key->data, key->size);
-    struct walk_found found = {
-        .file = walk->scan.files[index].index,
-        .offset = offset,
-        .size = (uint32_t)record_size(record),
-        .partition = (uint8_t)place.partition,
-        .hash = place.hash,
-        .version = record->version,
-        .tombstone = record->flags & RECORD_TOMBSTONE,
-        .in_value_file = record->flags & RECORD_IN_VALUE_FILE,
-        .record = record,
-    };
-    walk->result = walk_show(walk->walk, &found);
+    walk->result = walk_show(walk->walk, walk->scan.files[index].index, offset, record);
     return walk->result == 0 ? 0 : -ECANCELED;
 }
 

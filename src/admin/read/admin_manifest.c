@@ -181,18 +181,6 @@ static int read_manifest(struct manifest_reader *reader)
     return result;
 }
 
-static void note_missing(struct admin *admin, const struct admin_shard *shard, const char *name)
-{
-    if (catalog_has_segments(admin, shard->number))
-        report_say(
-            &admin->report, REPORT_DAMAGE, name, 0,
-            "it is missing although there are segments, restore it from a backup: without it "
-            "nothing says which of them count");
-    else
-        report_say(&admin->report, REPORT_NOTE, name, 0,
-                   "there is none yet, the next start makes it");
-}
-
 int admin_take_manifest(struct admin *admin, struct admin_shard *shard)
 {
     char own_name[64];
@@ -204,9 +192,15 @@ int admin_take_manifest(struct admin *admin, struct admin_shard *shard)
         .name = name != NULL ? name : own_name,
         .groups = {.directory_id = admin->superblock.directory_id},
     };
-    if (name == NULL)
-        note_missing(admin, shard, own_name);
     int result = name != NULL ? read_manifest(&reader) : 0;
+    if (name == NULL && catalog_has_segments(admin, shard->number))
+        report_say(
+            &admin->report, REPORT_DAMAGE, own_name, 0,
+            "it is missing although there are segments, restore it from a backup: without it "
+            "nothing says which of them count");
+    else if (name == NULL)
+        report_say(&admin->report, REPORT_NOTE, own_name, 0,
+                   "there is none yet, the next start makes it");
     free(reader.edits);
     if (result == 0 && shard->checkpoint != 0 &&
         catalog_find_checkpoint(&admin->catalog, shard) == NULL)

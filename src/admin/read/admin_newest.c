@@ -123,6 +123,8 @@ int newest_take(void *context, const struct walk_found *found)
     if (error < 0)
         return error;
     newest->count += is_new;
+    newest->tombstones += (uint64_t)found->tombstone - slot->tombstone;
+    assert(newest->tombstones <= newest->count);
     *slot = (struct newest_slot){
         .hash = found->hash,
         .clock = found->version.clock,

@@ -27,8 +27,9 @@ struct newest {
     struct newest_slot *slots;
     uint64_t capacity; /* a power of two, or 0 */
     uint64_t count;
-    uint64_t records; /* that were taken */
-    uint8_t **arenas; /* of keys */
+    uint64_t tombstones; /* of them */
+    uint64_t records;    /* that were taken */
+    uint8_t **arenas;    /* of keys */
     uint32_t arena_count;
     uint32_t arena_used; /* of the last one */
 };

@@ -15,7 +15,7 @@
 static int open_superblock(struct admin *admin)
 {
     const char *data = admin->options->data;
-    admin->directory = admin_open_directory(data);
+    admin->directory = admin_open_directory(ADMIN_HERE, data);
     if (admin->directory < 0) {
         report_failure(&admin->report, "%s cannot be opened: %s", data,
                        strerror(-admin->directory));
@@ -49,17 +49,6 @@ static int lock(struct admin *admin)
 
 /* ---- the superblock ---- */
 
-static int refuse_format(struct admin *admin, uint32_t format)
-{
-    report_failure(&admin->report,
-                   "the data directory %s has format version %" PRIu32
-                   "%s, this program knows version %d: use the release that wrote it",
-                   admin->options->data, format,
-                   format == SUPERBLOCK_FORMAT ? " and something in it that is newer" : "",
-                   SUPERBLOCK_FORMAT);
-    return -EPROTONOSUPPORT;
-}
-
 /* Reads the two copies of a superblock; what is damaged of them is reported when the other one
  * counts. Errors: superblock_choose's, the device's: not reported. */
 static int read_copies(struct admin *admin, const char *name, int file,
@@ -87,12 +76,19 @@ static int read_copies(struct admin *admin, const char *name, int file,
 static int read_own_superblock(struct admin *admin)
 {
     bool is_blank;
+    const char *data = admin->options->data;
     struct superblock *found = &admin->superblock;
     int result = read_copies(admin, "superblock", admin->superblock_file, found, &is_blank);
     if (result == -EPROTONOSUPPORT)
-        return refuse_format(admin, found->format);
-    if (result < 0)
-        report_failure(&admin->report, "%s/superblock is %s", admin->options->data,
+        report_failure(&admin->report,
+                       "the data directory %s has format version %" PRIu32
+                       "%s, this program knows version %d: use the release that wrote it",
+                       data, found->format,
+                       found->format == SUPERBLOCK_FORMAT ? " and something in it that is newer"
+                                                          : "",
+                       SUPERBLOCK_FORMAT);
+    else if (result < 0)
+        report_failure(&admin->report, "%s/superblock is %s", data,
                        is_blank ? "empty, the directory was never formatted to the end"
                                 : "damaged in both copies: restore it from a backup");
     if (result < 0)
@@ -109,15 +105,6 @@ static int read_own_superblock(struct admin *admin)
 
 /* ---- the shards ---- */
 
-static int refuse_superblock(struct admin *admin, const char *name, uint32_t format)
-{
-    report_say(&admin->report, REPORT_REFUSAL, name, 0,
-               "it has format %" PRIu32 " or something that this program, of format %d, does not "
-               "know: use the release that wrote it",
-               format, SUPERBLOCK_FORMAT);
-    return -EPROTONOSUPPORT;
-}
-
 /* Without its own, what the directory's says of all is all that is known. */
 static int read_superblock(struct admin *admin, struct admin_shard *shard)
 {
@@ -132,8 +119,13 @@ static int read_superblock(struct admin *admin, struct admin_shard *shard)
     int handle = name != NULL ? admin_open_file(admin->directory, name) : -ENOENT;
     int result = handle < 0 ? handle : read_copies(admin, name, handle, &found, &is_blank);
     admin_close(handle);
-    if (result == -EPROTONOSUPPORT)
-        return refuse_superblock(admin, name, found.format);
+    if (result == -EPROTONOSUPPORT) {
+        report_say(&admin->report, REPORT_REFUSAL, name, 0,
+                   "it has format %" PRIu32 " or something that this program, of format %d, does "
+                   "not know: use the release that wrote it",
+                   found.format, SUPERBLOCK_FORMAT);
+        return result;
+    }
     if (result == 0 && found.directory_id == admin->superblock.directory_id &&
         found.shard == shard->number && found.shard_count == admin->shard_count) {
         shard->superblock = found;

@@ -15,12 +15,30 @@
 #include <string.h>
 
 /* What is reported while a record is shown is always shown. */
-int walk_show(const struct walk *walk, const struct walk_found *found)
+static int show(const struct walk *walk, const struct walk_found *found)
 {
     walk->admin->report.is_silent = false;
     int result = walk->each(walk->context, found);
     walk->admin->report.is_silent = walk->is_repeated;
     return result;
+}
+
+int walk_show(const struct walk *walk, uint32_t file, uint64_t offset, const struct record *record)
+{
+    const struct slice *key = &record->key;
+    struct hash_place place = hash_place(walk->admin->superblock.secret, key->data, key->size);
+    struct walk_found found = {
+        .file = file,
+        .offset = offset,
+        .size = (uint32_t)record_size(record),
+        .partition = (uint8_t)place.partition,
+        .hash = place.hash,
+        .version = record->version,
+        .tombstone = record->flags & RECORD_TOMBSTONE,
+        .in_value_file = record->flags & RECORD_IN_VALUE_FILE,
+        .record = record,
+    };
+    return show(walk, &found);
 }
 
 struct segment_walk {
@@ -56,51 +74,38 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
 
 /* ---- records ---- */
 
-static int show_record(const struct segment_walk *walk, uint64_t offset, uint32_t size,
-                       const struct segment_entry *entry, const struct record *record)
+static int show_entry(const struct segment_walk *walk, const struct unit_record *record)
 {
+    const struct segment_entry *entry = &record->entry;
     struct walk_found found = {.file = walk->index,
-                               .offset = offset,
-                               .size = size,
+                               .offset = record->offset,
+                               .size = record->size,
                                .partition = walk->file->partition,
                                .hash = entry->hash,
                                .version = entry->version,
                                .tombstone = entry->tombstone,
-                               .in_value_file = entry->in_value_file,
-                               .record = record};
-    return walk_show(walk->walk, &found);
-}
-
-static struct hash_place place_of(const struct segment_walk *walk, const struct record *record)
-{
-    return hash_place(walk->admin->superblock.secret, record->key.data, record->key.size);
+                               .in_value_file = entry->in_value_file};
+    return show(walk->walk, &found);
 }
 
 static int take_record(struct segment_walk *walk, struct unit_record *record)
 {
-    struct admin_report *report = &walk->admin->report;
-    const char *name = walk->file->name;
-    int error = unit_record_decode(record);
-    if (error == -EPROTONOSUPPORT) {
-        report_say(report, REPORT_REFUSAL, name, record->offset,
+    struct admin *admin = walk->admin;
+    int error = unit_record_verify(record, walk->file->partition, admin->superblock.secret);
+    if (error == 0)
+        return walk_show(walk->walk, walk->index, record->offset, &record->record);
+    if (error == -EPROTONOSUPPORT)
+        report_say(&admin->report, REPORT_REFUSAL, walk->file->name, record->offset,
                    "a record of a format or with flags that this program does not know, use the "
                    "release that wrote it");
-        return error;
-    }
-    if (error < 0 && error != -ESTALE) {
-        report_say(report, REPORT_DAMAGE, name, record->offset,
-                   "the record is corrupt, its key answers CORRUPT until it is written again or "
-                   "restored");
-        return 0;
-    }
-    struct hash_place place = place_of(walk, &record->record);
-    if (error < 0 || place.hash != record->entry.hash || place.partition != walk->file->partition) {
-        report_say(report, REPORT_DAMAGE, name, record->offset,
-                   "the record is not the one that the directory of its chunk describes, its "
-                   "key may not be found");
-        return 0;
-    }
-    return show_record(walk, record->offset, record->size, &record->entry, &record->record);
+    else
+        report_say(&admin->report, REPORT_DAMAGE, walk->file->name, record->offset, "%s",
+                   error == -ESTALE
+                       ? "the record is not the one that the directory of its chunk describes, its "
+                         "key may not be found"
+                       : "the record is corrupt, its key answers CORRUPT until it is written again "
+                         "or restored");
+    return error == -EPROTONOSUPPORT ? error : 0;
 }
 
 static int take_chunk(struct segment_walk *walk)
@@ -109,9 +114,8 @@ static int take_chunk(struct segment_walk *walk)
     struct unit_record record;
     int result = 0;
     while (result == 0 && unit_next(&walk->units.unit, walk->units.data, &cursor, &record) == 1)
-        result = walk->walk->only_directories
-                     ? show_record(walk, record.offset, record.size, &record.entry, NULL)
-                     : take_record(walk, &record);
+        result =
+            walk->walk->only_directories ? show_entry(walk, &record) : take_record(walk, &record);
     return result;
 }
 
@@ -126,11 +130,7 @@ static int salvage(struct segment_walk *walk)
         int64_t size = record_decode(walk->units.data + at, unit->records_end - at, &record);
         if (size < 0)
             break;
-        struct segment_entry entry = {.hash = place_of(walk, &record).hash,
-                                      .version = record.version,
-                                      .tombstone = record.flags & RECORD_TOMBSTONE,
-                                      .in_value_file = record.flags & RECORD_IN_VALUE_FILE};
-        result = show_record(walk, unit->offset + at, (uint32_t)size, &entry, &record);
+        result = walk_show(walk->walk, walk->index, unit->offset + at, &record);
         at += round_up((uint64_t)size, SEGMENT_RECORD_ALIGNMENT);
     }
     return result;

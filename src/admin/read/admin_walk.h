@@ -34,9 +34,10 @@ struct walk {
 /* Errors: -errno (reported, but for -ENOMEM); what `each` returned. */
 int admin_walk(const struct walk *walk);
 
-/* Of it, the log of a shard of `admin`, the walk's: each record is given to walk_show. */
+/* Of it, the log of a shard of `admin`, the walk's: each record is given to walk_show, with the
+ * number of its file in the catalog. */
 int admin_walk_log(const struct walk *walk, struct admin *admin, struct admin_shard *shard);
-int walk_show(const struct walk *walk, const struct walk_found *found);
+int walk_show(const struct walk *walk, uint32_t file, uint64_t offset, const struct record *record);
 
 /* Bytes that a walk reads, at most. */
 uint64_t admin_walk_size(const struct admin *admin);

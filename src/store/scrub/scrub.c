@@ -34,7 +34,6 @@ static void begin_pass(struct scrub *scrub)
     scrub->group = 0;
     scrub->number_last = 0;
     scrub->log_last = wal_number(scrub->options.wal);
-    scrub_report_begin_pass(&scrub->report);
     scrub_meta_begin(&scrub->meta);
 }
 

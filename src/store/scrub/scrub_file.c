@@ -257,18 +257,14 @@ static void check_value(struct scrub_file *file, const struct unit_record *recor
         report_record(file, record->offset, true, true, "its value's descriptor makes no sense");
 }
 
-static struct hash_place place_of(const struct scrub_file *file, const struct record *record)
-{
-    return hash_place(file->options->secret, record->key.data, record->key.size);
-}
-
 /* Only a record that names a file needs more than the batch's checksum. */
 static void check_in_batch(struct scrub_file *file, const struct unit_record *record)
 {
     struct index_entry slot;
     if ((record->record.flags & RECORD_IN_VALUE_FILE) == 0)
         return;
-    struct hash_place place = place_of(file, &record->record);
+    const struct slice *key = &record->record.key;
+    struct hash_place place = hash_place(file->options->secret, key->data, key->size);
     if (is_slot(file, place, record->record.version, location_in_log(file->index, record->offset),
                 &slot))
         check_value(file, record, place.hash);
@@ -279,12 +275,11 @@ static const char *judge_record(const struct scrub_file *file, struct unit_recor
                                 const struct index_entry *slot)
 {
     const struct segment_entry *entry = &record->entry;
-    int error = unit_record_decode(record);
-    if (error < 0 && error != -ESTALE)
-        return "its checksum is wrong";
-    struct hash_place place = place_of(file, &record->record);
-    if (error < 0 || place.hash != entry->hash || place.partition != file->partition)
+    int error = unit_record_verify(record, file->partition, file->options->secret);
+    if (error == -ESTALE)
         return "it is not the one that the chunk's directory names";
+    if (error < 0)
+        return "its checksum is wrong";
     bool is_right =
         slot == NULL || (slot->read_size >= record->size && slot->tombstone == entry->tombstone &&
                          slot->in_value_file == entry->in_value_file);

@@ -37,20 +37,15 @@ static uint64_t checkpoint_now(const struct scrub_meta *meta)
 
 static int name_file(struct scrub_meta *meta)
 {
-    const char *directory = meta->options->state_path;
-    int length = 0;
-    switch (meta->kind) {
-    case SCRUB_SUPERBLOCK:
-        length = snprintf(meta->path, sizeof meta->path, "%s/superblock", directory);
-        break;
-    case SCRUB_MANIFEST:
-        length = snprintf(meta->path, sizeof meta->path, "%s/manifest-%" PRIu32, directory,
-                          meta->options->shard);
-        break;
-    default:
-        return checkpoint_path(directory, meta->number, false, meta->path);
-    }
-    return length > 0 && (size_t)length < sizeof meta->path ? 0 : -ENAMETOOLONG;
+    const char *folder = meta->options->state_path;
+    size_t size = sizeof meta->path;
+    if (meta->kind == SCRUB_CHECKPOINT)
+        return checkpoint_path(folder, meta->number, false, meta->path);
+    int length =
+        meta->kind == SCRUB_SUPERBLOCK
+            ? snprintf(meta->path, size, "%s/superblock", folder)
+            : snprintf(meta->path, size, "%s/manifest-%" PRIu32, folder, meta->options->shard);
+    return length > 0 && (size_t)length < size ? 0 : -ENAMETOOLONG;
 }
 
 /* How much of it counts. Returns false: nothing, just now. */
@@ -170,9 +165,8 @@ static void note_bad(struct scrub_meta *meta, const char *what)
 
 void scrub_meta_settle(struct scrub_meta *meta)
 {
-    if (scrub_report_has_damage(meta->report))
-        scrub_report_settle(meta->report, manifest_tell(meta->options->manifest).edition,
-                            checkpoint_now(meta));
+    scrub_report_settle(meta->report, manifest_tell(meta->options->manifest).edition,
+                        checkpoint_now(meta));
 }
 
 /* ---- what is in the window ---- */

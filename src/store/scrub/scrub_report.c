@@ -90,16 +90,12 @@ void scrub_report_incomplete(struct scrub_report *report)
     report->is_pass_incomplete = true;
 }
 
-void scrub_report_begin_pass(struct scrub_report *report)
-{
-    report->is_pass_incomplete = false;
-}
-
 void scrub_report_end_pass(struct scrub_report *report)
 {
     for (uint32_t i = 0; !report->is_pass_incomplete && i < report->count; i++)
         if (report->findings[i].pass != report->passes)
             set_state(report, &report->findings[i], SCRUB_FINDING_GONE);
+    report->is_pass_incomplete = false;
     report->passes++;
 }
 
@@ -135,7 +131,7 @@ void scrub_report_mended(struct scrub_report *report, uint64_t offset)
 
 void scrub_report_settle(struct scrub_report *report, uint64_t edition, uint64_t checkpoint)
 {
-    for (uint32_t i = 0; i < report->count; i++) {
+    for (uint32_t i = 0; report->damaged > 0 && i < report->count; i++) {
         struct scrub_finding *finding = &report->findings[i];
         bool is_former = (finding->kind == SCRUB_MANIFEST && finding->number != edition) ||
                          (finding->kind == SCRUB_CHECKPOINT && finding->number != checkpoint);

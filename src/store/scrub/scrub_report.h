@@ -56,8 +56,6 @@ void scrub_report_deinit(struct scrub_report *report);
 /* Something could not be read just now: this pass takes nothing back. */
 void scrub_report_incomplete(struct scrub_report *report);
 
-void scrub_report_begin_pass(struct scrub_report *report);
-
 /* Behind a pass: what it did not meet counts no longer. */
 void scrub_report_end_pass(struct scrub_report *report);
 
@@ -77,11 +75,6 @@ void scrub_report_mended(struct scrub_report *report, uint64_t offset);
 /* The manifest has this edition now, and the checkpoint this number: what was found in former ones
  * was mended. */
 void scrub_report_settle(struct scrub_report *report, uint64_t edition, uint64_t checkpoint);
-
-static inline bool scrub_report_has_damage(const struct scrub_report *report)
-{
-    return report->damaged > 0;
-}
 
 void scrub_report_stats(const struct scrub_report *report, struct scrub_stats *stats);
 
