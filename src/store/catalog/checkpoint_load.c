@@ -31,10 +31,9 @@ struct unit {
 struct loader {
     struct io *io;
     const struct log *log;
+    const struct checkpoint_options *options;
     struct index *index;
     checkpoint_each_file *each_file;
-    int (*each_twin)(void *context, uint32_t partition, uint64_t hash,
-                     const struct index_entry *entry);
     void *context;
 
     int handle;
@@ -55,12 +54,6 @@ static int refuse(const struct loader *loader, uint64_t offset, int error, const
     log_error(loader->log, "%s: cannot be used: at byte %" PRIu64 ": %s (%s)", loader->path, offset,
               what, strerror(-error));
     return error;
-}
-
-static int refuse_block(const struct loader *loader, uint64_t offset, int error)
-{
-    return refuse(loader, offset, error,
-                  error == -EPROTONOSUPPORT ? "another format" : "a damaged block");
 }
 
 /* ---- entries ---- */
@@ -86,9 +79,9 @@ static int put_slot(const struct loader *loader, uint32_t partition, uint64_t ha
                     const struct index_entry *entry)
 {
     int others = index_put(loader->index, partition, hash, entry);
-    if (others <= 0 || loader->each_twin == NULL)
+    if (others <= 0 || loader->options->each_twin == NULL)
         return others < 0 ? others : 0;
-    return loader->each_twin(loader->context, partition, hash, entry);
+    return loader->options->each_twin(loader->context, partition, hash, entry);
 }
 
 static int take_slots(struct loader *loader, const struct checkpoint_block *block,
@@ -158,7 +151,8 @@ static int take_unit(struct loader *loader, const struct unit *unit, uint64_t of
         const uint8_t *data = unit->data + at;
         int error = checkpoint_block_decode(data, unit->size - at, &block);
         if (error < 0)
-            return refuse_block(loader, offset + at, error);
+            return refuse(loader, offset + at, error,
+                          error == -EPROTONOSUPPORT ? "another format" : "a damaged block");
         error = take_block(loader, &block, data, offset + at + block.size);
         if (error < 0)
             return refuse(loader, offset + at, error, reason(loader, error));
@@ -278,12 +272,12 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
         return -ENOMEM;
     *loader = (struct loader){.io = io,
                               .log = log,
+                              .options = options,
                               .order = {.directory_id = options->directory_id,
                                         .log_id = options->log_id,
                                         .number = number},
                               .index = index,
                               .each_file = each_file,
-                              .each_twin = options->each_twin,
                               .context = context,
                               .told_ns = io_now_ns(io)};
     for (uint32_t i = 0; i < UNITS; i++)
