@@ -100,17 +100,17 @@ static uint64_t show_files(const struct catalog *catalog)
 static void show_log(const struct stat_walk *stat)
 {
     const struct admin *admin = stat->admin;
-    struct admin_log log = {.segments = 0};
+    uint64_t files = 0, records = 0, last_position = 0;
     for (uint32_t i = 0; i < admin->shard_count; i++) {
-        const struct admin_log *one = &admin->shards[i].log;
-        log.segments += one->segments;
-        log.scan.records += one->scan.records;
-        log.scan.last_position = max_u64(log.scan.last_position, one->scan.last_position);
+        const struct admin_shard *shard = &admin->shards[i];
+        files += shard->log_files;
+        records += shard->log.records;
+        last_position = max_u64(last_position, shard->log.last_position);
     }
-    show_number("log.segments", log.segments);
-    show_number("log.spares", count_files(&admin->catalog, CATALOG_LOG) - log.segments);
-    show_number("log.records", log.scan.records);
-    show_number("log.last_position", log.scan.last_position);
+    show_number("log.segments", files);
+    show_number("log.spares", count_files(&admin->catalog, CATALOG_LOG) - files);
+    show_number("log.records", records);
+    show_number("log.last_position", last_position);
     show_number("log.live_bytes", stat->log_live);
 }
 
@@ -162,7 +162,7 @@ static void add_checkpoint(struct admin *admin, const struct admin_shard *shard,
                    strerror(-error));
         return;
     }
-    uint64_t last = shard->log.scan.last_position;
+    uint64_t last = shard->log.last_position;
     info.slots += checkpoints->info.slots;
     checkpoints->info = info;
     checkpoints->count++;

@@ -17,12 +17,6 @@ struct admin_options {
     bool values; /* dump: with values */
 };
 
-/* What the last walk found in the log. */
-struct admin_log {
-    struct wal_scan_found scan;
-    uint32_t segments; /* files with records */
-};
-
 /* What a directory has once for each of its shards. */
 struct admin_shard {
     uint32_t number;
@@ -31,7 +25,8 @@ struct admin_shard {
     struct manifest_mark manifest; /* how far it has come; edition 0: unknown */
     uint64_t checkpoint;           /* the number that counts; 0: none */
     uint64_t log_position;         /* that the log had reached, as the manifest tells */
-    struct admin_log log;
+    struct wal_scan_found log;     /* what the last walk found in it */
+    uint32_t log_files;            /* with records, as of then */
 };
 
 struct admin {

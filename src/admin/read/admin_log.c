@@ -16,6 +16,7 @@ struct log_walk {
     const struct walk *walk;
     struct admin *admin;
     struct admin_shard *shard;
+    char folder[32];      /* the log's */
     struct wal_scan scan; /* its files: by index in the catalog */
     struct wal_survey survey;
     struct wal_window window;
@@ -32,13 +33,11 @@ static void note(void *context, const struct wal_scan_note *note)
         [WAL_NOTE_REFUSES] = REPORT_REFUSAL,
     };
     struct log_walk *walk = context;
-    char folder[32];
     char text[WAL_NOTE_SIZE];
-    (void)snprintf(folder, sizeof folder, "%slog", walk->shard->folder);
     bool is_whole = note->kind >= WAL_NOTE_MISSING; /* of the log as a whole */
     wal_note_describe(note, text);
     report_say(&walk->admin->report, kinds[wal_note_weight(note)],
-               is_whole ? folder : walk->scan.files[note->file].path, note->from, "%s", text);
+               is_whole ? walk->folder : walk->scan.files[note->file].path, note->from, "%s", text);
 }
 
 /* ---- bytes ---- */
@@ -118,35 +117,33 @@ static void judge_manifest(const struct log_walk *walk)
 
 static void judge_losses(struct log_walk *walk)
 {
-    char folder[32];
     struct admin_shard *shard = walk->shard;
     judge_manifest(walk);
-    (void)snprintf(folder, sizeof folder, "%slog", shard->folder);
     if (walk->survey.lost > shard->superblock.damage_accepted)
-        report_say(&walk->admin->report, REPORT_DAMAGE, folder, 0,
+        report_say(&walk->admin->report, REPORT_DAMAGE, walk->folder, 0,
                    "an earlier start found writes up to log position %" PRIu64 " lost with files "
                    "that are gone, keys last written before it answer CORRUPT until they are "
                    "written again, or start once with -accept-loss",
                    walk->survey.lost);
-    wal_survey_judge_losses(&walk->survey, shard->log.scan.last_position, walk->scan.proof);
+    wal_survey_judge_losses(&walk->survey, shard->log.last_position, walk->scan.proof);
 }
 
 /* ---- the walk ---- */
 
 static int scan(struct log_walk *walk)
 {
-    struct admin_log *log = &walk->shard->log;
+    struct wal_scan_found *found = &walk->shard->log;
     int result = wal_scan_run(&walk->scan);
     if (result < 0)
         return walk->result != 0 ? walk->result : result;
-    log->scan = walk->scan.found;
-    log->scan.last_position = max_u64(log->scan.last_position, walk->shard->superblock.log_base);
-    if (log->scan.dropped_bytes > 0) {
+    *found = walk->scan.found;
+    found->last_position = max_u64(found->last_position, walk->shard->superblock.log_base);
+    if (found->dropped_bytes > 0) {
         const struct wal_scan_file *last = &walk->scan.files[walk->scan.file_count - 1];
         report_say(&walk->admin->report, REPORT_NOTE, last->path, last->end,
                    "a torn tail of %" PRIu64 " bytes, writes that were under way when the server "
                    "stopped and that nobody was told of: the next start drops them",
-                   log->scan.dropped_bytes);
+                   found->dropped_bytes);
     }
     judge_losses(walk);
     return 0;
@@ -181,7 +178,7 @@ static int walk_files(struct log_walk *walk)
         return result;
     wal_survey_order(survey);
     wal_window_forget(&walk->window);
-    walk->shard->log = (struct admin_log){.segments = walk->scan.file_count};
+    walk->shard->log_files = walk->scan.file_count;
     return scan(walk);
 }
 
@@ -199,6 +196,7 @@ int admin_walk_log(const struct walk *walk, struct admin *admin, struct admin_sh
         .window = {.scan = &log.scan, .context = &log, .rewind = rewind_file, .read = read_part},
         .handle = -1,
     };
+    (void)snprintf(log.folder, sizeof log.folder, "%slog", shard->folder);
     int result = walk_files(&log);
     admin_close(log.handle);
     wal_window_deinit(&log.window);

@@ -292,11 +292,8 @@ static void note_record(struct scrub_file *file, const struct unit_record *recor
                         const char *problem)
 {
     const struct segment_entry *entry = &record->entry;
-    struct index_entry newest;
-    bool is_newest =
-        is_alive &&
-        index_find(file->options->index, file->partition, entry->hash, &newest, 1) > 0 &&
-        version_compare(newest.version, entry->version) == 0;
+    bool is_newest = is_alive && index_is_newest(file->options->index, file->partition, entry->hash,
+                                                 entry->version);
     if (is_alive && !is_newest)
         file->options->owner.prove(file->options->owner.context, file->partition, entry->hash);
     report_record(file, record->offset, is_alive, is_newest, problem);

@@ -52,12 +52,11 @@ static bool is_alive(const struct scrub_value *value)
                      &slot) == 0;
 }
 
-/* A slot beside a newer one is probably an older write of the same key, whose file may be gone. */
+/* The file of an older write may be gone. */
 static bool is_newest(const struct scrub_value *value)
 {
-    struct index_entry newest;
-    return index_find(value->options->index, value->name.partition, value->hash, &newest, 1) > 0 &&
-           version_compare(newest.version, value->version) == 0;
+    return index_is_newest(value->options->index, value->name.partition, value->hash,
+                           value->version);
 }
 
 static void report_damage(struct scrub_value *value, uint64_t offset, const char *what)
