@@ -95,17 +95,13 @@ static void answered(struct http_client *http)
 /* Refuses a request, or the rest of it, with a status and what it says of it (NULL: the usual). */
 static void refuse(struct http_client *http, uint16_t status, const char *reason)
 {
-    uint8_t reply[HTTP_REPLY_SIZE_MAX];
     if (!http->has_ended && http->stage != HTTP_STAGE_HEAD)
         http_parser_refuse(&http->parser);
     if (http->stage == HTTP_STAGE_HEAD)
         client_request(client_of(http))->operation = METRICS_OTHER;
-    client_request(client_of(http))->refusal = http_outcome(status);
-    uint32_t size = http_reply_error(&http->parser.request, status, reason, reply);
     shared_of(http)->requests_refused++;
     http_body_drop(&http->body);
-    (void)operation_answer(client_of(http), reply_form_verbatim(),
-                           &(struct shard_answer){.data = reply, .size = size});
+    http_answer_error(client_of(http), &http->parser.request, status, reason);
     answered(http);
 }
 
@@ -171,8 +167,7 @@ static void send_continue(struct http_client *http)
     uint32_t size = http_continue(reply);
     uint8_t operation = client_request(client_of(http))->operation;
     client_request(client_of(http))->operation = METRICS_OPERATION_COUNT; /* the reply is to come */
-    (void)operation_answer(client_of(http), reply_form_verbatim(),
-                           &(struct shard_answer){.data = reply, .size = size});
+    http_answer(client_of(http), reply, size);
     client_request(client_of(http))->operation = operation;
 }
 
