@@ -32,19 +32,17 @@ static char *trim(char *text)
 static int set(struct config *config, const char *name, const char *value, uint32_t number,
                char *ret_error)
 {
-    static const char *const names[] = {"log-level", "slowlog"};
     char error[FLAGS_ERROR_SIZE];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(name, names[i]) != 0)
-            continue;
-        if (flags_set(config, name, value, error) == 0)
-            return 0;
-        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "line %u: %.400s", number, error);
+    if (strcmp(name, "log-level") != 0 && strcmp(name, "slowlog") != 0) {
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE,
+                       "line %u: \"%.64s\" is not a setting; log-level and slowlog are", number,
+                       name);
         return -EINVAL;
     }
-    (void)snprintf(ret_error, FLAGS_ERROR_SIZE,
-                   "line %u: \"%.64s\" is not a setting; log-level and slowlog are", number, name);
-    return -EINVAL;
+    int result = flags_set(config, name, value, error);
+    if (result < 0)
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "line %u: %.400s", number, error);
+    return result;
 }
 
 static int take_line(const char *text, size_t size, uint32_t number, struct config *config,

@@ -162,7 +162,7 @@ static enum taken stats(struct binary_client *binary)
 
 static enum taken authenticate(struct binary_client *binary, struct slice secret)
 {
-    if (!client_is_right(client_of(binary), secret))
+    if (!auth_check(&shared_of(binary)->auth, secret))
         return answer_status(binary, MINIVAULT_AUTH_REQUIRED);
     binary->authenticated = true;
     return answer_status(binary, MINIVAULT_OK);
@@ -472,16 +472,12 @@ static void open_client(struct connection *connection, void *shared)
     binary->authenticated = false;
 }
 
-const struct protocol *protocol_binary(void)
-{
-    static const struct protocol protocol = {.size = sizeof(struct binary_client),
-                                             .open = open_client,
-                                             .take = take,
-                                             .hint = hint,
-                                             .missing = missing,
-                                             .overflow = overflow,
-                                             .is_partial = is_partial,
-                                             .time_out = time_out,
-                                             .end_upload = end_upload};
-    return &protocol;
-}
+const struct protocol protocol_binary = {.size = sizeof(struct binary_client),
+                                         .open = open_client,
+                                         .take = take,
+                                         .hint = hint,
+                                         .missing = missing,
+                                         .overflow = overflow,
+                                         .is_partial = is_partial,
+                                         .time_out = time_out,
+                                         .end_upload = end_upload};

@@ -94,7 +94,7 @@ static enum json_kind judge(const uint8_t *data, uint32_t size, uint64_t *ret_si
 {
     struct json_scan scan;
     size_t scanned;
-    json_scan_init(&scan);
+    json_scan_init(&scan, false);
     if (json_scan(&scan, data, size, NULL, &scanned) == JSON_MORE &&
         json_scan_end(&scan) == JSON_GOOD) {
         *ret_size = size;

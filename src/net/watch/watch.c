@@ -34,7 +34,8 @@ void watch_publish(struct watch *watch)
 {
     struct metrics *metrics = &watch->metrics;
     struct shard_report report = {.now_ns = io_now_ns(watch->io)};
-    watch->source.report(watch->source.context, &report);
+    watch->node = (struct metrics_node){.version = MINIVAULT_VERSION};
+    watch->source.report(watch->source.context, &report, &watch->node);
     io_counts(watch->io, &report.ring);
     report.uptime_s = (report.now_ns - watch->started_ns) / NS_PER_S;
     copy_values(metrics, &report);
@@ -47,25 +48,16 @@ uint64_t watch_value(const struct watch *watch, enum metrics_value which)
     return metrics_merged(watch->shards, watch->shard_count, which);
 }
 
-/* Published anew. */
-static struct metrics_node describe_node(struct watch *watch)
-{
-    struct metrics_node described = {.version = MINIVAULT_VERSION};
-    watch->source.describe(watch->source.context, &described);
-    watch_publish(watch);
-    return described;
-}
-
 uint32_t stats_text(struct watch *watch, char *buffer)
 {
-    struct metrics_node described = describe_node(watch);
-    return metrics_json(watch->shards, watch->shard_count, &described, buffer);
+    watch_publish(watch);
+    return metrics_json(watch->shards, watch->shard_count, &watch->node, buffer);
 }
 
 uint32_t health_text(struct watch *watch, char *buffer)
 {
-    struct metrics_node described = describe_node(watch);
-    return metrics_health(watch->shards, watch->shard_count, watch->shard, &described, buffer);
+    watch_publish(watch);
+    return metrics_health(watch->shards, watch->shard_count, watch->shard, &watch->node, buffer);
 }
 
 uint32_t hello_text(const struct watch *watch, char *buffer)
@@ -86,8 +78,8 @@ uint32_t hello_text(const struct watch *watch, char *buffer)
 uint8_t *watch_metrics(struct watch *watch, enum metrics_format format, size_t offset,
                        size_t *ret_size)
 {
-    struct metrics_node described = describe_node(watch);
-    return metrics_text(format, watch->shards, watch->shard_count, &described, offset, ret_size);
+    watch_publish(watch);
+    return metrics_text(format, watch->shards, watch->shard_count, &watch->node, offset, ret_size);
 }
 
 /* ---- alive and ready ---- */
