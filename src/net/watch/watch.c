@@ -43,21 +43,26 @@ void watch_publish(struct watch *watch)
     atomic_store_explicit(&metrics->mover_job, report.store.mover.job, memory_order_relaxed);
 }
 
+static struct metrics_shards shards_of(const struct watch *watch)
+{
+    return (struct metrics_shards){watch->shards, watch->shard_count};
+}
+
 uint64_t watch_value(const struct watch *watch, enum metrics_value which)
 {
-    return metrics_merged(watch->shards, watch->shard_count, which);
+    return metrics_merged(shards_of(watch), which);
 }
 
 uint32_t stats_text(struct watch *watch, char *buffer)
 {
     watch_publish(watch);
-    return metrics_json(watch->shards, watch->shard_count, &watch->node, buffer);
+    return metrics_json(shards_of(watch), &watch->node, buffer);
 }
 
 uint32_t health_text(struct watch *watch, char *buffer)
 {
     watch_publish(watch);
-    return metrics_health(watch->shards, watch->shard_count, watch->shard, &watch->node, buffer);
+    return metrics_health(shards_of(watch), watch->shard, &watch->node, buffer);
 }
 
 uint32_t hello_text(const struct watch *watch, char *buffer)
@@ -79,7 +84,7 @@ uint8_t *watch_metrics(struct watch *watch, enum metrics_format format, size_t o
                        size_t *ret_size)
 {
     watch_publish(watch);
-    return metrics_text(format, watch->shards, watch->shard_count, &watch->node, offset, ret_size);
+    return metrics_text(format, shards_of(watch), &watch->node, offset, ret_size);
 }
 
 /* ---- alive and ready ---- */
