@@ -38,9 +38,12 @@ struct sim_options {
     uint64_t pass_ns_max; /* what one io_run costs at most, apart from waiting */
     uint32_t pause_ppm;   /* of io_run: the process gets no CPU for up to pause_ns_max */
     uint64_t pause_ns_max;
-    uint64_t network_ns_max;    /* the usual delay of a packet is below */
-    uint32_t network_stall_ppm; /* a packet, and all behind it, takes up to network_stall_ns_max */
-    uint64_t network_stall_ns_max;
+};
+
+struct sim_network_options {
+    uint64_t latency_ns_max; /* the usual delay of a packet is below */
+    uint32_t stall_ppm;      /* a packet, and all behind it, takes up to stall_ns_max */
+    uint64_t stall_ns_max;
     uint32_t reset_ppm; /* of connections: reset at some instant within 100 ms */
     uint32_t split_ppm; /* sends and receives cut where it hurts */
 };
@@ -66,6 +69,7 @@ void sim_free(struct sim *sim);
 
 /* May be changed at any time. */
 struct sim_options *sim_options(struct sim *sim);
+struct sim_network_options *sim_network_options(struct sim *sim);
 
 uint64_t sim_now_ns(const struct sim *sim);
 
@@ -84,6 +88,11 @@ struct sim_event {
 static inline void sim_event_init(struct sim_event *event, void (*fire)(struct sim_event *event))
 {
     *event = (struct sim_event){.fire = fire};
+}
+
+static inline bool sim_is_scheduled(const struct sim_event *event)
+{
+    return event->place != 0;
 }
 
 /* At `time_ns`, or now when that has passed. Moves an event that is already scheduled. */

@@ -16,13 +16,12 @@
 
 struct io {
     struct io_uring ring;
-    const struct kind *const *kinds; /* by enum op_kind */
+    const struct kind *kinds; /* by enum op_kind */
     uint64_t now_ns;
     uint64_t wall_ms;
     uint64_t wall_read_ns; /* when the wall clock was last read */
-    uint32_t kernel_count; /* invariant 2, as the next two */
-    uint32_t read_count;
-    uint32_t worker_count;
+    uint32_t kernel_count; /* invariant 2, as the next */
+    uint32_t under_way_count[UNDER_WAY_WORKERS + 1];
     uint32_t ran_count; /* completions of this pass */
     bool is_running;    /* within io_run: completions may submit, but not run a pass */
     bool is_closing;    /* completions are no longer called, nothing is submitted */
@@ -79,11 +78,6 @@ uint32_t io_sockets_max(const struct io *io)
     return io->sockets_max;
 }
 
-bool io_op_is_active(const struct io_op *op)
-{
-    return op->state != OP_IDLE;
-}
-
 /* ---- submission ---- */
 
 struct io_uring_sqe *ring_entry(struct io *io)
@@ -99,14 +93,20 @@ struct io_uring_sqe *ring_entry(struct io *io)
 
 static void fill_entry(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
-    const struct kind *kind = io->kinds[op->kind];
+    const struct kind *kind = &io->kinds[op->kind];
     assert(!list_node_is_linked(&op->node)); /* invariant 1 */
     kind->prepare(io, op, sqe);
+    sqe->flags |= kind->entry_flags;
     io_uring_sqe_set_data(sqe, op);
     op->state = OP_KERNEL;
     io->kernel_count++;
-    io->worker_count += kind->uses_workers;
-    io->read_count += kind->is_read;
+    io->under_way_count[kind->under_way]++;
+}
+
+void prepare_plain(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    io_uring_prep_rw(io->kinds[op->kind].opcode, sqe, op->handle, op->buffer, op->size, op->offset);
+    sqe->rw_flags = (int)op->time[1];
 }
 
 void ring_submit(struct io *io, struct io_op *op)
@@ -204,7 +204,7 @@ void io_cancel(struct io *io, struct io_op *op)
 
 void io_timer(struct io *io, struct io_op *op, uint64_t deadline_ns)
 {
-    op_begin(op, KIND_TIMER);
+    op_begin(op, KIND_TIMER, -1);
     op->state = OP_TIMER;
     timers_add(&io->timers, op, deadline_ns);
 }
@@ -293,10 +293,19 @@ bool retry_transient(struct io *io, struct io_op *op, int32_t result)
     return true;
 }
 
+bool finish_failed(struct io *io, struct io_op *op, int32_t result)
+{
+    if (retry_transient(io, op, result))
+        return true;
+    if (result < 0)
+        ring_complete(io, op, result);
+    return result < 0;
+}
+
 void finish_plain(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
     (void)cqe_flags;
-    if (!retry_transient(io, op, result))
+    if (!finish_failed(io, op, result))
         ring_complete(io, op, result);
 }
 
@@ -316,12 +325,11 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
     struct io_op *op = (struct io_op *)(uintptr_t)data;
     if (is_last && list_node_is_linked(&op->node))
         list_remove(&op->node); /* its cancel is no longer needed */
-    const struct kind *kind = io->kinds[op->kind];
+    const struct kind *kind = &io->kinds[op->kind];
     assert(op->state == OP_KERNEL); /* rule 3: nobody used it meanwhile */
     if (is_last) {
-        io->worker_count -= kind->uses_workers;
-        io->read_count -= kind->is_read;
-        assert(io->worker_count + io->read_count <= io->kernel_count); /* invariant 2 */
+        assert(io->under_way_count[kind->under_way] > 0); /* invariant 2 */
+        io->under_way_count[kind->under_way]--;
     }
     kind->finish(io, op, result, flags);
 }
@@ -405,9 +413,9 @@ static void read_clocks(struct io *io)
 
 static enum under_way under_way(const struct io *io)
 {
-    if (io->worker_count > 0)
+    if (io->under_way_count[UNDER_WAY_WORKERS] > 0)
         return UNDER_WAY_WORKERS;
-    return io->read_count > 0 ? UNDER_WAY_READS : UNDER_WAY_PLAIN;
+    return io->under_way_count[UNDER_WAY_READS] > 0 ? UNDER_WAY_READS : UNDER_WAY_PLAIN;
 }
 
 /* Waits no longer than until the next timer. */
@@ -480,7 +488,7 @@ static int register_tables(struct io *io, const struct io_options *options, char
     return error < 0 ? explain_register(error, "the receive buffers", ret_error) : 0;
 }
 
-static struct io *allocate(const struct kind *const *kinds, uint64_t busy_poll_ns)
+static struct io *allocate(const struct kind *kinds, uint64_t busy_poll_ns)
 {
     struct io *io = aligned_alloc(alignof(struct io), sizeof *io);
     if (io == NULL)
@@ -495,8 +503,8 @@ static struct io *allocate(const struct kind *const *kinds, uint64_t busy_poll_n
     return io;
 }
 
-int ring_create(const struct io_options *options, const struct kind *const *kinds,
-                struct io **ret_io, char *ret_error)
+int ring_create(const struct io_options *options, const struct kind *kinds, struct io **ret_io,
+                char *ret_error)
 {
     struct io *io = allocate(kinds, options->busy_poll_ns);
     if (io == NULL)
@@ -547,7 +555,7 @@ void ring_drain(struct io *io)
     abandon(&io->backlog);
     abandon(&io->starved);
     abandon(&io->ready);
-    for (struct io_op *op; (op = timers_take_any(&io->timers)) != NULL;)
+    for (struct io_op *op; (op = timers_take_due(&io->timers, UINT64_MAX, UINT64_MAX)) != NULL;)
         op->state = OP_IDLE;
     struct io_uring_sqe *sqe = ring_entry(io);
     if (sqe != NULL) {

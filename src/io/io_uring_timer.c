@@ -112,14 +112,6 @@ struct io_op *timers_take_due(struct timers *timers, uint64_t now_ns, uint64_t s
     return op;
 }
 
-struct io_op *timers_take_any(struct timers *timers)
-{
-    struct io_op *op = timers->root;
-    if (op != NULL)
-        timers_remove(timers, op);
-    return op;
-}
-
 void timers_add(struct timers *timers, struct io_op *op, uint64_t deadline_ns)
 {
     assert(!list_node_is_linked(&op->node)); /* invariant 1 */

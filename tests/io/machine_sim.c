@@ -308,7 +308,7 @@ Test(sim_world, peer_and_host_see_the_same_bytes)
     for (uint64_t seed = 0; seed < 50; seed++) {
         struct pair pair;
         pair_open(&pair, seed);
-        sim_options(pair.machine.sim)->split_ppm = 0;
+        sim_network_options(pair.machine.sim)->split_ppm = 0;
         struct keeper keeper = {.op.done = keep_bytes};
         io_receive(pair.machine.io, &keeper.op, pair.socket);
         cr_assert_eq(sim_peer_send(pair.peer, "hello", 5), 5);
