@@ -1,3 +1,4 @@
+/* A client of the simulation: what it sends, and how it takes answers. */
 #include "client.h"
 
 #include "base/assert.h"

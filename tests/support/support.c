@@ -1,3 +1,4 @@
+/* The operations, server and receiver that the contract tests of both worlds share. */
 #include "support.h"
 
 #include <fcntl.h>
