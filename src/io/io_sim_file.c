@@ -31,11 +31,15 @@ void file_free(struct sim_file *file)
 
 static bool has_space(struct sim_disk *disk, uint64_t more)
 {
-    if (more == 0)
-        return true;
-    if (sim_happens(disk->sim, disk->options.no_space_ppm))
-        return false;
-    return tree_space(disk) + more <= disk->options.capacity;
+    return !sim_happens(disk->sim, disk->options.no_space_ppm) &&
+           tree_space(disk) + more <= disk->options.capacity;
+}
+
+/* Whether a file may reach up to `end`. */
+static bool has_space_until(struct sim_disk *disk, const struct sim_inode *inode, uint64_t end)
+{
+    uint64_t reserved = round_up(end, PAGE_SIZE);
+    return reserved <= inode->reserved || has_space(disk, reserved - inode->reserved);
 }
 
 /* The inode that an open leads to, created when asked. */
@@ -76,8 +80,7 @@ static int32_t apply_write(struct sim_op *op)
     struct sim_inode *inode = op->file->inode;
     if (!(op->file->flags & IO_OPEN_WRITE))
         return -EBADF;
-    uint64_t end = round_up(op->offset + op->size, PAGE_SIZE);
-    if (end > inode->reserved && !has_space(disk, end - inode->reserved))
+    if (!has_space_until(disk, inode, op->offset + op->size))
         return -ENOSPC;
     bool is_durable = op->flags & IO_WRITE_DSYNC;
     uint64_t sequence = ++disk->sequence;
@@ -108,8 +111,7 @@ static int32_t apply_allocate(struct sim_op *op)
 {
     struct sim_disk *disk = op->io->disk;
     struct sim_inode *inode = op->file->inode;
-    uint64_t reserved = round_up(op->size, PAGE_SIZE);
-    if (reserved > inode->reserved && !has_space(disk, reserved - inode->reserved))
+    if (!has_space_until(disk, inode, op->size))
         return -ENOSPC;
     if (op->size > inode->size)
         inode_resize(inode, op->size, ++disk->sequence);

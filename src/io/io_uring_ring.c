@@ -338,7 +338,7 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
 static void hint(const struct io *io, const struct io_uring_cqe *cqe, bool is_next)
 {
     uint64_t data = cqe->user_data;
-    if (data == RING_TAG_NONE || data == RING_TAG_INSTALL || data == RING_TAG_WAKE || cqe->res <= 0)
+    if (data <= RING_TAG_MAX || cqe->res <= 0)
         return;
     const struct io_op *op = (const struct io_op *)(uintptr_t)data;
     if (op->kind == KIND_RECEIVE && op->hint != NULL && (cqe->flags & IORING_CQE_F_BUFFER) != 0)

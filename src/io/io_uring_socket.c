@@ -120,15 +120,10 @@ void io_receive_into(struct io *io, struct io_op *op, int socket, void *buffer, 
 /* ---- send: `size` counts the slices that are left, `offset` is all bytes, time[0] those that went
  * ---- */
 
-static struct io_send *send_of(struct io_op *op)
-{
-    return container_of(op, struct io_send, op);
-}
-
 void send_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
     (void)io;
-    struct io_send *send = send_of(op);
+    struct io_send *send = container_of(op, struct io_send, op);
     int flags = MSG_NOSIGNAL | MSG_WAITALL; /* the kernel itself goes on after a short one */
     if (op->size == 1) {
         io_uring_prep_send(sqe, op->handle, send->slices[0].iov_base, send->slices[0].iov_len,
@@ -164,7 +159,7 @@ void send_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_f
     } else if (result == 0) {
         ring_complete(io, op, -EPIPE);
     } else {
-        send_advance(send_of(op), (size_t)result);
+        send_advance(container_of(op, struct io_send, op), (size_t)result);
         ring_resubmit(io, op);
     }
 }
