@@ -60,7 +60,7 @@ struct io_op {
     uint32_t size;
     uint64_t offset;
     union {
-        struct heap_node timer;
+        struct heap_node timer; /* in the real world's heap of timers */
         struct {
             uint64_t time[2];
             void *buffer;

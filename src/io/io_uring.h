@@ -6,8 +6,8 @@
  *     io_uring_file.c       receive, send, close; open, read, write, sync, and the disk buffers;
  *     io_uring_path.c       truncate, rename, unlink
  *     io_uring_ring.c     the ring and the loop: it calls the kinds through their table only
- *     io_uring_buffers.c  the leased receive buffers     (these know neither a world
- *     io_uring_wait.c     spinning, sleeping, being woken   nor an operation's kind)
+ *     io_uring_buffers.c  the leased receive buffers         (these two know neither a world
+ *     io_uring_wait.c     spinning, sleeping, being woken    nor an operation's kind)
  *     io_uring_setup.c    what is asked of a new ring, and what is in the way, in words
  *
  * An operation's way (its `state`):
