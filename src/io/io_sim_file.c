@@ -177,7 +177,7 @@ static int32_t execute_close(struct sim_op *op)
 {
     op->io->files[op->file->handle] = NULL;
     file_free(op->file);
-    op->file = NULL;
+    op->active = NULL;
     return 0;
 }
 
@@ -192,14 +192,6 @@ static void execute(struct sim_op *op)
     else
         op_complete(op, file_apply(op));
 }
-
-static void retire(struct sim_op *op)
-{
-    if (op->file != NULL)
-        op->file->active--;
-}
-
-static const struct sim_family files = {.execute = execute, .retire = retire};
 
 /* ---- submitting ---- */
 
@@ -220,6 +212,7 @@ static void check_range(const struct sim_op *op)
 static void begin_on(struct sim_op *op, int handle)
 {
     struct sim_file *file = op->file = file_at(op->io, handle);
+    op->active = &file->active;
     file->active++;
     op->sequence = op->io->disk->sequence;
     if (op->kind == SIM_READ || op->kind == SIM_WRITE)
@@ -236,7 +229,7 @@ static void begin_on(struct sim_op *op, int handle)
 /* `handle`: the open file's, for what is asked of none by its path. */
 static void submit(struct io *io, struct io_op *op, int handle, struct sim_op asked)
 {
-    asked.family = &files;
+    asked.execute = execute;
     struct sim_op *sim_op = op_begin(io, op, asked);
     if (sim_op == NULL)
         return;

@@ -294,7 +294,7 @@ static void execute_send(struct sim_op *op)
 static void execute_close(struct sim_op *op)
 {
     socket_remove(op->io, op->socket, WIRE_ORDERLY);
-    op->socket = NULL;
+    op->active = NULL;
     op_complete(op, 0);
 }
 
@@ -322,23 +322,11 @@ static void execute(struct sim_op *op)
     }
 }
 
-static void retire(struct sim_op *op)
-{
-    if (op->socket == NULL)
-        return;
-    struct sim_op **place = place_of(op);
-    op->socket->active--;
-    if (place != NULL)
-        *place = NULL;
-}
-
-static const struct sim_family sockets = {.execute = execute, .retire = retire};
-
 /* ---- submitting ---- */
 
 static void submit(struct io *io, struct io_op *op, int handle, struct sim_op asked)
 {
-    asked.family = &sockets;
+    asked.execute = execute;
     struct sim_op *sim_op = op_begin(io, op, asked);
     if (sim_op == NULL)
         return;
@@ -349,13 +337,14 @@ static void submit(struct io *io, struct io_op *op, int handle, struct sim_op as
     if (is_close && socket->active > 0)
         sim_breach(io->sim, "socket %d is closed while %" PRIu32 " operations on it are active",
                    handle, socket->active);
+    sim_op->active = &socket->active;
     socket->active++;
     socket->is_closing = is_close;
-    struct sim_op **place = place_of(sim_op);
-    if (place != NULL && *place != NULL)
+    sim_op->place = place_of(sim_op);
+    if (sim_op->place != NULL && *sim_op->place != NULL)
         sim_breach(io->sim, "two %ss of socket %d are active", op_name(sim_op), handle);
-    if (place != NULL)
-        *place = sim_op;
+    if (sim_op->place != NULL)
+        *sim_op->place = sim_op;
     wake(sim_op);
 }
 
