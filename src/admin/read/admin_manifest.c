@@ -153,7 +153,7 @@ static int look_all(struct manifest_reader *reader, int file, uint64_t size)
 }
 
 /* Whether what was there at the last clean shutdown cannot have become this file. One block more is
- * the seal, which was not counted then (manifest_open.c has the same rule). */
+ * the seal, which was not counted then (manifest_file.c has the same rule). */
 static bool is_other(const struct manifest_reader *reader)
 {
     const struct superblock *superblock = &reader->shard->superblock;

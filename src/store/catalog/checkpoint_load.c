@@ -31,13 +31,10 @@ struct unit {
 struct loader {
     struct io *io;
     const struct log *log;
-    uint64_t directory_id;
-    uint32_t log_id;
+    const struct checkpoint_options *options;
     uint64_t number;
     struct index *index;
     checkpoint_each_file *each_file;
-    int (*each_twin)(void *context, uint32_t partition, uint64_t hash,
-                     const struct index_entry *entry);
     void *context;
 
     int handle;
@@ -66,12 +63,6 @@ static int refuse(const struct loader *loader, uint64_t offset, int error, const
     return error;
 }
 
-static int refuse_block(const struct loader *loader, uint64_t offset, int error)
-{
-    return refuse(loader, offset, error,
-                  error == -EPROTONOSUPPORT ? "another format" : "a damaged block");
-}
-
 /* ---- entries ---- */
 
 static int take_files(struct loader *loader, const struct checkpoint_block *block,
@@ -96,9 +87,9 @@ static int put_slot(const struct loader *loader, uint32_t partition, uint64_t ha
                     const struct index_entry *entry)
 {
     int others = index_put(loader->index, partition, hash, entry);
-    if (others <= 0 || loader->each_twin == NULL)
+    if (others <= 0 || loader->options->each_twin == NULL)
         return others < 0 ? others : 0;
-    return loader->each_twin(loader->context, partition, hash, entry);
+    return loader->options->each_twin(loader->context, partition, hash, entry);
 }
 
 static int take_slots(struct loader *loader, const struct checkpoint_block *block,
@@ -156,8 +147,8 @@ static int take_begin(struct loader *loader, const struct checkpoint_block *bloc
                       const uint8_t *entries)
 {
     memcpy(&loader->begin, entries, sizeof loader->begin);
-    bool is_ours =
-        block->directory_id == loader->directory_id && loader->begin.log_id == loader->log_id;
+    bool is_ours = block->directory_id == loader->options->directory_id &&
+                   loader->begin.log_id == loader->options->log_id;
     return is_ours ? 0 : -EXDEV;
 }
 
@@ -179,7 +170,7 @@ static bool belongs_here(const struct loader *loader, const struct checkpoint_bl
         return false;
     if (block->kind == CHECKPOINT_SLOTS && loader->files_seen != loader->begin.file_count)
         return false;
-    return block->kind == CHECKPOINT_BEGIN || block->directory_id == loader->directory_id;
+    return block->kind == CHECKPOINT_BEGIN || block->directory_id == loader->options->directory_id;
 }
 
 /* `end` is where the block ends in the file. */
@@ -232,7 +223,8 @@ static int take_unit(struct loader *loader, const struct unit *unit, uint64_t of
         const uint8_t *data = unit->data + at;
         int error = checkpoint_block_decode(data, unit->size - at, &block);
         if (error < 0)
-            return refuse_block(loader, offset + at, error);
+            return refuse(loader, offset + at, error,
+                          error == -EPROTONOSUPPORT ? "another format" : "a damaged block");
         error = take_block(loader, &block, data, offset + at + block.size);
         if (error < 0)
             return refuse(loader, offset + at, error, reason(error));
@@ -352,12 +344,10 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
         return -ENOMEM;
     *loader = (struct loader){.io = io,
                               .log = log,
-                              .directory_id = options->directory_id,
-                              .log_id = options->log_id,
+                              .options = options,
                               .number = number,
                               .index = index,
                               .each_file = each_file,
-                              .each_twin = options->each_twin,
                               .context = context,
                               .told_ns = io_now_ns(io)};
     for (uint32_t i = 0; i < UNITS; i++)

@@ -154,14 +154,6 @@ uint64_t manifest_position(const struct manifest *manifest);
 /* Whether an append or a rewrite is under way. */
 bool manifest_is_busy(const struct manifest *manifest);
 
-struct manifest_stats {
-    uint64_t groups;   /* appended since the start */
-    uint64_t rewrites; /* since the start, the first file's writing among them */
-    uint64_t used;     /* bytes of the file with groups in them */
-    uint64_t size;     /* of the file */
-};
-void manifest_stats(const struct manifest *manifest, struct manifest_stats *ret_stats);
-
 /* Waits until what is under way has ended (an append's `done` runs), and closes the file.
  * Synchronous. Errors: the one that the manifest failed with, io_run's. */
 int manifest_shut(struct manifest *manifest);
