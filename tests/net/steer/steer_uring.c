@@ -87,8 +87,8 @@ Test(io_steer, closing_a_rings_listener_loses_no_connection)
     connect_peers(&steered, 10);
     RUN_UNTIL(steered.worlds[1], steered.servers[1].socket_count == 40);
     cr_assert_eq(steered.servers[0].socket_count, 10);
-    struct steer_counters counters;
-    steer_read_counters(steered.steer, &counters);
-    cr_assert_eq(counters.decisions[STEER_MIGRATED], 10);
+    uint64_t counts[STEER_DECISION_COUNT];
+    steer_read_decisions(steered.steer, counts);
+    cr_assert_eq(counts[STEER_MIGRATED], 10);
     close_steered(&steered);
 }
