@@ -17,10 +17,7 @@ struct sim {
     uint64_t seed;
     uint64_t now_ns;
     struct prng prng;
-    uint64_t sequence; /* of events */
-    struct sim_event **queue;
-    uint32_t queue_count;
-    uint32_t queue_capacity;
+    struct heap events;
     uint64_t hash;
     sim_trace *trace;
     void *trace_context;
@@ -59,7 +56,6 @@ struct sim *sim_create(uint64_t seed)
 void sim_destroy(struct sim *sim)
 {
     assert(list_is_empty(&sim->disks));
-    free(sim->queue);
     free(sim);
 }
 
@@ -170,85 +166,35 @@ void sim_breach(const struct sim *sim, const char *format, ...)
     abort();
 }
 
-/* ---- the queue of events: a binary heap, places from 1 ---- */
-
-static bool is_before(const struct sim_event *a, const struct sim_event *b)
-{
-    if (a->time_ns != b->time_ns)
-        return a->time_ns < b->time_ns;
-    return a->sequence < b->sequence;
-}
-
-static void place(struct sim *sim, struct sim_event *event, uint32_t at)
-{
-    sim->queue[at] = event;
-    event->place = at;
-}
-
-static void move_up(struct sim *sim, struct sim_event *event, uint32_t at)
-{
-    while (at > 1 && is_before(event, sim->queue[at / 2])) {
-        place(sim, sim->queue[at / 2], at);
-        at /= 2;
-    }
-    place(sim, event, at);
-}
-
-static void move_down(struct sim *sim, struct sim_event *event, uint32_t at)
-{
-    while (2 * at <= sim->queue_count) {
-        uint32_t child = 2 * at;
-        if (child < sim->queue_count && is_before(sim->queue[child + 1], sim->queue[child]))
-            child++;
-        if (!is_before(sim->queue[child], event))
-            break;
-        place(sim, sim->queue[child], at);
-        at = child;
-    }
-    place(sim, event, at);
-}
+/* ---- events ---- */
 
 void sim_unschedule(struct sim *sim, struct sim_event *event)
 {
-    uint32_t at = event->place;
-    if (at == 0)
-        return;
-    assert(sim->queue[at] == event);
-    event->place = 0;
-    struct sim_event *last = sim->queue[sim->queue_count--];
-    if (last == event)
-        return;
-    if (at > 1 && is_before(last, sim->queue[at / 2]))
-        move_up(sim, last, at);
-    else
-        move_down(sim, last, at);
+    if (event->is_scheduled)
+        heap_remove(&sim->events, &event->node);
+    event->is_scheduled = false;
 }
 
 void sim_schedule(struct sim *sim, struct sim_event *event, uint64_t time_ns)
 {
     assert(event->fire != NULL);
     sim_unschedule(sim, event);
-    if (sim->queue_count + 2 > sim->queue_capacity) {
-        sim->queue_capacity = 2 * sim->queue_capacity + 64;
-        sim->queue = realloc(sim->queue, sim->queue_capacity * sizeof(struct sim_event *));
-        assert(sim->queue != NULL);
-    }
-    event->time_ns = max_u64(time_ns, sim->now_ns);
-    event->sequence = ++sim->sequence;
-    move_up(sim, event, ++sim->queue_count);
+    heap_add(&sim->events, &event->node, max_u64(time_ns, sim->now_ns));
+    event->is_scheduled = true;
 }
 
 bool sim_has_events(const struct sim *sim)
 {
-    return sim->queue_count > 0;
+    return sim->events.first != NULL;
 }
 
 bool sim_step(struct sim *sim, uint64_t until_ns)
 {
-    if (sim->queue_count == 0 || sim->queue[1]->time_ns > max_u64(until_ns, sim->now_ns))
+    struct heap_node *first = sim->events.first;
+    if (first == NULL || first->time_ns > max_u64(until_ns, sim->now_ns))
         return false;
-    struct sim_event *event = sim->queue[1];
-    sim->now_ns = max_u64(sim->now_ns, event->time_ns);
+    struct sim_event *event = container_of(first, struct sim_event, node);
+    sim->now_ns = max_u64(sim->now_ns, first->time_ns);
     sim_unschedule(sim, event);
     event->fire(event);
     return true;

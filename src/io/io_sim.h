@@ -79,20 +79,14 @@ struct prng *sim_prng(struct sim *sim);
 /* A harness's own event: embedded, zeroed before its first use. `fire` may schedule it again, and
  * must not free a host. */
 struct sim_event {
-    uint64_t time_ns;
-    uint64_t sequence;
+    struct heap_node node;
     void (*fire)(struct sim_event *event);
-    uint32_t place; /* in the queue, from 1; 0: not scheduled */
+    bool is_scheduled;
 };
 
 static inline void sim_event_init(struct sim_event *event, void (*fire)(struct sim_event *event))
 {
     *event = (struct sim_event){.fire = fire};
-}
-
-static inline bool sim_is_scheduled(const struct sim_event *event)
-{
-    return event->place != 0;
 }
 
 /* At `time_ns`, or now when that has passed. Moves an event that is already scheduled. */

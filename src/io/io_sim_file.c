@@ -31,11 +31,15 @@ void file_free(struct sim_file *file)
 
 static bool has_space(struct sim_disk *disk, uint64_t more)
 {
-    if (more == 0)
-        return true;
-    if (sim_happens(disk->sim, disk->options.no_space_ppm))
-        return false;
-    return tree_space(disk) + more <= disk->options.capacity;
+    return !sim_happens(disk->sim, disk->options.no_space_ppm) &&
+           tree_space(disk) + more <= disk->options.capacity;
+}
+
+/* Whether a file may reach up to `end`. */
+static bool has_space_until(struct sim_disk *disk, const struct sim_inode *inode, uint64_t end)
+{
+    uint64_t reserved = round_up(end, PAGE_SIZE);
+    return reserved <= inode->reserved || has_space(disk, reserved - inode->reserved);
 }
 
 /* The inode that an open leads to, created when asked. */
@@ -76,8 +80,7 @@ static int32_t apply_write(struct sim_op *op)
     struct sim_inode *inode = op->file->inode;
     if (!(op->file->flags & IO_OPEN_WRITE))
         return -EBADF;
-    uint64_t end = round_up(op->offset + op->size, PAGE_SIZE);
-    if (end > inode->reserved && !has_space(disk, end - inode->reserved))
+    if (!has_space_until(disk, inode, op->offset + op->size))
         return -ENOSPC;
     bool is_durable = op->flags & IO_WRITE_DSYNC;
     uint64_t sequence = ++disk->sequence;
@@ -108,8 +111,7 @@ static int32_t apply_allocate(struct sim_op *op)
 {
     struct sim_disk *disk = op->io->disk;
     struct sim_inode *inode = op->file->inode;
-    uint64_t reserved = round_up(op->size, PAGE_SIZE);
-    if (reserved > inode->reserved && !has_space(disk, reserved - inode->reserved))
+    if (!has_space_until(disk, inode, op->size))
         return -ENOSPC;
     if (op->size > inode->size)
         inode_resize(inode, op->size, ++disk->sequence);
@@ -175,7 +177,7 @@ static int32_t execute_close(struct sim_op *op)
 {
     op->io->files[op->file->handle] = NULL;
     file_free(op->file);
-    op->file = NULL;
+    op->active = NULL;
     return 0;
 }
 
@@ -190,14 +192,6 @@ static void execute(struct sim_op *op)
     else
         op_complete(op, file_apply(op));
 }
-
-static void retire(struct sim_op *op)
-{
-    if (op->file != NULL)
-        op->file->active--;
-}
-
-static const struct sim_family files = {.execute = execute, .retire = retire};
 
 /* ---- submitting ---- */
 
@@ -218,6 +212,7 @@ static void check_range(const struct sim_op *op)
 static void begin_on(struct sim_op *op, int handle)
 {
     struct sim_file *file = op->file = file_at(op->io, handle);
+    op->active = &file->active;
     file->active++;
     op->sequence = op->io->disk->sequence;
     if (op->kind == SIM_READ || op->kind == SIM_WRITE)
@@ -234,7 +229,7 @@ static void begin_on(struct sim_op *op, int handle)
 /* `handle`: the open file's, for what is asked of none by its path. */
 static void submit(struct io *io, struct io_op *op, int handle, struct sim_op asked)
 {
-    asked.family = &files;
+    asked.execute = execute;
     struct sim_op *sim_op = op_begin(io, op, asked);
     if (sim_op == NULL)
         return;

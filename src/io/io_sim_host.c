@@ -100,7 +100,7 @@ static void execute(struct sim_event *event)
     if (io->state != SIM_HOST_RUNS)
         return;
     sim_note(io->sim, io->number, op_name(op), (int64_t)op->offset, (int64_t)op->size);
-    op->family->execute(op);
+    op->execute(op);
 }
 
 struct sim_op *op_begin(struct io *io, struct io_op *op, struct sim_op asked)
@@ -150,8 +150,8 @@ static void execute_timer(struct sim_op *op)
 
 void io_timer(struct io *io, struct io_op *op, uint64_t deadline_ns)
 {
-    static const struct sim_family timers = {.execute = execute_timer};
-    struct sim_op *timer = op_begin(io, op, (struct sim_op){.family = &timers, .kind = SIM_TIMER});
+    struct sim_op *timer =
+        op_begin(io, op, (struct sim_op){.execute = execute_timer, .kind = SIM_TIMER});
     /* On time, in the order of deadlines: it is the pass that comes late. */
     if (timer != NULL)
         sim_schedule(io->sim, &timer->event, deadline_ns);
@@ -217,8 +217,10 @@ static void completion_free(struct completion *completion)
 static void retire(struct sim_op *op)
 {
     op->op->state = SIM_IDLE;
-    if (op->family->retire != NULL)
-        op->family->retire(op);
+    if (op->active != NULL)
+        (*op->active)--;
+    if (op->place != NULL)
+        *op->place = NULL;
     op_free(op);
 }
 

@@ -29,17 +29,9 @@ enum sim_kind {
     SIM_UNLINK,
 };
 
-struct sim_op;
-
-/* What the world does for an operation of one family: files, sockets, timers. */
-struct sim_family {
-    void (*execute)(struct sim_op *op);
-    void (*retire)(struct sim_op *op); /* its last completion is handed over; NULL: nothing to do */
-};
-
 struct sim_op {
     /* What is asked of op_begin. */
-    const struct sim_family *family;
+    void (*execute)(struct sim_op *op);
     enum sim_kind kind;
     uint32_t flags; /* send: the count of slices */
     uint64_t offset;
@@ -47,11 +39,13 @@ struct sim_op {
     void *buffer;
     const char *path;
     const char *path_to;
-    /* The family's. */
+    /* Its socket's or file's. */
     struct sim_socket *socket;
     struct sim_file *file;
-    uint64_t progress; /* send: bytes taken */
-    uint64_t sequence; /* sync: the disk's when it was submitted */
+    uint32_t *active;      /* how many operations are active there; NULL: it is closed */
+    struct sim_op **place; /* where it is the only one of its sort; NULL: nowhere */
+    uint64_t progress;     /* send: bytes taken */
+    uint64_t sequence;     /* sync: the disk's when it was submitted */
     struct sim_zombie *zombie;
     /* The host's. */
     struct io *io;

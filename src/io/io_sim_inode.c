@@ -134,18 +134,16 @@ static void note_size(struct sim_inode *inode, uint64_t sequence)
         inode->size_changed = sequence;
 }
 
-void inode_write(struct sim_inode *inode, const void *buffer, uint64_t size, uint64_t offset,
-                 uint64_t sequence, bool is_durable)
+/* Changes bytes, not sizes. */
+static void write_bytes(struct sim_inode *inode, const uint8_t *from, uint64_t size,
+                        uint64_t offset, uint64_t sequence, bool is_durable)
 {
-    const uint8_t *from = buffer;
-    uint64_t end = offset + size;
-    while (offset < end) {
+    for (uint64_t end = offset + size; offset < end;) {
         uint64_t number = offset / PAGE_SIZE;
         uint32_t within = (uint32_t)(offset % PAGE_SIZE);
         uint32_t part = (uint32_t)min_u64(end - offset, PAGE_SIZE - within);
         struct sim_page *page = page_at(inode, number);
-        bool is_hole = page->now == NULL;
-        if (is_hole && memcmp(from, zeros, part) == 0)
+        if (page->now == NULL && memcmp(from, zeros, part) == 0)
             ; /* zeros over zeros change nothing */
         else if (is_durable)
             page_write_durable(page, from, within, within + part);
@@ -154,28 +152,27 @@ void inode_write(struct sim_inode *inode, const void *buffer, uint64_t size, uin
         from += part;
         offset += part;
     }
-    if (end > inode->size) {
-        inode->size = end;
-        if (!is_durable)
-            note_size(inode, sequence);
-    }
-    if (is_durable && end > inode->size_durable)
-        inode->size_durable = end;
+}
+
+void inode_write(struct sim_inode *inode, const void *buffer, uint64_t size, uint64_t offset,
+                 uint64_t sequence, bool is_durable)
+{
+    uint64_t end = offset + size;
+    write_bytes(inode, buffer, size, offset, sequence, is_durable);
+    if (end > inode->size && !is_durable)
+        note_size(inode, sequence);
+    inode->size = max_u64(inode->size, end);
+    if (is_durable)
+        inode->size_durable = max_u64(inode->size_durable, end);
     inode->reserved = max_u64(inode->reserved, round_up(end, PAGE_SIZE));
 }
 
 static void zero_beyond(struct sim_inode *inode, uint64_t size, uint64_t sequence, bool is_durable)
 {
     uint64_t end = inode->page_count * PAGE_SIZE;
-    for (uint64_t at = size; at < end;) {
-        uint32_t within = (uint32_t)(at % PAGE_SIZE);
-        uint64_t number = at / PAGE_SIZE;
-        struct sim_page *page = &inode->pages[number];
-        if (page->now != NULL && is_durable)
-            page_write_durable(page, zeros, within, PAGE_SIZE);
-        else if (page->now != NULL)
-            page_write_seen(inode, page, number, zeros, within, PAGE_SIZE, sequence);
-        at += PAGE_SIZE - within;
+    for (uint64_t at = size, part; at < end; at += part) {
+        part = PAGE_SIZE - at % PAGE_SIZE;
+        write_bytes(inode, zeros, part, at, sequence, is_durable);
     }
 }
 

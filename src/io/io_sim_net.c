@@ -119,16 +119,18 @@ static int check_address(const char *host)
     return -EINVAL;
 }
 
-static int listen_at(struct io *io, const char *host, uint16_t port, int backlog, bool is_shared,
-                     bool is_joining, struct io_listener *ret_listener)
+int io_listen(struct io *io, const char *host, uint16_t port, int backlog, enum io_sharing sharing,
+              struct io_listener *ret_listener)
 {
+    if (sharing == IO_SHARE_JOIN && port == 0)
+        sim_breach(io->sim, "joins port 0");
     if (io->state != SIM_HOST_RUNS)
         return -ESHUTDOWN;
     int result = check_address(host);
     if (result < 0)
         return result;
     const struct sim_socket *other = port == 0 ? NULL : find_listener(io->disk, port, NULL);
-    if (other != NULL && !(is_joining && other->is_shared))
+    if (other != NULL && !(sharing == IO_SHARE_JOIN && other->is_shared))
         return -EADDRINUSE;
     for (uint16_t at = PORT_FIRST; port == 0; at++)
         port = sim_is_listening(io, at) ? 0 : at;
@@ -138,32 +140,12 @@ static int listen_at(struct io *io, const char *host, uint16_t port, int backlog
         return -ENFILE;
     }
     socket->is_listener = true;
-    socket->is_shared = is_shared;
+    socket->is_shared = sharing != IO_SHARE_NOT;
     socket->port = port;
     socket->backlog = backlog > 0 ? (uint32_t)backlog : 1;
     list_init(&socket->queued);
     *ret_listener = (struct io_listener){.handle = socket->handle, .descriptor = -1, .port = port};
     return 0;
-}
-
-int io_listen(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
-              uint16_t *ret_port)
-{
-    struct io_listener listener;
-    int result = listen_at(io, host, port, backlog, false, false, &listener);
-    if (result < 0)
-        return result;
-    *ret_listener = listener.handle;
-    *ret_port = listener.port;
-    return 0;
-}
-
-int io_listen_shared(struct io *io, const char *host, uint16_t port, int backlog, bool is_first,
-                     struct io_listener *ret_listener)
-{
-    if (!is_first && port == 0)
-        sim_breach(io->sim, "joins port 0");
-    return listen_at(io, host, port, backlog, true, !is_first, ret_listener);
 }
 
 /* ---- what happens to them ---- */
@@ -186,7 +168,7 @@ static bool is_ready(const struct sim_op *op)
 
 static void wake(struct sim_op *op)
 {
-    if (op != NULL && is_ready(op) && !op->is_done && !sim_is_scheduled(&op->event))
+    if (op != NULL && is_ready(op) && !op->is_done && !op->event.is_scheduled)
         op_schedule(op, 1 + sim_delay(op->io->sim, KERNEL_NS_MAX));
 }
 
@@ -312,7 +294,7 @@ static void execute_send(struct sim_op *op)
 static void execute_close(struct sim_op *op)
 {
     socket_remove(op->io, op->socket, WIRE_ORDERLY);
-    op->socket = NULL;
+    op->active = NULL;
     op_complete(op, 0);
 }
 
@@ -340,23 +322,11 @@ static void execute(struct sim_op *op)
     }
 }
 
-static void retire(struct sim_op *op)
-{
-    if (op->socket == NULL)
-        return;
-    struct sim_op **place = place_of(op);
-    op->socket->active--;
-    if (place != NULL)
-        *place = NULL;
-}
-
-static const struct sim_family sockets = {.execute = execute, .retire = retire};
-
 /* ---- submitting ---- */
 
 static void submit(struct io *io, struct io_op *op, int handle, struct sim_op asked)
 {
-    asked.family = &sockets;
+    asked.execute = execute;
     struct sim_op *sim_op = op_begin(io, op, asked);
     if (sim_op == NULL)
         return;
@@ -367,13 +337,14 @@ static void submit(struct io *io, struct io_op *op, int handle, struct sim_op as
     if (is_close && socket->active > 0)
         sim_breach(io->sim, "socket %d is closed while %" PRIu32 " operations on it are active",
                    handle, socket->active);
+    sim_op->active = &socket->active;
     socket->active++;
     socket->is_closing = is_close;
-    struct sim_op **place = place_of(sim_op);
-    if (place != NULL && *place != NULL)
+    sim_op->place = place_of(sim_op);
+    if (sim_op->place != NULL && *sim_op->place != NULL)
         sim_breach(io->sim, "two %ss of socket %d are active", op_name(sim_op), handle);
-    if (place != NULL)
-        *place = sim_op;
+    if (sim_op->place != NULL)
+        *sim_op->place = sim_op;
     wake(sim_op);
 }
 

@@ -12,22 +12,20 @@
 
 #define NAME_SIZE 256
 
+/* What a path leads to. */
+struct place {
+    struct sim_inode *parent;
+    struct sim_inode *inode; /* NULL: there is none */
+    char name[NAME_SIZE];    /* in the parent; the root has none */
+};
+
 /* A change of directories that no sync has covered: from one name, to another, or one of both. */
 struct change {
     struct list_node node;
     uint64_t sequence;
     struct sim_inode *inode;
-    struct sim_inode *from;
-    struct sim_inode *to;
-    char *from_name;
-    char *to_name;
-};
-
-/* What a path leads to. */
-struct place {
-    struct sim_inode *parent;
-    struct sim_inode *inode; /* NULL: there is none */
-    char name[NAME_SIZE];    /* in the parent; "": the root */
+    struct place from; /* no parent: it had no name */
+    struct place to;
 };
 
 /* ---- the entries of a directory ---- */
@@ -214,13 +212,11 @@ static void change_add(struct sim_disk *disk, struct sim_inode *inode, const str
     change->sequence = ++disk->sequence;
     change->inode = inode;
     if (from != NULL) {
-        change->from = from->parent;
-        change->from_name = strdup(from->name);
+        change->from = *from;
         directory_remove(&from->parent->now, from->name);
     }
     if (to != NULL) {
-        change->to = to->parent;
-        change->to_name = strdup(to->name);
+        change->to = *to;
         directory_set(&to->parent->now, to->name, inode);
     }
     list_push_back(&disk->changes, &change->node);
@@ -229,20 +225,19 @@ static void change_add(struct sim_disk *disk, struct sim_inode *inode, const str
 static void change_free(struct change *change)
 {
     list_remove(&change->node);
-    free(change->from_name);
-    free(change->to_name);
     free(change);
 }
 
-static void change_apply(struct change *change)
+static void change_apply(const struct change *change)
 {
-    if (change->from != NULL &&
-        directory_find(&change->from->durable, change->from_name) == change->inode)
-        directory_remove(&change->from->durable, change->from_name);
-    if (change->to == NULL)
+    const struct place *from = &change->from;
+    const struct place *to = &change->to;
+    if (from->parent != NULL && directory_find(&from->parent->durable, from->name) == change->inode)
+        directory_remove(&from->parent->durable, from->name);
+    if (to->parent == NULL)
         return;
-    directory_remove_inode(&change->to->durable, change->inode);
-    directory_set(&change->to->durable, change->to_name, change->inode);
+    directory_remove_inode(&to->parent->durable, change->inode);
+    directory_set(&to->parent->durable, to->name, change->inode);
 }
 
 int tree_create(struct sim_disk *disk, const char *path, bool is_directory,
@@ -312,20 +307,14 @@ int tree_remove(struct sim_disk *disk, const char *path, bool is_directory)
 
 /* ---- what nothing leads to ---- */
 
-static bool reach(struct sim_inode *inode)
-{
-    bool is_new = !inode->is_reached;
-    inode->is_reached = true;
-    return is_new;
-}
-
-static bool reach_children(struct sim_inode *inode)
+static bool reach(const struct sim_directory *directory)
 {
     bool found = false;
-    for (uint32_t i = 0; i < inode->now.count; i++)
-        found |= reach(inode->now.entries[i].inode);
-    for (uint32_t i = 0; i < inode->durable.count; i++)
-        found |= reach(inode->durable.entries[i].inode);
+    for (uint32_t i = 0; i < directory->count; i++) {
+        struct sim_inode *inode = directory->entries[i].inode;
+        found |= !inode->is_reached;
+        inode->is_reached = true;
+    }
     return found;
 }
 
@@ -339,11 +328,11 @@ static void mark_roots(struct sim_disk *disk)
     for (struct list_node *node = list_first(&disk->changes); node != NULL;
          node = list_next(&disk->changes, node)) {
         struct change *change = container_of(node, struct change, node);
-        (void)reach(change->inode);
-        if (change->from != NULL)
-            (void)reach(change->from);
-        if (change->to != NULL)
-            (void)reach(change->to);
+        change->inode->is_reached = true;
+        if (change->from.parent != NULL)
+            change->from.parent->is_reached = true;
+        if (change->to.parent != NULL)
+            change->to.parent->is_reached = true;
     }
 }
 
@@ -357,7 +346,7 @@ static void sweep(struct sim_disk *disk)
              node = list_next(&disk->inodes, node)) {
             struct sim_inode *inode = container_of(node, struct sim_inode, node);
             if (inode->is_reached)
-                found |= reach_children(inode);
+                found |= reach(&inode->now) | reach(&inode->durable);
         }
     }
     for (struct list_node *node = list_first(&disk->inodes), *next; node != NULL; node = next) {
@@ -377,7 +366,7 @@ void tree_sync(struct sim_disk *disk, struct sim_inode *directory, uint64_t sequ
     for (struct list_node *node = list_first(&disk->changes), *next; node != NULL; node = next) {
         next = list_next(&disk->changes, node);
         struct change *change = container_of(node, struct change, node);
-        if (change->from != directory && change->to != directory)
+        if (change->from.parent != directory && change->to.parent != directory)
             continue;
         if (change->sequence > sequence && sim_below(disk->sim, 2) == 0)
             break; /* what follows may be about the same names */

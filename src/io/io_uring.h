@@ -6,9 +6,8 @@
  *     io_uring_file.c       receive, send, close; open, read, write, sync, and the disk buffers;
  *     io_uring_path.c       truncate, rename, unlink
  *     io_uring_ring.c     the ring and the loop: it calls the kinds through their table only
- *     io_uring_buffers.c  the leased receive buffers     (these know neither a world
- *     io_uring_timer.c    the heap of timers              nor an operation's kind)
- *     io_uring_wait.c     spinning, sleeping, being woken
+ *     io_uring_buffers.c  the leased receive buffers         (these two know neither a world
+ *     io_uring_wait.c     spinning, sleeping, being woken    nor an operation's kind)
  *     io_uring_setup.c    what is asked of a new ring, and what is in the way, in words
  *
  * An operation's way (its `state`):
@@ -18,7 +17,7 @@
  *     KERNEL -> KERNEL             what is hidden from above goes on: the rest of a short send
  *     KERNEL -> STARVED -> KERNEL  a receive found no leased buffer and waits until some are back
  *     KERNEL -> REARM -> KERNEL    the kernel ended a multishot that goes on for the caller
- *     IDLE -> TIMER                timers live in a heap of ours
+ *     IDLE -> TIMER                timers live in a heap of the world's
  *     BACKLOG, STARVED, REARM, TIMER, IDLE -> READY
  *                                  the result is known without the kernel; the pass hands it out
  *     KERNEL, READY, TIMER -> IDLE the last completion, just before it runs
@@ -145,26 +144,6 @@ void buffers_hint(const struct buffers *buffers, const struct io_op *op,
 
 /* Shows the kernel what was given back. Returns how many buffers there are in all. */
 uint32_t buffers_publish(struct buffers *buffers);
-
-/* ---- io_uring_timer.c: the heap of timers ---- */
-
-struct timers {
-    struct io_op *root;
-    uint64_t sequence;
-};
-
-void timers_add(struct timers *timers, struct io_op *op, uint64_t deadline_ns);
-void timers_remove(struct timers *timers, struct io_op *op);
-
-/* The earliest deadline, or UINT64_MAX. */
-uint64_t timers_next_ns(const struct timers *timers);
-
-/* The number of the next timer: those with smaller ones were set before. */
-uint64_t timers_sequence(const struct timers *timers);
-
-/* Takes out the first timer that is due at `now_ns` and was set before `sequence_end`; NULL: none.
- */
-struct io_op *timers_take_due(struct timers *timers, uint64_t now_ns, uint64_t sequence_end);
 
 /* ---- io_uring_wait.c: one enter a pass, spinning and sleeping ---- */
 

@@ -22,7 +22,6 @@ struct io_file {
     bool wants_direct;
     bool is_direct;
     bool is_directory;
-    bool is_locked;
 };
 
 struct files {
@@ -228,11 +227,10 @@ void close_file_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sq
         io_uring_prep_close_direct(sqe, (unsigned)op->handle);
         return;
     }
-    struct io_file *file = file_of(io, op->handle);
+    int fd = file_of(io, op->handle)->fd;
     /* The last reference may be dropped after the completion: a lock must not outlive it. */
-    if (file->is_locked)
-        (void)flock(file->fd, LOCK_UN);
-    io_uring_prep_close(sqe, file->fd);
+    (void)flock(fd, LOCK_UN);
+    io_uring_prep_close(sqe, fd);
     /* Closing an unlinked file frees its blocks, which takes long: not on this thread. */
     io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 }
@@ -377,9 +375,5 @@ bool io_file_is_direct(struct io *io, int file)
 
 int io_lock_file(struct io *io, int file)
 {
-    struct io_file *locked = file_of(io, file);
-    if (flock(locked->fd, LOCK_EX | LOCK_NB) < 0)
-        return -errno;
-    locked->is_locked = true;
-    return 0;
+    return flock(file_of(io, file)->fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 }

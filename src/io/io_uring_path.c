@@ -115,16 +115,12 @@ int io_list_directory(struct io *io, const char *path, io_list_each *each, void 
     if (directory == NULL)
         return -errno;
     int result = 0;
-    while (result == 0) {
-        errno = 0;
-        const struct dirent *entry = readdir(directory);
-        if (entry == NULL) {
-            result = -errno;
-            break;
-        }
+    errno = 0;
+    for (const struct dirent *entry; result == 0 && (entry = readdir(directory)) != NULL; errno = 0)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             result = each(context, entry->d_name);
-    }
+    if (result == 0)
+        result = -errno;
     (void)closedir(directory);
     return result;
 }

@@ -31,7 +31,7 @@ struct io {
     struct list cancels; /* operations in the kernel whose cancel found no entry */
     struct list starved; /* receives without a leased buffer */
     struct list ready;   /* operations whose result is known */
-    struct timers timers;
+    struct heap timers;
     struct buffers buffers;
     struct files *files;
     uint32_t sockets_max; /* the registered table: sockets first, then files */
@@ -192,7 +192,7 @@ void io_cancel(struct io *io, struct io_op *op)
         op->flags |= OP_CANCELLED;
         return;
     case OP_TIMER:
-        timers_remove(&io->timers, op);
+        heap_remove(&io->timers, &op->timer);
         break;
     case OP_BACKLOG:
     case OP_STARVED:
@@ -206,7 +206,7 @@ void io_timer(struct io *io, struct io_op *op, uint64_t deadline_ns)
 {
     op_begin(op, KIND_TIMER, -1);
     op->state = OP_TIMER;
-    timers_add(&io->timers, op, deadline_ns);
+    heap_add(&io->timers, &op->timer, deadline_ns);
 }
 
 /* Arms the read that io_wake ends. Errors: -EAGAIN: no entry. */
@@ -338,7 +338,7 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
 static void hint(const struct io *io, const struct io_uring_cqe *cqe, bool is_next)
 {
     uint64_t data = cqe->user_data;
-    if (data == RING_TAG_NONE || data == RING_TAG_INSTALL || data == RING_TAG_WAKE || cqe->res <= 0)
+    if (data <= RING_TAG_MAX || cqe->res <= 0)
         return;
     const struct io_op *op = (const struct io_op *)(uintptr_t)data;
     if (op->kind == KIND_RECEIVE && op->hint != NULL && (cqe->flags & IORING_CQE_F_BUFFER) != 0)
@@ -392,10 +392,13 @@ static void run_ready(struct io *io)
 
 static void run_timers(struct io *io)
 {
-    uint64_t sequence_end = timers_sequence(&io->timers); /* later ones wait for the next pass */
-    struct io_op *op;
-    while ((op = timers_take_due(&io->timers, io->now_ns, sequence_end)) != NULL)
-        ring_complete(io, op, 0);
+    uint64_t sequence_end = io->timers.sequence; /* later ones wait for the next pass */
+    struct heap_node *node;
+    while ((node = io->timers.first) != NULL && node->time_ns <= io->now_ns &&
+           node->sequence < sequence_end) {
+        heap_remove(&io->timers, node);
+        ring_complete(io, container_of(node, struct io_op, timer), 0);
+    }
 }
 
 /* ---- the loop ---- */
@@ -421,10 +424,10 @@ static enum under_way under_way(const struct io *io)
 /* Waits no longer than until the next timer. */
 static int wait_for_work(struct io *io, uint64_t wait_ns)
 {
-    uint64_t next_ns = timers_next_ns(&io->timers);
-    if (wait_ns != 0 && next_ns != UINT64_MAX) {
+    const struct heap_node *next = io->timers.first;
+    if (wait_ns != 0 && next != NULL) {
         uint64_t now_ns = monotonic_ns();
-        wait_ns = min_u64(wait_ns, next_ns > now_ns ? next_ns - now_ns : 0);
+        wait_ns = min_u64(wait_ns, next->time_ns > now_ns ? next->time_ns - now_ns : 0);
     }
     int error = waiter_wait(&io->waiter, &io->ring, under_way(io), wait_ns);
     read_clocks(io);
@@ -555,8 +558,10 @@ void ring_drain(struct io *io)
     abandon(&io->backlog);
     abandon(&io->starved);
     abandon(&io->ready);
-    for (struct io_op *op; (op = timers_take_due(&io->timers, UINT64_MAX, UINT64_MAX)) != NULL;)
-        op->state = OP_IDLE;
+    for (struct heap_node *node; (node = io->timers.first) != NULL;) {
+        heap_remove(&io->timers, node);
+        container_of(node, struct io_op, timer)->state = OP_IDLE;
+    }
     struct io_uring_sqe *sqe = ring_entry(io);
     if (sqe != NULL) {
         io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ANY);

@@ -120,15 +120,10 @@ void io_receive_into(struct io *io, struct io_op *op, int socket, void *buffer, 
 /* ---- send: `size` counts the slices that are left, `offset` is all bytes, time[0] those that went
  * ---- */
 
-static struct io_send *send_of(struct io_op *op)
-{
-    return container_of(op, struct io_send, op);
-}
-
 void send_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
     (void)io;
-    struct io_send *send = send_of(op);
+    struct io_send *send = container_of(op, struct io_send, op);
     int flags = MSG_NOSIGNAL | MSG_WAITALL; /* the kernel itself goes on after a short one */
     if (op->size == 1) {
         io_uring_prep_send(sqe, op->handle, send->slices[0].iov_base, send->slices[0].iov_len,
@@ -164,7 +159,7 @@ void send_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_f
     } else if (result == 0) {
         ring_complete(io, op, -EPIPE);
     } else {
-        send_advance(send_of(op), (size_t)result);
+        send_advance(container_of(op, struct io_send, op), (size_t)result);
         ring_resubmit(io, op);
     }
 }
@@ -253,30 +248,23 @@ static int set_options(int fd, int family)
     return family == AF_INET6 ? set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) : 0;
 }
 
-/* Who else may listen on the port. */
-enum sharing {
-    SHARE_NOT,
-    SHARE_FIRST, /* nobody yet, later sockets of this user that join */
-    SHARE_JOIN,
-};
-
 /* A socket that binds with SO_REUSEPORT joins whoever has it too, another process's listener as
  * well, and would silently take half of its connections. So the first one binds without, which
  * fails when anybody listens there, and is open to others only then. */
-static int bind_to(int fd, const struct address *address, enum sharing sharing)
+static int bind_to(int fd, const struct address *address, enum io_sharing sharing)
 {
-    if (sharing == SHARE_JOIN) {
+    if (sharing == IO_SHARE_JOIN) {
         int error = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
         if (error < 0)
             return error;
     }
     if (bind(fd, (const struct sockaddr *)&address->storage, address->size) < 0)
         return -errno;
-    return sharing == SHARE_FIRST ? set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) : 0;
+    return sharing == IO_SHARE_FIRST ? set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) : 0;
 }
 
-static int bind_and_listen(int fd, const struct address *address, int backlog, enum sharing sharing,
-                           uint16_t *ret_port)
+static int bind_and_listen(int fd, const struct address *address, int backlog,
+                           enum io_sharing sharing, uint16_t *ret_port)
 {
     int error = bind_to(fd, address, sharing);
     if (error < 0)
@@ -292,7 +280,7 @@ static int bind_and_listen(int fd, const struct address *address, int backlog, e
 }
 
 /* Returns the descriptor of a listening socket. */
-static int open_listener(const struct address *address, int backlog, enum sharing sharing,
+static int open_listener(const struct address *address, int backlog, enum io_sharing sharing,
                          uint16_t *ret_port)
 {
     int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -340,7 +328,7 @@ static int install(struct io *io, int fd)
 }
 
 /* Returns the descriptor of a listening socket. */
-static int open_at(const char *host, uint16_t port, int backlog, enum sharing sharing,
+static int open_at(const char *host, uint16_t port, int backlog, enum io_sharing sharing,
                    uint16_t *ret_port)
 {
     struct address address;
@@ -357,38 +345,21 @@ static int open_at(const char *host, uint16_t port, int backlog, enum sharing sh
     return fd;
 }
 
-static int listen_at(struct io *io, const char *host, uint16_t port, int backlog,
-                     enum sharing sharing, struct io_listener *ret_listener)
+int io_listen(struct io *io, const char *host, uint16_t port, int backlog, enum io_sharing sharing,
+              struct io_listener *ret_listener)
 {
-    struct io_listener listener = {0};
-    listener.descriptor = open_at(host, port, backlog, sharing, &listener.port);
-    if (listener.descriptor < 0)
-        return listener.descriptor;
-    listener.handle = install(io, listener.descriptor);
-    if (listener.handle < 0) {
-        (void)close(listener.descriptor);
+    assert(sharing != IO_SHARE_JOIN || port != 0);
+    struct io_listener listener = {.descriptor = -1};
+    int fd = open_at(host, port, backlog, sharing, &listener.port);
+    if (fd < 0)
+        return fd;
+    listener.handle = install(io, fd);
+    if (listener.handle >= 0 && sharing != IO_SHARE_NOT)
+        listener.descriptor = fd;
+    else
+        (void)close(fd); /* the table keeps the socket */
+    if (listener.handle < 0)
         return listener.handle;
-    }
     *ret_listener = listener;
     return 0;
-}
-
-int io_listen(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
-              uint16_t *ret_port)
-{
-    struct io_listener listener;
-    int error = listen_at(io, host, port, backlog, SHARE_NOT, &listener);
-    if (error < 0)
-        return error;
-    (void)close(listener.descriptor); /* the table keeps the socket */
-    *ret_listener = listener.handle;
-    *ret_port = listener.port;
-    return 0;
-}
-
-int io_listen_shared(struct io *io, const char *host, uint16_t port, int backlog, bool is_first,
-                     struct io_listener *ret_listener)
-{
-    assert(is_first || port != 0);
-    return listen_at(io, host, port, backlog, is_first ? SHARE_FIRST : SHARE_JOIN, ret_listener);
 }

@@ -1,3 +1,4 @@
+/* The JSON parser by itself, at every split and against yyjson. */
 #include "proto/json.h"
 
 #include "tests/support/guard.h"

@@ -1,3 +1,4 @@
+/* Chooses from the seed what a run is like: the server's options, the load, the faults. */
 #include "run.h"
 
 static uint64_t below(struct run *run, uint64_t bound)

@@ -1,3 +1,4 @@
+/* One process of the server within a run, from its start to its end or its crash. */
 #include "run.h"
 
 #include "base/hash.h"

@@ -73,21 +73,18 @@ static enum taken answer_text(struct binary_client *binary, const char *text, ui
 
 /* ---- refusals ---- */
 
+static bool is_write(uint8_t op)
+{
+    return op == MINIVAULT_SET || op == MINIVAULT_DELETE;
+}
+
 static bool needs_secret(const struct binary_client *binary, uint8_t op)
 {
-    if (binary->authenticated)
+    enum auth_mode mode = shared_of(binary)->auth_mode;
+    bool is_public = op == MINIVAULT_HEALTH || op == MINIVAULT_AUTH || op == MINIVAULT_HELLO;
+    if (binary->authenticated || is_public)
         return false;
-    switch (op) {
-    case MINIVAULT_SET:
-    case MINIVAULT_DELETE:
-        return shared_of(binary)->auth_mode != AUTH_NONE;
-    case MINIVAULT_HEALTH:
-    case MINIVAULT_AUTH:
-    case MINIVAULT_HELLO:
-        return false;
-    default:
-        return shared_of(binary)->auth_mode == AUTH_ALL;
-    }
+    return mode == AUTH_ALL || (mode == AUTH_WRITES && is_write(op));
 }
 
 /* Why a request is refused whatever its value says: judged as soon as its header is there. Returns
@@ -205,8 +202,7 @@ static enum taken execute(struct binary_client *binary, const struct binary_requ
 /* Whether the rate limit lets it be executed. */
 static bool is_admitted(struct binary_client *binary, const struct binary_request *request)
 {
-    bool is_limited = request->op == MINIVAULT_GET || request->op == MINIVAULT_SET ||
-                      request->op == MINIVAULT_DELETE;
+    bool is_limited = request->op == MINIVAULT_GET || is_write(request->op);
     return !is_limited || client_admit(client_of(binary));
 }
 
@@ -329,8 +325,7 @@ static enum binary_result parse_batch(const struct binary_client *binary, const 
             *ret_frame_size = next->frame_size;
             break;
         }
-        bool is_write = next->request.op == MINIVAULT_SET || next->request.op == MINIVAULT_DELETE;
-        next->place = shard_locate(shard, next->request.key, is_write);
+        next->place = shard_locate(shard, next->request.key, is_write(next->request.op));
         ret_batch->count++;
         ret_batch->size += next->frame_size;
         if (next->request.op == MINIVAULT_HELLO)

@@ -117,31 +117,15 @@ static void refuse_body(struct http_client *http, uint8_t status)
 
 /* ---- the head ---- */
 
-/* The reply that follows is to this request. */
-static void take_up(struct http_client *http)
-{
-    const struct http_request *request = &http->parser.request;
-    enum metrics_operation operation =
-        request->refusal != 0 ? METRICS_OTHER : http_operation(request);
-    client_take_up(client_of(http), operation, request->key, 0);
-}
-
 static bool is_allowed(const struct http_client *http, const struct http_request *request)
 {
-    switch (shared_of(http)->auth_mode) {
-    case AUTH_NONE:
-        return true;
-    case AUTH_WRITES:
-        if (http_request_is_read(request))
-            return true;
-        break;
-    case AUTH_ALL:
-        if (request->route == HTTP_ROUTE_HEALTH || request->route == HTTP_ROUTE_LIVEZ ||
-            (request->route == HTTP_ROUTE_READYZ && !request->is_verbose))
-            return true;
-        break;
-    }
-    return request->has_token && auth_check(&shared_of(http)->auth, request->token);
+    enum auth_mode mode = shared_of(http)->auth_mode;
+    bool is_public = request->route == HTTP_ROUTE_HEALTH || request->route == HTTP_ROUTE_LIVEZ ||
+                     (request->route == HTTP_ROUTE_READYZ && !request->is_verbose);
+    if (mode == AUTH_WRITES)
+        is_public = http_request_is_read(request);
+    return mode == AUTH_NONE || is_public ||
+           (request->has_token && auth_check(&shared_of(http)->auth, request->token));
 }
 
 /* Why a request is refused whatever its body says; 0: it is not. */
@@ -220,11 +204,13 @@ static void begin_upload(struct http_client *http)
 /* The head is there: refuses the request, or says what becomes of its body. */
 static void begin(struct http_client *http)
 {
+    struct http_request *request = &http->parser.request;
     const char *reason = NULL;
     if (shared_of(http)->is_draining)
-        http->parser.request.keep_alive = false;
+        request->keep_alive = false;
     http->stage = HTTP_STAGE_VALUE; /* a request has begun */
-    take_up(http);
+    client_take_up(client_of(http), request->refusal != 0 ? METRICS_OTHER : http_operation(request),
+                   request->key, 0);
     uint16_t status = refusal(http, &reason);
     if (status != 0)
         refuse(http, status, reason);

@@ -28,8 +28,8 @@ static void open_steered(struct steered *steered)
         struct contract_server *server = &steered->servers[i];
         struct io_listener listener;
         steered->worlds[i] = world_open(NULL);
-        result = io_listen_shared(world_io(steered->worlds[i]), "127.0.0.1", steered->port, 512,
-                                  i == 0, &listener);
+        result = io_listen(world_io(steered->worlds[i]), "127.0.0.1", steered->port, 512,
+                           i == 0 ? IO_SHARE_FIRST : IO_SHARE_JOIN, &listener);
         cr_assert_eq(result, 0, "%s", strerror(-result));
         steered->port = listener.port;
         server->world = steered->worlds[i];

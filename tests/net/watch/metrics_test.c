@@ -1,3 +1,5 @@
+/* The metrics by themselves: HEALTH, STATS and both Prometheus formats, checked by promtool and the
+ * reference parser. */
 #include "net/watch/metrics.h"
 
 #include "base/units.h"
