@@ -3,6 +3,7 @@
 #define MINIVAULT_NET_HTTP_DIALECT_H
 
 #include "net/client/client.h"
+#include "net/client/dialect.h"
 #include "net/watch/metrics.h"
 #include "proto/http.h"
 
