@@ -9,7 +9,6 @@
 #ifndef MINIVAULT_BASE_COMPRESS_H
 #define MINIVAULT_BASE_COMPRESS_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define UNITS 2u
-#define OFFSET_MASK (((uint64_t)1 << CHECKPOINT_OFFSET_BITS) - 1)
+#define OFFSET_MASK (((uint64_t)1 << LOCATION_OFFSET_BITS) - 1)
 #define TOLD_EVERY_NS NS_PER_S
 
 /* What the table of files says of a file of the locations. */
@@ -74,7 +74,7 @@ static int take_files(struct loader *loader, const struct checkpoint_block *bloc
         if (error < 0)
             return error;
         uint32_t now = loader->each_file(loader->context, &file);
-        assert(now == UINT32_MAX || now < 1u << CHECKPOINT_FILE_BITS);
+        assert(now == UINT32_MAX || now < LOCATION_FILES_MAX);
         loader->files[checkpoint_file_key(file.is_segment, file.file)] =
             now == UINT32_MAX ? FILE_GONE : checkpoint_file_key(file.is_segment, now) + FILE_FIRST;
     }
@@ -109,8 +109,8 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
             continue;
         }
         assert(file >= FILE_FIRST); /* invariant 3 */
-        entry.location = (uint64_t)(file - FILE_FIRST) << CHECKPOINT_OFFSET_BITS |
-                         (entry.location & OFFSET_MASK);
+        entry.location =
+            (uint64_t)(file - FILE_FIRST) << LOCATION_OFFSET_BITS | (entry.location & OFFSET_MASK);
         int error = put_slot(loader, block->partition, hash, &entry);
         if (error < 0)
             return error;
@@ -118,12 +118,10 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
     return 0;
 }
 
-static int begin_partition(struct loader *loader, const struct checkpoint_block *block)
+static void begin_partition(struct loader *loader, const struct checkpoint_block *block)
 {
     if (loader->kind == CHECKPOINT_SLOTS && block->partition == loader->partition)
-        return 0;
-    if (loader->kind == CHECKPOINT_SLOTS && block->partition < loader->partition)
-        return -EBADMSG;
+        return;
     assert(loader->kind != CHECKPOINT_SLOTS ||
            block->partition > loader->partition); /* invariant 4 */
     loader->partition = block->partition;
@@ -131,17 +129,9 @@ static int begin_partition(struct loader *loader, const struct checkpoint_block 
      * table grows as ever. */
     uint64_t count = min_u64(block->slots_hint, loader->size / INDEX_PACKED_SIZE);
     (void)index_reserve(loader->index, block->partition, count);
-    return 0;
 }
 
 /* ---- blocks ---- */
-
-static bool may_follow(enum checkpoint_kind last, enum checkpoint_kind kind, uint64_t sequence)
-{
-    if (sequence == 0)
-        return kind == CHECKPOINT_BEGIN;
-    return kind != CHECKPOINT_BEGIN && last != CHECKPOINT_END && kind >= last;
-}
 
 static int take_begin(struct loader *loader, const struct checkpoint_block *block,
                       const uint8_t *entries)
@@ -164,13 +154,15 @@ static int take_end(const struct loader *loader, const uint8_t *entries, uint64_
 /* Whether this is the block, or one of the blocks, that can be next. */
 static bool belongs_here(const struct loader *loader, const struct checkpoint_block *block)
 {
-    if (block->sequence != loader->sequence || block->number != loader->number)
-        return false;
-    if (!may_follow(loader->kind, block->kind, block->sequence))
-        return false;
-    if (block->kind == CHECKPOINT_SLOTS && loader->files_seen != loader->begin.file_count)
-        return false;
-    return block->kind == CHECKPOINT_BEGIN || block->directory_id == loader->options->directory_id;
+    bool is_begin = block->kind == CHECKPOINT_BEGIN;
+    bool is_slots = block->kind == CHECKPOINT_SLOTS;
+    bool goes_on = is_slots && loader->kind == CHECKPOINT_SLOTS;
+    bool is_next = block->sequence == loader->sequence && is_begin == (block->sequence == 0) &&
+                   loader->kind != CHECKPOINT_END && block->kind >= loader->kind;
+    return is_next && block->number == loader->number &&
+           (is_begin || block->directory_id == loader->options->directory_id) &&
+           (!is_slots || loader->files_seen == loader->begin.file_count) &&
+           (!goes_on || block->partition >= loader->partition);
 }
 
 /* `end` is where the block ends in the file. */
@@ -189,9 +181,8 @@ static int take_block(struct loader *loader, const struct checkpoint_block *bloc
         error = take_files(loader, block, entries);
         break;
     case CHECKPOINT_SLOTS:
-        error = begin_partition(loader, block);
-        if (error == 0)
-            error = take_slots(loader, block, entries);
+        begin_partition(loader, block);
+        error = take_slots(loader, block, entries);
         break;
     case CHECKPOINT_END:
         error = take_end(loader, entries, end);

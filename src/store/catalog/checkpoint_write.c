@@ -460,28 +460,18 @@ static uint64_t pack_slots(struct checkpoint_writer *writer)
     return max_u64(added * INDEX_PACKED_SIZE, GROUP_COST);
 }
 
-static uint64_t pack_piece(struct checkpoint_writer *writer)
-{
-    switch (writer->kind) {
-    case CHECKPOINT_BEGIN:
-        return pack_begin(writer);
-    case CHECKPOINT_FILES:
-        return pack_files(writer);
-    case CHECKPOINT_SLOTS:
-        return pack_slots(writer);
-    case CHECKPOINT_END:
-        return pack_end(writer);
-    }
-    assert(!"a kind of block");
-    return 0;
-}
-
 uint64_t checkpoint_step(struct checkpoint_writer *writer, uint64_t budget)
 {
+    static uint64_t (*const packers[])(struct checkpoint_writer * writer) = {
+        [CHECKPOINT_BEGIN] = pack_begin,
+        [CHECKPOINT_FILES] = pack_files,
+        [CHECKPOINT_SLOTS] = pack_slots,
+        [CHECKPOINT_END] = pack_end,
+    };
     uint64_t cost = 0;
     while (cost < budget && writer->error == 0 && writer->state == WRITER_PACK &&
            !writer->is_packed && !io_op_is_active(&filling(writer)->op))
-        cost += pack_piece(writer);
+        cost += packers[writer->kind](writer);
     return cost;
 }
 
@@ -494,7 +484,7 @@ static int take_files(struct checkpoint_writer *writer, const struct checkpoint_
     if (writer->files == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < file_count; i++) {
-        assert(files[i].file < 1u << CHECKPOINT_FILE_BITS);
+        assert(files[i].file < LOCATION_FILES_MAX);
         uint32_t key = checkpoint_file_key(files[i].is_segment, files[i].file);
         assert(!knows_file(writer, key)); /* invariant 6 */
         writer->known[key / 64] |= 1ull << (key % 64);

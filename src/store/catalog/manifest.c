@@ -26,11 +26,8 @@
  * 7. After a loss that was accepted the first thing that is written is a new file. */
 #include "store/catalog/manifest_file.h"
 
-#include "store/disk/wait.h"
-
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

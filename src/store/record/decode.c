@@ -10,7 +10,6 @@
 #include "base/assert.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 int decode_queue_init(struct decode_queue *queue, uint32_t streams_max)
 {
