@@ -82,19 +82,10 @@ static int take_files(struct loader *loader, const struct checkpoint_block *bloc
     return loader->files_seen <= loader->begin.file_count ? 0 : -EBADMSG;
 }
 
-/* The walk may have shown a slot more than once: then the later location counts. */
-static int put_slot(const struct loader *loader, uint32_t partition, uint64_t hash,
-                    const struct index_entry *entry)
-{
-    int others = index_put(loader->index, partition, hash, entry);
-    if (others <= 0 || loader->options->each_twin == NULL)
-        return others < 0 ? others : 0;
-    return loader->options->each_twin(loader->context, partition, hash, entry);
-}
-
 static int take_slots(struct loader *loader, const struct checkpoint_block *block,
                       const uint8_t *entries)
 {
+    const struct checkpoint_options *options = loader->options;
     const uint64_t read_size_max = index_read_size(INDEX_RECORD_SIZE_MAX);
     loader->slots += block->entry_count;
     for (uint32_t i = 0; i < block->entry_count; i++) {
@@ -111,9 +102,12 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
         assert(file >= FILE_FIRST); /* invariant 3 */
         entry.location =
             (uint64_t)(file - FILE_FIRST) << LOCATION_OFFSET_BITS | (entry.location & OFFSET_MASK);
-        int error = put_slot(loader, block->partition, hash, &entry);
-        if (error < 0)
-            return error;
+        /* The walk may have shown a slot more than once: then the later location counts. */
+        int result = index_put(loader->index, block->partition, hash, &entry);
+        if (result > 0)
+            result = options->each_twin(loader->context, block->partition, hash, &entry);
+        if (result < 0)
+            return result;
     }
     return 0;
 }
@@ -329,6 +323,7 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
                     void *context, struct checkpoint_info *ret_info, uint64_t *ret_dropped)
 {
     assert(index_count(index) == 0);
+    assert(options->each_twin != NULL);
     assert((uintptr_t)options->memory % DISK_BLOCK_SIZE == 0);
     struct loader *loader = calloc(1, sizeof *loader);
     if (loader == NULL)

@@ -93,8 +93,7 @@ static int look(struct io *io, const struct log *log, const char *data_path,
     if (!ret_listing->has_superblock && ret_listing->other[0] != '\0') {
         log_error(log,
                   "%s is not a minivault data directory: it has no superblock, but \"%s\". Give "
-                  "-data an empty "
-                  "or new directory",
+                  "-data an empty or new directory",
                   data_path, ret_listing->other);
         return -ENOTEMPTY;
     }
@@ -117,8 +116,7 @@ static int take_lock(struct superblock_file *file, const struct log *log, const 
     if (result == -EWOULDBLOCK)
         log_error(log,
                   "the data directory %s is already in use by another process: stop that one "
-                  "(fuser %s/superblock "
-                  "names it), or give -data another directory",
+                  "(fuser %s/superblock names it), or give -data another directory",
                   data_path, data_path);
     else if (result < 0)
         log_error(log, "cannot lock %s/superblock: %s", data_path, strerror(-result));
@@ -283,8 +281,7 @@ static int load_or_format(struct superblock_file *file, const struct log *log,
     if (listing->other[0] != '\0') {
         log_error(log,
                   "%s/superblock is %s although there is data beside it: restore it from a backup; "
-                  "nothing was "
-                  "changed",
+                  "nothing was changed",
                   data_path, blank ? "empty" : "damaged in both copies");
         return result;
     }

@@ -143,7 +143,6 @@ void cache_arena_deinit(struct cache_arena *arena)
         return;
     ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size_reserved);
     memory_unmap(arena->base, arena->size_reserved);
-    arena->base = NULL;
 }
 
 struct cache_entry *cache_arena_take(struct cache_arena *arena, uint32_t units)
