@@ -87,21 +87,14 @@ void decompressor_begin(struct decompressor *decompressor, const uint8_t *frame,
     output_free(decompressor);
     size_t result = ZSTD_DCtx_reset(decompressor->context, ZSTD_reset_session_only);
     assert(!ZSTD_isError(result));
-    decompressor->state = BEGUN;
-    decompressor->limit_declared = false;
-    decompressor->frame = frame;
-    decompressor->frame_size = size;
-    decompressor->frame_position = 0;
-    decompressor->limit = decoded_size_max;
-}
-
-void decompressor_begin_moving(struct decompressor *decompressor, size_t frame_size,
-                               uint64_t decoded_size_max)
-{
-    decompressor_begin(decompressor, NULL, frame_size, decoded_size_max);
-    decompressor->is_full = true;
-    decompressor->header_size = 0;
-    decompressor->header_used = 0;
+    *decompressor = (struct decompressor){
+        .context = decompressor->context,
+        .state = BEGUN,
+        .frame = frame,
+        .frame_size = size,
+        .limit = decoded_size_max,
+        .is_full = true,
+    };
 }
 
 /* RFC 8878, 3.1.1.1.2: an exponent of five bits and a mantissa of three. */
@@ -322,8 +315,7 @@ uint8_t *decompressor_take(struct decompressor *decompressor, size_t *ret_size)
         output = shrunk != NULL ? shrunk : output;
     }
     decompressor->output = NULL;
-    decompressor->output_size = 0;
-    decompressor->output_capacity = 0;
+    output_free(decompressor);
     decompressor->state = CREATED;
     *ret_size = size;
     return output;

@@ -196,8 +196,7 @@ static void require_nothing_left(struct front *front)
     while (clients->count > 0 && sim_now_ns(front->server.sim) < end_ns)
         pass_some(front, 1);
     REQUIRE(clients->count == 0);
-    REQUIRE(shared->input_bytes == 0 &&
-            loop_http(front->server.server)->budget.used == 0);
+    REQUIRE(shared->input_bytes == 0 && loop_http(front->server.server)->budget.used == 0);
     REQUIRE(shared->outputs.blocks.count_used == 0 && shared->outputs.memory_bytes == 0);
     REQUIRE(clients->protocols[LISTENER_HTTP].connections.count_used == 0 &&
             clients->protocols[LISTENER_BINARY].connections.count_used == 0);

@@ -121,7 +121,7 @@ static void grant(struct decode_queue *queue, struct decode_stream *stream)
         return;
     queue->stream_count++;
     assert(queue->stream_count <= queue->streams_max); /* invariant 4 */
-    decompressor_begin_moving(stream->context, stream->frame_size, stream->decoded_size_max);
+    decompressor_begin(stream->context, NULL, stream->frame_size, stream->decoded_size_max);
 }
 
 void decode_stream_open(struct decode_queue *queue, struct decode_stream *stream, size_t frame_size,
