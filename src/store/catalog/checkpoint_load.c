@@ -190,14 +190,9 @@ static int take_block(struct loader *loader, const struct checkpoint_block *bloc
 
 static const char *reason(int error)
 {
-    switch (error) {
-    case -EXDEV:
+    if (error == -EXDEV)
         return "it belongs to another data directory or log";
-    case -ENOMEM:
-        return "no memory for its slots";
-    default:
-        return "a block that does not belong there";
-    }
+    return error == -ENOMEM ? "no memory for its slots" : "a block that does not belong there";
 }
 
 static int take_unit(struct loader *loader, const struct unit *unit, uint64_t offset)
