@@ -144,16 +144,11 @@ static int output_grow(struct decompressor *decompressor)
     return 0;
 }
 
-static int error_of(size_t result)
-{
-    return ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation ? -ENOMEM : -EBADMSG;
-}
-
 /* What zstd's result means now that output_size and frame_position are known. */
 static int frame_end_judge(const struct decompressor *decompressor, size_t result)
 {
     if (ZSTD_isError(result))
-        return error_of(result);
+        return ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation ? -ENOMEM : -EBADMSG;
     if (decompressor->output_size > decompressor->limit)
         return decompressor->limit_declared ? -EBADMSG : -EFBIG;
     if (result > 0)

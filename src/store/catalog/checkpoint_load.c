@@ -287,11 +287,6 @@ static void wait_for_reads(struct loader *loader)
 
 /* ---- a file ---- */
 
-static bool is_file_size(int64_t size)
-{
-    return size >= 2 * (int64_t)CHECKPOINT_BLOCK_MIN && size % CHECKPOINT_BLOCK_MIN == 0;
-}
-
 static int load_file(struct loader *loader)
 {
     int handle = disk_wait_open(loader->io, loader->path, IO_OPEN_READ | IO_OPEN_DIRECT);
@@ -301,7 +296,7 @@ static int load_file(struct loader *loader)
     int error = 0;
     if (size < 0) {
         error = refuse(loader, 0, (int)size, "cannot be read");
-    } else if (!is_file_size(size)) {
+    } else if (size < 2 * (int64_t)CHECKPOINT_BLOCK_MIN || size % CHECKPOINT_BLOCK_MIN != 0) {
         error = refuse(loader, (uint64_t)size, -EBADMSG, "no checkpoint ends there");
     } else {
         loader->handle = handle;

@@ -104,14 +104,14 @@ static int take_lock(struct superblock_file *file, const struct log *log, const 
                      uint64_t lock_wait_ns)
 {
     uint64_t give_up_ns = io_now_ns(file->io) + lock_wait_ns;
-    int result = io_lock_file(file->io, file->handle);
-    while (result == -EWOULDBLOCK && io_now_ns(file->io) < give_up_ns) {
+    int result;
+    while ((result = io_lock_file(file->io, file->handle)) == -EWOULDBLOCK &&
+           io_now_ns(file->io) < give_up_ns) {
         struct io_op pause = {0};
         io_timer(file->io, &pause, io_now_ns(file->io) + LOCK_RETRY_NS);
         int waited = io_wait(file->io, &pause);
         if (waited < 0)
             return waited;
-        result = io_lock_file(file->io, file->handle);
     }
     if (result == -EWOULDBLOCK)
         log_error(log,

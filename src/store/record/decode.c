@@ -59,12 +59,6 @@ static void start_waiting(struct decode_queue *queue)
     }
 }
 
-static void give_back(struct decode_queue *queue, struct decompressor *context)
-{
-    assert(queue->context_count < DECODE_CONTEXTS);
-    queue->contexts[queue->context_count++] = context;
-}
-
 void decode_submit(struct decode_queue *queue, struct decode_job *job)
 {
     job->context = NULL;
@@ -80,7 +74,8 @@ static void finish(struct decode_queue *queue, struct decode_job *job, int resul
     uint8_t *data = result == 1 ? decompressor_take(context, &size) : NULL;
     list_remove(&job->node);
     job->context = NULL;
-    give_back(queue, context);
+    assert(queue->context_count < DECODE_CONTEXTS);
+    queue->contexts[queue->context_count++] = context;
     job->done(job, result == 1 ? 0 : result, data, size);
 }
 
