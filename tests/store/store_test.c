@@ -1,3 +1,4 @@
+/* The store in the real world: what it answers, and what it still has after shutdowns and kills. */
 #include "base/compress.h"
 #include "base/hash.h"
 #include "base/prng.h"

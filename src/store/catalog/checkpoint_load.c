@@ -4,7 +4,7 @@
  * 1. Units are processed in order, each once it has been read whole; reads are asked for ahead.
  * 2. A unit's memory is read into only when what it had before is processed.
  * 3. A location names a file of the table, or its slot is dropped or refused.
- * 4. The next block has the sequence `sequence`, and no smaller kind or partition than the last. */
+ * 4. The next block has no smaller kind or partition than the last (checkpoint_order.c). */
 #include "store/catalog/checkpoint_format.h"
 
 #include "base/assert.h"
@@ -32,23 +32,16 @@ struct loader {
     struct io *io;
     const struct log *log;
     const struct checkpoint_options *options;
-    uint64_t number;
     struct index *index;
     checkpoint_each_file *each_file;
     void *context;
 
     int handle;
-    uint64_t size;  /* of the file */
-    uint64_t asked; /* of it */
+    uint64_t asked; /* of the file */
     struct unit units[UNITS];
     uint64_t told_ns;
 
-    enum checkpoint_kind kind; /* of the last block */
-    uint64_t sequence;         /* of the next block */
-    uint32_t partition;
-    struct checkpoint_begin_entry begin;
-    uint32_t files_seen;
-    uint64_t slots;
+    struct checkpoint_order order;
     uint64_t dropped;
     uint32_t *files; /* by key: FILE_UNLISTED, FILE_GONE or the new key + FILE_FIRST */
     char path[CHECKPOINT_PATH_MAX];
@@ -78,8 +71,7 @@ static int take_files(struct loader *loader, const struct checkpoint_block *bloc
         loader->files[checkpoint_file_key(file.is_segment, file.file)] =
             now == UINT32_MAX ? FILE_GONE : checkpoint_file_key(file.is_segment, now) + FILE_FIRST;
     }
-    loader->files_seen += block->entry_count;
-    return loader->files_seen <= loader->begin.file_count ? 0 : -EBADMSG;
+    return 0;
 }
 
 static int take_slots(struct loader *loader, const struct checkpoint_block *block,
@@ -87,7 +79,6 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
 {
     const struct checkpoint_options *options = loader->options;
     const uint64_t read_size_max = index_read_size(INDEX_RECORD_SIZE_MAX);
-    loader->slots += block->entry_count;
     for (uint32_t i = 0; i < block->entry_count; i++) {
         struct index_entry entry;
         uint64_t hash;
@@ -112,87 +103,38 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
     return 0;
 }
 
-static void begin_partition(struct loader *loader, const struct checkpoint_block *block)
+/* A hint that promises more than the file has is no reason to take memory. Without the room the
+ * table grows as ever. */
+static void reserve(struct loader *loader, const struct checkpoint_block *block)
 {
-    if (loader->kind == CHECKPOINT_SLOTS && block->partition == loader->partition)
-        return;
-    assert(loader->kind != CHECKPOINT_SLOTS ||
-           block->partition > loader->partition); /* invariant 4 */
-    loader->partition = block->partition;
-    /* A hint that promises more than the file has is no reason to take memory. Without the room the
-     * table grows as ever. */
-    uint64_t count = min_u64(block->slots_hint, loader->size / INDEX_PACKED_SIZE);
+    uint64_t count = min_u64(block->slots_hint, loader->order.size / INDEX_PACKED_SIZE);
     (void)index_reserve(loader->index, block->partition, count);
 }
 
 /* ---- blocks ---- */
 
-static int take_begin(struct loader *loader, const struct checkpoint_block *block,
-                      const uint8_t *entries)
-{
-    memcpy(&loader->begin, entries, sizeof loader->begin);
-    bool is_ours = block->directory_id == loader->options->directory_id &&
-                   loader->begin.log_id == loader->options->log_id;
-    return is_ours ? 0 : -EXDEV;
-}
-
-static int take_end(const struct loader *loader, const uint8_t *entries, uint64_t end)
-{
-    struct checkpoint_end_entry entry;
-    memcpy(&entry, entries, sizeof entry);
-    bool is_whole = entry.slots == loader->slots && entry.file_size == loader->size &&
-                    end == loader->size && loader->files_seen == loader->begin.file_count;
-    return is_whole ? 0 : -EBADMSG;
-}
-
-/* Whether this is the block, or one of the blocks, that can be next. */
-static bool belongs_here(const struct loader *loader, const struct checkpoint_block *block)
-{
-    bool is_begin = block->kind == CHECKPOINT_BEGIN;
-    bool is_slots = block->kind == CHECKPOINT_SLOTS;
-    bool goes_on = is_slots && loader->kind == CHECKPOINT_SLOTS;
-    bool is_next = block->sequence == loader->sequence && is_begin == (block->sequence == 0) &&
-                   loader->kind != CHECKPOINT_END && block->kind >= loader->kind;
-    return is_next && block->number == loader->number &&
-           (is_begin || block->directory_id == loader->options->directory_id) &&
-           (!is_slots || loader->files_seen == loader->begin.file_count) &&
-           (!goes_on || block->partition >= loader->partition);
-}
-
 /* `end` is where the block ends in the file. */
 static int take_block(struct loader *loader, const struct checkpoint_block *block,
                       const uint8_t *data, uint64_t end)
 {
+    struct checkpoint_order *order = &loader->order;
     const uint8_t *entries = data + CHECKPOINT_BLOCK_HEADER_SIZE;
-    if (!belongs_here(loader, block))
-        return -EBADMSG;
-    int error = 0;
-    switch (block->kind) {
-    case CHECKPOINT_BEGIN:
-        error = take_begin(loader, block, entries);
-        break;
-    case CHECKPOINT_FILES:
-        error = take_files(loader, block, entries);
-        break;
-    case CHECKPOINT_SLOTS:
-        begin_partition(loader, block);
-        error = take_slots(loader, block, entries);
-        break;
-    case CHECKPOINT_END:
-        error = take_end(loader, entries, end);
-        break;
-    }
-    assert(error < 0 || block->kind >= loader->kind); /* invariant 4 */
-    loader->kind = block->kind;
-    loader->sequence++;
-    return error;
+    bool goes_on = order->kind == CHECKPOINT_SLOTS && block->partition == order->partition;
+    int error = checkpoint_order_take(order, block, data, end);
+    if (error == 0 && block->kind == CHECKPOINT_FILES)
+        return take_files(loader, block, entries);
+    if (error < 0 || block->kind != CHECKPOINT_SLOTS)
+        return error;
+    if (!goes_on)
+        reserve(loader, block);
+    return take_slots(loader, block, entries);
 }
 
-static const char *reason(int error)
+static const char *reason(const struct loader *loader, int error)
 {
-    if (error == -EXDEV)
-        return "it belongs to another data directory or log";
-    return error == -ENOMEM ? "no memory for its slots" : "a block that does not belong there";
+    if (loader->order.what != NULL)
+        return loader->order.what;
+    return error == -ENOMEM ? "no memory for its slots" : "an entry that cannot be one";
 }
 
 static int take_unit(struct loader *loader, const struct unit *unit, uint64_t offset)
@@ -207,7 +149,7 @@ static int take_unit(struct loader *loader, const struct unit *unit, uint64_t of
                           error == -EPROTONOSUPPORT ? "another format" : "a damaged block");
         error = take_block(loader, &block, data, offset + at + block.size);
         if (error < 0)
-            return refuse(loader, offset + at, error, reason(error));
+            return refuse(loader, offset + at, error, reason(loader, error));
         at += block.size;
     }
     return 0;
@@ -222,12 +164,12 @@ static struct unit *unit_at(struct loader *loader, uint64_t offset)
 
 static int ask(struct loader *loader)
 {
-    if (loader->asked == loader->size)
+    if (loader->asked == loader->order.size)
         return 0;
     struct unit *unit = unit_at(loader, loader->asked);
-    assert(!io_op_is_active(&unit->op));  /* invariant 2 */
-    assert(loader->asked < loader->size); /* invariant 1 */
-    unit->size = (uint32_t)min_u64(CHECKPOINT_UNIT_SIZE, loader->size - loader->asked);
+    assert(!io_op_is_active(&unit->op));        /* invariant 2 */
+    assert(loader->asked < loader->order.size); /* invariant 1 */
+    unit->size = (uint32_t)min_u64(CHECKPOINT_UNIT_SIZE, loader->order.size - loader->asked);
     unit->op = (struct io_op){0};
     io_read(loader->io, &unit->op, loader->handle, unit->data, unit->size, loader->asked);
     loader->asked += unit->size;
@@ -243,7 +185,7 @@ static void tell_progress(struct loader *loader, uint64_t offset)
         return;
     loader->told_ns = now_ns;
     log_info(loader->log, "%s: %" PRIu64 " slots loaded, %" PRIu64 " %% of the file", loader->path,
-             loader->slots, offset * 100 / loader->size);
+             loader->order.slots, offset * 100 / loader->order.size);
 }
 
 static int load_unit(struct loader *loader, uint64_t offset)
@@ -266,13 +208,13 @@ static int load_units(struct loader *loader)
     for (uint32_t i = 0; i < UNITS && error == 0; i++)
         error = ask(loader);
     uint64_t offset = 0;
-    for (; offset < loader->size && error == 0; offset += CHECKPOINT_UNIT_SIZE) {
+    for (; offset < loader->order.size && error == 0; offset += CHECKPOINT_UNIT_SIZE) {
         error = load_unit(loader, offset);
         if (error == 0)
             error = ask(loader);
     }
-    if (error == 0 && loader->kind != CHECKPOINT_END)
-        error = refuse(loader, loader->size, -EBADMSG, "it has no end");
+    if (error == 0 && loader->order.kind != CHECKPOINT_END)
+        error = refuse(loader, loader->order.size, -EBADMSG, "it has no end");
     return error;
 }
 
@@ -300,7 +242,7 @@ static int load_file(struct loader *loader)
         error = refuse(loader, (uint64_t)size, -EBADMSG, "no checkpoint ends there");
     } else {
         loader->handle = handle;
-        loader->size = (uint64_t)size;
+        loader->order.size = (uint64_t)size;
         error = load_units(loader);
         wait_for_reads(loader);
     }
@@ -321,7 +263,9 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
     *loader = (struct loader){.io = io,
                               .log = log,
                               .options = options,
-                              .number = number,
+                              .order = {.directory_id = options->directory_id,
+                                        .log_id = options->log_id,
+                                        .number = number},
                               .index = index,
                               .each_file = each_file,
                               .context = context,
@@ -335,10 +279,10 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
         error = load_file(loader);
     if (error == 0) {
         *ret_info = (struct checkpoint_info){.number = number,
-                                             .position = loader->begin.position,
-                                             .chunk_sequence = loader->begin.chunk_sequence,
-                                             .clock_ceiling = loader->begin.clock_ceiling,
-                                             .slots = loader->slots};
+                                             .position = loader->order.begin.position,
+                                             .chunk_sequence = loader->order.begin.chunk_sequence,
+                                             .clock_ceiling = loader->order.begin.clock_ceiling,
+                                             .slots = loader->order.slots};
         *ret_dropped = loader->dropped;
     }
     free(loader->files);

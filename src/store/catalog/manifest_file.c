@@ -6,7 +6,6 @@
  * shown must not vanish at a loss of power. */
 #include "store/catalog/manifest_file.h"
 
-#include "base/bytes.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
@@ -14,17 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What the look at all blocks has found so far. */
-struct scan {
-    uint32_t end;       /* blocks of complete groups */
-    uint32_t dirty_end; /* behind the last block that is not all zeros */
-    uint32_t damage;    /* the block where the damage begins; valid when is_damaged */
-    bool is_in_group;   /* a group has begun at `end` */
-    bool is_broken;     /* the group at `end` is not complete */
-    bool is_damaged;
-    const char *what;
-};
 
 /* ---- a group's bytes ---- */
 
@@ -74,10 +62,10 @@ static int say_cannot(const struct manifest_file *file, const char *what, const 
     "look at it with `minivault-admin check`, restore the data directory from a backup, or start " \
     "once with -accept-loss to go on with what stands before this place"
 
-static int say_damaged(const struct manifest_file *file, const struct scan *scan)
+static int say_damaged(const struct manifest_file *file, const struct manifest_groups *groups)
 {
     log_error(file->log, "%s is damaged at offset %" PRIu64 ": %s; nothing was changed: " ADVICE,
-              file->path, manifest_offset(scan->damage), scan->what);
+              file->path, manifest_offset(groups->damage), groups->what);
     return -EBADMSG;
 }
 
@@ -98,6 +86,15 @@ static int say_unknown(const struct manifest_file *file, uint32_t block)
     return -EPROTONOSUPPORT;
 }
 
+static int say_foreign(const struct manifest_file *file, uint64_t directory_id)
+{
+    log_error(file->log,
+              "%s belongs to the data directory with the id %016" PRIx64 ", this is %016" PRIx64
+              ": put back the one that was here",
+              file->path, directory_id, file->options.directory_id);
+    return -EXDEV;
+}
+
 static int say_other(const struct manifest_file *file)
 {
     log_error(
@@ -112,75 +109,16 @@ static int say_other(const struct manifest_file *file)
 
 /* ---- looking ---- */
 
-static bool belongs(const struct manifest_file *file, const struct manifest_block *block,
-                    uint32_t index)
-{
-    return block->directory_id == file->options.directory_id && block->salt == file->salt &&
-           block->edition == file->edition && block->sequence == (uint64_t)index + 1;
-}
-
-static void note_damage(struct scan *scan, uint32_t block, const char *what)
-{
-    if (scan->is_damaged)
-        return;
-    scan->is_damaged = true;
-    scan->damage = block;
-    scan->what = what;
-}
-
-/* Takes the block at `index`, or NULL for one that is not sound. */
-static void take_block(struct scan *scan, uint32_t index, const struct manifest_block *block)
-{
-    assert(!scan->is_damaged); /* the look ends there */
-    assert(scan->end <= index);
-    bool is_first = block != NULL && block->flags & MANIFEST_GROUP_FIRST;
-    bool goes_on = block != NULL && !scan->is_broken && is_first != scan->is_in_group;
-    if (goes_on) {
-        scan->is_in_group = !(block->flags & MANIFEST_GROUP_LAST);
-        if (!scan->is_in_group)
-            scan->end = index + 1;
-        return;
-    }
-    if (!scan->is_broken)
-        scan->damage = index; /* should it turn out to be damage */
-    scan->is_broken = true;
-    if (scan->end == 0)
-        note_damage(scan, scan->damage, "the first group, the whole state, is not complete");
-    else if (is_first && index > scan->end)
-        note_damage(scan, scan->damage, "a group that is not complete has others behind it");
-}
-
-/* The first block tells the file's salt. */
-static int look_first(struct manifest_file *file, const struct manifest_block *block)
-{
-    if (block->directory_id != file->options.directory_id) {
-        log_error(file->log,
-                  "%s belongs to the data directory with the id %016" PRIx64 ", this is %016" PRIx64
-                  ": put back the one that was here",
-                  file->path, block->directory_id, file->options.directory_id);
-        return -EXDEV;
-    }
-    file->salt = block->salt;
-    file->edition = block->edition;
-    return 0;
-}
-
-static int look_block(struct manifest_file *file, struct scan *scan, uint32_t index)
+static int look_block(struct manifest_file *file, struct manifest_groups *groups, uint32_t index)
 {
     const uint8_t *data = file->options.memory + manifest_offset(index % MANIFEST_MEMORY_BLOCKS);
     struct manifest_block block;
-    int result = manifest_block_decode(data, &block);
+    assert(!groups->is_damaged); /* the look ends there */
+    int result = manifest_groups_take(groups, index, data, &block);
     if (result == -EPROTONOSUPPORT)
         return say_unknown(file, index);
-    if (result >= 0 && index == 0) {
-        int error = look_first(file, &block);
-        if (error < 0)
-            return error;
-    }
-    if (!bytes_are_zero(data, MANIFEST_BLOCK_SIZE))
-        scan->dirty_end = index + 1;
-    bool is_sound = result >= 0 && belongs(file, &block, index);
-    take_block(scan, index, is_sound ? &block : NULL);
+    if (result == -EXDEV)
+        return say_foreign(file, block.directory_id);
     return 0;
 }
 
@@ -198,47 +136,47 @@ static uint32_t load(struct manifest_file *file, uint32_t from, uint32_t count, 
     return count;
 }
 
-static int note_unreadable(struct manifest_file *file, struct scan *scan, uint32_t block, int error)
+static int note_unreadable(struct manifest_file *file, struct manifest_groups *groups,
+                           uint32_t block, int error)
 {
     if (!file->options.accept_loss || !disk_is_device_error(error))
         return say_unreadable(file, block, error);
-    note_damage(scan, scan->is_broken ? scan->damage : block, "the device does not give it");
+    manifest_groups_miss(groups, block);
     return 0;
 }
 
 /* Looks at all blocks, up to where damage shows. */
-static int look(struct manifest_file *file, struct scan *scan)
+static int look(struct manifest_file *file, struct manifest_groups *groups)
 {
     uint32_t from = 0;
-    while (from < file->size && !scan->is_damaged) {
+    while (from < file->size && !groups->is_damaged) {
         uint32_t wanted = (uint32_t)min_u64(MANIFEST_MEMORY_BLOCKS, file->size - from);
         int error;
         uint32_t count = load(file, from, wanted, &error);
-        for (uint32_t i = 0; i < count && !scan->is_damaged; i++) {
-            int result = look_block(file, scan, from + i);
+        for (uint32_t i = 0; i < count && !groups->is_damaged; i++) {
+            int result = look_block(file, groups, from + i);
             if (result < 0)
                 return result;
         }
-        if (error < 0 && !scan->is_damaged)
-            error = note_unreadable(file, scan, from + count, error);
-        if (error < 0 && !scan->is_damaged)
+        if (error < 0 && !groups->is_damaged)
+            error = note_unreadable(file, groups, from + count, error);
+        if (error < 0 && !groups->is_damaged)
             return error;
         from += wanted;
     }
-    if (scan->end == 0)
-        note_damage(scan, 0, "it is cut off within its first group");
+    manifest_groups_end(groups);
     return 0;
 }
 
 /* ---- showing ---- */
 
-static int show_block(struct manifest_file *file, uint32_t index, manifest_each *each,
-                      void *each_context)
+static int show_block(struct manifest_file *file, const struct manifest_groups *groups,
+                      uint32_t index, manifest_each *each, void *each_context)
 {
     struct manifest_block block;
     const uint8_t *data = file->options.memory + manifest_offset(index % MANIFEST_MEMORY_BLOCKS);
     int count = manifest_block_decode(data, &block);
-    if (count < 0 || !belongs(file, &block, index)) {
+    if (count < 0 || !manifest_groups_have(groups, index, &block)) {
         log_error(file->log,
                   "%s reads differently at offset %" PRIu64
                   " than a moment ago: the device is failing",
@@ -253,7 +191,8 @@ static int show_block(struct manifest_file *file, uint32_t index, manifest_each 
 }
 
 /* Shows the complete groups, read once more: they may be larger than the memory. */
-static int show(struct manifest_file *file, manifest_each *each, void *each_context)
+static int show(struct manifest_file *file, const struct manifest_groups *groups,
+                manifest_each *each, void *each_context)
 {
     int result = 0;
     for (uint32_t from = 0; result == 0 && from < file->used; from += MANIFEST_MEMORY_BLOCKS) {
@@ -263,7 +202,7 @@ static int show(struct manifest_file *file, manifest_each *each, void *each_cont
         if (error < 0)
             return say_unreadable(file, from + count, error);
         for (uint32_t i = 0; result == 0 && i < wanted; i++)
-            result = show_block(file, from + i, each, each_context);
+            result = show_block(file, groups, from + i, each, each_context);
     }
     return result;
 }
@@ -272,16 +211,17 @@ static int show(struct manifest_file *file, manifest_each *each, void *each_cont
 
 /* A group that was never told to anybody must not become whole, nor look like damage, when another
  * one comes to lie over its begin. */
-static int clear_tail(struct manifest_file *file, const struct scan *scan)
+static int clear_tail(struct manifest_file *file, const struct manifest_groups *groups)
 {
-    if (scan->dirty_end <= scan->end)
+    uint32_t end = (uint32_t)groups->mark.blocks;
+    if (groups->dirty_end <= end)
         return 0;
     log_info(file->log, "%s: %" PRIu32 " KiB of a group that was cut short are dropped", file->path,
-             (scan->dirty_end - scan->end) * (MANIFEST_BLOCK_SIZE / 1024));
-    assert(!scan->is_damaged); /* a damaged file is not changed */
+             (groups->dirty_end - end) * (MANIFEST_BLOCK_SIZE / 1024));
+    assert(!groups->is_damaged); /* a damaged file is not changed */
     memset(file->options.memory, 0, MANIFEST_MEMORY_SIZE);
-    for (uint32_t from = scan->end; from < scan->dirty_end; from += MANIFEST_MEMORY_BLOCKS) {
-        uint32_t count = (uint32_t)min_u64(MANIFEST_MEMORY_BLOCKS, scan->dirty_end - from);
+    for (uint32_t from = end; from < groups->dirty_end; from += MANIFEST_MEMORY_BLOCKS) {
+        uint32_t count = (uint32_t)min_u64(MANIFEST_MEMORY_BLOCKS, groups->dirty_end - from);
         int error = disk_wait_write(file->io, file->handle, file->options.memory,
                                     count * MANIFEST_BLOCK_SIZE, manifest_offset(from));
         if (error < 0)
@@ -290,60 +230,48 @@ static int clear_tail(struct manifest_file *file, const struct scan *scan)
     return 0;
 }
 
-static bool is_older(const struct manifest_file *file, uint64_t blocks,
-                     const struct manifest_mark *mark)
-{
-    return file->edition < mark->edition ||
-           (file->edition == mark->edition && blocks < mark->blocks);
-}
-
-/* Whether what is known of the manifest cannot have become this file, whose groups have `blocks`.
- * One more is the seal, which was not counted then. */
-static bool is_other(const struct manifest_file *file, uint64_t blocks)
-{
-    const struct manifest_options *options = &file->options;
-    const struct manifest_mark *closed = &options->closed;
-    bool must_be_same = options->is_closed && closed->salt != 0;
-    return is_older(file, blocks, closed) || is_older(file, blocks, &options->seen) ||
-           (must_be_same && (file->salt != closed->salt || blocks > closed->blocks + 1));
-}
-
 /* Finds out what counts. A damaged file is not changed. */
-static int judge(struct manifest_file *file, struct scan *scan)
+static int judge(struct manifest_file *file, struct manifest_groups *groups)
 {
+    const struct manifest_mark *mark = &groups->mark;
+    const struct manifest_options *options = &file->options;
     int64_t size = io_file_size(file->io, file->handle);
     if (size < 0 || (uint64_t)size / MANIFEST_BLOCK_SIZE > UINT32_MAX)
         return say_cannot(file, "use", file->path, size < 0 ? (int)size : -EFBIG);
     file->size = (uint32_t)((uint64_t)size / MANIFEST_BLOCK_SIZE);
-    int error = look(file, scan);
+    int error = look(file, groups);
     if (error < 0)
         return error;
-    if (scan->is_damaged && !file->options.accept_loss)
-        return say_damaged(file, scan);
-    bool is_another = !scan->is_damaged && is_other(file, scan->end);
-    if (is_another && !file->options.accept_loss)
+    if (groups->is_damaged && !options->accept_loss)
+        return say_damaged(file, groups);
+    bool is_another = !groups->is_damaged &&
+                      (manifest_mark_is_other(mark, &options->closed, options->is_closed) ||
+                       manifest_mark_is_older(mark, &options->seen));
+    if (is_another && !options->accept_loss)
         return say_other(file);
     if (is_another)
         log_warn(file->log,
                  "%s is an older one, or another one: what it does not tell is "
                  "lost, as -accept-loss allows",
                  file->path);
-    if (scan->is_damaged)
+    if (groups->is_damaged)
         log_warn(file->log,
                  "%s is damaged at offset %" PRIu64 " (%s): what stood there and behind it is "
                  "lost, as -accept-loss allows",
-                 file->path, manifest_offset(scan->damage), scan->what);
-    assert(scan->end <= file->size); /* invariant 2 */
-    assert(scan->end > 0 || scan->is_damaged);
-    file->used = scan->end;
-    file->has_loss = scan->is_damaged || is_another;
+                 file->path, manifest_offset(groups->damage), groups->what);
+    assert(mark->blocks <= file->size); /* invariant 2 */
+    assert(mark->blocks > 0 || groups->is_damaged);
+    file->salt = mark->salt;
+    file->edition = mark->edition;
+    file->used = (uint32_t)mark->blocks;
+    file->has_loss = groups->is_damaged || is_another;
     return 0;
 }
 
 static int take_file(struct manifest_file *file, manifest_each *each, void *each_context)
 {
-    struct scan scan = {0};
-    int result = judge(file, &scan);
+    struct manifest_groups groups = {.directory_id = file->options.directory_id};
+    int result = judge(file, &groups);
     if (result < 0)
         return result;
     result = disk_wait_sync(file->io, file->handle);
@@ -352,8 +280,8 @@ static int take_file(struct manifest_file *file, manifest_each *each, void *each
     result = disk_wait_sync(file->io, file->directory);
     if (result < 0)
         return say_cannot(file, "sync", file->options.path, result);
-    result = show(file, each, each_context);
-    return result == 0 && !file->has_loss ? clear_tail(file, &scan) : result;
+    result = show(file, &groups, each, each_context);
+    return result == 0 && !file->has_loss ? clear_tail(file, &groups) : result;
 }
 
 /* ---- opening and closing ---- */

@@ -1,3 +1,4 @@
+/* The index by itself: slots, candidates, versions, moves and growth. */
 #include "store/memory/index.h"
 
 #include "base/prng.h"
