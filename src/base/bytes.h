@@ -21,10 +21,7 @@ static inline bool slice_equal(struct slice a, struct slice b)
 
 static inline bool bytes_are_zero(const uint8_t *bytes, size_t size)
 {
-    uint8_t bits = 0;
-    for (size_t i = 0; i < size; i++)
-        bits |= bytes[i];
-    return bits == 0;
+    return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__

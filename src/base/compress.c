@@ -87,21 +87,14 @@ void decompressor_begin(struct decompressor *decompressor, const uint8_t *frame,
     output_free(decompressor);
     size_t result = ZSTD_DCtx_reset(decompressor->context, ZSTD_reset_session_only);
     assert(!ZSTD_isError(result));
-    decompressor->state = BEGUN;
-    decompressor->limit_declared = false;
-    decompressor->frame = frame;
-    decompressor->frame_size = size;
-    decompressor->frame_position = 0;
-    decompressor->limit = decoded_size_max;
-}
-
-void decompressor_begin_moving(struct decompressor *decompressor, size_t frame_size,
-                               uint64_t decoded_size_max)
-{
-    decompressor_begin(decompressor, NULL, frame_size, decoded_size_max);
-    decompressor->is_full = true;
-    decompressor->header_size = 0;
-    decompressor->header_used = 0;
+    *decompressor = (struct decompressor){
+        .context = decompressor->context,
+        .state = BEGUN,
+        .frame = frame,
+        .frame_size = size,
+        .limit = decoded_size_max,
+        .is_full = true,
+    };
 }
 
 /* RFC 8878, 3.1.1.1.2: an exponent of five bits and a mantissa of three. */
@@ -151,16 +144,11 @@ static int output_grow(struct decompressor *decompressor)
     return 0;
 }
 
-static int error_of(size_t result)
-{
-    return ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation ? -ENOMEM : -EBADMSG;
-}
-
 /* What zstd's result means now that output_size and frame_position are known. */
 static int frame_end_judge(const struct decompressor *decompressor, size_t result)
 {
     if (ZSTD_isError(result))
-        return error_of(result);
+        return ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation ? -ENOMEM : -EBADMSG;
     if (decompressor->output_size > decompressor->limit)
         return decompressor->limit_declared ? -EBADMSG : -EFBIG;
     if (result > 0)
@@ -322,8 +310,7 @@ uint8_t *decompressor_take(struct decompressor *decompressor, size_t *ret_size)
         output = shrunk != NULL ? shrunk : output;
     }
     decompressor->output = NULL;
-    decompressor->output_size = 0;
-    decompressor->output_capacity = 0;
+    output_free(decompressor);
     decompressor->state = CREATED;
     *ret_size = size;
     return output;

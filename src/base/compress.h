@@ -9,7 +9,6 @@
 #ifndef MINIVAULT_BASE_COMPRESS_H
 #define MINIVAULT_BASE_COMPRESS_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,7 +21,11 @@ int decompressor_create(struct decompressor **ret_decompressor);
 void decompressor_free(struct decompressor *decompressor);
 
 /* Begins one frame, `size` bytes that stay the caller's and must not change until the last step.
- * The decoded value may have at most `decoded_size_max` bytes. What came before is abandoned. */
+ * The decoded value may have at most `decoded_size_max` bytes. What came before is abandoned.
+ *
+ * `frame` NULL: its bytes come in pieces, through decompressor_move, and its output goes to buffers
+ * of the caller. What it decodes to and what is refused are the same. A frame that is moved cannot
+ * be stepped. */
 void decompressor_begin(struct decompressor *decompressor, const uint8_t *frame, size_t size,
                         uint64_t decoded_size_max);
 
@@ -37,12 +40,6 @@ int decompressor_step(struct decompressor *decompressor, size_t slice_size);
 /* Hands over the decoded bytes (malloc'ed, the caller frees them; NULL only when *ret_size is 0)
  * after a step returned 1. */
 uint8_t *decompressor_take(struct decompressor *decompressor, size_t *ret_size);
-
-/* The same for a frame that comes in pieces and whose output goes to buffers of the caller: what it
- * decodes to and what is refused are the same. `frame_size`: all of it. A frame that is moved
- * cannot be stepped. */
-void decompressor_begin_moving(struct decompressor *decompressor, size_t frame_size,
-                               uint64_t decoded_size_max);
 
 struct decompressor_buffers {
     const uint8_t *input; /* the next bytes of the frame */

@@ -11,11 +11,6 @@ static uint64_t read_counter(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-static uint64_t bucket_width(uint32_t bucket)
-{
-    return bucket < 2 * LINEAR_COUNT ? 1 : 1ull << ((bucket >> HISTOGRAM_LINEAR_BITS) - 1);
-}
-
 uint64_t histogram_bucket_max(uint32_t bucket)
 {
     assert(bucket < HISTOGRAM_BUCKET_COUNT);
@@ -68,7 +63,9 @@ uint64_t histogram_quantile(const struct histogram *histogram, double share)
         seen += read_counter(&histogram->buckets[i]);
         if (seen < rank)
             continue;
-        uint64_t middle = histogram_bucket_max(i) - bucket_width(i) / 2;
+        uint64_t last = histogram_bucket_max(i);
+        uint64_t below = i > 0 ? histogram_bucket_max(i - 1) : 0;
+        uint64_t middle = last - (last - below) / 2;
         return middle < maximum ? middle : maximum;
     }
     return total > 0 ? maximum : 0;

@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/memory.h"
+#include "base/units.h"
 
 #include <errno.h>
 #include <sanitizer/asan_interface.h>
@@ -14,12 +15,9 @@
 int pool_init(struct pool *pool, size_t object_size, uint32_t count_max)
 {
     assert(object_size > 0);
-    size_t rounded = 0;
+    size_t rounded = round_up(object_size, 16);
     size_t region_size = 0;
-    if (__builtin_add_overflow(object_size, 15, &rounded))
-        return -ENOMEM;
-    rounded &= ~(size_t)15;
-    if (__builtin_mul_overflow(rounded, count_max, &region_size))
+    if (rounded < object_size || __builtin_mul_overflow(rounded, count_max, &region_size))
         return -ENOMEM;
     uint8_t *base = NULL;
     if (region_size > 0) {

@@ -4,7 +4,6 @@
 #ifndef MINIVAULT_BASE_POOL_H
 #define MINIVAULT_BASE_POOL_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

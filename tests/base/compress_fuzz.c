@@ -81,7 +81,7 @@ static struct outcome move(const uint8_t *frame, size_t frame_size, uint64_t siz
     struct decompressor *decompressor = NULL;
     struct outcome outcome = {.value = malloc(size_max + piece_size)};
     REQUIRE(outcome.value != NULL && decompressor_create(&decompressor) == 0);
-    decompressor_begin_moving(decompressor, frame_size, size_max);
+    decompressor_begin(decompressor, NULL, frame_size, size_max);
     size_t used = 0;
     while (outcome.result == 0) {
         struct decompressor_buffers buffers = {

@@ -114,7 +114,7 @@ static int move_frame(const uint8_t *bytes, size_t size, uint64_t size_max, size
     guard_init(&to, piece_size);
     struct decompressor *decompressor = NULL;
     cr_assert_eq(decompressor_create(&decompressor), 0);
-    decompressor_begin_moving(decompressor, size, size_max);
+    decompressor_begin(decompressor, NULL, size, size_max);
     uint64_t used = 0, made = 0;
     int result = 0;
     while (result == 0) {

@@ -49,7 +49,7 @@ struct checkpoint_options {
     uint32_t log_id;
     uint8_t *memory; /* CHECKPOINT_MEMORY_SIZE bytes of the region, aligned to 4096 */
     /* Loading: told of a slot whose hash has another one already, which may be an older or newer
-     * write of the same key. NULL: nobody wants to know. Errors: checkpoint_load's, then. */
+     * write of the same key. Errors: checkpoint_load's, then. */
     int (*each_twin)(void *context, uint32_t partition, uint64_t hash,
                      const struct index_entry *entry);
 };

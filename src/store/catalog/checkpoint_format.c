@@ -29,18 +29,15 @@ enum file_kind { FILE_LOG_SEGMENT = 1, FILE_PARTITION_SEGMENT };
 
 uint32_t checkpoint_entry_size(enum checkpoint_kind kind)
 {
-    switch (kind) {
-    case CHECKPOINT_BEGIN:
-        return sizeof(struct checkpoint_begin_entry);
-    case CHECKPOINT_FILES:
-        return CHECKPOINT_FILE_SIZE;
-    case CHECKPOINT_SLOTS:
-        return INDEX_PACKED_SIZE;
-    case CHECKPOINT_END:
-        return sizeof(struct checkpoint_end_entry);
-    }
-    assert(!"a kind of block");
-    return 0;
+    static const uint8_t sizes[] = {
+        [CHECKPOINT_BEGIN] = sizeof(struct checkpoint_begin_entry),
+        [CHECKPOINT_FILES] = CHECKPOINT_FILE_SIZE,
+        [CHECKPOINT_SLOTS] = INDEX_PACKED_SIZE,
+        [CHECKPOINT_END] = sizeof(struct checkpoint_end_entry),
+    };
+    assert(kind >= CHECKPOINT_BEGIN);
+    assert(kind <= CHECKPOINT_END);
+    return sizes[kind];
 }
 
 /* ---- blocks ---- */
@@ -54,8 +51,6 @@ void checkpoint_block_encode(const struct checkpoint_block *block, uint8_t *data
 {
     uint64_t used = used_size(block);
     assert(block->size % DISK_BLOCK_SIZE == 0);
-    assert(block->kind >= CHECKPOINT_BEGIN);
-    assert(block->kind <= CHECKPOINT_END);
     assert(used <= block->size);
     assert(block->size <= CHECKPOINT_UNIT_SIZE);
     struct checkpoint_block header = *block;
@@ -102,7 +97,7 @@ int checkpoint_block_decode(const uint8_t *data, uint32_t size, struct checkpoin
 
 void checkpoint_file_encode(const struct checkpoint_file *file, uint8_t *target)
 {
-    assert(file->file < 1u << CHECKPOINT_FILE_BITS);
+    assert(file->file < LOCATION_FILES_MAX);
     memset(target, 0, 4);
     target[0] = file->is_segment ? FILE_PARTITION_SEGMENT : FILE_LOG_SEGMENT;
     store_u32(target + 4, file->file);
@@ -121,7 +116,7 @@ int checkpoint_file_decode(const uint8_t *data, struct checkpoint_file *ret_file
     };
     if (kind != FILE_LOG_SEGMENT && kind != FILE_PARTITION_SEGMENT)
         return -EBADMSG;
-    if (file.file >= 1u << CHECKPOINT_FILE_BITS)
+    if (file.file >= LOCATION_FILES_MAX)
         return -EBADMSG;
     *ret_file = file;
     return 0;

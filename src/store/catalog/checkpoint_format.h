@@ -45,6 +45,7 @@
 
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"
+#include "store/memory/location.h"
 
 #define CHECKPOINT_FORMAT 1
 #define CHECKPOINT_UNIT_SIZE ((uint32_t)(1 * MIB))
@@ -142,18 +143,16 @@ void checkpoint_file_encode(const struct checkpoint_file *file, uint8_t *target)
 int checkpoint_file_decode(const uint8_t *data, struct checkpoint_file *ret_file);
 
 /* Both kinds of files in one numbering: what is above the offset in a location. */
-#define CHECKPOINT_OFFSET_BITS 28
-#define CHECKPOINT_FILE_BITS 19
-#define CHECKPOINT_FILES_MAX (1u << (CHECKPOINT_FILE_BITS + 1))
+#define CHECKPOINT_FILES_MAX (2 * LOCATION_FILES_MAX)
 
 static inline uint32_t checkpoint_file_key(bool is_segment, uint32_t file)
 {
-    return (uint32_t)is_segment << CHECKPOINT_FILE_BITS | file;
+    return (uint32_t)is_segment << LOCATION_FILE_BITS | file;
 }
 
 static inline uint32_t checkpoint_location_key(uint64_t location)
 {
-    return (uint32_t)(location >> CHECKPOINT_OFFSET_BITS);
+    return (uint32_t)(location >> LOCATION_OFFSET_BITS);
 }
 
 /* "<directory>/checkpoint-<16 hex>", with ".tmp" behind it while it is written, in ret_path

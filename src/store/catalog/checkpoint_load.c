@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define UNITS 2u
-#define OFFSET_MASK (((uint64_t)1 << CHECKPOINT_OFFSET_BITS) - 1)
+#define OFFSET_MASK (((uint64_t)1 << LOCATION_OFFSET_BITS) - 1)
 #define TOLD_EVERY_NS NS_PER_S
 
 /* What the table of files says of a file of the locations. */
@@ -67,26 +67,17 @@ static int take_files(struct loader *loader, const struct checkpoint_block *bloc
         if (error < 0)
             return error;
         uint32_t now = loader->each_file(loader->context, &file);
-        assert(now == UINT32_MAX || now < 1u << CHECKPOINT_FILE_BITS);
+        assert(now == UINT32_MAX || now < LOCATION_FILES_MAX);
         loader->files[checkpoint_file_key(file.is_segment, file.file)] =
             now == UINT32_MAX ? FILE_GONE : checkpoint_file_key(file.is_segment, now) + FILE_FIRST;
     }
     return 0;
 }
 
-/* The walk may have shown a slot more than once: then the later location counts. */
-static int put_slot(const struct loader *loader, uint32_t partition, uint64_t hash,
-                    const struct index_entry *entry)
-{
-    int others = index_put(loader->index, partition, hash, entry);
-    if (others <= 0 || loader->options->each_twin == NULL)
-        return others < 0 ? others : 0;
-    return loader->options->each_twin(loader->context, partition, hash, entry);
-}
-
 static int take_slots(struct loader *loader, const struct checkpoint_block *block,
                       const uint8_t *entries)
 {
+    const struct checkpoint_options *options = loader->options;
     const uint64_t read_size_max = index_read_size(INDEX_RECORD_SIZE_MAX);
     for (uint32_t i = 0; i < block->entry_count; i++) {
         struct index_entry entry;
@@ -100,11 +91,14 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
             continue;
         }
         assert(file >= FILE_FIRST); /* invariant 3 */
-        entry.location = (uint64_t)(file - FILE_FIRST) << CHECKPOINT_OFFSET_BITS |
-                         (entry.location & OFFSET_MASK);
-        int error = put_slot(loader, block->partition, hash, &entry);
-        if (error < 0)
-            return error;
+        entry.location =
+            (uint64_t)(file - FILE_FIRST) << LOCATION_OFFSET_BITS | (entry.location & OFFSET_MASK);
+        /* The walk may have shown a slot more than once: then the later location counts. */
+        int result = index_put(loader->index, block->partition, hash, &entry);
+        if (result > 0)
+            result = options->each_twin(loader->context, block->partition, hash, &entry);
+        if (result < 0)
+            return result;
     }
     return 0;
 }
@@ -235,11 +229,6 @@ static void wait_for_reads(struct loader *loader)
 
 /* ---- a file ---- */
 
-static bool is_file_size(int64_t size)
-{
-    return size >= 2 * (int64_t)CHECKPOINT_BLOCK_MIN && size % CHECKPOINT_BLOCK_MIN == 0;
-}
-
 static int load_file(struct loader *loader)
 {
     int handle = disk_wait_open(loader->io, loader->path, IO_OPEN_READ | IO_OPEN_DIRECT);
@@ -249,7 +238,7 @@ static int load_file(struct loader *loader)
     int error = 0;
     if (size < 0) {
         error = refuse(loader, 0, (int)size, "cannot be read");
-    } else if (!is_file_size(size)) {
+    } else if (size < 2 * (int64_t)CHECKPOINT_BLOCK_MIN || size % CHECKPOINT_BLOCK_MIN != 0) {
         error = refuse(loader, (uint64_t)size, -EBADMSG, "no checkpoint ends there");
     } else {
         loader->handle = handle;
@@ -266,6 +255,7 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
                     void *context, struct checkpoint_info *ret_info, uint64_t *ret_dropped)
 {
     assert(index_count(index) == 0);
+    assert(options->each_twin != NULL);
     assert((uintptr_t)options->memory % DISK_BLOCK_SIZE == 0);
     struct loader *loader = calloc(1, sizeof *loader);
     if (loader == NULL)

@@ -82,12 +82,11 @@ struct checkpoint_writer {
     enum checkpoint_kind kind; /* of what is packed next */
     uint32_t files_packed;
     uint32_t partition;
-    bool is_walking; /* `partition` was begun */
-    uint64_t cursor;
+    uint64_t cursor; /* in `partition`; 0: at its begin */
     uint64_t slots_hint;
-    bool has_block; /* a block of slots is open, behind `used` in the buffer */
+    /* The block of slots that is open, behind `used` in the buffer. */
     uint32_t entry_count;
-    uint32_t room; /* entries that fit in it */
+    uint32_t room; /* entries that fit in it; 0: none is open */
     bool is_over;  /* a group did not fit */
 
     struct checkpoint_file *files;
@@ -288,7 +287,7 @@ static void write_done(struct io_op *op, int32_t result)
 static void hand_over(struct checkpoint_writer *writer)
 {
     struct buffer *buffer = filling(writer);
-    assert(!writer->has_block);            /* invariant 5 */
+    assert(writer->room == 0);             /* invariant 5 */
     assert(!io_op_is_active(&buffer->op)); /* invariant 3 */
     assert(buffer->used > 0);
     assert(buffer->used == CHECKPOINT_UNIT_SIZE || writer->is_packed); /* invariant 4 */
@@ -302,17 +301,15 @@ static void hand_over(struct checkpoint_writer *writer)
 
 /* ---- blocks ---- */
 
-/* Ends the block behind `used`. */
-static void put_block(struct checkpoint_writer *writer, enum checkpoint_kind kind,
-                      uint32_t entry_count, uint32_t size)
+/* Ends the block behind `used`, of the kind that is being packed. */
+static void put_block(struct checkpoint_writer *writer, uint32_t entry_count, uint32_t size)
 {
     struct buffer *buffer = filling(writer);
-    bool is_slots = kind == CHECKPOINT_SLOTS;
-    assert(kind == writer->kind);                                  /* invariant 2 */
+    bool is_slots = writer->kind == CHECKPOINT_SLOTS;
     assert(!io_op_is_active(&buffer->op));                         /* invariant 3 */
     assert((uint64_t)buffer->used + size <= CHECKPOINT_UNIT_SIZE); /* invariant 5 */
     struct checkpoint_block block = {
-        .kind = kind,
+        .kind = writer->kind,
         .partition = is_slots ? (uint8_t)writer->partition : 0,
         .directory_id = writer->options.directory_id,
         .number = writer->info.number,
@@ -323,7 +320,7 @@ static void put_block(struct checkpoint_writer *writer, enum checkpoint_kind kin
     };
     checkpoint_block_encode(&block, buffer->data + buffer->used);
     buffer->used += size;
-    writer->has_block = false;
+    writer->room = 0;
     if (buffer->used == CHECKPOINT_UNIT_SIZE)
         hand_over(writer);
 }
@@ -340,7 +337,7 @@ static uint64_t pack_begin(struct checkpoint_writer *writer)
         .file_count = writer->file_count,
     };
     memcpy(next_entries(writer), &entry, sizeof entry);
-    put_block(writer, CHECKPOINT_BEGIN, 1, CHECKPOINT_BLOCK_MIN);
+    put_block(writer, 1, CHECKPOINT_BLOCK_MIN);
     writer->kind = CHECKPOINT_FILES;
     return CHECKPOINT_BLOCK_MIN;
 }
@@ -362,7 +359,7 @@ static uint64_t pack_files(struct checkpoint_writer *writer)
     writer->files_packed += count;
     assert(count > 0);                                  /* a unit that is full was handed over */
     assert(writer->files_packed <= writer->file_count); /* invariant 6 */
-    put_block(writer, CHECKPOINT_FILES, count, checkpoint_block_size(CHECKPOINT_FILES, count));
+    put_block(writer, count, checkpoint_block_size(CHECKPOINT_FILES, count));
     return (uint64_t)count * CHECKPOINT_FILE_SIZE;
 }
 
@@ -370,14 +367,14 @@ static uint64_t pack_end(struct checkpoint_writer *writer)
 {
     struct buffer *buffer = filling(writer);
     assert(writer->partition == PARTITION_COUNT); /* invariant 7 */
-    assert(!writer->has_block);                   /* invariant 7 */
+    assert(writer->room == 0);                    /* invariant 7 */
     struct checkpoint_end_entry entry = {
         .slots = writer->slots,
         .file_size = writer->size + buffer->used + CHECKPOINT_BLOCK_MIN,
     };
     memcpy(next_entries(writer), &entry, sizeof entry);
     writer->is_packed = true;
-    put_block(writer, CHECKPOINT_END, 1, CHECKPOINT_BLOCK_MIN);
+    put_block(writer, 1, CHECKPOINT_BLOCK_MIN);
     if (filling(writer) == buffer)
         hand_over(writer);
     return CHECKPOINT_BLOCK_MIN;
@@ -403,7 +400,6 @@ static void open_block(struct checkpoint_writer *writer)
     uint32_t rest = CHECKPOINT_UNIT_SIZE - filling(writer)->used;
     assert(writer->files_packed == writer->file_count); /* invariant 6 */
     assert(rest > 0);                                   /* invariant 4 */
-    writer->has_block = true;
     writer->entry_count = 0;
     writer->room = checkpoint_block_room(CHECKPOINT_SLOTS, rest);
 }
@@ -412,9 +408,8 @@ static void end_partition(struct checkpoint_writer *writer)
 {
     uint32_t count = writer->entry_count;
     if (count > 0)
-        put_block(writer, CHECKPOINT_SLOTS, count, checkpoint_block_size(CHECKPOINT_SLOTS, count));
-    writer->has_block = false;
-    writer->is_walking = false;
+        put_block(writer, count, checkpoint_block_size(CHECKPOINT_SLOTS, count));
+    writer->room = 0;
     writer->partition++;
     assert(writer->partition <= PARTITION_COUNT); /* invariant 2 */
 }
@@ -428,7 +423,7 @@ static void end_unit(struct checkpoint_writer *writer, uint32_t entry_count)
         fail(writer, -EOVERFLOW);
         return;
     }
-    put_block(writer, CHECKPOINT_SLOTS, entry_count, CHECKPOINT_UNIT_SIZE - used);
+    put_block(writer, entry_count, CHECKPOINT_UNIT_SIZE - used);
 }
 
 static uint64_t pack_slots(struct checkpoint_writer *writer)
@@ -437,12 +432,9 @@ static uint64_t pack_slots(struct checkpoint_writer *writer)
         writer->kind = CHECKPOINT_END;
         return GROUP_COST;
     }
-    if (!writer->is_walking) {
-        writer->is_walking = true;
-        writer->cursor = 0;
+    if (writer->cursor == 0)
         writer->slots_hint = index_partition_count(writer->index, writer->partition);
-    }
-    if (!writer->has_block)
+    if (writer->room == 0)
         open_block(writer);
     uint32_t before = writer->entry_count;
     writer->is_over = false;
@@ -460,28 +452,18 @@ static uint64_t pack_slots(struct checkpoint_writer *writer)
     return max_u64(added * INDEX_PACKED_SIZE, GROUP_COST);
 }
 
-static uint64_t pack_piece(struct checkpoint_writer *writer)
-{
-    switch (writer->kind) {
-    case CHECKPOINT_BEGIN:
-        return pack_begin(writer);
-    case CHECKPOINT_FILES:
-        return pack_files(writer);
-    case CHECKPOINT_SLOTS:
-        return pack_slots(writer);
-    case CHECKPOINT_END:
-        return pack_end(writer);
-    }
-    assert(!"a kind of block");
-    return 0;
-}
-
 uint64_t checkpoint_step(struct checkpoint_writer *writer, uint64_t budget)
 {
+    static uint64_t (*const packers[])(struct checkpoint_writer * writer) = {
+        [CHECKPOINT_BEGIN] = pack_begin,
+        [CHECKPOINT_FILES] = pack_files,
+        [CHECKPOINT_SLOTS] = pack_slots,
+        [CHECKPOINT_END] = pack_end,
+    };
     uint64_t cost = 0;
     while (cost < budget && writer->error == 0 && writer->state == WRITER_PACK &&
            !writer->is_packed && !io_op_is_active(&filling(writer)->op))
-        cost += pack_piece(writer);
+        cost += packers[writer->kind](writer);
     return cost;
 }
 
@@ -494,7 +476,7 @@ static int take_files(struct checkpoint_writer *writer, const struct checkpoint_
     if (writer->files == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < file_count; i++) {
-        assert(files[i].file < 1u << CHECKPOINT_FILE_BITS);
+        assert(files[i].file < LOCATION_FILES_MAX);
         uint32_t key = checkpoint_file_key(files[i].is_segment, files[i].file);
         assert(!knows_file(writer, key)); /* invariant 6 */
         writer->known[key / 64] |= 1ull << (key % 64);

@@ -26,11 +26,8 @@
  * 7. After a loss that was accepted the first thing that is written is a new file. */
 #include "store/catalog/manifest_file.h"
 
-#include "store/disk/wait.h"
-
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,11 +111,6 @@ static void fail(struct manifest *manifest, int error, const char *what, const c
 static void go_on(struct manifest *manifest);
 
 /* ---- a group ---- */
-
-static bool fits(const struct manifest *manifest)
-{
-    return manifest_blocks_of(manifest->count) <= manifest->file.size - manifest->file.used;
-}
 
 /* `done` may append again, and must find nothing under way. */
 static void finish_group(struct manifest *manifest, int result)
@@ -412,7 +404,9 @@ static void rewrite_file(struct manifest *manifest)
 /* Whether the group that waits cannot go into the present file. */
 static bool must_rewrite(const struct manifest *manifest)
 {
-    return manifest->op != NULL && (manifest->file.has_loss || !fits(manifest));
+    uint32_t room = manifest->file.size - manifest->file.used;
+    return manifest->op != NULL &&
+           (manifest->file.has_loss || manifest_blocks_of(manifest->count) > room);
 }
 
 /* A damaged file is left alone until somebody appends. */
@@ -422,16 +416,12 @@ static bool has_grown(const struct manifest *manifest)
            (manifest->is_worn || manifest->file.size - manifest->file.used < RESERVE_BLOCKS);
 }
 
-static bool may_be_tried_again(int error)
-{
-    return error == -ENOSPC || error == -EDQUOT || error == -ENOMEM;
-}
-
 /* There is no room for the group, and no new file. */
 static void give_group_back(struct manifest *manifest)
 {
     int error = manifest->rewrite_error;
-    if (!may_be_tried_again(error))
+    bool may_be_tried_again = error == -ENOSPC || error == -EDQUOT || error == -ENOMEM;
+    if (!may_be_tried_again)
         fail(manifest, error, "writing anew", manifest->file.path);
     finish_group(manifest, error);
 }
@@ -563,6 +553,7 @@ int manifest_open(struct io *io, const struct log *log, const struct manifest_op
                   manifest_each *each, void *each_context, struct manifest **ret_manifest)
 {
     assert(options->snapshot != NULL);
+    assert(options->position != NULL);
     assert((uintptr_t)options->memory % MANIFEST_BLOCK_SIZE == 0);
     struct manifest *manifest = calloc(1, sizeof *manifest);
     if (manifest == NULL) {

@@ -90,8 +90,7 @@ struct manifest_options {
      * exactly what the groups up to now say: nothing that is not in the manifest yet, nothing that
      * was removed by it. */
     bool (*snapshot)(void *context, uint64_t index, struct manifest_edit *ret_edit);
-    /* The log position that is durable now, for the blocks that are about to be written; may be
-     * NULL. */
+    /* The log position that is durable now, for the blocks that are about to be written. */
     uint64_t (*position)(void *context);
     void *context;
     uint8_t *memory;  /* MANIFEST_MEMORY_SIZE bytes of the region, aligned to 4096 */

@@ -16,12 +16,6 @@
 
 /* ---- a group's bytes ---- */
 
-static uint64_t position_now(const struct manifest_file *file)
-{
-    const struct manifest_options *options = &file->options;
-    return options->position != NULL ? options->position(options->context) : 0;
-}
-
 void manifest_file_encode(const struct manifest_file *file, struct manifest_mark mark,
                           const struct manifest_edit *edits, uint64_t count, uint32_t index,
                           uint8_t *target)
@@ -36,7 +30,7 @@ void manifest_file_encode(const struct manifest_file *file, struct manifest_mark
         .sequence = mark.blocks + index + 1,
         .salt = mark.salt,
         .edition = mark.edition,
-        .position = position_now(file),
+        .position = file->options.position(file->options.context),
         .count = (uint32_t)min_u64(count - from, MANIFEST_BLOCK_EDITS),
     };
     if (block.count > 0)
@@ -55,15 +49,14 @@ static int wait_read(struct manifest_file *file, uint32_t from, uint32_t count, 
     return result < 0 ? result : 0;
 }
 
-static int wait_sync(struct manifest_file *file, int handle, const char *path)
-{
-    int result = disk_wait_sync(file->io, handle);
-    if (result < 0)
-        log_error(file->log, "cannot sync %s: %s", path, strerror(-result));
-    return result < 0 ? result : 0;
-}
-
 /* ---- messages ---- */
+
+static int say_cannot(const struct manifest_file *file, const char *what, const char *path,
+                      int error)
+{
+    log_error(file->log, "cannot %s %s: %s", what, path, strerror(-error));
+    return error;
+}
 
 #define ADVICE                                                                                     \
     "look at it with `minivault-admin check`, restore the data directory from a backup, or start " \
@@ -231,10 +224,8 @@ static int clear_tail(struct manifest_file *file, const struct manifest_groups *
         uint32_t count = (uint32_t)min_u64(MANIFEST_MEMORY_BLOCKS, groups->dirty_end - from);
         int error = disk_wait_write(file->io, file->handle, file->options.memory,
                                     count * MANIFEST_BLOCK_SIZE, manifest_offset(from));
-        if (error < 0) {
-            log_error(file->log, "cannot write to %s: %s", file->path, strerror(-error));
-            return error;
-        }
+        if (error < 0)
+            return say_cannot(file, "write to", file->path, error);
     }
     return 0;
 }
@@ -245,11 +236,8 @@ static int judge(struct manifest_file *file, struct manifest_groups *groups)
     const struct manifest_mark *mark = &groups->mark;
     const struct manifest_options *options = &file->options;
     int64_t size = io_file_size(file->io, file->handle);
-    if (size < 0 || (uint64_t)size / MANIFEST_BLOCK_SIZE > UINT32_MAX) {
-        int error = size < 0 ? (int)size : -EFBIG;
-        log_error(file->log, "cannot use %s: %s", file->path, strerror(-error));
-        return error;
-    }
+    if (size < 0 || (uint64_t)size / MANIFEST_BLOCK_SIZE > UINT32_MAX)
+        return say_cannot(file, "use", file->path, size < 0 ? (int)size : -EFBIG);
     file->size = (uint32_t)((uint64_t)size / MANIFEST_BLOCK_SIZE);
     int error = look(file, groups);
     if (error < 0)
@@ -284,15 +272,16 @@ static int take_file(struct manifest_file *file, manifest_each *each, void *each
 {
     struct manifest_groups groups = {.directory_id = file->options.directory_id};
     int result = judge(file, &groups);
-    if (result == 0)
-        result = wait_sync(file, file->handle, file->path);
-    if (result == 0)
-        result = wait_sync(file, file->directory, file->options.path);
-    if (result == 0)
-        result = show(file, &groups, each, each_context);
-    if (result == 0 && !file->has_loss)
-        result = clear_tail(file, &groups);
-    return result;
+    if (result < 0)
+        return result;
+    result = disk_wait_sync(file->io, file->handle);
+    if (result < 0)
+        return say_cannot(file, "sync", file->path, result);
+    result = disk_wait_sync(file->io, file->directory);
+    if (result < 0)
+        return say_cannot(file, "sync", file->options.path, result);
+    result = show(file, &groups, each, each_context);
+    return result == 0 && !file->has_loss ? clear_tail(file, &groups) : result;
 }
 
 /* ---- opening and closing ---- */
@@ -304,14 +293,7 @@ static int remove_leftover(struct manifest_file *file)
     int result = io_wait(file->io, &op);
     if (result >= 0 || result == -ENOENT)
         return 0;
-    log_error(file->log, "cannot remove %s: %s", file->path_new, strerror(-result));
-    return result;
-}
-
-static int say_cannot_open(const struct manifest_file *file, const char *path, int error)
-{
-    log_error(file->log, "cannot open %s: %s", path, strerror(-error));
-    return error;
+    return say_cannot(file, "remove", file->path_new, result);
 }
 
 static int open_files(struct manifest_file *file, manifest_each *each, void *each_context)
@@ -319,7 +301,7 @@ static int open_files(struct manifest_file *file, manifest_each *each, void *eac
     const char *path = file->options.path;
     file->directory = disk_wait_open(file->io, path, IO_OPEN_DIRECTORY);
     if (file->directory < 0)
-        return say_cannot_open(file, path, file->directory);
+        return say_cannot(file, "open", path, file->directory);
     int error = remove_leftover(file);
     if (error < 0)
         return error;
@@ -327,7 +309,7 @@ static int open_files(struct manifest_file *file, manifest_each *each, void *eac
     if (file->handle == -ENOENT)
         return 1;
     if (file->handle < 0)
-        return say_cannot_open(file, file->path, file->handle);
+        return say_cannot(file, "open", file->path, file->handle);
     return take_file(file, each, each_context);
 }
 

@@ -92,8 +92,7 @@ static int look(struct io *io, const struct log *log, const char *data_path,
     if (!ret_listing->has_superblock && ret_listing->other[0] != '\0') {
         log_error(log,
                   "%s is not a minivault data directory: it has no superblock, but \"%s\". Give "
-                  "-data an empty "
-                  "or new directory",
+                  "-data an empty or new directory",
                   data_path, ret_listing->other);
         return -ENOTEMPTY;
     }
@@ -104,20 +103,19 @@ static int take_lock(struct superblock_file *file, const struct log *log, const 
                      uint64_t lock_wait_ns)
 {
     uint64_t give_up_ns = io_now_ns(file->io) + lock_wait_ns;
-    int result = io_lock_file(file->io, file->handle);
-    while (result == -EWOULDBLOCK && io_now_ns(file->io) < give_up_ns) {
+    int result;
+    while ((result = io_lock_file(file->io, file->handle)) == -EWOULDBLOCK &&
+           io_now_ns(file->io) < give_up_ns) {
         struct io_op pause = {0};
         io_timer(file->io, &pause, io_now_ns(file->io) + LOCK_RETRY_NS);
         int waited = io_wait(file->io, &pause);
         if (waited < 0)
             return waited;
-        result = io_lock_file(file->io, file->handle);
     }
     if (result == -EWOULDBLOCK)
         log_error(log,
                   "the data directory %s is already in use by another process: stop that one "
-                  "(fuser %s/superblock "
-                  "names it), or give -data another directory",
+                  "(fuser %s/superblock names it), or give -data another directory",
                   data_path, data_path);
     else if (result < 0)
         log_error(log, "cannot lock %s/superblock: %s", data_path, strerror(-result));
@@ -270,8 +268,7 @@ static int load_or_format(struct superblock_file *file, const struct log *log,
     if (listing->other[0] != '\0') {
         log_error(log,
                   "%s/superblock is %s although there is data beside it: restore it from a backup; "
-                  "nothing was "
-                  "changed",
+                  "nothing was changed",
                   data_path, blank ? "empty" : "damaged in both copies");
         return result;
     }

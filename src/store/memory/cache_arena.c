@@ -131,7 +131,6 @@ int cache_arena_init(struct cache_arena *arena, uint64_t size)
     wall_set(arena, arena->wall);
     struct cache_entry *block = cache_arena_at(arena, CACHE_BLOCK_UNITS_MIN);
     block->before_units = CACHE_BLOCK_UNITS_MIN;
-    block->linked = false;
     set_units(arena, block, arena->wall - CACHE_BLOCK_UNITS_MIN);
     list_insert(arena, block);
     return 0;
@@ -143,7 +142,6 @@ void cache_arena_deinit(struct cache_arena *arena)
         return;
     ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size_reserved);
     memory_unmap(arena->base, arena->size_reserved);
-    arena->base = NULL;
 }
 
 struct cache_entry *cache_arena_take(struct cache_arena *arena, uint32_t units)

@@ -15,8 +15,6 @@
 
 #include "store/memory/cache.h"
 
-#include <stddef.h>
-
 #define CACHE_UNIT_SIZE 16
 #define CACHE_ARENA_SIZE_MAX (((uint64_t)UINT32_MAX + 1) * CACHE_UNIT_SIZE)
 /* The smallest block: a header, as a free one has. A used one has at least a byte of a key, too. */

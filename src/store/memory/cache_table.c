@@ -35,7 +35,6 @@ void cache_table_deinit(struct cache_table *table)
 {
     if (table->buckets != NULL)
         memory_unmap(table->buckets, (uint64_t)table->capacity * sizeof(struct cache_bucket));
-    table->buckets = NULL;
 }
 
 uint64_t cache_table_size(const struct cache_table *table)

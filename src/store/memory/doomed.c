@@ -8,7 +8,6 @@
 
 #include "base/assert.h"
 #include "base/hash.h"
-#include "base/units.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -26,17 +25,12 @@ struct doomed {
     uint64_t positions[];
 };
 
-static uint64_t position_count(uint64_t memory)
-{
-    uint64_t count = POSITIONS_MIN;
-    while (2 * count * sizeof(uint64_t) <= memory)
-        count *= 2;
-    return count;
-}
-
 uint64_t doomed_memory(uint64_t memory)
 {
-    return position_count(memory) * sizeof(uint64_t);
+    uint64_t size = POSITIONS_MIN * sizeof(uint64_t);
+    while (2 * size <= memory)
+        size *= 2;
+    return size;
 }
 
 int doomed_create(uint64_t memory, const uint8_t *secret, struct doomed **ret_doomed)
@@ -44,7 +38,7 @@ int doomed_create(uint64_t memory, const uint8_t *secret, struct doomed **ret_do
     struct doomed *doomed = calloc(1, sizeof *doomed + doomed_memory(memory));
     if (doomed == NULL)
         return -ENOMEM;
-    doomed->mask = position_count(memory) - 1;
+    doomed->mask = doomed_memory(memory) / sizeof(uint64_t) - 1;
     int error = XXH3_generateSecret(doomed->secret, HASH_SECRET_SIZE, secret, HASH_SECRET_SIZE);
     assert(error == XXH_OK);
     *ret_doomed = doomed;

@@ -17,8 +17,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 /* How full a table is before it grows: 88 % makes 26 / 0.88 = 30 bytes a key (perf/micro: at 92 %
  * a look-up costs a third more). */
@@ -40,17 +38,6 @@ int index_memory_init(struct index_memory *memory, uint64_t size)
 void index_memory_deinit(struct index_memory *memory)
 {
     memory_unmap(memory->base, memory->rows_max * INDEX_ROW_SIZE);
-}
-
-/* Look-ups gain 7 % by huge pages, but the add that touches a new one waits for 2 MiB of zeros, up
- * to 6 ms in a virtual machine (perf/micro: "longest add"). */
-void index_memory_set_bulk(struct index_memory *memory, bool is_bulk)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t begin = is_bulk ? 0 : round_up(memory->rows_touched * INDEX_ROW_SIZE, page);
-    uint64_t end = round_down(memory->rows_max * INDEX_ROW_SIZE, page);
-    if (begin < end)
-        (void)madvise(memory->base + begin, end - begin, is_bulk ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 /* The first of four empty rows; 0: the mapping is used up. */
@@ -361,21 +348,20 @@ uint64_t index_table_group_count(const struct index_table *table)
     return (1ull << table->bits) + divided;
 }
 
-void index_table_show_group(const struct index_table *table, const struct index_memory *memory,
-                            uint64_t group, index_row_each *each, void *context)
+const struct index_row *index_table_group_row(const struct index_table *table,
+                                              const struct index_memory *memory, uint64_t group,
+                                              uint32_t number)
 {
     assert(group < index_table_group_count(table));
     struct index_position position =
         position_of(table, group); /* a hash of this group and of column 0 */
     assert(position.group == group && position.column == 0);
-    for (uint32_t column = 0; column < position.columns; column++)
-        each(context, row_of(memory, table, &position, column));
-    uint32_t number = chain_of(memory, table, &position)->next;
-    while (number != 0) {
-        const struct index_row *row = index_row_at(memory, number);
-        each(context, row);
-        number = row->next;
-    }
+    if (number < position.columns)
+        return row_of(memory, table, &position, number);
+    const struct index_row *row = chain_of(memory, table, &position);
+    for (uint32_t i = position.columns; row->next != 0 && i < number; i++)
+        row = index_row_at(memory, row->next);
+    return row->next == 0 ? NULL : index_row_at(memory, row->next);
 }
 
 /* ---- searches ---- */

@@ -140,10 +140,6 @@ struct index_memory {
 int index_memory_init(struct index_memory *memory, uint64_t size);
 void index_memory_deinit(struct index_memory *memory);
 
-/* In bulk, rows are touched by huge pages. They stay; what is touched later is of small ones again.
- */
-void index_memory_set_bulk(struct index_memory *memory, bool is_bulk);
-
 static inline struct index_row *index_row_at(const struct index_memory *memory, uint32_t row)
 {
     return (struct index_row *)(memory->base + (uint64_t)row * INDEX_ROW_SIZE);
@@ -168,10 +164,10 @@ int index_table_reserve(struct index_table *table, struct index_memory *memory, 
  * that was there all the time. */
 uint64_t index_table_group_count(const struct index_table *table);
 
-/* Shows all rows of a group, its overflow rows too. */
-typedef void index_row_each(void *context, const struct index_row *row);
-void index_table_show_group(const struct index_table *table, const struct index_memory *memory,
-                            uint64_t group, index_row_each *each, void *context);
+/* Row `number` of a group, its overflow rows behind the others; NULL: it has no more. */
+const struct index_row *index_table_group_row(const struct index_table *table,
+                                              const struct index_memory *memory, uint64_t group,
+                                              uint32_t number);
 
 /* Hints that a search for this hash comes soon. */
 void index_table_prefetch(const struct index_table *table, const struct index_memory *memory,

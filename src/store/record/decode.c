@@ -10,7 +10,6 @@
 #include "base/assert.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 int decode_queue_init(struct decode_queue *queue, uint32_t streams_max)
 {
@@ -60,12 +59,6 @@ static void start_waiting(struct decode_queue *queue)
     }
 }
 
-static void give_back(struct decode_queue *queue, struct decompressor *context)
-{
-    assert(queue->context_count < DECODE_CONTEXTS);
-    queue->contexts[queue->context_count++] = context;
-}
-
 void decode_submit(struct decode_queue *queue, struct decode_job *job)
 {
     job->context = NULL;
@@ -81,7 +74,8 @@ static void finish(struct decode_queue *queue, struct decode_job *job, int resul
     uint8_t *data = result == 1 ? decompressor_take(context, &size) : NULL;
     list_remove(&job->node);
     job->context = NULL;
-    give_back(queue, context);
+    assert(queue->context_count < DECODE_CONTEXTS);
+    queue->contexts[queue->context_count++] = context;
     job->done(job, result == 1 ? 0 : result, data, size);
 }
 
@@ -122,7 +116,7 @@ static void grant(struct decode_queue *queue, struct decode_stream *stream)
         return;
     queue->stream_count++;
     assert(queue->stream_count <= queue->streams_max); /* invariant 4 */
-    decompressor_begin_moving(stream->context, stream->frame_size, stream->decoded_size_max);
+    decompressor_begin(stream->context, NULL, stream->frame_size, stream->decoded_size_max);
 }
 
 void decode_stream_open(struct decode_queue *queue, struct decode_stream *stream, size_t frame_size,

@@ -32,7 +32,6 @@
 #include "base/version.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #define RECORD_HEADER_SIZE 48

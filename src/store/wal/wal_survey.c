@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 static void tell(const struct wal_survey *survey, const struct wal_scan_note *note)
 {
@@ -66,11 +65,6 @@ static int read_header(const struct wal_survey *survey, uint32_t index, const ui
 }
 
 /* ---- what a file is ---- */
-
-static bool is_zero(const uint8_t *block)
-{
-    return block[0] == 0 && memcmp(block, block + 1, WAL_BLOCK_SIZE - 1) == 0;
-}
 
 /* Whether the first batch is of a later use of the file than header and mark know of: the header
  * was lost. */
@@ -139,7 +133,7 @@ int wal_survey_file(struct wal_survey *survey, uint32_t index, const uint8_t *he
         return 0;
     }
     /* A header that is as old as the mark is as good as none: its block tells nothing new. */
-    bool is_blank = is_active || is_zero(head);
+    bool is_blank = is_active || bytes_are_zero(head, WAL_BLOCK_SIZE);
     file->kind = is_marked ? WAL_FILE_SPARE : (is_blank ? WAL_FILE_UNFINISHED : WAL_FILE_UNKNOWN);
     if (is_blank && !is_in_later_use(survey, head + WAL_DATA_OFFSET, mark.number))
         return 0;

@@ -106,6 +106,12 @@ static inline bool model_snapshot(void *context, uint64_t index, struct manifest
     return true;
 }
 
+static inline uint64_t model_position(void *context)
+{
+    (void)context;
+    return 0;
+}
+
 static inline struct model *model_create(const char *path)
 {
     struct model *model = calloc(1, sizeof *model);
@@ -116,6 +122,7 @@ static inline struct model *model_create(const char *path)
         .directory_id = MODEL_DIRECTORY_ID,
         .shard = MODEL_SHARD,
         .snapshot = model_snapshot,
+        .position = model_position,
         .context = model,
     };
     return model;

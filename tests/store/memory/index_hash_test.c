@@ -135,7 +135,9 @@ static struct shape shape_of(uint64_t (*hash_of)(const uint8_t *secret, uint64_t
     }
     for (uint64_t group = 0; group < index_table_group_count(&table); group++) {
         shape.group_slots = 0;
-        index_table_show_group(&table, &memory, group, measure_row, &shape);
+        const struct index_row *row;
+        for (uint32_t i = 0; (row = index_table_group_row(&table, &memory, group, i)); i++)
+            measure_row(&shape, row);
         shape.group_max = shape.group_slots > shape.group_max ? shape.group_slots : shape.group_max;
     }
     for (uint64_t number = KEYS; number < 2 * KEYS; number++)
