@@ -55,13 +55,11 @@ struct key_place store_prefetch(const struct store *store, struct slice key, boo
 {
     struct key_place place = {
         .keyed = hash_keyed(store->superblock.now.secret, key.data, key.size),
-        .is_write = is_write,
     };
     cache_prefetch(store->cache, place.keyed);
     if (is_write) {
-        place.key_hash = hash_key(key.data, key.size);
-        place.partition = (uint16_t)hash_partition(place.key_hash);
-        place.hash = hash_index(place.keyed, place.key_hash);
+        place = key_place_of(place.keyed, hash_key(key.data, key.size));
+        place.is_write = true;
         index_prefetch(store->index, place.partition, place.hash);
         bloom_prefetch(store->bloom, place.partition, place.hash);
     }
@@ -79,12 +77,12 @@ void store_prefetch_entry(const struct store *store, struct key_place place)
 static bool is_absent(struct store *store, struct slice key, uint64_t keyed,
                       enum store_status *ret_status)
 {
-    uint64_t key_hash = hash_key(key.data, key.size);
-    uint32_t partition = hash_partition(key_hash);
-    if (bloom_may_contain(store->bloom, partition, hash_index(keyed, key_hash)))
+    struct key_place place = key_place_of(keyed, hash_key(key.data, key.size));
+    if (bloom_may_contain(store->bloom, place.partition, place.hash))
         return false;
     store->get_misses++;
-    *ret_status = damage_covers(&store->damage, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
+    bool is_doubtful = damage_covers(&store->damage, place.partition, 0);
+    *ret_status = is_doubtful ? STORE_CORRUPT : STORE_NOT_FOUND;
     return true;
 }
 

@@ -318,12 +318,6 @@ void checkpoints_init(struct checkpoints *checkpoints, struct io *io, const stru
     list_init(&checkpoints->removals);
 }
 
-void checkpoints_connect(struct checkpoints *checkpoints, const struct checkpoint_parts *parts)
-{
-    assert(!checkpoints->is_under_way);
-    checkpoints->parts = *parts;
-}
-
 void checkpoints_deinit(struct checkpoints *checkpoints)
 {
     if (checkpoints->io == NULL) /* the store was never opened so far */

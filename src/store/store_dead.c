@@ -117,15 +117,6 @@ void dead_init(struct dead *dead)
     list_init(&dead->removals);
 }
 
-void dead_connect(struct dead *dead, struct wal *wal, struct segments *segments,
-                  struct stream_pool *streams)
-{
-    assert(list_is_empty(&dead->removals));
-    dead->wal = wal;
-    dead->segments = segments;
-    dead->streams = streams;
-}
-
 void dead_deinit(struct dead *dead)
 {
     for (struct list_node *node; (node = list_pop_front(&dead->removals)) != NULL;)

@@ -21,7 +21,7 @@
 struct stream_pool;
 
 struct dead {
-    struct wal *wal;
+    struct wal *wal; /* this and the next two are set once the store has all of its parts */
     struct segments *segments;
     struct stream_pool *streams;
     struct list loans;    /* value files that other shards open just now */
@@ -29,8 +29,6 @@ struct dead {
 };
 
 void dead_init(struct dead *dead);
-void dead_connect(struct dead *dead, struct wal *wal, struct segments *segments,
-                  struct stream_pool *streams);
 void dead_deinit(struct dead *dead);
 
 /* The record that a slot led to is no longer alive, because of the record at `killer_position`.

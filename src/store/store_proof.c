@@ -14,7 +14,8 @@ struct proof {
     struct fetch fetch;
     struct proofs *proofs;
     struct key_place place;
-    struct key_copy key;
+    struct slice key; /* a copy */
+    uint8_t key_inside[KEY_INSIDE_SIZE];
     uint64_t killer_position;
     struct index_entry candidates[CANDIDATES_MAX];
     uint32_t candidate_count;
@@ -54,7 +55,7 @@ void proof_put(struct proof *proof)
 {
     struct proofs *proofs = proof->proofs;
     fetch_release(&proof->fetch);
-    key_copy_clear(&proof->key);
+    key_forget(&proof->key, proof->key_inside);
     list_push_front(&proofs->free, &proof->node);
     assert(proofs->active > 0);                        /* invariant 1 */
     assert(proofs->suspect_keys >= proof->is_counted); /* invariant 3 */
@@ -71,15 +72,7 @@ void proof_add(struct proof *proof, const struct index_entry *candidate)
 
 int proof_set_key(struct proof *proof, struct slice key)
 {
-    return key_copy_set(&proof->key, key);
-}
-
-/* Looks where the candidate lies by now. Returns false when its slot has gone meanwhile, and
- * possibly its file with it. */
-static bool refresh(const struct proof *proof, struct index_entry *candidate)
-{
-    return index_get(proof->proofs->parts.index, proof->place.partition, proof->place.hash,
-                     candidate->version, candidate) == 0;
+    return key_copy(key, proof->key_inside, &proof->key);
 }
 
 /* The mark of its death is gone, and its slot. */
@@ -99,7 +92,7 @@ static void remove_candidate(struct proof *proof, const struct record *record)
     if (index_remove(parts->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) < 0)
         return;
-    struct slice key = proof->key.slice;
+    struct slice key = proof->key;
     uint64_t mark = doomed_mark(parts->doomed, key, old.version, old.tombstone);
     if (doomed_remove(parts->doomed, mark))
         record_spared(parts, &old);
@@ -119,7 +112,7 @@ static bool spells_other_key(const struct proof *proof)
     struct slice key = record_told_key(read.data);
     return (uint64_t)(key.data - read.data) + key.size <= read.size &&
            key_place(proof->proofs->parts.secret, key).hash == proof->place.hash &&
-           !slice_equal(key, proof->key.slice);
+           !slice_equal(key, proof->key);
 }
 
 /* The current candidate cannot be read. The write that came after it may have left a mark. Without
@@ -132,7 +125,7 @@ static bool judge_unreadable(struct proof *proof, int error)
         return false;
     const struct doomed *doomed = proof->proofs->parts.doomed;
     const struct index_entry *candidate = &proof->candidates[proof->candidate];
-    uint64_t mark = doomed_mark(doomed, proof->key.slice, candidate->version, candidate->tombstone);
+    uint64_t mark = doomed_mark(doomed, proof->key, candidate->version, candidate->tombstone);
     if (doomed_has(doomed, mark) || (error == -EBADMSG && !spells_other_key(proof)))
         remove_candidate(proof, NULL);
     return true;
@@ -145,9 +138,9 @@ static bool judge(struct proof *proof)
     if (!proof->key_known) {
         proof->key_known = true;
         proof->killer_position = record->position;
-        return key_copy_set(&proof->key, record->key) == 0;
+        return key_copy(record->key, proof->key_inside, &proof->key) == 0;
     }
-    if (slice_equal(record->key, proof->key.slice))
+    if (slice_equal(record->key, proof->key))
         remove_candidate(proof, record);
     return true;
 }
@@ -176,7 +169,9 @@ static bool go_through(struct proof *proof)
     assert(proof->candidate_count <= CANDIDATES_MAX); /* invariant 2 */
     for (; proof->candidate < proof->candidate_count; proof->candidate++) {
         struct index_entry *candidate = &proof->candidates[proof->candidate];
-        if (!refresh(proof, candidate))
+        /* Where it lies by now; its slot may have gone meanwhile, and its file with it. */
+        if (index_get(parts->index, proof->place.partition, proof->place.hash, candidate->version,
+                      candidate) < 0)
             continue;
         int result = fetch_start(parts->fetcher, &proof->fetch, candidate, fetched);
         if (result == 0)
@@ -194,7 +189,7 @@ static bool go_through(struct proof *proof)
 static void run(struct proof *proof)
 {
     while (go_through(proof)) {
-        key_copy_clear(&proof->key);
+        key_forget(&proof->key, proof->key_inside);
         if (!proof->is_suspect || proof->removed_count == 0 || load(proof) < 2) {
             proof_put(proof);
             return;
@@ -304,12 +299,6 @@ int proofs_init(struct proofs *proofs, uint8_t *buffers)
     return 0;
 }
 
-void proofs_connect(struct proofs *proofs, const struct proof_parts *parts)
-{
-    assert(proofs->active == 0);
-    proofs->parts = *parts;
-}
-
 bool proofs_are_busy(const struct proofs *proofs)
 {
     return proofs->active > 0;
@@ -329,7 +318,7 @@ void proofs_deinit(struct proofs *proofs)
 {
     for (uint32_t i = 0; proofs->all != NULL && i < PROOFS_MAX; i++) {
         fetch_deinit(&proofs->all[i].fetch);
-        key_copy_clear(&proofs->all[i].key);
+        key_forget(&proofs->all[i].key, proofs->all[i].key_inside);
     }
     free(proofs->all);
     free(proofs->suspects);

@@ -21,7 +21,7 @@
 /* Each owns a buffer in the region. */
 #define PROOFS_MAX 256u
 
-/* What they work on; all of it is the store's and outlives them. */
+/* What they work on; all of it is the store's and outlives them. Set once the store has all of it. */
 struct proof_parts {
     const uint8_t *secret;
     struct index *index;
@@ -50,7 +50,6 @@ struct proofs {
 
 /* `buffers`: PROOFS_MAX times FETCH_BUFFER_SIZE bytes of the region. Errors: -ENOMEM. */
 int proofs_init(struct proofs *proofs, uint8_t *buffers);
-void proofs_connect(struct proofs *proofs, const struct proof_parts *parts);
 void proofs_deinit(struct proofs *proofs);
 
 bool proofs_are_busy(const struct proofs *proofs);

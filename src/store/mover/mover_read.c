@@ -23,14 +23,14 @@
 /* As messages call it. */
 static const char *kind_of(const struct mover_input *input)
 {
-    return input->units.file.is_segment ? "partition" : "log";
+    return input->units.file.is_segment ? "partition segment" : "log file";
 }
 
 static void note_damage(struct mover_reader *reader, uint64_t offset)
 {
     struct mover_input *input = &reader->input;
     log_error(reader->log,
-              "%s segment %" PRIu64 " is damaged at offset %" PRIu64
+              "%s %" PRIu64 " is damaged at offset %" PRIu64
               ": it is kept as it is, what can be read of it is moved",
               kind_of(input), input->units.file.number, offset);
     input->is_damaged = true;
@@ -45,7 +45,7 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
     uint64_t file_offset;
     int failure = mover_window_failure(&reader->window, &file_offset);
     if (failure < 0 && !reader->is_failure_told) {
-        log_error(reader->log, "%s segment %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
+        log_error(reader->log, "%s %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
                   kind_of(input), input->units.file.number, file_offset, strerror(-failure));
         reader->is_failure_told = true;
         input->is_damaged = true;

@@ -88,8 +88,6 @@ void segments_free(struct segments *segments)
         free(segments->files[file]);
     }
     free(segments->files);
-    free(segments->all);
-    free(segments->numbers);
     free(segments);
 }
 
@@ -100,37 +98,34 @@ static struct segment **bucket_of(const struct segments *segments, uint64_t numb
     return &segments->numbers[(number * 0x9E3779B97F4A7C15ull) >> 32 & (segments->capacity - 1)];
 }
 
-/* As many buckets as places. */
+static void link_number(struct segments *segments, struct segment *segment)
+{
+    struct segment **bucket = bucket_of(segments, segment->number);
+    segment->number_next = *bucket;
+    *bucket = segment;
+}
+
+/* As many buckets as places; the three tables are one allocation, which begins with `files`. */
 static int grow(struct segments *segments)
 {
     if (segments->capacity == LOCATION_FILES_MAX)
         return -ENFILE;
     uint32_t capacity = segments->capacity == 0 ? CAPACITY_MIN : 2 * segments->capacity;
-    struct segment **files = calloc(capacity, sizeof(struct segment *));
-    struct segment **all = calloc(capacity, sizeof(struct segment *));
-    struct segment **numbers = calloc(capacity, sizeof(struct segment *));
-    if (files == NULL || all == NULL || numbers == NULL) {
-        free(files);
-        free(all);
-        free(numbers);
+    struct segment **files = calloc(3 * (size_t)capacity, sizeof(struct segment *));
+    if (files == NULL)
         return -ENOMEM;
-    }
+    struct segment **all = files + capacity;
     for (uint32_t i = 0; i < segments->capacity; i++) {
         files[i] = segments->files[i];
         all[i] = segments->all[i];
     }
     free(segments->files);
-    free(segments->all);
-    free(segments->numbers);
     segments->files = files;
     segments->all = all;
-    segments->numbers = numbers;
+    segments->numbers = all + capacity;
     segments->capacity = capacity;
-    for (uint32_t i = 0; i < segments->count; i++) {
-        struct segment **bucket = bucket_of(segments, all[i]->number);
-        all[i]->number_next = *bucket;
-        *bucket = all[i];
-    }
+    for (uint32_t i = 0; i < segments->count; i++)
+        link_number(segments, all[i]);
     return 0;
 }
 
@@ -177,9 +172,7 @@ int segments_add(struct segments *segments, uint8_t partition, enum segment_sour
     segments->place_count++;
     segment->rank = segments->count;
     segments->all[segments->count++] = segment;
-    struct segment **bucket = bucket_of(segments, number);
-    segment->number_next = *bucket;
-    *bucket = segment;
+    link_number(segments, segment);
     link_in_partition(segments, segment);
     *ret_segment = segment;
     return 0;
@@ -385,12 +378,6 @@ static int set_path(struct segment *segment)
     return segment->path != NULL ? 0 : -ENOMEM;
 }
 
-static void forget_path(struct segment *segment)
-{
-    free(segment->path);
-    segment->path = NULL;
-}
-
 /* A file that is being closed does not count: otherwise one too many would close all. */
 static void evict(struct segments *segments)
 {
@@ -457,7 +444,8 @@ static void serve_waiters(struct segment *segment, int handle_or_error)
 static void opened(struct io_op *op, int32_t result)
 {
     struct segment *segment = container_of(op, struct segment, op);
-    forget_path(segment);
+    free(segment->path);
+    segment->path = NULL;
     if (result < 0)
         segment->owner->open_count--;
     else

@@ -296,43 +296,42 @@ static void connect_requests(struct store *store)
                                       .segments = store->segments,
                                       .log_file_size = store->superblock.now.log_file_size,
                                       .large_bytes_max = large};
-    dead_connect(&store->dead, store->wal, store->segments, store->streams);
-    struct lookup_parts lookups = {.log = store->log,
-                                   .index = store->index,
-                                   .bloom = store->bloom,
-                                   .cache = store->cache,
-                                   .wal = store->wal,
-                                   .fetcher = &store->fetcher,
-                                   .decodes = &store->decodes,
-                                   .damage = &store->damage,
-                                   .context = store,
-                                   .ended = one_ended};
-    lookups_connect(&store->lookups, &lookups);
-    struct proof_parts proofs = {.secret = store->superblock.now.secret,
-                                 .index = store->index,
-                                 .doomed = store->doomed,
-                                 .segments = store->segments,
-                                 .wal = store->wal,
-                                 .fetcher = &store->fetcher,
-                                 .dead = &store->dead,
-                                 .context = store,
-                                 .ended = one_ended};
-    proofs_connect(&store->proofs, &proofs);
+    store->dead.wal = store->wal;
+    store->dead.segments = store->segments;
+    store->dead.streams = store->streams;
+    store->lookups.parts = (struct lookup_parts){.log = store->log,
+                                                 .index = store->index,
+                                                 .bloom = store->bloom,
+                                                 .cache = store->cache,
+                                                 .wal = store->wal,
+                                                 .fetcher = &store->fetcher,
+                                                 .decodes = &store->decodes,
+                                                 .damage = &store->damage,
+                                                 .context = store,
+                                                 .ended = one_ended};
+    store->proofs.parts = (struct proof_parts){.secret = store->superblock.now.secret,
+                                               .index = store->index,
+                                               .doomed = store->doomed,
+                                               .segments = store->segments,
+                                               .wal = store->wal,
+                                               .fetcher = &store->fetcher,
+                                               .dead = &store->dead,
+                                               .context = store,
+                                               .ended = one_ended};
 }
 
 static void connect_checkpoints(struct store *store)
 {
-    struct checkpoint_parts parts = {.index = store->index,
-                                     .wal = store->wal,
-                                     .segments = store->segments,
-                                     .manifest = store->manifest,
-                                     .mover = store->mover,
-                                     .reserve = &store->reserve,
-                                     .clock = &store->clock,
-                                     .moved = store->recovered->segment_records,
-                                     .context = store,
-                                     .failed = manifest_failed};
-    checkpoints_connect(&store->checkpoints, &parts);
+    store->checkpoints.parts = (struct checkpoint_parts){.index = store->index,
+                                                         .wal = store->wal,
+                                                         .segments = store->segments,
+                                                         .manifest = store->manifest,
+                                                         .mover = store->mover,
+                                                         .reserve = &store->reserve,
+                                                         .clock = &store->clock,
+                                                         .moved = store->recovered->segment_records,
+                                                         .context = store,
+                                                         .failed = manifest_failed};
 }
 
 int wire_parts(struct store *store)
