@@ -30,11 +30,6 @@ static inline struct key_place key_place_of(uint64_t keyed, uint64_t key_hash)
     };
 }
 
-static inline struct key_place key_place(const uint8_t *secret, struct slice key)
-{
-    return key_place_of(hash_keyed(secret, key.data, key.size), hash_key(key.data, key.size));
-}
-
 /* Whether two entries are the same write, wherever its record lies by now. */
 static inline bool index_entry_is_same(const struct index_entry *a, const struct index_entry *b)
 {

@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "store/memory/location.h"
+#include "store/store_large.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -207,21 +208,6 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
     return index_add(store->index, place->partition, place->hash, entry);
 }
 
-static enum store_status status_of_append(struct store *store, int result)
-{
-    switch (result) {
-    case -EAGAIN:
-        store->starved = true;
-        return STORE_BUSY;
-    case -ENOSPC:
-        return STORE_NO_SPACE;
-    case -EFBIG:
-        return STORE_TOO_LARGE;
-    default:
-        return STORE_FAILED;
-    }
-}
-
 struct version store_stamp(struct store *store)
 {
     return (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
@@ -240,7 +226,8 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {
         plan_drop(plan);
-        return status_of_append(store, result);
+        store->starved |= result == -EAGAIN;
+        return result == -EAGAIN ? STORE_BUSY : store_upload_status(result);
     }
     pace_took(&store->pace, record_size(record));
     struct index_entry entry = {

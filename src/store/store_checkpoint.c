@@ -164,6 +164,13 @@ static struct checkpoint_file *list_files(const struct checkpoints *checkpoints,
     return files;
 }
 
+static uint64_t moved_records(const struct checkpoints *checkpoints)
+{
+    struct mover_stats stats;
+    mover_stats(checkpoints->parts.mover, &stats);
+    return stats.moved_records + checkpoints->parts.moved;
+}
+
 /* Only between two jobs of the mover: what is in the segments' ends is in the index. */
 static int begin(struct checkpoints *checkpoints)
 {
@@ -174,8 +181,6 @@ static int begin(struct checkpoints *checkpoints)
     struct checkpoint_file *files = list_files(checkpoints, &count);
     if (files == NULL)
         return -ENOMEM;
-    struct mover_stats stats;
-    mover_stats(checkpoints->parts.mover, &stats);
     struct checkpoint_options options = checkpoints_file_options(checkpoints);
     struct checkpoint_info info = {
         .number = checkpoints->last + 1,
@@ -190,17 +195,14 @@ static int begin(struct checkpoints *checkpoints)
     if (result < 0)
         return result;
     checkpoints->last++;
-    checkpoints->moved_begin = stats.moved_records + checkpoints->parts.moved;
+    checkpoints->moved_begin = moved_records(checkpoints);
     checkpoints->is_under_way = true;
     return 0;
 }
 
 static bool is_due(const struct checkpoints *checkpoints, uint64_t moved_min)
 {
-    struct mover_stats stats;
-    mover_stats(checkpoints->parts.mover, &stats);
-    uint64_t moved = stats.moved_records + checkpoints->parts.moved - checkpoints->moved;
-    return moved > moved_min || checkpoints->is_wanted;
+    return moved_records(checkpoints) - checkpoints->moved > moved_min || checkpoints->is_wanted;
 }
 
 static uint64_t moved_min(const struct checkpoints *checkpoints)

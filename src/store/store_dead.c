@@ -3,7 +3,8 @@
 
 #include "base/assert.h"
 #include "store/memory/location.h"
-#include "store/value/stream_pool.h"
+#include "store/store_internal.h"
+#include "store/store_large.h"
 
 #include <stdlib.h>
 
@@ -28,8 +29,9 @@ static struct loan *find_loan(const struct dead *dead, const struct value_file_n
     return NULL;
 }
 
-bool dead_lend(struct dead *dead, const struct value_file_name *name)
+bool store_lend_file(struct store *store, const struct value_file_name *name)
 {
+    struct dead *dead = &store->dead;
     struct loan *loan = find_loan(dead, name);
     if (loan == NULL) {
         loan = calloc(1, sizeof *loan);
@@ -42,8 +44,9 @@ bool dead_lend(struct dead *dead, const struct value_file_name *name)
     return true;
 }
 
-void dead_take_back(struct dead *dead, const struct value_file_name *name)
+void store_take_back_file(struct store *store, const struct value_file_name *name)
 {
+    struct dead *dead = &store->dead;
     struct loan *loan = find_loan(dead, name);
     assert(loan != NULL);
     assert(loan->count > 0); /* invariant 1 */

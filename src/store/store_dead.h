@@ -4,7 +4,7 @@
  * goes once the record that killed it is durable, and no other shard is about to open it.
  *
  * Invariants: (1) a file that was lent stays until it was taken back as often as it was lent;
- * (2) a file is removed once: by dead_flush, or by the last dead_take_back when its time had come
+ * (2) a file is removed once: by dead_flush, or by the last store_take_back_file when its time had come
  * meanwhile. */
 #ifndef MINIVAULT_STORE_STORE_DEAD_H
 #define MINIVAULT_STORE_STORE_DEAD_H
@@ -39,9 +39,5 @@ void dead_record(struct dead *dead, const struct index_entry *old,
 
 /* Removes the files whose killers are durable. */
 void dead_flush(struct dead *dead);
-
-/* Returns false when there is no memory. */
-bool dead_lend(struct dead *dead, const struct value_file_name *name);
-void dead_take_back(struct dead *dead, const struct value_file_name *name);
 
 #endif

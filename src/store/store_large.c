@@ -185,18 +185,6 @@ void store_download_close(struct store *store, struct value_reader *reader)
     store_made_room(store);
 }
 
-/* ---- files that others read ---- */
-
-bool store_lend_file(struct store *store, const struct value_file_name *file)
-{
-    return dead_lend(&store->dead, file);
-}
-
-void store_take_back_file(struct store *store, const struct value_file_name *file)
-{
-    dead_take_back(&store->dead, file);
-}
-
 /* ---- sizes ---- */
 
 uint32_t store_value_file_min(const struct store *store)

@@ -188,16 +188,14 @@ static bool is_empty(const struct mover *mover, const struct segment *segment)
 static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
 {
     uint32_t count = 0;
-    for (uint32_t partition = 0; partition < MOVER_PARTITIONS; partition++) {
-        struct segment *segment = segments_first(mover->options.segments, partition);
-        for (; segment != NULL && count < CLEAN_MAX; segment = segment_next(segment)) {
-            if (!is_empty(mover, segment))
-                continue;
-            mover_outputs_seal(&mover->outputs, segment);
-            mover_outputs_edit(&mover->outputs, segment, segment->end, MANIFEST_REMOVE,
-                               &edits[count]);
-            mover->cleaning[count++] = segment->number;
-        }
+    struct segment *segment;
+    for (uint64_t i = 0;
+         count < CLEAN_MAX && (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
+        if (!is_empty(mover, segment))
+            continue;
+        mover_outputs_seal(&mover->outputs, segment);
+        mover_outputs_edit(&mover->outputs, segment, segment->end, MANIFEST_REMOVE, &edits[count]);
+        mover->cleaning[count++] = segment->number;
     }
     return count;
 }

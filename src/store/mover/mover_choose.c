@@ -288,15 +288,12 @@ static bool open_log(struct mover_policy *policy, struct mover_reader *reader)
 /* The segment with the smallest live share that is not an output with bytes of this job. */
 static struct segment *choose_victim(const struct mover_policy *policy)
 {
-    struct segment *best = NULL;
-    for (uint32_t partition = 0; partition < MOVER_PARTITIONS; partition++) {
-        struct segment *segment = segments_first(policy->options->segments, partition);
-        for (; segment != NULL; segment = segment_next(segment))
-            if (mover_is_usable(policy->outputs, segment, policy->job) &&
-                is_worth_it(policy, segment) &&
-                (best == NULL || dead_bytes(segment) * best->end > dead_bytes(best) * segment->end))
-                best = segment;
-    }
+    struct segment *best = NULL, *segment;
+    for (uint64_t i = 0; (segment = segments_nth(policy->options->segments, i)) != NULL; i++)
+        if (mover_is_usable(policy->outputs, segment, policy->job) &&
+            is_worth_it(policy, segment) &&
+            (best == NULL || dead_bytes(segment) * best->end > dead_bytes(best) * segment->end))
+            best = segment;
     return best;
 }
 

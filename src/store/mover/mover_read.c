@@ -41,7 +41,7 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
 {
     struct mover_reader *reader = context;
     struct mover_input *input = &reader->input;
-    int got = mover_window_need(&reader->window, offset, size);
+    int result = mover_window_need(&reader->window, offset, size, ret_data);
     uint64_t file_offset;
     int failure = mover_window_failure(&reader->window, &file_offset);
     if (failure < 0 && !reader->is_failure_told) {
@@ -50,12 +50,7 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
         reader->is_failure_told = true;
         input->is_damaged = true;
     }
-    if (got == 0)
-        return -EAGAIN;
-    if (got < 0)
-        return mover_window_is_over(&reader->window) ? -ERANGE : -EIO;
-    *ret_data = mover_window_at(&reader->window, offset);
-    return 0;
+    return result;
 }
 
 /* Finds the next unit. Returns WAIT, SKIPPED, END, or RECORD: it is ready. */
@@ -277,14 +272,9 @@ void mover_reader_close(struct mover_reader *reader)
     (void)mover_reader_settle(reader); /* also one that was closed while reads were on their way */
 }
 
-bool mover_reader_is_active(const struct mover_reader *reader)
-{
-    return reader->is_pinning || mover_window_is_active(&reader->window);
-}
-
 bool mover_reader_settle(struct mover_reader *reader)
 {
-    if (mover_reader_is_active(reader))
+    if (reader->is_pinning || mover_window_is_active(&reader->window))
         return false;
     if (reader->is_closing)
         let_go(reader);

@@ -75,9 +75,6 @@ void mover_reader_forget(struct mover_reader *reader, bool is_segment);
 /* Lets the input go, once the reads that are in flight are done. Not while it is being pinned. */
 void mover_reader_close(struct mover_reader *reader);
 
-/* Whether something is on its way. */
-bool mover_reader_is_active(const struct mover_reader *reader);
-
 /* Finishes mover_reader_close as far as it can. Returns whether nothing is on its way. */
 bool mover_reader_settle(struct mover_reader *reader);
 

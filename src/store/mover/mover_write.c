@@ -38,11 +38,9 @@ static void fail(struct mover_outputs *outputs, int error, const char *what, con
     if (outputs->error != 0)
         return;
     outputs->error = error;
-    if (outputs->is_failure_usual && mover_may_retry(error)) {
-        log_debug(outputs->log, "%s %s: %s", what, path, strerror(-error));
-        return;
-    }
-    log_error(outputs->log, "%s %s: %s", what, path, strerror(-error));
+    bool is_news = !outputs->is_failure_usual || !mover_may_retry(error);
+    log_event(outputs->log, is_news ? LOG_ERROR : LOG_DEBUG, "%s %s: %s", what, path,
+              strerror(-error));
 }
 
 /* ---- the open segments ---- */
@@ -190,11 +188,10 @@ static void output_opened(struct io_op *op, int32_t result)
     struct mover_outputs *outputs = container_of(op, struct mover_outputs, open_op);
     struct mover_output *output = output_of(outputs, outputs->partition);
     if (result < 0) {
-        fail(outputs, result, "cannot open", outputs->open_path);
+        fail(outputs, result, "cannot open", output->segment->path);
         return;
     }
     output->handle = result;
-    outputs->is_header_written = !output->is_new;
 }
 
 static void header_written(struct io_op *op, int32_t result)
@@ -202,11 +199,10 @@ static void header_written(struct io_op *op, int32_t result)
     struct mover_outputs *outputs = container_of(op, struct mover_outputs, open_op);
     struct mover_output *output = output_of(outputs, outputs->partition);
     if (result != (int32_t)SEGMENT_BLOCK_SIZE) {
-        fail(outputs, result < 0 ? result : -EIO, "cannot write", outputs->open_path);
+        fail(outputs, result < 0 ? result : -EIO, "cannot write", output->segment->path);
         return;
     }
     output->end = SEGMENT_DATA_OFFSET;
-    outputs->is_header_written = true;
     outputs->stats->written_bytes += SEGMENT_BLOCK_SIZE;
 }
 
@@ -260,9 +256,8 @@ static void open_output(struct mover_outputs *outputs, struct mover_output *outp
         fail(outputs, error, "no further segment in", outputs->options->path);
         return;
     }
-    segment_path(outputs->options->segments, output->segment, outputs->open_path);
     outputs->open_op.done = output_opened;
-    io_open_file(outputs->io, &outputs->open_op, outputs->open_path,
+    io_open_file(outputs->io, &outputs->open_op, output->segment->path,
                  IO_OPEN_WRITE | IO_OPEN_DIRECT | (output->is_new ? IO_OPEN_CREATE : 0));
 }
 
@@ -281,7 +276,7 @@ static bool make_ready(struct mover_outputs *outputs, struct mover_output *outpu
             open_output(outputs, output);
         return false;
     }
-    if (!outputs->is_header_written) {
+    if (output->end == 0) {
         write_header(outputs, output);
         return false;
     }
@@ -393,7 +388,6 @@ void mover_outputs_begin_round(struct mover_outputs *outputs)
     assert(!is_writing(outputs)); /* the round before is written */
     mover_stage_begin_fill(outputs->stage);
     outputs->partition = 0;
-    outputs->is_header_written = true;
     outputs->sync_partition = 0;
 }
 
@@ -569,9 +563,8 @@ bool mover_outputs_cut(struct mover_outputs *outputs)
         assert(output->end > output->segment->end); /* invariant 2 */
         output->is_touched = false;
         output->end = output->segment->end;
-        segment_path(outputs->options->segments, output->segment, outputs->open_path);
         outputs->open_op.done = NULL; /* best effort: what stays is overwritten */
-        io_truncate(outputs->io, &outputs->open_op, outputs->open_path, output->end);
+        io_truncate(outputs->io, &outputs->open_op, output->segment->path, output->end);
         return true;
     }
     return false;

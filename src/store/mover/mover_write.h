@@ -64,9 +64,7 @@ struct mover_outputs {
     struct mover_buffer buffers[MOVER_BUFFERS];
     uint32_t partition;   /* that is being written; MOVER_PARTITIONS: all of the round is */
     struct io_op open_op; /* opening, then the header of a new output; cutting after a failure */
-    bool is_header_written;
     uint8_t *header;
-    char open_path[SEGMENT_PATH_MAX];
     struct mover_output files[SEGMENT_SOURCES][MOVER_PARTITIONS];
     struct mover_sync *syncs; /* MOVER_SYNCS */
     struct list folder_users; /* none, so that a folder is closed behind its sync */

@@ -53,7 +53,7 @@ static void describe(const struct scrub_file *file, char *ret_path)
 {
     assert(is_there(file));
     if (file->is_segment)
-        segment_path(file->options->segments, find_segment(file), ret_path);
+        (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s", find_segment(file)->path);
     else
         (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s",
                        wal_file_path(file->options->wal, file->index, file->number));

@@ -54,7 +54,6 @@ static void free_segment(struct segment *segment)
     assert(list_is_empty(&segment->waiters));          /* invariant 5 */
     segments->files[segment->file] = NULL;
     segments->place_count--;
-    free(segment->path);
     free(segment);
 }
 
@@ -81,12 +80,8 @@ void segments_free(struct segments *segments)
 {
     if (segments == NULL)
         return;
-    for (uint32_t file = 0; file < segments->capacity; file++) {
-        if (segments->files[file] == NULL)
-            continue;
-        free(segments->files[file]->path);
+    for (uint32_t file = 0; file < segments->capacity; file++)
         free(segments->files[file]);
-    }
     free(segments->files);
     free(segments);
 }
@@ -158,7 +153,8 @@ int segments_add(struct segments *segments, uint8_t partition, enum segment_sour
     assert(segments->count == 0 || segments_find_number(segments, number) == NULL);
     /* Places of removed segments are in use a little longer than their ranks. */
     int error = segments->place_count == segments->capacity ? grow(segments) : 0;
-    struct segment *segment = error == 0 ? calloc(1, sizeof *segment) : NULL;
+    size_t path_size = strlen(segments->options.path) + PATH_TAIL_SIZE;
+    struct segment *segment = error == 0 ? calloc(1, sizeof *segment + path_size) : NULL;
     if (segment == NULL)
         return error < 0 ? error : -ENOMEM;
     list_init(&segment->waiters);
@@ -167,6 +163,8 @@ int segments_add(struct segments *segments, uint8_t partition, enum segment_sour
     segment->partition = partition;
     segment->source = source;
     segment->number = number;
+    (void)snprintf(segment->path, path_size, "%s/%02x/seg-%016" PRIx64, segments->options.path,
+                   partition, number);
     segment->file = free_place(segments);
     segments->files[segment->file] = segment;
     segments->place_count++;
@@ -267,12 +265,6 @@ struct segment *segment_next(const struct segment *segment)
 
 /* ---- names ---- */
 
-void segment_path(const struct segments *segments, const struct segment *segment, char *ret_path)
-{
-    (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s/%02x/seg-%016" PRIx64, segments->options.path,
-                   segment->partition, segment->number);
-}
-
 int segment_name_parse(const char *name, uint64_t *ret_number)
 {
     static const char prefix[] = "seg-";
@@ -368,16 +360,6 @@ void segments_stats(const struct segments *segments, struct segments_stats *ret_
 
 static void close_file(struct segment *segment);
 
-/* The path lives as long as an operation needs it. */
-static int set_path(struct segment *segment)
-{
-    char path[SEGMENT_PATH_MAX];
-    segment_path(segment->owner, segment, path);
-    free(segment->path);
-    segment->path = strdup(path);
-    return segment->path != NULL ? 0 : -ENOMEM;
-}
-
 /* A file that is being closed does not count: otherwise one too many would close all. */
 static void evict(struct segments *segments)
 {
@@ -399,7 +381,7 @@ static void leave(struct segment *segment)
         return;
     if (segment->handle >= 0)
         close_file(segment);
-    else if (!segment->is_unlinked || set_path(segment) < 0)
+    else if (!segment->is_unlinked)
         free_segment(segment);
     else
         segments_removal_add(&segment->owner->removal, segment);
@@ -444,8 +426,6 @@ static void serve_waiters(struct segment *segment, int handle_or_error)
 static void opened(struct io_op *op, int32_t result)
 {
     struct segment *segment = container_of(op, struct segment, op);
-    free(segment->path);
-    segment->path = NULL;
     if (result < 0)
         segment->owner->open_count--;
     else
@@ -465,11 +445,6 @@ static void open_file(struct segment *segment)
     segments->open_count++;
     evict(segments);
     segment->op.done = opened;
-    if (set_path(segment) < 0) {
-        /* As an open that failed: the loop tells it. */
-        io_open_file(segments->io, &segment->op, "", IO_OPEN_READ);
-        return;
-    }
     io_open_file(segments->io, &segment->op, segment->path, IO_OPEN_READ | IO_OPEN_DIRECT);
 }
 

@@ -46,7 +46,6 @@ struct segment {
     struct list waiters;             /* pins that wait for the open */
     struct segments *owner;
     struct segment *number_next; /* in the hash table of numbers */
-    char *path;                  /* while an operation needs it */
     uint32_t file;               /* index in the table */
     uint32_t rank;               /* index for segments_nth */
     uint8_t partition;
@@ -78,6 +77,7 @@ struct segment {
     bool is_seen;          /* recovery: its file is there */
     bool created_telling;  /* the manifest's group under way says how low `created` is */
     bool created_changed;  /* `created` is lower than the manifest says: for its next group */
+    char path[];           /* DATA/<2 hex>/seg-<16 hex> */
 };
 
 struct segments;
@@ -133,9 +133,6 @@ struct segment *segment_next(const struct segment *segment);
 
 /* The same as a list; nodes are segment.partition_node. */
 const struct list *segments_of(const struct segments *segments, uint8_t partition);
-
-/* DATA/<2 hex>/seg-<16 hex> in ret_path (SEGMENT_PATH_MAX bytes). */
-void segment_path(const struct segments *segments, const struct segment *segment, char *ret_path);
 
 /* Keeps a file open for reading, with O_DIRECT, until segment_unpin. Returns its handle at once
  * when it is open; -EINPROGRESS: pin->done comes later from the loop, with the handle, or with the

@@ -316,13 +316,14 @@ static int scan_segment(struct scanning *scanning, struct segment *segment)
 {
     struct store *store = scanning->store;
     struct segment_scan scan = {
-        .path = store->options.path,
-        .directory_id = store->superblock.now.directory_id,
+        .path = segment->path,
         .partition = segment->partition,
-        .number = segment->number,
-        .salt = segment->salt,
+        .file = {.is_segment = true,
+                 .directory_id = store->superblock.now.directory_id,
+                 .number = segment->number,
+                 .salt = segment->salt,
+                 .end = segment->end},
         .from = max_u64(segment->indexed_end, SEGMENT_DATA_OFFSET),
-        .end = segment->end,
         .each = take_chunk,
         .context = scanning,
     };
@@ -455,10 +456,8 @@ struct adoption {
 
 static int64_t size_of(struct store *store, const struct segment *segment)
 {
-    char path[SEGMENT_PATH_MAX];
-    segment_path(store->segments, segment, path);
     struct io_op op = {0};
-    io_open_file(store->io, &op, path, IO_OPEN_READ);
+    io_open_file(store->io, &op, segment->path, IO_OPEN_READ);
     int handle = io_wait(store->io, &op);
     if (handle < 0)
         return handle;

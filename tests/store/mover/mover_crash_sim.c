@@ -319,7 +319,7 @@ Test(mover_crash, segment_that_was_cut_is_damaged_and_stays)
     struct segment *segment = container_of(list_first(segments_of(bench->store->segments, 0)),
                                            struct segment, partition_node);
     char path[SEGMENT_PATH_MAX];
-    segment_path(bench->store->segments, segment, path);
+    (void)snprintf(path, SEGMENT_PATH_MAX, "%s", segment->path);
     cr_assert_eq(disk_wait_truncate(bench->io, path, SEGMENT_DATA_OFFSET), 0);
     bench_pause(bench, false);
     cr_assert(bench_run(bench, 10 * NS_PER_S));

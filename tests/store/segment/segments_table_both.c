@@ -95,7 +95,7 @@ Test(segments_table, path_names_what_is_parsed)
     bench_open(&bench);
     struct segment *segment = add(&bench, 0x0F, 0x1234567890ABCDEF);
     char path[SEGMENT_PATH_MAX];
-    segment_path(bench.segments, segment, path);
+    (void)snprintf(path, SEGMENT_PATH_MAX, "%s", segment->path);
     const char *expected = "/0f/seg-1234567890abcdef";
     cr_assert_geq(strlen(path), strlen(expected));
     cr_expect_str_eq(path + strlen(path) - strlen(expected), expected);
@@ -122,7 +122,7 @@ Test(segments_table, directory_whose_paths_are_too_long_is_refused)
     struct segment *segment;
     cr_assert_eq(segments_add(segments, 0, 1, 1, &segment), 0);
     char path[SEGMENT_PATH_MAX];
-    segment_path(segments, segment, path);
+    (void)snprintf(path, SEGMENT_PATH_MAX, "%s", segment->path);
     cr_expect_eq(strlen(path), SEGMENT_PATH_MAX - 1);
     segments_free(segments);
     world_close(world);
