@@ -78,7 +78,7 @@ static int scan_file(struct bench *bench, uint64_t from, uint64_t end)
 {
     bench->shown_count = 0;
     bench->lines = 0;
-    bench->scan = (struct segment_scan){.path = world_path(bench->world, "."),
+    bench->scan = (struct segment_scan){.path = segment_file(bench->world, NUMBER),
                                         .partition = FILES_PARTITION,
                                         .file = {.is_segment = true,
                                                  .directory_id = FILES_DIRECTORY_ID,

@@ -73,7 +73,7 @@ static int scan(struct bench *bench)
     bench->shown = 0;
     bench->shown_last = 0;
     bench->lines = 0;
-    bench->scan = (struct segment_scan){.path = "data",
+    bench->scan = (struct segment_scan){.path = "data/a7/seg-0000000000000005",
                                         .partition = FILES_PARTITION,
                                         .file = {.is_segment = true,
                                                  .directory_id = FILES_DIRECTORY_ID,
