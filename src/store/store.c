@@ -27,6 +27,7 @@ void store_made_room(struct store *store)
 
 void store_fail(struct store *store, int error)
 {
+    assert(error != 0);
     if (store->failed != 0)
         return;
     store->failed = error;
@@ -142,12 +143,12 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
         if (is_for_mover(store, key, &found[i], count, plan))
             continue;
         if (plan->proof == NULL)
-            plan->proof = proofs_get(&store->proofs, &plan->place);
+            plan->proof = proofs_get(&store->proofs, &plan->place, key);
         if (plan->proof == NULL)
             return false;
         proof_add(plan->proof, &found[i]);
     }
-    return plan->proof == NULL || proof_set_key(plan->proof, key) == 0;
+    return true;
 }
 
 void plan_drop(struct plan *plan)

@@ -78,6 +78,7 @@ static void committed(struct manifest_op *op, int result)
 {
     struct checkpoints *checkpoints = container_of(op, struct checkpoints, op);
     uint64_t before = checkpoints->number;
+    assert(checkpoints->is_under_way); /* invariant 1 */
     mover_changed_told(checkpoints->parts.mover, result == 0);
     checkpoints->is_under_way = false;
     if (result == -ENOSPC || result == -EDQUOT || result == -ENOMEM) {
@@ -119,6 +120,7 @@ static void changed_told(struct manifest_op *op, int result)
 static void commit(struct checkpoints *checkpoints)
 {
     struct manifest_edit edits[EDITS_MAX];
+    assert(checkpoints->writer == NULL); /* the file is complete */
     checkpoints->is_written = false;
     checkpoints->op.done = changed_told;
     uint32_t count = mover_add_changed(checkpoints->parts.mover, edits, 0, EDITS_MAX);
@@ -132,6 +134,7 @@ static void commit(struct checkpoints *checkpoints)
 static void written(void *context, int result)
 {
     struct checkpoints *checkpoints = context;
+    assert(checkpoints->is_under_way); /* invariant 1 */
     checkpoints->writer = NULL;
     if (result == 0) {
         checkpoints->is_written = true;

@@ -59,6 +59,7 @@ enum store_status lookups_show(const struct lookups *lookups, struct cache_entry
 static void lookup_put(struct lookup *lookup)
 {
     struct lookups *lookups = lookup->lookups;
+    assert(!list_node_is_linked(&lookup->node)); /* invariant 1 */
     fetch_release(&lookup->fetch);
     key_forget(&lookup->key, lookup->key_inside);
     list_push_front(&lookups->free, &lookup->node);
@@ -198,6 +199,7 @@ static void fetched(struct fetch *fetch, int result)
 {
     struct lookup *lookup = container_of(fetch, struct lookup, fetch);
     struct store_value value = {0};
+    assert(lookup->candidate < lookup->candidate_count); /* invariant 2 */
     bool is_passing = result == -ENOMEM || result == -ENFILE || result == -EMFILE;
     enum store_status status = is_passing ? STORE_BUSY : STORE_CORRUPT;
     if (result == 0 && slice_equal(fetch_record(fetch)->key, lookup->key)) {

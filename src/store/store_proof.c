@@ -33,7 +33,7 @@ struct suspect {
     bool is_counted; /* among the keys, though it will turn out to be an older write of one */
 };
 
-struct proof *proofs_get(struct proofs *proofs, const struct key_place *place)
+struct proof *proofs_get(struct proofs *proofs, const struct key_place *place, struct slice key)
 {
     struct list_node *node = list_pop_front(&proofs->free);
     if (node == NULL)
@@ -48,12 +48,16 @@ struct proof *proofs_get(struct proofs *proofs, const struct key_place *place)
     proof->key_known = true;
     proof->is_suspect = false;
     proof->is_counted = false;
-    return proof;
+    if (key_copy(key, proof->key_inside, &proof->key) == 0)
+        return proof;
+    proof_put(proof);
+    return NULL;
 }
 
 void proof_put(struct proof *proof)
 {
     struct proofs *proofs = proof->proofs;
+    assert(!list_node_is_linked(&proof->node)); /* invariant 1 */
     fetch_release(&proof->fetch);
     key_forget(&proof->key, proof->key_inside);
     list_push_front(&proofs->free, &proof->node);
@@ -68,11 +72,6 @@ void proof_add(struct proof *proof, const struct index_entry *candidate)
 {
     assert(proof->candidate_count < CANDIDATES_MAX); /* invariant 2 */
     proof->candidates[proof->candidate_count++] = *candidate;
-}
-
-int proof_set_key(struct proof *proof, struct slice key)
-{
-    return key_copy(key, proof->key_inside, &proof->key);
 }
 
 /* The mark of its death is gone, and its slot. */
@@ -265,7 +264,8 @@ void proofs_work_off_suspects(struct proofs *proofs)
     while (proofs->suspect_count > 0 && proofs->active < SUSPECTS_ACTIVE_MAX) {
         const struct suspect *suspect = &proofs->suspects[proofs->suspect_count - 1];
         bool is_waiting = !is_being_proved(proofs, suspect->place.hash);
-        struct proof *proof = is_waiting ? proofs_get(proofs, &suspect->place) : NULL;
+        struct slice none = {(const uint8_t *)"", 0}; /* the newest record tells the key */
+        struct proof *proof = is_waiting ? proofs_get(proofs, &suspect->place, none) : NULL;
         if (is_waiting && proof == NULL)
             return;
         bool is_counted = suspect->is_counted;

@@ -62,14 +62,11 @@ uint64_t proofs_suspect_keys(const struct proofs *proofs);
 
 /* ---- of a write that is about to be appended ---- */
 
-/* NULL when all are in use. */
-struct proof *proofs_get(struct proofs *proofs, const struct key_place *place);
+/* For a key, which is copied. NULL when all are in use, or there is no memory for the key. */
+struct proof *proofs_get(struct proofs *proofs, const struct key_place *place, struct slice key);
 void proof_put(struct proof *proof);
 
 void proof_add(struct proof *proof, const struct index_entry *candidate);
-
-/* Errors: -ENOMEM. */
-int proof_set_key(struct proof *proof, struct slice key);
 
 /* The write was appended at this position. The proof gives itself back. */
 void proof_start(struct proof *proof, uint64_t killer_position);

@@ -80,8 +80,7 @@ int mover_create(struct io *io, const struct log *log, const struct mover_option
     mover->log = log;
     mover->options = *options;
     mover->options.segment_size = min_u64(options->segment_size, SEGMENT_SIZE_LIMIT);
-    mover->options.shard_count = (uint32_t)max_u64(options->shard_count, 1);
-    assert(options->log_id < mover->options.shard_count);
+    assert(options->log_id < options->shard_count);
     mover_stage_init(&mover->stage, &mover->options, &mover->stats);
     mover_reader_init(&mover->reader, io, log, &mover->options, &mover->stats,
                       options->memory + MOVER_OUTPUTS_MEMORY);

@@ -41,7 +41,7 @@ struct mover_options {
     uint64_t directory_id;
     uint32_t log_id;
     uint32_t shard_count;  /* of the directory: this one's segments have numbers that are log_id
-                              modulo this, and it takes its share of the disk; 0: one */
+                              modulo this, and it takes its share of the disk */
     const uint8_t *secret; /* HASH_SECRET_SIZE bytes */
     struct wal *wal;
     struct segments *segments;

@@ -208,8 +208,9 @@ static void set_rank(struct segments *segments, struct segment *segment, uint32_
 }
 
 /* The ones in the manifest have the lowest ranks. */
-static void change_end(struct segments *segments, struct segment *segment, uint64_t end)
+void segment_set_end(struct segments *segments, struct segment *segment, uint64_t end)
 {
+    assert(!segment->is_removed);
     bool was_named = segment->end > 0;
     if (!was_named && end > 0)
         set_rank(segments, segment, segments->named_count++);
@@ -277,12 +278,6 @@ int segment_name_parse(const char *name, uint64_t *ret_number)
 }
 
 /* ---- accounts ---- */
-
-void segment_set_end(struct segments *segments, struct segment *segment, uint64_t end)
-{
-    assert(!segment->is_removed);
-    change_end(segments, segment, end);
-}
 
 void segment_add_live(struct segments *segments, struct segment *segment, uint64_t read_size)
 {
@@ -371,36 +366,24 @@ static void evict(struct segments *segments)
     }
 }
 
-/* Closes, removes and frees a removed segment, as far as nobody pins it and nothing is under way:
- * called again when that changes. */
-static void leave(struct segment *segment)
-{
-    assert(segment->is_removed);
-    assert(segment->state == SEGMENT_LEAVING);
-    if (segment->pins > 0 || io_op_is_active(&segment->op))
-        return;
-    if (segment->handle >= 0)
-        close_file(segment);
-    else if (!segment->is_unlinked)
-        free_segment(segment);
-    else
-        segments_removal_add(&segment->owner->removal, segment);
-}
-
-/* Nobody may pin it any more: then it can be closed when there are too many, or it goes. */
+/* As soon as nobody pins it and nothing is under way it can be closed when there are too many; a
+ * removed one is closed, its file goes, and it is freed. Called again when that changes. */
 static void settle(struct segment *segment)
 {
     if (segment->pins > 0 || io_op_is_active(&segment->op))
         return;
-    if (segment->is_removed) {
-        leave(segment);
-        return;
+    if (segment->is_removed && segment->handle >= 0) {
+        close_file(segment);
+    } else if (segment->is_removed && segment->is_unlinked) {
+        assert(segment->state == SEGMENT_LEAVING);
+        segments_removal_add(&segment->owner->removal, segment);
+    } else if (segment->is_removed) {
+        free_segment(segment);
+    } else if (segment->handle >= 0) {
+        assert(!list_node_is_linked(&segment->handle_node)); /* invariant 6 */
+        list_push_back(&segment->owner->idle, &segment->handle_node);
+        evict(segment->owner);
     }
-    if (segment->handle < 0)
-        return;
-    assert(!list_node_is_linked(&segment->handle_node)); /* invariant 6 */
-    list_push_back(&segment->owner->idle, &segment->handle_node);
-    evict(segment->owner);
 }
 
 /* ---- opening ---- */
@@ -456,8 +439,8 @@ static void closed(struct io_op *op, int32_t result)
     (void)result;
     if (!list_is_empty(&segment->waiters))
         open_file(segment);
-    else if (segment->is_removed)
-        leave(segment);
+    else
+        settle(segment);
 }
 
 static void close_file(struct segment *segment)
@@ -483,7 +466,7 @@ void segments_remove(struct segments *segments, struct segment *segment, bool un
     assert(!segment->is_removed); /* invariant 2 */
     assert(segments->named_count > 0 || segment->end == 0);
     segment->file_left = segment->end;
-    change_end(segments, segment, 0);
+    segment_set_end(segments, segment, 0);
     set_rank(segments, segment, --segments->count);
     segments->all[segments->count] = NULL;
     unlink_number(segments, segment);
@@ -491,7 +474,7 @@ void segments_remove(struct segments *segments, struct segment *segment, bool un
     segment->is_removed = true;
     segment->is_unlinked = unlink;
     segment->state = SEGMENT_LEAVING;
-    leave(segment);
+    settle(segment);
 }
 
 /* ---- pins ---- */
