@@ -33,7 +33,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define CLEAN_MAX 1024u    /* segments that leave with one group of the manifest */
 #define MEMORY_NS NS_PER_S /* without a job: then the stage's memory goes */
 
 /* A job appends what it carries, however full a segment is: a location must still name the end. */
@@ -41,7 +40,6 @@
 
 static_assert(MOVER_OUTPUTS_MEMORY + MOVER_WINDOW_SIZE == MOVER_MEMORY_SIZE,
               "the region's slice holds all buffers");
-static_assert(CLEAN_MAX <= MANIFEST_GROUP_MAX, "they leave with one group");
 
 #define BIT(phase) (1u << (phase))
 
@@ -86,13 +84,8 @@ int mover_create(struct io *io, const struct log *log, const struct mover_option
                       options->memory + MOVER_OUTPUTS_MEMORY);
     mover->source = SEGMENT_FROM_LOG;
     mover_policy_init(&mover->policy, io, &mover->options, &mover->outputs);
-    int error = mover_outputs_init(&mover->outputs, io, log, &mover->options, &mover->stats,
-                                   &mover->stage, options->memory);
-    mover->cleaning = malloc(CLEAN_MAX * sizeof *mover->cleaning);
-    if (error < 0 || mover->cleaning == NULL) {
-        mover_free(mover);
-        return -ENOMEM;
-    }
+    mover_outputs_init(&mover->outputs, io, log, &mover->options, &mover->stats, &mover->stage,
+                       options->memory);
     *ret_mover = mover;
     return 0;
 }
@@ -189,7 +182,8 @@ static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
     uint32_t count = 0;
     struct segment *segment;
     for (uint64_t i = 0;
-         count < CLEAN_MAX && (segment = segments_nth(mover->options.segments, i)) != NULL; i++) {
+         count < MOVER_CLEAN_MAX && (segment = segments_nth(mover->options.segments, i)) != NULL;
+         i++) {
         if (!is_empty(mover, segment))
             continue;
         mover_outputs_seal(&mover->outputs, segment);
@@ -202,7 +196,7 @@ static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
 /* Returns whether it has begun. */
 static bool begin_cleaning(struct mover *mover)
 {
-    struct manifest_edit *edits = malloc(CLEAN_MAX * sizeof *edits);
+    struct manifest_edit *edits = malloc(MOVER_CLEAN_MAX * sizeof *edits);
     if (edits == NULL)
         return false;
     mover->cleaning_count = collect_empty(mover, edits);
@@ -536,9 +530,7 @@ void mover_free(struct mover *mover)
 {
     if (mover == NULL)
         return;
-    mover_outputs_deinit(&mover->outputs);
     mover_stage_free(&mover->stage);
-    free(mover->cleaning);
     free(mover);
 }
 

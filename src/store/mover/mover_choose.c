@@ -236,16 +236,12 @@ static bool is_compaction_due(struct mover_policy *policy)
     return false;
 }
 
-static bool is_purge_due(struct mover_policy *policy)
-{
-    return !is_resting(policy, SEGMENT_FROM_COMPACTION) &&
-           mover_purge_is_due(&policy->purge, policy->job);
-}
-
 bool mover_policy_wants_job(struct mover_policy *policy, enum segment_source *ret_source)
 {
     bool log_due = is_log_due(policy);
-    bool compaction_due = is_compaction_due(policy) || is_purge_due(policy);
+    bool compaction_due =
+        is_compaction_due(policy) || (!is_resting(policy, SEGMENT_FROM_COMPACTION) &&
+                                      mover_purge_is_due(&policy->purge, policy->job));
     if (!log_due && !compaction_due)
         return false;
     /* Compaction goes first: moving the log takes room, and lets more die than one job frees; but

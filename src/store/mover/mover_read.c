@@ -222,15 +222,12 @@ void mover_reader_open_log(struct mover_reader *reader, const struct wal_sealed 
 
 void mover_reader_open_segment(struct mover_reader *reader, struct segment *segment)
 {
-    begin_input(reader, &(struct mover_input){
-                            .file = segment->file,
-                            .partition = segment->partition,
-                            .units = {.file = {.is_segment = true,
-                                               .number = segment->number,
-                                               .salt = segment->salt,
-                                               .end = segment->end},
-                                      .at = SEGMENT_DATA_OFFSET},
-                        });
+    begin_input(reader,
+                &(struct mover_input){
+                    .file = segment->file,
+                    .partition = segment->partition,
+                    .units = {.file = segment_unit_file(segment), .at = SEGMENT_DATA_OFFSET},
+                });
     reader->pin.done = pin_done;
     reader->is_pinning = true;
     int handle = segment_pin(reader->options->segments, segment, &reader->pin);

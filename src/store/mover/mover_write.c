@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct mover_output *output_of(struct mover_outputs *outputs, uint32_t partition)
@@ -121,34 +120,30 @@ static void resume_partition(struct mover_outputs *outputs, uint32_t partition)
         struct mover_output *output = &outputs->files[segment->source - 1][partition];
         bool is_fit_now = is_fit(outputs, segment);
         segment->state = SEGMENT_SEALED;
-        if (is_fit_now)
-            *output = (struct mover_output){.segment = segment, .handle = -1, .end = segment->end};
+        if (!is_fit_now)
+            continue;
+        if (output->segment != NULL)
+            output->segment->state = SEGMENT_SEALED;
+        segment->state = SEGMENT_OPEN;
+        *output = (struct mover_output){.segment = segment, .handle = -1, .end = segment->end};
     }
-    for (uint32_t i = 0; i < SEGMENT_SOURCES; i++)
-        if (outputs->files[i][partition].segment != NULL)
-            outputs->files[i][partition].segment->state = SEGMENT_OPEN;
 }
 
-int mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struct log *log,
-                       const struct mover_options *options, struct mover_stats *stats,
-                       struct mover_stage *stage, uint8_t *memory)
+void mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struct log *log,
+                        const struct mover_options *options, struct mover_stats *stats,
+                        struct mover_stage *stage, uint8_t *memory)
 {
-    *outputs = (struct mover_outputs){
-        .io = io,
-        .log = log,
-        .options = options,
-        .stats = stats,
-        .stage = stage,
-        .source = SEGMENT_FROM_LOG,
-        .number_last = options->number_last,
-        .sequence_last = options->sequence_last,
-        .header = memory,
-        .partition = MOVER_PARTITIONS,
-        .sync_partition = MOVER_PARTITIONS,
-        .syncs = calloc(MOVER_SYNCS, sizeof *outputs->syncs),
-    };
-    if (outputs->syncs == NULL)
-        return -ENOMEM;
+    outputs->io = io;
+    outputs->log = log;
+    outputs->options = options;
+    outputs->stats = stats;
+    outputs->stage = stage;
+    outputs->source = SEGMENT_FROM_LOG;
+    outputs->number_last = options->number_last;
+    outputs->sequence_last = options->sequence_last;
+    outputs->header = memory;
+    outputs->partition = MOVER_PARTITIONS;
+    outputs->sync_partition = MOVER_PARTITIONS;
     list_init(&outputs->folder_users);
     for (uint32_t i = 0; i < MOVER_SYNCS; i++)
         directory_init(&outputs->syncs[i].directory, io, outputs->syncs[i].path,
@@ -162,7 +157,6 @@ int mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struc
             outputs->files[i][j].handle = -1;
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++)
         resume_partition(outputs, i);
-    return 0;
 }
 
 void mover_outputs_shut(struct mover_outputs *outputs)
@@ -174,11 +168,6 @@ void mover_outputs_shut(struct mover_outputs *outputs)
         close_output(outputs, output);
         (void)io_wait(outputs->io, &output->close_op);
     }
-}
-
-void mover_outputs_deinit(struct mover_outputs *outputs)
-{
-    free(outputs->syncs);
 }
 
 /* ---- an output is made ready ---- */

@@ -66,23 +66,20 @@ struct mover_outputs {
     struct io_op open_op; /* opening, then the header of a new output; cutting after a failure */
     uint8_t *header;
     struct mover_output files[SEGMENT_SOURCES][MOVER_PARTITIONS];
-    struct mover_sync *syncs; /* MOVER_SYNCS */
+    struct mover_sync syncs[MOVER_SYNCS];
     struct list folder_users; /* none, so that a folder is closed behind its sync */
     uint32_t sync_partition;
 };
 
 /* Goes on in the newest segments that are not full. `memory`: MOVER_OUTPUTS_MEMORY bytes of the
- * region, aligned to 4096. The options, the counters and the stage stay the owner's.
- * Errors: -ENOMEM. */
-int mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struct log *log,
-                       const struct mover_options *options, struct mover_stats *stats,
-                       struct mover_stage *stage, uint8_t *memory);
+ * region, aligned to 4096. The options, the counters and the stage stay the owner's. All is zero
+ * before. */
+void mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struct log *log,
+                        const struct mover_options *options, struct mover_stats *stats,
+                        struct mover_stage *stage, uint8_t *memory);
 
 /* Closes the files. Synchronous; nothing is on its way but closings. */
 void mover_outputs_shut(struct mover_outputs *outputs);
-
-/* Frees the memory: after mover_outputs_shut, or after the world was closed. */
-void mover_outputs_deinit(struct mover_outputs *outputs);
 
 /* ---- writing ---- */
 

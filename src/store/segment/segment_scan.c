@@ -241,24 +241,15 @@ int segment_scan(struct io *io, const struct log *log, struct segment_scan *scan
     assert(scan->file.is_segment);
     if (scan->from >= scan->file.end)
         return 0;
-    struct scanner *scanner = calloc(1, sizeof *scanner);
-    uint8_t *window = aligned_alloc(DISK_BLOCK_SIZE, WINDOW_SIZE);
-    int result = -ENOMEM;
-    if (scanner != NULL && window != NULL) {
-        scanner->io = io;
-        scanner->log = log;
-        scanner->scan = scan;
-        scanner->window = window;
-        scanner->units = (struct unit_scan){
-            .file = scan->file,
-            .at = scan->from,
-            .has_heads_only = true,
-            .need = need,
-            .context = scanner,
-        };
-        result = scan_file(scanner);
-    }
-    free(window);
-    free(scanner);
+    struct scanner scanner = {
+        .io = io,
+        .log = log,
+        .scan = scan,
+        .window = aligned_alloc(DISK_BLOCK_SIZE, WINDOW_SIZE),
+        .units = {.file = scan->file, .at = scan->from, .has_heads_only = true, .need = need},
+    };
+    scanner.units.context = &scanner;
+    int result = scanner.window != NULL ? scan_file(&scanner) : -ENOMEM;
+    free(scanner.window);
     return result;
 }

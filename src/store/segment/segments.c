@@ -243,9 +243,15 @@ struct segment *segments_nth(const struct segments *segments, uint64_t index)
     return index < segments->named_count ? segments->all[index] : NULL;
 }
 
-const struct list *segments_of(const struct segments *segments, uint8_t partition)
+struct unit_file segment_unit_file(const struct segment *segment)
 {
-    return &segments->partitions[partition];
+    return (struct unit_file){
+        .is_segment = true,
+        .directory_id = segment->owner->options.directory_id,
+        .salt = segment->salt,
+        .number = segment->number,
+        .end = segment->end,
+    };
 }
 
 static struct segment *segment_of(struct list_node *node)
@@ -255,12 +261,12 @@ static struct segment *segment_of(struct list_node *node)
 
 struct segment *segments_first(const struct segments *segments, uint32_t partition)
 {
-    return segment_of(list_first(segments_of(segments, (uint8_t)partition)));
+    return segment_of(list_first(&segments->partitions[partition]));
 }
 
 struct segment *segment_next(const struct segment *segment)
 {
-    const struct list *list = segments_of(segment->owner, segment->partition);
+    const struct list *list = &segment->owner->partitions[segment->partition];
     return segment_of(list_next(list, &segment->partition_node));
 }
 

@@ -160,9 +160,8 @@ static int judge_entry(void *context, const char *name)
 /* A segment that the checkpoint spared recovery from reading, and that is not there. */
 static void report_missing_segments(const struct survey *survey)
 {
-    const struct list *list = segments_of(survey->store->segments, (uint8_t)survey->partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        struct segment *segment = container_of(node, struct segment, partition_node);
+    struct segment *segment = segments_first(survey->store->segments, survey->partition);
+    for (; segment != NULL; segment = segment_next(segment)) {
         if (segment->is_seen || segment->is_damaged)
             continue;
         segment->is_damaged = true;

@@ -318,11 +318,7 @@ static int scan_segment(struct scanning *scanning, struct segment *segment)
     struct segment_scan scan = {
         .path = segment->path,
         .partition = segment->partition,
-        .file = {.is_segment = true,
-                 .directory_id = store->superblock.now.directory_id,
-                 .number = segment->number,
-                 .salt = segment->salt,
-                 .end = segment->end},
+        .file = segment_unit_file(segment),
         .from = max_u64(segment->indexed_end, SEGMENT_DATA_OFFSET),
         .each = take_chunk,
         .context = scanning,
