@@ -231,12 +231,6 @@ static void end_job(struct mover *mover)
     mover->job_end_ns = io_now_ns(mover->io);
 }
 
-static void tell_futile(const struct mover *mover)
-{
-    if (mover->options.futile != NULL)
-        mover->options.futile(mover->options.context);
-}
-
 /* What was written for nothing goes, once nothing of the job is in flight. */
 static bool step_ending(struct mover *mover)
 {
@@ -257,7 +251,7 @@ static bool step_ending(struct mover *mover)
     else if (mover_is_full(error))
         mover->options.full(mover->options.context);
     if (is_vain)
-        tell_futile(mover);
+        mover->options.futile(mover->options.context);
     return false;
 }
 
@@ -275,7 +269,7 @@ static bool step_applying(struct mover *mover, uint64_t budget)
     /* Where there was nothing to move there will not be soon. */
     if (mover_stage_is_empty(&mover->stage)) {
         mover_policy_rest(&mover->policy, mover->source);
-        tell_futile(mover);
+        mover->options.futile(mover->options.context);
     }
     mover_policy_done(&mover->policy);
     end_job(mover);
@@ -289,7 +283,6 @@ static bool begin_job(struct mover *mover, enum segment_source source)
     uint64_t round;
     assert(!mover->has_next);                    /* invariant 7 */
     assert(mover_stage_is_empty(&mover->stage)); /* invariant 6 */
-    assert(!mover_reader_has_input(&mover->reader));
     mover_policy_sizes(&mover->policy, source, &round, &mover->limit);
     if (mover_stage_open(&mover->stage, round, wal_durable(mover->options.wal)) < 0) {
         log_warn(mover->log, "not enough memory to move the log to its segments: tried again");
@@ -344,11 +337,25 @@ static bool end_round(struct mover *mover, const struct mover_record *record)
     return begin_writing(mover);
 }
 
-static bool read_input(struct mover *mover, uint64_t budget)
+static bool open_next(struct mover *mover)
 {
+    /* What the last one read ahead for nothing may be on its way. */
+    if (!mover_reader_settle(&mover->reader))
+        return false;
+    if (mover_policy_open_input(&mover->policy, mover->source, &mover->reader))
+        return true;
+    mover->is_last_round = true;
+    return begin_writing(mover);
+}
+
+static bool step_reading(struct mover *mover, uint64_t budget)
+{
+    assert(!mover->has_next); /* invariant 7 */
     for (uint64_t used = 0, cost = 0; used < budget; used += cost) {
         struct mover_record record;
         switch (mover_reader_next(&mover->reader, &record)) {
+        case MOVER_READ_NONE:
+            return open_next(mover);
         case MOVER_READ_WAIT:
             return false;
         case MOVER_READ_END:
@@ -365,20 +372,6 @@ static bool read_input(struct mover *mover, uint64_t budget)
         }
     }
     return true;
-}
-
-static bool step_reading(struct mover *mover, uint64_t budget)
-{
-    assert(!mover->has_next); /* invariant 7 */
-    if (mover_reader_has_input(&mover->reader))
-        return read_input(mover, budget);
-    /* What the last one read ahead for nothing may be on its way. */
-    if (!mover_reader_settle(&mover->reader))
-        return false;
-    if (mover_policy_open_input(&mover->policy, mover->source, &mover->reader))
-        return true;
-    mover->is_last_round = true;
-    return begin_writing(mover);
 }
 
 /* Goes on to the next phase when this one is done, or gives up. */

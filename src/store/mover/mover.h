@@ -62,7 +62,7 @@ struct mover_options {
     /* The disk was full: the job was given up, and is tried again in a second, or once mover_wake
      * says that there is room. */
     void (*full)(void *context);
-    /* Nothing more can be freed for now: mover_may_free says no. May be NULL. */
+    /* Nothing more can be freed for now: mover_may_free says no. */
     void (*futile)(void *context);
     uint64_t room_bytes;  /* compaction sees to it that this much of the disk is free, and room for
                              a checkpoint, for each shard, at most a 16th of it */

@@ -44,10 +44,9 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
     int result = mover_window_need(&reader->window, offset, size, ret_data);
     uint64_t file_offset;
     int failure = mover_window_failure(&reader->window, &file_offset);
-    if (failure < 0 && !reader->is_failure_told) {
+    if (failure < 0) {
         log_error(reader->log, "%s %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
                   kind_of(input), input->units.file.number, file_offset, strerror(-failure));
-        reader->is_failure_told = true;
         input->is_damaged = true;
     }
     return result;
@@ -122,7 +121,8 @@ static enum mover_read take_record(struct mover_reader *reader, struct mover_rec
 enum mover_read mover_reader_next(struct mover_reader *reader, struct mover_record *ret_record)
 {
     struct mover_input *input = &reader->input;
-    assert(reader->has_input);
+    if (!reader->has_input)
+        return MOVER_READ_NONE;
     assert(!reader->is_closing); /* invariant 3 */
     if (reader->is_pinning)
         return MOVER_READ_WAIT;
@@ -172,7 +172,6 @@ static void begin_input(struct mover_reader *reader, const struct mover_input *i
     assert(!reader->has_input);
     assert(!reader->is_closing); /* invariant 3 */
     reader->has_input = true;
-    reader->is_failure_told = false;
     reader->input = *input;
     reader->input.handle = -1;
     struct unit_scan *units = &reader->input.units;
@@ -233,11 +232,6 @@ void mover_reader_open_segment(struct mover_reader *reader, struct segment *segm
     int handle = segment_pin(reader->options->segments, segment, &reader->pin);
     if (handle != -EINPROGRESS)
         pin_done(&reader->pin, handle);
-}
-
-bool mover_reader_has_input(const struct mover_reader *reader)
-{
-    return reader->has_input;
 }
 
 static void let_go(struct mover_reader *reader)

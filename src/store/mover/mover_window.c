@@ -165,11 +165,13 @@ static bool is_over(const struct mover_window *window)
     return window->has_ended || window->failures >= READ_FAILURES_MAX;
 }
 
-int mover_window_failure(const struct mover_window *window, uint64_t *ret_offset)
+int mover_window_failure(struct mover_window *window, uint64_t *ret_offset)
 {
-    assert((window->failure < 0) == (window->failures > 0));
+    int failure = window->failure;
+    assert(failure == 0 || window->failures > 0);
     *ret_offset = window->failure_file_offset;
-    return window->failure;
+    window->failure = 0;
+    return failure;
 }
 
 int mover_window_need(struct mover_window *window, uint64_t offset, uint64_t size,

@@ -25,8 +25,7 @@ static void unlinked(struct io_op *op, int32_t result)
     struct reserve *reserve = container_of(op, struct reserve, op);
     (void)result;
     reserve->look_ns = io_now_ns(reserve->io) + LOOK_NS;
-    if (reserve->released != NULL)
-        reserve->released(reserve->context);
+    reserve->released(reserve->context);
 }
 
 static void unlink_file(struct reserve *reserve)

@@ -27,7 +27,7 @@ struct reserve {
     struct io_op op; /* of taking it, or of giving it up */
     int handle;
     int error;                       /* of the attempt under way */
-    void (*released)(void *context); /* its space is free now; NULL: nobody wants to know */
+    void (*released)(void *context); /* its space is free now */
     void *context;
     uint64_t look_ns; /* no look before */
     bool is_needed;   /* it was released: the disk is full */
