@@ -38,8 +38,8 @@ static inline bool index_entry_is_same(const struct index_entry *a, const struct
 
 #define KEY_INSIDE_SIZE 128u
 
-/* A copy of the key: a short one lies in `inside`, KEY_INSIDE_SIZE bytes of its owner's, another one
- * is malloc'ed. Errors: -ENOMEM. */
+/* A copy of the key: a short one lies in `inside`, KEY_INSIDE_SIZE bytes of its owner's, another
+ * one is malloc'ed. Errors: -ENOMEM. */
 static inline int key_copy(struct slice key, uint8_t *inside, struct slice *ret_copy)
 {
     uint8_t *bytes = key.size <= KEY_INSIDE_SIZE ? inside : malloc(key.size);

@@ -34,7 +34,7 @@ struct checkpoints_options {
     uint8_t *memory;    /* CHECKPOINT_MEMORY_SIZE bytes */
 };
 
-/* What they work on; all of it is the store's and outlives them. Set once the store has all of it. */
+/* What they work on: set once the store has all of it, which outlives them. */
 struct checkpoint_parts {
     struct index *index;
     struct wal *wal;

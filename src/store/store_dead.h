@@ -3,9 +3,9 @@
  * A record's file is told at once, so that the mover knows what its space is worth. A value file
  * goes once the record that killed it is durable, and no other shard is about to open it.
  *
- * Invariants: (1) a file that was lent stays until it was taken back as often as it was lent;
- * (2) a file is removed once: by dead_flush, or by the last store_take_back_file when its time had come
- * meanwhile. */
+ * Invariants: (1) a file that was lent stays until it was taken back as often as it was lent; (2)
+ * a file is removed once: by dead_flush, or by the last store_take_back_file when its time had
+ * come meanwhile. */
 #ifndef MINIVAULT_STORE_STORE_DEAD_H
 #define MINIVAULT_STORE_STORE_DEAD_H
 

@@ -20,7 +20,7 @@
 /* Each owns a buffer in the region. */
 #define LOOKUPS_MAX 256u
 
-/* What they work on; all of it is the store's and outlives them. Set once the store has all of it. */
+/* What they work on: set once the store has all of it, which outlives them. */
 struct lookup_parts {
     const struct log *log;
     struct index *index;

@@ -21,7 +21,7 @@
 /* Each owns a buffer in the region. */
 #define PROOFS_MAX 256u
 
-/* What they work on; all of it is the store's and outlives them. Set once the store has all of it. */
+/* What they work on: set once the store has all of it, which outlives them. */
 struct proof_parts {
     const uint8_t *secret;
     struct index *index;

@@ -55,10 +55,11 @@ bool mover_window_is_active(const struct mover_window *window);
 /* The error of the first read that the device refused, and where: once. 0: none. */
 int mover_window_failure(struct mover_window *window, uint64_t *ret_offset);
 
-/* Sees to it that `size` bytes from `offset` on are at *ret_data, at most MOVER_PART_SIZE. Once a read has failed, no more than is needed is read at a time,
- * so that one bad block does not take its neighbours along.
- * Errors: -EAGAIN, they are on their way; -EIO, they cannot be had; -ERANGE, nor is any further read
- * worth it. */
+/* Sees to it that `size` bytes from `offset` on are at *ret_data, at most MOVER_PART_SIZE. Once a
+ * read has failed, no more than is needed is read at a time, so that one bad block does not take
+ * its neighbours along.
+ * Errors: -EAGAIN, they are on their way; -EIO, they cannot be had; -ERANGE, nor is any further
+ * read worth it. */
 int mover_window_need(struct mover_window *window, uint64_t offset, uint64_t size,
                       const uint8_t **ret_data);
 

@@ -90,8 +90,8 @@ void mover_outputs_begin_job(struct mover_outputs *outputs, enum segment_source 
 /* The stage has the records of a round. */
 void mover_outputs_begin_round(struct mover_outputs *outputs);
 
-/* Writes at most `chunks_max` chunks; after a failure none. Returns whether it waits for nothing but its next call;
- * `ret_done`: all of the round is written. */
+/* Writes at most `chunks_max` chunks; after a failure none. Returns whether it waits for nothing
+ * but its next call; `ret_done`: all of the round is written. */
 bool mover_outputs_write(struct mover_outputs *outputs, uint32_t chunks_max, bool *ret_done);
 
 /* Of the job's last round: syncs what is written to its end. Returns whether all is synced. */

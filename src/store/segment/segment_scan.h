@@ -29,10 +29,10 @@ struct segment_scan {
     uint64_t sequence_max; /* of the sound chunk headers from `from` on */
 };
 
-/* Synchronous. With from == file.end nothing is read. `from` and the end are multiples of 4096. A segment
- * header that is damaged, or a device that does not give some bytes, is damage. Errors are logged
- * but for -ENOMEM and what `each` returned: open's (-ENOENT, ...), -EXDEV (of another directory),
- * -EPROTONOSUPPORT, a read's that says nothing of the device (-ECANCELED, ...). */
+/* Synchronous. With from == file.end nothing is read. `from` and the end are multiples of 4096. A
+ * segment header that is damaged, or a device that does not give some bytes, is damage. Errors are
+ * logged but for -ENOMEM and what `each` returned: open's (-ENOENT, ...), -EXDEV (of another
+ * directory), -EPROTONOSUPPORT, a read's that says nothing of the device (-ECANCELED, ...). */
 int segment_scan(struct io *io, const struct log *log, struct segment_scan *scan);
 
 #endif

@@ -6,8 +6,9 @@
  *                     what is read and written through them
  *   value_file_name.c names and descriptors
  *
- * A stream is one allocation that begins with a struct stream: one file, and what is on its way to or
- * from it. It is in pool->streams until it is freed: once it has ended, and its user has left it. */
+ * A stream is one allocation that begins with a struct stream: one file, and what is on its way to
+ * or from it. It is in pool->streams until it is freed: once it has ended, and its user has left
+ * it. */
 #ifndef MINIVAULT_STORE_STREAM_H
 #define MINIVAULT_STORE_STREAM_H
 
@@ -113,8 +114,8 @@ void stream_leave(struct stream *stream);
 
 /* ---- buffers ---- */
 
-/* A buffer, or NULL; `woken` follows when the stream holds none (a stream that does tries again when
- * something of its own has ended). */
+/* A buffer, or NULL; `woken` follows when the stream holds none (a stream that does tries again
+ * when something of its own has ended). */
 uint8_t *stream_take(struct stream *stream);
 void stream_put(struct stream *stream, const uint8_t *data);
 
