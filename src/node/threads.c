@@ -125,14 +125,6 @@ static int begin_world(struct thread *thread)
     return result < 0 ? result : drop_privileges(thread, PRIVILEGE_KEEP_BIND);
 }
 
-static int prepare_directory(struct thread *thread)
-{
-    struct threads *all = thread->all;
-    if (thread->number != 0)
-        return 0;
-    return loop_prepare(thread->io, all->node);
-}
-
 static const enum steer_group groups[LISTENERS_MAX] = {
     [LISTENER_BINARY] = STEER_CLIENTS,
     [LISTENER_HTTP] = STEER_HTTP,
@@ -208,7 +200,7 @@ static int rise(struct thread *thread, bool *ret_is_created)
     *ret_is_created = false;
     int result = meet(all, begin_world(thread));
     if (result == 0)
-        result = meet(all, prepare_directory(thread));
+        result = meet(all, thread->number == 0 ? loop_prepare(thread->io, all->node) : 0);
     if (result < 0)
         return result;
     result = loop_create(thread->io, all->node, thread->number, &thread->loop);
@@ -324,13 +316,12 @@ int threads_start(const struct config *config, const struct log *log, uint32_t s
                             .port = config->port,
                             .lock = PTHREAD_MUTEX_INITIALIZER,
                             .met = PTHREAD_COND_INITIALIZER};
-    int result = node_open(config, log, shard_count, &all->node);
+    open_steering(all);
+    int result = node_open(config, log, shard_count, all->steer, &all->node);
     if (result < 0) {
         free_all(all);
         return result;
     }
-    open_steering(all);
-    node_set_steer(all->node, all->steer);
     for (uint32_t i = 0; i < shard_count; i++) {
         struct thread *thread = &all->threads[i];
         *thread = (struct thread){.all = all, .number = i, .descriptors = {-1, -1}};

@@ -1,9 +1,11 @@
+/* Makes a client's requests, and checks the answers to them. */
 #include "client.h"
 
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/compress.h"
 #include "minivault/protocol.h"
+#include "tests/support/zstd_frame.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -25,7 +25,7 @@
 #include "shard/shard.h"
 
 /* What all clients of a shard share. Clients change the counters and queues; the rest is set by
- * clients.c. */
+ * clients.c, but for the first eight, which are given to it. */
 struct client_shared {
     struct io *io;
     const struct log *log;
@@ -33,9 +33,9 @@ struct client_shared {
     struct metrics *metrics;
     struct watch *watch;
     struct rate *rate; /* NULL: no limit */
-    struct auth auth;
     enum auth_mode auth_mode;
     uint32_t value_size_max;
+    struct auth auth;
     bool is_draining;
     struct output_shared outputs;
     uint64_t input_bytes; /* capacity of all inputs */
@@ -106,14 +106,6 @@ void client_wait_for_gate(struct client *client);
 
 /* ---- out of the queues: clients.c ---- */
 
-/* Takes the whole queue, woken or parked. Those that join meanwhile come in the next pass. */
-void client_take_queue(struct list *queue, struct list *ret_taken);
-struct client *client_next_woken(struct list *taken);  /* NULL: no more */
-struct client *client_next_parked(struct list *taken); /* NULL: no more */
-
-/* NULL: no more. */
-struct client *client_next_dirty(struct client_shared *shared);
-
 /* Touches those whose first reply's gate is durable now. */
 void client_release_waiting(struct client_shared *shared);
 
@@ -139,12 +131,6 @@ static inline struct account_request *client_request(struct client *client)
     return &client->output.request;
 }
 
-/* Whether there is room for another reply. */
-static inline bool client_has_room(struct client *client)
-{
-    return output_has_room(&client->output, &client->shared->outputs);
-}
-
 /* Whether the rate limit lets its present request be executed: asked once, however often it is
  * tried, until client_admit_next. */
 bool client_admit(struct client *client);
@@ -152,12 +138,6 @@ bool client_admit(struct client *client);
 static inline void client_admit_next(struct client *client)
 {
     client->is_admitted = false;
-}
-
-/* Whether the secret is right, on which `auth_mode` insists. */
-static inline bool client_is_right(const struct client *client, struct slice secret)
-{
-    return auth_check(&client->shared->auth, secret);
 }
 
 /* A reply is pending; it is known, or was given up. */
@@ -170,12 +150,5 @@ static inline void client_begin_pending(struct client *client, bool is_asked, bo
 }
 
 void client_end_pending(struct client *client, bool is_asked, bool is_large);
-
-/* Fills a reserved place. */
-static inline void client_fill(struct client *client, struct output_block *block,
-                               const struct shard_answer *answer)
-{
-    output_fill(&client->output, &client->shared->outputs, block, answer);
-}
 
 #endif

@@ -13,49 +13,26 @@
 #define OUTPUT_BLOCKS_MIN 4096u /* what it may have asked others for, each with its place */
 #define OUTPUT_MEMORY_MIN (1 * MIB)
 
-static struct connection *connection_of(struct client *client)
-{
-    return container_of(client, struct connection, client);
-}
-
 /* ---- opening and closing ---- */
 
-static int open_outputs(struct clients *clients, uint32_t shard_count)
-{
-    uint32_t slots = io_sockets_max(clients->shared.io);
-    uint32_t blocks =
-        slots + (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, shard_count, OUTPUT_BLOCKS_MIN);
-    int result =
-        output_shared_open(&clients->shared.outputs, blocks, slots,
-                           share_u64(LIMITS_OUTPUT_MEMORY_MAX, shard_count, OUTPUT_MEMORY_MIN));
-    if (result < 0)
-        log_error(clients->shared.log, "not enough address space for %u connections", slots);
-    return result;
-}
-
-int clients_open(struct clients *clients, const struct clients_options *options)
+int clients_open(struct clients *clients)
 {
     struct client_shared *shared = &clients->shared;
-    *clients = (struct clients){.slots = options->slots};
-    *shared = (struct client_shared){
-        .io = options->io,
-        .log = options->log,
-        .shard = options->shard,
-        .metrics = &options->watch->metrics,
-        .watch = options->watch,
-        .rate = options->rate,
-        .auth_mode = options->auth_mode,
-        .value_size_max = options->value_size_max,
-        .input_bytes_max = share_u64(LIMITS_INPUT_BYTES_MAX, options->shard_count, INPUT_BYTES_MIN),
-        .outputs.books = {.metrics = &options->watch->metrics, .io = options->io},
-    };
+    uint32_t slots = io_sockets_max(shared->io), count = shared->shard->count;
+    uint32_t blocks = slots + (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, count, OUTPUT_BLOCKS_MIN);
+    shared->input_bytes_max = share_u64(LIMITS_INPUT_BYTES_MAX, count, INPUT_BYTES_MIN);
+    shared->outputs.books = (struct account_books){.metrics = shared->metrics, .io = shared->io};
     list_init(&clients->all);
     list_init(&shared->woken);
     list_init(&shared->parked);
     list_init(&shared->waiting);
     list_init(&shared->held);
     list_init(&shared->dirty);
-    return open_outputs(clients, options->shard_count);
+    int result = output_shared_open(&shared->outputs, blocks, slots,
+                                    share_u64(LIMITS_OUTPUT_MEMORY_MAX, count, OUTPUT_MEMORY_MIN));
+    if (result < 0)
+        log_error(shared->log, "not enough address space for %u connections", slots);
+    return result;
 }
 
 void clients_begin(struct clients *clients)
@@ -174,13 +151,16 @@ uint64_t clients_memory(const struct clients *clients)
 
 /* ---- the pass ---- */
 
-/* Connections for which something has come. */
-static void run_woken(struct clients *clients)
+/* Connections for which something has come. Those that join meanwhile come in the next pass, here
+ * and below. */
+static void run_woken(struct client_shared *shared)
 {
-    struct list taken;
-    client_take_queue(&clients->shared.woken, &taken);
-    for (struct client *client; (client = client_next_woken(&taken)) != NULL;)
-        connection_run(connection_of(client));
+    const struct list_node *last = list_last(&shared->woken);
+    for (struct list_node *node = NULL; node != last;) {
+        node = list_pop_front(&shared->woken);
+        assert(node != NULL); /* nobody else takes it out */
+        connection_run(container_of(node, struct connection, client.woken_node));
+    }
 }
 
 static bool has_room(const struct clients *clients)
@@ -192,28 +172,27 @@ static bool has_room(const struct clients *clients)
 static void retry_parked(struct clients *clients)
 {
     struct client_shared *shared = &clients->shared;
-    struct list taken;
     if (!has_room(clients))
         return;
     clients->has_room = false;
     output_shared_retried(&shared->outputs);
     shard_retry(shared->shard);
-    client_take_queue(&shared->parked, &taken);
     shared->is_retrying = true;
-    for (struct client *client; (client = client_next_parked(&taken)) != NULL;) {
-        client_set_waits(client, false);
-        connection_run(connection_of(client));
+    const struct list_node *last = list_last(&shared->parked);
+    for (struct list_node *node = NULL; node != last;) {
+        node = list_pop_front(&shared->parked);
+        assert(node != NULL);
+        struct connection *connection = container_of(node, struct connection, client.parked_node);
+        client_set_waits(&connection->client, false);
+        connection_run(connection);
     }
     shared->is_retrying = false;
 }
 
-bool clients_take(void *context, uint64_t budget)
+void clients_take(struct clients *clients)
 {
-    struct clients *clients = context;
-    (void)budget; /* what has come is bounded by the ring */
-    run_woken(clients);
+    run_woken(&clients->shared);
     retry_parked(clients);
-    return false; /* clients_answer says it */
 }
 
 static void advance_dirty(struct clients *clients)
@@ -221,16 +200,16 @@ static void advance_dirty(struct clients *clients)
     struct client_shared *shared = &clients->shared;
     if (!list_is_empty(&shared->dirty))
         account_send_now(&shared->outputs.books);
-    for (struct client *client; (client = client_next_dirty(shared)) != NULL;)
-        if (connection_advance(connection_of(client)))
-            put_away(clients, connection_of(client));
+    for (struct list_node *node; (node = list_pop_front(&shared->dirty)) != NULL;) {
+        struct connection *connection = container_of(node, struct connection, client.dirty_node);
+        if (connection_advance(connection))
+            put_away(clients, connection);
+    }
 }
 
-bool clients_answer(void *context, uint64_t budget)
+bool clients_answer(struct clients *clients)
 {
-    struct clients *clients = context;
     struct client_shared *shared = &clients->shared;
-    (void)budget;
     if (clients->has_advanced)
         client_release_waiting(shared);
     clients->has_advanced = false;
@@ -240,12 +219,10 @@ bool clients_answer(void *context, uint64_t budget)
     return has_room(clients) || !list_is_empty(&shared->woken);
 }
 
-uint64_t clients_rest_ns(void *context)
+uint64_t clients_rest_ns(const struct clients *clients)
 {
-    const struct client_shared *shared = &((struct clients *)context)->shared;
-    uint64_t until_ns = client_held_until_ns(shared);
-    uint64_t now_ns = until_ns != UINT64_MAX ? io_now_ns(shared->io) : 0;
+    uint64_t until_ns = client_held_until_ns(&clients->shared);
     if (until_ns == UINT64_MAX)
         return UINT64_MAX;
-    return until_ns > now_ns ? until_ns - now_ns : 0;
+    return until_ns - min_u64(until_ns, io_now_ns(clients->shared.io));
 }

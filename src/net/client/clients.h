@@ -15,21 +15,9 @@
 
 #define CLIENTS_PROTOCOLS_MAX 2u
 
-struct clients_options {
-    struct io *io;
-    const struct log *log;
-    struct shard *shard; /* opened later, before the first connection */
-    struct watch *watch;
-    struct lease *slots; /* of the node */
-    struct rate *rate;   /* of the node; NULL: no limit */
-    enum auth_mode auth_mode;
-    uint32_t value_size_max;
-    uint32_t shard_count;
-};
-
 struct clients {
     struct client_shared shared;
-    struct lease *slots;
+    struct lease *slots; /* of the node */
     struct clients_protocol {
         const struct protocol *protocol;
         void *shared;
@@ -42,9 +30,9 @@ struct clients {
     uint64_t count, accepted, refused;
 };
 
-/* `options`: what they point to outlives the clients. What was said of a failure has been logged.
- * Errors: -ENOMEM. */
-int clients_open(struct clients *clients, const struct clients_options *options);
+/* `slots` and the beginning of `shared` are set, the rest is zero; the shard is opened later, before
+ * the first connection. What was said of a failure has been logged. Errors: -ENOMEM. */
+int clients_open(struct clients *clients);
 
 /* The shard's store is open. */
 void clients_begin(struct clients *clients);
@@ -78,13 +66,15 @@ void clients_tick(struct clients *clients, uint64_t now_ns);
 void clients_drain(struct clients *clients);
 void clients_finish(struct clients *clients, bool is_late);
 
-/* ---- the pass; `context` is the clients. They return whether there is more to do at once ---- */
+/* ---- the pass ---- */
 
-bool clients_take(void *context, uint64_t budget);
-bool clients_answer(void *context, uint64_t budget);
+void clients_take(struct clients *clients);
+
+/* Returns whether there is more to do at once. */
+bool clients_answer(struct clients *clients);
 
 /* How long they may be left alone. */
-uint64_t clients_rest_ns(void *context);
+uint64_t clients_rest_ns(const struct clients *clients);
 
 /* Bytes of what is under way. */
 uint64_t clients_memory(const struct clients *clients);

@@ -61,14 +61,10 @@ int steer_attach(struct steer *steer, enum steer_group group, int descriptor);
 struct steer_shard *steer_shard(struct steer *steer, uint32_t shard);
 
 /* How many connections went where, and why, since steer_open. From any thread. */
-struct steer_counters {
-    uint64_t decisions[STEER_DECISION_COUNT];
-};
+void steer_read_decisions(const struct steer *steer, uint64_t *ret_counts);
 
-void steer_read_counters(const struct steer *steer, struct steer_counters *ret_counters);
-
-/* The name of a decision, for metrics: "local", "least_loaded", "drained", "migrated", "fallback",
+/* The names of decisions, for metrics: "local", "least_loaded", "drained", "migrated", "fallback",
  * "none". */
-const char *steer_decision_name(enum steer_decision decision);
+const char *const *steer_decision_names(void);
 
 #endif

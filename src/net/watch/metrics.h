@@ -5,7 +5,7 @@
  * somebody asks. All are relaxed atomics, so a reader on another thread needs no lock and the
  * writer pays plain stores. They never go back while the process lives, but for the gauges.
  *
- * metrics_text_* renders them for Prometheus, metrics_json as the answer to STATS, metrics_health as
+ * metrics_text renders them for Prometheus, metrics_json as the answer to STATS, metrics_health as
  * that to HEALTH. */
 #ifndef MINIVAULT_NET_METRICS_H
 #define MINIVAULT_NET_METRICS_H
@@ -57,6 +57,12 @@ struct metrics {
     _Atomic uint64_t values[METRICS_VALUE_COUNT];
     _Atomic(const char *) mover_phase, mover_job;  /* of HEALTH; NULL: not published yet */
     struct histogram latency[METRICS_TIMED_COUNT]; /* nanoseconds */
+};
+
+/* The metrics of all shards of a node, by number. */
+struct metrics_shards {
+    const struct metrics *const *all;
+    uint32_t count;
 };
 
 /* What a node has once. The strings are the caller's. */
@@ -127,8 +133,7 @@ const struct metrics_kind *metrics_kind_of(enum metrics_value which);
 const char *metrics_unit_of(const char *name);
 
 /* A value of all shards together. From any thread. */
-uint64_t metrics_merged(const struct metrics *const *shards, uint32_t shard_count,
-                        enum metrics_value which);
+uint64_t metrics_merged(struct metrics_shards shards, enum metrics_value which);
 
 /* ---- texts for Prometheus ---- */
 
@@ -137,29 +142,11 @@ enum metrics_format {
     METRICS_PROMETHEUS,  /* the older text, 0.0.4, which promtool checks */
 };
 
-#define METRICS_LINE_MAX 512
-
-/* A text on its way, in memory that does not depend on the count of shards. */
-struct metrics_text {
-    const struct metrics *const *shards;
-    const struct metrics_node *node;
-    uint32_t shard_count;
-    enum metrics_format format;
-    uint32_t family, shard, row; /* the next line */
-    uint64_t cumulative;         /* of the histogram that is being written */
-    bool has_head;               /* the family's HELP, TYPE and UNIT are written */
-    uint32_t size, sent;         /* of `line` */
-    char line[METRICS_LINE_MAX];
-};
-
-/* `shards` and `node` are the caller's and stay until the last piece. The shards may go on
- * counting: what is rendered is each counter's value when its line is made. */
-void metrics_text_begin(struct metrics_text *text, enum metrics_format format,
-                        const struct metrics *const *shards, uint32_t shard_count,
-                        const struct metrics_node *node);
-
-/* Writes the next bytes of the text, at most `size`; returns how many, 0 at its end. */
-size_t metrics_text_next(struct metrics_text *text, char *buffer, size_t size);
+/* The text, `offset` bytes behind the beginning of memory that is the caller's to free: about 12 KiB
+ * a shard. The shards may go on counting: what is rendered is each counter's value when its line is
+ * made. Returns NULL: no memory. */
+uint8_t *metrics_text(enum metrics_format format, struct metrics_shards shards,
+                      const struct metrics_node *node, size_t offset, size_t *ret_size);
 
 /* ---- STATS and HEALTH ---- */
 
@@ -167,14 +154,13 @@ size_t metrics_text_next(struct metrics_text *text, char *buffer, size_t size);
 
 /* The sums over all shards as a JSON object, about 3 KiB, at most METRICS_JSON_MAX bytes. Returns
  * its length. */
-uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
-                      const struct metrics_node *node, char *buffer);
+uint32_t metrics_json(struct metrics_shards shards, const struct metrics_node *node, char *buffer);
 
 #define METRICS_HEALTH_MAX 2048u
 
 /* HEALTH's JSON object, at most METRICS_HEALTH_MAX bytes. Phase and job of the mover are those of
  * the first shard, from `asked` on, whose mover is at work. Returns the length. */
-uint32_t metrics_health(const struct metrics *const *shards, uint32_t shard_count, uint32_t asked,
+uint32_t metrics_health(struct metrics_shards shards, uint32_t asked,
                         const struct metrics_node *node, char *buffer);
 
 #endif

@@ -4,11 +4,12 @@
 #include "net/watch/watch.h"
 
 #include "base/assert.h"
-#include "base/units.h"
 #include "minivault/protocol.h"
 
 #include <stdio.h>
-#include <stdlib.h>
+
+/* A shard says each tick that its ring has made a pass; more is given for a busy machine. */
+#define LIVE_NS (4 * WATCH_TICK_NS)
 
 #ifndef MINIVAULT_VERSION
 #define MINIVAULT_VERSION "unknown"
@@ -33,7 +34,8 @@ void watch_publish(struct watch *watch)
 {
     struct metrics *metrics = &watch->metrics;
     struct shard_report report = {.now_ns = io_now_ns(watch->io)};
-    watch->source.report(watch->source.context, &report);
+    watch->node = (struct metrics_node){.version = MINIVAULT_VERSION};
+    watch->source.report(watch->source.context, &report, &watch->node);
     io_counts(watch->io, &report.ring);
     report.uptime_s = (report.now_ns - watch->started_ns) / NS_PER_S;
     copy_values(metrics, &report);
@@ -41,30 +43,26 @@ void watch_publish(struct watch *watch)
     atomic_store_explicit(&metrics->mover_job, report.store.mover.job, memory_order_relaxed);
 }
 
-uint64_t watch_value(const struct watch *watch, enum metrics_value which)
+static struct metrics_shards shards_of(const struct watch *watch)
 {
-    return metrics_merged(watch->shards, watch->shard_count, which);
+    return (struct metrics_shards){watch->shards, watch->shard_count};
 }
 
-/* Published anew. */
-static struct metrics_node describe_node(struct watch *watch)
+uint64_t watch_value(const struct watch *watch, enum metrics_value which)
 {
-    struct metrics_node described = {.version = MINIVAULT_VERSION};
-    watch->source.describe(watch->source.context, &described);
-    watch_publish(watch);
-    return described;
+    return metrics_merged(shards_of(watch), which);
 }
 
 uint32_t stats_text(struct watch *watch, char *buffer)
 {
-    struct metrics_node described = describe_node(watch);
-    return metrics_json(watch->shards, watch->shard_count, &described, buffer);
+    watch_publish(watch);
+    return metrics_json(shards_of(watch), &watch->node, buffer);
 }
 
 uint32_t health_text(struct watch *watch, char *buffer)
 {
-    struct metrics_node described = describe_node(watch);
-    return metrics_health(watch->shards, watch->shard_count, watch->shard, &described, buffer);
+    watch_publish(watch);
+    return metrics_health(shards_of(watch), watch->shard, &watch->node, buffer);
 }
 
 uint32_t hello_text(const struct watch *watch, char *buffer)
@@ -82,37 +80,70 @@ uint32_t hello_text(const struct watch *watch, char *buffer)
     return (uint32_t)size;
 }
 
-#define TEXT_STEP (64 * KIB)
-
-/* All pieces of the text, in memory that grows as they come. Returns NULL: no memory. */
-static uint8_t *collect(struct metrics_text *text, size_t offset, size_t *ret_size)
-{
-    uint8_t *memory = NULL;
-    size_t size = 0, room = 0;
-    for (;;) {
-        if (offset + size == room || memory == NULL) {
-            room += offset + TEXT_STEP;
-            uint8_t *larger = realloc(memory, room);
-            if (larger == NULL) {
-                free(memory);
-                return NULL;
-            }
-            memory = larger;
-        }
-        size_t got = metrics_text_next(text, (char *)memory + offset + size, room - offset - size);
-        if (got == 0)
-            break;
-        size += got;
-    }
-    *ret_size = size;
-    return memory;
-}
-
 uint8_t *watch_metrics(struct watch *watch, enum metrics_format format, size_t offset,
                        size_t *ret_size)
 {
-    struct metrics_node described = describe_node(watch);
-    struct metrics_text text;
-    metrics_text_begin(&text, format, watch->shards, watch->shard_count, &described);
-    return collect(&text, offset, ret_size);
+    watch_publish(watch);
+    return metrics_text(format, shards_of(watch), &watch->node, offset, ret_size);
+}
+
+/* ---- alive and ready ---- */
+
+bool watch_is_live(const struct watch *watch)
+{
+    uint64_t now_ns = io_now_ns(watch->io);
+    for (uint32_t i = 0; i < watch->shard_count; i++) {
+        uint64_t passed_ns = metrics_read(&watch->shards[i]->values[METRICS_PASSED]);
+        if (i != watch->shard && passed_ns + LIVE_NS < now_ns)
+            return false;
+    }
+    return true;
+}
+
+/* ---- the checks: whether this one is all right ---- */
+
+static bool is_serving(const struct watch *watch)
+{
+    return watch_value(watch, METRICS_DRAINING) == 0;
+}
+
+static bool is_writing(const struct watch *watch)
+{
+    return watch_value(watch, METRICS_FAILED) == 0;
+}
+
+static bool has_space(const struct watch *watch)
+{
+    uint64_t needed = min_u64(WATCH_CHECKS_DISK_MIN, watch_value(watch, METRICS_DISK_TOTAL) / 100);
+    return watch_value(watch, METRICS_DISK_FREE) >= needed;
+}
+
+static const struct check {
+    const char *name;
+    bool (*is_good)(const struct watch *watch);
+} checks[] = {
+    {"draining", is_serving},
+    {"log", is_writing},
+    {"shards", watch_is_live},
+    {"disk space", has_space},
+};
+
+#define CHECKS_COUNT (sizeof checks / sizeof checks[0])
+
+const char *watch_check(struct watch *watch, char *ret_text)
+{
+    const char *failing = NULL;
+    size_t size = 0;
+    watch_publish(watch);
+    for (size_t i = 0; i < CHECKS_COUNT; i++) {
+        bool is_good = checks[i].is_good(watch);
+        if (!is_good && failing == NULL)
+            failing = checks[i].name;
+        int written = snprintf(ret_text + size, WATCH_CHECKS_TEXT_MAX - size, "%s%s %s",
+                               i == 0 ? "" : ", ", checks[i].name, is_good ? "ok" : "failed");
+        assert(written > 0);
+        assert(size + (size_t)written < WATCH_CHECKS_TEXT_MAX);
+        size += (size_t)written;
+    }
+    return failing;
 }

@@ -31,11 +31,9 @@ struct shard_report {
 struct watch_source {
     void *context;
 
-    /* Fills in what the watch does not know; the rest stays. */
-    void (*report)(void *context, struct shard_report *ret_report);
-
-    /* What the node has once, beside its version. What it points to is valid until the next call. */
-    void (*describe)(void *context, struct metrics_node *ret_node);
+    /* Fills in what the watch does not know; the rest stays. What the node has once, beside its
+     * version, is valid until the next call. */
+    void (*report)(void *context, struct shard_report *ret_report, struct metrics_node *ret_node);
 };
 
 /* What HELLO tells of. */
@@ -52,7 +50,8 @@ struct watch {
     struct watch_source source;
     struct watch_limits limits;
     uint64_t started_ns;
-    struct metrics metrics; /* of this shard */
+    struct metrics_node node; /* as it was published last */
+    struct metrics metrics;   /* of this shard */
 };
 
 /* All but the metrics' numbers is filled in. */
@@ -77,5 +76,19 @@ uint8_t *watch_metrics(struct watch *watch, enum metrics_format format, size_t o
 uint32_t stats_text(struct watch *watch, char *buffer);
 uint32_t health_text(struct watch *watch, char *buffer);
 uint32_t hello_text(const struct watch *watch, char *buffer);
+
+/* ---- whether the node is alive, and whether it is ready for requests ---- */
+
+/* Whether every shard's ring has made a pass of late. */
+bool watch_is_live(const struct watch *watch);
+
+/* A node with less free space than this, and than a hundredth of its disk, is not ready. */
+#define WATCH_CHECKS_DISK_MIN (64 * MIB)
+
+#define WATCH_CHECKS_TEXT_MAX 256u
+
+/* Returns the name of the first check that fails; NULL: ready. *ret_text, WATCH_CHECKS_TEXT_MAX
+ * bytes: "name ok, name failed, ...". */
+const char *watch_check(struct watch *watch, char *ret_text);
 
 #endif

@@ -55,7 +55,8 @@ struct checkpoint_options {
 };
 #define CHECKPOINT_MEMORY_SIZE ((size_t)2 * 1024 * 1024)
 
-/* Begins. `options`, `info` and `files` are copied; `index` and `memory` stay in use until `done`.
+/* Begins. `options`, `info` and `files` are copied; `index`, the options' `path` and `memory` stay
+ * in use until `done`.
  * `files` are all that the index's locations name now. A slot whose file is not among them is left
  * out: what it names is newer than `info` and is replayed. So is one in a file id that was given to
  * a new file meanwhile: the loader finds the file gone.
@@ -96,10 +97,6 @@ typedef uint32_t checkpoint_each_file(void *context, const struct checkpoint_fil
 int checkpoint_load(struct io *io, const struct log *log, const struct checkpoint_options *options,
                     uint64_t number, struct index *index, checkpoint_each_file *each_file,
                     void *context, struct checkpoint_info *ret_info, uint64_t *ret_dropped);
-
-/* Only its first and last blocks: what a tool shows. Nothing is logged. Errors: as above. */
-int checkpoint_read_info(struct io *io, const struct checkpoint_options *options, uint64_t number,
-                         struct checkpoint_info *ret_info);
 
 /* From an entry of the data directory: a checkpoint, or what is left of one that was never
  * finished. Errors: -EINVAL (neither). */
