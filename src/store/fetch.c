@@ -95,6 +95,7 @@ static void start_read(struct fetch *fetch, int handle)
 static void pinned(struct segment_pin *pin, int handle_or_error)
 {
     struct fetch *fetch = container_of(pin, struct fetch, pin);
+    assert(fetch->is_pinning);
     fetch->is_pinning = false;
     if (handle_or_error >= 0)
         start_read(fetch, handle_or_error);
@@ -115,6 +116,7 @@ static int pin(struct fetch *fetch)
 
 static int take_large(struct fetch *fetch, uint64_t size)
 {
+    assert(fetch->large == NULL);
     fetch->large = aligned_alloc(DISK_BLOCK_SIZE, size);
     if (fetch->large == NULL)
         return -ENOMEM;
@@ -142,6 +144,7 @@ int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index
                 fetch_done *done)
 {
     assert(fetch->large == NULL);
+    assert(!io_op_is_active(&fetch->op));
     fetch->fetcher = fetcher;
     fetch->location = entry->location;
     fetch->done = done;
@@ -183,6 +186,7 @@ void fetch_release(struct fetch *fetch)
     assert(!io_op_is_active(&fetch->op) && !fetch->is_pinning);
     if (fetch->large == NULL)
         return;
+    assert(fetch->fetcher->large_bytes >= fetch->large_size);
     fetch->fetcher->large_bytes -= fetch->large_size;
     free(fetch->large);
     fetch->large = NULL;

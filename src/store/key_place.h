@@ -30,39 +30,32 @@ static inline struct key_place key_place_of(uint64_t keyed, uint64_t key_hash)
     };
 }
 
-static inline struct key_place key_place(const uint8_t *secret, struct slice key)
-{
-    return key_place_of(hash_keyed(secret, key.data, key.size), hash_key(key.data, key.size));
-}
-
 /* Whether two entries are the same write, wherever its record lies by now. */
 static inline bool index_entry_is_same(const struct index_entry *a, const struct index_entry *b)
 {
     return version_compare(a->version, b->version) == 0;
 }
 
-/* Short keys lie inside, others are malloc'ed. */
-struct key_copy {
-    struct slice slice;
-    uint8_t bytes[128];
-};
+#define KEY_INSIDE_SIZE 128u
 
-/* Errors: -ENOMEM. */
-static inline int key_copy_set(struct key_copy *copy, struct slice key)
+/* A copy of the key: a short one lies in `inside`, KEY_INSIDE_SIZE bytes of its owner's, another
+ * one is malloc'ed. Errors: -ENOMEM. */
+static inline int key_copy(struct slice key, uint8_t *inside, struct slice *ret_copy)
 {
-    uint8_t *bytes = key.size <= sizeof copy->bytes ? copy->bytes : malloc(key.size);
+    uint8_t *bytes = key.size <= KEY_INSIDE_SIZE ? inside : malloc(key.size);
     if (bytes == NULL)
         return -ENOMEM;
     memcpy(bytes, key.data, key.size);
-    copy->slice = (struct slice){bytes, key.size};
+    *ret_copy = (struct slice){bytes, key.size};
     return 0;
 }
 
-static inline void key_copy_clear(struct key_copy *copy)
+/* The copy is empty then, as it was before. */
+static inline void key_forget(struct slice *copy, const uint8_t *inside)
 {
-    if (copy->slice.data != copy->bytes)
-        free((void *)copy->slice.data);
-    copy->slice = (struct slice){0};
+    if (copy->data != inside)
+        free((void *)copy->data);
+    *copy = (struct slice){0};
 }
 
 #endif

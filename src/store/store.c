@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "store/memory/location.h"
+#include "store/store_large.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@ void store_made_room(void *context)
 void store_fail(void *context, int error)
 {
     struct store *store = context;
+    assert(error != 0);
     if (store->failed != 0)
         return;
     store->failed = error;
@@ -57,13 +59,11 @@ struct key_place store_prefetch(const struct store *store, struct slice key, boo
 {
     struct key_place place = {
         .keyed = hash_keyed(store->superblock.now.secret, key.data, key.size),
-        .is_write = is_write,
     };
     cache_prefetch(store->cache, place.keyed);
     if (is_write) {
-        place.key_hash = hash_key(key.data, key.size);
-        place.partition = (uint16_t)hash_partition(place.key_hash);
-        place.hash = hash_index(place.keyed, place.key_hash);
+        place = key_place_of(place.keyed, hash_key(key.data, key.size));
+        place.is_write = true;
         index_prefetch(store->index, place.partition, place.hash);
         bloom_prefetch(store->bloom, place.partition, place.hash);
     }
@@ -81,12 +81,12 @@ void store_prefetch_entry(const struct store *store, struct key_place place)
 static bool is_absent(struct store *store, struct slice key, uint64_t keyed,
                       enum store_status *ret_status)
 {
-    uint64_t key_hash = hash_key(key.data, key.size);
-    uint32_t partition = hash_partition(key_hash);
-    if (bloom_may_contain(store->bloom, partition, hash_index(keyed, key_hash)))
+    struct key_place place = key_place_of(keyed, hash_key(key.data, key.size));
+    if (bloom_may_contain(store->bloom, place.partition, place.hash))
         return false;
     store->get_misses++;
-    *ret_status = damage_covers(&store->damage, partition, 0) ? STORE_CORRUPT : STORE_NOT_FOUND;
+    bool is_doubtful = damage_covers(&store->damage, place.partition, 0);
+    *ret_status = is_doubtful ? STORE_CORRUPT : STORE_NOT_FOUND;
     return true;
 }
 
@@ -145,12 +145,12 @@ static bool plan_candidates(struct store *store, struct slice key, struct plan *
         if (is_for_mover(store, key, &found[i], count, plan))
             continue;
         if (plan->proof == NULL)
-            plan->proof = proofs_get(&store->proofs, &plan->place);
+            plan->proof = proofs_get(&store->proofs, &plan->place, key);
         if (plan->proof == NULL)
             return false;
         proof_add(plan->proof, &found[i]);
     }
-    return plan->proof == NULL || proof_set_key(plan->proof, key) == 0;
+    return true;
 }
 
 void plan_drop(struct plan *plan)
@@ -211,21 +211,6 @@ static int apply_to_index(struct store *store, struct plan *plan, const struct i
     return index_add(store->index, place->partition, place->hash, entry);
 }
 
-static enum store_status status_of_append(struct store *store, int result)
-{
-    switch (result) {
-    case -EAGAIN:
-        store->starved = true;
-        return STORE_BUSY;
-    case -ENOSPC:
-        return STORE_NO_SPACE;
-    case -EFBIG:
-        return STORE_TOO_LARGE;
-    default:
-        return STORE_FAILED;
-    }
-}
-
 struct version store_stamp(struct store *store)
 {
     return (struct version){hybrid_clock_stamp(&store->clock, io_wall_ms(store->io)),
@@ -244,7 +229,8 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
     int result = wal_append(store->wal, record, &receipt);
     if (result < 0) {
         plan_drop(plan);
-        return status_of_append(store, result);
+        store->starved |= result == -EAGAIN;
+        return result == -EAGAIN ? STORE_BUSY : store_upload_status(result);
     }
     pace_took(&store->pace, record_size(record));
     struct index_entry entry = {

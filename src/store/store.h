@@ -85,7 +85,7 @@ struct store_options {
     uint32_t value_size_max;                    /* bytes */
     uint32_t value_file_min; /* bytes: a value of at least this lies in a file; 0: VALUE_FILE_MIN */
     uint32_t stream_buffers; /* for values on their way; 0: STORE_STREAM_BUFFERS */
-    uint64_t log_keep_bytes; /* of sealed log that are not moved yet; 0: some segments */
+    uint64_t log_keep_bytes; /* of sealed log that are not moved yet; 0: some files */
     uint64_t compact_min;    /* dead bytes of segments that are worth a job; 0: a segment's */
     uint32_t mover_window;   /* bytes that it reads at once: blocks, at most a MiB; 0: a MiB */
     uint64_t mover_stage; /* bytes of records that it holds in memory, at least the largest one's;

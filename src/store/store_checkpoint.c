@@ -78,6 +78,7 @@ static void committed(struct manifest_op *op, int result)
 {
     struct checkpoints *checkpoints = container_of(op, struct checkpoints, op);
     uint64_t before = checkpoints->number;
+    assert(checkpoints->is_under_way); /* invariant 1 */
     mover_changed_told(checkpoints->parts.mover, result == 0);
     checkpoints->is_under_way = false;
     if (result == -ENOSPC || result == -EDQUOT || result == -ENOMEM) {
@@ -119,6 +120,7 @@ static void changed_told(struct manifest_op *op, int result)
 static void commit(struct checkpoints *checkpoints)
 {
     struct manifest_edit edits[EDITS_MAX];
+    assert(checkpoints->writer == NULL); /* the file is complete */
     checkpoints->is_written = false;
     checkpoints->op.done = changed_told;
     uint32_t count = mover_add_changed(checkpoints->parts.mover, edits, 0, EDITS_MAX);
@@ -132,6 +134,7 @@ static void commit(struct checkpoints *checkpoints)
 static void written(void *context, int result)
 {
     struct checkpoints *checkpoints = context;
+    assert(checkpoints->is_under_way); /* invariant 1 */
     checkpoints->writer = NULL;
     if (result == 0) {
         checkpoints->is_written = true;
@@ -164,6 +167,13 @@ static struct checkpoint_file *list_files(const struct checkpoints *checkpoints,
     return files;
 }
 
+static uint64_t moved_records(const struct checkpoints *checkpoints)
+{
+    struct mover_stats stats;
+    mover_stats(checkpoints->parts.mover, &stats);
+    return stats.moved_records + checkpoints->parts.moved;
+}
+
 /* Only between two jobs of the mover: what is in the segments' ends is in the index. */
 static int begin(struct checkpoints *checkpoints)
 {
@@ -174,8 +184,6 @@ static int begin(struct checkpoints *checkpoints)
     struct checkpoint_file *files = list_files(checkpoints, &count);
     if (files == NULL)
         return -ENOMEM;
-    struct mover_stats stats;
-    mover_stats(checkpoints->parts.mover, &stats);
     struct checkpoint_options options = checkpoints_file_options(checkpoints);
     struct checkpoint_info info = {
         .number = checkpoints->last + 1,
@@ -190,17 +198,14 @@ static int begin(struct checkpoints *checkpoints)
     if (result < 0)
         return result;
     checkpoints->last++;
-    checkpoints->moved_begin = stats.moved_records + checkpoints->parts.moved;
+    checkpoints->moved_begin = moved_records(checkpoints);
     checkpoints->is_under_way = true;
     return 0;
 }
 
 static bool is_due(const struct checkpoints *checkpoints, uint64_t moved_min)
 {
-    struct mover_stats stats;
-    mover_stats(checkpoints->parts.mover, &stats);
-    uint64_t moved = stats.moved_records + checkpoints->parts.moved - checkpoints->moved;
-    return moved > moved_min || checkpoints->is_wanted;
+    return moved_records(checkpoints) - checkpoints->moved > moved_min || checkpoints->is_wanted;
 }
 
 static uint64_t moved_min(const struct checkpoints *checkpoints)
@@ -316,12 +321,6 @@ void checkpoints_init(struct checkpoints *checkpoints, struct io *io, const stru
 {
     *checkpoints = (struct checkpoints){.io = io, .log = log, .options = *options};
     list_init(&checkpoints->removals);
-}
-
-void checkpoints_connect(struct checkpoints *checkpoints, const struct checkpoint_parts *parts)
-{
-    assert(!checkpoints->is_under_way);
-    checkpoints->parts = *parts;
 }
 
 void checkpoints_deinit(struct checkpoints *checkpoints)

@@ -34,7 +34,7 @@ struct checkpoints_options {
     uint8_t *memory;    /* CHECKPOINT_MEMORY_SIZE bytes */
 };
 
-/* What they work on; all of it is the store's and outlives them. */
+/* What they work on: set once the store has all of it, which outlives them. */
 struct checkpoint_parts {
     struct index *index;
     struct wal *wal;
@@ -70,9 +70,6 @@ struct checkpoints {
 
 void checkpoints_init(struct checkpoints *checkpoints, struct io *io, const struct log *log,
                       const struct checkpoints_options *options);
-
-/* Once the store has all of its parts. */
-void checkpoints_connect(struct checkpoints *checkpoints, const struct checkpoint_parts *parts);
 
 /* What is under way in a world that was closed goes. */
 void checkpoints_deinit(struct checkpoints *checkpoints);

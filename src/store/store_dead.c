@@ -3,7 +3,8 @@
 
 #include "base/assert.h"
 #include "store/memory/location.h"
-#include "store/value/stream_pool.h"
+#include "store/store_internal.h"
+#include "store/store_large.h"
 
 #include <stdlib.h>
 
@@ -28,8 +29,9 @@ static struct loan *find_loan(const struct dead *dead, const struct value_file_n
     return NULL;
 }
 
-bool dead_lend(struct dead *dead, const struct value_file_name *name)
+bool store_lend_file(struct store *store, const struct value_file_name *name)
 {
+    struct dead *dead = &store->dead;
     struct loan *loan = find_loan(dead, name);
     if (loan == NULL) {
         loan = calloc(1, sizeof *loan);
@@ -42,8 +44,9 @@ bool dead_lend(struct dead *dead, const struct value_file_name *name)
     return true;
 }
 
-void dead_take_back(struct dead *dead, const struct value_file_name *name)
+void store_take_back_file(struct store *store, const struct value_file_name *name)
 {
+    struct dead *dead = &store->dead;
     struct loan *loan = find_loan(dead, name);
     assert(loan != NULL);
     assert(loan->count > 0); /* invariant 1 */
@@ -115,15 +118,6 @@ void dead_init(struct dead *dead)
 {
     list_init(&dead->loans);
     list_init(&dead->removals);
-}
-
-void dead_connect(struct dead *dead, struct wal *wal, struct segments *segments,
-                  struct stream_pool *streams)
-{
-    assert(list_is_empty(&dead->removals));
-    dead->wal = wal;
-    dead->segments = segments;
-    dead->streams = streams;
 }
 
 void dead_deinit(struct dead *dead)

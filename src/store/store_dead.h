@@ -3,9 +3,9 @@
  * A record's file is told at once, so that the mover knows what its space is worth. A value file
  * goes once the record that killed it is durable, and no other shard is about to open it.
  *
- * Invariants: (1) a file that was lent stays until it was taken back as often as it was lent;
- * (2) a file is removed once: by dead_flush, or by the last dead_take_back when its time had come
- * meanwhile. */
+ * Invariants: (1) a file that was lent stays until it was taken back as often as it was lent; (2)
+ * a file is removed once: by dead_flush, or by the last store_take_back_file when its time had
+ * come meanwhile. */
 #ifndef MINIVAULT_STORE_STORE_DEAD_H
 #define MINIVAULT_STORE_STORE_DEAD_H
 
@@ -21,7 +21,7 @@
 struct stream_pool;
 
 struct dead {
-    struct wal *wal;
+    struct wal *wal; /* this and the next two are set once the store has all of its parts */
     struct segments *segments;
     struct stream_pool *streams;
     struct list loans;    /* value files that other shards open just now */
@@ -29,8 +29,6 @@ struct dead {
 };
 
 void dead_init(struct dead *dead);
-void dead_connect(struct dead *dead, struct wal *wal, struct segments *segments,
-                  struct stream_pool *streams);
 void dead_deinit(struct dead *dead);
 
 /* The record that a slot led to is no longer alive, because of the record at `killer_position`.
@@ -41,9 +39,5 @@ void dead_record(struct dead *dead, const struct index_entry *old,
 
 /* Removes the files whose killers are durable. */
 void dead_flush(struct dead *dead);
-
-/* Returns false when there is no memory. */
-bool dead_lend(struct dead *dead, const struct value_file_name *name);
-void dead_take_back(struct dead *dead, const struct value_file_name *name);
 
 #endif

@@ -69,7 +69,8 @@ struct store {
 
 static inline struct key_place store_place(const struct store *store, struct slice key)
 {
-    return key_place(store->superblock.now.secret, key);
+    return key_place_of(hash_keyed(store->superblock.now.secret, key.data, key.size),
+                        hash_key(key.data, key.size));
 }
 
 /* Whether the partition is this shard's. */

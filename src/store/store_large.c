@@ -29,24 +29,12 @@ bool store_has_stream(struct store *store)
  * those who declare and do not send shall not fill it. */
 #define RESERVED_SHARE 8u
 
-static uint64_t reserve(struct store *store, uint64_t size)
+static uint64_t reserve(struct store *store, uint64_t size, uint64_t free_size)
 {
-    uint64_t free_size = 0;
-    uint64_t total_size;
-    (void)io_disk_space(store->io, store->options.path, &free_size, &total_size);
     if (store->reserved_bytes + size > free_size / RESERVED_SHARE / store->options.shard_count)
         return 0;
     store->reserved_bytes += size;
     return size;
-}
-
-/* What lies in files could take all that moving records needs, and that the next start needs. */
-static bool has_room(const struct store *store, uint64_t size)
-{
-    uint64_t free_size, total_size;
-    return io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0 ||
-           free_size >=
-               store->options.shard_count * (store->reserve.size + store->reserved_bytes) + size;
 }
 
 enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
@@ -57,8 +45,12 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
     assert(key.size > 0);
     if (store->failed != 0)
         return STORE_FAILED;
-    if (!wal_has_space(store->wal) || reserve_is_released(&store->reserve) ||
-        !has_room(store, size_hint))
+    uint64_t free_size = UINT64_MAX, total_size;
+    (void)io_disk_space(store->io, store->options.path, &free_size, &total_size);
+    /* What lies in files could take all that moving records needs, and that the next start needs. */
+    uint64_t needed =
+        store->options.shard_count * (store->reserve.size + store->reserved_bytes) + size_hint;
+    if (!wal_has_space(store->wal) || reserve_is_released(&store->reserve) || free_size < needed)
         return STORE_NO_SPACE;
     struct store_upload *upload = calloc(1, sizeof *upload);
     if (upload == NULL)
@@ -70,7 +62,7 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
         .key_hash = place.key_hash,
         .version = version != NULL ? *version : store_stamp(store),
     };
-    upload->reserved = reserve(store, size_hint);
+    upload->reserved = reserve(store, size_hint, free_size);
     int result =
         value_writer_open(store->streams, &upload->file.name, store->options.value_size_max,
                           upload->reserved, events, &upload->writer);
@@ -127,6 +119,7 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
 
 const struct store_file *store_upload_file(struct store_upload *upload)
 {
+    assert(upload->store != NULL);
     if (upload->writer != NULL) {
         upload->file.descriptor = value_writer_descriptor(upload->writer);
         upload->file.size = (uint32_t)value_writer_size(upload->writer);
@@ -159,6 +152,7 @@ void store_upload_close(struct store_upload *upload)
     struct store *store = upload->store;
     if (upload->writer != NULL)
         value_writer_close(upload->writer, upload->is_committed);
+    assert(store->reserved_bytes >= upload->reserved);
     store->reserved_bytes -= upload->reserved;
     free(upload);
     store_made_room(store);
@@ -183,18 +177,6 @@ void store_download_close(struct store *store, struct value_reader *reader)
 {
     value_reader_close(reader);
     store_made_room(store);
-}
-
-/* ---- files that others read ---- */
-
-bool store_lend_file(struct store *store, const struct value_file_name *file)
-{
-    return dead_lend(&store->dead, file);
-}
-
-void store_take_back_file(struct store *store, const struct value_file_name *file)
-{
-    dead_take_back(&store->dead, file);
 }
 
 /* ---- sizes ---- */

@@ -81,8 +81,8 @@ void store_upload_hand_over(struct store_upload *upload);
 
 /* It is not removed until it was taken back as often as it was lent, though nothing may name it any
  * more. Returns false when there is no memory. */
-bool store_lend_file(struct store *store, const struct value_file_name *file);
-void store_take_back_file(struct store *store, const struct value_file_name *file);
+bool store_lend_file(struct store *store, const struct value_file_name *name);
+void store_take_back_file(struct store *store, const struct value_file_name *name);
 
 /* In any state, as value_writer_close. What was not committed is removed. */
 void store_upload_close(struct store_upload *upload);

@@ -15,7 +15,8 @@ struct lookup {
     struct lookups *lookups;
     struct store_waiter *waiter;
     struct key_place place;
-    struct key_copy key;
+    struct slice key; /* a copy */
+    uint8_t key_inside[KEY_INSIDE_SIZE];
     struct index_entry candidates[CANDIDATES_MAX];
     uint32_t candidate_count;
     uint32_t candidate; /* the one being fetched */
@@ -58,8 +59,9 @@ enum store_status lookups_show(const struct lookups *lookups, struct cache_entry
 static void lookup_put(struct lookup *lookup)
 {
     struct lookups *lookups = lookup->lookups;
+    assert(!list_node_is_linked(&lookup->node)); /* invariant 1 */
     fetch_release(&lookup->fetch);
-    key_copy_clear(&lookup->key);
+    key_forget(&lookup->key, lookup->key_inside);
     list_push_front(&lookups->free, &lookup->node);
     assert(lookups->active > 0); /* invariant 1 */
     lookups->active--;
@@ -96,7 +98,7 @@ static void show(struct lookup *lookup, const struct record *record, struct slic
         ret_value->entry = entry;
     }
     if (record->flags & RECORD_IN_VALUE_FILE)
-        show_file(lookup->place.key_hash, lookup->key.slice, value, ret_value);
+        show_file(lookup->place.key_hash, lookup->key, value, ret_value);
 }
 
 static void decode_finished(struct decode_job *job, int result, uint8_t *data, size_t size)
@@ -166,7 +168,7 @@ static enum store_status go_through(struct lookup *lookup, struct store_value *r
             return STORE_PENDING;
         if (result < 0)
             return STORE_CORRUPT;
-        if (slice_equal(fetch_record(&lookup->fetch)->key, lookup->key.slice))
+        if (slice_equal(fetch_record(&lookup->fetch)->key, lookup->key))
             return answer(lookup, ret_value);
         fetch_release(&lookup->fetch);
     }
@@ -188,7 +190,7 @@ static enum store_status go_on(struct lookup *lookup, struct store_value *ret_va
         return STORE_BUSY;
     lookup->candidate = 0;
     struct cache_entry *entry =
-        cache_find(lookup->lookups->parts.cache, lookup->place.keyed, lookup->key.slice);
+        cache_find(lookup->lookups->parts.cache, lookup->place.keyed, lookup->key);
     return entry != NULL ? lookups_show(lookup->lookups, entry, ret_value)
                          : go_through(lookup, ret_value);
 }
@@ -197,9 +199,10 @@ static void fetched(struct fetch *fetch, int result)
 {
     struct lookup *lookup = container_of(fetch, struct lookup, fetch);
     struct store_value value = {0};
+    assert(lookup->candidate < lookup->candidate_count); /* invariant 2 */
     bool is_passing = result == -ENOMEM || result == -ENFILE || result == -EMFILE;
     enum store_status status = is_passing ? STORE_BUSY : STORE_CORRUPT;
-    if (result == 0 && slice_equal(fetch_record(fetch)->key, lookup->key.slice)) {
+    if (result == 0 && slice_equal(fetch_record(fetch)->key, lookup->key)) {
         status = answer(lookup, &value);
     } else if (result == 0) {
         fetch_release(fetch);
@@ -224,7 +227,7 @@ enum store_status lookups_start(struct lookups *lookups, struct slice key, struc
     if (list_is_empty(&lookups->free) || !fetch_has_room(parts->fetcher, candidates[0].read_size))
         return STORE_BUSY;
     struct lookup *lookup = container_of(list_pop_front(&lookups->free), struct lookup, node);
-    assert(lookup->key.slice.data == NULL); /* invariant 1 */
+    assert(lookup->key.data == NULL); /* invariant 1 */
     lookups->active++;
     lookup->waiter = waiter;
     lookup->place = place;
@@ -237,7 +240,7 @@ enum store_status lookups_start(struct lookups *lookups, struct slice key, struc
         may_be_large = may_be_large || candidates[i].in_value_file;
     }
     enum store_status status = STORE_BUSY;
-    if (key_copy_set(&lookup->key, key) == 0)
+    if (key_copy(key, lookup->key_inside, &lookup->key) == 0)
         status = go_through(lookup, ret_value);
     if (status == STORE_PENDING)
         ret_value->in_value_file = may_be_large;
@@ -264,12 +267,6 @@ int lookups_init(struct lookups *lookups, uint8_t *buffers)
     return 0;
 }
 
-void lookups_connect(struct lookups *lookups, const struct lookup_parts *parts)
-{
-    assert(lookups->active == 0);
-    lookups->parts = *parts;
-}
-
 bool lookups_are_busy(const struct lookups *lookups)
 {
     return lookups->active > 0;
@@ -279,7 +276,7 @@ void lookups_deinit(struct lookups *lookups)
 {
     for (uint32_t i = 0; lookups->all != NULL && i < LOOKUPS_MAX; i++) {
         fetch_deinit(&lookups->all[i].fetch);
-        key_copy_clear(&lookups->all[i].key);
+        key_forget(&lookups->all[i].key, lookups->all[i].key_inside);
     }
     free(lookups->all);
 }

@@ -20,7 +20,7 @@
 /* Each owns a buffer in the region. */
 #define LOOKUPS_MAX 256u
 
-/* What they work on; all of it is the store's and outlives them. */
+/* What they work on: set once the store has all of it, which outlives them. */
 struct lookup_parts {
     const struct log *log;
     struct index *index;
@@ -45,7 +45,6 @@ struct lookups {
 
 /* `buffers`: LOOKUPS_MAX times FETCH_BUFFER_SIZE bytes of the region. Errors: -ENOMEM. */
 int lookups_init(struct lookups *lookups, uint8_t *buffers);
-void lookups_connect(struct lookups *lookups, const struct lookup_parts *parts);
 void lookups_deinit(struct lookups *lookups);
 
 bool lookups_are_busy(const struct lookups *lookups);

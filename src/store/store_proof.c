@@ -14,7 +14,8 @@ struct proof {
     struct fetch fetch;
     struct proofs *proofs;
     struct key_place place;
-    struct key_copy key;
+    struct slice key; /* a copy */
+    uint8_t key_inside[KEY_INSIDE_SIZE];
     uint64_t killer_position;
     struct index_entry candidates[CANDIDATES_MAX];
     uint32_t candidate_count;
@@ -32,7 +33,7 @@ struct suspect {
     bool is_counted; /* among the keys, though it will turn out to be an older write of one */
 };
 
-struct proof *proofs_get(struct proofs *proofs, const struct key_place *place)
+struct proof *proofs_get(struct proofs *proofs, const struct key_place *place, struct slice key)
 {
     struct list_node *node = list_pop_front(&proofs->free);
     if (node == NULL)
@@ -47,14 +48,18 @@ struct proof *proofs_get(struct proofs *proofs, const struct key_place *place)
     proof->key_known = true;
     proof->is_suspect = false;
     proof->is_counted = false;
-    return proof;
+    if (key_copy(key, proof->key_inside, &proof->key) == 0)
+        return proof;
+    proof_put(proof);
+    return NULL;
 }
 
 void proof_put(struct proof *proof)
 {
     struct proofs *proofs = proof->proofs;
+    assert(!list_node_is_linked(&proof->node)); /* invariant 1 */
     fetch_release(&proof->fetch);
-    key_copy_clear(&proof->key);
+    key_forget(&proof->key, proof->key_inside);
     list_push_front(&proofs->free, &proof->node);
     assert(proofs->active > 0);                        /* invariant 1 */
     assert(proofs->suspect_keys >= proof->is_counted); /* invariant 3 */
@@ -67,19 +72,6 @@ void proof_add(struct proof *proof, const struct index_entry *candidate)
 {
     assert(proof->candidate_count < CANDIDATES_MAX); /* invariant 2 */
     proof->candidates[proof->candidate_count++] = *candidate;
-}
-
-int proof_set_key(struct proof *proof, struct slice key)
-{
-    return key_copy_set(&proof->key, key);
-}
-
-/* Looks where the candidate lies by now. Returns false when its slot has gone meanwhile, and
- * possibly its file with it. */
-static bool refresh(const struct proof *proof, struct index_entry *candidate)
-{
-    return index_get(proof->proofs->parts.index, proof->place.partition, proof->place.hash,
-                     candidate->version, candidate) == 0;
 }
 
 /* The mark of its death is gone, and its slot. */
@@ -99,7 +91,7 @@ static void remove_candidate(struct proof *proof, const struct record *record)
     if (index_remove(parts->index, proof->place.partition, proof->place.hash,
                      proof->candidates[proof->candidate].version, &old) < 0)
         return;
-    struct slice key = proof->key.slice;
+    struct slice key = proof->key;
     uint64_t mark = doomed_mark(parts->doomed, key, old.version, old.tombstone);
     if (doomed_remove(parts->doomed, mark))
         record_spared(parts, &old);
@@ -118,8 +110,8 @@ static bool spells_other_key(const struct proof *proof)
         return false;
     struct slice key = record_told_key(read.data);
     return (uint64_t)(key.data - read.data) + key.size <= read.size &&
-           key_place(proof->proofs->parts.secret, key).hash == proof->place.hash &&
-           !slice_equal(key, proof->key.slice);
+           hash_place(proof->proofs->parts.secret, key.data, key.size).hash == proof->place.hash &&
+           !slice_equal(key, proof->key);
 }
 
 /* The current candidate cannot be read. The write that came after it may have left a mark. Without
@@ -132,7 +124,7 @@ static bool judge_unreadable(struct proof *proof, int error)
         return false;
     const struct doomed *doomed = proof->proofs->parts.doomed;
     const struct index_entry *candidate = &proof->candidates[proof->candidate];
-    uint64_t mark = doomed_mark(doomed, proof->key.slice, candidate->version, candidate->tombstone);
+    uint64_t mark = doomed_mark(doomed, proof->key, candidate->version, candidate->tombstone);
     if (doomed_has(doomed, mark) || (error == -EBADMSG && !spells_other_key(proof)))
         remove_candidate(proof, NULL);
     return true;
@@ -145,9 +137,9 @@ static bool judge(struct proof *proof)
     if (!proof->key_known) {
         proof->key_known = true;
         proof->killer_position = record->position;
-        return key_copy_set(&proof->key, record->key) == 0;
+        return key_copy(record->key, proof->key_inside, &proof->key) == 0;
     }
-    if (slice_equal(record->key, proof->key.slice))
+    if (slice_equal(record->key, proof->key))
         remove_candidate(proof, record);
     return true;
 }
@@ -176,7 +168,9 @@ static bool go_through(struct proof *proof)
     assert(proof->candidate_count <= CANDIDATES_MAX); /* invariant 2 */
     for (; proof->candidate < proof->candidate_count; proof->candidate++) {
         struct index_entry *candidate = &proof->candidates[proof->candidate];
-        if (!refresh(proof, candidate))
+        /* Where it lies by now; its slot may have gone meanwhile, and its file with it. */
+        if (index_get(parts->index, proof->place.partition, proof->place.hash, candidate->version,
+                      candidate) < 0)
             continue;
         int result = fetch_start(parts->fetcher, &proof->fetch, candidate, fetched);
         if (result == 0)
@@ -194,7 +188,7 @@ static bool go_through(struct proof *proof)
 static void run(struct proof *proof)
 {
     while (go_through(proof)) {
-        key_copy_clear(&proof->key);
+        key_forget(&proof->key, proof->key_inside);
         if (!proof->is_suspect || proof->removed_count == 0 || load(proof) < 2) {
             proof_put(proof);
             return;
@@ -270,7 +264,8 @@ void proofs_work_off_suspects(struct proofs *proofs)
     while (proofs->suspect_count > 0 && proofs->active < SUSPECTS_ACTIVE_MAX) {
         const struct suspect *suspect = &proofs->suspects[proofs->suspect_count - 1];
         bool is_waiting = !is_being_proved(proofs, suspect->place.hash);
-        struct proof *proof = is_waiting ? proofs_get(proofs, &suspect->place) : NULL;
+        struct slice none = {(const uint8_t *)"", 0}; /* the newest record tells the key */
+        struct proof *proof = is_waiting ? proofs_get(proofs, &suspect->place, none) : NULL;
         if (is_waiting && proof == NULL)
             return;
         bool is_counted = suspect->is_counted;
@@ -304,12 +299,6 @@ int proofs_init(struct proofs *proofs, uint8_t *buffers)
     return 0;
 }
 
-void proofs_connect(struct proofs *proofs, const struct proof_parts *parts)
-{
-    assert(proofs->active == 0);
-    proofs->parts = *parts;
-}
-
 bool proofs_are_busy(const struct proofs *proofs)
 {
     return proofs->active > 0;
@@ -329,7 +318,7 @@ void proofs_deinit(struct proofs *proofs)
 {
     for (uint32_t i = 0; proofs->all != NULL && i < PROOFS_MAX; i++) {
         fetch_deinit(&proofs->all[i].fetch);
-        key_copy_clear(&proofs->all[i].key);
+        key_forget(&proofs->all[i].key, proofs->all[i].key_inside);
     }
     free(proofs->all);
     free(proofs->suspects);

@@ -21,7 +21,7 @@
 /* Each owns a buffer in the region. */
 #define PROOFS_MAX 256u
 
-/* What they work on; all of it is the store's and outlives them. */
+/* What they work on: set once the store has all of it, which outlives them. */
 struct proof_parts {
     const uint8_t *secret;
     struct index *index;
@@ -50,7 +50,6 @@ struct proofs {
 
 /* `buffers`: PROOFS_MAX times FETCH_BUFFER_SIZE bytes of the region. Errors: -ENOMEM. */
 int proofs_init(struct proofs *proofs, uint8_t *buffers);
-void proofs_connect(struct proofs *proofs, const struct proof_parts *parts);
 void proofs_deinit(struct proofs *proofs);
 
 bool proofs_are_busy(const struct proofs *proofs);
@@ -63,14 +62,11 @@ uint64_t proofs_suspect_keys(const struct proofs *proofs);
 
 /* ---- of a write that is about to be appended ---- */
 
-/* NULL when all are in use. */
-struct proof *proofs_get(struct proofs *proofs, const struct key_place *place);
+/* For a key, which is copied. NULL when all are in use, or there is no memory for the key. */
+struct proof *proofs_get(struct proofs *proofs, const struct key_place *place, struct slice key);
 void proof_put(struct proof *proof);
 
 void proof_add(struct proof *proof, const struct index_entry *candidate);
-
-/* Errors: -ENOMEM. */
-int proof_set_key(struct proof *proof, struct slice key);
 
 /* The write was appended at this position. The proof gives itself back. */
 void proof_start(struct proof *proof, uint64_t killer_position);

@@ -33,7 +33,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define CLEAN_MAX 1024u    /* segments that leave with one group of the manifest */
 #define MEMORY_NS NS_PER_S /* without a job: then the stage's memory goes */
 
 /* A job appends what it carries, however full a segment is: a location must still name the end. */
@@ -41,7 +40,6 @@
 
 static_assert(MOVER_OUTPUTS_MEMORY + MOVER_WINDOW_SIZE == MOVER_MEMORY_SIZE,
               "the region's slice holds all buffers");
-static_assert(CLEAN_MAX <= MANIFEST_GROUP_MAX, "they leave with one group");
 
 #define BIT(phase) (1u << (phase))
 
@@ -80,20 +78,14 @@ int mover_create(struct io *io, const struct log *log, const struct mover_option
     mover->log = log;
     mover->options = *options;
     mover->options.segment_size = min_u64(options->segment_size, SEGMENT_SIZE_LIMIT);
-    mover->options.shard_count = (uint32_t)max_u64(options->shard_count, 1);
-    assert(options->log_id < mover->options.shard_count);
+    assert(options->log_id < options->shard_count);
     mover_stage_init(&mover->stage, &mover->options, &mover->stats);
     mover_reader_init(&mover->reader, io, log, &mover->options, &mover->stats,
                       options->memory + MOVER_OUTPUTS_MEMORY);
     mover->source = SEGMENT_FROM_LOG;
     mover_policy_init(&mover->policy, io, &mover->options, &mover->outputs);
-    int error = mover_outputs_init(&mover->outputs, io, log, &mover->options, &mover->stats,
-                                   &mover->stage, options->memory);
-    mover->cleaning = malloc(CLEAN_MAX * sizeof *mover->cleaning);
-    if (error < 0 || mover->cleaning == NULL) {
-        mover_free(mover);
-        return -ENOMEM;
-    }
+    mover_outputs_init(&mover->outputs, io, log, &mover->options, &mover->stats, &mover->stage,
+                       options->memory);
     *ret_mover = mover;
     return 0;
 }
@@ -188,16 +180,15 @@ static bool is_empty(const struct mover *mover, const struct segment *segment)
 static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
 {
     uint32_t count = 0;
-    for (uint32_t partition = 0; partition < MOVER_PARTITIONS; partition++) {
-        struct segment *segment = segments_first(mover->options.segments, partition);
-        for (; segment != NULL && count < CLEAN_MAX; segment = segment_next(segment)) {
-            if (!is_empty(mover, segment))
-                continue;
-            mover_outputs_seal(&mover->outputs, segment);
-            mover_outputs_edit(&mover->outputs, segment, segment->end, MANIFEST_REMOVE,
-                               &edits[count]);
-            mover->cleaning[count++] = segment->number;
-        }
+    struct segment *segment;
+    for (uint64_t i = 0;
+         count < MOVER_CLEAN_MAX && (segment = segments_nth(mover->options.segments, i)) != NULL;
+         i++) {
+        if (!is_empty(mover, segment))
+            continue;
+        mover_outputs_seal(&mover->outputs, segment);
+        mover_outputs_edit(&mover->outputs, segment, segment->end, MANIFEST_REMOVE, &edits[count]);
+        mover->cleaning[count++] = segment->number;
     }
     return count;
 }
@@ -205,7 +196,7 @@ static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
 /* Returns whether it has begun. */
 static bool begin_cleaning(struct mover *mover)
 {
-    struct manifest_edit *edits = malloc(CLEAN_MAX * sizeof *edits);
+    struct manifest_edit *edits = malloc(MOVER_CLEAN_MAX * sizeof *edits);
     if (edits == NULL)
         return false;
     mover->cleaning_count = collect_empty(mover, edits);
@@ -240,12 +231,6 @@ static void end_job(struct mover *mover)
     mover->job_end_ns = io_now_ns(mover->io);
 }
 
-static void tell_futile(const struct mover *mover)
-{
-    if (mover->options.futile != NULL)
-        mover->options.futile(mover->options.context);
-}
-
 /* What was written for nothing goes, once nothing of the job is in flight. */
 static bool step_ending(struct mover *mover)
 {
@@ -266,7 +251,7 @@ static bool step_ending(struct mover *mover)
     else if (mover_is_full(error))
         mover->options.full(mover->options.context);
     if (is_vain)
-        tell_futile(mover);
+        mover->options.futile(mover->options.context);
     return false;
 }
 
@@ -284,7 +269,7 @@ static bool step_applying(struct mover *mover, uint64_t budget)
     /* Where there was nothing to move there will not be soon. */
     if (mover_stage_is_empty(&mover->stage)) {
         mover_policy_rest(&mover->policy, mover->source);
-        tell_futile(mover);
+        mover->options.futile(mover->options.context);
     }
     mover_policy_done(&mover->policy);
     end_job(mover);
@@ -298,7 +283,6 @@ static bool begin_job(struct mover *mover, enum segment_source source)
     uint64_t round;
     assert(!mover->has_next);                    /* invariant 7 */
     assert(mover_stage_is_empty(&mover->stage)); /* invariant 6 */
-    assert(!mover_reader_has_input(&mover->reader));
     mover_policy_sizes(&mover->policy, source, &round, &mover->limit);
     if (mover_stage_open(&mover->stage, round, wal_durable(mover->options.wal)) < 0) {
         log_warn(mover->log, "not enough memory to move the log to its segments: tried again");
@@ -353,11 +337,25 @@ static bool end_round(struct mover *mover, const struct mover_record *record)
     return begin_writing(mover);
 }
 
-static bool read_input(struct mover *mover, uint64_t budget)
+static bool open_next(struct mover *mover)
 {
+    /* What the last one read ahead for nothing may be on its way. */
+    if (!mover_reader_settle(&mover->reader))
+        return false;
+    if (mover_policy_open_input(&mover->policy, mover->source, &mover->reader))
+        return true;
+    mover->is_last_round = true;
+    return begin_writing(mover);
+}
+
+static bool step_reading(struct mover *mover, uint64_t budget)
+{
+    assert(!mover->has_next); /* invariant 7 */
     for (uint64_t used = 0, cost = 0; used < budget; used += cost) {
         struct mover_record record;
         switch (mover_reader_next(&mover->reader, &record)) {
+        case MOVER_READ_NONE:
+            return open_next(mover);
         case MOVER_READ_WAIT:
             return false;
         case MOVER_READ_END:
@@ -374,20 +372,6 @@ static bool read_input(struct mover *mover, uint64_t budget)
         }
     }
     return true;
-}
-
-static bool step_reading(struct mover *mover, uint64_t budget)
-{
-    assert(!mover->has_next); /* invariant 7 */
-    if (mover_reader_has_input(&mover->reader))
-        return read_input(mover, budget);
-    /* What the last one read ahead for nothing may be on its way. */
-    if (!mover_reader_settle(&mover->reader))
-        return false;
-    if (mover_policy_open_input(&mover->policy, mover->source, &mover->reader))
-        return true;
-    mover->is_last_round = true;
-    return begin_writing(mover);
 }
 
 /* Goes on to the next phase when this one is done, or gives up. */
@@ -539,9 +523,7 @@ void mover_free(struct mover *mover)
 {
     if (mover == NULL)
         return;
-    mover_outputs_deinit(&mover->outputs);
     mover_stage_free(&mover->stage);
-    free(mover->cleaning);
     free(mover);
 }
 

@@ -41,7 +41,7 @@ struct mover_options {
     uint64_t directory_id;
     uint32_t log_id;
     uint32_t shard_count;  /* of the directory: this one's segments have numbers that are log_id
-                              modulo this, and it takes its share of the disk; 0: one */
+                              modulo this, and it takes its share of the disk */
     const uint8_t *secret; /* HASH_SECRET_SIZE bytes */
     struct wal *wal;
     struct segments *segments;
@@ -62,7 +62,7 @@ struct mover_options {
     /* The disk was full: the job was given up, and is tried again in a second, or once mover_wake
      * says that there is room. */
     void (*full)(void *context);
-    /* Nothing more can be freed for now: mover_may_free says no. May be NULL. */
+    /* Nothing more can be freed for now: mover_may_free says no. */
     void (*futile)(void *context);
     uint64_t room_bytes;  /* compaction sees to it that this much of the disk is free, and room for
                              a checkpoint, for each shard, at most a 16th of it */

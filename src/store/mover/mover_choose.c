@@ -236,16 +236,12 @@ static bool is_compaction_due(struct mover_policy *policy)
     return false;
 }
 
-static bool is_purge_due(struct mover_policy *policy)
-{
-    return !is_resting(policy, SEGMENT_FROM_COMPACTION) &&
-           mover_purge_is_due(&policy->purge, policy->job);
-}
-
 bool mover_policy_wants_job(struct mover_policy *policy, enum segment_source *ret_source)
 {
     bool log_due = is_log_due(policy);
-    bool compaction_due = is_compaction_due(policy) || is_purge_due(policy);
+    bool compaction_due =
+        is_compaction_due(policy) || (!is_resting(policy, SEGMENT_FROM_COMPACTION) &&
+                                      mover_purge_is_due(&policy->purge, policy->job));
     if (!log_due && !compaction_due)
         return false;
     /* Compaction goes first: moving the log takes room, and lets more die than one job frees; but
@@ -288,15 +284,12 @@ static bool open_log(struct mover_policy *policy, struct mover_reader *reader)
 /* The segment with the smallest live share that is not an output with bytes of this job. */
 static struct segment *choose_victim(const struct mover_policy *policy)
 {
-    struct segment *best = NULL;
-    for (uint32_t partition = 0; partition < MOVER_PARTITIONS; partition++) {
-        struct segment *segment = segments_first(policy->options->segments, partition);
-        for (; segment != NULL; segment = segment_next(segment))
-            if (mover_is_usable(policy->outputs, segment, policy->job) &&
-                is_worth_it(policy, segment) &&
-                (best == NULL || dead_bytes(segment) * best->end > dead_bytes(best) * segment->end))
-                best = segment;
-    }
+    struct segment *best = NULL, *segment;
+    for (uint64_t i = 0; (segment = segments_nth(policy->options->segments, i)) != NULL; i++)
+        if (mover_is_usable(policy->outputs, segment, policy->job) &&
+            is_worth_it(policy, segment) &&
+            (best == NULL || dead_bytes(segment) * best->end > dead_bytes(best) * segment->end))
+            best = segment;
     return best;
 }
 

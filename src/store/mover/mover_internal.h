@@ -16,6 +16,9 @@
 #include "store/mover/mover_stage.h"
 #include "store/mover/mover_write.h"
 
+#define MOVER_CLEAN_MAX 1024u /* segments that leave with one group of the manifest */
+static_assert(MOVER_CLEAN_MAX <= MANIFEST_GROUP_MAX, "they leave with one group");
+
 enum mover_phase {
     MOVER_IDLE,
     MOVER_READING,
@@ -47,7 +50,7 @@ struct mover {
     uint64_t job_end_ns;      /* of the last one */
     struct manifest_op manifest_op;
     bool is_committing;
-    uint64_t *cleaning; /* numbers of the segments that leave */
+    uint64_t cleaning[MOVER_CLEAN_MAX]; /* numbers of the segments that leave */
     uint32_t cleaning_count;
 };
 

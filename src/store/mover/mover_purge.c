@@ -15,11 +15,11 @@
  * (mover_stage_may_purge, which alone decides, at both stages).
  *
  * What cannot be purged is carried along, and the next round has to wait until the log has lost a
- * segment: before that, nothing can be purged that could not be purged now. Where a segment is
+ * file: before that, nothing can be purged that could not be purged now. Where a segment is
  * damaged, its partition is left alone: it stays, with all that could be in it.
  *
- * The log itself keeps its last segments for a long time when nobody writes. When it has been quiet
- * for a while, and tombstones outnumber everything else, it is emptied, the open segment, too.
+ * The log itself keeps its last files for a long time when nobody writes. When it has been quiet
+ * for a while, and tombstones outnumber everything else, it is emptied, the open file, too.
  *
  * Invariants:
  * 1. Stages follow each other as above, and each begins without a job under way.

@@ -23,14 +23,14 @@
 /* As messages call it. */
 static const char *kind_of(const struct mover_input *input)
 {
-    return input->units.file.is_segment ? "partition" : "log";
+    return input->units.file.is_segment ? "partition segment" : "log file";
 }
 
 static void note_damage(struct mover_reader *reader, uint64_t offset)
 {
     struct mover_input *input = &reader->input;
     log_error(reader->log,
-              "%s segment %" PRIu64 " is damaged at offset %" PRIu64
+              "%s %" PRIu64 " is damaged at offset %" PRIu64
               ": it is kept as it is, what can be read of it is moved",
               kind_of(input), input->units.file.number, offset);
     input->is_damaged = true;
@@ -41,21 +41,15 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
 {
     struct mover_reader *reader = context;
     struct mover_input *input = &reader->input;
-    int got = mover_window_need(&reader->window, offset, size);
+    int result = mover_window_need(&reader->window, offset, size, ret_data);
     uint64_t file_offset;
     int failure = mover_window_failure(&reader->window, &file_offset);
-    if (failure < 0 && !reader->is_failure_told) {
-        log_error(reader->log, "%s segment %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
+    if (failure < 0) {
+        log_error(reader->log, "%s %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
                   kind_of(input), input->units.file.number, file_offset, strerror(-failure));
-        reader->is_failure_told = true;
         input->is_damaged = true;
     }
-    if (got == 0)
-        return -EAGAIN;
-    if (got < 0)
-        return mover_window_is_over(&reader->window) ? -ERANGE : -EIO;
-    *ret_data = mover_window_at(&reader->window, offset);
-    return 0;
+    return result;
 }
 
 /* Finds the next unit. Returns WAIT, SKIPPED, END, or RECORD: it is ready. */
@@ -127,7 +121,8 @@ static enum mover_read take_record(struct mover_reader *reader, struct mover_rec
 enum mover_read mover_reader_next(struct mover_reader *reader, struct mover_record *ret_record)
 {
     struct mover_input *input = &reader->input;
-    assert(reader->has_input);
+    if (!reader->has_input)
+        return MOVER_READ_NONE;
     assert(!reader->is_closing); /* invariant 3 */
     if (reader->is_pinning)
         return MOVER_READ_WAIT;
@@ -177,7 +172,6 @@ static void begin_input(struct mover_reader *reader, const struct mover_input *i
     assert(!reader->has_input);
     assert(!reader->is_closing); /* invariant 3 */
     reader->has_input = true;
-    reader->is_failure_told = false;
     reader->input = *input;
     reader->input.handle = -1;
     struct unit_scan *units = &reader->input.units;
@@ -227,25 +221,17 @@ void mover_reader_open_log(struct mover_reader *reader, const struct wal_sealed 
 
 void mover_reader_open_segment(struct mover_reader *reader, struct segment *segment)
 {
-    begin_input(reader, &(struct mover_input){
-                            .file = segment->file,
-                            .partition = segment->partition,
-                            .units = {.file = {.is_segment = true,
-                                               .number = segment->number,
-                                               .salt = segment->salt,
-                                               .end = segment->end},
-                                      .at = SEGMENT_DATA_OFFSET},
-                        });
+    begin_input(reader,
+                &(struct mover_input){
+                    .file = segment->file,
+                    .partition = segment->partition,
+                    .units = {.file = segment_unit_file(segment), .at = SEGMENT_DATA_OFFSET},
+                });
     reader->pin.done = pin_done;
     reader->is_pinning = true;
     int handle = segment_pin(reader->options->segments, segment, &reader->pin);
     if (handle != -EINPROGRESS)
         pin_done(&reader->pin, handle);
-}
-
-bool mover_reader_has_input(const struct mover_reader *reader)
-{
-    return reader->has_input;
 }
 
 static void let_go(struct mover_reader *reader)
@@ -277,14 +263,9 @@ void mover_reader_close(struct mover_reader *reader)
     (void)mover_reader_settle(reader); /* also one that was closed while reads were on their way */
 }
 
-bool mover_reader_is_active(const struct mover_reader *reader)
-{
-    return reader->is_pinning || mover_window_is_active(&reader->window);
-}
-
 bool mover_reader_settle(struct mover_reader *reader)
 {
-    if (mover_reader_is_active(reader))
+    if (reader->is_pinning || mover_window_is_active(&reader->window))
         return false;
     if (reader->is_closing)
         let_go(reader);

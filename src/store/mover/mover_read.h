@@ -35,7 +35,6 @@ struct mover_reader {
     bool is_closing; /* once nothing of it is on its way any more */
     struct mover_input input;
     bool has_input;
-    bool is_failure_told;                   /* of the device, for this input */
     struct mover_record ahead[MOVER_AHEAD]; /* of the unit, in a ring */
     uint32_t ahead_first;
     uint32_t ahead_count;
@@ -47,6 +46,7 @@ enum mover_read {
     MOVER_READ_SKIPPED, /* a record that is not alive, or a bad one */
     MOVER_READ_WAIT,    /* for the disk */
     MOVER_READ_END,     /* of the input */
+    MOVER_READ_NONE,    /* no input is open */
 };
 
 /* `memory`: MOVER_WINDOW_SIZE bytes of the region, aligned to 4096. The options and the counters
@@ -58,9 +58,6 @@ void mover_reader_init(struct mover_reader *reader, struct io *io, const struct 
 /* Opens an input: a sealed log file, or a segment. No input is open, and the reader is free. */
 void mover_reader_open_log(struct mover_reader *reader, const struct wal_sealed *sealed);
 void mover_reader_open_segment(struct mover_reader *reader, struct segment *segment);
-
-/* Whether an input is open. */
-bool mover_reader_has_input(const struct mover_reader *reader);
 
 /* Takes the next live record of the input; its data is valid until the next call. What is known to
  * be dead loses its slot instead. */
@@ -74,9 +71,6 @@ void mover_reader_forget(struct mover_reader *reader, bool is_segment);
 
 /* Lets the input go, once the reads that are in flight are done. Not while it is being pinned. */
 void mover_reader_close(struct mover_reader *reader);
-
-/* Whether something is on its way. */
-bool mover_reader_is_active(const struct mover_reader *reader);
 
 /* Finishes mover_reader_close as far as it can. Returns whether nothing is on its way. */
 bool mover_reader_settle(struct mover_reader *reader);

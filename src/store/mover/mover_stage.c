@@ -31,6 +31,7 @@ void mover_stage_init(struct mover_stage *stage, const struct mover_options *opt
 static int take_memory(struct mover_stage *stage, uint64_t size)
 {
     uint32_t capacity = (uint32_t)max_u64(size / RECORD_SIZE_USUAL, 16);
+    assert(capacity < 1u << 24); /* struct staged has so many bits for an index */
     stage->arena = malloc(size);
     stage->records = malloc(capacity * sizeof *stage->records);
     if (stage->arena == NULL || stage->records == NULL) {
@@ -235,15 +236,15 @@ uint64_t mover_stage_add(struct mover_stage *stage, const struct mover_record *r
     if (stage->count == stage->capacity || stage->arena_size - stage->arena_used < padded)
         return 0;
     stage->records[stage->count++] = (struct staged){
-        .hash = record->hash,
+        .entry = {.hash = record->hash,
+                  .version = record->record.version,
+                  .record_size = size,
+                  .tombstone = is_tombstone,
+                  .in_value_file = (record->record.flags & RECORD_IN_VALUE_FILE) != 0},
         .mark = mark_of(stage->options, &record->record),
         .old_location = record->location,
-        .version = record->record.version,
         .offset = (uint32_t)stage->arena_used,
-        .size = size,
         .partition = record->partition,
-        .tombstone = is_tombstone,
-        .in_value_file = (record->record.flags & RECORD_IN_VALUE_FILE) != 0,
     };
     assert(stage->count <= stage->capacity); /* invariant 2 */
     if (is_purged)
@@ -291,7 +292,8 @@ static uint32_t count_for_chunk(const struct mover_stage *stage, uint64_t *ret_r
     uint32_t count = 0;
     uint64_t size = 0;
     for (uint32_t next = stage->fill_next; next != 0; next = stage->records[next - 1].next) {
-        uint64_t more = round_up(stage->records[next - 1].size, SEGMENT_RECORD_ALIGNMENT);
+        uint64_t more =
+            round_up(stage->records[next - 1].entry.record_size, SEGMENT_RECORD_ALIGNMENT);
         if (segment_chunk_size(count + 1, size + more) > MOVER_CHUNK_SIZE)
             break;
         count++;
@@ -302,35 +304,23 @@ static uint32_t count_for_chunk(const struct mover_stage *stage, uint64_t *ret_r
     return count;
 }
 
-static void fill_entry(const struct staged *staged, uint32_t index, uint8_t *chunk)
-{
-    struct segment_entry entry = {
-        .hash = staged->hash,
-        .version = staged->version,
-        .record_size = staged->size,
-        .in_value_file = staged->in_value_file,
-        .tombstone = staged->tombstone,
-    };
-    segment_entry_encode(&entry,
-                         chunk + SEGMENT_CHUNK_HEADER_SIZE + (uint64_t)index * SEGMENT_ENTRY_SIZE);
-}
-
 uint64_t mover_stage_fill(struct mover_stage *stage, uint32_t file, uint64_t offset, uint8_t *chunk,
                           struct segment_chunk_header *ret_header, uint64_t *ret_read_bytes)
 {
     uint64_t records_size;
     uint32_t count = count_for_chunk(stage, &records_size);
     uint64_t at = segment_chunk_records_offset(count);
+    uint8_t *entry = chunk + SEGMENT_CHUNK_HEADER_SIZE;
     *ret_read_bytes = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct staged *staged = &stage->records[stage->fill_next - 1];
         assert(staged->partition == stage->fill_partition); /* invariant 3 */
         assert(staged->new_location == 0);                  /* invariant 4 */
-        uint64_t padded = round_up(staged->size, SEGMENT_RECORD_ALIGNMENT);
-        fill_entry(staged, i, chunk);
+        uint64_t padded = round_up(staged->entry.record_size, SEGMENT_RECORD_ALIGNMENT);
+        segment_entry_encode(&staged->entry, entry + (uint64_t)i * SEGMENT_ENTRY_SIZE);
         memcpy(chunk + at, stage->arena + staged->offset, padded);
         staged->new_location = location_in_segment(file, offset + at);
-        *ret_read_bytes += index_read_size(staged->size);
+        *ret_read_bytes += index_read_size(staged->entry.record_size);
         at += padded;
         stage->fill_next = staged->next;
     }
@@ -368,10 +358,12 @@ static void purge(struct mover_stage *stage, const struct staged *staged)
     struct index_entry old;
     uint32_t partition = staged->partition;
     /* With a newer slot beside it, it is dead, and somebody is about to find that out. */
-    if (index_find(stage->options->index, partition, staged->hash, &old, 1) == 0 ||
-        version_compare(old.version, staged->version) != 0 || old.location != staged->old_location)
+    if (index_find(stage->options->index, partition, staged->entry.hash, &old, 1) == 0 ||
+        version_compare(old.version, staged->entry.version) != 0 ||
+        old.location != staged->old_location)
         return;
-    (void)index_remove(stage->options->index, partition, staged->hash, staged->version, &old);
+    (void)index_remove(stage->options->index, partition, staged->entry.hash, staged->entry.version,
+                       &old);
     record_moved(stage, old.location, old.read_size);
     stage->stats->purged_tombstones++;
 }
@@ -381,11 +373,12 @@ static bool has_died(struct mover_stage *stage, const struct staged *staged)
 {
     struct index_entry entry;
     uint32_t partition = staged->partition;
-    if (index_find(stage->options->index, partition, staged->hash, &entry, 1) == 0 ||
-        version_compare(entry.version, staged->version) == 0 ||
-        index_get(stage->options->index, partition, staged->hash, staged->version, &entry) < 0)
+    if (index_find(stage->options->index, partition, staged->entry.hash, &entry, 1) == 0 ||
+        version_compare(entry.version, staged->entry.version) == 0 ||
+        index_get(stage->options->index, partition, staged->entry.hash, staged->entry.version,
+                  &entry) < 0)
         return false;
-    if (!bury(stage->options, staged->mark, staged->version, partition, staged->hash))
+    if (!bury(stage->options, staged->mark, staged->entry.version, partition, staged->entry.hash))
         return false;
     stage->stats->buried_records++;
     return true;
@@ -395,10 +388,10 @@ static void apply(struct mover_stage *stage, const struct staged *staged)
 {
     assert(location_is_segment(staged->new_location)); /* invariant 5 */
     if (has_died(stage, staged) ||
-        index_move(stage->options->index, staged->partition, staged->hash, staged->version,
-                   staged->old_location, staged->new_location) < 0)
+        index_move(stage->options->index, staged->partition, staged->entry.hash,
+                   staged->entry.version, staged->old_location, staged->new_location) < 0)
         return;
-    uint64_t read_size = index_read_size(staged->size);
+    uint64_t read_size = index_read_size(staged->entry.record_size);
     struct segment *segment =
         segments_find(stage->options->segments, location_file(staged->new_location));
     assert(segment != NULL); /* the manifest names it */
@@ -406,8 +399,9 @@ static void apply(struct mover_stage *stage, const struct staged *staged)
     segment_add_live(stage->options->segments, segment, read_size);
     record_moved(stage, staged->old_location, read_size);
     stage->stats->moved_records++;
-    stage->stats->moved_bytes += staged->size;
-    stage->stats->compacted_bytes += location_is_segment(staged->old_location) ? staged->size : 0;
+    stage->stats->moved_bytes += staged->entry.record_size;
+    stage->stats->compacted_bytes +=
+        location_is_segment(staged->old_location) ? staged->entry.record_size : 0;
 }
 
 static void look_ahead(const struct mover_stage *stage)
@@ -416,10 +410,10 @@ static void look_ahead(const struct mover_stage *stage)
     uint64_t left = stage->count - stage->apply_next;
     if (left > MOVER_AHEAD)
         index_prefetch(stage->options->index, staged[MOVER_AHEAD].partition,
-                       staged[MOVER_AHEAD].hash);
+                       staged[MOVER_AHEAD].entry.hash);
     if (left > MOVER_NEAR)
         index_prefetch_slots(stage->options->index, staged[MOVER_NEAR].partition,
-                             staged[MOVER_NEAR].hash);
+                             staged[MOVER_NEAR].entry.hash);
 }
 
 bool mover_stage_apply(struct mover_stage *stage, uint64_t budget)
@@ -429,7 +423,7 @@ bool mover_stage_apply(struct mover_stage *stage, uint64_t budget)
          used += MOVER_LOOK_COST) {
         look_ahead(stage);
         const struct staged *staged = &stage->records[stage->apply_next++];
-        if (staged->size == 0)
+        if (staged->entry.record_size == 0)
             purge(stage, staged);
         else
             apply(stage, staged);

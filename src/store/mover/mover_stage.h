@@ -36,18 +36,15 @@ struct mover_record {
 };
 
 struct staged {
-    uint64_t hash;
+    struct segment_entry entry; /* record_size 0: a tombstone to be purged */
     uint64_t mark;
     uint64_t old_location;
     uint64_t new_location; /* once written */
-    struct version version;
-    uint32_t offset; /* in the arena, during its round */
-    uint32_t size;   /* unpadded; 0: a tombstone to be purged */
-    uint32_t next;   /* of the same partition, as an index + 1 */
-    uint8_t partition;
-    bool tombstone;
-    bool in_value_file;
+    uint32_t offset;       /* in the arena, during its round */
+    uint32_t next : 24;    /* of the same partition, as an index + 1 */
+    uint32_t partition : 8;
 };
+static_assert(sizeof(struct staged) == 64, "a cache line: there are many");
 
 struct mover_stage {
     const struct mover_options *options;

@@ -123,7 +123,8 @@ static void read_ahead(struct mover_window *window)
 
 /* ---- what is there ---- */
 
-const uint8_t *mover_window_at(const struct mover_window *window, uint64_t offset)
+/* The bytes at this offset of the file, which the present part holds. */
+static const uint8_t *at(const struct mover_window *window, uint64_t offset)
 {
     const struct mover_part *part = &window->parts[window->now];
     assert(offset + part->before >= part->offset); /* invariant 2 */
@@ -138,59 +139,64 @@ static bool holds(const struct mover_part *part, uint64_t from, uint64_t upto)
 }
 
 /* The next part becomes the present one, with what is left of this one in front of it. */
-static bool go_over(struct mover_window *window, uint64_t at)
+static bool go_over(struct mover_window *window, uint64_t from)
 {
     struct mover_part *part = present(window), *next = other(window);
     bool joins =
-        next->wanted > 0 && holds(part, at, at) && part->offset + part->size == next->offset;
-    if (!joins || next->offset - at > MOVER_PART_SIZE)
+        next->wanted > 0 && holds(part, from, from) && part->offset + part->size == next->offset;
+    if (!joins || next->offset - from > MOVER_PART_SIZE)
         return false;
     if (!next->is_joined)
         join(window, next);
     if (next->error < 0 || next->size == 0)
         return false;
-    next->before = (uint32_t)(next->offset - at);
+    next->before = (uint32_t)(next->offset - from);
     assert(next->before <= MOVER_PART_SIZE); /* invariant 2 */
-    memcpy(next->data - next->before, mover_window_at(window, at), next->before);
+    memcpy(next->data - next->before, at(window, from), next->before);
     part->wanted = 0;
     window->now = 1 - window->now;
     window->has_ended |= next->is_last;
     return true;
 }
 
-bool mover_window_is_over(const struct mover_window *window)
+/* Whether the input's file is not worth another read. */
+static bool is_over(const struct mover_window *window)
 {
     return window->has_ended || window->failures >= READ_FAILURES_MAX;
 }
 
-int mover_window_failure(const struct mover_window *window, uint64_t *ret_offset)
+int mover_window_failure(struct mover_window *window, uint64_t *ret_offset)
 {
-    assert((window->failure < 0) == (window->failures > 0));
+    int failure = window->failure;
+    assert(failure == 0 || window->failures > 0);
     *ret_offset = window->failure_file_offset;
-    return window->failure;
+    window->failure = 0;
+    return failure;
 }
 
-int mover_window_need(struct mover_window *window, uint64_t offset, uint64_t size)
+int mover_window_need(struct mover_window *window, uint64_t offset, uint64_t size,
+                      const uint8_t **ret_data)
 {
     assert(size <= MOVER_PART_SIZE);
     assert(offset < window->end); /* invariant 5 */
     if (is_on_its_way(present(window)))
-        return 0;
+        return -EAGAIN;
     arrive(window);
     read_ahead(window);
     while (!holds(present(window), offset, offset + size)) {
         if (is_on_its_way(other(window)))
-            return 0;
+            return -EAGAIN;
         if (!go_over(window, offset)) {
             bool was_tried = present(window)->offset == offset && present(window)->wanted == size;
-            if (was_tried || mover_window_is_over(window))
-                return -EIO;
+            if (was_tried || is_over(window))
+                return is_over(window) ? -ERANGE : -EIO;
             other(window)->wanted = 0;
             uint64_t ahead = window->failures > 0 ? size : max_u64(size, window->ahead_size);
             load(window, present(window), offset, min_u64(ahead, window->end - offset));
-            return 0;
+            return -EAGAIN;
         }
         read_ahead(window);
     }
-    return 1;
+    *ret_data = at(window, offset);
+    return 0;
 }

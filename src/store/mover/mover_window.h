@@ -36,7 +36,7 @@ struct mover_window {
     struct mover_part parts[2];
     uint32_t now;      /* the part that is being taken apart */
     uint32_t failures; /* reads of this input that the device refused */
-    int failure;       /* the first one's -errno; 0: none */
+    int failure;       /* the first one's -errno; 0: none, or it was told */
     uint64_t failure_file_offset;
     bool has_ended; /* the file is shorter than it should be */
 };
@@ -52,19 +52,15 @@ void mover_window_open(struct mover_window *window, int handle, uint64_t end);
 /* Whether reads are on their way. */
 bool mover_window_is_active(const struct mover_window *window);
 
-/* Whether the input's file is not worth another read. */
-bool mover_window_is_over(const struct mover_window *window);
+/* The error of the first read that the device refused, and where: once. 0: none. */
+int mover_window_failure(struct mover_window *window, uint64_t *ret_offset);
 
-/* The error of the first read that the device refused, and where; 0: none. */
-int mover_window_failure(const struct mover_window *window, uint64_t *ret_offset);
-
-/* Sees to it that `size` bytes from `offset` on are there, at most MOVER_PART_SIZE. Returns 1: they
- * are; 0: they are on their way. Once a read has failed, no more than is needed is read at a time,
- * so that one bad block does not take its neighbours along.
- * Errors: -EIO, the bytes cannot be had. */
-int mover_window_need(struct mover_window *window, uint64_t offset, uint64_t size);
-
-/* The bytes at this offset of the file, which mover_window_need has seen to. */
-const uint8_t *mover_window_at(const struct mover_window *window, uint64_t offset);
+/* Sees to it that `size` bytes from `offset` on are at *ret_data, at most MOVER_PART_SIZE. Once a
+ * read has failed, no more than is needed is read at a time, so that one bad block does not take
+ * its neighbours along.
+ * Errors: -EAGAIN, they are on their way; -EIO, they cannot be had; -ERANGE, nor is any further
+ * read worth it. */
+int mover_window_need(struct mover_window *window, uint64_t offset, uint64_t size,
+                      const uint8_t **ret_data);
 
 #endif

@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct mover_output *output_of(struct mover_outputs *outputs, uint32_t partition)
@@ -38,11 +37,9 @@ static void fail(struct mover_outputs *outputs, int error, const char *what, con
     if (outputs->error != 0)
         return;
     outputs->error = error;
-    if (outputs->is_failure_usual && mover_may_retry(error)) {
-        log_debug(outputs->log, "%s %s: %s", what, path, strerror(-error));
-        return;
-    }
-    log_error(outputs->log, "%s %s: %s", what, path, strerror(-error));
+    bool is_news = !outputs->is_failure_usual || !mover_may_retry(error);
+    log_event(outputs->log, is_news ? LOG_ERROR : LOG_DEBUG, "%s %s: %s", what, path,
+              strerror(-error));
 }
 
 /* ---- the open segments ---- */
@@ -123,34 +120,30 @@ static void resume_partition(struct mover_outputs *outputs, uint32_t partition)
         struct mover_output *output = &outputs->files[segment->source - 1][partition];
         bool is_fit_now = is_fit(outputs, segment);
         segment->state = SEGMENT_SEALED;
-        if (is_fit_now)
-            *output = (struct mover_output){.segment = segment, .handle = -1, .end = segment->end};
+        if (!is_fit_now)
+            continue;
+        if (output->segment != NULL)
+            output->segment->state = SEGMENT_SEALED;
+        segment->state = SEGMENT_OPEN;
+        *output = (struct mover_output){.segment = segment, .handle = -1, .end = segment->end};
     }
-    for (uint32_t i = 0; i < SEGMENT_SOURCES; i++)
-        if (outputs->files[i][partition].segment != NULL)
-            outputs->files[i][partition].segment->state = SEGMENT_OPEN;
 }
 
-int mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struct log *log,
-                       const struct mover_options *options, struct mover_stats *stats,
-                       struct mover_stage *stage, uint8_t *memory)
+void mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struct log *log,
+                        const struct mover_options *options, struct mover_stats *stats,
+                        struct mover_stage *stage, uint8_t *memory)
 {
-    *outputs = (struct mover_outputs){
-        .io = io,
-        .log = log,
-        .options = options,
-        .stats = stats,
-        .stage = stage,
-        .source = SEGMENT_FROM_LOG,
-        .number_last = options->number_last,
-        .sequence_last = options->sequence_last,
-        .header = memory,
-        .partition = MOVER_PARTITIONS,
-        .sync_partition = MOVER_PARTITIONS,
-        .syncs = calloc(MOVER_SYNCS, sizeof *outputs->syncs),
-    };
-    if (outputs->syncs == NULL)
-        return -ENOMEM;
+    outputs->io = io;
+    outputs->log = log;
+    outputs->options = options;
+    outputs->stats = stats;
+    outputs->stage = stage;
+    outputs->source = SEGMENT_FROM_LOG;
+    outputs->number_last = options->number_last;
+    outputs->sequence_last = options->sequence_last;
+    outputs->header = memory;
+    outputs->partition = MOVER_PARTITIONS;
+    outputs->sync_partition = MOVER_PARTITIONS;
     list_init(&outputs->folder_users);
     for (uint32_t i = 0; i < MOVER_SYNCS; i++)
         directory_init(&outputs->syncs[i].directory, io, outputs->syncs[i].path,
@@ -164,7 +157,6 @@ int mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struc
             outputs->files[i][j].handle = -1;
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++)
         resume_partition(outputs, i);
-    return 0;
 }
 
 void mover_outputs_shut(struct mover_outputs *outputs)
@@ -178,11 +170,6 @@ void mover_outputs_shut(struct mover_outputs *outputs)
     }
 }
 
-void mover_outputs_deinit(struct mover_outputs *outputs)
-{
-    free(outputs->syncs);
-}
-
 /* ---- an output is made ready ---- */
 
 static void output_opened(struct io_op *op, int32_t result)
@@ -190,11 +177,10 @@ static void output_opened(struct io_op *op, int32_t result)
     struct mover_outputs *outputs = container_of(op, struct mover_outputs, open_op);
     struct mover_output *output = output_of(outputs, outputs->partition);
     if (result < 0) {
-        fail(outputs, result, "cannot open", outputs->open_path);
+        fail(outputs, result, "cannot open", output->segment->path);
         return;
     }
     output->handle = result;
-    outputs->is_header_written = !output->is_new;
 }
 
 static void header_written(struct io_op *op, int32_t result)
@@ -202,11 +188,10 @@ static void header_written(struct io_op *op, int32_t result)
     struct mover_outputs *outputs = container_of(op, struct mover_outputs, open_op);
     struct mover_output *output = output_of(outputs, outputs->partition);
     if (result != (int32_t)SEGMENT_BLOCK_SIZE) {
-        fail(outputs, result < 0 ? result : -EIO, "cannot write", outputs->open_path);
+        fail(outputs, result < 0 ? result : -EIO, "cannot write", output->segment->path);
         return;
     }
     output->end = SEGMENT_DATA_OFFSET;
-    outputs->is_header_written = true;
     outputs->stats->written_bytes += SEGMENT_BLOCK_SIZE;
 }
 
@@ -260,9 +245,8 @@ static void open_output(struct mover_outputs *outputs, struct mover_output *outp
         fail(outputs, error, "no further segment in", outputs->options->path);
         return;
     }
-    segment_path(outputs->options->segments, output->segment, outputs->open_path);
     outputs->open_op.done = output_opened;
-    io_open_file(outputs->io, &outputs->open_op, outputs->open_path,
+    io_open_file(outputs->io, &outputs->open_op, output->segment->path,
                  IO_OPEN_WRITE | IO_OPEN_DIRECT | (output->is_new ? IO_OPEN_CREATE : 0));
 }
 
@@ -281,7 +265,7 @@ static bool make_ready(struct mover_outputs *outputs, struct mover_output *outpu
             open_output(outputs, output);
         return false;
     }
-    if (!outputs->is_header_written) {
+    if (output->end == 0) {
         write_header(outputs, output);
         return false;
     }
@@ -393,7 +377,6 @@ void mover_outputs_begin_round(struct mover_outputs *outputs)
     assert(!is_writing(outputs)); /* the round before is written */
     mover_stage_begin_fill(outputs->stage);
     outputs->partition = 0;
-    outputs->is_header_written = true;
     outputs->sync_partition = 0;
 }
 
@@ -569,9 +552,8 @@ bool mover_outputs_cut(struct mover_outputs *outputs)
         assert(output->end > output->segment->end); /* invariant 2 */
         output->is_touched = false;
         output->end = output->segment->end;
-        segment_path(outputs->options->segments, output->segment, outputs->open_path);
         outputs->open_op.done = NULL; /* best effort: what stays is overwritten */
-        io_truncate(outputs->io, &outputs->open_op, outputs->open_path, output->end);
+        io_truncate(outputs->io, &outputs->open_op, output->segment->path, output->end);
         return true;
     }
     return false;

@@ -64,27 +64,22 @@ struct mover_outputs {
     struct mover_buffer buffers[MOVER_BUFFERS];
     uint32_t partition;   /* that is being written; MOVER_PARTITIONS: all of the round is */
     struct io_op open_op; /* opening, then the header of a new output; cutting after a failure */
-    bool is_header_written;
     uint8_t *header;
-    char open_path[SEGMENT_PATH_MAX];
     struct mover_output files[SEGMENT_SOURCES][MOVER_PARTITIONS];
-    struct mover_sync *syncs; /* MOVER_SYNCS */
+    struct mover_sync syncs[MOVER_SYNCS];
     struct list folder_users; /* none, so that a folder is closed behind its sync */
     uint32_t sync_partition;
 };
 
 /* Goes on in the newest segments that are not full. `memory`: MOVER_OUTPUTS_MEMORY bytes of the
- * region, aligned to 4096. The options, the counters and the stage stay the owner's.
- * Errors: -ENOMEM. */
-int mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struct log *log,
-                       const struct mover_options *options, struct mover_stats *stats,
-                       struct mover_stage *stage, uint8_t *memory);
+ * region, aligned to 4096. The options, the counters and the stage stay the owner's. All is zero
+ * before. */
+void mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struct log *log,
+                        const struct mover_options *options, struct mover_stats *stats,
+                        struct mover_stage *stage, uint8_t *memory);
 
 /* Closes the files. Synchronous; nothing is on its way but closings. */
 void mover_outputs_shut(struct mover_outputs *outputs);
-
-/* Frees the memory: after mover_outputs_shut, or after the world was closed. */
-void mover_outputs_deinit(struct mover_outputs *outputs);
 
 /* ---- writing ---- */
 
@@ -95,8 +90,8 @@ void mover_outputs_begin_job(struct mover_outputs *outputs, enum segment_source 
 /* The stage has the records of a round. */
 void mover_outputs_begin_round(struct mover_outputs *outputs);
 
-/* Writes at most `chunks_max` chunks; after a failure none. Returns whether it waits for nothing but its next call;
- * `ret_done`: all of the round is written. */
+/* Writes at most `chunks_max` chunks; after a failure none. Returns whether it waits for nothing
+ * but its next call; `ret_done`: all of the round is written. */
 bool mover_outputs_write(struct mover_outputs *outputs, uint32_t chunks_max, bool *ret_done);
 
 /* Of the job's last round: syncs what is written to its end. Returns whether all is synced. */

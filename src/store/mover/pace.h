@@ -26,12 +26,12 @@ struct pace {
     uint64_t step_ns;
 };
 
-/* How long the log is, in bytes of sealed segments. */
+/* How long the log is, in bytes of sealed log files. */
 struct pace_log {
     uint64_t length;
     uint64_t keep; /* so much stays there: moving begins beyond it */
     uint64_t max;  /* more than keep; UINT64_MAX: it is not moved, so that waiting is in vain */
-    uint64_t spares_below; /* segments that come free stay as spares below this length of both */
+    uint64_t spares_below; /* log files that come free stay as spares below this length of both */
 };
 
 void pace_init(struct pace *pace, struct io *io);

@@ -1,11 +1,11 @@
 /* The reserve's way:
  *
- *   ABSENT -> OPENING -> ALLOCATING -> CLOSING -> TAKEN -> RELEASING -> ABSENT
+ *   absent -> opening -> allocating -> closing -> taken -> removing -> absent
  *      ^---------/                         \--------------^    (there was no room after all)
  *
  * Invariants:
- * 1. States follow each other as above; each but ABSENT and TAKEN has one operation.
- * 2. The file's space is the reserve's only in TAKEN. */
+ * 1. It has one operation at a time, and none while it is taken or absent.
+ * 2. The file's space is the reserve's only while it is taken. */
 #include "store/mover/reserve.h"
 
 #include "base/assert.h"
@@ -18,16 +18,6 @@
 
 #define LOOK_NS NS_PER_S
 
-static void set_state(struct reserve *reserve, enum reserve_state state)
-{
-    bool is_next = state == (reserve->state + 1) % (RESERVE_RELEASING + 1);
-    bool has_failed = (reserve->state == RESERVE_OPENING && state == RESERVE_ABSENT) ||
-                      (reserve->state == RESERVE_CLOSING && state == RESERVE_RELEASING);
-    assert(is_next || has_failed);          /* invariant 1 */
-    assert(!io_op_is_active(&reserve->op)); /* invariant 1 */
-    reserve->state = state;
-}
-
 /* ---- giving it up ---- */
 
 static void unlinked(struct io_op *op, int32_t result)
@@ -35,14 +25,13 @@ static void unlinked(struct io_op *op, int32_t result)
     struct reserve *reserve = container_of(op, struct reserve, op);
     (void)result;
     reserve->look_ns = io_now_ns(reserve->io) + LOOK_NS;
-    set_state(reserve, RESERVE_ABSENT);
-    if (reserve->released != NULL)
-        reserve->released(reserve->context);
+    reserve->released(reserve->context);
 }
 
 static void unlink_file(struct reserve *reserve)
 {
-    set_state(reserve, RESERVE_RELEASING);
+    assert(!io_op_is_active(&reserve->op)); /* invariant 1 */
+    reserve->is_taken = false;              /* invariant 2 */
     reserve->op.done = unlinked;
     io_unlink(reserve->io, &reserve->op, reserve->path);
 }
@@ -55,7 +44,7 @@ void reserve_release(struct reserve *reserve)
                  "is cleared away with the %llu MiB that were kept for it",
                  reserve->directory, (unsigned long long)(reserve->size / MIB));
     reserve->is_needed = true;
-    if (reserve->state == RESERVE_TAKEN)
+    if (reserve->is_taken)
         unlink_file(reserve);
 }
 
@@ -68,14 +57,13 @@ static void closed(struct io_op *op, int32_t result)
     if (reserve->error < 0)
         unlink_file(reserve);
     else
-        set_state(reserve, RESERVE_TAKEN);
+        reserve->is_taken = true;
 }
 
 static void allocated(struct io_op *op, int32_t result)
 {
     struct reserve *reserve = container_of(op, struct reserve, op);
     reserve->error = result;
-    set_state(reserve, RESERVE_CLOSING);
     reserve->op.done = closed;
     io_close_file(reserve->io, &reserve->op, reserve->handle);
 }
@@ -85,19 +73,18 @@ static void opened(struct io_op *op, int32_t result)
     struct reserve *reserve = container_of(op, struct reserve, op);
     if (result < 0) {
         reserve->look_ns = io_now_ns(reserve->io) + LOOK_NS;
-        set_state(reserve, RESERVE_ABSENT);
         return;
     }
     reserve->handle = result;
     assert(reserve->size > 0);
-    set_state(reserve, RESERVE_ALLOCATING);
     reserve->op.done = allocated;
     io_allocate(reserve->io, &reserve->op, reserve->handle, reserve->size);
 }
 
 static void take(struct reserve *reserve)
 {
-    set_state(reserve, RESERVE_OPENING);
+    assert(!io_op_is_active(&reserve->op)); /* invariant 1 */
+    assert(!reserve->is_taken);
     reserve->op.done = opened;
     io_open_file(reserve->io, &reserve->op, reserve->path, IO_OPEN_WRITE | IO_OPEN_CREATE);
 }
@@ -126,13 +113,13 @@ void reserve_deinit(struct reserve *reserve)
 
 bool reserve_step(struct reserve *reserve)
 {
-    if (reserve->state == RESERVE_TAKEN && reserve->is_needed) {
+    if (reserve->is_taken && reserve->is_needed) {
         assert(reserve->error >= 0); /* invariant 2 */
         reserve->is_needed = false;
         log_info(reserve->log, "%s: there is room again: sets are accepted", reserve->directory);
         return true;
     }
-    if (reserve->state != RESERVE_ABSENT || io_now_ns(reserve->io) < reserve->look_ns)
+    if (reserve->is_taken || reserve_is_busy(reserve) || io_now_ns(reserve->io) < reserve->look_ns)
         return false;
     reserve->look_ns = io_now_ns(reserve->io) + LOOK_NS;
     uint64_t free_size, total_size;

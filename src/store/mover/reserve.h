@@ -14,15 +14,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum reserve_state {
-    RESERVE_ABSENT, /* there is no room for it now */
-    RESERVE_OPENING,
-    RESERVE_ALLOCATING,
-    RESERVE_CLOSING,
-    RESERVE_TAKEN,
-    RESERVE_RELEASING,
-};
-
 /* The largest record and its chunk fit. */
 #define RESERVE_SIZE_MIN (2 * MIB)
 
@@ -32,11 +23,11 @@ struct reserve {
     const char *directory; /* the data directory: the owner's */
     char *path;
     uint64_t size;
-    enum reserve_state state;
-    struct io_op op;
+    bool is_taken;
+    struct io_op op; /* of taking it, or of giving it up */
     int handle;
     int error;                       /* of the attempt under way */
-    void (*released)(void *context); /* its space is free now; NULL: nobody wants to know */
+    void (*released)(void *context); /* its space is free now */
     void *context;
     uint64_t look_ns; /* no look before */
     bool is_needed;   /* it was released: the disk is full */

@@ -54,10 +54,9 @@ static struct scrub_finding finding_at(const struct scrub_file *file, uint64_t o
 static const char *path_of(struct scrub_file *file)
 {
     assert(is_there(file));
-    if (!file->is_segment)
-        return wal_file_path(file->options->wal, file->index, file->number);
-    segment_path(file->options->segments, find_segment(file), file->path);
-    return file->path;
+    if (file->is_segment)
+        return find_segment(file)->path;
+    return wal_file_path(file->options->wal, file->index, file->number);
 }
 
 /* What is alive in a damaged segment stays where it can be read: it is no longer compacted. */
@@ -412,19 +411,15 @@ static uint64_t begin(struct scrub_file *file, const struct unit_file *units, ui
 
 uint64_t scrub_file_begin_segment(struct scrub_file *file, uint8_t partition, uint64_t after)
 {
-    const struct list *list = segments_of(file->options->segments, partition);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        const struct segment *segment = container_of(node, struct segment, partition_node);
+    const struct segment *segment = segments_first(file->options->segments, partition);
+    for (; segment != NULL; segment = segment_next(segment)) {
         if (segment->number <= after || segment->end <= SEGMENT_DATA_OFFSET)
             continue;
         struct mover_stats moved;
         mover_stats(file->options->mover, &moved);
         file->partition = partition;
         file->jobs_begin = mover_is_busy(file->options->mover) ? UINT64_MAX : moved.jobs;
-        struct unit_file units = {.is_segment = true,
-                                  .salt = segment->salt,
-                                  .number = segment->number,
-                                  .end = segment->end};
+        struct unit_file units = segment_unit_file(segment);
         return begin(file, &units, segment->file);
     }
     return 0;

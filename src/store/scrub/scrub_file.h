@@ -47,8 +47,7 @@ struct scrub_file {
     bool has_alive_damage; /* in what the index leads to */
     bool is_abandoned;     /* not all of it could be read just now */
     uint64_t found_alive;
-    uint64_t jobs_begin;         /* the mover's */
-    char path[SEGMENT_PATH_MAX]; /* of a segment that is reported */
+    uint64_t jobs_begin; /* the mover's */
 };
 
 /* What is given must outlive it. */

@@ -3,11 +3,9 @@
 #include "store/disk/wait.h"
 
 #include "base/assert.h"
-#include "store/segment/segments.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +24,6 @@ struct scanner {
     struct unit_scan units;
     int file;
     uint64_t file_size;
-    char path[SEGMENT_PATH_MAX];
     uint8_t *window;
     uint64_t window_offset;
     uint32_t window_size;
@@ -62,7 +59,7 @@ static int load(struct scanner *scanner, uint64_t offset, uint64_t size)
 {
     if (holds(scanner, offset, size))
         return 0;
-    uint64_t end = round_up(max_u64(scanner->scan->end, offset + size), DISK_BLOCK_SIZE);
+    uint64_t end = round_up(max_u64(scanner->scan->file.end, offset + size), DISK_BLOCK_SIZE);
     uint32_t needed = (uint32_t)round_up(size, DISK_BLOCK_SIZE);
     uint32_t wanted = (uint32_t)min_u64(max_u64(needed, scanner->read_size), end - offset);
     assert(needed <= WINDOW_SIZE && wanted <= WINDOW_SIZE);
@@ -115,7 +112,7 @@ static void note_damage(struct scanner *scanner, const struct unit_damage *damag
                   "%s is damaged from offset %" PRIu64 " to %" PRIu64
                   ": %s. Keys that were there may be missing: restore them from a replica or a "
                   "backup",
-                  scanner->path, damage->from, min_u64(damage->upto, scanner->file_size),
+                  scanner->scan->path, damage->from, min_u64(damage->upto, scanner->file_size),
                   unit_describe(damage));
 }
 
@@ -141,8 +138,8 @@ static int scan_chunks(struct scanner *scanner)
     for (;;) {
         enum unit_step step = unit_scan_step(&scanner->units);
         if (scanner->error < 0) {
-            log_error(scanner->log, "%s cannot be read at offset %" PRIu64 ": %s", scanner->path,
-                      scanner->units.at, strerror(-scanner->error));
+            log_error(scanner->log, "%s cannot be read at offset %" PRIu64 ": %s",
+                      scanner->scan->path, scanner->units.at, strerror(-scanner->error));
             return scanner->error;
         }
         int result = take_step(scanner, step);
@@ -155,7 +152,7 @@ static int scan_chunks(struct scanner *scanner)
 static int note_bad_header(struct scanner *scanner, const char *what)
 {
     log_error(scanner->log, "%s: the header is not sound: %s. What can be read of it is kept",
-              scanner->path, what);
+              scanner->scan->path, what);
     scanner->scan->is_damaged = true;
     return 0;
 }
@@ -164,18 +161,18 @@ static int judge_header(struct scanner *scanner, const uint8_t *block)
 {
     const struct segment_scan *scan = scanner->scan;
     const struct segment_header expected = {.partition = scan->partition,
-                                            .directory_id = scan->directory_id,
-                                            .number = scan->number,
-                                            .salt = scan->salt};
+                                            .directory_id = scan->file.directory_id,
+                                            .number = scan->file.number,
+                                            .salt = scan->file.salt};
     int error = segment_header_check(block, &expected);
     if (error == -EPROTONOSUPPORT)
         log_error(scanner->log,
                   "%s has format %" PRIu16 ", this release reads format %d: use the release that "
                   "wrote it",
-                  scanner->path, segment_format_of(block), SEGMENT_FORMAT);
+                  scanner->scan->path, segment_format_of(block), SEGMENT_FORMAT);
     else if (error == -EXDEV)
         log_error(scanner->log, "%s belongs to another data directory: move it away",
-                  scanner->path);
+                  scanner->scan->path);
     else if (error < 0)
         return note_bad_header(scanner,
                                error == -ESTALE ? "it is another segment's" : "it is corrupt");
@@ -191,7 +188,7 @@ static int check_header(struct scanner *scanner)
     if (error < 0 && disk_is_device_error(error))
         return note_bad_header(scanner, strerror(-error));
     if (error < 0) {
-        log_error(scanner->log, "%s cannot be read: %s", scanner->path, strerror(-error));
+        log_error(scanner->log, "%s cannot be read: %s", scanner->scan->path, strerror(-error));
         return error;
     }
     return judge_header(scanner, window_at(scanner, 0));
@@ -202,26 +199,26 @@ static int check_size(struct scanner *scanner)
 {
     int64_t size = io_file_size(scanner->io, scanner->file);
     if (size < 0) {
-        log_error(scanner->log, "%s cannot be read: %s", scanner->path, strerror((int)-size));
+        log_error(scanner->log, "%s cannot be read: %s", scanner->scan->path, strerror((int)-size));
         return (int)size;
     }
     scanner->file_size = (uint64_t)size;
-    if (scanner->file_size >= scanner->scan->end)
+    if (scanner->file_size >= scanner->scan->file.end)
         return 0;
     log_error(scanner->log,
               "%s ends at offset %" PRIu64 ", but had %" PRIu64
               " bytes: restore it from a backup, or its keys from a replica",
-              scanner->path, scanner->file_size, scanner->scan->end);
+              scanner->scan->path, scanner->file_size, scanner->scan->file.end);
     scanner->scan->is_damaged = true;
     return 0;
 }
 
 static int scan_file(struct scanner *scanner)
 {
-    scanner->file = disk_wait_open(scanner->io, scanner->path, IO_OPEN_READ | IO_OPEN_DIRECT);
+    scanner->file = disk_wait_open(scanner->io, scanner->scan->path, IO_OPEN_READ | IO_OPEN_DIRECT);
     if (scanner->file < 0) {
-        log_error(scanner->log, "%s, which the manifest names, cannot be opened: %s", scanner->path,
-                  strerror(-scanner->file));
+        log_error(scanner->log, "%s, which the manifest names, cannot be opened: %s",
+                  scanner->scan->path, strerror(-scanner->file));
         return scanner->file;
     }
     int result = check_size(scanner);
@@ -237,36 +234,22 @@ static int scan_file(struct scanner *scanner)
 int segment_scan(struct io *io, const struct log *log, struct segment_scan *scan)
 {
     assert(scan->from >= SEGMENT_DATA_OFFSET);
-    assert(scan->from % DISK_BLOCK_SIZE == 0 && scan->end % DISK_BLOCK_SIZE == 0);
+    assert(scan->from % DISK_BLOCK_SIZE == 0 && scan->file.end % DISK_BLOCK_SIZE == 0);
     scan->is_damaged = false;
     scan->bytes_read = 0;
     scan->sequence_max = 0;
-    if (scan->from >= scan->end)
+    assert(scan->file.is_segment);
+    if (scan->from >= scan->file.end)
         return 0;
-    struct scanner *scanner = calloc(1, sizeof *scanner);
-    uint8_t *window = aligned_alloc(DISK_BLOCK_SIZE, WINDOW_SIZE);
-    int result = -ENOMEM;
-    if (scanner != NULL && window != NULL) {
-        scanner->io = io;
-        scanner->log = log;
-        scanner->scan = scan;
-        scanner->window = window;
-        scanner->units = (struct unit_scan){
-            .file = {.is_segment = true,
-                     .directory_id = scan->directory_id,
-                     .number = scan->number,
-                     .salt = scan->salt,
-                     .end = scan->end},
-            .at = scan->from,
-            .has_heads_only = true,
-            .need = need,
-            .context = scanner,
-        };
-        (void)snprintf(scanner->path, sizeof scanner->path, "%s/%02x/seg-%016" PRIx64, scan->path,
-                       scan->partition, scan->number);
-        result = scan_file(scanner);
-    }
-    free(window);
-    free(scanner);
+    struct scanner scanner = {
+        .io = io,
+        .log = log,
+        .scan = scan,
+        .window = aligned_alloc(DISK_BLOCK_SIZE, WINDOW_SIZE),
+        .units = {.file = scan->file, .at = scan->from, .has_heads_only = true, .need = need},
+    };
+    scanner.units.context = &scanner;
+    int result = scanner.window != NULL ? scan_file(&scanner) : -ENOMEM;
+    free(scanner.window);
     return result;
 }

@@ -17,13 +17,10 @@
 typedef int segment_scan_each(void *context, const struct unit *unit, const uint8_t *data);
 
 struct segment_scan {
-    const char *path; /* the data directory */
-    uint64_t directory_id;
+    const char *path; /* of the file */
     uint8_t partition;
-    uint64_t number;
-    uint64_t salt;
-    uint64_t from; /* the offset of a chunk: those before it are not looked at */
-    uint64_t end;  /* as the manifest says: what lies beyond does not count */
+    struct unit_file file; /* the end is the manifest's: what lies beyond does not count */
+    uint64_t from;         /* the offset of a chunk: those before it are not looked at */
     segment_scan_each *each;
     void *context;
     /* results */
@@ -32,10 +29,10 @@ struct segment_scan {
     uint64_t sequence_max; /* of the sound chunk headers from `from` on */
 };
 
-/* Synchronous. With from == end nothing is read. `from` and `end` are multiples of 4096. A segment
- * header that is damaged, or a device that does not give some bytes, is damage. Errors are logged
- * but for -ENOMEM and what `each` returned: open's (-ENOENT, ...), -EXDEV (of another directory),
- * -EPROTONOSUPPORT, a read's that says nothing of the device (-ECANCELED, ...). */
+/* Synchronous. With from == file.end nothing is read. `from` and the end are multiples of 4096. A
+ * segment header that is damaged, or a device that does not give some bytes, is damage. Errors are
+ * logged but for -ENOMEM and what `each` returned: open's (-ENOENT, ...), -EXDEV (of another
+ * directory), -EPROTONOSUPPORT, a read's that says nothing of the device (-ECANCELED, ...). */
 int segment_scan(struct io *io, const struct log *log, struct segment_scan *scan);
 
 #endif

@@ -54,7 +54,6 @@ static void free_segment(struct segment *segment)
     assert(list_is_empty(&segment->waiters));          /* invariant 5 */
     segments->files[segment->file] = NULL;
     segments->place_count--;
-    free(segment->path);
     free(segment);
 }
 
@@ -81,15 +80,9 @@ void segments_free(struct segments *segments)
 {
     if (segments == NULL)
         return;
-    for (uint32_t file = 0; file < segments->capacity; file++) {
-        if (segments->files[file] == NULL)
-            continue;
-        free(segments->files[file]->path);
+    for (uint32_t file = 0; file < segments->capacity; file++)
         free(segments->files[file]);
-    }
     free(segments->files);
-    free(segments->all);
-    free(segments->numbers);
     free(segments);
 }
 
@@ -100,37 +93,34 @@ static struct segment **bucket_of(const struct segments *segments, uint64_t numb
     return &segments->numbers[(number * 0x9E3779B97F4A7C15ull) >> 32 & (segments->capacity - 1)];
 }
 
-/* As many buckets as places. */
+static void link_number(struct segments *segments, struct segment *segment)
+{
+    struct segment **bucket = bucket_of(segments, segment->number);
+    segment->number_next = *bucket;
+    *bucket = segment;
+}
+
+/* As many buckets as places; the three tables are one allocation, which begins with `files`. */
 static int grow(struct segments *segments)
 {
     if (segments->capacity == LOCATION_FILES_MAX)
         return -ENFILE;
     uint32_t capacity = segments->capacity == 0 ? CAPACITY_MIN : 2 * segments->capacity;
-    struct segment **files = calloc(capacity, sizeof(struct segment *));
-    struct segment **all = calloc(capacity, sizeof(struct segment *));
-    struct segment **numbers = calloc(capacity, sizeof(struct segment *));
-    if (files == NULL || all == NULL || numbers == NULL) {
-        free(files);
-        free(all);
-        free(numbers);
+    struct segment **files = calloc(3 * (size_t)capacity, sizeof(struct segment *));
+    if (files == NULL)
         return -ENOMEM;
-    }
+    struct segment **all = files + capacity;
     for (uint32_t i = 0; i < segments->capacity; i++) {
         files[i] = segments->files[i];
         all[i] = segments->all[i];
     }
     free(segments->files);
-    free(segments->all);
-    free(segments->numbers);
     segments->files = files;
     segments->all = all;
-    segments->numbers = numbers;
+    segments->numbers = all + capacity;
     segments->capacity = capacity;
-    for (uint32_t i = 0; i < segments->count; i++) {
-        struct segment **bucket = bucket_of(segments, all[i]->number);
-        all[i]->number_next = *bucket;
-        *bucket = all[i];
-    }
+    for (uint32_t i = 0; i < segments->count; i++)
+        link_number(segments, all[i]);
     return 0;
 }
 
@@ -163,7 +153,8 @@ int segments_add(struct segments *segments, uint8_t partition, enum segment_sour
     assert(segments->count == 0 || segments_find_number(segments, number) == NULL);
     /* Places of removed segments are in use a little longer than their ranks. */
     int error = segments->place_count == segments->capacity ? grow(segments) : 0;
-    struct segment *segment = error == 0 ? calloc(1, sizeof *segment) : NULL;
+    size_t path_size = strlen(segments->options.path) + PATH_TAIL_SIZE;
+    struct segment *segment = error == 0 ? calloc(1, sizeof *segment + path_size) : NULL;
     if (segment == NULL)
         return error < 0 ? error : -ENOMEM;
     list_init(&segment->waiters);
@@ -172,14 +163,14 @@ int segments_add(struct segments *segments, uint8_t partition, enum segment_sour
     segment->partition = partition;
     segment->source = source;
     segment->number = number;
+    (void)snprintf(segment->path, path_size, "%s/%02x/seg-%016" PRIx64, segments->options.path,
+                   partition, number);
     segment->file = free_place(segments);
     segments->files[segment->file] = segment;
     segments->place_count++;
     segment->rank = segments->count;
     segments->all[segments->count++] = segment;
-    struct segment **bucket = bucket_of(segments, number);
-    segment->number_next = *bucket;
-    *bucket = segment;
+    link_number(segments, segment);
     link_in_partition(segments, segment);
     *ret_segment = segment;
     return 0;
@@ -217,8 +208,9 @@ static void set_rank(struct segments *segments, struct segment *segment, uint32_
 }
 
 /* The ones in the manifest have the lowest ranks. */
-static void change_end(struct segments *segments, struct segment *segment, uint64_t end)
+void segment_set_end(struct segments *segments, struct segment *segment, uint64_t end)
 {
+    assert(!segment->is_removed);
     bool was_named = segment->end > 0;
     if (!was_named && end > 0)
         set_rank(segments, segment, segments->named_count++);
@@ -251,9 +243,15 @@ struct segment *segments_nth(const struct segments *segments, uint64_t index)
     return index < segments->named_count ? segments->all[index] : NULL;
 }
 
-const struct list *segments_of(const struct segments *segments, uint8_t partition)
+struct unit_file segment_unit_file(const struct segment *segment)
 {
-    return &segments->partitions[partition];
+    return (struct unit_file){
+        .is_segment = true,
+        .directory_id = segment->owner->options.directory_id,
+        .salt = segment->salt,
+        .number = segment->number,
+        .end = segment->end,
+    };
 }
 
 static struct segment *segment_of(struct list_node *node)
@@ -263,22 +261,16 @@ static struct segment *segment_of(struct list_node *node)
 
 struct segment *segments_first(const struct segments *segments, uint32_t partition)
 {
-    return segment_of(list_first(segments_of(segments, (uint8_t)partition)));
+    return segment_of(list_first(&segments->partitions[partition]));
 }
 
 struct segment *segment_next(const struct segment *segment)
 {
-    const struct list *list = segments_of(segment->owner, segment->partition);
+    const struct list *list = &segment->owner->partitions[segment->partition];
     return segment_of(list_next(list, &segment->partition_node));
 }
 
 /* ---- names ---- */
-
-void segment_path(const struct segments *segments, const struct segment *segment, char *ret_path)
-{
-    (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s/%02x/seg-%016" PRIx64, segments->options.path,
-                   segment->partition, segment->number);
-}
 
 int segment_name_parse(const char *name, uint64_t *ret_number)
 {
@@ -292,12 +284,6 @@ int segment_name_parse(const char *name, uint64_t *ret_number)
 }
 
 /* ---- accounts ---- */
-
-void segment_set_end(struct segments *segments, struct segment *segment, uint64_t end)
-{
-    assert(!segment->is_removed);
-    change_end(segments, segment, end);
-}
 
 void segment_add_live(struct segments *segments, struct segment *segment, uint64_t read_size)
 {
@@ -375,22 +361,6 @@ void segments_stats(const struct segments *segments, struct segments_stats *ret_
 
 static void close_file(struct segment *segment);
 
-/* The path lives as long as an operation needs it. */
-static int set_path(struct segment *segment)
-{
-    char path[SEGMENT_PATH_MAX];
-    segment_path(segment->owner, segment, path);
-    free(segment->path);
-    segment->path = strdup(path);
-    return segment->path != NULL ? 0 : -ENOMEM;
-}
-
-static void forget_path(struct segment *segment)
-{
-    free(segment->path);
-    segment->path = NULL;
-}
-
 /* A file that is being closed does not count: otherwise one too many would close all. */
 static void evict(struct segments *segments)
 {
@@ -402,36 +372,24 @@ static void evict(struct segments *segments)
     }
 }
 
-/* Closes, removes and frees a removed segment, as far as nobody pins it and nothing is under way:
- * called again when that changes. */
-static void leave(struct segment *segment)
-{
-    assert(segment->is_removed);
-    assert(segment->state == SEGMENT_LEAVING);
-    if (segment->pins > 0 || io_op_is_active(&segment->op))
-        return;
-    if (segment->handle >= 0)
-        close_file(segment);
-    else if (!segment->is_unlinked || set_path(segment) < 0)
-        free_segment(segment);
-    else
-        segments_removal_add(&segment->owner->removal, segment);
-}
-
-/* Nobody may pin it any more: then it can be closed when there are too many, or it goes. */
+/* As soon as nobody pins it and nothing is under way it can be closed when there are too many; a
+ * removed one is closed, its file goes, and it is freed. Called again when that changes. */
 static void settle(struct segment *segment)
 {
     if (segment->pins > 0 || io_op_is_active(&segment->op))
         return;
-    if (segment->is_removed) {
-        leave(segment);
-        return;
+    if (segment->is_removed && segment->handle >= 0) {
+        close_file(segment);
+    } else if (segment->is_removed && segment->is_unlinked) {
+        assert(segment->state == SEGMENT_LEAVING);
+        segments_removal_add(&segment->owner->removal, segment);
+    } else if (segment->is_removed) {
+        free_segment(segment);
+    } else if (segment->handle >= 0) {
+        assert(!list_node_is_linked(&segment->handle_node)); /* invariant 6 */
+        list_push_back(&segment->owner->idle, &segment->handle_node);
+        evict(segment->owner);
     }
-    if (segment->handle < 0)
-        return;
-    assert(!list_node_is_linked(&segment->handle_node)); /* invariant 6 */
-    list_push_back(&segment->owner->idle, &segment->handle_node);
-    evict(segment->owner);
 }
 
 /* ---- opening ---- */
@@ -457,7 +415,6 @@ static void serve_waiters(struct segment *segment, int handle_or_error)
 static void opened(struct io_op *op, int32_t result)
 {
     struct segment *segment = container_of(op, struct segment, op);
-    forget_path(segment);
     if (result < 0)
         segment->owner->open_count--;
     else
@@ -477,11 +434,6 @@ static void open_file(struct segment *segment)
     segments->open_count++;
     evict(segments);
     segment->op.done = opened;
-    if (set_path(segment) < 0) {
-        /* As an open that failed: the loop tells it. */
-        io_open_file(segments->io, &segment->op, "", IO_OPEN_READ);
-        return;
-    }
     io_open_file(segments->io, &segment->op, segment->path, IO_OPEN_READ | IO_OPEN_DIRECT);
 }
 
@@ -493,8 +445,8 @@ static void closed(struct io_op *op, int32_t result)
     (void)result;
     if (!list_is_empty(&segment->waiters))
         open_file(segment);
-    else if (segment->is_removed)
-        leave(segment);
+    else
+        settle(segment);
 }
 
 static void close_file(struct segment *segment)
@@ -520,7 +472,7 @@ void segments_remove(struct segments *segments, struct segment *segment, bool un
     assert(!segment->is_removed); /* invariant 2 */
     assert(segments->named_count > 0 || segment->end == 0);
     segment->file_left = segment->end;
-    change_end(segments, segment, 0);
+    segment_set_end(segments, segment, 0);
     set_rank(segments, segment, --segments->count);
     segments->all[segments->count] = NULL;
     unlink_number(segments, segment);
@@ -528,7 +480,7 @@ void segments_remove(struct segments *segments, struct segment *segment, bool un
     segment->is_removed = true;
     segment->is_unlinked = unlink;
     segment->state = SEGMENT_LEAVING;
-    leave(segment);
+    settle(segment);
 }
 
 /* ---- pins ---- */

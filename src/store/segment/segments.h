@@ -24,7 +24,7 @@
 #include "base/log.h"
 #include "io/io.h"
 #include "store/memory/location.h"
-#include "store/unit/segment_format.h"
+#include "store/unit/unit.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,7 +38,7 @@ enum segment_state {
 };
 
 struct segment {
-    struct list_node partition_node; /* in segments_of(partition), ascending in number */
+    struct list_node partition_node; /* of its partition, ascending in number */
     struct list_node handle_node;    /* unpinned and open: in the order of their last use; or its
                                         file is to be removed: in the order of their going */
     struct list_node empty_node;     /* in the manifest, with nothing alive */
@@ -46,7 +46,6 @@ struct segment {
     struct list waiters;             /* pins that wait for the open */
     struct segments *owner;
     struct segment *number_next; /* in the hash table of numbers */
-    char *path;                  /* while an operation needs it */
     uint32_t file;               /* index in the table */
     uint32_t rank;               /* index for segments_nth */
     uint8_t partition;
@@ -78,6 +77,7 @@ struct segment {
     bool is_seen;          /* recovery: its file is there */
     bool created_telling;  /* the manifest's group under way says how low `created` is */
     bool created_changed;  /* `created` is lower than the manifest says: for its next group */
+    char path[];           /* DATA/<2 hex>/seg-<16 hex> */
 };
 
 struct segments;
@@ -131,11 +131,8 @@ struct segment *segments_nth(const struct segments *segments, uint64_t index);
 struct segment *segments_first(const struct segments *segments, uint32_t partition);
 struct segment *segment_next(const struct segment *segment);
 
-/* The same as a list; nodes are segment.partition_node. */
-const struct list *segments_of(const struct segments *segments, uint8_t partition);
-
-/* DATA/<2 hex>/seg-<16 hex> in ret_path (SEGMENT_PATH_MAX bytes). */
-void segment_path(const struct segments *segments, const struct segment *segment, char *ret_path);
+/* What each chunk of the segment's file repeats. */
+struct unit_file segment_unit_file(const struct segment *segment);
 
 /* Keeps a file open for reading, with O_DIRECT, until segment_unpin. Returns its handle at once
  * when it is open; -EINPROGRESS: pin->done comes later from the loop, with the handle, or with the

@@ -95,7 +95,7 @@ static void go_on(struct segments_removal *removal)
 
 void segments_removal_add(struct segments_removal *removal, struct segment *segment)
 {
-    assert(segment->path != NULL);
+    assert(segment->is_removed);
     assert(segment->handle < 0);
     assert(segment->pins == 0);
     assert(!list_node_is_linked(&segment->handle_node));

@@ -319,13 +319,10 @@ static int scan_segment(struct scanning *scanning, struct segment *segment)
 {
     struct store *store = scanning->store;
     struct segment_scan scan = {
-        .path = store->options.path,
-        .directory_id = store->superblock.now.directory_id,
+        .path = segment->path,
         .partition = segment->partition,
-        .number = segment->number,
-        .salt = segment->salt,
+        .file = segment_unit_file(segment),
         .from = max_u64(segment->indexed_end, SEGMENT_DATA_OFFSET),
-        .end = segment->end,
         .each = take_chunk,
         .context = scanning,
     };

@@ -287,26 +287,28 @@ static void connect_requests(struct store *store)
                                       .segments = store->segments,
                                       .log_file_size = store->superblock.now.log_file_size,
                                       .large_bytes_max = large};
-    dead_connect(&store->dead, store->wal, store->segments, store->streams);
-    lookups_connect(&store->lookups, &(struct lookup_parts){.log = store->log,
-                                                            .index = store->index,
-                                                            .bloom = store->bloom,
-                                                            .cache = store->cache,
-                                                            .wal = store->wal,
-                                                            .fetcher = &store->fetcher,
-                                                            .decodes = &store->decodes,
-                                                            .damage = &store->damage,
-                                                            .context = store,
-                                                            .ended = store_made_room});
-    proofs_connect(&store->proofs, &(struct proof_parts){.secret = store->superblock.now.secret,
-                                                         .index = store->index,
-                                                         .doomed = store->doomed,
-                                                         .segments = store->segments,
-                                                         .wal = store->wal,
-                                                         .fetcher = &store->fetcher,
-                                                         .dead = &store->dead,
-                                                         .context = store,
-                                                         .ended = store_made_room});
+    store->dead.wal = store->wal;
+    store->dead.segments = store->segments;
+    store->dead.streams = store->streams;
+    store->lookups.parts = (struct lookup_parts){.log = store->log,
+                                                 .index = store->index,
+                                                 .bloom = store->bloom,
+                                                 .cache = store->cache,
+                                                 .wal = store->wal,
+                                                 .fetcher = &store->fetcher,
+                                                 .decodes = &store->decodes,
+                                                 .damage = &store->damage,
+                                                 .context = store,
+                                                 .ended = store_made_room};
+    store->proofs.parts = (struct proof_parts){.secret = store->superblock.now.secret,
+                                               .index = store->index,
+                                               .doomed = store->doomed,
+                                               .segments = store->segments,
+                                               .wal = store->wal,
+                                               .fetcher = &store->fetcher,
+                                               .dead = &store->dead,
+                                               .context = store,
+                                               .ended = store_made_room};
 }
 
 int wire_parts(struct store *store, const struct segments_found *found)
@@ -317,15 +319,15 @@ int wire_parts(struct store *store, const struct segments_found *found)
     assert(store->mover == NULL); /* nothing has moved: what was found is all that there is */
     connect_requests(store);
     int result = open_mover(store, found);
-    checkpoints_connect(&store->checkpoints, &(struct checkpoint_parts){.index = store->index,
-                                                                        .wal = store->wal,
-                                                                        .segments = store->segments,
-                                                                        .manifest = store->manifest,
-                                                                        .mover = store->mover,
-                                                                        .reserve = &store->reserve,
-                                                                        .clock = &store->clock,
-                                                                        .moved = found->records,
-                                                                        .context = store,
-                                                                        .failed = store_fail});
+    store->checkpoints.parts = (struct checkpoint_parts){.index = store->index,
+                                                         .wal = store->wal,
+                                                         .segments = store->segments,
+                                                         .manifest = store->manifest,
+                                                         .mover = store->mover,
+                                                         .reserve = &store->reserve,
+                                                         .clock = &store->clock,
+                                                         .moved = found->records,
+                                                         .context = store,
+                                                         .failed = store_fail};
     return result < 0 ? result : open_scrub(store);
 }

@@ -1,44 +1,34 @@
 /* What the value files' own files share; nobody else includes this but tests.
  *
- *   stream_pool.c     buffers: who gets one, who waits, who gives back
+ *   stream.c          streams, and their buffers: who gets one, who waits, who gives back
  *   directory_sync.c  syncs of the partitions' folders, shared by the writers that wait for them
  *   value_writer.c, value_reader.c
- *                     the streams
+ *                     what is read and written through them
  *   value_file_name.c names and descriptors
  *
- * A stream is one allocation that begins with a struct stream. It is in pool->streams until it is
- * freed, which happens when nothing of it is in flight and its user has closed it. */
+ * A stream is one allocation that begins with a struct stream: one file, and what is on its way to
+ * or from it. It is in pool->streams until it is freed: once it has ended, and its user has left
+ * it. */
 #ifndef MINIVAULT_STORE_STREAM_H
 #define MINIVAULT_STORE_STREAM_H
 
-#include "base/assert.h"
 #include "base/list.h"
 #include "store/value/directory_sync.h"
 #include "store/value/stream_pool.h"
 #include "store/value/value_file.h"
 
-#define STREAM_PARTITIONS STREAM_FOLDERS_MAX
-
 struct stream;
 
-struct stream_buffer {
-    struct list_node node; /* in the pool's free list, or where its stream puts it */
-    struct io_op op;
-    struct stream *stream; /* NULL: free */
-    uint8_t *data;
-    uint64_t offset; /* in the file */
-    uint32_t size;   /* of the value, in here */
-    int32_t result;  /* of a read */
-    uint8_t state;   /* the stream's own */
-};
+/* How an operation on the whole file ended. This and the events of a kind come from the loop; each
+ * may end with an event of the stream's user, after which the stream may be gone. Once
+ * stream_end was called none comes but what stream_call_later asked for. */
+typedef void stream_done(struct stream *stream, int result);
 
-/* Called from the loop, by the pool; each may end with an event of the stream's user, after which
- * the stream may be gone. */
 struct stream_kind {
-    /* The buffer that stream_take did not have. */
-    void (*granted)(struct stream *stream, struct stream_buffer *buffer);
-    /* What stream_call_later asked for. */
-    void (*called)(struct stream *stream);
+    /* The buffer that stream_take did not have. NULL: what stream_call_later asked for. */
+    void (*woken)(struct stream *stream, uint8_t *data);
+    /* The buffer was read or written, at this offset. */
+    void (*transferred)(struct stream *stream, uint8_t *data, uint64_t offset, int32_t result);
     /* Somebody waits: gives back, of more than one buffer, what can be done without. Submits and
      * calls nothing. May be NULL. */
     void (*give_back)(struct stream *stream);
@@ -52,19 +42,32 @@ struct stream {
     struct stream_pool *pool;
     const struct stream_kind *kind;
     struct io_op op; /* whatever concerns the whole file */
-    char *path;      /* behind the stream, in the same allocation */
-    int handle;      /* < 0: not open */
-    uint32_t owned;  /* buffers */
+    stream_done *done;
+    struct directory_waiter directory_waiter;
+    char *path;              /* behind the stream, in the same allocation */
+    int handle;              /* < 0: not open; -EEXIST: the file is not ours */
+    uint32_t owned;          /* buffers */
+    uint32_t transfer_count; /* of these, that are being read or written */
+    uint8_t partition;
+    uint8_t syncs_pending;
     bool is_user;    /* counted by stream_pool_streams */
     bool is_sated;   /* will not want a buffer again */
+    bool is_ending;  /* stream_end was called */
+    bool is_removed; /* with its file */
+    bool is_gone;    /* nothing is left but the memory */
 };
 
-/* ---- the pool: stream_pool.c ---- */
+struct stream_buffer {
+    struct list_node node; /* in the pool's free list */
+    struct io_op op;
+    struct stream *stream; /* NULL: free */
+    uint64_t offset;       /* in the file, of what is being read or written */
+};
 
 struct stream_pool {
     struct io *io;
     const struct log *log;
-    char *path;         /* the data directory */
+    const char *path;   /* the data directory */
     struct io_op timer; /* due at once: the loop goes on with what waits */
     struct list streams;
     struct list waiting;
@@ -76,49 +79,57 @@ struct stream_pool {
     uint32_t waiting_count;
     uint32_t free_count;
     uint32_t count;
+    uint8_t *memory; /* of the buffers */
     struct stream_buffer *buffers;
-    struct directory directories[STREAM_PARTITIONS];
+    struct directory directories[STREAM_FOLDERS_MAX];
     char *directory_paths;
 };
 
 /* A stream of `size` bytes, zeroed, with the path of `name` and `extra` bytes (*ret_extra) behind
- * it. NULL: no memory. */
+ * it. stream_open or stream_end follows. NULL: no memory. */
 struct stream *stream_create(struct stream_pool *pool, const struct stream_kind *kind, size_t size,
                              const struct value_file_name *name, size_t extra, uint8_t **ret_extra);
 
-/* It takes part in sharing the buffers from now on, until stream_leave. */
-void stream_join(struct stream *stream);
+/* Opens its file, for its user: it takes part in sharing the buffers from now on. */
+void stream_open(struct stream *stream, uint32_t flags, stream_done *done);
 
-/* Its user forgot it: neither granted nor called again. It may still hold buffers of operations in
- * flight. */
+/* For messages. */
+const struct log *stream_log(const struct stream *stream);
+const char *stream_path(const struct stream *stream);
+
+/* ---- the file: one operation at a time ---- */
+
+void stream_allocate(struct stream *stream, uint64_t size, stream_done *done);
+void stream_truncate(struct stream *stream, uint64_t size, stream_done *done);
+
+/* The file and, at the same time, its folder, so that they share the file system's commit. */
+void stream_sync(struct stream *stream, stream_done *done);
+
+/* Puts an end to it: what is in flight ends first, then the file is closed, and with `removes`
+ * removed, unless it is not ours. Its user gives back the buffers that are not in flight. */
+void stream_end(struct stream *stream, bool removes);
+
+/* Its user forgets it, which must have ended it: frees it as soon as that is done. */
 void stream_leave(struct stream *stream);
 
-/* Holds nothing, has nothing in flight. */
-void stream_free(struct stream *stream);
+/* ---- buffers ---- */
 
-/* A buffer, or NULL; `granted` follows when the stream holds none (a stream that does tries again
+/* A buffer, or NULL; `woken` follows when the stream holds none (a stream that does tries again
  * when something of its own has ended). */
-struct stream_buffer *stream_take(struct stream *stream);
-void stream_put(struct stream_buffer *buffer);
+uint8_t *stream_take(struct stream *stream);
+void stream_put(struct stream *stream, const uint8_t *data);
 
-/* Takes back the wish for a buffer, if there is one. */
-void stream_stop_waiting(struct stream *stream);
+/* `transferred` follows. */
+void stream_read(struct stream *stream, uint8_t *data, uint32_t size, uint64_t offset);
+void stream_write(struct stream *stream, uint8_t *data, uint32_t size, uint64_t offset);
 
-/* Will not take a buffer again. */
+/* Will not take a buffer again, and waits for none. */
 void stream_set_sated(struct stream *stream);
 
-/* `called` follows from the loop. */
+/* `woken` follows from the loop. */
 void stream_call_later(struct stream *stream);
 
 /* Whether more streams wait than buffers are free. */
-static inline bool stream_pool_is_short(const struct stream_pool *pool)
-{
-    return pool->waiting_count > pool->free_count;
-}
-
-static inline struct directory *stream_directory(struct stream_pool *pool, uint8_t partition)
-{
-    return &pool->directories[partition];
-}
+bool stream_is_short(const struct stream *stream);
 
 #endif

@@ -30,11 +30,10 @@
 struct stream_pool;
 
 /* `memory`: `count` (at least 1) times VALUE_FILE_BUFFER_SIZE bytes, aligned to 4096, best in the
- * world's region; they are the pool's until stream_pool_free. `path`: the data directory; its
- * folders 00 to ff, as far as streams use them, are there. Each writer and each reader has one file
- * open, and each folder that one of them has synced another one (io_options.files_max). Errors:
- * -ENOMEM.
- */
+ * world's region; they are the pool's until stream_pool_free. `path`: the data directory; the
+ * string stays the caller's; its folders 00 to ff, as far as streams use them, are there. Each
+ * writer and each reader has one file open, and each folder that one of them has synced another
+ * one (io_options.files_max). Errors: -ENOMEM. */
 int stream_pool_create(struct io *io, const struct log *log, const char *path, uint8_t *memory,
                        uint32_t count, struct stream_pool **ret_pool);
 

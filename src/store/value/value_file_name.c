@@ -8,12 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define HASH_DIGITS 16u
-#define CLOCK_DIGITS 16u
-#define ORIGIN_DIGITS 8u
-#define ENTRY_SIZE (HASH_DIGITS + 1 + CLOCK_DIGITS + ORIGIN_DIGITS)
-
-static_assert(VALUE_FILE_NAME_SIZE == sizeof("/xx/") + ENTRY_SIZE, "what the name consists of");
 static_assert(VALUE_FILE_SIZE_MAX % VALUE_FILE_BLOCK_SIZE == 0, "VALUE_FILE_DESCRIPTOR_MAX");
 static_assert(VALUE_FILE_BUFFER_SIZE % VALUE_FILE_BLOCK_SIZE == 0, "blocks lie in one buffer");
 
@@ -25,37 +19,18 @@ void value_file_name_write(const struct value_file_name *name, char *ret_text)
     assert(size == (int)VALUE_FILE_NAME_SIZE - 1);
 }
 
-/* Exactly `count` digits, lower case: a name has one spelling. */
-static int parse_hex(const char *text, uint32_t count, uint64_t *ret_value)
-{
-    uint64_t value = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        char digit = text[i];
-        if (digit >= '0' && digit <= '9')
-            value = value << 4 | (uint64_t)(digit - '0');
-        else if (digit >= 'a' && digit <= 'f')
-            value = value << 4 | (uint64_t)(digit - 'a' + 10);
-        else
-            return -EINVAL;
-    }
-    *ret_value = value;
-    return 0;
-}
-
+/* A name has one spelling. */
 int value_file_name_parse(uint8_t partition, const char *entry, struct value_file_name *ret_name)
 {
-    if (strlen(entry) != ENTRY_SIZE || entry[HASH_DIGITS] != '-')
+    struct value_file_name name = {.partition = partition};
+    char text[VALUE_FILE_NAME_SIZE];
+    if (sscanf(entry, "%16" SCNx64 "-%16" SCNx64 "%8" SCNx32, &name.key_hash, &name.version.clock,
+               &name.version.origin) != 3)
         return -EINVAL;
-    uint64_t hash;
-    uint64_t clock;
-    uint64_t origin;
-    const char *version = entry + HASH_DIGITS + 1;
-    if (parse_hex(entry, HASH_DIGITS, &hash) < 0 || parse_hex(version, CLOCK_DIGITS, &clock) < 0 ||
-        parse_hex(version + CLOCK_DIGITS, ORIGIN_DIGITS, &origin) < 0)
+    value_file_name_write(&name, text);
+    if (strcmp(text + sizeof "/xx", entry) != 0)
         return -EINVAL;
-    ret_name->partition = partition;
-    ret_name->key_hash = hash;
-    ret_name->version = (struct version){.clock = clock, .origin = (uint32_t)origin};
+    *ret_name = name;
     return 0;
 }
 

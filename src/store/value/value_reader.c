@@ -1,40 +1,46 @@
-/* Reading a value file. Its way:
+/* Reading a value file.
  *
- *   OPENING -> READING -> ENDING -> [CLOSING ->] freed
+ * The pieces are the file's bytes in order, a buffer each, and numbered: those that the user has,
+ * then those that were read, then those that are being read (which may end in any order):
  *
- * ENDING: its user closed it; waits for what is in flight. A reader that failed stays READING, and
- * reads no more.
+ *     0 ... released ... shown ... begun ... count
  *
- * The pieces are the file's bytes in order, one buffer each: those that the user has, then those
- * that were read, then those that are being read (which may end in any order):
- *
- *   READING -> READ -> SHOWN -> released        READ -> given back, to be read again later
+ *   being read -> read -> shown -> released        read -> given back, to be read again later
  *
  * What is wrong with a piece is found when it is its turn to be shown: what comes before it is
- * still good. */
+ * still good. A reader that failed reads no more.
+ *
+ * Invariants:
+ * 1. released <= shown <= begun <= count.
+ * 2. The reader holds the pieces from `released` to `begun`; after a failure, those up to `shown`,
+ *    and what was being read until it ends. */
 #include "store/value/stream.h"
 
+#include "base/assert.h"
 #include "base/checksum.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
-enum reader_state { READER_OPENING, READER_READING, READER_ENDING, READER_CLOSING };
-
-enum piece_state { PIECE_READING, PIECE_READ, PIECE_SHOWN };
+struct piece {
+    uint8_t *data;
+    int32_t result; /* of its read */
+    bool is_read;
+};
 
 struct value_reader {
     struct stream stream;
     struct value_reader_events events;
-    enum reader_state state;
     int error;
+    bool is_open;
     bool ready_wanted;
-    uint32_t reads_in_flight;
-    struct list pieces;
+    uint32_t released; /* numbers of pieces: the head of the file tells of these */
+    uint32_t shown;
+    uint32_t begun;
+    uint32_t count;
+    struct piece pieces[STREAM_BUFFERS_MAX]; /* by number, in a ring */
     uint64_t size;
-    uint64_t read_offset; /* where the next read begins */
-    uint64_t show_offset; /* where the next piece to be shown begins */
     const uint8_t *checksums;
 };
 
@@ -43,110 +49,77 @@ static struct value_reader *reader_of(struct stream *stream)
     return container_of(stream, struct value_reader, stream);
 }
 
-static struct stream_buffer *piece_of(struct list_node *node)
+static struct piece *piece_of(struct value_reader *reader, uint64_t number)
 {
-    return node != NULL ? container_of(node, struct stream_buffer, node) : NULL;
+    return &reader->pieces[number % STREAM_BUFFERS_MAX];
 }
 
-/* The first piece that was not shown, or NULL. */
-static struct stream_buffer *next_piece(const struct value_reader *reader)
+static uint64_t offset_of(uint32_t number)
 {
-    struct list_node *node = list_first(&reader->pieces);
-    while (node != NULL && piece_of(node)->state == PIECE_SHOWN)
-        node = list_next(&reader->pieces, node);
-    return piece_of(node);
+    return (uint64_t)number * VALUE_FILE_BUFFER_SIZE;
 }
 
-static void put_piece(struct stream_buffer *piece)
+static uint32_t size_of(const struct value_reader *reader, uint32_t number)
 {
-    list_remove(&piece->node);
-    stream_put(piece);
+    return (uint32_t)min_u64(VALUE_FILE_BUFFER_SIZE, reader->size - offset_of(number));
+}
+
+static bool has_next(struct value_reader *reader)
+{
+    return reader->shown < reader->begun && piece_of(reader, reader->shown)->is_read;
+}
+
+static void put_piece(struct value_reader *reader, uint32_t number)
+{
+    stream_put(&reader->stream, piece_of(reader, number)->data);
+}
+
+/* Gives back the pieces from this one on that the kernel does not have. */
+static void put_pieces(struct value_reader *reader, uint32_t from)
+{
+    for (uint32_t i = from; i < reader->begun; i++)
+        if (piece_of(reader, i)->is_read)
+            put_piece(reader, i);
 }
 
 /* The last thing that its caller does with the reader, which may be gone afterwards. */
 static void tell(struct value_reader *reader)
 {
-    const struct stream_buffer *piece = next_piece(reader);
-    if (!reader->ready_wanted)
-        return;
-    if (reader->error == 0 && (piece == NULL || piece->state != PIECE_READ))
+    if (!reader->ready_wanted || (reader->error == 0 && !has_next(reader)))
         return;
     reader->ready_wanted = false;
     reader->events.ready(reader->events.context);
-}
-
-/* ---- the end ---- */
-
-static void close_done(struct io_op *op, int32_t result)
-{
-    (void)result;
-    stream_free(container_of(op, struct stream, op));
-}
-
-/* Goes on once nothing is in flight. */
-static void end(struct value_reader *reader)
-{
-    struct stream *stream = &reader->stream;
-    assert(reader->state == READER_ENDING);
-    if (reader->reads_in_flight > 0 || io_op_is_active(&stream->op))
-        return;
-    if (stream->handle < 0) {
-        stream_free(stream);
-        return;
-    }
-    reader->state = READER_CLOSING;
-    stream->op.done = close_done;
-    io_close_file(stream->pool->io, &stream->op, stream->handle);
-}
-
-/* Gives back the pieces that the kernel does not have; `shown`: also those that the user has. */
-static void put_pieces(struct value_reader *reader, bool shown)
-{
-    struct list_node *node = list_first(&reader->pieces);
-    while (node != NULL) {
-        struct stream_buffer *piece = piece_of(node);
-        node = list_next(&reader->pieces, node);
-        if (piece->state == PIECE_READ || (shown && piece->state == PIECE_SHOWN))
-            put_piece(piece);
-    }
 }
 
 static void fail(struct value_reader *reader, int error)
 {
     assert(reader->error == 0);
     reader->error = error;
-    stream_stop_waiting(&reader->stream);
     stream_set_sated(&reader->stream);
-    put_pieces(reader, false);
+    put_pieces(reader, reader->shown);
+    reader->begun = reader->shown; /* invariant 2 */
 }
 
 /* ---- reading ahead ---- */
 
-static void read_done(struct io_op *op, int32_t result);
-
-static void start_read(struct value_reader *reader, struct stream_buffer *piece)
+static void begin_read(struct value_reader *reader, uint8_t *data)
 {
-    piece->state = PIECE_READING;
-    piece->offset = reader->read_offset;
-    piece->size = (uint32_t)min_u64(VALUE_FILE_BUFFER_SIZE, reader->size - piece->offset);
-    reader->read_offset += piece->size;
-    reader->reads_in_flight++;
-    list_push_back(&reader->pieces, &piece->node);
-    piece->op.done = read_done;
-    io_read(reader->stream.pool->io, &piece->op, reader->stream.handle, piece->data,
-            (uint32_t)round_up(piece->size, DISK_BLOCK_SIZE), piece->offset);
+    uint32_t number = reader->begun++;
+    assert(number < reader->count);                                 /* invariant 1 */
+    assert(reader->begun - reader->released <= STREAM_BUFFERS_MAX); /* invariant 2 */
+    *piece_of(reader, number) = (struct piece){.data = data};
+    stream_read(&reader->stream, data, (uint32_t)round_up(size_of(reader, number), DISK_BLOCK_SIZE),
+                offset_of(number));
 }
 
 /* Reads ahead as far as the pool lets it. */
 static void read_ahead(struct value_reader *reader)
 {
-    if (reader->state != READER_READING || reader->error != 0)
-        return;
-    while (reader->read_offset < reader->size) {
-        struct stream_buffer *buffer = stream_take(&reader->stream);
-        if (buffer == NULL)
+    while (reader->is_open && reader->error == 0 && reader->begun < reader->count) {
+        uint8_t *data = stream_take(&reader->stream);
+        if (data == NULL)
             return;
-        start_read(reader, buffer);
+        begin_read(reader, data);
     }
 }
 
@@ -154,54 +127,44 @@ static void read_ahead(struct value_reader *reader)
 static void give_back(struct stream *stream)
 {
     struct value_reader *reader = reader_of(stream);
-    while (stream->owned > 1 && stream_pool_is_short(stream->pool)) {
-        struct stream_buffer *piece = piece_of(list_last(&reader->pieces));
-        if (piece->state != PIECE_READ)
-            return;
-        reader->read_offset = piece->offset;
-        put_piece(piece);
-    }
+    while (reader->begun > reader->shown && reader->begun - reader->released > 1 &&
+           piece_of(reader, reader->begun - 1)->is_read && stream_is_short(stream))
+        put_piece(reader, --reader->begun);
 }
 
-static void read_done(struct io_op *op, int32_t result)
+static void transferred(struct stream *stream, uint8_t *data, uint64_t offset, int32_t result)
 {
-    struct stream_buffer *piece = container_of(op, struct stream_buffer, op);
-    struct value_reader *reader = reader_of(piece->stream);
-    reader->reads_in_flight--;
-    piece->state = PIECE_READ;
-    piece->result = result;
-    if (reader->error != 0 || reader->state == READER_ENDING)
-        put_piece(piece);
-    if (reader->state == READER_ENDING) {
-        end(reader);
+    struct value_reader *reader = reader_of(stream);
+    struct piece *piece = piece_of(reader, offset / VALUE_FILE_BUFFER_SIZE);
+    if (reader->error != 0) {
+        stream_put(stream, data);
         return;
     }
-    give_back(&reader->stream);
+    assert(piece->data == data);
+    assert(!piece->is_read);
+    piece->is_read = true;
+    piece->result = result;
+    give_back(stream);
     read_ahead(reader);
     tell(reader);
 }
 
-static void granted(struct stream *stream, struct stream_buffer *buffer)
+static void woken(struct stream *stream, uint8_t *data)
 {
     struct value_reader *reader = reader_of(stream);
-    start_read(reader, buffer);
+    begin_read(reader, data);
     read_ahead(reader);
 }
 
-static const struct stream_kind reader_kind = {.granted = granted, .give_back = give_back};
+static const struct stream_kind reader_kind = {
+    .woken = woken, .transferred = transferred, .give_back = give_back};
 
 /* ---- opening ---- */
 
-static void open_done(struct io_op *op, int32_t result)
+static void opened(struct stream *stream, int result)
 {
-    struct stream *stream = container_of(op, struct stream, op);
     struct value_reader *reader = reader_of(stream);
-    stream->handle = result >= 0 ? result : -1;
-    if (reader->state == READER_ENDING) {
-        end(reader);
-        return;
-    }
-    reader->state = READER_READING;
+    reader->is_open = true;
     if (result < 0)
         fail(reader, result);
     read_ahead(reader);
@@ -225,82 +188,78 @@ int value_reader_open(struct stream_pool *pool, const struct value_file_name *na
     memcpy(copy, descriptor.data, descriptor.size);
     reader->events = *events;
     reader->size = size;
+    reader->count = (uint32_t)(round_up(size, VALUE_FILE_BUFFER_SIZE) / VALUE_FILE_BUFFER_SIZE);
     reader->checksums = copy + VALUE_FILE_DESCRIPTOR_HEADER_SIZE;
-    list_init(&reader->pieces);
-    stream_join(stream);
-    stream->op.done = open_done;
-    io_open_file(pool->io, &stream->op, stream->path, IO_OPEN_READ | IO_OPEN_DIRECT);
+    stream_open(stream, IO_OPEN_READ, opened);
     *ret_reader = reader;
     return 0;
 }
 
 /* ---- showing ---- */
 
-static int check_blocks(const struct value_reader *reader, const struct stream_buffer *piece)
+static int check_blocks(const struct value_reader *reader, const uint8_t *data, uint64_t offset,
+                        uint32_t size)
 {
-    for (uint32_t at = 0; at < piece->size; at += VALUE_FILE_BLOCK_SIZE) {
-        uint64_t offset = piece->offset + at;
-        uint32_t size = (uint32_t)min_u64(VALUE_FILE_BLOCK_SIZE, piece->size - at);
-        uint32_t wanted = load_u32(reader->checksums + 4 * (offset / VALUE_FILE_BLOCK_SIZE));
-        if (crc32c(piece->data + at, size) == wanted)
+    const uint8_t *checksum = reader->checksums + 4 * (offset / VALUE_FILE_BLOCK_SIZE);
+    for (uint32_t at = 0; at < size; at += VALUE_FILE_BLOCK_SIZE, checksum += 4) {
+        uint32_t block_size = (uint32_t)min_u64(VALUE_FILE_BLOCK_SIZE, size - at);
+        if (crc32c(data + at, block_size) == load_u32(checksum))
             continue;
-        log_error(reader->stream.pool->log,
+        log_error(stream_log(&reader->stream),
                   "%s: the block at offset %" PRIu64
                   " is damaged: it is not shown; write the key again or restore it",
-                  reader->stream.path, offset);
+                  stream_path(&reader->stream), offset + at);
         return -EBADMSG;
     }
     return 0;
 }
 
-static int check_piece(const struct value_reader *reader, const struct stream_buffer *piece)
+static int check_piece(struct value_reader *reader, uint32_t number)
 {
     const struct stream *stream = &reader->stream;
+    const struct piece *piece = piece_of(reader, number);
+    uint64_t offset = offset_of(number);
+    uint32_t size = size_of(reader, number);
     if (piece->result < 0) {
-        log_error(stream->pool->log, "%s: reading at offset %" PRIu64 " failed: %s", stream->path,
-                  piece->offset, strerror(-piece->result));
+        log_error(stream_log(stream), "%s: reading at offset %" PRIu64 " failed: %s",
+                  stream_path(stream), offset, strerror(-piece->result));
         return piece->result;
     }
-    if ((uint32_t)piece->result < piece->size) {
-        log_error(stream->pool->log,
+    if ((uint32_t)piece->result < size) {
+        log_error(stream_log(stream),
                   "%s: the file ends at %" PRIu64 ", its value at %" PRIu64
                   ": it is not shown; write the key again or restore it",
-                  stream->path, piece->offset + (uint32_t)piece->result, reader->size);
+                  stream_path(stream), offset + (uint32_t)piece->result, reader->size);
         return -EBADMSG;
     }
-    return check_blocks(reader, piece);
+    return check_blocks(reader, piece->data, offset, size);
 }
 
 const uint8_t *value_reader_piece(struct value_reader *reader, uint32_t *ret_size)
 {
     if (reader->error != 0)
         return NULL;
-    struct stream_buffer *piece = next_piece(reader);
-    if (piece == NULL || piece->state != PIECE_READ) {
-        reader->ready_wanted = reader->show_offset < reader->size;
+    if (!has_next(reader)) {
+        reader->ready_wanted = reader->shown < reader->count;
         return NULL;
     }
-    assert(piece->offset == reader->show_offset);
-    int result = check_piece(reader, piece);
+    int result = check_piece(reader, reader->shown);
     if (result < 0) {
         fail(reader, result);
         return NULL;
     }
-    piece->state = PIECE_SHOWN;
-    reader->show_offset += piece->size;
+    uint32_t number = reader->shown++;
     read_ahead(reader);
-    *ret_size = piece->size;
-    return piece->data;
+    *ret_size = size_of(reader, number);
+    return piece_of(reader, number)->data;
 }
 
 void value_reader_release(struct value_reader *reader)
 {
-    struct stream_buffer *piece = piece_of(list_first(&reader->pieces));
-    assert(piece != NULL);
-    assert(piece->state == PIECE_SHOWN);
-    put_piece(piece);
+    assert(reader->released < reader->shown); /* invariant 1 */
+    put_piece(reader, reader->released++);
     read_ahead(reader);
-    if (reader->read_offset == reader->size && reader->stream.owned == 0)
+    if (reader->released == reader->count)
         stream_set_sated(&reader->stream);
 }
 
@@ -311,9 +270,7 @@ int value_reader_error(const struct value_reader *reader)
 
 void value_reader_close(struct value_reader *reader)
 {
-    assert(reader->state < READER_ENDING);
+    put_pieces(reader, reader->released);
+    stream_end(&reader->stream, false);
     stream_leave(&reader->stream);
-    put_pieces(reader, true);
-    reader->state = READER_ENDING;
-    end(reader);
 }

@@ -1,18 +1,17 @@
 /* Writing a value file. Its way:
  *
  *   OPENING -> [ALLOCATING ->] WRITING -> [TRUNCATING ->] SYNCING -> FINISHED
- *   any of them -> ENDING -> [CLOSING ->] [UNLINKING ->] GONE
+ *   any of them -> ENDED
  *
  * WRITING: bytes are taken in every state up to here; full buffers are written from here on,
- * several at once. TRUNCATING: the value turned out smaller than its hint. SYNCING: the file and,
- * at the same time, its folder, so that they share the file system's commit. ENDING: it failed or
- * its user closed it; waits for what is in flight. GONE: nothing is left but the memory, which goes
- * when the user closes.
+ * several at once. TRUNCATING: the value turned out smaller than its hint. SYNCING: the file and
+ * its folder. ENDED: it failed or its user closed it; the stream does the rest.
  *
  * A write belongs to nobody but the writer: its buffer is in `queue` until the file is open, then
- * in flight, then back in the pool. */
+ * in flight, then back in the pool. All but the value's last one are full. */
 #include "store/value/stream.h"
 
+#include "base/assert.h"
 #include "base/checksum.h"
 
 #include <errno.h>
@@ -25,10 +24,7 @@ enum writer_state {
     WRITER_TRUNCATING,
     WRITER_SYNCING,
     WRITER_FINISHED,
-    WRITER_ENDING,
-    WRITER_CLOSING,
-    WRITER_UNLINKING,
-    WRITER_GONE,
+    WRITER_ENDED,
 };
 
 struct value_writer {
@@ -36,18 +32,16 @@ struct value_writer {
     struct value_writer_events events;
     enum writer_state state;
     int error;
-    bool is_created;    /* there may be a file of ours */
     bool is_finishing;  /* value_writer_finish was called */
-    bool is_kept;       /* the file stays */
     bool is_told;       /* `finished` was called */
     bool is_handed_out; /* the user fills `filling` just now */
     bool room_wanted;
-    uint8_t partition;
-    uint8_t syncs_pending;
-    uint32_t writes_in_flight;
-    struct stream_buffer *filling; /* NULL: none */
-    struct list queue;             /* full, to be written */
-    struct directory_waiter directory_waiter;
+    uint32_t write_count;               /* in flight */
+    uint32_t filled;                    /* bytes of `filling` */
+    uint8_t *filling;                   /* NULL: none */
+    uint8_t *queue[STREAM_BUFFERS_MAX]; /* full, to be written */
+    uint32_t queue_count;
+    uint64_t write_offset; /* of the first one in the queue */
     uint64_t size;
     uint64_t size_max;
     uint64_t size_hint;
@@ -57,16 +51,13 @@ struct value_writer {
 #define STATE(name) (1u << WRITER_##name)
 
 static const uint32_t next_states[] = {
-    [WRITER_OPENING] = STATE(ALLOCATING) | STATE(WRITING) | STATE(ENDING),
-    [WRITER_ALLOCATING] = STATE(WRITING) | STATE(ENDING),
-    [WRITER_WRITING] = STATE(TRUNCATING) | STATE(SYNCING) | STATE(ENDING),
-    [WRITER_TRUNCATING] = STATE(SYNCING) | STATE(ENDING),
-    [WRITER_SYNCING] = STATE(FINISHED) | STATE(ENDING),
-    [WRITER_FINISHED] = STATE(ENDING),
-    [WRITER_ENDING] = STATE(CLOSING) | STATE(UNLINKING) | STATE(GONE),
-    [WRITER_CLOSING] = STATE(UNLINKING) | STATE(GONE),
-    [WRITER_UNLINKING] = STATE(GONE),
-    [WRITER_GONE] = 0,
+    [WRITER_OPENING] = STATE(ALLOCATING) | STATE(WRITING) | STATE(ENDED),
+    [WRITER_ALLOCATING] = STATE(WRITING) | STATE(ENDED),
+    [WRITER_WRITING] = STATE(TRUNCATING) | STATE(SYNCING) | STATE(ENDED),
+    [WRITER_TRUNCATING] = STATE(SYNCING) | STATE(ENDED),
+    [WRITER_SYNCING] = STATE(FINISHED) | STATE(ENDED),
+    [WRITER_FINISHED] = STATE(ENDED),
+    [WRITER_ENDED] = 0,
 };
 
 static void set_state(struct value_writer *writer, enum writer_state state)
@@ -78,11 +69,6 @@ static void set_state(struct value_writer *writer, enum writer_state state)
 static struct value_writer *writer_of(struct stream *stream)
 {
     return container_of(stream, struct value_writer, stream);
-}
-
-static struct value_writer *writer_of_op(struct io_op *op)
-{
-    return writer_of(container_of(op, struct stream, op));
 }
 
 /* The last thing that its caller does with the writer, which may be gone afterwards. */
@@ -101,82 +87,23 @@ static void tell(struct value_writer *writer)
 
 /* ---- the end ---- */
 
-static void become_gone(struct value_writer *writer)
-{
-    set_state(writer, WRITER_GONE);
-    if (!writer->stream.is_user)
-        stream_free(&writer->stream);
-}
-
-static void note_unlinked(const struct stream *stream, int32_t result)
-{
-    if (result < 0 && result != -ENOENT)
-        log_warn(stream->pool->log, "%s: removing it failed: %s; the next start tries again",
-                 stream->path, strerror(-result));
-}
-
-static void unlink_done(struct io_op *op, int32_t result)
-{
-    struct value_writer *writer = writer_of_op(op);
-    note_unlinked(&writer->stream, result);
-    become_gone(writer);
-}
-
-static void remove_file(struct value_writer *writer)
-{
-    struct stream *stream = &writer->stream;
-    stream->handle = -1;
-    if (!writer->is_created || writer->is_kept) {
-        become_gone(writer);
-        return;
-    }
-    set_state(writer, WRITER_UNLINKING);
-    stream->op.done = unlink_done;
-    io_unlink(stream->pool->io, &stream->op, stream->path);
-}
-
-static void close_done(struct io_op *op, int32_t result)
-{
-    (void)result;
-    remove_file(writer_of_op(op));
-}
-
-/* Goes on once nothing is in flight; frees a writer that its user closed. */
-static void end(struct value_writer *writer)
-{
-    struct stream *stream = &writer->stream;
-    assert(writer->state == WRITER_ENDING);
-    if (writer->writes_in_flight > 0 || io_op_is_active(&stream->op))
-        return;
-    if (stream->handle < 0) {
-        remove_file(writer);
-        return;
-    }
-    set_state(writer, WRITER_CLOSING);
-    stream->op.done = close_done;
-    io_close_file(stream->pool->io, &stream->op, stream->handle);
-}
-
 static void drop_filling(struct value_writer *writer)
 {
-    if (writer->filling == NULL)
-        return;
-    stream_put(writer->filling);
+    if (writer->filling != NULL)
+        stream_put(&writer->stream, writer->filling);
     writer->filling = NULL;
+    writer->filled = 0;
 }
 
-static void begin_end(struct value_writer *writer)
+static void end(struct value_writer *writer, bool removes)
 {
-    set_state(writer, WRITER_ENDING);
-    stream_stop_waiting(&writer->stream);
-    stream_set_sated(&writer->stream);
-    directory_forget(&writer->directory_waiter);
-    struct list_node *node;
-    while ((node = list_pop_front(&writer->queue)) != NULL)
-        stream_put(container_of(node, struct stream_buffer, node));
+    set_state(writer, WRITER_ENDED);
+    for (uint32_t i = 0; i < writer->queue_count; i++)
+        stream_put(&writer->stream, writer->queue[i]);
+    writer->queue_count = 0;
     if (!writer->is_handed_out)
         drop_filling(writer);
-    end(writer);
+    stream_end(&writer->stream, removes);
 }
 
 /* A full disk and too many files are the store's to report: they meet every writer. */
@@ -186,17 +113,15 @@ static bool is_ours_to_log(int error)
            error != -EFBIG;
 }
 
-/* Not for closed writers: those are ENDING already. */
 static void fail(struct value_writer *writer, int error)
 {
     assert(error < 0);
     assert(writer->error == 0);
-    assert(writer->stream.is_user);
     writer->error = error;
     if (is_ours_to_log(error))
-        log_error(writer->stream.pool->log, "%s: writing it failed: %s", writer->stream.path,
-                  strerror(-error));
-    begin_end(writer);
+        log_error(stream_log(&writer->stream), "%s: writing it failed: %s",
+                  stream_path(&writer->stream), strerror(-error));
+    end(writer, true);
 }
 
 static void fail_and_tell(struct value_writer *writer, int error)
@@ -207,15 +132,13 @@ static void fail_and_tell(struct value_writer *writer, int error)
 
 /* ---- syncing ---- */
 
-static void synced(struct value_writer *writer, int result)
+static void synced(struct stream *stream, int result)
 {
-    writer->syncs_pending--;
+    struct value_writer *writer = writer_of(stream);
     if (result < 0) {
         fail_and_tell(writer, result);
         return;
     }
-    if (writer->syncs_pending > 0)
-        return;
     store_u32(writer->descriptor, VALUE_FILE_FORMAT);
     store_u32(writer->descriptor + 4, VALUE_FILE_BLOCK_SIZE);
     store_u64(writer->descriptor + 8, writer->size);
@@ -223,83 +146,55 @@ static void synced(struct value_writer *writer, int result)
     tell(writer);
 }
 
-static void sync_done(struct io_op *op, int32_t result)
-{
-    struct value_writer *writer = writer_of_op(op);
-    if (writer->state == WRITER_ENDING)
-        end(writer);
-    else
-        synced(writer, result);
-}
-
-static void directory_done(struct directory_waiter *waiter, int result)
-{
-    synced(container_of(waiter, struct value_writer, directory_waiter), result);
-}
-
 static void start_syncs(struct value_writer *writer)
 {
-    struct stream *stream = &writer->stream;
     set_state(writer, WRITER_SYNCING);
-    writer->syncs_pending = 2;
-    stream->op.done = sync_done;
-    io_sync(stream->pool->io, &stream->op, stream->handle);
-    directory_sync(stream_directory(stream->pool, writer->partition), &writer->directory_waiter,
-                   directory_done);
+    stream_sync(&writer->stream, synced);
 }
 
-static void truncate_done(struct io_op *op, int32_t result)
+static void truncated(struct stream *stream, int result)
 {
-    struct value_writer *writer = writer_of_op(op);
-    if (writer->state == WRITER_ENDING)
-        end(writer);
-    else if (result < 0)
-        fail_and_tell(writer, result);
+    if (result < 0)
+        fail_and_tell(writer_of(stream), result);
     else
-        start_syncs(writer);
+        start_syncs(writer_of(stream));
 }
 
 /* Once all bytes are there and written. */
 static void complete(struct value_writer *writer)
 {
-    struct stream *stream = &writer->stream;
-    if (writer->state != WRITER_WRITING || !writer->is_finishing || writer->writes_in_flight > 0)
+    if (writer->state != WRITER_WRITING || !writer->is_finishing || writer->write_count > 0)
         return;
-    assert(list_is_empty(&writer->queue));
+    assert(writer->queue_count == 0);
     uint64_t file_size = round_up(writer->size, DISK_BLOCK_SIZE);
     if (file_size >= writer->size_hint) {
         start_syncs(writer);
         return;
     }
     set_state(writer, WRITER_TRUNCATING);
-    stream->op.done = truncate_done;
-    io_truncate(stream->pool->io, &stream->op, stream->path, file_size);
+    stream_truncate(&writer->stream, file_size, truncated);
 }
 
 /* ---- writing ---- */
 
-static uint32_t write_size(const struct stream_buffer *buffer)
+/* Of the buffer whose bytes lie at this offset of the file: all that it has, padded. */
+static uint32_t write_size(const struct value_writer *writer, uint64_t offset)
 {
-    return (uint32_t)round_up(buffer->size, DISK_BLOCK_SIZE);
+    uint64_t size = min_u64(VALUE_FILE_BUFFER_SIZE, writer->size - offset);
+    return (uint32_t)round_up(size, DISK_BLOCK_SIZE);
 }
 
-static void write_done(struct io_op *op, int32_t result)
+static void transferred(struct stream *stream, uint8_t *data, uint64_t offset, int32_t result)
 {
-    struct stream_buffer *buffer = container_of(op, struct stream_buffer, op);
-    struct value_writer *writer = writer_of(buffer->stream);
-    bool is_whole = result >= 0 && (uint32_t)result == write_size(buffer);
-    writer->writes_in_flight--;
-    stream_put(buffer);
-    if (writer->state == WRITER_ENDING) {
-        end(writer);
-        return;
-    }
-    if (!is_whole) {
+    struct value_writer *writer = writer_of(stream);
+    writer->write_count--;
+    stream_put(stream, data);
+    if (result < 0 || (uint32_t)result != write_size(writer, offset)) {
         fail_and_tell(writer, result < 0 ? result : -EIO);
         return;
     }
     if (writer->room_wanted && writer->filling == NULL)
-        writer->filling = stream_take(&writer->stream);
+        writer->filling = stream_take(stream);
     complete(writer);
     tell(writer);
 }
@@ -308,15 +203,16 @@ static void start_writes(struct value_writer *writer)
 {
     if (writer->state != WRITER_WRITING)
         return;
-    struct list_node *node;
-    while ((node = list_pop_front(&writer->queue)) != NULL) {
-        struct stream_buffer *buffer = container_of(node, struct stream_buffer, node);
-        writer->writes_in_flight++;
-        buffer->op.done = write_done;
-        io_write(writer->stream.pool->io, &buffer->op, writer->stream.handle, buffer->data,
-                 write_size(buffer), buffer->offset, IO_WRITE_PLAIN);
+    for (uint32_t i = 0; i < writer->queue_count; i++) {
+        uint32_t size = write_size(writer, writer->write_offset);
+        writer->write_count++;
+        stream_write(&writer->stream, writer->queue[i], size, writer->write_offset);
+        writer->write_offset += size;
     }
+    writer->queue_count = 0;
 }
+
+/* ---- opening ---- */
 
 static void begin_writing(struct value_writer *writer)
 {
@@ -325,52 +221,36 @@ static void begin_writing(struct value_writer *writer)
     complete(writer);
 }
 
-/* ---- opening ---- */
-
-static void allocate_done(struct io_op *op, int32_t result)
+static void allocated(struct stream *stream, int result)
 {
-    struct value_writer *writer = writer_of_op(op);
-    if (writer->state == WRITER_ENDING)
-        end(writer);
-    else if (result < 0 && result != -EOPNOTSUPP)
-        fail_and_tell(writer, result);
+    if (result < 0 && result != -EOPNOTSUPP)
+        fail_and_tell(writer_of(stream), result);
     else
-        begin_writing(writer);
+        begin_writing(writer_of(stream));
 }
 
-static void open_done(struct io_op *op, int32_t result)
+static void opened(struct stream *stream, int result)
 {
-    struct value_writer *writer = writer_of_op(op);
-    struct stream *stream = &writer->stream;
-    writer->is_created = result != -EEXIST;
-    stream->handle = result >= 0 ? result : -1;
-    if (writer->state == WRITER_ENDING) {
-        end(writer);
-    } else if (result < 0) {
+    struct value_writer *writer = writer_of(stream);
+    if (result < 0) {
         fail_and_tell(writer, result);
     } else if (writer->size_hint > 0) {
         set_state(writer, WRITER_ALLOCATING);
-        stream->op.done = allocate_done;
-        io_allocate(stream->pool->io, &stream->op, stream->handle, writer->size_hint);
+        stream_allocate(stream, writer->size_hint, allocated);
     } else {
         begin_writing(writer);
     }
 }
 
-static void granted(struct stream *stream, struct stream_buffer *buffer)
+static void woken(struct stream *stream, uint8_t *data)
 {
     struct value_writer *writer = writer_of(stream);
     assert(writer->filling == NULL);
-    writer->filling = buffer;
+    writer->filling = data;
     tell(writer);
 }
 
-static void called(struct stream *stream)
-{
-    tell(writer_of(stream));
-}
-
-static const struct stream_kind writer_kind = {.granted = granted, .called = called};
+static const struct stream_kind writer_kind = {.woken = woken, .transferred = transferred};
 
 int value_writer_open(struct stream_pool *pool, const struct value_file_name *name,
                       uint64_t size_max, uint64_t size_hint,
@@ -385,17 +265,12 @@ int value_writer_open(struct stream_pool *pool, const struct value_file_name *na
         return -ENOMEM;
     struct value_writer *writer = writer_of(stream);
     writer->events = *events;
-    writer->partition = name->partition;
     writer->size_max = size_max;
     writer->size_hint = round_up(size_hint, DISK_BLOCK_SIZE);
     writer->descriptor = descriptor;
     store_u64(descriptor + 16, name->version.clock);
     store_u32(descriptor + 24, name->version.origin);
-    list_init(&writer->queue);
-    stream_join(stream);
-    stream->op.done = open_done;
-    io_open_file(pool->io, &stream->op, stream->path,
-                 IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_EXCLUSIVE | IO_OPEN_DIRECT);
+    stream_open(stream, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_EXCLUSIVE, opened);
     *ret_writer = writer;
     return 0;
 }
@@ -413,8 +288,8 @@ uint8_t *value_writer_buffer(struct value_writer *writer, uint32_t *ret_room)
     if (writer->filling == NULL)
         return NULL;
     writer->is_handed_out = true;
-    *ret_room = VALUE_FILE_BUFFER_SIZE - writer->filling->size;
-    return writer->filling->data + writer->filling->size;
+    *ret_room = VALUE_FILE_BUFFER_SIZE - writer->filled;
+    return writer->filling + writer->filled;
 }
 
 /* A block's checksum grows in the descriptor, which began as zeros: the checksum of no bytes. */
@@ -435,19 +310,19 @@ static void add_checksums(struct value_writer *writer, const uint8_t *data, uint
 /* Hands the buffer on to be written. */
 static void enqueue_filling(struct value_writer *writer)
 {
-    struct stream_buffer *buffer = writer->filling;
+    uint64_t padded = round_up(writer->filled, DISK_BLOCK_SIZE);
+    assert(writer->queue_count < STREAM_BUFFERS_MAX);
+    memset(writer->filling + writer->filled, 0, padded - writer->filled);
+    writer->queue[writer->queue_count++] = writer->filling;
     writer->filling = NULL;
-    buffer->offset = writer->size - buffer->size;
-    memset(buffer->data + buffer->size, 0, write_size(buffer) - buffer->size);
-    list_push_back(&writer->queue, &buffer->node);
+    writer->filled = 0;
     start_writes(writer);
 }
 
 int value_writer_filled(struct value_writer *writer, uint32_t size)
 {
-    struct stream_buffer *buffer = writer->filling;
     assert(writer->is_handed_out);
-    assert(size <= VALUE_FILE_BUFFER_SIZE - buffer->size);
+    assert(size <= VALUE_FILE_BUFFER_SIZE - writer->filled);
     writer->is_handed_out = false;
     if (writer->error == 0 && size > writer->size_max - writer->size)
         fail(writer, -EFBIG);
@@ -455,11 +330,11 @@ int value_writer_filled(struct value_writer *writer, uint32_t size)
         drop_filling(writer);
         return writer->error;
     }
-    add_checksums(writer, buffer->data + buffer->size, size);
-    buffer->size += size;
-    if (buffer->size == VALUE_FILE_BUFFER_SIZE)
+    add_checksums(writer, writer->filling + writer->filled, size);
+    writer->filled += size;
+    if (writer->filled == VALUE_FILE_BUFFER_SIZE)
         enqueue_filling(writer);
-    else if (buffer->size == 0)
+    else if (writer->filled == 0)
         drop_filling(writer);
     return 0;
 }
@@ -475,10 +350,9 @@ void value_writer_finish(struct value_writer *writer)
     writer->is_finishing = true;
     writer->is_handed_out = false;
     writer->room_wanted = false;
-    if (writer->filling != NULL && writer->filling->size > 0 && writer->error == 0)
+    if (writer->filled > 0 && writer->error == 0)
         enqueue_filling(writer);
     drop_filling(writer);
-    stream_stop_waiting(&writer->stream);
     stream_set_sated(&writer->stream);
     complete(writer);
     if (writer->error != 0)
@@ -500,32 +374,18 @@ uint64_t value_writer_size(const struct value_writer *writer)
 
 void value_writer_close(struct value_writer *writer, bool keep)
 {
-    writer->is_kept = keep && writer->state == WRITER_FINISHED;
     writer->is_handed_out = false;
     drop_filling(writer);
+    if (writer->state != WRITER_ENDED)
+        end(writer, !keep || writer->state != WRITER_FINISHED);
     stream_leave(&writer->stream);
-    if (writer->state < WRITER_ENDING)
-        begin_end(writer);
-    else if (writer->state == WRITER_GONE)
-        stream_free(&writer->stream);
 }
 
-/* ---- removing: an unlink that nobody waits for ---- */
-
-static const struct stream_kind removal_kind = {.granted = NULL};
-
-static void removed(struct io_op *op, int32_t result)
-{
-    struct stream *stream = container_of(op, struct stream, op);
-    note_unlinked(stream, result);
-    stream_free(stream);
-}
+/* ---- removing ---- */
 
 void value_file_remove(struct stream_pool *pool, const struct value_file_name *name)
 {
-    struct stream *stream = stream_create(pool, &removal_kind, sizeof *stream, name, 0, NULL);
-    if (stream == NULL)
-        return;
-    stream->op.done = removed;
-    io_unlink(pool->io, &stream->op, stream->path);
+    struct stream *stream = stream_create(pool, NULL, sizeof *stream, name, 0, NULL);
+    if (stream != NULL)
+        stream_end(stream, true);
 }

@@ -316,11 +316,8 @@ Test(mover_crash, segment_that_was_cut_is_damaged_and_stays)
         if (key % 4 != 0)
             cr_assert_eq(bench_write(bench, key, 8), STORE_OK);
     cr_assert(bench_run(bench, NS_PER_S));
-    struct segment *segment = container_of(list_first(segments_of(bench->store->segments, 0)),
-                                           struct segment, partition_node);
-    char path[SEGMENT_PATH_MAX];
-    segment_path(bench->store->segments, segment, path);
-    cr_assert_eq(disk_wait_truncate(bench->io, path, SEGMENT_DATA_OFFSET), 0);
+    const struct segment *segment = segments_first(bench->store->segments, 0);
+    cr_assert_eq(disk_wait_truncate(bench->io, segment->path, SEGMENT_DATA_OFFSET), 0);
     bench_pause(bench, false);
     cr_assert(bench_run(bench, 10 * NS_PER_S));
     cr_assert(segment->is_damaged);

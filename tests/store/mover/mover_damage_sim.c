@@ -93,7 +93,7 @@ static uint64_t find_file(const struct bench *bench, uint32_t key, char *ret_pat
 {
     struct index_entry entry = entry_of(bench, key);
     if (location_is_segment(entry.location)) {
-        segment_path(bench->store->segments, segment_of(bench, key), ret_path);
+        (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s", segment_of(bench, key)->path);
         return location_offset(entry.location);
     }
     const struct log_file *file =

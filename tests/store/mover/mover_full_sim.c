@@ -101,7 +101,7 @@ Test(mover_full, job_that_failed_takes_no_space)
     cr_assert(bench_run(bench, NS_PER_S));
     uint64_t before = used(bench);
     sim_disk_options(bench->disk)->capacity = before + 128 * KIB;
-    bench->store->reserve.state = RESERVE_ABSENT; /* it stays */
+    bench->store->reserve.is_taken = false; /* it stays */
     bench_pause(bench, false);
     while (!bench->store->mover->policy.is_tight)
         cr_assert(bench_pass(bench));

@@ -295,7 +295,7 @@ Test(mover, segments_with_nothing_alive_leave_disk_and_manifest)
     write_at_once(bench, 0, 120);
     bench_settle(bench);
     cr_assert_eq(bench_files(bench, 0), 0, "all of it was overwritten, and lies in the log");
-    cr_assert_eq(list_first(segments_of(bench->store->segments, 0)), NULL);
+    cr_assert_null(segments_first(bench->store->segments, 0));
     check_accounts(bench);
     bench_restart(bench, false);
     cr_assert_eq(bench_files(bench, 0), 0);

@@ -266,11 +266,9 @@ Test(mover_tombstones, copy_of_a_record_that_is_dead_unproved_counts_as_older_th
     bench_roll(bench);
     bench_settle(bench);
     cr_assert_geq(bench_files(bench, 0), 1);
-    const struct list *list = segments_of(bench->store->segments, 0);
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node)) {
-        const struct segment *segment = container_of(node, struct segment, partition_node);
+    const struct segment *segment = segments_first(bench->store->segments, 0);
+    for (; segment != NULL; segment = segment_next(segment))
         cr_assert_lt(segment->created, before);
-    }
     /* Killed with nothing proved, then again and again, while all that can be purged is. */
     for (uint32_t round = 0; round < 5; round++) {
         bench_restart(bench, false);
@@ -331,14 +329,14 @@ Test(mover_tombstones, segment_is_as_old_as_the_begin_of_its_job)
         (void)store_flush(bench->store);
     }
     cr_assert_eq(mover->phase, MOVER_WRITING);
-    cr_assert(list_is_empty(segments_of(bench->store->segments, 0)), "it is not begun yet");
+    cr_assert_null(segments_first(bench->store->segments, 0), "it is not begun yet");
     for (uint32_t key = 0; key < 10; key++)
         cr_assert_eq(bench_delete(bench, key), STORE_OK);
     bench_settle(bench);
-    const struct list *list = segments_of(bench->store->segments, 0);
-    cr_assert_not_null(list_first(list));
-    for (struct list_node *node = list_first(list); node != NULL; node = list_next(list, node))
-        cr_assert_leq(container_of(node, struct segment, partition_node)->created, durable);
+    const struct segment *segment = segments_first(bench->store->segments, 0);
+    cr_assert_not_null(segment);
+    for (; segment != NULL; segment = segment_next(segment))
+        cr_assert_leq(segment->created, durable);
     bench_check_all(bench);
     bench_delete_it(bench);
 }
@@ -402,8 +400,7 @@ Test(mover_tombstones, old_segment_does_not_keep_them_for_ever)
     write_keys(bench, 0, 60);
     bench_roll(bench);
     bench_settle(bench);
-    const struct segment *old = container_of(list_first(segments_of(bench->store->segments, 0)),
-                                             struct segment, partition_node);
+    const struct segment *old = segments_first(bench->store->segments, 0);
     uint64_t number = old->number;
     for (uint32_t key = 60; key < 900; key++) {
         cr_assert_eq(bench_write(bench, key, 8), STORE_OK);
@@ -424,8 +421,7 @@ Test(mover_tombstones, damaged_segment_keeps_them)
     write_keys(bench, 0, 60);
     bench_roll(bench);
     bench_settle(bench);
-    struct segment *old = container_of(list_first(segments_of(bench->store->segments, 0)),
-                                       struct segment, partition_node);
+    struct segment *old = segments_first(bench->store->segments, 0);
     old->is_damaged = true;
     delete_keys(bench, 0, 50);
     write_keys(bench, 60, 500);

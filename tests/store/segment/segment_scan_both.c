@@ -78,13 +78,14 @@ static int scan_file(struct bench *bench, uint64_t from, uint64_t end)
 {
     bench->shown_count = 0;
     bench->lines = 0;
-    bench->scan = (struct segment_scan){.path = world_path(bench->world, "."),
-                                        .directory_id = FILES_DIRECTORY_ID,
+    bench->scan = (struct segment_scan){.path = segment_file(bench->world, NUMBER),
                                         .partition = FILES_PARTITION,
-                                        .number = NUMBER,
-                                        .salt = salt_of(NUMBER),
+                                        .file = {.is_segment = true,
+                                                 .directory_id = FILES_DIRECTORY_ID,
+                                                 .number = NUMBER,
+                                                 .salt = salt_of(NUMBER),
+                                                 .end = end},
                                         .from = from,
-                                        .end = end,
                                         .each = show_chunk,
                                         .context = bench,
                                         .is_damaged = true,

@@ -73,13 +73,14 @@ static int scan(struct bench *bench)
     bench->shown = 0;
     bench->shown_last = 0;
     bench->lines = 0;
-    bench->scan = (struct segment_scan){.path = "data",
-                                        .directory_id = FILES_DIRECTORY_ID,
+    bench->scan = (struct segment_scan){.path = "data/a7/seg-0000000000000005",
                                         .partition = FILES_PARTITION,
-                                        .number = NUMBER,
-                                        .salt = salt_of(NUMBER),
+                                        .file = {.is_segment = true,
+                                                 .directory_id = FILES_DIRECTORY_ID,
+                                                 .number = NUMBER,
+                                                 .salt = salt_of(NUMBER),
+                                                 .end = bench->image.end},
                                         .from = SEGMENT_DATA_OFFSET,
-                                        .end = bench->image.end,
                                         .each = show_chunk,
                                         .context = bench};
     return segment_scan(bench->machine.io, &bench->log, &bench->scan);

@@ -316,7 +316,7 @@ Test(segments, removed_segment_goes_with_its_file)
         cr_assert_null(segments_find(bench.segments, file));
         cr_assert_eq(file_exists(&bench, number), number == 3);
     }
-    cr_assert(list_is_empty(segments_of(bench.segments, FILES_PARTITION)));
+    cr_assert(segments_first(bench.segments, FILES_PARTITION) == NULL);
     cr_assert_eq(bench.lines, 0);
     bench_close(&bench);
 }

@@ -293,7 +293,7 @@ Test(directory_sync, one_under_way_covers_nobody_who_comes_later)
     struct bench bench;
     struct sync_probe probes[4];
     bench_open(&bench, 1);
-    struct directory *directory = stream_directory(bench.pool, 1);
+    struct directory *directory = &bench.pool->directories[1];
     for (uint32_t i = 0; i < 4; i++)
         probes[i] = (struct sync_probe){0};
     directory_sync(directory, &probes[0].waiter, sync_probe_done);
@@ -327,7 +327,7 @@ Test(directory_sync, one_that_begins_while_others_are_told_covers_who_began_it)
 {
     struct bench bench;
     bench_open(&bench, 1);
-    struct sync_again again = {.directory = stream_directory(bench.pool, 1)};
+    struct sync_again again = {.directory = &bench.pool->directories[1]};
     struct sync_probe other = {0};
     directory_sync(again.directory, &again.first.waiter, sync_again_done);
     directory_sync(again.directory, &other.waiter, sync_probe_done);
@@ -342,7 +342,7 @@ Test(directory_sync, a_folder_stays_open_while_there_are_streams)
 {
     struct bench bench;
     bench_open(&bench, 4);
-    struct directory *directory = stream_directory(bench.pool, 1);
+    struct directory *directory = &bench.pool->directories[1];
     struct upload lasting = {.stream = 2, .size = 1000, .pause_at = 1};
     upload_open(&lasting, bench.pool, 0);
     write_value_beside(&bench, 1, 5000);
@@ -360,7 +360,7 @@ Test(directory_sync, what_cannot_be_opened_is_an_error_of_each)
     struct bench bench;
     struct sync_probe probes[2];
     bench_open(&bench, 1);
-    struct directory *directory = stream_directory(bench.pool, 77);
+    struct directory *directory = &bench.pool->directories[77];
     for (uint32_t round = 0; round < 2; round++) {
         for (uint32_t i = 0; i < 2; i++) {
             probes[i] = (struct sync_probe){0};
