@@ -142,7 +142,7 @@ static uint64_t log_files(const struct bench *bench)
 {
     struct wal_stats stats;
     wal_stats(bench->store->wal, &stats);
-    return stats.segments;
+    return stats.files;
 }
 
 /* Of all that waits in the log, a quarter of a segment at a time. */

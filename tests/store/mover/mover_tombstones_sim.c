@@ -13,6 +13,7 @@
 struct rule {
     struct mover_options options;
     struct mover_stage stage;
+    struct wal_files files;
     struct wal wal;
     struct log_file *log_file;
     struct segments *segments;
@@ -37,8 +38,8 @@ static void rule_open(struct rule *rule, uint64_t position)
     rule->log_file = calloc(1, sizeof *rule->log_file);
     rule->log_file->state = LOG_FILE_OPEN;
     rule->log_file->header.last_before = position;
-    rule->wal = (struct wal){.files = {.table = &rule->log_file, .capacity = 1, .count = 1},
-                             .buffers = {.position_last = position + 10}};
+    rule->files = (struct wal_files){.table = &rule->log_file, .capacity = 1, .count = 1};
+    rule->wal = (struct wal){.files = &rule->files, .buffers = {.position_last = position + 10}};
     rule->options =
         (struct mover_options){.wal = &rule->wal, .segments = rule->segments, .index = rule->index};
     rule->stage = (struct mover_stage){.options = &rule->options};
