@@ -2,6 +2,7 @@
 #include "admin/read/admin.h"
 
 #include "admin/read/admin_files.h"
+#include "base/standard_files.h"
 
 #include <string.h>
 
@@ -126,6 +127,8 @@ static bool is_flag(const char *argument, const char *name)
 
 int main(int argc, char **argv)
 {
+    if (standard_files_open() < 0)
+        return ADMIN_EXIT_CANNOT; /* there is nowhere to say so */
     (void)setvbuf(stdout, NULL, _IOFBF, OUTPUT_BUFFER_SIZE);
     if (argc < 2)
         return say_usage("check, dump or stat?", "");

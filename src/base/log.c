@@ -56,6 +56,12 @@ void log_set_level(struct log *log, enum log_level level_min)
     atomic_store_explicit(&log->level_min, level_min, memory_order_relaxed);
 }
 
+uint64_t log_dropped(const struct log *log)
+{
+    log = log->whole != NULL ? log->whole : log;
+    return atomic_load_explicit(&log->dropped, memory_order_relaxed);
+}
+
 static void write_stderr(const char *bytes, uint32_t size)
 {
     ssize_t result;

@@ -27,6 +27,7 @@ struct log {
     uint64_t (*wall_ms)(void *context); /* Unix time; NULL: no time is printed */
     log_write *write;                   /* NULL: to stderr, one write(2) a line */
     void *context;                      /* for both */
+    _Atomic uint64_t dropped;           /* a whole's: lines that stderr did not take */
 };
 
 /* Logs to stderr from `level_min` on; finds out about the journal by itself. Without a time: the
@@ -39,6 +40,9 @@ void log_init_part(struct log *ret_log, const struct log *whole, const char *nam
 
 /* Of a whole log, from any thread. */
 void log_set_level(struct log *log, enum log_level level_min);
+
+/* How many lines of this log, or of the whole that it is a part of, were lost. From any thread. */
+uint64_t log_dropped(const struct log *log);
 
 /* One event. The message is a sentence without newline that says what happened and, where there is
  * something, what to do about it. A line, prefix and newline included, that would be longer than

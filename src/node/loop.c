@@ -312,6 +312,7 @@ static void wire(struct loop *loop)
     const struct config *config = loop->config;
     loop->report = (struct report){.clients = &loop->clients,
                                    .shard = &loop->shard,
+                                   .log = loop->log,
                                    .is_draining = &loop->drain.is_on,
                                    .failed = &loop->failed,
                                    .steer = loop->node->steer};

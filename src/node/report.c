@@ -1,6 +1,7 @@
 /* The parts of a shard as the source of its watch. */
 #include "node/report.h"
 
+#include "base/log.h"
 #include "net/client/clients.h"
 
 static void report_shard(void *context, struct shard_report *ret_report)
@@ -14,6 +15,7 @@ static void report_shard(void *context, struct shard_report *ret_report)
     ret_report->sets = report->shard->sets;
     ret_report->deletes = report->shard->deletes;
     ret_report->requests_refused = clients->shared.requests_refused;
+    ret_report->messages_dropped = log_dropped(report->log);
     ret_report->failed = *report->failed;
     ret_report->is_draining = *report->is_draining;
     store_stats(report->shard->store, &ret_report->store);

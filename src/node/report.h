@@ -6,11 +6,13 @@
 #include "net/watch/watch.h"
 
 struct clients;
+struct log;
 struct shard;
 
 struct report {
     const struct clients *clients;
     const struct shard *shard;
+    const struct log *log;
     const bool *is_draining;
     const int *failed;
     const struct steer *steer;       /* of the node, or NULL */

@@ -85,6 +85,9 @@ METRIC(OVERFLOWS, "ring_overflows", COUNTER, SUM, NOWHERE, report->ring.overflow
 METRIC(STARVED, "ring_starved_receives", COUNTER, SUM, NOWHERE, report->ring.starved,
        "Receives that found no buffer.")
 COUNTED(SLOW, "slow_requests", COUNTER, SUM, NOWHERE, "Requests above -slowlog.")
+/* All shards have the same log. */
+METRIC(LOG_DROPPED, "messages_dropped", COUNTER, MAX, NOWHERE, report->messages_dropped,
+       "Lines for the operator that stderr did not take.")
 /* Of HEALTH alone. Clients of the reference decode "goroutines": the threads of shards. */
 METRIC(STORAGE_BYTES, "storage_bytes", HIDDEN, SUM, MIB_AT(4, "storage_size_mb"),
        report->store.wal.size_bytes + report->store.segments.size_bytes, "")

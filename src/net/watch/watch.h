@@ -19,6 +19,7 @@ struct shard_report {
     struct store_stats store;
     uint64_t connections, connections_accepted, connections_refused;
     uint64_t gets, sets, deletes, requests_refused;
+    uint64_t messages_dropped;
     uint64_t memory; /* bytes, of cache, index, connections and replies */
     int failed;
     bool is_draining;

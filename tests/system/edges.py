@@ -1,0 +1,124 @@
+"""What a shell, a pipe and an operator do to the process: closed descriptors, a log that nobody reads."""
+import fcntl
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+from harness import OK, STOP_SECONDS, Client, auth, eventually, free_port, test
+
+F_SETPIPE_SZ = 1031
+
+
+def start(context, directory, *flags, shell=None, **options):
+    """A server without the harness's pipe, perhaps by a line for sh: (process, port)."""
+    port = free_port()
+    words = ["sh", "-c", shell, "sh"] if shell else []
+    words += [str(context.binary), "-data", str(directory), "-port", str(port), "-host", "127.0.0.1",
+              "-cache", "32", *flags]
+    process = subprocess.Popen(words, **options)
+    eventually(lambda: Client(port, timeout=2).close(), 60)
+    return process, port
+
+
+def stop(process):
+    process.send_signal(signal.SIGTERM)
+    return process.wait(STOP_SECONDS)
+
+
+@test()
+def closed_descriptors_are_no_file_of_ours(context):
+    """With 0, 1 and 2 closed the first files that are opened would be called so, and log lines go to 2."""
+    shared = pathlib.Path("/dev/shm")  # tmpfs: what was written there in place of a superblock, stayed
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        words = (context, pathlib.Path(folder), "-shards", "1")
+        process, port = start(*words, shell='exec "$@" <&- >&- 2>&-')
+        try:
+            with Client(port) as client:
+                client.set(b"key", b"value")
+            for number in range(3):
+                assert os.readlink(f"/proc/{process.pid}/fd/{number}") == "/dev/null", number
+            for _ in range(120):
+                process.send_signal(signal.SIGHUP)
+                time.sleep(0.005)
+            assert stop(process) == 0
+            process, port = start(*words)
+            with Client(port) as client:
+                assert client.get(b"key") == b"value"
+            assert stop(process) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+@test()
+def the_offline_tool_opens_closed_descriptors_too(context):
+    """Its report would go to a file of the directory: one for reading, so it would only be lost."""
+    server = context.server()
+    assert server.terminate() == 0
+    tool = context.binary.with_name("minivault-admin")
+    result = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", str(tool), "check",
+                             str(server.directory)], check=False)
+    assert result.returncode == 0, result
+
+
+@test()
+def a_log_that_nobody_reads_holds_nobody_up(context):
+    """stderr is a pipe whose reader has stopped: clients, health checks and SIGTERM do not see it."""
+    directory = context.directory / "data"
+    long = context.directory.joinpath(*("d" * 200 for _ in range(8)))  # its name stands in each line
+    long.mkdir(parents=True)
+    (long / "secret").write_text("s3cret")
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
+    http = free_port()
+    process, port = start(context, directory, "-http", str(http), "-shards", "2",
+                          "-authmode", "writes", "-auth-file", str(long / "secret"), stderr=writer)
+    os.close(writer)
+
+    def dropped():
+        with urllib.request.urlopen(f"http://127.0.0.1:{http}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return max(int(line.split()[-1]) for line in lines
+                   if line.startswith("minivault_messages_dropped_total"))
+
+    def reload_until_lines_are_dropped():
+        for _ in range(100):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.002)
+        assert dropped() > 0
+
+    try:
+        eventually(reload_until_lines_are_dropped, 60)
+        for i in range(20):
+            with Client(port) as client:
+                assert client.call(auth(b"s3cret")) == (OK, b"")
+                client.set(b"key %d" % i, b"value")
+                assert client.get(b"key %d" % i) == b"value"
+        with urllib.request.urlopen(f"http://127.0.0.1:{http}/livez", timeout=5) as answer:
+            assert answer.status == 200
+        # The reader comes back: it gets what was kept, and hears how much was not.
+        os.set_blocking(reader, False)
+        text = b""
+
+        def read():
+            nonlocal text
+            try:
+                text += os.read(reader, 1 << 20)
+            except BlockingIOError:
+                pass
+            assert b" of this log w" in text, text[-500:]
+
+        eventually(read)
+        # And stops again.
+        for _ in range(400):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.002)
+        assert stop(process) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
