@@ -110,6 +110,26 @@ Test(log_writer, what_was_dropped_is_told_once_there_is_room)
     (void)fclose(file);
 }
 
+/* Another process that has the same pipe has made it so. */
+Test(log_writer, a_stderr_that_does_not_block_is_waited_for)
+{
+    struct log log;
+    int pipe = stderr_into_pipe();
+    cr_assert_eq(fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK), 0);
+    struct log_writer *writer = open_writer(&log);
+    for (int i = 0; i < 1000; i++) /* 100 KB: more than the pipe, less than the writer has */
+        log_info(&log, "%0100d", i);
+    FILE *file = fdopen(pipe, "r");
+    char line[LOG_LINE_MAX + 1];
+    for (int i = 0; i < 1000; i++) {
+        cr_assert_not_null(fgets(line, sizeof line, file));
+        cr_assert_eq(atoi(line + sizeof "INFO"), i);
+    }
+    log_writer_close(writer);
+    cr_assert_eq(log_dropped(&log), 0);
+    (void)fclose(file);
+}
+
 Test(log_writer, a_stderr_that_fails_is_counted_and_waited_for_by_nobody)
 {
     struct log log;
