@@ -143,7 +143,7 @@ static int run_logged(int argc, char **argv, struct config *config, struct log *
     int code = EXIT_FAILURE;
     if (secret_take(argc, argv, config, log) == 0) {
         struct config given = *config;
-        if (settings_read(config, "", log) == 0) {
+        if (settings_read(config, log) == 0) {
             log_set_level(log, config->log_level);
             code = run(&given, config, log, writer);
         }

@@ -315,6 +315,8 @@ static void wire(struct loop *loop)
                                    .log = loop->log,
                                    .is_draining = &loop->drain.is_on,
                                    .failed = &loop->failed,
+                                   .is_reload_good = true,
+                                   .reload_ms = io_wall_ms(loop->io),
                                    .steer = loop->node->steer};
     loop->watch.io = loop->io;
     loop->watch.shards = loop->node->metrics;
@@ -444,6 +446,9 @@ void loop_begin(struct loop *loop, struct steer_shard *steer)
 void loop_apply(struct loop *loop, const struct settings *settings)
 {
     clients_apply(&loop->clients, &settings->auth, settings->slowlog_ns);
+    loop->report.is_reload_good = settings->is_good;
+    if (settings->is_good)
+        loop->report.reload_ms = io_wall_ms(loop->io);
 }
 
 void loop_shut(struct loop *loop)

@@ -15,6 +15,8 @@ static void report_shard(void *context, struct shard_report *ret_report)
     ret_report->sets = report->shard->sets;
     ret_report->deletes = report->shard->deletes;
     ret_report->requests_refused = clients->shared.requests_refused;
+    ret_report->is_reload_good = report->is_reload_good;
+    ret_report->reload_s = report->reload_ms / 1000;
     ret_report->messages_dropped = log_dropped(report->log);
     ret_report->failed = *report->failed;
     ret_report->is_draining = *report->is_draining;

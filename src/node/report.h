@@ -15,6 +15,8 @@ struct report {
     const struct log *log;
     const bool *is_draining;
     const int *failed;
+    bool is_reload_good;             /* of the last SIGHUP, or the start */
+    uint64_t reload_ms;              /* when one was taken last: Unix time */
     const struct steer *steer;       /* of the node, or NULL */
     struct steer_counters decisions; /* as they were read last */
     const char *decision_names[STEER_DECISION_COUNT];

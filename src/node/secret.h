@@ -21,9 +21,8 @@ const char *secret_credential(char *buffer);
 int secret_take(int argc, char **argv, struct config *config, const struct log *log);
 
 /* Reads a file: one newline at its end is not part of the secret. *ret_auth stays as it is on
- * failure, which was logged, together with `consequence`. Errors: open(2)'s and read(2)'s; -EFBIG
- * (over CONFIG_SECRET_SIZE_MAX), -EINVAL (empty, or a NUL in it), -ENOMEM, -EIO. */
-int secret_read(const char *path, const char *consequence, struct auth *ret_auth,
-                const struct log *log);
+ * failure, which was logged. Errors: open(2)'s and read(2)'s; -EFBIG (over
+ * CONFIG_SECRET_SIZE_MAX), -EINVAL (empty, or a NUL in it), -ENOMEM, -EIO. */
+int secret_read(const char *path, struct auth *ret_auth, const struct log *log);
 
 #endif

@@ -88,6 +88,11 @@ COUNTED(SLOW, "slow_requests", COUNTER, SUM, NOWHERE, "Requests above -slowlog."
 /* All shards have the same log. */
 METRIC(LOG_DROPPED, "messages_dropped", COUNTER, MAX, NOWHERE, report->messages_dropped,
        "Lines for the operator that stderr did not take.")
+/* Of the shard that has not yet taken what the others have. */
+METRIC(RELOAD_OK, "reload_ok", GAUGE, MIN, NOWHERE, report->is_reload_good,
+       "1, or 0 when the last SIGHUP changed nothing because of a wrong file.")
+METRIC(RELOAD_TIME, "reload_timestamp_seconds", GAUGE, MIN, NOWHERE, report->reload_s,
+       "Unix time of the last SIGHUP that was taken, or of the start.")
 /* Of HEALTH alone. Clients of the reference decode "goroutines": the threads of shards. */
 METRIC(STORAGE_BYTES, "storage_bytes", HIDDEN, SUM, MIB_AT(4, "storage_size_mb"),
        report->store.wal.size_bytes + report->store.segments.size_bytes, "")
