@@ -33,7 +33,7 @@ struct stream {
 
 struct squeeze_state {
     struct stream streams[KINDS];
-    struct compressor *compressor;
+    struct ZSTD_CCtx_s *compressor;
     uint8_t *frame;
 };
 
@@ -113,7 +113,8 @@ static void *squeeze_open(const struct micro_options *options)
         return NULL;
     struct prng prng = {6};
     state->frame = malloc(compress_bound(SIZE_MAX_HERE));
-    bool is_made = state->frame != NULL && compressor_create(&state->compressor) == 0;
+    state->compressor = compressor_create();
+    bool is_made = state->frame != NULL && state->compressor != NULL;
     for (uint32_t i = 0; is_made && i < KINDS; i++)
         is_made = stream_open(&state->streams[i], (enum kind)i, &prng);
     if (is_made)
@@ -146,7 +147,7 @@ static double always(struct squeeze_state *state, enum kind kind)
     uint64_t start = clock_thread_cpu_ns();
     for (uint32_t i = 0; i < ROUND_OPERATIONS; i++) {
         struct slice value = stream->values[i % VALUES];
-        int64_t size =
+        size_t size =
             compressor_frame(state->compressor, state->frame, frame_size, value.data, value.size);
         micro_keep(&size);
     }

@@ -4,6 +4,7 @@
 #define MINIVAULT_BASE_BYTES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -16,6 +17,14 @@ struct slice {
 static inline bool slice_equal(struct slice a, struct slice b)
 {
     return a.size == b.size && memcmp(a.data, b.data, a.size) == 0;
+}
+
+static inline bool bytes_are_zero(const uint8_t *bytes, size_t size)
+{
+    uint8_t bits = 0;
+    for (size_t i = 0; i < size; i++)
+        bits |= bytes[i];
+    return bits == 0;
 }
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__

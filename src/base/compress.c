@@ -19,8 +19,6 @@
 #define FRAME_WINDOW_OFFSET 5
 #define FRAME_SINGLE_SEGMENT 0x20
 
-/* zstd's default: fast, and its window stays below ours. */
-#define COMPRESS_LEVEL 3
 #define COMPRESSOR_LEVEL 1
 
 /*   created, failed, done --begin--> begun --step: header good--> decoding --step--> done
@@ -173,16 +171,17 @@ static int frame_end_judge(const struct decompressor *decompressor, size_t resul
     return decompressor->frame_position == decompressor->frame_size ? 1 : -EBADMSG;
 }
 
-/* Goes on with the frame's bytes up to `frame_end`, into the room that there is up to `output_end`.
- * Returns 0: the frame goes on, 1: it ended. Errors: as decompressor_step. */
-static int frame_decode(struct decompressor *decompressor, size_t frame_end, size_t output_end)
+/* One call of zstd. `input` is the frame, its header or a piece of it. Returns 0: the frame goes
+ * on, 1: it ended. Errors: as decompressor_step. */
+static int piece_decode(struct decompressor *decompressor, ZSTD_inBuffer *input,
+                        ZSTD_outBuffer *output)
 {
-    ZSTD_inBuffer in = {decompressor->frame, frame_end, decompressor->frame_position};
-    ZSTD_outBuffer out = {decompressor->output, min_u64(decompressor->output_capacity, output_end),
-                          decompressor->output_size};
-    size_t result = ZSTD_decompressStream(decompressor->context, &out, &in);
-    decompressor->frame_position = in.pos;
-    decompressor->output_size = out.pos;
+    size_t input_before = input->pos;
+    size_t output_before = output->pos;
+    size_t result = ZSTD_decompressStream(decompressor->context, output, input);
+    decompressor->frame_position += input->pos - input_before;
+    decompressor->output_size += output->pos - output_before;
+    decompressor->is_full = output->pos == output->size;
     return frame_end_judge(decompressor, result);
 }
 
@@ -197,7 +196,10 @@ static int slice_decode(struct decompressor *decompressor, size_t slice_size)
     size_t frame_end = decompressor->frame_position + min_u64(frame_left, slice_size);
     size_t output_end = decompressor->output_size + slice_size;
     for (;;) {
-        int result = frame_decode(decompressor, frame_end, output_end);
+        ZSTD_inBuffer in = {decompressor->frame, frame_end, decompressor->frame_position};
+        uint64_t end = min_u64(decompressor->output_capacity, output_end);
+        ZSTD_outBuffer out = {decompressor->output, end, decompressor->output_size};
+        int result = piece_decode(decompressor, &in, &out);
         if (result != 0)
             return result;
         if (decompressor->output_size == output_end)
@@ -248,19 +250,6 @@ static int header_collect(struct decompressor *decompressor, struct decompressor
         return 0;
     int result = frame_judge(decompressor, decompressor->header, wanted);
     return result < 0 ? result : 1;
-}
-
-/* One call of zstd. `input` is the header or the caller's piece. */
-static int piece_decode(struct decompressor *decompressor, ZSTD_inBuffer *input,
-                        ZSTD_outBuffer *output)
-{
-    size_t input_before = input->pos;
-    size_t output_before = output->pos;
-    size_t result = ZSTD_decompressStream(decompressor->context, output, input);
-    decompressor->frame_position += input->pos - input_before;
-    decompressor->output_size += output->pos - output_before;
-    decompressor->is_full = output->pos == output->size;
-    return frame_end_judge(decompressor, result);
 }
 
 /* The header, which lies here: first without room for output, for the reason that slice_decode
@@ -352,60 +341,26 @@ uint64_t compress_declared_size(const uint8_t *frame, size_t size)
     return is_told ? declared : 0;
 }
 
-/* What the encoder said, as a size or an error of ours. */
-static int64_t frame_result(size_t result)
-{
-    if (!ZSTD_isError(result))
-        return (int64_t)result;
-    return ZSTD_getErrorCode(result) == ZSTD_error_dstSize_tooSmall ? -ENOSPC : -ENOMEM;
-}
-
-int64_t compress_frame(uint8_t *target, size_t target_size, const uint8_t *source,
-                       size_t source_size)
-{
-    return frame_result(ZSTD_compress(target, target_size, source, source_size, COMPRESS_LEVEL));
-}
-
 size_t compress_bound(size_t source_size)
 {
     return ZSTD_compressBound(source_size);
 }
 
-struct compressor {
-    ZSTD_CCtx *context;
-};
-
-int compressor_create(struct compressor **ret_compressor)
+struct ZSTD_CCtx_s *compressor_create(void)
 {
-    struct compressor *compressor = calloc(1, sizeof *compressor);
-    if (compressor == NULL)
-        return -ENOMEM;
-    compressor->context = ZSTD_createCCtx();
-    if (compressor->context == NULL) {
-        free(compressor);
-        return -ENOMEM;
-    }
-    *ret_compressor = compressor;
-    return 0;
+    return ZSTD_createCCtx();
 }
 
-void compressor_free(struct compressor *compressor)
+void compressor_free(struct ZSTD_CCtx_s *compressor)
 {
-    if (compressor == NULL)
-        return;
-    (void)ZSTD_freeCCtx(compressor->context);
-    free(compressor);
+    (void)ZSTD_freeCCtx(compressor);
 }
 
-int64_t compressor_frame(struct compressor *compressor, uint8_t *target, size_t target_size,
-                         const uint8_t *source, size_t source_size)
+size_t compressor_frame(struct ZSTD_CCtx_s *compressor, uint8_t *target, size_t target_size,
+                        const uint8_t *source, size_t source_size)
 {
-    size_t result = ZSTD_compressCCtx(compressor->context, target, target_size, source, source_size,
-                                      COMPRESSOR_LEVEL);
-    return frame_result(result);
-}
-
-size_t compressor_memory(const struct compressor *compressor)
-{
-    return ZSTD_sizeof_CCtx(compressor->context);
+    assert(target_size >= compress_bound(source_size));
+    size_t result =
+        ZSTD_compressCCtx(compressor, target, target_size, source, source_size, COMPRESSOR_LEVEL);
+    return ZSTD_isError(result) ? 0 : result;
 }

@@ -67,26 +67,21 @@ uint64_t compress_declared_size(const uint8_t *frame, size_t size);
 #define DECOMPRESS_OUTPUT_FIRST 16384
 size_t decompressor_memory(const struct decompressor *decompressor);
 
-/* Encodes into one frame with its content size; for tests and tools. Returns the frame's size.
- * Errors: -ENOSPC (target too small; compress_bound tells what suffices), -ENOMEM. */
-int64_t compress_frame(uint8_t *target, size_t target_size, const uint8_t *source,
-                       size_t source_size);
+/* The bytes that suffice for the frame of so many. */
 size_t compress_bound(size_t source_size);
 
 /* A context that is kept from one frame to the next, at zstd's fastest level: what we compress
  * ourselves is on its way to the log, and somebody waits for it. Making a context for each frame
  * would cost more than compressing a small value. */
-struct compressor;
+struct ZSTD_CCtx_s;
 
-/* Errors: -ENOMEM. */
-int compressor_create(struct compressor **ret_compressor);
-void compressor_free(struct compressor *compressor);
+/* NULL: no memory. */
+struct ZSTD_CCtx_s *compressor_create(void);
+void compressor_free(struct ZSTD_CCtx_s *compressor); /* NULL: nothing */
 
-/* As compress_frame. What a frame contains does not depend on those before it. */
-int64_t compressor_frame(struct compressor *compressor, uint8_t *target, size_t target_size,
-                         const uint8_t *source, size_t source_size);
-
-/* The memory that the context holds now, in bytes: it follows the size of the values. */
-size_t compressor_memory(const struct compressor *compressor);
+/* Encodes into one frame with its content size, and returns its bytes; 0: no memory. `target_size`
+ * is at least compress_bound's. What a frame contains does not depend on those before it. */
+size_t compressor_frame(struct ZSTD_CCtx_s *compressor, uint8_t *target, size_t target_size,
+                        const uint8_t *source, size_t source_size);
 
 #endif

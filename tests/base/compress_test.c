@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/prng.h"
 #include "tests/support/guard.h"
+#include "tests/support/zstd_frame.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -223,19 +224,6 @@ Test(compress, what_was_encoded_comes_back)
             assert_round_trip(decompressor, sizes[i], slices[j]);
     assert_round_trip(decompressor, 20 * MIB, SLICE);
     decompressor_free(decompressor);
-}
-
-Test(compress, a_target_that_is_too_small_is_an_error)
-{
-    uint8_t source[100], target[200];
-    struct prng prng = {3};
-    for (size_t i = 0; i < sizeof source; i++)
-        source[i] = (uint8_t)prng_next(&prng);
-    int64_t size = compress_frame(target, sizeof target, source, sizeof source);
-    cr_assert_gt(size, 100);
-    cr_assert_leq((size_t)size, compress_bound(sizeof source));
-    for (int64_t less = 0; less < size; less++)
-        cr_assert_eq(compress_frame(target, (size_t)less, source, sizeof source), -ENOSPC);
 }
 
 Test(compress, the_declared_size_is_told_by_the_first_bytes)

@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/compress.h"
 #include "minivault/protocol.h"
+#include "tests/support/zstd_frame.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -3,8 +3,7 @@
 #include "tests/support/breach.h"
 #include "tests/store/wal/wal_fixture.h"
 
-#include "store/mover/mover_job.h"
-#include "store/mover/mover_stage.h"
+#include "store/mover/mover_internal.h"
 #include "store/wal/wal_internal.h"
 
 /* ---- the log's files (wal_files.h) and its buffers (wal_buffers.h) ---- */
@@ -170,24 +169,23 @@ Test(breaches, a_record_fits_into_its_buffer)
     log_close(&bench);
 }
 
-/* ---- the mover's job (mover_job.c) and its stage (mover_stage.c) ---- */
+/* ---- the mover's job (mover.c) and its stage (mover_stage.c) ---- */
 
 static void commit_unwritten(void *context)
 {
-    mover_job_set_phase(context, MOVER_COMMITTING);
+    mover_set_phase(context, MOVER_COMMITTING);
 }
 
 Test(breaches, a_job_is_written_and_synced_before_it_is_committed)
 {
-    struct mover_job job;
-    mover_job_init(&job, NULL, NULL);
-    mover_job_set_phase(&job, MOVER_READING);
-    cr_expect(breach_stops_at("phases_next[job->phase]", commit_unwritten, &job)); /* job, 1 */
-    mover_job_set_phase(&job, MOVER_WRITING);
-    cr_expect(breach_stops_at("phases_next[job->phase]", commit_unwritten, &job));
-    mover_job_set_phase(&job, MOVER_SYNCING);
-    mover_job_set_phase(&job, MOVER_COMMITTING);
-    cr_expect_eq(mover_job_phase(&job), MOVER_COMMITTING);
+    static struct mover mover;
+    mover_set_phase(&mover, MOVER_READING);
+    cr_expect(breach_stops_at("phases_next[mover->phase]", commit_unwritten, &mover)); /* mover, 5 */
+    mover_set_phase(&mover, MOVER_WRITING);
+    cr_expect(breach_stops_at("phases_next[mover->phase]", commit_unwritten, &mover));
+    mover_set_phase(&mover, MOVER_SYNCING);
+    mover_set_phase(&mover, MOVER_COMMITTING);
+    cr_expect_eq(mover.phase, MOVER_COMMITTING);
 }
 
 static void begin_next_round(void *context)

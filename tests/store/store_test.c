@@ -3,6 +3,7 @@
 #include "base/prng.h"
 #include "store/store_internal.h"
 #include "tests/support/store_fixture.h"
+#include "tests/support/zstd_frame.h"
 
 #include <errno.h>
 

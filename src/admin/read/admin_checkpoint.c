@@ -77,14 +77,14 @@ static const char *take_slots(struct checkpoint_walk *walk, const struct checkpo
 
 static const char *take_begin(struct checkpoint_walk *walk, const uint8_t *data)
 {
-    checkpoint_begin_decode(data, &walk->begin);
+    memcpy(&walk->begin, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof walk->begin);
     return walk->begin.log_id == walk->file->shard ? NULL : "another log's checkpoint";
 }
 
 static const char *take_end(const struct checkpoint_walk *walk, const uint8_t *data, uint64_t end)
 {
     struct checkpoint_end_entry entry;
-    checkpoint_end_decode(data, &entry);
+    memcpy(&entry, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof entry);
     bool is_whole = entry.slots == walk->slots && entry.file_size == end &&
                     end == walk->file->size && walk->files == walk->begin.file_count;
     return is_whole ? NULL : "an end that does not fit to what stands before it";
@@ -233,11 +233,11 @@ int checkpoint_look(struct admin *admin, const struct catalog_file *file,
         return handle;
     int result = read_block(admin, handle, 0, CHECKPOINT_BEGIN, data);
     if (result == 0) {
-        checkpoint_begin_decode(data, &begin);
+        memcpy(&begin, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof begin);
         result = read_block(admin, handle, file->size - BLOCK_MIN, CHECKPOINT_END, data);
     }
     if (result == 0)
-        checkpoint_end_decode(data, &end);
+        memcpy(&end, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof end);
     int64_t age_s = admin_file_age_s(handle);
     admin_close(handle);
     if (result < 0)

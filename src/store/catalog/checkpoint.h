@@ -97,10 +97,6 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
                     uint64_t number, struct index *index, checkpoint_each_file *each_file,
                     void *context, struct checkpoint_info *ret_info, uint64_t *ret_dropped);
 
-/* Only its first and last blocks: what a tool shows. Nothing is logged. Errors: as above. */
-int checkpoint_read_info(struct io *io, const struct checkpoint_options *options, uint64_t number,
-                         struct checkpoint_info *ret_info);
-
 /* From an entry of the data directory: a checkpoint, or what is left of one that was never
  * finished. Errors: -EINVAL (neither). */
 int checkpoint_name_parse(const char *name, uint64_t *ret_number, bool *ret_temporary);

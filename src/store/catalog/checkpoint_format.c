@@ -10,19 +10,19 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define MAGIC "mvCHKBLK"
-#define MAGIC_SIZE 8
-#define CRC_FROM 12
 #define HEADER CHECKPOINT_BLOCK_HEADER_SIZE
+#define CRC_FROM offsetof(struct checkpoint_block, format)
 #define NAME_PREFIX "checkpoint-"
 #define NAME_SUFFIX ".tmp"
 #define NAME_DIGITS 16
 
-#define BEGIN_SIZE 32u
-#define END_SIZE 16u
+static const uint8_t MAGIC[8] = "mvCHKBLK";
 
-static_assert(HEADER + BEGIN_SIZE <= CHECKPOINT_BLOCK_MIN, "the begin is one block");
-static_assert(HEADER + END_SIZE <= CHECKPOINT_BLOCK_MIN, "the end is one block");
+static_assert(offsetof(struct checkpoint_block, partition) == 15, "as the table says");
+static_assert(offsetof(struct checkpoint_block, size) == 52, "as the table says");
+static_assert(sizeof(struct checkpoint_block) == HEADER, "as the table says");
+static_assert(sizeof(struct checkpoint_begin_entry) == 32, "as the table says");
+static_assert(sizeof(struct checkpoint_end_entry) == 16, "as the table says");
 
 enum file_kind { FILE_LOG_SEGMENT = 1, FILE_PARTITION_SEGMENT };
 
@@ -30,13 +30,13 @@ uint32_t checkpoint_entry_size(enum checkpoint_kind kind)
 {
     switch (kind) {
     case CHECKPOINT_BEGIN:
-        return BEGIN_SIZE;
+        return sizeof(struct checkpoint_begin_entry);
     case CHECKPOINT_FILES:
         return CHECKPOINT_FILE_SIZE;
     case CHECKPOINT_SLOTS:
         return INDEX_PACKED_SIZE;
     case CHECKPOINT_END:
-        return END_SIZE;
+        return sizeof(struct checkpoint_end_entry);
     }
     assert(!"a kind of block");
     return 0;
@@ -57,19 +57,12 @@ void checkpoint_block_encode(const struct checkpoint_block *block, uint8_t *data
     assert(block->kind <= CHECKPOINT_END);
     assert(used <= block->size);
     assert(block->size <= CHECKPOINT_UNIT_SIZE);
+    struct checkpoint_block header = *block;
     memset(data + used, 0, block->size - used);
-    memset(data, 0, HEADER);
-    memcpy(data, MAGIC, MAGIC_SIZE);
-    store_u16(data + 12, CHECKPOINT_FORMAT);
-    data[14] = (uint8_t)block->kind;
-    data[15] = block->partition;
-    store_u64(data + 16, block->directory_id);
-    store_u64(data + 24, block->number);
-    store_u64(data + 32, block->sequence);
-    store_u64(data + 40, block->slots_hint);
-    store_u32(data + 48, block->entry_count);
-    store_u32(data + 52, block->size);
-    store_u32(data + 56, crc32c(data + HEADER, block->size - HEADER));
+    memcpy(header.magic, MAGIC, sizeof MAGIC);
+    header.format = CHECKPOINT_FORMAT;
+    header.body_checksum = crc32c(data + HEADER, block->size - HEADER);
+    memcpy(data, &header, sizeof header);
     store_u32(data + 8, crc32c(data + CRC_FROM, HEADER - CRC_FROM));
 }
 
@@ -88,63 +81,23 @@ static bool makes_sense(const struct checkpoint_block *block)
 
 int checkpoint_block_decode(const uint8_t *data, uint32_t size, struct checkpoint_block *ret_block)
 {
-    if (size < HEADER || memcmp(data, MAGIC, MAGIC_SIZE) != 0 ||
-        load_u32(data + 8) != crc32c(data + CRC_FROM, HEADER - CRC_FROM))
+    struct checkpoint_block block;
+    if (size < HEADER)
         return -EBADMSG;
-    if (load_u16(data + 12) != CHECKPOINT_FORMAT)
+    memcpy(&block, data, sizeof block);
+    if (memcmp(block.magic, MAGIC, sizeof MAGIC) != 0 ||
+        block.checksum != crc32c(data + CRC_FROM, HEADER - CRC_FROM))
+        return -EBADMSG;
+    if (block.format != CHECKPOINT_FORMAT)
         return -EPROTONOSUPPORT;
-    struct checkpoint_block block = {
-        .kind = data[14],
-        .partition = data[15],
-        .directory_id = load_u64(data + 16),
-        .number = load_u64(data + 24),
-        .sequence = load_u64(data + 32),
-        .slots_hint = load_u64(data + 40),
-        .entry_count = load_u32(data + 48),
-        .size = load_u32(data + 52),
-    };
-    if (!makes_sense(&block) || load_u32(data + 60) != 0 || block.size > size ||
-        load_u32(data + 56) != crc32c(data + HEADER, block.size - HEADER))
+    if (!makes_sense(&block) || block.zero != 0 || block.size > size ||
+        block.body_checksum != crc32c(data + HEADER, block.size - HEADER))
         return -EBADMSG;
     *ret_block = block;
     return 0;
 }
 
-/* ---- entries ---- */
-
-void checkpoint_begin_encode(const struct checkpoint_begin_entry *entry, uint8_t *data)
-{
-    store_u64(data + HEADER, entry->position);
-    store_u64(data + HEADER + 8, entry->chunk_sequence);
-    store_u64(data + HEADER + 16, entry->clock_ceiling);
-    store_u32(data + HEADER + 24, entry->log_id);
-    store_u32(data + HEADER + 28, entry->file_count);
-}
-
-void checkpoint_begin_decode(const uint8_t *data, struct checkpoint_begin_entry *ret_entry)
-{
-    *ret_entry = (struct checkpoint_begin_entry){
-        .position = load_u64(data + HEADER),
-        .chunk_sequence = load_u64(data + HEADER + 8),
-        .clock_ceiling = load_u64(data + HEADER + 16),
-        .log_id = load_u32(data + HEADER + 24),
-        .file_count = load_u32(data + HEADER + 28),
-    };
-}
-
-void checkpoint_end_encode(const struct checkpoint_end_entry *entry, uint8_t *data)
-{
-    store_u64(data + HEADER, entry->slots);
-    store_u64(data + HEADER + 8, entry->file_size);
-}
-
-void checkpoint_end_decode(const uint8_t *data, struct checkpoint_end_entry *ret_entry)
-{
-    *ret_entry = (struct checkpoint_end_entry){
-        .slots = load_u64(data + HEADER),
-        .file_size = load_u64(data + HEADER + 8),
-    };
-}
+/* ---- the file table ---- */
 
 void checkpoint_file_encode(const struct checkpoint_file *file, uint8_t *target)
 {

@@ -59,8 +59,12 @@ enum checkpoint_kind {
     CHECKPOINT_END,
 };
 
+/* A block's header as it lies in the file. Magic, format and checksums are the encoder's. */
 struct checkpoint_block {
-    enum checkpoint_kind kind;
+    uint8_t magic[8];
+    uint32_t checksum;
+    uint16_t format;
+    enum checkpoint_kind kind : 8;
     uint8_t partition;
     uint64_t directory_id;
     uint64_t number;
@@ -68,8 +72,11 @@ struct checkpoint_block {
     uint64_t slots_hint;
     uint32_t entry_count;
     uint32_t size;
+    uint32_t body_checksum;
+    uint32_t zero;
 };
 
+/* These two are blocks' only entries, as they lie in the file. */
 struct checkpoint_begin_entry {
     uint64_t position;
     uint64_t chunk_sequence;
@@ -107,12 +114,6 @@ void checkpoint_block_encode(const struct checkpoint_block *block, uint8_t *data
  * bytes, and that its numbers make sense together. Errors: -EBADMSG, -EPROTONOSUPPORT (a sound
  * header, but of another format). */
 int checkpoint_block_decode(const uint8_t *data, uint32_t size, struct checkpoint_block *ret_block);
-
-/* The entries, in a block at `data`. */
-void checkpoint_begin_encode(const struct checkpoint_begin_entry *entry, uint8_t *data);
-void checkpoint_begin_decode(const uint8_t *data, struct checkpoint_begin_entry *ret_entry);
-void checkpoint_end_encode(const struct checkpoint_end_entry *entry, uint8_t *data);
-void checkpoint_end_decode(const uint8_t *data, struct checkpoint_end_entry *ret_entry);
 
 /* An entry of the file table. Errors: -EBADMSG (no such kind or file id). */
 void checkpoint_file_encode(const struct checkpoint_file *file, uint8_t *target);

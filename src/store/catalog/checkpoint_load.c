@@ -153,18 +153,18 @@ static bool may_follow(enum checkpoint_kind last, enum checkpoint_kind kind, uin
 }
 
 static int take_begin(struct loader *loader, const struct checkpoint_block *block,
-                      const uint8_t *data)
+                      const uint8_t *entries)
 {
-    checkpoint_begin_decode(data, &loader->begin);
+    memcpy(&loader->begin, entries, sizeof loader->begin);
     bool is_ours =
         block->directory_id == loader->directory_id && loader->begin.log_id == loader->log_id;
     return is_ours ? 0 : -EXDEV;
 }
 
-static int take_end(const struct loader *loader, const uint8_t *data, uint64_t end)
+static int take_end(const struct loader *loader, const uint8_t *entries, uint64_t end)
 {
     struct checkpoint_end_entry entry;
-    checkpoint_end_decode(data, &entry);
+    memcpy(&entry, entries, sizeof entry);
     bool is_whole = entry.slots == loader->slots && entry.file_size == loader->size &&
                     end == loader->size && loader->files_seen == loader->begin.file_count;
     return is_whole ? 0 : -EBADMSG;
@@ -192,7 +192,7 @@ static int take_block(struct loader *loader, const struct checkpoint_block *bloc
     int error = 0;
     switch (block->kind) {
     case CHECKPOINT_BEGIN:
-        error = take_begin(loader, block, data);
+        error = take_begin(loader, block, entries);
         break;
     case CHECKPOINT_FILES:
         error = take_files(loader, block, entries);
@@ -203,7 +203,7 @@ static int take_block(struct loader *loader, const struct checkpoint_block *bloc
             error = take_slots(loader, block, entries);
         break;
     case CHECKPOINT_END:
-        error = take_end(loader, data, end);
+        error = take_end(loader, entries, end);
         break;
     }
     assert(error < 0 || block->kind >= loader->kind); /* invariant 4 */
@@ -377,67 +377,5 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
     }
     free(loader->files);
     free(loader);
-    return error;
-}
-
-/* ---- only the ends ---- */
-
-/* Reads and verifies the one block at `offset` that is the file's first or last. */
-static int read_block(struct io *io, const struct checkpoint_options *options, int handle,
-                      uint64_t offset, uint64_t number, enum checkpoint_kind kind)
-{
-    struct checkpoint_block block;
-    int result = disk_wait_read(io, handle, options->memory, CHECKPOINT_BLOCK_MIN, offset);
-    if (result < 0)
-        return result;
-    int error = checkpoint_block_decode(options->memory, (uint32_t)result, &block);
-    if (error < 0)
-        return error;
-    if (block.kind != kind || block.number != number)
-        return -EBADMSG;
-    return block.directory_id == options->directory_id ? 0 : -EXDEV;
-}
-
-static int read_ends(struct io *io, const struct checkpoint_options *options, int handle,
-                     uint64_t number, struct checkpoint_info *ret_info)
-{
-    struct checkpoint_begin_entry begin;
-    struct checkpoint_end_entry end;
-    int64_t size = io_file_size(io, handle);
-    if (size < 0 || !is_file_size(size))
-        return size < 0 ? (int)size : -EBADMSG;
-    int error = read_block(io, options, handle, 0, number, CHECKPOINT_BEGIN);
-    if (error < 0)
-        return error;
-    checkpoint_begin_decode(options->memory, &begin);
-    if (begin.log_id != options->log_id)
-        return -EXDEV;
-    error = read_block(io, options, handle, (uint64_t)size - CHECKPOINT_BLOCK_MIN, number,
-                       CHECKPOINT_END);
-    if (error < 0)
-        return error;
-    checkpoint_end_decode(options->memory, &end);
-    if (end.file_size != (uint64_t)size)
-        return -EBADMSG;
-    *ret_info = (struct checkpoint_info){.number = number,
-                                         .position = begin.position,
-                                         .chunk_sequence = begin.chunk_sequence,
-                                         .clock_ceiling = begin.clock_ceiling,
-                                         .slots = end.slots};
-    return 0;
-}
-
-int checkpoint_read_info(struct io *io, const struct checkpoint_options *options, uint64_t number,
-                         struct checkpoint_info *ret_info)
-{
-    char path[CHECKPOINT_PATH_MAX];
-    int error = checkpoint_path(options->path, number, false, path);
-    if (error < 0)
-        return error;
-    int handle = disk_wait_open(io, path, IO_OPEN_READ | IO_OPEN_DIRECT);
-    if (handle < 0)
-        return handle;
-    error = read_ends(io, options, handle, number, ret_info);
-    (void)disk_wait_close(io, handle);
     return error;
 }

@@ -108,6 +108,13 @@ static struct buffer *filling(struct checkpoint_writer *writer)
     return &writer->buffers[writer->filling];
 }
 
+/* Where the entries of the next block lie. */
+static uint8_t *next_entries(struct checkpoint_writer *writer)
+{
+    const struct buffer *buffer = filling(writer);
+    return buffer->data + buffer->used + CHECKPOINT_BLOCK_HEADER_SIZE;
+}
+
 static bool knows_file(const struct checkpoint_writer *writer, uint32_t key)
 {
     return writer->known[key / 64] >> (key % 64) & 1;
@@ -340,7 +347,6 @@ static void put_block(struct checkpoint_writer *writer, enum checkpoint_kind kin
 
 static uint64_t pack_begin(struct checkpoint_writer *writer)
 {
-    struct buffer *buffer = filling(writer);
     struct checkpoint_begin_entry entry = {
         .position = writer->info.position,
         .chunk_sequence = writer->info.chunk_sequence,
@@ -348,7 +354,7 @@ static uint64_t pack_begin(struct checkpoint_writer *writer)
         .log_id = writer->log_id,
         .file_count = writer->file_count,
     };
-    checkpoint_begin_encode(&entry, buffer->data + buffer->used);
+    memcpy(next_entries(writer), &entry, sizeof entry);
     put_block(writer, CHECKPOINT_BEGIN, 1, CHECKPOINT_BLOCK_MIN);
     writer->kind = CHECKPOINT_FILES;
     return CHECKPOINT_BLOCK_MIN;
@@ -364,7 +370,7 @@ static uint64_t pack_files(struct checkpoint_writer *writer)
     }
     uint32_t room = checkpoint_block_room(CHECKPOINT_FILES, CHECKPOINT_UNIT_SIZE - buffer->used);
     uint32_t count = rest < room ? rest : room;
-    uint8_t *target = buffer->data + buffer->used + CHECKPOINT_BLOCK_HEADER_SIZE;
+    uint8_t *target = next_entries(writer);
     for (uint32_t i = 0; i < count; i++)
         checkpoint_file_encode(&writer->files[writer->files_packed + i],
                                target + (size_t)i * CHECKPOINT_FILE_SIZE);
@@ -384,7 +390,7 @@ static uint64_t pack_end(struct checkpoint_writer *writer)
         .slots = writer->slots,
         .file_size = writer->size + buffer->used + CHECKPOINT_BLOCK_MIN,
     };
-    checkpoint_end_encode(&entry, buffer->data + buffer->used);
+    memcpy(next_entries(writer), &entry, sizeof entry);
     writer->is_packed = true;
     put_block(writer, CHECKPOINT_END, 1, CHECKPOINT_BLOCK_MIN);
     if (filling(writer) == buffer)
@@ -401,9 +407,8 @@ static void pack_slot(void *context, uint64_t hash, const struct index_entry *en
         writer->is_over = true;
         return;
     }
-    struct buffer *buffer = filling(writer);
-    uint8_t *target = buffer->data + buffer->used + CHECKPOINT_BLOCK_HEADER_SIZE;
-    index_pack(hash, entry, target + (size_t)writer->entry_count * INDEX_PACKED_SIZE);
+    size_t offset = (size_t)writer->entry_count * INDEX_PACKED_SIZE;
+    index_pack(hash, entry, next_entries(writer) + offset);
     writer->entry_count++;
     assert(writer->entry_count <= writer->room); /* invariant 5 */
 }

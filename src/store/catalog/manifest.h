@@ -59,10 +59,12 @@ enum manifest_kind {
                         log position `end` is in doubt; 0: the operator has accepted it */
 };
 
+/* As it lies in the file. */
 struct manifest_edit {
-    enum manifest_kind kind;
+    enum manifest_kind kind : 8;
     uint8_t partition;
     uint8_t source; /* enum segment_source, where it is a segment's */
+    uint8_t zero;
     uint32_t log_id;
     uint64_t number;
     uint64_t end;
@@ -174,14 +176,19 @@ void manifest_free(struct manifest *manifest);
 #define MANIFEST_GROUP_FIRST 1u
 #define MANIFEST_GROUP_LAST 2u
 
+/* As it lies in the file. The first three are the encoder's. */
 struct manifest_block {
+    uint8_t magic[8];
+    uint32_t checksum;
+    uint16_t format;
     uint16_t flags;
     uint64_t directory_id;
     uint64_t sequence; /* from 1 on */
     uint64_t salt;     /* not 0 */
+    uint32_t count;
+    uint32_t zero;
     uint64_t edition;
     uint64_t position;
-    uint32_t count;
     struct manifest_edit edits[MANIFEST_BLOCK_EDITS];
 };
 

@@ -8,6 +8,7 @@
  * shown must not vanish at a loss of power. */
 #include "store/catalog/manifest_internal.h"
 
+#include "base/bytes.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
@@ -101,11 +102,6 @@ static int say_other(const struct manifest *manifest)
 
 /* ---- looking ---- */
 
-static bool is_blank(const uint8_t *data)
-{
-    return data[0] == 0 && memcmp(data, data + 1, MANIFEST_BLOCK_SIZE - 1) == 0;
-}
-
 static bool belongs(const struct manifest *manifest, const struct manifest_block *block,
                     uint32_t index)
 {
@@ -167,7 +163,7 @@ static int look_block(struct manifest *manifest, struct scan *scan, uint32_t ind
         if (error < 0)
             return error;
     }
-    if (!is_blank(data))
+    if (!bytes_are_zero(data, MANIFEST_BLOCK_SIZE))
         scan->dirty_end = index + 1;
     bool is_sound = result >= 0 && belongs(manifest, &block, index);
     take_block(scan, index, is_sound ? &block : NULL);

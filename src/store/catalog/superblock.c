@@ -2,11 +2,14 @@
 #include "store/catalog/superblock.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/units.h"
 #include "store/disk/filesystem.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,20 +26,6 @@
 #define LOG_FILE_SIZE_MAX (32 * MIB)
 
 /* ---- small synchronous steps ---- */
-
-/* The directory that holds `path`'s own entry. */
-static void parent_of(const char *path, char *ret_parent)
-{
-    (void)snprintf(ret_parent, PATH_MAX_SIZE, "%s", path);
-    size_t size = strlen(ret_parent);
-    while (size > 1 && ret_parent[size - 1] == '/')
-        ret_parent[--size] = '\0';
-    char *slash = strrchr(ret_parent, '/');
-    if (slash == NULL)
-        (void)snprintf(ret_parent, PATH_MAX_SIZE, ".");
-    else
-        slash[slash == ret_parent] = '\0';
-}
 
 void superblock_update_begin(struct superblock_file *file, struct io_op *op)
 {
@@ -76,19 +65,16 @@ int superblock_update_both(struct superblock_file *file)
 
 struct listing {
     bool has_superblock;
-    bool has_others;
-    char other[128];
+    char other[128]; /* the last of the other entries; "": there are none */
 };
 
 static int list_each(void *context, const char *name)
 {
     struct listing *listing = context;
-    if (strcmp(name, "superblock") == 0) {
+    if (strcmp(name, "superblock") == 0)
         listing->has_superblock = true;
-    } else if (strcmp(name, "lost+found") != 0) {
-        listing->has_others = true;
+    else if (strcmp(name, "lost+found") != 0)
         (void)snprintf(listing->other, sizeof listing->other, "%s", name);
-    }
     return 0;
 }
 
@@ -104,7 +90,7 @@ static int look(struct io *io, const struct log *log, const char *data_path,
                   result == -ENOENT ? "; create the directory that is to hold it" : "");
         return result;
     }
-    if (!ret_listing->has_superblock && ret_listing->has_others) {
+    if (!ret_listing->has_superblock && ret_listing->other[0] != '\0') {
         log_error(log,
                   "%s is not a minivault data directory: it has no superblock, but \"%s\". Give "
                   "-data an empty "
@@ -143,12 +129,7 @@ static int take_lock(struct superblock_file *file, const struct log *log, const 
 static int write_new(struct superblock_file *file)
 {
     int result = superblock_update_both(file);
-    struct io_op op = {0};
-    if (result == 0) {
-        io_sync(file->io, &op, file->handle);
-        result = io_wait(file->io, &op);
-    }
-    return result < 0 ? result : 0;
+    return result < 0 ? result : disk_wait_sync(file->io, file->handle);
 }
 
 uint64_t superblock_log_file_size(uint64_t disk_size, uint32_t shard_count)
@@ -203,29 +184,17 @@ static int format(struct superblock_file *file, const char *data_path,
 static int sync_names(struct superblock_file *file, const char *data_path)
 {
     char parent[PATH_MAX_SIZE];
-    parent_of(data_path, parent);
+    (void)snprintf(parent, sizeof parent, "%s", data_path);
     int result = filesystem_sync_folder(file->io, data_path);
-    if (result >= 0)
-        result = filesystem_sync_folder(file->io, parent);
-    return result < 0 ? result : 0;
-}
-
-static bool is_blank(const uint8_t *block)
-{
-    uint8_t bits = 0;
-    for (uint32_t i = 0; i < BLOCK; i++)
-        bits |= block[i];
-    return bits == 0;
+    return result < 0 ? result : filesystem_sync_folder(file->io, dirname(parent));
 }
 
 static int read_copy(struct superblock_file *file, uint32_t copy, struct superblock *ret_found,
                      bool *ret_blank)
 {
-    struct io_op op = {0};
     memset(file->block, 0, BLOCK);
-    io_read(file->io, &op, file->handle, file->block, BLOCK, (uint64_t)copy * BLOCK);
-    int result = io_wait(file->io, &op);
-    *ret_blank = result >= 0 && is_blank(file->block);
+    int result = disk_wait_read(file->io, file->handle, file->block, BLOCK, (uint64_t)copy * BLOCK);
+    *ret_blank = result >= 0 && bytes_are_zero(file->block, BLOCK);
     return result < 0 ? result : superblock_decode(file->block, ret_found);
 }
 
@@ -258,7 +227,12 @@ static int load(struct superblock_file *file, bool *ret_blank)
 static void log_load(const struct superblock_file *file, const struct log *log,
                      const char *data_path, int result)
 {
-    if (result != -EPROTONOSUPPORT)
+    if (result == -EBADMSG)
+        log_error(log,
+                  "%s/superblock is damaged in both copies: restore it from a backup; nothing was "
+                  "changed",
+                  data_path);
+    else if (result != -EPROTONOSUPPORT)
         log_error(log, "cannot read %s/superblock: %s", data_path, strerror(-result));
     else if (file->now.format != SUPERBLOCK_FORMAT)
         log_error(log,
@@ -288,9 +262,7 @@ static int open_file(struct superblock_file *file, const struct log *log, const 
     int length = snprintf(path, sizeof path, "%s/superblock", data_path);
     if (length < 0 || (size_t)length >= sizeof path)
         return -ENAMETOOLONG;
-    struct io_op op = {0};
-    io_open_file(file->io, &op, path, IO_OPEN_WRITE | IO_OPEN_DIRECT | flags);
-    file->handle = io_wait(file->io, &op);
+    file->handle = disk_wait_open(file->io, path, IO_OPEN_WRITE | IO_OPEN_DIRECT | flags);
     if (file->handle < 0)
         log_error(log, "cannot open %s: %s", path, strerror(-file->handle));
     return file->handle < 0 ? file->handle : 0;
@@ -308,7 +280,7 @@ static int load_or_format(struct superblock_file *file, const struct log *log,
     if (result != -EBADMSG)
         return result;
     /* A crash while formatting leaves a blank or torn file, before anything else is there. */
-    if (listing->has_others) {
+    if (listing->other[0] != '\0') {
         log_error(log,
                   "%s/superblock is %s although there is data beside it: restore it from a backup; "
                   "nothing was "
@@ -326,6 +298,27 @@ static int load_or_format(struct superblock_file *file, const struct log *log,
     return 0;
 }
 
+/* Opens and locks the superblock in the folder `path`. */
+static int open_locked(struct superblock_file *file, const struct log *log, const char *path,
+                       uint32_t flags, uint64_t lock_wait_ns)
+{
+    file->block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
+    if (file->block == NULL)
+        return -ENOMEM;
+    int result = open_file(file, log, path, flags);
+    return result < 0 ? result : take_lock(file, log, path, lock_wait_ns);
+}
+
+/* What was opened goes to the caller, or is closed when `result` is an error. */
+static int finish_open(struct superblock_file *file, int result, struct superblock_file *ret_file)
+{
+    if (result < 0)
+        superblock_close(file);
+    else
+        *ret_file = *file;
+    return result;
+}
+
 int superblock_open(struct io *io, const struct log *log, const char *data_path,
                     const struct superblock_birth *birth, uint64_t lock_wait_ns,
                     struct superblock_file *ret_file, bool *ret_formatted)
@@ -333,38 +326,13 @@ int superblock_open(struct io *io, const struct log *log, const char *data_path,
     struct listing listing;
     struct superblock_file file = {.io = io, .handle = -1};
     int result = look(io, log, data_path, &listing);
-    if (result < 0)
-        return result;
-    file.block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
-    if (file.block == NULL)
-        return -ENOMEM;
-    result = open_file(&file, log, data_path, IO_OPEN_CREATE);
     if (result == 0)
-        result = take_lock(&file, log, data_path, lock_wait_ns);
+        result = open_locked(&file, log, data_path, IO_OPEN_CREATE, lock_wait_ns);
     if (result == 0)
         result = load_or_format(&file, log, data_path, birth, &listing, ret_formatted);
     if (result == 0)
         result = sync_names(&file, data_path);
-    if (result < 0) {
-        superblock_close(&file);
-        return result;
-    }
-    *ret_file = file;
-    return 0;
-}
-
-static int load_shard(struct superblock_file *file, const struct log *log, const char *state_path)
-{
-    bool is_blank;
-    int result = load(file, &is_blank);
-    if (result == -EBADMSG)
-        log_error(log,
-                  "%s/superblock is damaged in both copies: restore it from a backup; nothing was "
-                  "changed",
-                  state_path);
-    else if (result < 0)
-        log_load(file, log, state_path, result);
-    return result;
+    return finish_open(&file, result, ret_file);
 }
 
 /* The bases are those of the last conversion, the same for all shards: another one was there before
@@ -377,11 +345,16 @@ static bool is_of(const struct superblock *now, const struct superblock *node, u
            memcmp(now->secret, node->secret, HASH_SECRET_SIZE) == 0;
 }
 
-static int check_owner(const struct superblock *now, const struct superblock *node, uint32_t shard,
-                       const struct log *log, const char *state_path)
+static int load_shard(struct superblock_file *file, const struct superblock *node, uint32_t shard,
+                      const struct log *log, const char *state_path)
 {
-    if (is_of(now, node, shard))
-        return 0;
+    bool blank;
+    const struct superblock *now = &file->now;
+    int result = load(file, &blank);
+    if (result < 0)
+        log_load(file, log, state_path, result);
+    if (result < 0 || is_of(now, node, shard))
+        return result;
     log_error(log,
               "%s/superblock is that of shard %" PRIu32 " of %" PRIu32
               " of the directory %016" PRIx64 " at some time, this is shard %" PRIu32 " of %" PRIu32
@@ -399,24 +372,11 @@ int superblock_open_shard(struct io *io, const struct log *log, const char *data
     char state_path[PATH_MAX_SIZE];
     struct superblock_file file = {.io = io, .handle = -1};
     int result = superblock_state_path(data_path, shard, state_path, sizeof state_path);
-    if (result < 0)
-        return result;
-    file.block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
-    if (file.block == NULL)
-        return -ENOMEM;
-    result = open_file(&file, log, state_path, 0);
     if (result == 0)
-        result = take_lock(&file, log, state_path, lock_wait_ns);
+        result = open_locked(&file, log, state_path, 0, lock_wait_ns);
     if (result == 0)
-        result = load_shard(&file, log, state_path);
-    if (result == 0)
-        result = check_owner(&file.now, node, shard, log, state_path);
-    if (result < 0) {
-        superblock_close(&file);
-        return result;
-    }
-    *ret_file = file;
-    return 0;
+        result = load_shard(&file, node, shard, log, state_path);
+    return finish_open(&file, result, ret_file);
 }
 
 int superblock_make(struct io *io, const char *path, const struct superblock *superblock)
@@ -425,9 +385,7 @@ int superblock_make(struct io *io, const char *path, const struct superblock *su
     file.block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
     if (file.block == NULL)
         return -ENOMEM;
-    struct io_op op = {0};
-    io_open_file(io, &op, path, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_DIRECT);
-    file.handle = io_wait(io, &op);
+    file.handle = disk_wait_open(io, path, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_DIRECT);
     int result = file.handle < 0 ? file.handle : write_new(&file);
     superblock_close(&file);
     return result;
@@ -435,11 +393,8 @@ int superblock_make(struct io *io, const char *path, const struct superblock *su
 
 void superblock_close(struct superblock_file *file)
 {
-    if (file->handle >= 0) {
-        struct io_op op = {0};
-        io_close_file(file->io, &op, file->handle);
-        (void)io_wait(file->io, &op);
-    }
+    if (file->handle >= 0)
+        (void)disk_wait_close(file->io, file->handle);
     file->handle = -1;
     free(file->block);
     file->block = NULL;

@@ -28,7 +28,9 @@
 /* Low 24 bits of no directory's id: versions of nobody have this origin. */
 #define SUPERBLOCK_ORIGIN_NOBODY 0xFFFFFFu
 
+/* As it lies in a copy from byte 8 on; superblock_format.c has the table. */
 struct superblock {
+    uint32_t checksum; /* superblock_encode sets the copy's */
     uint32_t format;
     uint64_t sequence;
     uint64_t directory_id; /* random at format; its low 24 bits are the origin's */
@@ -38,11 +40,12 @@ struct superblock {
     uint64_t log_file_size; /* bytes, for the life of the directory */
     uint64_t damage_accepted; /* log position: losses up to here were accepted by the operator
                                  (-accept-loss) */
+    bool probed : 1;          /* the two below are valid */
+    bool use_dsync : 1;
+    bool clean : 1; /* shut down cleanly, and nothing was written since */
+    uint32_t flags_unknown : 29;
+    uint32_t writes_in_flight; /* 1 or 2 */
     uint8_t secret[HASH_SECRET_SIZE];
-    bool probed; /* the three below are valid */
-    bool use_dsync;
-    uint8_t writes_in_flight; /* 1 or 2 */
-    bool clean;               /* shut down cleanly, and nothing was written since */
     /* As of the last clean shutdown, 0: unknown. The log never ends before it, so that is also true
      * when it was not shut down cleanly since. */
     uint64_t log_last;        /* position */
@@ -56,6 +59,7 @@ struct superblock {
     uint64_t log_base;      /* the shard's log begins above this position */
     uint64_t segment_base;  /* numbers of segments up to this were given by earlier shards */
     uint32_t shards_before; /* a conversion from so many is to be finished; 0: none */
+    uint32_t gap;           /* 0 */
     uint64_t start_number;  /* grows by two with each start (superblock_start.c) */
 };
 

@@ -46,97 +46,49 @@
 #define BLOCK ((uint32_t)DISK_BLOCK_SIZE)
 #define LOG_FILE_SIZE_LIMIT (2 * GIB)
 
-enum superblock_flags { FLAG_PROBED = 1, FLAG_DSYNC = 2, FLAG_CLEAN = 4, FLAGS_KNOWN = 7 };
+#define FIELDS_OFFSET 8 /* where the struct lies in a copy */
+#define FIELDS_END (FIELDS_OFFSET + sizeof(struct superblock))
+#define CRC_FROM 12
 
-#define GAP_OFFSET 340  /* four bytes that are 0 */
-#define FIELDS_SIZE 352 /* the rest of a copy is 0 */
+static_assert(offsetof(struct superblock, writes_in_flight) == 76 - FIELDS_OFFSET, "see the table");
+static_assert(offsetof(struct superblock, log_last) == 272 - FIELDS_OFFSET, "see the table");
+static_assert(offsetof(struct superblock, start_number) == 344 - FIELDS_OFFSET, "see the table");
+static_assert(FIELDS_END == 352, "the rest of a copy is 0");
 
 void superblock_encode(const struct superblock *superblock, uint8_t *block)
 {
-    uint32_t flags = (superblock->probed ? FLAG_PROBED : 0u) |
-                     (superblock->use_dsync ? FLAG_DSYNC : 0u) |
-                     (superblock->clean ? FLAG_CLEAN : 0u);
     memset(block, 0, BLOCK);
     memcpy(block, MAGIC, MAGIC_SIZE);
-    store_u32(block + 12, superblock->format);
-    store_u64(block + 16, superblock->sequence);
-    store_u64(block + 24, superblock->directory_id);
-    store_u64(block + 32, superblock->cluster_id);
-    store_u64(block + 40, superblock->cluster_epoch);
-    store_u64(block + 48, superblock->clock_ceiling);
-    store_u64(block + 56, superblock->log_file_size);
-    store_u64(block + 64, superblock->damage_accepted);
-    store_u32(block + 72, flags);
-    store_u32(block + 76, superblock->writes_in_flight);
-    memcpy(block + 80, superblock->secret, HASH_SECRET_SIZE);
-    store_u64(block + 272, superblock->log_last);
-    store_u64(block + 280, superblock->log_number);
-    store_u64(block + 288, superblock->manifest_salt);
-    store_u64(block + 296, superblock->manifest_blocks);
-    store_u64(block + 304, superblock->manifest_edition);
-    store_u32(block + 312, superblock->shard_count);
-    store_u32(block + 316, superblock->shard);
-    store_u64(block + 320, superblock->log_base);
-    store_u64(block + 328, superblock->segment_base);
-    store_u32(block + 336, superblock->shards_before);
-    store_u64(block + 344, superblock->start_number);
-    store_u32(block + 8, crc32c(block + 12, BLOCK - 12));
+    memcpy(block + FIELDS_OFFSET, superblock, sizeof *superblock);
+    store_u32(block + FIELDS_OFFSET, crc32c(block + CRC_FROM, BLOCK - CRC_FROM));
 }
 
 /* Whether this is of our format and says nothing that we do not know. */
-static bool is_known(const uint8_t *block)
+static bool is_known(const struct superblock *found, const uint8_t *block)
 {
-    bool is_known = load_u32(block + 12) == SUPERBLOCK_FORMAT &&
-                    (load_u32(block + 72) & ~(uint32_t)FLAGS_KNOWN) == 0 &&
-                    load_u32(block + GAP_OFFSET) == 0;
-    for (uint32_t i = FIELDS_SIZE; i < BLOCK; i++)
-        is_known = is_known && block[i] == 0;
-    return is_known;
+    return found->format == SUPERBLOCK_FORMAT && found->flags_unknown == 0 && found->gap == 0 &&
+           bytes_are_zero(block + FIELDS_END, BLOCK - FIELDS_END);
 }
 
 int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
 {
+    struct superblock found;
+    memcpy(&found, block + FIELDS_OFFSET, sizeof found);
     if (memcmp(block, MAGIC, MAGIC_SIZE) != 0 ||
-        load_u32(block + 8) != crc32c(block + 12, BLOCK - 12))
+        found.checksum != crc32c(block + CRC_FROM, BLOCK - CRC_FROM))
         return -EBADMSG;
-    struct superblock found = {
-        .format = load_u32(block + 12),
-        .sequence = load_u64(block + 16),
-        .directory_id = load_u64(block + 24),
-        .cluster_id = load_u64(block + 32),
-        .cluster_epoch = load_u64(block + 40),
-        .clock_ceiling = load_u64(block + 48),
-        .log_file_size = load_u64(block + 56),
-        .damage_accepted = load_u64(block + 64),
-        .probed = load_u32(block + 72) & FLAG_PROBED,
-        .use_dsync = load_u32(block + 72) & FLAG_DSYNC,
-        .clean = load_u32(block + 72) & FLAG_CLEAN,
-        .writes_in_flight = (uint8_t)load_u32(block + 76),
-        .log_last = load_u64(block + 272),
-        .log_number = load_u64(block + 280),
-        .manifest_salt = load_u64(block + 288),
-        .manifest_blocks = load_u64(block + 296),
-        .manifest_edition = load_u64(block + 304),
-        .shard_count = load_u32(block + 312),
-        .shard = load_u32(block + 316),
-        .log_base = load_u64(block + 320),
-        .segment_base = load_u64(block + 328),
-        .shards_before = load_u32(block + 336),
-        .start_number = load_u64(block + 344),
-    };
-    memcpy(found.secret, block + 80, HASH_SECRET_SIZE);
-    if (!is_known(block)) {
+    if (!is_known(&found, block)) {
         *ret_superblock = found;
         return -EPROTONOSUPPORT;
     }
-    uint32_t writes_in_flight = load_u32(block + 76);
     bool is_numbered = found.shard_count > 0 && found.shard_count <= SUPERBLOCK_SHARDS_MAX &&
                        found.shards_before <= SUPERBLOCK_SHARDS_MAX &&
                        found.shard < found.shard_count;
     bool is_sized = found.log_file_size > 0 && found.log_file_size % DISK_BLOCK_SIZE == 0 &&
                     found.log_file_size <= LOG_FILE_SIZE_LIMIT;
     bool is_named = superblock_origin_id(&found) != SUPERBLOCK_ORIGIN_NOBODY;
-    if (!is_numbered || !is_sized || !is_named || writes_in_flight < 1 || writes_in_flight > 2)
+    bool is_probed = found.writes_in_flight == 1 || found.writes_in_flight == 2;
+    if (!is_numbered || !is_sized || !is_named || !is_probed)
         return -EBADMSG;
     *ret_superblock = found;
     return 0;

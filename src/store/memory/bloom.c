@@ -3,8 +3,7 @@
  * Invariants:
  * 1. A filter has its lines, aligned to cache lines, or none and lets everything pass.
  * 2. One filter is built at a time: `next` has lines from next_begin to next_finish.
- * 3. The partition of `next` is due until its filter is the one that answers.
- * 4. `memory` counts every filter's lines and the struct itself. */
+ * 3. The partition of `next` is due until its filter is the one that answers. */
 #include "store/memory/bloom.h"
 
 #include "base/assert.h"
@@ -36,7 +35,6 @@ struct filter {
 struct bloom {
     struct filter filters[PARTITION_COUNT];
     uint64_t due[PARTITION_COUNT / 64]; /* partitions to build anew, a bit each */
-    uint64_t memory;
     /* the one being built; its `lines` are NULL when there is none */
     struct filter next;
     uint32_t next_partition;
@@ -51,7 +49,6 @@ int bloom_create(struct bloom **ret_bloom)
         return -ENOMEM;
     for (uint32_t i = 0; i < PARTITION_COUNT / 64; i++)
         bloom->due[i] = UINT64_MAX;
-    bloom->memory = sizeof *bloom;
     *ret_bloom = bloom;
     return 0;
 }
@@ -176,7 +173,6 @@ static int next_begin(struct bloom *bloom, const struct index *index, uint32_t p
     int result = filter_init(&bloom->next, limit_for(partition, slots));
     if (result != 0)
         return result;
-    bloom->memory += filter_size(bloom->next.line_count);
     bloom->next_partition = partition;
     bloom->cursor = 0;
     return 0;
@@ -188,11 +184,8 @@ static void next_finish(struct bloom *bloom)
     assert(bloom->next.lines != NULL);                                  /* invariant 2 */
     assert((bloom->due[partition / 64] & 1ull << partition % 64) != 0); /* invariant 3 */
     struct filter *filter = &bloom->filters[partition];
-    if (filter->lines != NULL)
-        bloom->memory -= filter_size(filter->line_count);
     free(filter->memory);
     *filter = bloom->next;
-    assert(bloom->memory >= sizeof *bloom + filter_size(filter->line_count)); /* invariant 4 */
     bloom->next = (struct filter){.lines = NULL};
     /* More may have come than it was made for. */
     if (filter->used <= filter->limit)
@@ -237,5 +230,11 @@ bool bloom_step(struct bloom *bloom, const struct index *index, uint32_t slots)
 
 uint64_t bloom_memory(const struct bloom *bloom)
 {
-    return bloom->memory;
+    uint64_t memory = sizeof *bloom;
+    if (bloom->next.lines != NULL)
+        memory += filter_size(bloom->next.line_count);
+    for (uint32_t i = 0; i < PARTITION_COUNT; i++)
+        if (bloom->filters[i].lines != NULL)
+            memory += filter_size(bloom->filters[i].line_count);
+    return memory;
 }

@@ -1,11 +1,31 @@
-/* The driver: it steps a job through its phases (mover_job.c has the table), between the requests.
+/* The driver: it steps a job through its phases and rounds, between the requests.
+ *
+ *   from         to
+ *   IDLE         READING      a job begins
+ *                CLEANING     segments with nothing alive leave the manifest
+ *   READING      WRITING      the round is full, or there is no further input
+ *                ENDING       (from here on: a failure, or the mover is to stop)
+ *   WRITING      READING      another round: the stage was full, the job is not
+ *                SYNCING      the last round is written
+ *                ENDING
+ *   SYNCING      COMMITTING   all files and names are durable
+ *                ENDING
+ *   COMMITTING   APPLYING     the manifest knows the new ends
+ *                ENDING
+ *   APPLYING     IDLE         the index knows the new locations
+ *   ENDING       IDLE         nothing is in flight any more
+ *   CLEANING     IDLE
  *
  * Invariants:
  * 1. One group of the manifest commits a job, before the index learns of a new location, and so
  *    before any of its inputs can go.
  * 2. The manifest has one group of the mover's at most: committing a job, or cleaning.
  * 3. Sequences of chunks grow, and those above job_sequence may not be in the index yet.
- * 4. What leaves the manifest has nothing alive, and what killed its last record is durable. */
+ * 4. What leaves the manifest has nothing alive, and what killed its last record is durable.
+ * 5. Phases change as the table says, by mover_set_phase alone.
+ * 6. Records come into the stage while READING only.
+ * 7. A record that had no room is the first of the next round: nothing of the input is left out.
+ * 8. A job carries at most its limit: the round that would go beyond it is not begun. */
 #include "store/mover/mover_internal.h"
 
 #include "base/assert.h"
@@ -22,6 +42,31 @@
 static_assert(MOVER_OUTPUTS_MEMORY + MOVER_WINDOW_SIZE == MOVER_MEMORY_SIZE,
               "the region's slice holds all buffers");
 static_assert(CLEAN_MAX <= MANIFEST_GROUP_MAX, "they leave with one group");
+
+#define BIT(phase) (1u << (phase))
+
+static const char *const phase_names[] = {
+    [MOVER_IDLE] = "idle",       [MOVER_READING] = "reading",       [MOVER_WRITING] = "writing",
+    [MOVER_SYNCING] = "syncing", [MOVER_COMMITTING] = "committing", [MOVER_APPLYING] = "applying",
+    [MOVER_ENDING] = "ending",   [MOVER_CLEANING] = "cleaning",
+};
+
+static const uint8_t phases_next[] = {
+    [MOVER_IDLE] = BIT(MOVER_READING) | BIT(MOVER_CLEANING),
+    [MOVER_READING] = BIT(MOVER_WRITING) | BIT(MOVER_ENDING),
+    [MOVER_WRITING] = BIT(MOVER_READING) | BIT(MOVER_SYNCING) | BIT(MOVER_ENDING),
+    [MOVER_SYNCING] = BIT(MOVER_COMMITTING) | BIT(MOVER_ENDING),
+    [MOVER_COMMITTING] = BIT(MOVER_APPLYING) | BIT(MOVER_ENDING),
+    [MOVER_APPLYING] = BIT(MOVER_IDLE),
+    [MOVER_ENDING] = BIT(MOVER_IDLE),
+    [MOVER_CLEANING] = BIT(MOVER_IDLE),
+};
+
+void mover_set_phase(struct mover *mover, enum mover_phase phase)
+{
+    assert((phases_next[mover->phase] & BIT(phase)) != 0); /* invariant 5 */
+    mover->phase = phase;
+}
 
 /* ---- creating ---- */
 
@@ -40,7 +85,7 @@ int mover_create(struct io *io, const struct log *log, const struct mover_option
     mover_stage_init(&mover->stage, &mover->options, &mover->stats);
     mover_reader_init(&mover->reader, io, log, &mover->options, &mover->stats,
                       options->memory + MOVER_OUTPUTS_MEMORY);
-    mover_job_init(&mover->job, &mover->reader, &mover->stage);
+    mover->source = SEGMENT_FROM_LOG;
     mover_policy_init(&mover->policy, io, &mover->options, &mover->outputs);
     int error = mover_outputs_init(&mover->outputs, io, log, &mover->options, &mover->stats,
                                    &mover->stage, options->memory);
@@ -67,8 +112,8 @@ static void append(struct mover *mover, const struct manifest_edit *edits, uint3
 static void committed(struct manifest_op *op, int result)
 {
     struct mover *mover = container_of(op, struct mover, manifest_op);
-    assert(mover->is_committing);                             /* invariant 2 */
-    assert(mover_job_phase(&mover->job) == MOVER_COMMITTING); /* invariant 1 */
+    assert(mover->is_committing);             /* invariant 2 */
+    assert(mover->phase == MOVER_COMMITTING); /* invariant 1 */
     mover->is_committing = false;
     mover_outputs_committed(&mover->outputs, result);
 }
@@ -112,7 +157,7 @@ void mover_changed_told(struct mover *mover, bool is_durable)
 static void cleaned(struct manifest_op *op, int result)
 {
     struct mover *mover = container_of(op, struct mover, manifest_op);
-    assert(mover_job_phase(&mover->job) == MOVER_CLEANING); /* invariant 2 */
+    assert(mover->phase == MOVER_CLEANING); /* invariant 2 */
     mover->is_committing = false;
     if (result < 0) {
         mover_policy_postpone(&mover->policy);
@@ -148,8 +193,7 @@ static uint32_t collect_empty(struct mover *mover, struct manifest_edit *edits)
         for (; segment != NULL && count < CLEAN_MAX; segment = segment_next(segment)) {
             if (!is_empty(mover, segment))
                 continue;
-            if (mover_outputs_has(&mover->outputs, segment))
-                mover_outputs_seal(&mover->outputs, segment);
+            mover_outputs_seal(&mover->outputs, segment);
             mover_outputs_edit(&mover->outputs, segment, segment->end, MANIFEST_REMOVE,
                                &edits[count]);
             mover->cleaning[count++] = segment->number;
@@ -166,7 +210,7 @@ static bool begin_cleaning(struct mover *mover)
         return false;
     mover->cleaning_count = collect_empty(mover, edits);
     if (mover->cleaning_count > 0) {
-        mover_job_set_phase(&mover->job, MOVER_CLEANING);
+        mover_set_phase(mover, MOVER_CLEANING);
         append(mover, edits, mover->cleaning_count, cleaned);
     }
     free(edits);
@@ -177,7 +221,7 @@ static bool step_cleaning(struct mover *mover)
 {
     if (mover->is_committing)
         return false;
-    mover_job_set_phase(&mover->job, MOVER_IDLE);
+    mover_set_phase(mover, MOVER_IDLE);
     return true;
 }
 
@@ -187,23 +231,19 @@ static void end_job(struct mover *mover)
 {
     assert(!mover_outputs_is_active(&mover->outputs));
     assert(!mover->is_committing); /* invariant 1 */
-    mover_job_end(&mover->job);
+    mover_reader_close(&mover->reader);
+    bool is_free = mover_reader_settle(&mover->reader);
+    assert(is_free); /* no input stays pinned behind its job */
+    mover_stage_close(&mover->stage);
+    mover->has_next = false;
+    mover_set_phase(mover, MOVER_IDLE);
     mover->job_end_ns = io_now_ns(mover->io);
 }
 
-static void rest(struct mover *mover)
+static void tell_futile(const struct mover *mover)
 {
-    mover_policy_rest(&mover->policy, mover_job_source(&mover->job));
     if (mover->options.futile != NULL)
         mover->options.futile(mover->options.context);
-}
-
-static void tell_failure(struct mover *mover, int error, bool is_full)
-{
-    if (error != 0 && !mover_may_retry(error))
-        mover->options.failed(mover->options.context, error);
-    else if (is_full)
-        mover->options.full(mover->options.context);
 }
 
 /* What was written for nothing goes, once nothing of the job is in flight. */
@@ -212,26 +252,27 @@ static bool step_ending(struct mover *mover)
     if (!mover_reader_settle(&mover->reader) || mover_outputs_is_active(&mover->outputs))
         return false;
     int error = mover_outputs_error(&mover->outputs);
-    bool is_full = error == -ENOSPC || error == -EDQUOT;
-    if (is_full && mover_outputs_cut(&mover->outputs))
+    bool is_fatal = error != 0 && !mover_may_retry(error);
+    if (mover_is_full(error) && mover_outputs_cut(&mover->outputs))
         return false;
     /* After a failed commit nobody knows what the manifest names: nothing of it is removed. */
-    if (error == 0 || mover_may_retry(error))
+    if (!is_fatal)
         mover_outputs_forget(&mover->outputs);
-    mover_reader_forget(&mover->reader, mover_job_source(&mover->job) == SEGMENT_FROM_COMPACTION);
+    mover_reader_forget(&mover->reader, mover->source == SEGMENT_FROM_COMPACTION);
     end_job(mover);
-    bool was_tight = mover_policy_is_tight(&mover->policy);
-    mover_policy_failed(&mover->policy, error);
-    tell_failure(mover, error, is_full);
-    /* A smaller job may find room, or one of the other kind. */
-    if (is_full && was_tight && !mover_policy_shrink(&mover->policy))
-        rest(mover);
+    bool is_vain = mover_policy_failed(&mover->policy, mover->source, error);
+    if (is_fatal)
+        mover->options.failed(mover->options.context, error);
+    else if (mover_is_full(error))
+        mover->options.full(mover->options.context);
+    if (is_vain)
+        tell_futile(mover);
     return false;
 }
 
 static bool give_up(struct mover *mover)
 {
-    mover_job_set_phase(&mover->job, MOVER_ENDING);
+    mover_set_phase(mover, MOVER_ENDING);
     return step_ending(mover);
 }
 
@@ -241,8 +282,10 @@ static bool step_applying(struct mover *mover, uint64_t budget)
     if (!mover_stage_apply(&mover->stage, budget))
         return true;
     /* Where there was nothing to move there will not be soon. */
-    if (mover_stage_is_empty(&mover->stage))
-        rest(mover);
+    if (mover_stage_is_empty(&mover->stage)) {
+        mover_policy_rest(&mover->policy, mover->source);
+        tell_futile(mover);
+    }
     mover_policy_done(&mover->policy);
     end_job(mover);
     return true;
@@ -252,10 +295,12 @@ static bool step_applying(struct mover *mover, uint64_t budget)
 
 static bool begin_job(struct mover *mover, enum segment_source source)
 {
-    uint64_t durable = wal_durable(mover->options.wal);
-    uint64_t round, limit;
-    mover_policy_sizes(&mover->policy, source, &round, &limit);
-    if (mover_stage_open(&mover->stage, round, durable) < 0) {
+    uint64_t round;
+    assert(!mover->has_next);                    /* invariant 7 */
+    assert(mover_stage_is_empty(&mover->stage)); /* invariant 6 */
+    assert(!mover_reader_has_input(&mover->reader));
+    mover_policy_sizes(&mover->policy, source, &round, &mover->limit);
+    if (mover_stage_open(&mover->stage, round, wal_durable(mover->options.wal)) < 0) {
         log_warn(mover->log, "not enough memory to move the log to its segments: tried again");
         mover_policy_postpone(&mover->policy);
         return false;
@@ -263,8 +308,9 @@ static bool begin_job(struct mover *mover, enum segment_source source)
     mover->job_sequence = mover_outputs_sequence_last(&mover->outputs); /* invariant 3 */
     mover->stats.jobs++;
     mover_policy_begin_job(&mover->policy, source);
-    mover_outputs_begin_job(&mover->outputs, source, mover_policy_is_tight(&mover->policy));
-    mover_job_begin(&mover->job, source, limit);
+    mover->source = source;
+    mover->is_last_round = false;
+    mover_set_phase(mover, MOVER_READING);
     return true;
 }
 
@@ -287,28 +333,61 @@ static bool step_idle(struct mover *mover)
 
 static bool begin_writing(struct mover *mover)
 {
-    mover_job_begin_writing(&mover->job);
+    assert(mover->is_last_round != mover->has_next); /* invariant 7 */
+    if (mover->is_last_round)
+        mover_reader_close(&mover->reader);
+    mover_set_phase(mover, MOVER_WRITING);
     mover_outputs_begin_round(&mover->outputs);
+    return true;
+}
+
+/* The round is full; the job, too, or this record is the next one's first. */
+static bool end_round(struct mover *mover, const struct mover_record *record)
+{
+    mover->is_last_round = mover_stage_is_full(&mover->stage, mover->limit); /* invariant 8 */
+    if (mover->is_last_round)
+        mover_reader_pause(&mover->reader);
+    else
+        mover->next = *record;
+    mover->has_next = !mover->is_last_round;
+    return begin_writing(mover);
+}
+
+static bool read_input(struct mover *mover, uint64_t budget)
+{
+    for (uint64_t used = 0, cost = 0; used < budget; used += cost) {
+        struct mover_record record;
+        switch (mover_reader_next(&mover->reader, &record)) {
+        case MOVER_READ_WAIT:
+            return false;
+        case MOVER_READ_END:
+            mover_reader_close(&mover->reader);
+            return true;
+        case MOVER_READ_SKIPPED:
+            cost = MOVER_LOOK_COST;
+            break;
+        case MOVER_READ_RECORD:
+            cost = mover_stage_add(&mover->stage, &record);
+            if (cost == 0)
+                return end_round(mover, &record);
+            break;
+        }
+    }
     return true;
 }
 
 static bool step_reading(struct mover *mover, uint64_t budget)
 {
-    enum segment_source source = mover_job_source(&mover->job);
-    switch (mover_job_read(&mover->job, budget)) {
-    case MOVER_JOB_WAIT:
+    assert(!mover->has_next); /* invariant 7 */
+    if (mover_reader_has_input(&mover->reader))
+        return read_input(mover, budget);
+    /* What the last one read ahead for nothing may be on its way. */
+    if (!mover_reader_settle(&mover->reader))
         return false;
-    case MOVER_JOB_OPEN:
-        if (mover_policy_open_input(&mover->policy, source, &mover->reader))
-            return true;
-        mover_job_end_input(&mover->job);
-        return begin_writing(mover);
-    case MOVER_JOB_FULL:
-        return begin_writing(mover);
-    case MOVER_JOB_MORE:
-        break;
-    }
-    return true;
+    if (mover_policy_open_input(&mover->policy, mover->source, &mover->reader))
+        return true;
+    mover->is_last_round = true;
+    return begin_writing(mover);
 }
 
 /* Goes on to the next phase when this one is done, or gives up. */
@@ -317,24 +396,34 @@ static bool go_on(struct mover *mover, bool is_done, enum mover_phase next)
     if (mover_outputs_error(&mover->outputs) != 0)
         return give_up(mover);
     if (is_done)
-        mover_job_set_phase(&mover->job, next);
+        mover_set_phase(mover, next);
     return is_done;
+}
+
+/* What the round had is written. */
+static void begin_next_round(struct mover *mover)
+{
+    assert(mover->has_next); /* invariant 7 */
+    mover_stage_next_round(&mover->stage);
+    mover_policy_next_round(&mover->policy);
+    mover_set_phase(mover, MOVER_READING);
+    mover->has_next = false;
+    uint64_t cost = mover_stage_add(&mover->stage, &mover->next);
+    assert(cost > 0); /* the arena has room for any record, and the table was not full */
 }
 
 static bool step_writing(struct mover *mover, uint32_t chunks_max)
 {
     bool is_done = false;
-    bool more = mover_outputs_error(&mover->outputs) == 0 &&
-                mover_outputs_write(&mover->outputs, chunks_max, &is_done);
+    bool more = mover_outputs_write(&mover->outputs, chunks_max, &is_done);
     if (is_done && !mover_reader_settle(&mover->reader)) {
         is_done = false; /* what was read ahead for nothing is on its way */
         more = false;
     }
-    if (!mover_job_is_last_round(&mover->job)) {
+    if (!mover->is_last_round) {
         if (!is_done || mover_outputs_error(&mover->outputs) != 0)
             return go_on(mover, false, MOVER_WRITING) || more;
-        mover_job_next_round(&mover->job);
-        mover_policy_next_round(&mover->policy);
+        begin_next_round(mover);
         return true;
     }
     (void)mover_outputs_sync(&mover->outputs);
@@ -353,7 +442,7 @@ static bool step_syncing(struct mover *mover)
 
 bool mover_step(struct mover *mover, uint64_t budget)
 {
-    enum mover_phase phase = mover_job_phase(&mover->job);
+    enum mover_phase phase = mover->phase;
     segments_set_hurry(mover->options.segments, mover_policy_is_short(&mover->policy));
     if (phase == MOVER_IDLE)
         return step_idle(mover);
@@ -385,7 +474,7 @@ bool mover_step(struct mover *mover, uint64_t budget)
 
 bool mover_is_busy(const struct mover *mover)
 {
-    return mover_job_phase(&mover->job) != MOVER_IDLE;
+    return mover->phase != MOVER_IDLE;
 }
 
 uint64_t mover_sequence(const struct mover *mover)
@@ -459,13 +548,13 @@ void mover_free(struct mover *mover)
 void mover_stats(const struct mover *mover, struct mover_stats *ret_stats)
 {
     uint64_t sealed = wal_sealed_bytes(mover->options.wal);
-    bool is_of_log = mover_job_source(&mover->job) == SEGMENT_FROM_LOG;
+    bool is_job = mover->phase != MOVER_IDLE && mover->phase != MOVER_CLEANING;
     *ret_stats = mover->stats;
     ret_stats->dead_bytes = mover_policy_dead_bytes(&mover->policy);
     ret_stats->log_sealed_bytes = sealed;
     ret_stats->backlog_bytes = sealed - min_u64(sealed, mover->options.log_keep_bytes);
-    ret_stats->phase = mover_job_phase_name(&mover->job);
-    ret_stats->job = !mover_job_is_under_way(&mover->job) ? "none"
-                     : is_of_log                          ? "log"
-                                                          : "compaction";
+    ret_stats->phase = phase_names[mover->phase];
+    ret_stats->job = "none";
+    if (is_job)
+        ret_stats->job = mover->source == SEGMENT_FROM_LOG ? "log" : "compaction";
 }

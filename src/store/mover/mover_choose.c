@@ -309,8 +309,7 @@ static bool open_segment(struct mover_policy *policy, struct mover_reader *reade
         return false;
     assert(segment->taken_by_job < policy->job); /* invariants 1, 3 */
     segment->taken_by_job = policy->job;
-    if (mover_outputs_has(policy->outputs, segment))
-        mover_outputs_seal(policy->outputs, segment);
+    mover_outputs_seal(policy->outputs, segment);
     assert(segment->state == SEGMENT_SEALED); /* invariant 2 */
     mover_reader_open_segment(reader, segment);
     return true;
@@ -392,6 +391,7 @@ void mover_policy_begin_job(struct mover_policy *policy, enum segment_source sou
     policy->log_taken = 0;
     policy->log_taken_bytes = 0;
     policy->job_last = wal_last(policy->options->wal);
+    mover_outputs_begin_job(policy->outputs, source, policy->is_tight);
     policy->compactions = source == SEGMENT_FROM_COMPACTION ? policy->compactions + 1 : 0;
     if (source == SEGMENT_FROM_LOG)
         policy->log_rounds = 0;
@@ -411,29 +411,29 @@ void mover_policy_done(struct mover_policy *policy)
     policy->retry_ns = 0;
 }
 
-void mover_policy_failed(struct mover_policy *policy, int error)
-{
-    bool is_fatal = error != 0 && !mover_may_retry(error);
-    policy->job++; /* invariant 3 */
-    policy->is_failing = error != 0;
-    try_again_after(policy, RETRY_NS);
-    if (is_fatal)
-        policy->retry_ns = UINT64_MAX; /* invariant 5 */
-}
-
-bool mover_policy_shrink(struct mover_policy *policy)
-{
-    policy->retry_ns = 0;
-    if (policy->halvings == HALVINGS_MAX)
-        return false;
-    policy->halvings++;
-    return true;
-}
-
 void mover_policy_rest(struct mover_policy *policy, enum segment_source source)
 {
     policy->rests[source - 1] =
         (struct mover_rest){io_now_ns(policy->io) + RETRY_NS, policy->job_last};
+}
+
+bool mover_policy_failed(struct mover_policy *policy, enum segment_source source, int error)
+{
+    policy->job++; /* invariant 3 */
+    policy->is_failing = error != 0;
+    try_again_after(policy, RETRY_NS);
+    if (error != 0 && !mover_may_retry(error))
+        policy->retry_ns = UINT64_MAX; /* invariant 5 */
+    if (!policy->is_tight || !mover_is_full(error))
+        return false;
+    /* A smaller job may find room, or one of the other kind. */
+    policy->retry_ns = 0;
+    bool is_smallest = policy->halvings == HALVINGS_MAX;
+    if (is_smallest)
+        mover_policy_rest(policy, source);
+    else
+        policy->halvings++;
+    return is_smallest;
 }
 
 /* ---- as mover.h tells ---- */
@@ -448,11 +448,6 @@ void mover_policy_init(struct mover_policy *policy, struct io *io,
 void mover_policy_set_tight(struct mover_policy *policy, bool is_tight)
 {
     policy->is_tight = is_tight;
-}
-
-bool mover_policy_is_tight(const struct mover_policy *policy)
-{
-    return policy->is_tight;
 }
 
 void mover_policy_wake(struct mover_policy *policy)

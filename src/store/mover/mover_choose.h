@@ -70,6 +70,7 @@ bool mover_policy_is_short(const struct mover_policy *policy);
 
 /* ---- a job's way ---- */
 
+/* The outputs begin it, too. */
 void mover_policy_begin_job(struct mover_policy *policy, enum segment_source source);
 
 /* Opens the job's next input. Returns false: no more. */
@@ -79,12 +80,12 @@ bool mover_policy_open_input(struct mover_policy *policy, enum segment_source so
 /* The job has another round. */
 void mover_policy_next_round(struct mover_policy *policy);
 
-/* The job is over: nothing went wrong, or `error` did. */
+/* The job is over, and nothing went wrong. */
 void mover_policy_done(struct mover_policy *policy);
-void mover_policy_failed(struct mover_policy *policy, int error);
 
-/* The job was too large for what is free. Returns false: a smaller one would be, too. */
-bool mover_policy_shrink(struct mover_policy *policy);
+/* The job was given up, because of `error` or for nothing. Returns whether it was too large for
+ * what is free, as the smallest one would be, too: others of its kind are in vain for a while. */
+bool mover_policy_failed(struct mover_policy *policy, enum segment_source source, int error);
 
 /* The job was in vain, and others of its kind will be for a while. */
 void mover_policy_rest(struct mover_policy *policy, enum segment_source source);
@@ -93,7 +94,6 @@ void mover_policy_rest(struct mover_policy *policy, enum segment_source source);
 
 void mover_policy_tell_log(struct mover_policy *policy, struct pace_log *ret_log);
 void mover_policy_set_tight(struct mover_policy *policy, bool is_tight);
-bool mover_policy_is_tight(const struct mover_policy *policy);
 void mover_policy_drain_log(struct mover_policy *policy);
 bool mover_policy_is_stuck(const struct mover_policy *policy);
 void mover_policy_go_on(struct mover_policy *policy);

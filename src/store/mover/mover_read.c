@@ -13,9 +13,6 @@
 #include "store/mover/mover_read.h"
 
 #include "base/assert.h"
-#include "base/hash.h"
-#include "store/memory/location.h"
-#include "store/mover/mover_stage.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -26,7 +23,7 @@
 /* As messages call it. */
 static const char *kind_of(const struct mover_input *input)
 {
-    return input->is_segment ? "partition" : "log";
+    return input->units.file.is_segment ? "partition" : "log";
 }
 
 static void note_damage(struct mover_reader *reader, uint64_t offset)
@@ -88,40 +85,6 @@ static enum mover_read begin_unit(struct mover_reader *reader)
 
 /* ---- records ---- */
 
-/* Also tells whether a newer slot of its hash hides it. */
-static bool is_alive(const struct index *index, struct mover_record *record)
-{
-    struct version version = record->record.version;
-    struct index_entry entry;
-    if (index_find(index, record->partition, record->hash, &entry, 1) == 0)
-        return false;
-    record->is_hidden = version_compare(entry.version, version) != 0;
-    if (record->is_hidden && index_get(index, record->partition, record->hash, version, &entry) < 0)
-        return false;
-    return entry.location == record->location;
-}
-
-/* Of a chunk, the directory tells enough to know whether a record is alive. */
-static void locate(const struct mover_reader *reader, const struct unit_record *found,
-                   struct mover_record *ret_record)
-{
-    const struct mover_input *input = &reader->input;
-    *ret_record = (struct mover_record){.data = found->data, .size = found->size};
-    if (input->is_segment) {
-        ret_record->record.version = found->entry.version;
-        ret_record->hash = found->entry.hash;
-        ret_record->partition = input->partition;
-        ret_record->location = location_in_segment(input->file, found->offset);
-        return;
-    }
-    struct slice key = found->record.key;
-    struct hash_place place = hash_place(reader->options->secret, key.data, key.size);
-    ret_record->record = found->record;
-    ret_record->hash = place.hash;
-    ret_record->partition = (uint8_t)place.partition;
-    ret_record->location = location_in_log(input->file, found->offset);
-}
-
 static bool has_records_left(const struct mover_input *input)
 {
     return input->is_in_unit && input->cursor.index < input->units.unit.record_count;
@@ -131,33 +94,19 @@ static void look_ahead(struct mover_reader *reader)
 {
     struct mover_input *input = &reader->input;
     while (reader->ahead_count < MOVER_AHEAD && has_records_left(input)) {
-        struct mover_record *record =
-            &reader->ahead[(reader->ahead_first + reader->ahead_count) % MOVER_AHEAD];
+        uint32_t slot = (reader->ahead_first + reader->ahead_count) % MOVER_AHEAD;
         struct unit_record found;
         if (unit_next(&input->units.unit, input->units.data, &input->cursor, &found) < 0) {
             note_damage(reader, found.offset);
             return;
         }
-        locate(reader, &found, record);
-        index_prefetch(reader->options->index, record->partition, record->hash);
+        mover_record_locate(reader->options, input->units.file.is_segment, input->file,
+                            input->partition, &found, &reader->ahead[slot]);
         reader->ahead_count++;
     }
-    if (reader->ahead_count > MOVER_NEAR) {
-        const struct mover_record *near =
-            &reader->ahead[(reader->ahead_first + MOVER_NEAR) % MOVER_AHEAD];
-        index_prefetch_slots(reader->options->index, near->partition, near->hash);
-    }
-}
-
-/* What its directory says of a record must be what it says itself. */
-static bool decode_from_chunk(struct mover_reader *reader, struct mover_record *record)
-{
-    struct version version = record->record.version;
-    int64_t size = record_decode(record->data, record->size, &record->record);
-    if (size == record->size && version_compare(record->record.version, version) == 0)
-        return true;
-    note_damage(reader, location_offset(record->location));
-    return false;
+    if (reader->ahead_count > MOVER_NEAR)
+        mover_record_prefetch(reader->options,
+                              &reader->ahead[(reader->ahead_first + MOVER_NEAR) % MOVER_AHEAD]);
 }
 
 static enum mover_read take_record(struct mover_reader *reader, struct mover_record *ret_record)
@@ -168,14 +117,11 @@ static enum mover_read take_record(struct mover_reader *reader, struct mover_rec
     *ret_record = reader->ahead[reader->ahead_first];
     reader->ahead_first = (reader->ahead_first + 1) % MOVER_AHEAD;
     reader->ahead_count--;
-    if (!is_alive(reader->options->index, ret_record))
-        return MOVER_READ_SKIPPED;
-    if (reader->input.is_segment && !decode_from_chunk(reader, ret_record))
-        return MOVER_READ_SKIPPED;
-    /* What has a slot may be known to be dead all the same. */
-    bool is_dead = ret_record->is_hidden && mover_bury_record(reader->options, ret_record);
-    reader->stats->buried_records += is_dead;
-    return is_dead ? MOVER_READ_SKIPPED : MOVER_READ_RECORD;
+    uint64_t offset;
+    int result = mover_record_judge(reader->options, reader->stats, ret_record, &offset);
+    if (result < 0)
+        note_damage(reader, offset);
+    return result > 0 ? MOVER_READ_RECORD : MOVER_READ_SKIPPED;
 }
 
 enum mover_read mover_reader_next(struct mover_reader *reader, struct mover_record *ret_record)
@@ -206,7 +152,7 @@ void mover_reader_pause(struct mover_reader *reader)
     assert(reader->has_input);
     const struct unit_scan *units = &input->units;
     uint64_t at = input->is_in_unit ? units->unit.offset : units->at;
-    reader->resume[input->is_segment] =
+    reader->resume[units->file.is_segment] =
         (struct mover_resume){units->file.number, units->gap_from != 0 ? units->gap_from : at};
 }
 
@@ -227,7 +173,7 @@ void mover_reader_init(struct mover_reader *reader, struct io *io, const struct 
 
 static void begin_input(struct mover_reader *reader, const struct mover_input *input)
 {
-    const struct mover_resume *resume = &reader->resume[input->is_segment];
+    const struct mover_resume *resume = &reader->resume[input->units.file.is_segment];
     assert(!reader->has_input);
     assert(!reader->is_closing); /* invariant 3 */
     reader->has_input = true;
@@ -247,9 +193,9 @@ static void begin_input(struct mover_reader *reader, const struct mover_input *i
 
 static void pinned(struct mover_reader *reader, int handle)
 {
-    assert(!reader->input.is_pinned); /* invariant 3 */
+    assert(reader->input.handle < 0); /* invariant 3 */
+    assert(handle >= 0);
     reader->input.handle = handle;
-    reader->input.is_pinned = true;
     mover_window_open(&reader->window, handle, reader->input.units.file.end);
 }
 
@@ -282,7 +228,6 @@ void mover_reader_open_log(struct mover_reader *reader, const struct wal_sealed 
 void mover_reader_open_segment(struct mover_reader *reader, struct segment *segment)
 {
     begin_input(reader, &(struct mover_input){
-                            .is_segment = true,
                             .file = segment->file,
                             .partition = segment->partition,
                             .units = {.file = {.is_segment = true,
@@ -309,10 +254,10 @@ static void let_go(struct mover_reader *reader)
     const struct mover_input *input = &reader->input;
     assert(!mover_window_is_active(&reader->window)); /* invariant 3 */
     reader->is_closing = false;
-    if (input->is_segment) {
+    if (input->units.file.is_segment) {
         struct segment *segment = segments_find(options->segments, input->file);
         segment->is_damaged |= input->is_damaged;
-        if (input->is_pinned)
+        if (input->handle >= 0)
             segment_unpin(options->segments, segment);
     } else {
         if (input->is_damaged)

@@ -6,16 +6,8 @@
 #ifndef MINIVAULT_STORE_MOVER_READ_H
 #define MINIVAULT_STORE_MOVER_READ_H
 
-#include "store/mover/mover.h"
+#include "store/mover/mover_stage.h"
 #include "store/mover/mover_window.h"
-#include "store/record/record.h"
-#include "store/unit/unit.h"
-
-#include <errno.h>
-
-/* So many records are located before they are looked up, so that their misses overlap. */
-#define MOVER_AHEAD 16u
-#define MOVER_NEAR 8u /* and their slots loaded */
 
 /* Where a job's memory was full in the middle of an input. */
 struct mover_resume {
@@ -24,26 +16,13 @@ struct mover_resume {
 };
 
 struct mover_input {
-    bool is_segment;
-    bool is_pinned;
     bool is_damaged; /* not all of it could be read */
     uint32_t file;
-    int handle;
+    int handle;        /* < 0: it is not pinned */
     uint8_t partition; /* of a segment */
     struct unit_scan units;
     struct unit_cursor cursor; /* in the present unit, which the window holds */
     bool is_in_unit;
-};
-
-/* One record of the input. `data` is its bytes in the window. */
-struct mover_record {
-    struct record record;
-    const uint8_t *data;
-    uint64_t hash;
-    uint64_t location;
-    uint8_t partition;
-    uint32_t size;  /* unpadded */
-    bool is_hidden; /* its hash has a newer slot: it may be dead, which is not proved yet */
 };
 
 struct mover_reader {
@@ -69,13 +48,6 @@ enum mover_read {
     MOVER_READ_WAIT,    /* for the disk */
     MOVER_READ_END,     /* of the input */
 };
-
-/* Whether an error may pass: of a full disk, or of what the process may have. */
-static inline bool mover_may_retry(int error)
-{
-    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
-           error == -ENOMEM;
-}
 
 /* `memory`: MOVER_WINDOW_SIZE bytes of the region, aligned to 4096. The options and the counters
  * stay the owner's. */

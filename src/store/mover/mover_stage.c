@@ -10,6 +10,7 @@
 #include "store/mover/mover_stage.h"
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/plant.h"
 #include "store/memory/doomed.h"
 #include "store/memory/location.h"
@@ -128,11 +129,71 @@ static bool bury(const struct mover_options *options, uint64_t mark, struct vers
     return true;
 }
 
-bool mover_bury_record(const struct mover_options *options, const struct mover_record *record)
+/* ---- records of inputs ---- */
+
+/* Of a chunk, the directory tells enough to know whether a record is alive. */
+void mover_record_locate(const struct mover_options *options, bool is_segment, uint32_t file,
+                         uint8_t partition, const struct unit_record *found,
+                         struct mover_record *ret_record)
 {
-    assert(record->is_hidden);
-    return bury(options, mark_of(options, &record->record), record->record.version,
-                record->partition, record->hash);
+    *ret_record = (struct mover_record){.data = found->data, .size = found->size};
+    if (is_segment) {
+        ret_record->record.version = found->entry.version;
+        ret_record->hash = found->entry.hash;
+        ret_record->partition = partition;
+        ret_record->location = location_in_segment(file, found->offset);
+    } else {
+        struct slice key = found->record.key;
+        struct hash_place place = hash_place(options->secret, key.data, key.size);
+        ret_record->record = found->record;
+        ret_record->hash = place.hash;
+        ret_record->partition = (uint8_t)place.partition;
+        ret_record->location = location_in_log(file, found->offset);
+    }
+    index_prefetch(options->index, ret_record->partition, ret_record->hash);
+}
+
+void mover_record_prefetch(const struct mover_options *options, const struct mover_record *record)
+{
+    index_prefetch_slots(options->index, record->partition, record->hash);
+}
+
+/* Also tells whether a newer slot of its hash hides it. */
+static bool is_alive(const struct index *index, struct mover_record *record)
+{
+    struct version version = record->record.version;
+    struct index_entry entry;
+    if (index_find(index, record->partition, record->hash, &entry, 1) == 0)
+        return false;
+    record->is_hidden = version_compare(entry.version, version) != 0;
+    if (record->is_hidden && index_get(index, record->partition, record->hash, version, &entry) < 0)
+        return false;
+    return entry.location == record->location;
+}
+
+/* What its directory says of a record must be what it says itself. */
+static bool decode_from_chunk(struct mover_record *record)
+{
+    struct version version = record->record.version;
+    int64_t size = record_decode(record->data, record->size, &record->record);
+    return size == record->size && version_compare(record->record.version, version) == 0;
+}
+
+int mover_record_judge(const struct mover_options *options, struct mover_stats *stats,
+                       struct mover_record *record, uint64_t *ret_offset)
+{
+    if (!is_alive(options->index, record))
+        return 0;
+    if (location_is_segment(record->location) && !decode_from_chunk(record)) {
+        *ret_offset = location_offset(record->location);
+        return -EBADMSG;
+    }
+    /* What has a slot may be known to be dead all the same. */
+    bool is_dead =
+        record->is_hidden && bury(options, mark_of(options, &record->record),
+                                  record->record.version, record->partition, record->hash);
+    stats->buried_records += is_dead;
+    return !is_dead;
 }
 
 /* ---- records come ---- */

@@ -9,14 +9,31 @@
 #define MINIVAULT_STORE_MOVER_STAGE_H
 
 #include "store/mover/mover.h"
-#include "store/mover/mover_read.h"
-#include "store/unit/segment_format.h"
+#include "store/record/record.h"
+#include "store/unit/unit.h"
+
+#include <errno.h>
 
 #define MOVER_PARTITIONS 256u
 #define MOVER_CHUNK_SIZE ((uint32_t)(512 * KIB)) /* the largest that is written */
 
 /* What looking one record up costs of a step's budget, which counts bytes. */
 #define MOVER_LOOK_COST 256u
+
+/* So many records are located before they are looked up, so that their misses overlap. */
+#define MOVER_AHEAD 16u
+#define MOVER_NEAR 8u /* and their slots loaded */
+
+/* One record of an input. `data` is its bytes in the window. */
+struct mover_record {
+    struct record record;
+    const uint8_t *data;
+    uint64_t hash;
+    uint64_t location;
+    uint8_t partition;
+    uint32_t size;  /* unpadded */
+    bool is_hidden; /* its hash has a newer slot: it may be dead, which is not proved yet */
+};
 
 struct staged {
     uint64_t hash;
@@ -50,6 +67,35 @@ struct mover_stage {
     uint32_t fill_next;                 /* its next record; index + 1; 0: none */
     uint32_t apply_next;
 };
+
+static inline bool mover_is_full(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT;
+}
+
+/* Whether an error may pass: of a full disk, or of what the process may have. */
+static inline bool mover_may_retry(int error)
+{
+    return mover_is_full(error) || error == -ENFILE || error == -EMFILE || error == -ENOMEM;
+}
+
+/* ---- records of inputs ---- */
+
+/* Says where in the index the record has its place, which begins to be loaded: a record of the log
+ * file `file`, or of the segment with this file and partition. */
+void mover_record_locate(const struct mover_options *options, bool is_segment, uint32_t file,
+                         uint8_t partition, const struct unit_record *found,
+                         struct mover_record *ret_record);
+
+/* A little later: loads its slots. */
+void mover_record_prefetch(const struct mover_options *options, const struct mover_record *record);
+
+/* Returns 1: the record is alive, and decoded; 0: it is not. What is known to be dead loses its
+ * slot. Errors: -EBADMSG, it is damaged, at `ret_offset` of its file. */
+int mover_record_judge(const struct mover_options *options, struct mover_stats *stats,
+                       struct mover_record *record, uint64_t *ret_offset);
+
+/* ---- records come ---- */
 
 /* The options and the counters stay the owner's. */
 void mover_stage_init(struct mover_stage *stage, const struct mover_options *options,
@@ -102,9 +148,5 @@ void mover_stage_next_round(struct mover_stage *stage);
 /* What was filled is durable, and the manifest knows. Works off about `budget` bytes' worth.
  * Returns whether that was all. */
 bool mover_stage_apply(struct mover_stage *stage, uint64_t budget);
-
-/* Whether the record, which has a slot and a newer one of its hash beside it, is known to be dead.
- * Then its slot goes. */
-bool mover_bury_record(const struct mover_options *options, const struct mover_record *record);
 
 #endif

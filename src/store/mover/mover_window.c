@@ -21,7 +21,7 @@ static bool is_on_its_way(const struct mover_part *part)
 {
     bool is_active = false;
     for (uint32_t i = 0; i < MOVER_PIECES; i++)
-        is_active |= io_op_is_active(&part->pieces[i].op);
+        is_active |= io_op_is_active(&part->pieces[i]);
     return is_active;
 }
 
@@ -65,12 +65,6 @@ void mover_window_open(struct mover_window *window, int handle, uint64_t end)
 
 /* ---- reading ---- */
 
-static void piece_done(struct io_op *op, int32_t result)
-{
-    struct mover_piece *piece = container_of(op, struct mover_piece, op);
-    piece->result = result;
-}
-
 static void load(struct mover_window *window, struct mover_part *part, uint64_t offset,
                  uint64_t size)
 {
@@ -79,12 +73,9 @@ static void load(struct mover_window *window, struct mover_part *part, uint64_t 
     assert(offset + size <= window->end); /* invariant 5 */
     uint8_t *data = part->data;
     *part = (struct mover_part){.data = data, .offset = offset, .wanted = (uint32_t)size};
-    for (uint64_t at = 0; at < size; at += MOVER_PIECE_SIZE) {
-        struct mover_piece *piece = &part->pieces[part->piece_count++];
-        piece->size = (uint32_t)min_u64(MOVER_PIECE_SIZE, size - at);
-        piece->op.done = piece_done;
-        io_read(window->io, &piece->op, window->handle, data + at, piece->size, offset + at);
-    }
+    for (uint64_t at = 0; at < size; at += MOVER_PIECE_SIZE)
+        io_read(window->io, &part->pieces[at / MOVER_PIECE_SIZE], window->handle, data + at,
+                (uint32_t)min_u64(MOVER_PIECE_SIZE, size - at), offset + at);
 }
 
 /* What is there without a gap counts. */
@@ -92,17 +83,17 @@ static void join(struct mover_window *window, struct mover_part *part)
 {
     assert(!is_on_its_way(part)); /* invariant 3 */
     part->is_joined = true;
-    for (uint32_t i = 0; i < part->piece_count; i++) {
-        const struct mover_piece *piece = &part->pieces[i];
-        part->error = piece->result < 0 ? piece->result : 0;
-        if (part->error < 0)
+    while (part->size < part->wanted && !part->is_last) {
+        int32_t result = part->pieces[part->size / MOVER_PIECE_SIZE].result;
+        if (result < 0) {
+            part->error = result;
             return;
-        part->size += (uint32_t)piece->result;
+        }
+        uint64_t piece_size = min_u64(MOVER_PIECE_SIZE, part->wanted - part->size);
+        part->size += (uint32_t)result;
         assert(part->size <= part->wanted); /* invariant 1 */
-        *window->read_bytes += (uint32_t)piece->result;
-        part->is_last = (uint32_t)piece->result < piece->size;
-        if (part->is_last)
-            return;
+        *window->read_bytes += (uint32_t)result;
+        part->is_last = (uint32_t)result < piece_size;
     }
 }
 

@@ -15,18 +15,10 @@
 #define MOVER_PIECES (MOVER_PART_SIZE / MOVER_PIECE_SIZE)
 #define MOVER_WINDOW_SIZE (4 * MOVER_PART_SIZE) /* two parts, and room in front of each */
 
-/* One read. */
-struct mover_piece {
-    struct io_op op;
-    uint32_t size;
-    int32_t result;
-};
-
 struct mover_part {
-    struct mover_piece pieces[MOVER_PIECES];
-    uint32_t piece_count;
-    uint8_t *data;   /* MOVER_PART_SIZE bytes of memory, and as many before it */
-    uint64_t offset; /* in the file, of data[0] */
+    struct io_op pieces[MOVER_PIECES]; /* reads */
+    uint8_t *data;                     /* MOVER_PART_SIZE bytes of memory, and as many before it */
+    uint64_t offset;                   /* in the file, of data[0] */
     uint32_t before; /* valid bytes before data: a unit's begin, of the part before */
     uint32_t size;   /* valid bytes from data on, once it is joined */
     uint32_t wanted; /* bytes that were asked for; 0: the part is free */

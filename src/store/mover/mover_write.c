@@ -19,9 +19,10 @@
 
 #include "base/assert.h"
 #include "base/plant.h"
-#include "store/disk/wait.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,12 +30,6 @@ static struct mover_output *output_of(struct mover_outputs *outputs, uint32_t pa
 {
     assert(partition < MOVER_PARTITIONS);
     return &outputs->files[outputs->source - 1][partition];
-}
-
-static const struct mover_output *output_for(const struct mover_outputs *outputs,
-                                             const struct segment *segment)
-{
-    return &outputs->files[segment->source - 1][segment->partition];
 }
 
 static void fail(struct mover_outputs *outputs, int error, const char *what, const char *path)
@@ -52,27 +47,33 @@ static void fail(struct mover_outputs *outputs, int error, const char *what, con
 
 /* ---- the open segments ---- */
 
-bool mover_outputs_has(const struct mover_outputs *outputs, const struct segment *segment)
-{
-    return output_for(outputs, segment)->segment == segment;
-}
-
 bool mover_outputs_is_touched(const struct mover_outputs *outputs, const struct segment *segment)
 {
-    return output_for(outputs, segment)->is_touched;
+    return outputs->files[segment->source - 1][segment->partition].is_touched;
 }
 
+static void close_output(struct mover_outputs *outputs, struct mover_output *output)
+{
+    assert(!io_op_is_active(&output->close_op));
+    if (output->handle >= 0)
+        io_close_file(outputs->io, &output->close_op, output->handle);
+    output->handle = -1;
+}
+
+/* All that it was written for is over: nothing but its segment is left to be forgotten. */
 static void leave_output(struct mover_outputs *outputs, struct mover_output *output)
 {
-    if (output->handle >= 0)
-        mover_close(&outputs->closings, output->handle);
-    *output = (struct mover_output){.handle = -1};
+    close_output(outputs, output);
+    output->segment = NULL;
+    output->end = 0;
+    output->is_new = false;
 }
 
 void mover_outputs_seal(struct mover_outputs *outputs, struct segment *segment)
 {
     struct mover_output *output = &outputs->files[segment->source - 1][segment->partition];
-    assert(output->segment == segment);  /* invariant 3 */
+    if (output->segment != segment)
+        return;
     assert(!output->is_touched);         /* invariant 6 */
     assert(output->end == segment->end); /* invariant 1 */
     leave_output(outputs, output);
@@ -148,9 +149,12 @@ int mover_outputs_init(struct mover_outputs *outputs, struct io *io, const struc
         .sync_partition = MOVER_PARTITIONS,
         .syncs = calloc(MOVER_SYNCS, sizeof *outputs->syncs),
     };
-    mover_closings_init(&outputs->closings, io);
     if (outputs->syncs == NULL)
         return -ENOMEM;
+    list_init(&outputs->folder_users);
+    for (uint32_t i = 0; i < MOVER_SYNCS; i++)
+        directory_init(&outputs->syncs[i].directory, io, outputs->syncs[i].path,
+                       &outputs->folder_users);
     for (uint32_t i = 0; i < MOVER_BUFFERS; i++) {
         outputs->buffers[i].outputs = outputs;
         outputs->buffers[i].data = memory + SEGMENT_BLOCK_SIZE + (uint64_t)i * MOVER_CHUNK_SIZE;
@@ -168,16 +172,14 @@ void mover_outputs_shut(struct mover_outputs *outputs)
     assert(!mover_outputs_is_active(outputs));
     for (uint32_t i = 0; i < SEGMENT_SOURCES * MOVER_PARTITIONS; i++) {
         struct mover_output *output = &outputs->files[i / MOVER_PARTITIONS][i % MOVER_PARTITIONS];
-        if (output->handle >= 0)
-            (void)disk_wait_close(outputs->io, output->handle);
-        output->handle = -1;
+        (void)io_wait(outputs->io, &output->close_op);
+        close_output(outputs, output);
+        (void)io_wait(outputs->io, &output->close_op);
     }
-    mover_closings_wait(&outputs->closings);
 }
 
 void mover_outputs_deinit(struct mover_outputs *outputs)
 {
-    mover_closings_deinit(&outputs->closings);
     free(outputs->syncs);
 }
 
@@ -275,7 +277,8 @@ static bool make_ready(struct mover_outputs *outputs, struct mover_output *outpu
     if (is_full)
         mover_outputs_seal(outputs, output->segment);
     if (output->handle < 0) {
-        open_output(outputs, output);
+        if (!io_op_is_active(&output->close_op))
+            open_output(outputs, output);
         return false;
     }
     if (!outputs->is_header_written) {
@@ -359,11 +362,16 @@ int mover_outputs_error(const struct mover_outputs *outputs)
     return outputs->error;
 }
 
+static bool is_syncing(const struct mover_sync *sync)
+{
+    return io_op_is_active(&sync->op) || directory_is_busy(&sync->directory);
+}
+
 bool mover_outputs_is_active(const struct mover_outputs *outputs)
 {
     bool is_active = is_writing(outputs);
     for (uint32_t i = 0; i < MOVER_SYNCS; i++)
-        is_active |= mover_sync_is_active(&outputs->syncs[i]);
+        is_active |= is_syncing(&outputs->syncs[i]);
     return is_active;
 }
 
@@ -373,7 +381,8 @@ void mover_outputs_begin_job(struct mover_outputs *outputs, enum segment_source 
     assert(!mover_outputs_is_active(outputs));
     for (uint32_t i = 0; i < MOVER_PARTITIONS; i++)
         assert(!output_of(outputs, i)->is_touched); /* invariant 6: of the last job's source */
-    memset(outputs->synced, 0, sizeof outputs->synced);
+    for (uint32_t i = 0; i < MOVER_SYNCS; i++)
+        outputs->syncs[i].output = NULL;
     outputs->source = source;
     outputs->is_failure_usual = is_failure_usual;
     outputs->error = 0;
@@ -409,7 +418,7 @@ static bool write_next(struct mover_outputs *outputs, bool *ret_done)
 bool mover_outputs_write(struct mover_outputs *outputs, uint32_t chunks_max, bool *ret_done)
 {
     *ret_done = false;
-    bool more = true;
+    bool more = outputs->error == 0;
     for (uint32_t i = 0; i < chunks_max && more && !*ret_done; i++)
         more = write_next(outputs, ret_done);
     return more;
@@ -429,24 +438,37 @@ static bool has_next_to_sync(struct mover_outputs *outputs)
            !is_being_written(outputs, output_of(outputs, outputs->sync_partition));
 }
 
-/* Takes over what became of the sync of `synced[i]`. Returns whether there is none now. */
-static bool settle_sync(struct mover_outputs *outputs, uint32_t i)
+/* Takes over what became of a sync. Returns whether there is none now. */
+static bool settle_sync(struct mover_outputs *outputs, struct mover_sync *sync)
 {
-    struct mover_output *output = outputs->synced[i];
-    if (mover_sync_is_active(&outputs->syncs[i]))
+    struct mover_output *output = sync->output;
+    if (is_syncing(sync))
         return false;
-    outputs->synced[i] = NULL;
+    sync->output = NULL;
     if (output == NULL)
         return true;
-    int error = mover_sync_result(&outputs->syncs[i]);
-    if (error < 0)
-        fail(outputs, error, "cannot sync", mover_sync_path(&outputs->syncs[i]));
+    if (sync->error < 0)
+        fail(outputs, sync->error, "cannot sync", sync->path);
     else
         output->is_new = false;
     return true;
 }
 
-static void sync_next(struct mover_outputs *outputs, uint32_t i)
+static void name_synced(struct directory_waiter *waiter, int result)
+{
+    struct mover_sync *sync = container_of(waiter, struct mover_sync, waiter);
+    sync->error = result;
+}
+
+static void file_synced(struct io_op *op, int32_t result)
+{
+    struct mover_sync *sync = container_of(op, struct mover_sync, op);
+    sync->error = result;
+    if (sync->output->is_new && result >= 0)
+        directory_sync(&sync->directory, &sync->waiter, name_synced);
+}
+
+static void sync_next(struct mover_outputs *outputs, struct mover_sync *sync)
 {
     uint32_t partition = outputs->sync_partition++;
     struct mover_output *output = output_of(outputs, partition);
@@ -455,18 +477,21 @@ static void sync_next(struct mover_outputs *outputs, uint32_t i)
         output->is_new = false;
         return;
     }
-    outputs->synced[i] = output;
-    mover_sync_begin(&outputs->syncs[i], outputs->io, output->handle, output->is_new,
-                     outputs->options->path, partition);
+    (void)snprintf(sync->path, sizeof sync->path, "%s/%02" PRIx32, outputs->options->path,
+                   partition);
+    sync->output = output;
+    sync->op.done = file_synced;
+    io_sync(outputs->io, &sync->op, output->handle);
 }
 
 bool mover_outputs_sync(struct mover_outputs *outputs)
 {
     bool is_settled = true;
     for (uint32_t i = 0; i < MOVER_SYNCS; i++) {
-        if (settle_sync(outputs, i) && outputs->error == 0 && has_next_to_sync(outputs))
-            sync_next(outputs, i);
-        is_settled &= outputs->synced[i] == NULL;
+        struct mover_sync *sync = &outputs->syncs[i];
+        if (settle_sync(outputs, sync) && outputs->error == 0 && has_next_to_sync(outputs))
+            sync_next(outputs, sync);
+        is_settled &= sync->output == NULL;
     }
     return is_settled && outputs->sync_partition == MOVER_PARTITIONS && !is_writing(outputs);
 }
@@ -534,12 +559,6 @@ void mover_outputs_committed(struct mover_outputs *outputs, int result)
 
 /* ---- after a failure ---- */
 
-static void cut(struct io_op *op, int32_t result)
-{
-    (void)op;
-    (void)result; /* best effort: what stays is overwritten */
-}
-
 bool mover_outputs_cut(struct mover_outputs *outputs)
 {
     assert(!mover_outputs_is_active(outputs));
@@ -551,7 +570,7 @@ bool mover_outputs_cut(struct mover_outputs *outputs)
         output->is_touched = false;
         output->end = output->segment->end;
         segment_path(outputs->options->segments, output->segment, outputs->open_path);
-        outputs->open_op.done = cut;
+        outputs->open_op.done = NULL; /* best effort: what stays is overwritten */
         io_truncate(outputs->io, &outputs->open_op, outputs->open_path, output->end);
         return true;
     }

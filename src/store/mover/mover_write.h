@@ -11,7 +11,7 @@
 
 #include "store/mover/mover.h"
 #include "store/mover/mover_stage.h"
-#include "store/mover/mover_files.h"
+#include "store/value/directory_sync.h"
 
 #define MOVER_BUFFERS 8u /* chunks being written */
 #define MOVER_SYNCS 8u
@@ -22,6 +22,7 @@ struct mover_outputs;
 
 struct mover_output {
     struct segment *segment; /* NULL: none yet */
+    struct io_op close_op;   /* of a file that it has left */
     int handle;              /* for writing; < 0: not open */
     uint64_t end;            /* written; segment->end is what the manifest knows */
     uint64_t job_bytes;      /* of the records that this job wrote */
@@ -36,6 +37,16 @@ struct mover_buffer {
     struct mover_output *output; /* to which it goes */
     uint8_t *data;
     uint32_t size;
+};
+
+/* Of an output's file and, where that is new, of its folder, so that its name is durable, too. */
+struct mover_sync {
+    struct io_op op;
+    struct mover_output *output; /* NULL: none is under way */
+    struct directory directory;
+    struct directory_waiter waiter;
+    int error;
+    char path[SEGMENT_PATH_MAX]; /* of the folder */
 };
 
 struct mover_outputs {
@@ -56,10 +67,9 @@ struct mover_outputs {
     bool is_header_written;
     uint8_t *header;
     char open_path[SEGMENT_PATH_MAX];
-    struct mover_closings closings;
     struct mover_output files[SEGMENT_SOURCES][MOVER_PARTITIONS];
-    struct mover_sync *syncs;                 /* MOVER_SYNCS */
-    struct mover_output *synced[MOVER_SYNCS]; /* by them; NULL: none */
+    struct mover_sync *syncs; /* MOVER_SYNCS */
+    struct list folder_users; /* none, so that a folder is closed behind its sync */
     uint32_t sync_partition;
 };
 
@@ -85,7 +95,7 @@ void mover_outputs_begin_job(struct mover_outputs *outputs, enum segment_source 
 /* The stage has the records of a round. */
 void mover_outputs_begin_round(struct mover_outputs *outputs);
 
-/* Writes at most `chunks_max` chunks. Returns whether it waits for nothing but its next call;
+/* Writes at most `chunks_max` chunks; after a failure none. Returns whether it waits for nothing but its next call;
  * `ret_done`: all of the round is written. */
 bool mover_outputs_write(struct mover_outputs *outputs, uint32_t chunks_max, bool *ret_done);
 
@@ -122,13 +132,11 @@ void mover_outputs_forget(struct mover_outputs *outputs);
 
 /* ---- the open segments ---- */
 
-/* Whether the segment is being filled. */
-bool mover_outputs_has(const struct mover_outputs *outputs, const struct segment *segment);
-
 /* Whether this job wrote to the open segment of its partition and source. */
 bool mover_outputs_is_touched(const struct mover_outputs *outputs, const struct segment *segment);
 
-/* The segment, which is being filled, takes no more: closes its file. Nothing of it is in flight. */
+/* The segment takes no more: if it was being filled its file is closed. Nothing of it is in flight.
+ */
 void mover_outputs_seal(struct mover_outputs *outputs, struct segment *segment);
 
 /* What is written for the partition from now on goes to new segments. No job is under way. */

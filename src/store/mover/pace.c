@@ -85,20 +85,12 @@ bool pace_step(struct pace *pace, const struct pace_log *log)
     return was_empty && pace->tokens > 0;
 }
 
-static void woken(struct io_op *op, int32_t result)
-{
-    (void)op;
-    (void)result; /* the pass that follows steps */
-}
-
 bool pace_admits(struct pace *pace)
 {
     if (!pace->is_on || pace->tokens > 0)
         return true;
-    if (!io_op_is_active(&pace->timer)) {
-        pace->timer.done = woken;
+    if (!io_op_is_active(&pace->timer)) /* the pass that follows it steps */
         io_timer(pace->io, &pace->timer, io_now_ns(pace->io) + WAKE_NS);
-    }
     return false;
 }
 

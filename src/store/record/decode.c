@@ -73,14 +73,6 @@ void decode_submit(struct decode_queue *queue, struct decode_job *job)
     start_waiting(queue);
 }
 
-void decode_cancel(struct decode_queue *queue, struct decode_job *job)
-{
-    list_remove(&job->node);
-    if (job->context != NULL)
-        give_back(queue, job->context);
-    job->context = NULL;
-}
-
 static void finish(struct decode_queue *queue, struct decode_job *job, int result)
 {
     struct decompressor *context = job->context;
@@ -95,8 +87,7 @@ static void finish(struct decode_queue *queue, struct decode_job *job, int resul
 
 bool decode_step(struct decode_queue *queue)
 {
-    /* A job may cancel another from its done, so the list is walked by count, from its front to its
-     * back. */
+    /* Jobs leave and join the list meanwhile, so it is walked by count, from its front to its back. */
     for (uint32_t i = 0; i < DECODE_CONTEXTS && !list_is_empty(&queue->running); i++) {
         struct list_node *node = list_pop_front(&queue->running);
         list_push_back(&queue->running, node);

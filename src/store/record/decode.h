@@ -22,7 +22,7 @@ struct decode_job;
  * is 0. */
 typedef void decode_done(struct decode_job *job, int result, uint8_t *data, size_t size);
 
-/* Embedded by its owner; in use until done or decode_cancel. */
+/* Embedded by its owner; in use until done. */
 struct decode_job {
     decode_done *done;
     const uint8_t *frame; /* must stay until done */
@@ -60,7 +60,6 @@ int decode_queue_init(struct decode_queue *queue, uint32_t streams_max);
 void decode_queue_deinit(struct decode_queue *queue);
 
 void decode_submit(struct decode_queue *queue, struct decode_job *job);
-void decode_cancel(struct decode_queue *queue, struct decode_job *job);
 
 /* One slice for every running job; runs their `done`. Returns whether jobs are left. */
 bool decode_step(struct decode_queue *queue);

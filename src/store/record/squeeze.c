@@ -6,7 +6,6 @@
 #include "store/record/squeeze.h"
 
 #include "base/assert.h"
-#include "base/compress.h"
 #include "base/units.h"
 
 #include <errno.h>
@@ -39,15 +38,12 @@ int squeeze_init(struct squeeze *squeeze, uint32_t value_size_max, uint64_t seed
         .score = SCORE_ONE,
         .prng = {seed},
     };
-    int result = compressor_create(&squeeze->compressor);
-    if (result != 0)
-        return result;
+    squeeze->compressor = compressor_create();
     squeeze->frame = malloc(squeeze->frame_size);
-    if (squeeze->frame == NULL) {
-        compressor_free(squeeze->compressor);
-        return -ENOMEM;
-    }
-    return 0;
+    if (squeeze->compressor != NULL && squeeze->frame != NULL)
+        return 0;
+    squeeze_deinit(squeeze);
+    return -ENOMEM;
 }
 
 void squeeze_deinit(struct squeeze *squeeze)
@@ -75,16 +71,14 @@ static bool looks_like_noise(struct slice value)
 static uint32_t frame_make(struct squeeze *squeeze, struct slice value)
 {
     squeeze->stats.tried++;
-    int64_t size = compressor_frame(squeeze->compressor, squeeze->frame, squeeze->frame_size,
-                                    value.data, value.size);
-    /* zstd had no memory: then this value is written as it is. */
-    if (size < 0)
-        return 0;
-    if ((uint64_t)size > value.size - (value.size + 7) / 8)
+    size_t size = compressor_frame(squeeze->compressor, squeeze->frame, squeeze->frame_size,
+                                   value.data, value.size);
+    /* 0: zstd had no memory. Then this value is written as it is. */
+    if (size == 0 || size > value.size - (value.size + 7) / 8)
         return 0;
     squeeze->stats.kept++;
     squeeze->stats.kept_bytes += value.size;
-    squeeze->stats.kept_frame_bytes += (uint64_t)size;
+    squeeze->stats.kept_frame_bytes += size;
     return (uint32_t)size;
 }
 
@@ -139,9 +133,4 @@ int squeeze(struct squeeze *squeeze, struct slice value, struct slice *ret_frame
         return 0;
     *ret_frame = (struct slice){squeeze->frame, size};
     return 1;
-}
-
-uint64_t squeeze_memory(const struct squeeze *squeeze)
-{
-    return squeeze->frame_size + compressor_memory(squeeze->compressor);
 }

@@ -25,6 +25,7 @@
 #define MINIVAULT_STORE_SQUEEZE_H
 
 #include "base/bytes.h"
+#include "base/compress.h"
 #include "base/prng.h"
 
 #include <stdint.h>
@@ -42,10 +43,8 @@ struct squeeze_stats {
     uint64_t kept_frame_bytes;
 };
 
-struct compressor;
-
 struct squeeze {
-    struct compressor *compressor;
+    struct ZSTD_CCtx_s *compressor;
     uint8_t *frame;
     uint64_t frame_size; /* of the buffer */
     uint32_t value_size_max;
@@ -64,8 +63,5 @@ void squeeze_deinit(struct squeeze *squeeze);
 /* Returns 1: the value is better stored as *ret_frame, one zstd frame that tells its content's
  * size, valid until the next call; 0: it is better stored as it is. */
 int squeeze(struct squeeze *squeeze, struct slice value, struct slice *ret_frame);
-
-/* Bytes held now. */
-uint64_t squeeze_memory(const struct squeeze *squeeze);
 
 #endif

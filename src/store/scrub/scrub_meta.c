@@ -210,7 +210,7 @@ static uint32_t judge_manifest_block(const struct scrub_meta *meta, const uint8_
 static bool is_end_of(const struct scrub_meta *meta, const uint8_t *data, uint64_t end)
 {
     struct checkpoint_end_entry entry;
-    checkpoint_end_decode(data, &entry);
+    memcpy(&entry, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof entry);
     return entry.file_size == meta->end && end == meta->end;
 }
 

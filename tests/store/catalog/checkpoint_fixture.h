@@ -193,7 +193,8 @@ static inline uint32_t same_file(void *context, const struct checkpoint_file *fi
 
 /* Into `index`; what is said on the log must come with an error, and no error but -ENOENT without.
  */
-static inline int load_checkpoint(struct io *io, const char *path, struct index *index)
+static inline int load_counted(struct io *io, const char *path, struct index *index,
+                               uint64_t *ret_slots)
 {
     uint32_t said = 0;
     struct log log = {.level_min = LOG_WARN, .write = say_nothing, .context = &said};
@@ -210,7 +211,14 @@ static inline int load_checkpoint(struct io *io, const char *path, struct index 
     cr_assert_eq(info.chunk_sequence, usual_info.chunk_sequence);
     cr_assert_eq(info.clock_ceiling, usual_info.clock_ceiling);
     cr_assert_eq(dropped, 0);
+    *ret_slots = info.slots;
     return 0;
+}
+
+static inline int load_checkpoint(struct io *io, const char *path, struct index *index)
+{
+    uint64_t slots;
+    return load_counted(io, path, index, &slots);
 }
 
 /* What loading into a new index returns; when it is 0 the index must have the slots 0 to count - 1.

@@ -218,9 +218,6 @@ Test(checkpoint_fault, unreadable_one_is_told_apart_from_a_damaged_one)
     cr_assert_eq(write_checkpoint(machine.io, FOLDER, index, BUDGET), 0);
     sim_disk_options(machine.disk)->read_error_ppm = 1000000;
     cr_expect_eq(try_load(machine.io, FOLDER, 500), -EIO);
-    struct checkpoint_options options = checkpoint_options(machine.io, FOLDER);
-    struct checkpoint_info info;
-    cr_expect_eq(checkpoint_read_info(machine.io, &options, NUMBER, &info), -EIO);
     sim_disk_options(machine.disk)->read_error_ppm = 0;
     cr_expect_eq(try_load(machine.io, FOLDER, 500), 0);
     close_machine(&machine);

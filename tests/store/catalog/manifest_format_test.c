@@ -19,8 +19,10 @@ static struct manifest_block sample(void)
         .position = 0xB1B2B3B4B5B6B7B8,
         .count = 3,
     };
-    block.edits[0] = (struct manifest_edit){MANIFEST_SEGMENT, 0xAB, 2, 7, 0x1001, 0x2002, 0x3003};
-    block.edits[1] = (struct manifest_edit){MANIFEST_REMOVE, 0xFF, 1, UINT32_MAX, UINT64_MAX, 5, 6};
+    block.edits[0] =
+        (struct manifest_edit){MANIFEST_SEGMENT, 0xAB, 2, 0, 7, 0x1001, 0x2002, 0x3003};
+    block.edits[1] =
+        (struct manifest_edit){MANIFEST_REMOVE, 0xFF, 1, 0, UINT32_MAX, UINT64_MAX, 5, 6};
     block.edits[2] = (struct manifest_edit){.kind = MANIFEST_CHECKPOINT, .number = 9};
     return block;
 }

@@ -158,13 +158,13 @@ Test(mover_doomed, what_dies_on_its_way_is_dropped)
     write_keys(bench, 0, KEYS, 1000);
     bench_roll(bench);
     bench_pause(bench, false);
-    while (mover_job_phase(&bench->store->mover->job) != MOVER_SYNCING)
+    while (bench->store->mover->phase != MOVER_SYNCING)
         cr_assert(bench_pass(bench));
     for (uint32_t key = 0; key < KEYS; key++) {
         forget(bench, key);
         cr_assert_eq(bench_write(bench, key, 500), STORE_OK);
     }
-    cr_assert_eq(mover_job_phase(&bench->store->mover->job), MOVER_SYNCING);
+    cr_assert_eq(bench->store->mover->phase, MOVER_SYNCING);
     cr_assert_eq(doomed_count(bench->store->doomed), KEYS);
     while (mover_is_busy(bench->store->mover))
         cr_assert(bench_pass(bench));

@@ -294,9 +294,9 @@ Test(mover_tombstones, record_that_is_proved_dead_on_its_way_does_not_come_back)
     delete_unproved(bench, 0, 20);
     struct mover *mover = bench->store->mover;
     bench_pause(bench, false);
-    for (uint32_t i = 0; i < 10000 && mover_job_phase(&mover->job) != MOVER_SYNCING; i++)
+    for (uint32_t i = 0; i < 10000 && mover->phase != MOVER_SYNCING; i++)
         cr_assert(bench_pass(bench));
-    cr_assert_eq(mover_job_phase(&mover->job), MOVER_SYNCING);
+    cr_assert_eq(mover->phase, MOVER_SYNCING);
     for (uint32_t key = 0; key < 20; key++)
         cr_assert_eq(proofs_add_suspect(&bench->store->proofs,
                                         store_place(bench->store, bench_name(bench, key)), true),
@@ -326,11 +326,11 @@ Test(mover_tombstones, segment_is_as_old_as_the_begin_of_its_job)
     cr_assert_eq(durable, wal_last(bench->store->wal));
     bench_pause(bench, false);
     const struct mover *mover = bench->store->mover;
-    for (uint32_t i = 0; i < 10000 && mover_job_phase(&mover->job) != MOVER_WRITING; i++) {
+    for (uint32_t i = 0; i < 10000 && mover->phase != MOVER_WRITING; i++) {
         cr_assert_geq(io_run(bench->io, NS_PER_MS), 0);
         (void)store_flush(bench->store);
     }
-    cr_assert_eq(mover_job_phase(&mover->job), MOVER_WRITING);
+    cr_assert_eq(mover->phase, MOVER_WRITING);
     cr_assert(list_is_empty(segments_of(bench->store->segments, 0)), "it is not begun yet");
     for (uint32_t key = 0; key < 10; key++)
         cr_assert_eq(bench_delete(bench, key), STORE_OK);
