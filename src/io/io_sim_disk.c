@@ -107,6 +107,17 @@ bool io_file_is_direct(struct io *io, int file)
     return io->files[file]->flags & IO_OPEN_DIRECT;
 }
 
+int io_identify(struct io *io, const char *path, struct io_file_identity *ret_identity)
+{
+    if (io->state != SIM_HOST_RUNS)
+        return -ESHUTDOWN;
+    struct sim_inode *inode;
+    int result = tree_find(io->disk, path, &inode);
+    if (result == 0)
+        *ret_identity = (struct io_file_identity){.inode = inode->number};
+    return result;
+}
+
 int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t *ret_total)
 {
     if (io->state != SIM_HOST_RUNS)

@@ -43,7 +43,7 @@ enum store_status {
     STORE_NO_SPACE,  /* nothing was done: the disk is full */
     STORE_CORRUPT,   /* what the disk has cannot be proved right */
     STORE_TOO_LARGE, /* nothing was done */
-    STORE_FAILED,    /* the log failed: no write will ever be acknowledged again */
+    STORE_FAILED,    /* nothing was done: the log failed, or its directory is gone */
 };
 
 struct store_value {
@@ -119,7 +119,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
                struct store **ret_store);
 
 /* Makes everything durable, marks the directory clean and gives its lock back. Synchronous; no
- * waiter is left. */
+ * waiter is left. Errors: -ENOENT (the data directory is gone, which was logged), the world's. */
 int store_shut(struct store *store);
 
 /* Frees the memory: after store_shut, or after the world was closed. */
@@ -186,6 +186,7 @@ struct store_stats {
     uint64_t index_memory;
     uint64_t disk_free, disk_total;
     bool damaged;
+    bool is_gone; /* the data directory is not where it was: writes are FAILED */
     uint64_t get_hits, get_misses; /* of the cache; each get counts once */
     struct cache_stats cache;
     struct wal_stats wal;

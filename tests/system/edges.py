@@ -1,14 +1,17 @@
 """What a shell, a pipe and an operator do to the process: closed descriptors, a log that nobody reads."""
 import fcntl
+import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
-from harness import OK, STOP_SECONDS, Client, auth, eventually, free_port, test
+from harness import (OK, STOP_SECONDS, Client, auth, eventually, free_port, health, http_server, set_, test)
 
 F_SETPIPE_SZ = 1031
 
@@ -63,6 +66,78 @@ def the_offline_tool_opens_closed_descriptors_too(context):
     result = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", str(tool), "check",
                              str(server.directory)], check=False)
     assert result.returncode == 0, result
+
+
+def remove(directory):
+    shutil.rmtree(directory)
+
+
+def move(directory):
+    directory.rename(directory.with_name("elsewhere"))
+
+
+def unready(server):
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/readyz", timeout=5)
+    except urllib.error.HTTPError as error:
+        assert error.code == 503 and b"not ready: data directory" in error.read(), error
+    else:
+        raise AssertionError("it is ready")
+
+
+def set_refused(client):
+    assert client.call(set_(b"later", b"value"))[0] != OK
+
+
+@test()
+def a_directory_that_was_moved_or_removed_takes_no_writes(context):
+    for shards in "1", "3":
+        for go in remove, move:
+            directory = context.directory / f"{go.__name__}-{shards}"
+            directory.mkdir()
+            server = http_server(context, "-shards", shards, "-cache", "32", directory=directory)
+            with server.client() as client:
+                for i in range(100):
+                    client.set(b"key %d" % i, b"value %d" % i)
+                go(directory)
+                # Something else with the same name is not touched.
+                directory.mkdir()
+                (directory / "mine").write_text("stays")
+                server.wait_line(r"ERROR .*the data directory .* was moved or removed")
+                eventually(lambda: [set_refused(client) for _ in range(20)])
+                eventually(lambda: unready(server))
+                for i in range(100):
+                    assert client.get(b"key %d" % i) == b"value %d" % i
+                assert json.loads(client.call(health())[1])["status"] == "failed"
+            assert server.terminate() == 1, server.log()
+            text = "\n".join(server.lines)
+            assert "everything is on disk" not in text and "if they still exist" in text, text
+            assert [p.name for p in directory.iterdir()] == ["mine"]
+            if go is move:
+                again = context.server("-shards", shards, "-cache", "32",
+                                       directory=directory.with_name("elsewhere"))
+                with again.client() as client:
+                    for i in range(100):
+                        assert client.get(b"key %d" % i) == b"value %d" % i
+                assert again.terminate() == 0
+                shutil.rmtree(again.directory)
+
+
+@test()
+def a_directory_that_is_put_back_takes_writes_again(context):
+    server = context.server("-cache", "32")
+    directory = pathlib.Path(server.directory)
+    with server.client() as client:
+        client.set(b"key", b"value")
+        move(directory)
+        server.wait_line(r"ERROR .*the data directory .* was moved or removed")
+        eventually(lambda: set_refused(client))
+        directory.with_name("elsewhere").rename(directory)
+        server.wait_line(r"WARN .* is back where it was")
+        eventually(lambda: client.set(b"later", b"value"))
+    server.restart()
+    with server.client() as client:
+        assert client.get(b"key") == b"value" and client.get(b"later") == b"value"
 
 
 @test()

@@ -116,7 +116,8 @@ uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
 
 static const char *status_of(struct shards shards)
 {
-    if (metrics_merged(shards.all, shards.count, METRICS_FAILED) != 0)
+    if (metrics_merged(shards.all, shards.count, METRICS_FAILED) != 0 ||
+        metrics_merged(shards.all, shards.count, METRICS_GONE) != 0)
         return "failed";
     if (metrics_merged(shards.all, shards.count, METRICS_DRAINING) != 0)
         return "draining";

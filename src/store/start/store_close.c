@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 static int pass(struct store *store)
@@ -61,7 +62,13 @@ static void tell_superblock(const struct store *store, struct superblock *superb
 
 int store_shut_keeping(struct store *store, struct superblock_file *ret_superblock)
 {
-    int result = 0;
+    /* What lies there by now is not ours to write into. */
+    int result = store->presence.is_gone ? -ENOENT : 0;
+    if (result < 0)
+        log_error(store->log,
+                  "%s is gone: nothing is written at the end; what was acknowledged before it "
+                  "went is in its files, if they still exist",
+                  store->options.path);
     store->is_shutting = true;
     io_cancel(store->io, &store->heartbeat);
     pace_stop(&store->pace);
