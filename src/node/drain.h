@@ -28,7 +28,9 @@ struct drain {
 /* Returns false: it has begun before. */
 bool drain_begin(struct drain *drain);
 
-/* One step. Returns 0: go on; 1: the drain is over; -errno: what was acknowledged could not be made
+bool drain_is_on(const struct drain *drain);
+
+/* One step, of a drain that has begun. Returns 0: go on; 1: the drain is over; -errno: what was acknowledged could not be made
  * durable, which has been logged. */
 int drain_pass(struct drain *drain);
 

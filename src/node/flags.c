@@ -30,251 +30,142 @@ void config_init_defaults(struct config *config)
     };
 }
 
+/* A row of the table. What it sets is a field of struct config, `size` bytes at `offset`. */
 struct flag {
     const char *name;
-    bool takes_value;
-    /* Returns 0, or -EINVAL: then `expected` says what would be right. */
-    int (*set)(struct config *config, const char *value);
-    const char *expected;
+    const char *expected; /* what would be right */
+    /* Returns 0 or -EINVAL. */
+    int (*set)(const struct flag *flag, struct config *config, const char *value);
+    size_t offset, size;
+    uint64_t min, max;          /* of a number, or of a text's size */
+    uint64_t unit;              /* of a number */
+    const char *const *choices; /* the names of an enum's values, NULL behind the last */
 };
 
-/* A decimal number within [min, max]. Errors: -EINVAL. */
-static int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
+#define FIELD(member)                                                                              \
+    .offset = offsetof(struct config, member), .size = sizeof(((struct config *)NULL)->member)
+
+static void store(const struct flag *flag, struct config *config, const void *value)
+{
+    memcpy((char *)config + flag->offset, value, flag->size);
+}
+
+/* A decimal number within [min, max]. */
+static int set_number(const struct flag *flag, struct config *config, const char *value)
 {
     char *end;
-    if (*text < '0' || *text > '9')
+    if (*value < '0' || *value > '9')
         return -EINVAL;
     errno = 0;
-    unsigned long long number = strtoull(text, &end, 10);
-    if (errno != 0 || *end != '\0' || number < min || number > max)
+    uint64_t number = strtoull(value, &end, 10);
+    if (errno != 0 || *end != '\0' || number < flag->min || number > flag->max)
         return -EINVAL;
-    *ret_number = number;
+    number *= flag->unit;
+    store(flag, config, &number);
     return 0;
 }
 
-/* Index of `text` in `names`. Errors: -EINVAL. */
-static int parse_choice(const char *text, const char *const *names, int count)
+static int set_choice(const struct flag *flag, struct config *config, const char *value)
 {
-    for (int i = 0; i < count; i++)
-        if (strcmp(text, names[i]) == 0)
-            return i;
+    for (int i = 0; flag->choices[i] != NULL; i++) {
+        if (strcmp(value, flag->choices[i]) != 0)
+            continue;
+        store(flag, config, &i);
+        return 0;
+    }
     return -EINVAL;
 }
 
-static int set_port(struct config *config, const char *value)
+static int set_text(const struct flag *flag, struct config *config, const char *value)
 {
-    uint64_t number;
-    int result = parse_number(value, 0, UINT16_MAX, &number);
-    if (result == 0)
-        config->port = (uint16_t)number;
-    return result;
+    size_t size = strlen(value);
+    if (size < flag->min || size > flag->max)
+        return -EINVAL;
+    store(flag, config, &value);
+    return 0;
 }
 
-static int set_http(struct config *config, const char *value)
+/* One without a value. */
+static int set_switch(const struct flag *flag, struct config *config, const char *value)
 {
-    uint64_t number;
-    int result = parse_number(value, 0, UINT16_MAX, &number);
-    if (result == 0)
-        config->http_port = (uint16_t)number;
-    return result;
+    (void)value;
+    store(flag, config, &(bool){true});
+    return 0;
 }
 
-static int set_host(struct config *config, const char *value)
+static int set_host(const struct flag *flag, struct config *config, const char *value)
 {
+    (void)flag;
     config->host = *value == '\0' ? NULL : value;
     return 0;
 }
 
-static int set_public_url(struct config *config, const char *value)
+static int set_auth_mode(const struct flag *flag, struct config *config, const char *value)
 {
-    config->public_url = value;
-    return 0;
-}
-
-static int set_data(struct config *config, const char *value)
-{
-    config->data_path = value;
-    return *value == '\0' || strlen(value) > 3800 ? -EINVAL : 0;
-}
-
-static int set_auth(struct config *config, const char *value)
-{
-    config->secret = value;
-    return strlen(value) > CONFIG_SECRET_SIZE_MAX ? -EINVAL : 0;
-}
-
-static int set_auth_file(struct config *config, const char *value)
-{
-    config->secret_file = value;
-    return *value == '\0' ? -EINVAL : 0;
-}
-
-static int set_settings(struct config *config, const char *value)
-{
-    config->settings_file = value;
-    return *value == '\0' ? -EINVAL : 0;
-}
-
-static int set_auth_mode(struct config *config, const char *value)
-{
-    static const char *const names[] = {"none", "writes", "all"};
-    int choice = parse_choice(value, names, 3);
-    if (choice < 0)
-        return choice;
-    config->auth_mode = (enum auth_mode)choice;
     config->auth_mode_given = true;
+    return set_choice(flag, config, value);
+}
+
+static int set_scrub(const struct flag *flag, struct config *config, const char *value)
+{
+    bool is_off = strcmp(value, "off") == 0;
+    if (!is_off && strcmp(value, "auto") != 0)
+        return set_number(flag, config, value);
+    config->scrub_rate = is_off ? SCRUB_OFF : SCRUB_AUTO;
     return 0;
 }
 
-static int set_rate_limit(struct config *config, const char *value)
+static int set_pin(const struct flag *flag, struct config *config, const char *value)
 {
-    return parse_number(value, 0, 1000000000, &config->rate_limit);
-}
-
-static int set_cache(struct config *config, const char *value)
-{
-    uint64_t number;
-    int result = parse_number(value, 1, 1024 * 1024, &number);
-    if (result == 0)
-        config->cache_size = number * MIB;
-    return result;
-}
-
-static int set_workers(struct config *config, const char *value)
-{
-    uint64_t number;
-    int result = parse_number(value, 1, 10000, &number);
-    if (result == 0)
-        config->workers = (uint32_t)number;
-    return result;
-}
-
-static int set_durability(struct config *config, const char *value)
-{
-    static const char *const names[] = {"commit", "interval", "none"};
-    int choice = parse_choice(value, names, 3);
-    if (choice < 0)
-        return choice;
-    config->durability = (enum wal_durability)choice;
-    return 0;
-}
-
-static int set_busy_poll(struct config *config, const char *value)
-{
-    uint64_t number;
-    int result = parse_number(value, 0, 1000, &number);
-    if (result == 0)
-        config->busy_poll_ns = number * NS_PER_US;
-    return result;
-}
-
-static int set_scrub(struct config *config, const char *value)
-{
-    static const char *const names[] = {"off", "auto"};
-    static const uint64_t rates[] = {SCRUB_OFF, SCRUB_AUTO};
-    uint64_t number;
-    int choice = parse_choice(value, names, 2);
-    if (choice >= 0) {
-        config->scrub_rate = rates[choice];
-        return 0;
-    }
-    int result = parse_number(value, 1, 100000, &number);
-    if (result == 0)
-        config->scrub_rate = number * MIB;
-    return result;
-}
-
-static int set_log_level(struct config *config, const char *value)
-{
-    static const char *const names[] = {"debug", "info", "warn", "error"};
-    int choice = parse_choice(value, names, 4);
-    if (choice < 0)
-        return choice;
-    config->log_level = (enum log_level)choice;
-    return 0;
-}
-
-static int set_slowlog(struct config *config, const char *value)
-{
-    uint64_t number;
-    int result = parse_number(value, 0, 3600000, &number);
-    if (result == 0)
-        config->slowlog_ns = number * NS_PER_MS;
-    return result;
-}
-
-static int set_connections(struct config *config, const char *value)
-{
-    uint64_t number;
-    int result = parse_number(value, 1, CONFIG_CONNECTIONS_MAX, &number);
-    if (result == 0)
-        config->connections_max = (uint32_t)number;
-    return result;
-}
-
-static int set_drain_delay(struct config *config, const char *value)
-{
-    uint64_t number;
-    int result = parse_number(value, 0, 3600, &number);
-    if (result == 0)
-        config->drain_delay_ns = number * NS_PER_S;
-    return result;
-}
-
-static int set_shards(struct config *config, const char *value)
-{
-    uint64_t number;
-    int result = parse_number(value, 0, PIN_SHARDS_MAX, &number);
-    if (result == 0)
-        config->shard_count = (uint32_t)number;
-    return result;
-}
-
-static int set_pin(struct config *config, const char *value)
-{
+    (void)flag;
     config->pin = value;
     return pin_check(value);
 }
 
-static int set_accept_loss(struct config *config, const char *value)
-{
-    (void)value;
-    config->accept_loss = true;
-    return 0;
-}
-
-static int set_probe(struct config *config, const char *value)
-{
-    (void)value;
-    config->probe = true;
-    return 0;
-}
+/* In the order of enum auth_mode, wal_durability and log_level. */
+static const char *const auth_modes[] = {"none", "writes", "all", NULL};
+static const char *const durabilities[] = {"commit", "interval", "none", NULL};
+static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 static const struct flag flags[] = {
-    {"port", true, set_port, "a TCP port from 0 (any free one) to 65535"},
-    {"host", true, set_host, "a numeric address, or \"\" for all"},
-    {"http", true, set_http, "a TCP port from 0 (off) to 65535"},
-    {"public-url", true, set_public_url, "host:port"},
-    {"data", true, set_data, "a directory, at most 3800 bytes of path"},
-    {"auth", true, set_auth, "a secret of at most 4096 bytes"},
-    {"auth-file", true, set_auth_file, "the path of a file"},
-    {"settings", true, set_settings, "the path of a file"},
-    {"authmode", true, set_auth_mode, "none, writes or all"},
-    {"ratelimit", true, set_rate_limit, "operations a second, 0 (no limit) to 1000000000"},
-    {"cache", true, set_cache, "MiB, 1 to 1048576"},
-    {"workers", true, set_workers, "1 to 10000"},
-    {"durability", true, set_durability, "commit, interval or none"},
-    {"busypoll", true, set_busy_poll, "microseconds, 0 (never) to 1000"},
-    {"shards", true, set_shards, "0 (one a CPU) to 256"},
-    {"pin", true, set_pin, "auto, off, or a list of CPUs (0-3,8)"},
-    {"connections", true, set_connections, "1 to 50000"},
-    {"scrub", true, set_scrub, "off, auto, or MiB a second, 1 to 100000"},
-    {"slowlog", true, set_slowlog, "milliseconds, 0 (off) to 3600000"},
-    {"drain-delay", true, set_drain_delay, "seconds, 0 to 3600"},
-    {"log-level", true, set_log_level, "debug, info, warn or error"},
-    {"accept-loss", false, set_accept_loss, "no value"},
-    {"probe", false, set_probe, "no value"},
+    {"port", "a TCP port from 0 (any free one) to 65535", set_number, FIELD(port),
+     .max = UINT16_MAX, .unit = 1},
+    {"host", "a numeric address, or \"\" for all", .set = set_host},
+    {"http", "a TCP port from 0 (off) to 65535", set_number, FIELD(http_port), .max = UINT16_MAX,
+     .unit = 1},
+    {"public-url", "host:port", set_text, FIELD(public_url), .max = SIZE_MAX},
+    {"data", "a directory, at most 3800 bytes of path", set_text, FIELD(data_path), 1, 3800},
+    {"auth", "a secret of at most 4096 bytes", set_text, FIELD(secret),
+     .max = CONFIG_SECRET_SIZE_MAX},
+    {"auth-file", "the path of a file", set_text, FIELD(secret_file), 1, SIZE_MAX},
+    {"settings", "the path of a file", set_text, FIELD(settings_file), 1, SIZE_MAX},
+    {"authmode", "none, writes or all", set_auth_mode, FIELD(auth_mode), .choices = auth_modes},
+    {"ratelimit", "operations a second, 0 (no limit) to 1000000000", set_number, FIELD(rate_limit),
+     0, 1000000000, 1},
+    {"cache", "MiB, 1 to 1048576", set_number, FIELD(cache_size), 1, 1048576, MIB},
+    {"workers", "1 to 10000", set_number, FIELD(workers), 1, 10000, 1},
+    {"durability", "commit, interval or none", set_choice, FIELD(durability),
+     .choices = durabilities},
+    {"busypoll", "microseconds, 0 (never) to 1000", set_number, FIELD(busy_poll_ns), 0, 1000,
+     NS_PER_US},
+    {"shards", "0 (one a CPU) to 256", set_number, FIELD(shard_count), 0, PIN_SHARDS_MAX, 1},
+    {"pin", "auto, off, or a list of CPUs (0-3,8)", .set = set_pin},
+    {"connections", "1 to 50000", set_number, FIELD(connections_max), 1, CONFIG_CONNECTIONS_MAX, 1},
+    {"scrub", "off, auto, or MiB a second, 1 to 100000", set_scrub, FIELD(scrub_rate), 1, 100000,
+     MIB},
+    {"slowlog", "milliseconds, 0 (off) to 3600000", set_number, FIELD(slowlog_ns), 0, 3600000,
+     NS_PER_MS},
+    {"drain-delay", "seconds, 0 to 3600", set_number, FIELD(drain_delay_ns), 0, 3600, NS_PER_S},
+    {"log-level", "debug, info, warn or error", set_choice, FIELD(log_level),
+     .choices = log_levels},
+    {"accept-loss", "no value", set_switch, FIELD(accept_loss)},
+    {"probe", "no value", set_switch, FIELD(probe)},
 };
+
+static bool takes_value(const struct flag *flag)
+{
+    return flag->set != set_switch;
+}
 
 #define FLAG_COUNT (sizeof flags / sizeof flags[0])
 #define FLAG_NAME_MAX 32
@@ -350,14 +241,14 @@ static enum flags_result parse_one(int argc, char **argv, int *index, struct con
     if (flag == NULL)
         return unknown(name, ret_error);
     const char *value = name[size] == '=' ? name + size + 1 : NULL;
-    if (flag->takes_value && value == NULL) {
+    if (takes_value(flag) && value == NULL) {
         value = *index + 1 < argc ? argv[++*index] : NULL;
         if (value == NULL) {
             (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "-%s wants %s", flag->name, flag->expected);
             return FLAGS_BAD;
         }
     }
-    if ((!flag->takes_value && value != NULL) || flag->set(config, value) < 0) {
+    if ((!takes_value(flag) && value != NULL) || flag->set(flag, config, value) < 0) {
         (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "-%s wants %s, not \"%.64s\"", flag->name,
                        flag->expected, value);
         return FLAGS_BAD;
@@ -368,11 +259,11 @@ static enum flags_result parse_one(int argc, char **argv, int *index, struct con
 int flags_set(struct config *config, const char *name, const char *value, char *ret_error)
 {
     const struct flag *flag = find(name, strlen(name));
-    if (flag == NULL || !flag->takes_value) {
+    if (flag == NULL || !takes_value(flag)) {
         (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "%.64s takes no value", name);
         return -EINVAL;
     }
-    if (flag->set(config, value) == 0)
+    if (flag->set(flag, config, value) == 0)
         return 0;
     (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "%s wants %s, not \"%.64s\"", flag->name,
                    flag->expected, value);
@@ -417,74 +308,73 @@ enum flags_result flags_parse(int argc, char **argv, struct config *config, char
     return check_together(config, ret_error);
 }
 
+static const char help[] =
+    "minivault: a durable key-value store on io_uring\n"
+    "\n"
+    "usage: minivault [-FLAG VALUE]...        (-x and --x, \"-x value\" and \"-x=value\")\n"
+    "\n"
+    "  -port 3000           TCP port of the binary protocol; 0: any free one, the log names it\n"
+    "  -host \"\"             numeric address to listen on; empty: all, IPv6 and IPv4\n"
+    "  -data /data          the data directory; created and formatted when empty\n"
+    "  -cache 512           memory for values, in MiB (1 to 1048576)\n"
+    "  -durability commit   when a write is acknowledged:\n"
+    "                         commit    once it is on stable media: survives kill -9 and power "
+    "loss\n"
+    "                         interval  at once; written and synced at least every 10 ms: a crash "
+    "of the\n"
+    "                                   process or the machine may lose the last 10 ms\n"
+    "                         none      at once; synced at shutdown only: a crash may lose "
+    "everything\n"
+    "                                   since the start\n"
+    "  -auth \"\"             the clients' secret. It may show in shell histories: prefer "
+    "-auth-file\n"
+    "  -auth-file FILE      a file with the secret; one trailing newline is not part of it\n"
+    "                       (without either: systemd's credential minivault-auth)\n"
+    "  -authmode none       who needs the secret: none, writes (SET and DELETE), all (all but "
+    "HEALTH)\n"
+    "  -shards 0            threads, each with its part of the keys (0: one for each CPU that this "
+    "process\n"
+    "                       may run on; at most 256). A directory is converted at the start when "
+    "it had\n"
+    "                       another count\n"
+    "  -pin auto            CPUs of the shards' threads: auto (one each, when there are as many), "
+    "off, or\n"
+    "                       a list (0-3,8)\n"
+    "  -connections 50000   clients at once (1 to 50000); RLIMIT_NOFILE may allow fewer\n"
+    "  -ratelimit 0         operations a second of the whole node, with bursts of a tenth of it "
+    "(0: no limit)\n"
+    "  -busypoll 50         microseconds to spin for more work before sleeping (0 to 1000; 0: "
+    "never);\n"
+    "                       eight times as long while the disk is read\n"
+    "  -scrub auto          how fast the disk is read in the background to find what rots: off; "
+    "auto:\n"
+    "                       all of it within 7 days, at least 1 MiB a second; or MiB a second (1 "
+    "to 100000)\n"
+    "  -drain-delay 0       seconds from SIGTERM, /readyz failing and everything else as usual, "
+    "until the\n"
+    "                       drain begins: for load balancers to see it (0 to 3600)\n"
+    "  -slowlog 0           milliseconds from which on a request is logged (0: off), at\n"
+    "                       most 10 a second, with its key's hash and where the time went\n"
+    "  -log-level info      debug, info, warn or error, to stderr\n"
+    "  -settings FILE       lines NAME = VALUE of log-level and slowlog: before flags, and\n"
+    "                       read again at SIGHUP, as is the file of -auth-file\n"
+    "  -probe               measure again how this device makes writes durable fastest\n"
+    "  -accept-loss         go on although damage has destroyed acknowledged writes: see the log "
+    "message\n"
+    "                       that names this flag\n"
+    "  --help, --version\n"
+    "\n"
+    "accepted, and not in this release yet (a warning says so when one is set):\n"
+    "  -http 0              HTTP/JSON port (0: off)\n"
+    "  -public-url          this node's address in a cluster; with CLUSTER_NODES in the "
+    "environment\n"
+    "  -workers 50          replication batches in flight\n"
+    "\n"
+    "SIGTERM and SIGINT drain: no new connections, what was received is answered, all is synced, "
+    "exit 0.\n"
+    "docs/operations.md tells about limits, memory and failures.\n";
+
 const char *flags_help(void)
 {
-    return "minivault: a durable key-value store on io_uring\n"
-           "\n"
-           "usage: minivault [-FLAG VALUE]...        (-x and --x, \"-x value\" and \"-x=value\")\n"
-           "\n"
-           "  -port 3000           TCP port of the binary protocol; 0: any free one, the log names "
-           "it\n"
-           "  -host \"\"             numeric address to listen on; empty: all, IPv6 and IPv4\n"
-           "  -data /data          the data directory; created and formatted when empty\n"
-           "  -cache 512           memory for values, in MiB (1 to 1048576)\n"
-           "  -durability commit   when a write is acknowledged:\n"
-           "                         commit    once it is on stable media: survives kill -9 and "
-           "power loss\n"
-           "                         interval  at once; written and synced at least every 10 ms: a "
-           "crash of the\n"
-           "                                   process or the machine may lose the last 10 ms\n"
-           "                         none      at once; synced at shutdown only: a crash may lose "
-           "everything\n"
-           "                                   since the start\n"
-           "  -auth \"\"             the clients' secret. It may show in shell histories: prefer "
-           "-auth-file\n"
-           "  -auth-file FILE      a file with the secret; one trailing newline is not part of it\n"
-           "                       (without either: systemd's credential minivault-auth)\n"
-           "  -authmode none       who needs the secret: none, writes (SET and DELETE), all (all "
-           "but HEALTH)\n"
-           "  -shards 0            threads, each with its part of the keys (0: one for each CPU "
-           "that "
-           "this process\n"
-           "                       may run on; at most 256). A directory is converted at the start "
-           "when it had\n"
-           "                       another count\n"
-           "  -pin auto            CPUs of the shards' threads: auto (one each, when there are as "
-           "many), off, or\n"
-           "                       a list (0-3,8)\n"
-           "  -connections 50000   clients at once (1 to 50000); RLIMIT_NOFILE may allow fewer\n"
-           "  -ratelimit 0         operations a second of the whole node, with bursts of a tenth "
-           "of "
-           "it (0: no limit)\n"
-           "  -busypoll 50         microseconds to spin for more work before sleeping (0 to 1000; "
-           "0: never);\n"
-           "                       eight times as long while the disk is read\n"
-           "  -scrub auto          how fast the disk is read in the background to find what rots: "
-           "off; auto:\n"
-           "                       all of it within 7 days, at least 1 MiB a second; or MiB a "
-           "second "
-           "(1 to 100000)\n"
-           "  -drain-delay 0       seconds from SIGTERM, /readyz failing and everything else as "
-           "usual, until the\n"
-           "                       drain begins: for load balancers to see it (0 to 3600)\n"
-           "  -slowlog 0           milliseconds from which on a request is logged (0: off), at\n"
-           "                       most 10 a second, with its key's hash and where the time went\n"
-           "  -log-level info      debug, info, warn or error, to stderr\n"
-           "  -settings FILE       lines NAME = VALUE of log-level and slowlog: before flags, and\n"
-           "                       read again at SIGHUP, as is the file of -auth-file\n"
-           "  -probe               measure again how this device makes writes durable fastest\n"
-           "  -accept-loss         go on although damage has destroyed acknowledged writes: see "
-           "the log message\n"
-           "                       that names this flag\n"
-           "  --help, --version\n"
-           "\n"
-           "accepted, and not in this release yet (a warning says so when one is set):\n"
-           "  -http 0              HTTP/JSON port (0: off)\n"
-           "  -public-url          this node's address in a cluster; with CLUSTER_NODES in the "
-           "environment\n"
-           "  -workers 50          replication batches in flight\n"
-           "\n"
-           "SIGTERM and SIGINT drain: no new connections, what was received is answered, all is "
-           "synced, exit 0.\n"
-           "docs/operations.md tells about limits, memory and failures.\n";
+    return help;
 }

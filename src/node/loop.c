@@ -1,4 +1,8 @@
-/* The loop: who takes part in a pass, how they are wired, and their way up and down. */
+/* The loop: the parts of a pass, how they are wired, and their way up and down; and what they share
+ * with the loops of other shards.
+ *
+ * No part of a pass has a budget: each takes all that is there, which the ring, the post's credits
+ * and the store's queues bound. */
 #include "node/loop.h"
 
 #include "net/binary/binary_client.h"
@@ -6,8 +10,9 @@
 #include "net/client/limits.h"
 #include "net/http/http_client.h"
 #include "net/listener.h"
+#include "net/steer/steer.h"
 #include "node/drain.h"
-#include "node/report.h"
+#include "shard/post.h"
 #include "store/reshard/store_directory.h"
 
 #include "base/assert.h"
@@ -22,21 +27,17 @@
 #define STREAM_BUFFERS_MIN 32u
 #define CACHE_SIZE_MIN (1 * MIB)
 
-/* A part of the loop, all of whose functions are called with `context`. */
-struct participant {
-    void *context;
-
-    /* Its part of a pass, `budget` of it, 0: all. Returns whether there is more to do at once. NULL:
-     * it has none. */
-    bool (*step)(void *context, uint64_t budget);
-    uint64_t budget;
-
-    /* Nobody has more to do at once: how long it may be left alone, 0: not at all. NULL: as long as
-     * nothing completes. */
-    uint64_t (*rest_ns)(void *context);
+struct node {
+    const struct config *config;
+    const struct log *log;
+    uint32_t shard_count;
+    struct store_directory *directory; /* NULL: not prepared; the store alone opens it */
+    struct post_office *office;        /* NULL: there is one shard */
+    struct lease *slots;               /* for connections */
+    struct rate *rate;                 /* NULL: no limit */
+    const struct metrics **metrics;    /* of each shard, once its loop is created */
+    const struct steer *steer;         /* NULL: the kernel's hash spreads connections */
 };
-
-#define PARTICIPANTS_MAX 8u
 
 struct loop {
     struct io *io;
@@ -50,13 +51,65 @@ struct loop {
     struct listeners listeners;
     struct steer_load load;
     struct watch watch;
-    struct report report;
+    struct steer_counters decisions; /* as they were read last */
     struct drain drain;
-    struct participant participants[PARTICIPANTS_MAX]; /* in their order in a pass */
-    uint32_t participant_count;
     struct io_op tick;
+    bool is_reload_good; /* of the last SIGHUP, or the start */
+    uint64_t reload_ms;  /* when one was taken last: Unix time */
     int failed;
 };
+
+/* ---- what the shards share ---- */
+
+static int open_shared(struct node *node)
+{
+    node->metrics = calloc(node->shard_count, sizeof node->metrics[0]);
+    int result = node->metrics != NULL ? 0 : -ENOMEM;
+    if (result == 0)
+        result = lease_open(node->config->connections_max, node->shard_count, &node->slots);
+    if (result == 0 && node->shard_count > 1)
+        result = post_office_open(node->shard_count, &node->office);
+    if (result == 0 && node->config->rate_limit > 0)
+        result = rate_open(node->config->rate_limit, node->shard_count, 0, &node->rate);
+    return result;
+}
+
+int node_open(const struct config *config, const struct log *log, uint32_t shard_count,
+              const struct steer *steer, struct node **ret_node)
+{
+    struct node *node = calloc(1, sizeof *node);
+    if (node == NULL)
+        return -ENOMEM;
+    node->config = config;
+    node->log = log;
+    node->shard_count = shard_count;
+    node->steer = steer;
+    int result = open_shared(node);
+    if (result < 0) {
+        log_error(log, "not enough memory for %u shards", shard_count);
+        node_close(node);
+        return result;
+    }
+    *ret_node = node;
+    return 0;
+}
+
+void node_close(struct node *node)
+{
+    if (node == NULL)
+        return;
+    if (node->rate != NULL)
+        rate_close(node->rate);
+    if (node->office != NULL)
+        post_office_close(node->office);
+    if (node->slots != NULL)
+        lease_close(node->slots);
+    free(node->metrics);
+    if (node->directory != NULL)
+        store_directory_free(node->directory);
+    free(node->directory);
+    free(node);
+}
 
 /* ---- options ---- */
 
@@ -161,121 +214,133 @@ static void tick_done(struct io_op *op, int32_t result)
 
 /* ---- who takes part in a pass ---- */
 
-/* What other shards asked. */
-static bool shard_step(void *context, uint64_t budget)
+/* A part of the loop. A new one is a row of the table. */
+struct participant {
+    /* Its part of a pass: what has come, which the ring bounds, and of what can wait about `budget`,
+     * in its own unit. Returns whether there is more to do at once. NULL: it has none. */
+    bool (*step)(struct loop *loop, uint64_t budget);
+    uint64_t budget;
+
+    /* Nobody has more to do at once: how long it may be left alone, 0: not at all. NULL: as long as
+     * nothing completes. */
+    uint64_t (*rest_ns)(struct loop *loop);
+};
+
+static bool step_shard(struct loop *loop, uint64_t budget)
 {
     (void)budget;
-    return shard_serve(context);
+    return shard_serve(&loop->shard);
 }
 
-static bool store_step(void *context, uint64_t budget)
+static bool step_requests(struct loop *loop, uint64_t budget)
 {
     (void)budget;
-    return store_flush(context);
-}
-
-static bool post_step(void *context, uint64_t budget)
-{
-    (void)budget;
-    post_flush(((struct loop *)context)->shard.post);
+    clients_take(&loop->clients);
     return false;
 }
 
-static uint64_t post_rest_ns(void *context)
+static bool step_store(struct loop *loop, uint64_t budget)
 {
-    const struct loop *loop = context;
-    return !drain_may_post(&loop->drain) || post_may_sleep(loop->shard.post) ? UINT64_MAX : 0;
+    return store_flush(loop->shard.store, budget);
 }
 
-static bool load_step(void *context, uint64_t budget)
+static bool step_answers(struct loop *loop, uint64_t budget)
 {
-    struct loop *loop = context;
+    (void)budget;
+    return clients_answer(&loop->clients);
+}
+
+static uint64_t rest_answers(struct loop *loop)
+{
+    return clients_rest_ns(&loop->clients);
+}
+
+static uint64_t rest_drain(struct loop *loop)
+{
+    return drain_rest_ns(&loop->drain);
+}
+
+static bool step_post(struct loop *loop, uint64_t budget)
+{
+    (void)budget;
+    if (loop->shard.post != NULL)
+        post_flush(loop->shard.post);
+    return false;
+}
+
+/* It says that it sleeps only when nothing else is in the way. */
+static uint64_t rest_post(struct loop *loop)
+{
+    return drain_may_post(&loop->drain) && !post_may_sleep(loop->shard.post) ? 0 : UINT64_MAX;
+}
+
+static bool step_load(struct loop *loop, uint64_t budget)
+{
     (void)budget;
     steer_load_publish(&loop->load, (uint32_t)loop->clients.count, io_now_ns(loop->io));
     return false;
 }
 
-static uint64_t rate_rest_ns(void *context)
+static uint64_t rest_rate(struct loop *loop)
 {
-    const struct loop *loop = context;
-    rate_rest(loop->node->rate, loop->shard.number);
+    if (loop->node->rate != NULL)
+        rate_rest(loop->node->rate, loop->shard.number);
     return UINT64_MAX;
 }
 
 /* Of a machine that the simulator runs by itself, shard by shard. */
-static uint64_t turn_rest_ns(void *context)
+static uint64_t rest_turn(struct loop *loop)
 {
-    return ((const struct loop *)context)->config->sleep_max_ns;
+    bool is_bounded = loop->shard.post != NULL && loop->config->sleep_max_ns > 0;
+    return is_bounded ? loop->config->sleep_max_ns : UINT64_MAX;
 }
 
-static uint64_t drained_rest_ns(void *context)
-{
-    return drain_rest_ns(context);
-}
+/* In their order in a pass: requests first, then the store, so that their writes go out as one;
+ * then the answers. The post comes after all that may ask or answer, and its rest after all that
+ * may have more to do. */
+static const struct participant participants[] = {
+    {.step = step_shard},
+    {.step = step_requests},
+    {.step = step_store, .budget = STORE_PASS_BYTES},
+    {.step = step_answers, .rest_ns = rest_answers},
+    {.rest_ns = rest_drain},
+    {.step = step_post, .rest_ns = rest_post},
+    {.step = step_load, .rest_ns = rest_rate},
+    {.rest_ns = rest_turn},
+};
 
-static void join(struct loop *loop, struct participant participant)
-{
-    assert(loop->participant_count < PARTICIPANTS_MAX);
-    loop->participants[loop->participant_count++] = participant;
-}
-
-/* Requests first, then the store, so that their writes go out as one; then the answers. The post
- * comes after all that may ask or answer, and its rest after all that may have more to do. */
-static void join_all(struct loop *loop)
-{
-    struct post *post = loop->shard.post;
-    join(loop, (struct participant){.context = &loop->shard, .step = shard_step});
-    join(loop, (struct participant){.context = &loop->clients, .step = clients_take});
-    join(loop, (struct participant){.context = loop->shard.store, .step = store_step});
-    join(loop, (struct participant){
-                   .context = &loop->clients, .step = clients_answer, .rest_ns = clients_rest_ns});
-    join(loop, (struct participant){.context = &loop->drain, .rest_ns = drained_rest_ns});
-    if (post != NULL)
-        join(loop,
-             (struct participant){.context = loop, .step = post_step, .rest_ns = post_rest_ns});
-    join(loop, (struct participant){.context = loop,
-                                    .step = load_step,
-                                    .rest_ns = loop->node->rate != NULL ? rate_rest_ns : NULL});
-    if (post != NULL && loop->config->sleep_max_ns > 0)
-        join(loop, (struct participant){.context = loop, .rest_ns = turn_rest_ns});
-}
+#define PARTICIPANT_COUNT (sizeof participants / sizeof participants[0])
 
 /* ---- passes ---- */
 
 static bool step_all(struct loop *loop)
 {
     bool has_more = false;
-    for (uint32_t i = 0; i < loop->participant_count; i++) {
-        const struct participant *participant = &loop->participants[i];
-        if (participant->step != NULL)
-            has_more = participant->step(participant->context, participant->budget) || has_more;
-    }
+    for (size_t i = 0; i < PARTICIPANT_COUNT; i++)
+        if (participants[i].step != NULL)
+            has_more = participants[i].step(loop, participants[i].budget) || has_more;
     return has_more;
 }
 
 /* The shortest that any of them says. */
-static uint64_t rest_ns(const struct loop *loop)
+static uint64_t rest_ns(struct loop *loop)
 {
     uint64_t shortest_ns = UINT64_MAX;
-    for (uint32_t i = 0; i < loop->participant_count && shortest_ns > 0; i++) {
-        const struct participant *participant = &loop->participants[i];
-        if (participant->rest_ns != NULL)
-            shortest_ns = min_u64(shortest_ns, participant->rest_ns(participant->context));
-    }
+    for (size_t i = 0; i < PARTICIPANT_COUNT && shortest_ns > 0; i++)
+        if (participants[i].rest_ns != NULL)
+            shortest_ns = min_u64(shortest_ns, participants[i].rest_ns(loop));
     return shortest_ns;
 }
 
 int loop_pass(struct loop *loop)
 {
-    if (loop->drain.is_on) {
-        int result = drain_pass(&loop->drain);
-        if (result != 0)
-            return result;
-    }
+    int result = drain_pass(&loop->drain);
+    if (result != 0)
+        return result;
     bool has_more = step_all(loop);
     if (loop->failed != 0)
         return loop->failed;
-    int result = io_run(loop->io, has_more ? 0 : rest_ns(loop));
+    result = io_run(loop->io, has_more ? 0 : rest_ns(loop));
     if (loop->shard.post != NULL)
         post_woke(loop->shard.post);
     if (result < 0) {
@@ -307,22 +372,50 @@ static void open_log(struct loop *loop)
     loop->log = &loop->part;
 }
 
+/* What the parts count, for the watch. */
+static void report(void *context, struct shard_report *ret_report)
+{
+    const struct loop *loop = context;
+    const struct clients *clients = &loop->clients;
+    ret_report->connections = clients->count;
+    ret_report->connections_accepted = clients->accepted;
+    ret_report->connections_refused = clients->refused;
+    ret_report->gets = loop->shard.gets;
+    ret_report->sets = loop->shard.sets;
+    ret_report->deletes = loop->shard.deletes;
+    ret_report->requests_refused = clients->shared.requests_refused;
+    ret_report->is_reload_good = loop->is_reload_good;
+    ret_report->reload_s = loop->reload_ms / 1000;
+    ret_report->messages_dropped = log_dropped(loop->log);
+    ret_report->failed = loop->failed;
+    ret_report->is_draining = drain_is_on(&loop->drain);
+    store_stats(loop->shard.store, &ret_report->store);
+    ret_report->memory =
+        ret_report->store.cache.memory + ret_report->store.index_memory + clients_memory(clients);
+}
+
+static void describe(void *context, struct metrics_node *ret_node)
+{
+    struct loop *loop = context;
+    if (loop->node->steer == NULL)
+        return;
+    steer_read_counters(loop->node->steer, &loop->decisions);
+    ret_node->decisions = loop->decisions.decisions;
+    ret_node->decision_names = steer_decision_names();
+    ret_node->decision_count = STEER_DECISION_COUNT;
+}
+
 static void wire(struct loop *loop)
 {
     const struct config *config = loop->config;
-    loop->report = (struct report){.clients = &loop->clients,
-                                   .shard = &loop->shard,
-                                   .log = loop->log,
-                                   .is_draining = &loop->drain.is_on,
-                                   .failed = &loop->failed,
-                                   .is_reload_good = true,
-                                   .reload_ms = io_wall_ms(loop->io),
-                                   .steer = loop->node->steer};
+    loop->is_reload_good = true;
+    loop->reload_ms = io_wall_ms(loop->io);
     loop->watch.io = loop->io;
     loop->watch.shards = loop->node->metrics;
     loop->watch.shard = loop->shard.number;
     loop->watch.shard_count = loop->shard.count;
-    loop->watch.source = report_source(&loop->report);
+    loop->watch.source =
+        (struct watch_source){.context = loop, .report = report, .describe = describe};
     loop->watch.limits = (struct watch_limits){.value_size_max = config->value_size_max,
                                                .connections_max = config->connections_max,
                                                .pipeline_bytes_max = LIMITS_OUTPUT_BYTES_MAX};
@@ -396,6 +489,7 @@ static int open_shard(struct loop *loop)
 int loop_create(struct io *io, struct node *node, uint32_t number, struct loop **ret_loop)
 {
     struct loop *loop = calloc(1, sizeof *loop);
+    assert(number < node->shard_count);
     *ret_loop = loop;
     if (loop == NULL)
         return -ENOMEM;
@@ -411,10 +505,8 @@ int loop_create(struct io *io, struct node *node, uint32_t number, struct loop *
         result = open_store(loop);
     if (result == 0)
         result = open_shard(loop);
-    if (result == 0) {
+    if (result == 0)
         clients_begin(&loop->clients);
-        join_all(loop);
-    }
     return result;
 }
 
@@ -446,9 +538,9 @@ void loop_begin(struct loop *loop, struct steer_shard *steer)
 void loop_apply(struct loop *loop, const struct settings *settings)
 {
     clients_apply(&loop->clients, &settings->auth, settings->slowlog_ns);
-    loop->report.is_reload_good = settings->is_good;
+    loop->is_reload_good = settings->is_good;
     if (settings->is_good)
-        loop->report.reload_ms = io_wall_ms(loop->io);
+        loop->reload_ms = io_wall_ms(loop->io);
 }
 
 void loop_shut(struct loop *loop)

@@ -1,5 +1,5 @@
 /* The loop: what one shard's thread runs, from its listeners to its store, on one world. A node has
- * one for each of its shards (node/node.h), each on its own thread.
+ * one for each of its shards, each on its own thread.
  *
  *   accept -> connection (input, parse) -> request -> shard -> output -> send
  *
@@ -10,13 +10,24 @@
 #include "io/io.h"
 #include "net/listener.h"
 #include "node/config.h"
-#include "node/node.h"
 #include "node/settings.h"
 
 #include <stdint.h>
 
 struct loop;
+struct node;
+struct steer;
 struct steer_shard;
+
+/* What a node has once and its shards share: slots for connections, the rate limit, the mail between
+ * shards, and what each tells the others of itself. For `shard_count` shards; `config` and `log`
+ * outlive it, and `steer`, which spreads connections (NULL: the kernel does). Opened before the
+ * shards' threads begin, closed after they have ended. Errors: -ENOMEM. */
+int node_open(const struct config *config, const struct log *log, uint32_t shard_count,
+              const struct steer *steer, struct node **ret_node);
+
+/* NULL: nothing. */
+void node_close(struct node *node);
 
 /* What a loop needs of its world, in a node of `shard_count`. */
 void loop_io_options(const struct config *config, uint32_t shard_count,

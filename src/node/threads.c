@@ -324,13 +324,12 @@ int threads_start(const struct config *config, const struct log *log, uint32_t s
                             .port = config->port,
                             .lock = PTHREAD_MUTEX_INITIALIZER,
                             .met = PTHREAD_COND_INITIALIZER};
-    int result = node_open(config, log, shard_count, &all->node);
+    open_steering(all);
+    int result = node_open(config, log, shard_count, all->steer, &all->node);
     if (result < 0) {
         free_all(all);
         return result;
     }
-    open_steering(all);
-    node_set_steer(all->node, all->steer);
     for (uint32_t i = 0; i < shard_count; i++) {
         struct thread *thread = &all->threads[i];
         *thread = (struct thread){.all = all, .number = i, .descriptors = {-1, -1}};

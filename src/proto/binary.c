@@ -90,35 +90,22 @@ void binary_answer_header(uint8_t *target, uint8_t status, uint32_t data_size)
 
 const char *binary_status_text(uint8_t status)
 {
-    switch ((enum minivault_status)status) {
-    case MINIVAULT_OK:
-        return "ok";
-    case MINIVAULT_NOT_FOUND:
-        return "not found";
-    case MINIVAULT_NOT_APPLIED:
-        return "not applied: the write was refused and no replica took it";
-    case MINIVAULT_AMBIGUOUS:
-        return "ambiguous: the write may or may not have been applied";
-    case MINIVAULT_SUPERSEDED:
-        return "superseded by a newer version";
-    case MINIVAULT_OVERLOADED:
-        return "overloaded: try again later";
-    case MINIVAULT_NO_SPACE:
-        return "no space left: delete something";
-    case MINIVAULT_CORRUPT:
-        return "the stored value is damaged";
-    case MINIVAULT_AUTH_REQUIRED:
-        return "authentication required";
-    case MINIVAULT_TOO_LARGE:
-        return "too large";
-    case MINIVAULT_BAD_REQUEST:
-        return "bad request";
-    case MINIVAULT_UNSUPPORTED:
-        return "not supported";
-    case MINIVAULT_NOT_READY:
-        return "not ready";
-    case MINIVAULT_ERROR:
-        return "error";
-    }
-    return "unknown status";
+    static const char *const texts[] = {
+        [MINIVAULT_OK] = "ok",
+        [MINIVAULT_NOT_FOUND] = "not found",
+        [MINIVAULT_NOT_APPLIED] = "not applied: the write was refused and no replica took it",
+        [MINIVAULT_AMBIGUOUS] = "ambiguous: the write may or may not have been applied",
+        [MINIVAULT_SUPERSEDED] = "superseded by a newer version",
+        [MINIVAULT_OVERLOADED] = "overloaded: try again later",
+        [MINIVAULT_NO_SPACE] = "no space left: delete something",
+        [MINIVAULT_CORRUPT] = "the stored value is damaged",
+        [MINIVAULT_AUTH_REQUIRED] = "authentication required",
+        [MINIVAULT_TOO_LARGE] = "too large",
+        [MINIVAULT_BAD_REQUEST] = "bad request",
+        [MINIVAULT_UNSUPPORTED] = "not supported",
+        [MINIVAULT_NOT_READY] = "not ready",
+    };
+    if (status < sizeof texts / sizeof texts[0])
+        return texts[status];
+    return status == MINIVAULT_ERROR ? "error" : "unknown status";
 }

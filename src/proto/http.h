@@ -82,6 +82,22 @@ static inline bool http_request_has_body(const struct http_request *request)
     return request->is_chunked || request->content_length > 0;
 }
 
+static inline bool http_request_is_read(const struct http_request *request)
+{
+    return request->method == HTTP_METHOD_GET || request->method == HTTP_METHOD_HEAD;
+}
+
+/* Whether its body is a value. */
+static inline bool http_request_has_value(const struct http_request *request)
+{
+    return request->method == HTTP_METHOD_PUT || request->method == HTTP_METHOD_POST;
+}
+
+static inline bool http_request_is_about_key(const struct http_request *request)
+{
+    return request->route == HTTP_ROUTE_JSON || request->route == HTTP_ROUTE_RAW;
+}
+
 /* ---- the parser ---- */
 
 #define HTTP_TEXT_INLINE 512u
@@ -94,25 +110,13 @@ struct http_budget {
     uint64_t max;
 };
 
-/* Bytes that are collected: the decoded path, the token, and the field that is being read. */
+/* Bytes that are collected: the target, then the path that was
+ * decoded of it, the token, and the field that is being read. */
 struct http_text {
     uint8_t *heap; /* NULL: they are in `bytes` */
     uint32_t size;
     uint32_t capacity; /* of the heap */
     uint8_t bytes[HTTP_TEXT_INLINE];
-};
-
-/* The state of http_target.c. */
-struct http_target {
-    uint8_t state;
-    uint8_t matched; /* of a scheme, or of a parameter's name */
-    uint8_t high;    /* digit of an escape */
-    bool is_bad;
-    bool has_bad_escape;
-    bool is_too_long;
-    bool is_asterisk;
-    bool has_query;
-    bool is_verbose;
 };
 
 /* The state of http_field.c. */
@@ -143,9 +147,7 @@ struct http_parser {
     uint64_t body_size_max; /* of a chunked one */
     uint32_t allowance;     /* bytes that the present part of a head may still have */
     uint8_t phase;
-    uint8_t paused_at;
     uint8_t matched; /* of a literal in the request line */
-    struct http_target target;
     struct http_fields fields;
     struct http_text text;
 };
@@ -228,6 +230,9 @@ uint32_t http_reply_error(const struct http_request *request, uint16_t status, c
 
 /* The HTTP status of a store's or shard's (enum minivault_status, not OK). */
 uint16_t http_status_of(uint8_t status);
+
+/* What a reply with this HTTP status counts as: enum minivault_status. */
+uint8_t http_outcome(uint16_t status);
 
 /* Reasons that the caller finds. */
 #define HTTP_REASON_NOT_JSON "the value is not UTF-8 text: get its bytes from /v1/kv/KEY"

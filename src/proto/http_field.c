@@ -53,14 +53,9 @@ bool http_field_is_known(struct http_fields *fields, enum http_route route)
 static void end_connection(struct http_fields *fields, struct slice value)
 {
     while (value.size > 0) {
-        const uint8_t *comma = memchr(value.data, ',', value.size);
-        uint32_t size = comma != NULL ? (uint32_t)(comma - value.data) : value.size;
-        struct slice word = http_trim((struct slice){value.data, size});
+        struct slice word = http_trim(http_cut(&value, ','));
         fields->says_close |= http_is_word(word, "close");
         fields->says_keep_alive |= http_is_word(word, "keep-alive");
-        uint32_t used = size + (comma != NULL);
-        value.data += used;
-        value.size -= used;
     }
 }
 
@@ -145,13 +140,12 @@ struct http_refusal http_field_end(struct http_fields *fields, struct slice valu
 
 uint64_t http_head_body_size_max(const struct http_request *request)
 {
-    bool has_value = request->method == HTTP_METHOD_PUT || request->method == HTTP_METHOD_POST;
-    if (request->refusal != 0 || !has_value)
+    if (request->refusal != 0 || !http_request_has_value(request))
         return HTTP_UNWANTED_BODY_SIZE_MAX;
     return request->route == HTTP_ROUTE_RAW ? MINIVAULT_VALUE_SIZE_MAX : HTTP_JSON_BODY_SIZE_MAX;
 }
 
-void http_head_point(const struct http_fields *fields, const struct http_text *text,
+void http_head_point(const struct http_fields *fields, struct http_text *text,
                      struct http_request *request)
 {
     const uint8_t *data = http_text_data(text);

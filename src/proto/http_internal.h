@@ -24,7 +24,7 @@ int http_text_append(struct http_text *text, struct http_budget *budget, const v
 /* Empties it and gives its memory back. */
 void http_text_clear(struct http_text *text, struct http_budget *budget);
 
-static inline const uint8_t *http_text_data(const struct http_text *text)
+static inline uint8_t *http_text_data(struct http_text *text)
 {
     return text->heap != NULL ? text->heap : text->bytes;
 }
@@ -35,17 +35,10 @@ static inline const uint8_t *http_text_data(const struct http_text *text)
 #define HTTP_RAW_PREFIX "v1/kv/"
 #define HTTP_RAW_PREFIX_SIZE ((uint32_t)sizeof HTTP_RAW_PREFIX - 1)
 
-void http_target_init(struct http_target *target, bool is_connect);
-
-/* Takes bytes of the target; the decoded path, without its first slash, is appended to `text`.
- * Errors: -ENOMEM. */
-int http_target_take(struct http_target *target, struct http_text *text, struct http_budget *budget,
-                     const char *data, size_t size);
-
-/* The target is whole, and `path` what was decoded of it: finds request->route, key and is_verbose
- * and says what is wrong. request->method is known. */
-struct http_refusal http_target_end(const struct http_target *target, struct slice path,
-                                    struct http_request *request);
+/* Finds request->route, key and is_verbose, and says what is wrong. The path of the target is
+ * decoded, without its first slash, to where that begins; *size is then its size. request->method is
+ * known, and not CONNECT. */
+struct http_refusal http_target_end(uint8_t *target, uint32_t *size, struct http_request *request);
 
 /* ---- http_field.c ---- */
 
@@ -83,6 +76,22 @@ static inline bool http_is_word(struct slice value, const char *word)
            strncasecmp((const char *)value.data, word, value.size) == 0;
 }
 
+static inline bool http_equals(struct slice value, const char *text)
+{
+    return value.size == strlen(text) && memcmp(value.data, text, value.size) == 0;
+}
+
+/* Takes off what comes before the separator, with it; or all. */
+static inline struct slice http_cut(struct slice *rest, uint8_t separator)
+{
+    const uint8_t *end = memchr(rest->data, separator, rest->size);
+    struct slice part = {rest->data, end != NULL ? (uint32_t)(end - rest->data) : rest->size};
+    uint32_t used = part.size + (end != NULL);
+    rest->data += used;
+    rest->size -= used;
+    return part;
+}
+
 /* ---- http_accept.c ---- */
 
 /* The value of one field Accept, of which there may be several. */
@@ -106,7 +115,7 @@ struct http_refusal http_head_end(const struct http_fields *fields, bool is_chun
                                   uint64_t content_length, struct http_request *request);
 
 /* Lets key and token point to where they have been collected. */
-void http_head_point(const struct http_fields *fields, const struct http_text *text,
+void http_head_point(const struct http_fields *fields, struct http_text *text,
                      struct http_request *request);
 
 /* What the body may have, in bytes. */

@@ -36,9 +36,6 @@ enum phase {
     BROKEN
 };
 
-/* What llhttp has paused at. */
-enum pause { NOTHING, AT_METHOD, AT_TARGET, AT_VERSION, AT_HEAD, AT_CHUNK, AT_END };
-
 #define PROTOCOL "HTTP/"
 #define PROTOCOL_SIZE (sizeof PROTOCOL - 1)
 /* llhttp knows the names of methods and of versions and stops itself when it sees another. */
@@ -63,27 +60,17 @@ static enum http_event fail(struct http_parser *parser, struct http_refusal refu
     return HTTP_EVENT_BROKEN;
 }
 
-static struct http_refusal bad_line(void)
-{
-    return (struct http_refusal){400, "bad request line"};
-}
-
-static struct http_refusal other_version(void)
-{
-    return (struct http_refusal){505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};
-}
-
-static struct http_refusal out_of_memory(void)
-{
-    return (struct http_refusal){503, "too many long requests at once"};
-}
+static const struct http_refusal bad_line = {400, "bad request line"};
+static const struct http_refusal other_version = {505,
+                                                  "only HTTP/1.1 and HTTP/1.0 are spoken here"};
+static const struct http_refusal out_of_memory = {503, "too many long requests at once"};
 
 /* ---- what llhttp calls ---- */
 
-static int pause_at(llhttp_t *llhttp, enum pause pause)
+/* The part is whole. */
+static int pause(llhttp_t *llhttp)
 {
-    struct http_parser *parser = llhttp->data;
-    parser->paused_at = (uint8_t)pause;
+    (void)llhttp;
     return HPE_PAUSED;
 }
 
@@ -93,27 +80,12 @@ static int stop(struct http_parser *parser, struct http_refusal refusal)
     return HPE_USER;
 }
 
-static int on_method_complete(llhttp_t *llhttp)
-{
-    return pause_at(llhttp, AT_METHOD);
-}
-
-static int on_url(llhttp_t *llhttp, const char *data, size_t size)
+static int append(llhttp_t *llhttp, const char *data, size_t size)
 {
     struct http_parser *parser = llhttp->data;
-    if (http_target_take(&parser->target, &parser->text, parser->budget, data, size) < 0)
-        return stop(parser, out_of_memory());
+    if (http_text_append(&parser->text, parser->budget, data, (uint32_t)size) < 0)
+        return stop(parser, out_of_memory);
     return 0;
-}
-
-static int on_url_complete(llhttp_t *llhttp)
-{
-    return pause_at(llhttp, AT_TARGET);
-}
-
-static int on_version_complete(llhttp_t *llhttp)
-{
-    return pause_at(llhttp, AT_VERSION);
 }
 
 static int on_header_field(llhttp_t *llhttp, const char *data, size_t size)
@@ -134,12 +106,8 @@ static int on_header_field_complete(llhttp_t *llhttp)
 
 static int on_header_value(llhttp_t *llhttp, const char *data, size_t size)
 {
-    struct http_parser *parser = llhttp->data;
-    if (parser->fields.kind == 0)
-        return 0;
-    if (http_text_append(&parser->text, parser->budget, data, (uint32_t)size) < 0)
-        return stop(parser, out_of_memory());
-    return 0;
+    const struct http_parser *parser = llhttp->data;
+    return parser->fields.kind == 0 ? 0 : append(llhttp, data, size);
 }
 
 static int on_header_value_complete(llhttp_t *llhttp)
@@ -154,34 +122,24 @@ static int on_header_value_complete(llhttp_t *llhttp)
     return refusal.status != 0 ? stop(parser, refusal) : 0;
 }
 
-static int on_headers_complete(llhttp_t *llhttp)
-{
-    return pause_at(llhttp, AT_HEAD);
-}
-
-static int on_chunk_header(llhttp_t *llhttp)
-{
-    return pause_at(llhttp, AT_CHUNK);
-}
-
 /* Also behind the trailers, where it says that all is there. */
 static int on_chunk_complete(llhttp_t *llhttp)
 {
-    struct http_parser *parser = llhttp->data;
-    return parser->phase == TRAILERS ? pause_at(llhttp, AT_END) : 0;
+    const struct http_parser *parser = llhttp->data;
+    return parser->phase == TRAILERS ? HPE_PAUSED : 0;
 }
 
 static const llhttp_settings_t settings = {
-    .on_method_complete = on_method_complete,
-    .on_url = on_url,
-    .on_url_complete = on_url_complete,
-    .on_version_complete = on_version_complete,
+    .on_method_complete = pause,
+    .on_url = append,
+    .on_url_complete = pause,
+    .on_version_complete = pause,
     .on_header_field = on_header_field,
     .on_header_field_complete = on_header_field_complete,
     .on_header_value = on_header_value,
     .on_header_value_complete = on_header_value_complete,
-    .on_headers_complete = on_headers_complete,
-    .on_chunk_header = on_chunk_header,
+    .on_headers_complete = pause,
+    .on_chunk_header = pause,
     .on_chunk_complete = on_chunk_complete,
 };
 
@@ -206,37 +164,30 @@ static void begin_request(struct http_parser *parser)
 
 static enum http_method method_of(uint8_t method)
 {
-    switch (method) {
-    case HTTP_GET:
-        return HTTP_METHOD_GET;
-    case HTTP_HEAD:
-        return HTTP_METHOD_HEAD;
-    case HTTP_PUT:
-        return HTTP_METHOD_PUT;
-    case HTTP_POST:
-        return HTTP_METHOD_POST;
-    case HTTP_DELETE:
-        return HTTP_METHOD_DELETE;
-    default:
-        return HTTP_METHOD_OTHER;
-    }
+    static const uint8_t methods[] = {[HTTP_DELETE] = HTTP_METHOD_DELETE,
+                                      [HTTP_GET] = HTTP_METHOD_GET,
+                                      [HTTP_HEAD] = HTTP_METHOD_HEAD,
+                                      [HTTP_POST] = HTTP_METHOD_POST,
+                                      [HTTP_PUT] = HTTP_METHOD_PUT};
+    return method < sizeof methods ? (enum http_method)methods[method] : HTTP_METHOD_OTHER;
 }
 
 static void end_method(struct http_parser *parser)
 {
-    uint8_t method = llhttp_get_method(llhttp_of(parser));
-    parser->request.method = method_of(method);
-    http_target_init(&parser->target, method == HTTP_CONNECT);
+    parser->request.method = method_of(llhttp_get_method(llhttp_of(parser)));
     enter(parser, SPACE, 1);
 }
 
 static void end_target(struct http_parser *parser)
 {
-    struct slice path = {http_text_data(&parser->text), parser->text.size};
-    http_head_refuse(&parser->request, http_target_end(&parser->target, path, &parser->request));
+    struct http_text *text = &parser->text;
+    struct http_refusal refusal = {405, NULL};
+    if (llhttp_get_method(llhttp_of(parser)) != HTTP_CONNECT)
+        refusal = http_target_end(http_text_data(text), &text->size, &parser->request);
+    http_head_refuse(&parser->request, refusal);
     enter(parser, VERSION, WORD_SIZE_MAX);
     if (llhttp_get_http_minor(llhttp_of(parser)) == 9) /* a line without a version */
-        (void)fail(parser, other_version());
+        (void)fail(parser, other_version);
 }
 
 static void end_version(struct http_parser *parser)
@@ -245,7 +196,7 @@ static void end_version(struct http_parser *parser)
     parser->request.version_minor = llhttp_get_http_minor(llhttp);
     enter(parser, FIELDS, LINE_END_SIZE + HTTP_FIELDS_SIZE_MAX);
     if (llhttp_get_http_major(llhttp) != 1 || parser->request.version_minor > 1)
-        (void)fail(parser, other_version());
+        (void)fail(parser, other_version);
 }
 
 static enum http_event end_head(struct http_parser *parser)
@@ -289,27 +240,25 @@ static enum http_event end_request(struct http_parser *parser)
 /* Goes on to the next part. MORE: no event yet. */
 static enum http_event end_part(struct http_parser *parser)
 {
-    enum pause pause = (enum pause)parser->paused_at;
-    parser->paused_at = NOTHING;
-    switch (pause) {
-    case AT_METHOD:
+    switch ((enum phase)parser->phase) {
+    case METHOD:
         end_method(parser);
         break;
-    case AT_TARGET:
+    case TARGET:
         end_target(parser);
         break;
-    case AT_VERSION:
+    case VERSION:
         end_version(parser);
         break;
-    case AT_HEAD:
+    case FIELDS:
         return end_head(parser);
-    case AT_CHUNK:
+    case CHUNK_LINE:
         end_chunk_line(parser);
         break;
-    case AT_END:
+    case TRAILERS:
         return end_request(parser);
-    case NOTHING:
-        assert(pause != NOTHING);
+    default:
+        assert(false); /* llhttp pauses nowhere else */
     }
     return parser->phase == BROKEN ? HTTP_EVENT_BROKEN : HTTP_EVENT_MORE;
 }
@@ -327,34 +276,27 @@ static struct http_refusal over_allowance(const struct http_parser *parser)
     case CHUNK_LINE:
         return (struct http_refusal){400, "bad chunk"};
     default:
-        return bad_line();
+        return bad_line;
     }
 }
 
 /* Where llhttp does not understand what comes; the phase tells more than its own texts. */
 static struct http_refusal misunderstood(const struct http_parser *parser, llhttp_errno_t error)
 {
+    static const char *const reasons[BROKEN] = {[METHOD] = "unknown method, or not HTTP",
+                                                [TARGET] = "bad request target",
+                                                [FIELDS] = "bad header field",
+                                                [CHUNK_LINE] = "bad chunk",
+                                                [CHUNK_DATA] = "bad chunk",
+                                                [TRAILERS] = "bad trailer field"};
     if (error == HPE_INVALID_VERSION) /* also of what stands right behind one */
-        return parser->phase == VERSION ? other_version() : bad_line();
+        return parser->phase == VERSION ? other_version : bad_line;
     if (error == HPE_INVALID_CONTENT_LENGTH || error == HPE_UNEXPECTED_CONTENT_LENGTH)
         return (struct http_refusal){400, "bad Content-Length"};
     if (error == HPE_INVALID_TRANSFER_ENCODING)
         return (struct http_refusal){400, "bad Transfer-Encoding"};
-    switch ((enum phase)parser->phase) {
-    case METHOD:
-        return (struct http_refusal){400, "unknown method, or not HTTP"};
-    case TARGET:
-        return (struct http_refusal){400, "bad request target"};
-    case FIELDS:
-        return (struct http_refusal){400, "bad header field"};
-    case TRAILERS:
-        return (struct http_refusal){400, "bad trailer field"};
-    case CHUNK_LINE:
-    case CHUNK_DATA:
-        return (struct http_refusal){400, "bad chunk"};
-    default:
-        return bad_line();
-    }
+    const char *reason = reasons[parser->phase];
+    return reason != NULL ? (struct http_refusal){400, reason} : bad_line;
 }
 
 /* Feeds at most what the part may still have. MORE: nothing to tell yet. */
@@ -391,7 +333,7 @@ static enum http_event feed_space(struct http_parser *parser, const uint8_t *dat
 {
     llhttp_t *llhttp = llhttp_of(parser);
     if (data[0] != ' ' || llhttp_execute(llhttp, " ", 1) != HPE_OK)
-        return fail(parser, bad_line());
+        return fail(parser, bad_line);
     *ret_used = 1;
     /* The target, the space behind it, and the byte at which llhttp tells that it is whole. */
     enter(parser, TARGET, HTTP_TARGET_SIZE_MAX + 2);
@@ -402,7 +344,7 @@ static enum http_event feed_target(struct http_parser *parser, const uint8_t *da
                                    size_t *ret_used)
 {
     if (parser->matched == 0 && data[0] == ' ')
-        return fail(parser, bad_line());
+        return fail(parser, bad_line);
     parser->matched = 1;
     return feed(parser, data, size, ret_used);
 }
@@ -413,7 +355,7 @@ static enum http_event feed_version(struct http_parser *parser, const uint8_t *d
 {
     for (size_t i = 0; i < size && parser->matched < PROTOCOL_SIZE; i++)
         if (data[i] != (uint8_t)PROTOCOL[parser->matched++])
-            return fail(parser, bad_line());
+            return fail(parser, bad_line);
     return feed(parser, data, size, ret_used);
 }
 
@@ -431,7 +373,7 @@ static enum http_event feed_idle(struct http_parser *parser, const uint8_t *data
     }
     if (is_line_end || parser->matched == 1) {
         parser->request = (struct http_request){0};
-        return fail(parser, bad_line());
+        return fail(parser, bad_line);
     }
     begin_request(parser);
     return HTTP_EVENT_MORE;

@@ -41,32 +41,35 @@ static void put_field(struct writer *writer, const char *name, const char *value
     put(writer, "\r\n");
 }
 
-/* A status, its reason phrase, and what an error says when there is nothing better. */
+/* A status, what a reply with it counts as (enum minivault_status), its reason phrase, and what an
+ * error says when there is nothing better. */
 static const struct status {
     uint16_t number;
+    uint8_t outcome;
     const char *phrase;
     const char *reason;
 } statuses[] = {
-    {200, "OK", NULL},
-    {204, "No Content", NULL},
-    {400, "Bad Request", "bad request"},
-    {401, "Unauthorized", "unauthorized"},
-    {404, "Not Found", "not found"},
-    {405, "Method Not Allowed", "method not allowed"},
-    {406, "Not Acceptable", HTTP_REASON_NOT_JSON},
-    {408, "Request Timeout", "the request took too long"},
-    {409, "Conflict", "superseded by a newer version"},
-    {413, "Content Too Large", "too large"},
-    {414, "URI Too Long", "request target too long"},
-    {417, "Expectation Failed", "unknown expectation: only 100-continue is known"},
-    {429, "Too Many Requests", "rate limit"},
-    {431, "Request Header Fields Too Large", "header fields too large"},
-    {500, "Internal Server Error", "the stored value is damaged"},
-    {501, "Not Implemented", "not implemented"},
-    {503, "Service Unavailable", "not ready"},
-    {504, "Gateway Timeout", "the write may or may not have been applied"},
-    {505, "HTTP Version Not Supported", "HTTP version not supported"},
-    {507, "Insufficient Storage", "no space left: delete something"},
+    {200, MINIVAULT_OK, "OK", NULL},
+    {204, MINIVAULT_OK, "No Content", NULL},
+    {400, MINIVAULT_BAD_REQUEST, "Bad Request", "bad request"},
+    {401, MINIVAULT_AUTH_REQUIRED, "Unauthorized", "unauthorized"},
+    {404, MINIVAULT_NOT_FOUND, "Not Found", "not found"},
+    {405, MINIVAULT_BAD_REQUEST, "Method Not Allowed", "method not allowed"},
+    {406, MINIVAULT_BAD_REQUEST, "Not Acceptable", HTTP_REASON_NOT_JSON},
+    {408, MINIVAULT_BAD_REQUEST, "Request Timeout", "the request took too long"},
+    {409, MINIVAULT_BAD_REQUEST, "Conflict", "superseded by a newer version"},
+    {413, MINIVAULT_TOO_LARGE, "Content Too Large", "too large"},
+    {414, MINIVAULT_TOO_LARGE, "URI Too Long", "request target too long"},
+    {417, MINIVAULT_BAD_REQUEST, "Expectation Failed",
+     "unknown expectation: only 100-continue is known"},
+    {429, MINIVAULT_OVERLOADED, "Too Many Requests", "rate limit"},
+    {431, MINIVAULT_TOO_LARGE, "Request Header Fields Too Large", "header fields too large"},
+    {500, MINIVAULT_BAD_REQUEST, "Internal Server Error", "the stored value is damaged"},
+    {501, MINIVAULT_UNSUPPORTED, "Not Implemented", "not implemented"},
+    {503, MINIVAULT_NOT_READY, "Service Unavailable", "not ready"},
+    {504, MINIVAULT_BAD_REQUEST, "Gateway Timeout", "the write may or may not have been applied"},
+    {505, MINIVAULT_UNSUPPORTED, "HTTP Version Not Supported", "HTTP version not supported"},
+    {507, MINIVAULT_BAD_REQUEST, "Insufficient Storage", "no space left: delete something"},
 };
 
 static const struct status *find_status(uint16_t number)
@@ -79,22 +82,13 @@ static const struct status *find_status(uint16_t number)
     return status;
 }
 
-static const char *type_of(enum http_content content)
-{
-    switch (content) {
-    case HTTP_CONTENT_BYTES:
-        return "application/octet-stream";
-    case HTTP_CONTENT_OPENMETRICS:
-        return "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    case HTTP_CONTENT_PROMETHEUS:
-        return "text/plain; version=0.0.4; charset=utf-8";
-    case HTTP_CONTENT_HTML:
-        return "text/html; charset=utf-8";
-    case HTTP_CONTENT_JSON:
-        break;
-    }
-    return "application/json";
-}
+static const char *const types[] = {
+    [HTTP_CONTENT_JSON] = "application/json",
+    [HTTP_CONTENT_BYTES] = "application/octet-stream",
+    [HTTP_CONTENT_OPENMETRICS] = "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    [HTTP_CONTENT_PROMETHEUS] = "text/plain; version=0.0.4; charset=utf-8",
+    [HTTP_CONTENT_HTML] = "text/html; charset=utf-8",
+};
 
 /* The methods of a route. */
 static const char *allow_of(enum http_route route)
@@ -130,7 +124,7 @@ static void end_head(struct writer *writer, enum http_content content, uint64_t 
 {
     char digits[24];
     (void)snprintf(digits, sizeof digits, "%" PRIu64, size);
-    put_field(writer, "Content-Type", type_of(content));
+    put_field(writer, "Content-Type", types[content]);
     put_field(writer, "Content-Length", digits);
     put(writer, "\r\n");
 }
@@ -207,33 +201,19 @@ uint32_t http_reply_error(const struct http_request *request, uint16_t status, c
     return size_of(&writer);
 }
 
+uint8_t http_outcome(uint16_t status)
+{
+    return find_status(status)->outcome;
+}
+
 uint16_t http_status_of(uint8_t status)
 {
-    switch ((enum minivault_status)status) {
-    case MINIVAULT_NOT_FOUND:
-        return 404;
-    case MINIVAULT_AMBIGUOUS:
-        return 504;
-    case MINIVAULT_SUPERSEDED:
-        return 409;
-    case MINIVAULT_NO_SPACE:
-        return 507;
-    case MINIVAULT_AUTH_REQUIRED:
-        return 401;
-    case MINIVAULT_TOO_LARGE:
-        return 413;
-    case MINIVAULT_BAD_REQUEST:
-        return 400;
-    case MINIVAULT_UNSUPPORTED:
-        return 501;
-    case MINIVAULT_NOT_APPLIED:
-    case MINIVAULT_OVERLOADED:
-    case MINIVAULT_NOT_READY:
-        return 503;
-    case MINIVAULT_OK:
-    case MINIVAULT_CORRUPT:
-    case MINIVAULT_ERROR:
-        break;
-    }
-    return 500;
+    static const uint16_t numbers[] = {
+        [MINIVAULT_NOT_FOUND] = 404,   [MINIVAULT_NOT_APPLIED] = 503,   [MINIVAULT_AMBIGUOUS] = 504,
+        [MINIVAULT_SUPERSEDED] = 409,  [MINIVAULT_OVERLOADED] = 503,    [MINIVAULT_NO_SPACE] = 507,
+        [MINIVAULT_CORRUPT] = 500,     [MINIVAULT_AUTH_REQUIRED] = 401, [MINIVAULT_TOO_LARGE] = 413,
+        [MINIVAULT_BAD_REQUEST] = 400, [MINIVAULT_UNSUPPORTED] = 501,   [MINIVAULT_NOT_READY] = 503,
+    };
+    bool is_known = status != MINIVAULT_OK && status < sizeof numbers / sizeof numbers[0];
+    return is_known ? numbers[status] : 500;
 }

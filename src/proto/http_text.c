@@ -42,9 +42,8 @@ int http_text_append(struct http_text *text, struct http_budget *budget, const v
     uint32_t needed = text->size + size;
     if (needed > capacity && grow(text, budget, needed) < 0)
         return -ENOMEM;
-    uint8_t *end = (text->heap != NULL ? text->heap : text->bytes) + text->size;
     if (size > 0)
-        memcpy(end, data, size);
+        memcpy(http_text_data(text) + text->size, data, size);
     text->size += size;
     return 0;
 }

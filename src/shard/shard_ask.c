@@ -120,12 +120,12 @@ enum shard_outcome shard_ask_get(struct shard *shard, struct key_place place, st
     return outcome;
 }
 
-static void learn(struct shard *shard, const struct shard_mail_reply *reply)
+static void learn(struct shard *shard, const struct shard_answer *answer)
 {
-    bool has_memory = reply->where == SHARD_MAIL_IN_MEMORY && !reply->in_value_file;
+    bool has_memory = answer->memory != NULL && !answer->in_value_file;
     assert(shard->gets_asked > 0); /* invariant 3 */
     shard->answer_mean -= shard->answer_mean / MEAN_OVER;
-    shard->answer_mean += has_memory ? reply->size / MEAN_OVER : 0;
+    shard->answer_mean += has_memory ? answer->size / MEAN_OVER : 0;
     shard->gets_asked--;
 }
 
@@ -232,47 +232,20 @@ void shard_release_file(struct shard *shard, const struct value_file_name *file)
 
 /* ---- the answer ---- */
 
-static void fill(const struct shard_waiter *waiter, const struct shard_mail_reply *reply,
-                 struct shard_answer *ret_answer)
-{
-    *ret_answer = (struct shard_answer){.status = reply->status, .size = reply->size};
-    switch ((enum shard_mail_where)reply->where) {
-    case SHARD_MAIL_NOWHERE:
-        break;
-    case SHARD_MAIL_HERE:
-        ret_answer->data = reply->bytes;
-        break;
-    case SHARD_MAIL_IN_LENT:
-        ret_answer->data = waiter->lent;
-        ret_answer->is_in_lent = true;
-        break;
-    case SHARD_MAIL_IN_MEMORY:
-        ret_answer->data = reply->memory;
-        ret_answer->memory = reply->memory;
-        break;
-    }
-    ret_answer->in_value_file = reply->in_value_file;
-    if (reply->where == SHARD_MAIL_IN_MEMORY || reply->where == SHARD_MAIL_NOWHERE)
-        ret_answer->file = reply->file;
-    ret_answer->is_lent = reply->in_value_file;
-    if (!reply->in_value_file)
-        return;
-    ret_answer->key = (struct slice){key_of(waiter), waiter->key_size};
-}
-
 static void answered(struct post_request *request, const void *body)
 {
     struct shard_waiter *waiter = container_of(request, struct shard_waiter, post);
     struct shard *shard = waiter->shard;
     uint8_t *copy = waiter->copy;
     uint32_t copy_size = waiter->copy_size;
-    const struct shard_mail_reply *reply = body;
     struct shard_answer answer;
-    fill(waiter, reply, &answer);
+    bool is_committed = shard_mail_read(body, waiter->lent, &answer);
+    if (answer.in_value_file)
+        answer.key = (struct slice){key_of(waiter), waiter->key_size};
     if (waiter->is_get)
-        learn(shard, reply);
+        learn(shard, &answer);
     waiter->is_get = false;
-    if (reply->is_committed)
+    if (is_committed)
         store_upload_hand_over(waiter->upload);
     waiter->done(waiter, &answer); /* the waiter may be gone now */
     if (copy != NULL) {

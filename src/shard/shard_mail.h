@@ -86,4 +86,27 @@ static inline struct slice shard_mail_key(const struct shard_mail_ask *ask)
     return (struct slice){key, ask->key_size};
 }
 
+/* What the asker reads; of a value file without its key. `lent` is its memory. Returns whether a file
+ * was committed. */
+static inline bool shard_mail_read(const struct shard_mail_reply *reply, const uint8_t *lent,
+                                   struct shard_answer *ret_answer)
+{
+    bool is_here = reply->where == SHARD_MAIL_HERE;
+    bool is_in_lent = reply->where == SHARD_MAIL_IN_LENT;
+    *ret_answer = (struct shard_answer){
+        .status = reply->status,
+        .data = is_here      ? reply->bytes
+                : is_in_lent ? lent
+                             : reply->memory,
+        .size = reply->size,
+        .is_in_lent = is_in_lent,
+        .in_value_file = reply->in_value_file,
+        .is_lent = reply->in_value_file,
+        .memory = reply->where == SHARD_MAIL_IN_MEMORY ? reply->memory : NULL,
+    };
+    if (!is_here)
+        ret_answer->file = reply->file;
+    return reply->is_committed;
+}
+
 #endif

@@ -56,10 +56,11 @@ static void post_reply(struct serving *serving)
     pool_put(&shard->inbox.servings, serving);
 }
 
-static void finish(struct serving *serving)
+static void finish(struct serving *serving, uint64_t gate)
 {
     struct shard *shard = serving->shard;
-    if (serving->gate <= store_durable(shard->store))
+    serving->gate = gate;
+    if (gate <= store_durable(shard->store))
         post_reply(serving);
     else
         list_push_back(&shard->inbox.gated, &serving->node);
@@ -127,7 +128,6 @@ static bool put_value(struct serving *serving, const struct shard_answer *answer
 
 static void finish_get(struct serving *serving, const struct shard_answer *answer)
 {
-    serving->gate = answer->gate;
     serving->reply =
         (struct shard_mail_reply){.status = answer->status, .in_value_file = answer->in_value_file};
     struct store *store = serving->shard->store;
@@ -137,14 +137,13 @@ static void finish_get(struct serving *serving, const struct shard_answer *answe
         store_take_back_file(store, &answer->file);
     if (!is_put)
         serving->reply = (struct shard_mail_reply){.status = MINIVAULT_OVERLOADED};
-    finish(serving);
+    finish(serving, answer->gate);
 }
 
 static void finish_write(struct serving *serving, const struct shard_answer *answer)
 {
-    serving->gate = answer->gate;
     serving->reply = (struct shard_mail_reply){.status = answer->status};
-    finish(serving);
+    finish(serving, answer->gate);
 }
 
 static void get_done(struct shard_waiter *waiter, const struct shard_answer *answer)
@@ -199,11 +198,9 @@ static bool execute_delete(struct serving *serving)
 
 static bool execute_version(struct serving *serving)
 {
-    struct shard *shard = serving->shard;
-    serving->gate = 0;
     serving->reply = (struct shard_mail_reply){.status = MINIVAULT_OK};
-    serving->reply.file.version = store_stamp(shard->store);
-    finish(serving);
+    serving->reply.file.version = store_stamp(serving->shard->store);
+    finish(serving, 0);
     return true;
 }
 
@@ -221,10 +218,9 @@ static bool execute_commit(struct serving *serving)
         is_committed = store_upload_is_committed(serving->upload);
         store_upload_close(serving->upload);
     }
-    serving->gate = answer.gate;
     serving->reply =
         (struct shard_mail_reply){.status = answer.status, .is_committed = is_committed};
-    finish(serving);
+    finish(serving, answer.gate);
     return true;
 }
 
@@ -233,9 +229,8 @@ static bool execute_release(struct serving *serving)
     struct value_file_name file;
     memcpy(&file, serving->ask.value, sizeof file);
     store_take_back_file(serving->shard->store, &file);
-    serving->gate = 0;
     serving->reply = (struct shard_mail_reply){.status = MINIVAULT_OK};
-    finish(serving);
+    finish(serving, 0);
     return true;
 }
 

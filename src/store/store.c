@@ -8,13 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of records that background work handles between two passes: some ten microseconds. */
-#define MOVE_BUDGET (64 * KIB)
-#define CHECKPOINT_BUDGET (64 * KIB)
-
 /* Slots that the filter in front of the index is rebuilt from between two passes. */
 #define BLOOM_SLOTS 256u
-#define SCRUB_BUDGET (64 * KIB)
 
 void store_made_room(struct store *store)
 {
@@ -325,19 +320,19 @@ static void keep_pace(struct store *store)
 }
 
 /* What creates and removes files by their names. */
-static bool work_in_background(struct store *store)
+static bool work_in_background(struct store *store, uint64_t budget)
 {
     bool more = false;
     if (reserve_step(&store->reserve))
         mover_set_tight(store->mover, false);
-    more |= mover_step(store->mover, MOVE_BUDGET);
+    more |= mover_step(store->mover, budget);
     keep_pace(store);
     if (store->failed == 0)
-        more |= checkpoints_step(&store->checkpoints, CHECKPOINT_BUDGET);
-    return scrub_step(store->scrub, SCRUB_BUDGET) || more;
+        more |= checkpoints_step(&store->checkpoints, budget);
+    return scrub_step(store->scrub, budget) || more;
 }
 
-bool store_flush(struct store *store)
+bool store_flush(struct store *store, uint64_t budget)
 {
     bool more = decode_step(&store->decodes);
     if (!store->is_shutting)
@@ -346,7 +341,7 @@ bool store_flush(struct store *store)
     dead_flush(&store->dead);
     more |= bloom_step(store->bloom, store->index, BLOOM_SLOTS);
     if (!presence_step(&store->presence))
-        more |= work_in_background(store);
+        more |= work_in_background(store, budget);
     return more;
 }
 

@@ -164,9 +164,11 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
 /* OK also when the key was absent. */
 enum store_status store_delete(struct store *store, struct slice key, uint64_t *ret_gate);
 
-/* End of a pass: starts log writes and background work. Returns whether there is work left that
- * wants another pass at once. */
-bool store_flush(struct store *store);
+/* End of a pass: starts log writes and background work. Moving, checkpoints and scrubbing each
+ * handle at most about `budget` bytes of records; STORE_PASS_BYTES take some ten microseconds.
+ * Returns whether there is work left that wants another pass at once. */
+#define STORE_PASS_BYTES (64 * KIB)
+bool store_flush(struct store *store, uint64_t budget);
 
 uint64_t store_durable(const struct store *store);
 
@@ -186,7 +188,7 @@ struct store_stats {
     uint64_t index_memory;
     uint64_t disk_free, disk_total;
     bool damaged;
-    bool is_gone; /* the data directory is not where it was: writes are FAILED */
+    bool is_gone;                  /* the data directory is not where it was: writes are FAILED */
     uint64_t get_hits, get_misses; /* of the cache; each get counts once */
     struct cache_stats cache;
     struct wal_stats wal;

@@ -106,7 +106,7 @@ static int listen_all(struct target *target)
 int target_open(struct target *target)
 {
     int result =
-        node_open(&target->config, &target->log, target->config.shard_count, &target->node);
+        node_open(&target->config, &target->log, target->config.shard_count, NULL, &target->node);
     if (result == 0)
         result = loop_prepare(target->shards[0].io, target->node);
     if (result == 0)

@@ -15,7 +15,7 @@ static inline int lone_server_open(struct lone_server *lone, struct io *io,
                                    const struct config *config, const struct log *log)
 {
     int descriptors[LISTENERS_MAX];
-    int result = node_open(config, log, 1, &lone->node);
+    int result = node_open(config, log, 1, NULL, &lone->node);
     if (result == 0)
         result = loop_create(io, lone->node, 0, &lone->server);
     if (result == 0)

@@ -61,7 +61,7 @@ static inline void node_bench_open_with(struct node_bench *bench, uint64_t seed,
     bench->disk = sim_disk_create(bench->sim);
     node_bench_configure(&bench->config, value_file_min);
     loop_io_options(&bench->config, NODE_SHARDS, &options);
-    cr_assert_eq(node_open(&bench->config, &bench->log, NODE_SHARDS, &bench->node), 0);
+    cr_assert_eq(node_open(&bench->config, &bench->log, NODE_SHARDS, NULL, &bench->node), 0);
     for (uint32_t i = 0; i < NODE_SHARDS; i++)
         sim_host_open(bench->sim, bench->disk, &options, &bench->ios[i]);
     cr_assert_eq(loop_prepare(bench->ios[0], bench->node), 0);

@@ -227,7 +227,7 @@ static void take_up(struct binary_client *binary, const struct binary_request *r
 static enum taken take_request(struct binary_client *binary, const struct binary_request *request,
                                struct key_place place)
 {
-    if (!client_has_room(client_of(binary)))
+    if (!output_has_room(&client_of(binary)->output))
         return BLOCKED;
     take_up(binary, request);
     bool close, consume;
@@ -247,7 +247,7 @@ static enum taken take_request(struct binary_client *binary, const struct binary
 /* Takes the header of a SET whose value is large and still to come: BEGUN or BLOCKED. */
 static enum taken take_header(struct binary_client *binary, const struct binary_request *request)
 {
-    if (!client_has_room(client_of(binary)))
+    if (!output_has_room(&client_of(binary)->output))
         return BLOCKED;
     if (!is_admitted(binary, request)) {
         binary->skip = (struct skip){.left = request->value.size, .status = MINIVAULT_OVERLOADED};
@@ -297,7 +297,7 @@ static uint64_t take_skipped(struct binary_client *binary, uint64_t size)
         return taken;
     connection_count_request(&binary->connection);
     refuse(binary, skip->status, skip->close);
-    connection_block(&binary->connection, !client_has_room(client_of(binary)));
+    connection_block(&binary->connection, !output_has_room(&client_of(binary)->output));
     return taken;
 }
 
@@ -470,7 +470,7 @@ static void time_out(struct connection *connection)
 static void end_upload(struct connection *connection, struct output_block *block,
                        const struct shard_answer *answer)
 {
-    client_fill(&connection->client, block, answer);
+    output_fill(&connection->client.output, block, answer);
     connection_count_request(connection);
 }
 

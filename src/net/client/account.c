@@ -36,13 +36,13 @@ void account_note(struct account *account, struct account_books *books,
     struct slow_request *note = slowlog_take(books->slowlog);
     if (note == NULL)
         return;
-    note->arrived_ns = request->arrived_ns;
-    note->taken_ns = io_now_ns(books->io);
-    note->client = request->client;
-    note->key_hash = request->key_hash;
-    note->size = request->size;
-    note->operation = request->operation;
-    note->next = account->slow;
+    *note = (struct slow_request){.next = account->slow,
+                                  .arrived_ns = request->arrived_ns,
+                                  .taken_ns = io_now_ns(books->io),
+                                  .client = request->client,
+                                  .key_hash = request->key_hash,
+                                  .size = request->size,
+                                  .operation = request->operation};
     account->slow = note;
 }
 
@@ -59,46 +59,27 @@ void account_note_answer(struct account *account, const struct account_books *bo
     note->gate = gate;
 }
 
-void account_report(struct account *account, struct account_books *books)
+void account_end(struct account *account, struct account_books *books, bool is_sent)
 {
     struct slow_request *note = account->slow;
     account->slow = NULL;
     while (note != NULL) {
         struct slow_request *next = note->next;
-        bool is_slow =
-            books->slowlog != NULL && slowlog_report(books->slowlog, note, books->sent_ns);
+        bool is_slow = is_sent && books->slowlog != NULL &&
+                       slowlog_report(books->slowlog, note, books->sent_ns);
         metrics_add(&books->metrics->values[METRICS_SLOW], is_slow);
         slowlog_put(books->notes, note);
         note = next;
     }
 }
 
-void account_drop(struct account *account, struct account_books *books)
-{
-    for (struct slow_request *note = account->slow; note != NULL;) {
-        struct slow_request *next = note->next;
-        slowlog_put(books->notes, note);
-        note = next;
-    }
-    account->slow = NULL;
-}
-
-static void join_arrivals(struct account *account, uint64_t arrived_ns, const uint16_t *counts)
-{
-    uint32_t last = account->cohorts > 0 ? account->cohorts - 1u : 0;
-    bool is_new = account->cohorts == 0 || account->arrived_ns[last] != arrived_ns;
-    if (is_new && account->cohorts < ACCOUNT_COHORTS) {
-        last = account->cohorts++;
-        account->arrived_ns[last] = arrived_ns;
-    }
-    for (uint32_t i = 0; i < METRICS_TIMED_COUNT; i++)
-        account->counts[last][i] = (uint16_t)(account->counts[last][i] + counts[i]);
-}
-
 void account_join(struct account *account, struct account *other)
 {
-    for (uint32_t i = 0; i < other->cohorts; i++)
-        join_arrivals(account, other->arrived_ns[i], other->counts[i]);
+    for (uint32_t i = 0; i < other->cohorts; i++) {
+        uint16_t *counts = account_cohort(account, other->arrived_ns[i]);
+        for (uint32_t j = 0; j < METRICS_TIMED_COUNT; j++)
+            counts[j] = (uint16_t)(counts[j] + other->counts[i][j]);
+    }
     other->cohorts = 0;
     struct slow_request **end = &account->slow;
     while (*end != NULL)

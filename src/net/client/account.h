@@ -85,25 +85,30 @@ void account_note(struct account *account, struct account_books *books,
                   const struct account_request *request);
 void account_note_answer(struct account *account, const struct account_books *books, uint8_t status,
                          uint64_t size, uint64_t gate);
-void account_report(struct account *account, struct account_books *books);
+
+/* Gives its notes back: the block is handed to the send, whose slow requests are logged; or it goes
+ * without having been sent. */
+void account_end(struct account *account, struct account_books *books, bool is_sent);
 
 /* The block's replies join those of another. */
 void account_join(struct account *account, struct account *other);
 
-/* Gives back what it holds: the block goes without having been sent. */
-void account_drop(struct account *account, struct account_books *books);
-
-static inline void account_arrival(struct account *account, uint32_t operation, uint64_t arrived_ns)
+/* The counts of what arrived then. */
+static inline uint16_t *account_cohort(struct account *account, uint64_t arrived_ns)
 {
-    if (operation >= METRICS_TIMED_COUNT)
-        return;
     uint32_t last = account->cohorts > 0 ? account->cohorts - 1u : 0;
     bool is_new = account->cohorts == 0 || account->arrived_ns[last] != arrived_ns;
     if (is_new && account->cohorts < ACCOUNT_COHORTS) {
         last = account->cohorts++;
         account->arrived_ns[last] = arrived_ns;
     }
-    account->counts[last][operation]++;
+    return account->counts[last];
+}
+
+static inline void account_arrival(struct account *account, uint32_t operation, uint64_t arrived_ns)
+{
+    if (operation < METRICS_TIMED_COUNT)
+        account_cohort(account, arrived_ns)[operation]++;
 }
 
 /* A reply of `size` bytes was written into the block; it waits for `gate`. */
@@ -164,7 +169,7 @@ static inline void account_leave(struct account *account, struct account_books *
     }
     account->cohorts = 0;
     if (account->slow != NULL)
-        account_report(account, books);
+        account_end(account, books, true);
 }
 
 #endif

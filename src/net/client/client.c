@@ -8,7 +8,7 @@
 void client_open(struct client *client, struct client_shared *shared, uint64_t number)
 {
     *client = (struct client){.shared = shared};
-    output_init(&client->output);
+    output_init(&client->output, &shared->outputs);
     client_request(client)->client = number;
     list_init(&client->downloads);
 }
@@ -66,7 +66,7 @@ bool client_hold(struct client *client)
     uint64_t now_ns = io_now_ns(shared->io);
     bool is_new = client->held_ns == 0;
     assert(!is_new || !list_node_is_linked(&client->held_node)); /* invariant 3 */
-    if (client->asked_count == 0 || !output_may_send(&client->output, &shared->outputs) ||
+    if (client->asked_count == 0 || !output_may_send(&client->output) ||
         (!is_new && now_ns - client->held_ns >= LIMITS_HOLD_NS)) {
         client->held_ns = 0;
         unlink_node(&client->held_node);
@@ -81,41 +81,11 @@ bool client_hold(struct client *client)
 
 void client_wait_for_gate(struct client *client)
 {
-    if (output_gate(&client->output, &client->shared->outputs) > 0 &&
-        !list_node_is_linked(&client->waiting_node))
+    if (output_gate(&client->output) > 0 && !list_node_is_linked(&client->waiting_node))
         list_push_back(&client->shared->waiting, &client->waiting_node);
 }
 
 /* ---- out of the queues ---- */
-
-void client_take_queue(struct list *queue, struct list *ret_taken)
-{
-    list_init(ret_taken);
-    if (list_is_empty(queue))
-        return;
-    *ret_taken = *queue;
-    ret_taken->head.next->prev = &ret_taken->head;
-    ret_taken->head.prev->next = &ret_taken->head;
-    list_init(queue);
-}
-
-struct client *client_next_woken(struct list *taken)
-{
-    struct list_node *node = list_pop_front(taken);
-    return node != NULL ? container_of(node, struct client, woken_node) : NULL;
-}
-
-struct client *client_next_parked(struct list *taken)
-{
-    struct list_node *node = list_pop_front(taken);
-    return node != NULL ? container_of(node, struct client, parked_node) : NULL;
-}
-
-struct client *client_next_dirty(struct client_shared *shared)
-{
-    struct list_node *node = list_pop_front(&shared->dirty);
-    return node != NULL ? container_of(node, struct client, dirty_node) : NULL;
-}
 
 /* Gates grow with arrival, so the list is all but sorted: the first that must still wait ends it.
  */
@@ -123,7 +93,7 @@ void client_release_waiting(struct client_shared *shared)
 {
     for (struct list_node *node; (node = list_first(&shared->waiting)) != NULL;) {
         struct client *client = container_of(node, struct client, waiting_node);
-        if (output_gate(&client->output, &shared->outputs) > 0)
+        if (output_gate(&client->output) > 0)
             return;
         list_remove(node);
         client_touch(client);

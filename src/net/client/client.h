@@ -106,14 +106,6 @@ void client_wait_for_gate(struct client *client);
 
 /* ---- out of the queues: clients.c ---- */
 
-/* Takes the whole queue, woken or parked. Those that join meanwhile come in the next pass. */
-void client_take_queue(struct list *queue, struct list *ret_taken);
-struct client *client_next_woken(struct list *taken);  /* NULL: no more */
-struct client *client_next_parked(struct list *taken); /* NULL: no more */
-
-/* NULL: no more. */
-struct client *client_next_dirty(struct client_shared *shared);
-
 /* Touches those whose first reply's gate is durable now. */
 void client_release_waiting(struct client_shared *shared);
 
@@ -137,12 +129,6 @@ static inline void client_take_up(struct client *client, enum metrics_operation 
 static inline struct account_request *client_request(struct client *client)
 {
     return &client->output.request;
-}
-
-/* Whether there is room for another reply. */
-static inline bool client_has_room(struct client *client)
-{
-    return output_has_room(&client->output, &client->shared->outputs);
 }
 
 /* Whether the rate limit lets its present request be executed: asked once, however often it is
@@ -170,12 +156,5 @@ static inline void client_begin_pending(struct client *client, bool is_asked, bo
 }
 
 void client_end_pending(struct client *client, bool is_asked, bool is_large);
-
-/* Fills a reserved place. */
-static inline void client_fill(struct client *client, struct output_block *block,
-                               const struct shard_answer *answer)
-{
-    output_fill(&client->output, &client->shared->outputs, block, answer);
-}
 
 #endif

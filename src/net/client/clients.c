@@ -13,11 +13,6 @@
 #define OUTPUT_BLOCKS_MIN 4096u /* what it may have asked others for, each with its place */
 #define OUTPUT_MEMORY_MIN (1 * MIB)
 
-static struct connection *connection_of(struct client *client)
-{
-    return container_of(client, struct connection, client);
-}
-
 /* ---- opening and closing ---- */
 
 static int open_outputs(struct clients *clients, uint32_t shard_count)
@@ -174,13 +169,16 @@ uint64_t clients_memory(const struct clients *clients)
 
 /* ---- the pass ---- */
 
-/* Connections for which something has come. */
-static void run_woken(struct clients *clients)
+/* Connections for which something has come. Those that join meanwhile come in the next pass, here
+ * and below. */
+static void run_woken(struct client_shared *shared)
 {
-    struct list taken;
-    client_take_queue(&clients->shared.woken, &taken);
-    for (struct client *client; (client = client_next_woken(&taken)) != NULL;)
-        connection_run(connection_of(client));
+    const struct list_node *last = list_last(&shared->woken);
+    for (struct list_node *node = NULL; node != last;) {
+        node = list_pop_front(&shared->woken);
+        assert(node != NULL); /* nobody else takes it out */
+        connection_run(container_of(node, struct connection, client.woken_node));
+    }
 }
 
 static bool has_room(const struct clients *clients)
@@ -192,28 +190,27 @@ static bool has_room(const struct clients *clients)
 static void retry_parked(struct clients *clients)
 {
     struct client_shared *shared = &clients->shared;
-    struct list taken;
     if (!has_room(clients))
         return;
     clients->has_room = false;
     output_shared_retried(&shared->outputs);
     shard_retry(shared->shard);
-    client_take_queue(&shared->parked, &taken);
     shared->is_retrying = true;
-    for (struct client *client; (client = client_next_parked(&taken)) != NULL;) {
-        client_set_waits(client, false);
-        connection_run(connection_of(client));
+    const struct list_node *last = list_last(&shared->parked);
+    for (struct list_node *node = NULL; node != last;) {
+        node = list_pop_front(&shared->parked);
+        assert(node != NULL);
+        struct connection *connection = container_of(node, struct connection, client.parked_node);
+        client_set_waits(&connection->client, false);
+        connection_run(connection);
     }
     shared->is_retrying = false;
 }
 
-bool clients_take(void *context, uint64_t budget)
+void clients_take(struct clients *clients)
 {
-    struct clients *clients = context;
-    (void)budget; /* what has come is bounded by the ring */
-    run_woken(clients);
+    run_woken(&clients->shared);
     retry_parked(clients);
-    return false; /* clients_answer says it */
 }
 
 static void advance_dirty(struct clients *clients)
@@ -221,16 +218,16 @@ static void advance_dirty(struct clients *clients)
     struct client_shared *shared = &clients->shared;
     if (!list_is_empty(&shared->dirty))
         account_send_now(&shared->outputs.books);
-    for (struct client *client; (client = client_next_dirty(shared)) != NULL;)
-        if (connection_advance(connection_of(client)))
-            put_away(clients, connection_of(client));
+    for (struct list_node *node; (node = list_pop_front(&shared->dirty)) != NULL;) {
+        struct connection *connection = container_of(node, struct connection, client.dirty_node);
+        if (connection_advance(connection))
+            put_away(clients, connection);
+    }
 }
 
-bool clients_answer(void *context, uint64_t budget)
+bool clients_answer(struct clients *clients)
 {
-    struct clients *clients = context;
     struct client_shared *shared = &clients->shared;
-    (void)budget;
     if (clients->has_advanced)
         client_release_waiting(shared);
     clients->has_advanced = false;
@@ -240,12 +237,10 @@ bool clients_answer(void *context, uint64_t budget)
     return has_room(clients) || !list_is_empty(&shared->woken);
 }
 
-uint64_t clients_rest_ns(void *context)
+uint64_t clients_rest_ns(const struct clients *clients)
 {
-    const struct client_shared *shared = &((struct clients *)context)->shared;
-    uint64_t until_ns = client_held_until_ns(shared);
-    uint64_t now_ns = until_ns != UINT64_MAX ? io_now_ns(shared->io) : 0;
+    uint64_t until_ns = client_held_until_ns(&clients->shared);
     if (until_ns == UINT64_MAX)
         return UINT64_MAX;
-    return until_ns > now_ns ? until_ns - now_ns : 0;
+    return until_ns - min_u64(until_ns, io_now_ns(clients->shared.io));
 }

@@ -78,13 +78,15 @@ void clients_tick(struct clients *clients, uint64_t now_ns);
 void clients_drain(struct clients *clients);
 void clients_finish(struct clients *clients, bool is_late);
 
-/* ---- the pass; `context` is the clients. They return whether there is more to do at once ---- */
+/* ---- the pass ---- */
 
-bool clients_take(void *context, uint64_t budget);
-bool clients_answer(void *context, uint64_t budget);
+void clients_take(struct clients *clients);
+
+/* Returns whether there is more to do at once. */
+bool clients_answer(struct clients *clients);
 
 /* How long they may be left alone. */
-uint64_t clients_rest_ns(void *context);
+uint64_t clients_rest_ns(const struct clients *clients);
 
 /* Bytes of what is under way. */
 uint64_t clients_memory(const struct clients *clients);

@@ -18,20 +18,8 @@
 
 static void set_state(struct connection *connection, enum connection_state state)
 {
-    switch (state) {
-    case CONNECTION_OPEN:
-        assert(false);
-        break;
-    case CONNECTION_FINISHING:
-        assert(connection->state == CONNECTION_OPEN);
-        break;
-    case CONNECTION_LINGERING:
-        assert(connection->state == CONNECTION_FINISHING);
-        break;
-    case CONNECTION_CLOSING:
-        assert(connection->state != CONNECTION_CLOSING);
-        break;
-    }
+    assert(connection->state != CONNECTION_CLOSING);
+    assert(state == connection->state + 1 || state == CONNECTION_CLOSING);
     connection->state = state;
     connection->client.is_closing = state == CONNECTION_CLOSING;
 }
@@ -77,7 +65,7 @@ static void upload_ended(void *context, struct output_block *block,
         connection->client.shared->requests_refused++;
     connection->upload = NULL;
     if (connection->state == CONNECTION_CLOSING)
-        client_fill(&connection->client, block, answer);
+        output_fill(&connection->client.output, block, answer);
     else
         connection->protocol->end_upload(connection, block, answer);
     client_touch(&connection->client);
@@ -221,44 +209,36 @@ static void note_arrival(struct connection *connection, uint64_t size)
         client_request(&connection->client)->arrived_ns = io_now_ns(shared->io);
 }
 
-static void receive_done(struct io_op *op, int32_t result)
+/* Returns whether bytes have come; otherwise it was cancelled, or nothing more will. */
+static bool has_come(struct connection *connection, int32_t result)
 {
-    struct connection *connection = container_of(op, struct connection, receive);
     client_touch(&connection->client);
     if (result > 0) {
         note_arrival(connection, (uint64_t)result);
-        if (connection->state == CONNECTION_OPEN)
-            take_bytes(connection, op->data, (uint64_t)result);
-        begin_clock(connection);
-        park_blocked(connection);
-        if (connection_is_waiting(connection) &&
-            input_size(&connection->input) >= BLOCKED_INPUT_MAX)
-            io_cancel(connection->client.shared->io, op);
-        return;
+    } else if (result != -ECANCELED) {
+        connection->stream_ended = true;
+        connection->client.is_broken = connection->client.is_broken || result < 0;
     }
-    if (result == -ECANCELED)
-        return;
-    connection->stream_ended = true;
-    connection->client.is_broken = connection->client.is_broken || result < 0;
+    return result > 0;
 }
 
-/* A receive into memory of ours. */
-static void into_done(struct connection *connection, int32_t result)
+static void receive_done(struct io_op *op, int32_t result)
 {
-    client_touch(&connection->client);
-    if (result > 0)
-        note_arrival(connection, (uint64_t)result);
-    if (result > 0 || result == -ECANCELED)
+    struct connection *connection = container_of(op, struct connection, receive);
+    if (!has_come(connection, result))
         return;
-    connection->stream_ended = true;
-    connection->client.is_broken = connection->client.is_broken || result < 0;
+    if (connection->state == CONNECTION_OPEN)
+        take_bytes(connection, op->data, (uint64_t)result);
+    begin_clock(connection);
+    park_blocked(connection);
+    if (connection_is_waiting(connection) && input_size(&connection->input) >= BLOCKED_INPUT_MAX)
+        io_cancel(connection->client.shared->io, op);
 }
 
 static void direct_done(struct io_op *op, int32_t result)
 {
     struct connection *connection = container_of(op, struct connection, receive);
-    into_done(connection, result);
-    if (result <= 0) {
+    if (!has_come(connection, result)) {
         upload_emptied(connection->upload);
         return;
     }
@@ -271,8 +251,7 @@ static void direct_done(struct io_op *op, int32_t result)
 static void head_done(struct io_op *op, int32_t result)
 {
     struct connection *connection = container_of(op, struct connection, receive);
-    into_done(connection, result);
-    if (result <= 0)
+    if (!has_come(connection, result))
         return;
     input_filled(&connection->input, (uint64_t)result);
     connection->expects_value = false;
@@ -370,7 +349,7 @@ static void send_done(struct io_op *op, int32_t result)
         container_of(container_of(op, struct io_send, op), struct connection, client.output.send);
     struct client_shared *shared = connection->client.shared;
     connection->send_begun_ns = 0;
-    output_sent(&connection->client.output, &shared->outputs);
+    output_sent(&connection->client.output);
     if (result < 0)
         connection->client.is_broken = true;
     else
@@ -387,7 +366,7 @@ static void send_ready(struct connection *connection)
         client_hold(&connection->client))
         return;
     struct client *client = &connection->client;
-    if (output_send(&client->output, &shared->outputs, shared->io, connection->socket, send_done))
+    if (output_send(&client->output, shared->io, connection->socket, send_done))
         connection->send_begun_ns = io_now_ns(shared->io);
     else
         client_wait_for_gate(client);
@@ -451,7 +430,7 @@ static bool go_on_closing(struct connection *connection)
         io_close_socket(connection->client.shared->io, &connection->control, socket);
         return false;
     }
-    bool is_empty = output_drop(&connection->client.output, &connection->client.shared->outputs);
+    bool is_empty = output_drop(&connection->client.output);
     bool is_over = connection->closed && connection->client.pending_count == 0;
     assert(!is_over || is_empty);
     return is_over;

@@ -11,8 +11,9 @@ struct dialect;
 /* What the reply to a request depends on besides the answer; kept with a reserved place. */
 struct reply_form {
     const struct dialect *dialect;
-    uint32_t bits; /* the dialect's */
+    uint32_t bits; /* the dialect's, and */
 };
+#define REPLY_HEAD 1u /* only the head of the reply is sent */
 
 /* A value that is sent behind a reply's head from where it lies. */
 struct reply_value {
@@ -32,9 +33,6 @@ struct dialect {
     uint32_t value_offset; /* where in a reply its value is best put, before it is written */
 
     bool is_json; /* a value is sent as JSON: see download_json.h */
-
-    /* Whether only the head of a reply is sent. NULL: never. */
-    bool (*is_head)(struct reply_form form);
 
     /* Writes a reply to `target`: reply_need bytes, or an empty block. The answer's data may lie
      * in the target's block (is_in_lent). Returns the bytes; *ret_value follows them. Errors:

@@ -45,15 +45,12 @@ struct download {
     struct client *client;
     struct output_block *block;
     struct value_reader *reader;
-    struct value_file_name file;
-    struct value_file_name loan; /* has_loan: another shard keeps this file until we have it open */
-    bool has_loan;
     enum download_state state;
     uint32_t attempts;
-    uint64_t gate;
-    struct shard_answer answer; /* WAITING: what is to be opened; its memory is ours, or NULL */
-    uint64_t waits_since_ns;    /* for a stream or a piece; 0: it does not */
-    const uint8_t *first;       /* the first piece, until it is taken */
+    struct shard_answer
+        answer;              /* the newest; its bytes are ours or, while it is taken, another's */
+    uint64_t waits_since_ns; /* for a stream or a piece; 0: it does not */
+    const uint8_t *first;    /* the first piece, until it is taken */
     uint32_t first_size;
     struct download_json *json; /* or NULL: the value is sent as it is */
     struct list_node node;
@@ -78,27 +75,43 @@ static void close_reader(struct download *download)
     download->reader = NULL;
 }
 
+/* Its file is open, or not wanted: another shard need not keep it any more. */
 static void give_back(struct download *download)
 {
-    if (download->has_loan)
-        shard_release_file(shard_of(download), &download->loan);
-    download->has_loan = false;
+    if (download->answer.is_lent)
+        shard_release_file(shard_of(download), &download->answer.file);
+    download->answer.is_lent = false;
 }
 
-/* Takes what is to be opened out of it. Its memory is the caller's. */
-static struct shard_answer take_saved(struct download *download)
+/* So that the answer can still be opened when its bytes have gone. Errors: -ENOMEM. */
+static int save_bytes(struct download *download)
 {
-    struct shard_answer answer = download->answer;
-    if (answer.memory != NULL)
-        output_give_memory(&shared_of(download)->outputs, answer.size);
-    download->answer = (struct shard_answer){0};
-    return answer;
+    struct shard_answer *answer = &download->answer;
+    if (answer->memory != NULL)
+        return 0;
+    answer->memory = malloc(answer->size);
+    if (answer->memory == NULL)
+        return -ENOMEM;
+    memcpy(answer->memory, answer->data, answer->size);
+    answer->data = answer->memory;
+    output_take_memory(&shared_of(download)->outputs, answer->size);
+    return 0;
+}
+
+static void forget_bytes(struct download *download)
+{
+    struct shard_answer *answer = &download->answer;
+    if (answer->memory != NULL)
+        output_give_memory(&shared_of(download)->outputs, answer->size);
+    free(answer->memory);
+    answer->memory = NULL;
+    answer->data = NULL;
 }
 
 static void free_memory(struct download *download)
 {
     download_json_free(download->json);
-    free(take_saved(download).memory);
+    forget_bytes(download);
     free(download);
 }
 
@@ -122,7 +135,7 @@ static uint8_t status_of(int error)
 static void end(struct download *download, const struct shard_answer *answer)
 {
     struct client *client = download->client;
-    client_fill(client, download->block, answer);
+    output_fill(&client->output, download->block, answer);
     put(download);
 }
 
@@ -209,26 +222,14 @@ static bool is_same_file(const struct value_file_name *a, const struct value_fil
            version_compare(a->version, b->version) == 0;
 }
 
-/* What is sent as JSON has to be read first. Returns false when there is no memory for it. */
-static bool prepare_json(struct download *download, const struct shard_answer *answer)
-{
-    if (!output_form(download->block).dialect->is_json)
-        return true;
-    download_json_free(download->json);
-    download->json = download_json_create(answer, download->stream.left);
-    return download->json != NULL;
-}
-
 static bool is_head(const struct download *download)
 {
-    struct reply_form form = output_form(download->block);
-    return form.dialect->is_head != NULL && form.dialect->is_head(form);
+    return (output_form(download->block).bits & REPLY_HEAD) != 0;
 }
 
-static void end_head(struct download *download, uint64_t gate, uint64_t size)
+static void end_head(struct download *download, uint64_t size)
 {
-    struct client *client = download->client;
-    output_fill_head(&client->output, &client->shared->outputs, download->block, gate, size);
+    output_fill_head(&download->client->output, download->block, download->answer.gate, size);
     put(download);
 }
 
@@ -254,7 +255,7 @@ static bool begin_json(struct download *download)
         return true;
     }
     if (size > 0)
-        end_head(download, download->gate, size);
+        end_head(download, size);
     else
         end_refused(download, status, reason);
     return false;
@@ -271,76 +272,69 @@ static bool may_open(struct download *download)
     return false;
 }
 
-/* Saves the answer. Its file may be replaced meanwhile, as it may while it is opened. */
-static void wait_to_open(struct download *download, const struct shard_answer *answer)
+/* Errors: -ENOMEM. */
+static int prepare_json(struct download *download)
 {
-    void *descriptor = malloc(answer->size);
-    if (descriptor == NULL) {
-        end_status(download, MINIVAULT_OVERLOADED);
-        return;
-    }
-    memcpy(descriptor, answer->data, answer->size);
-    download->answer = *answer;
-    download->answer.data = descriptor;
-    download->answer.memory = descriptor;
-    download->state = DOWNLOAD_WAITING;
-    output_take_memory(&shared_of(download)->outputs, answer->size);
+    download_json_free(download->json);
+    download->json = download_json_create(download->stream.left);
+    return download->json != NULL ? save_bytes(download) : -ENOMEM;
 }
 
-static void open_file(struct download *download, const struct shard_answer *answer)
+static int open_reader(struct download *download)
 {
-    struct slice descriptor = {answer->data, answer->size};
     struct value_reader_events events = {.context = download, .ready = ready};
+    download->state = DOWNLOAD_OPENING;
+    return shard_download(shard_of(download), &download->answer, &events, &download->reader);
+}
+
+/* Its file may be replaced while it is opened, as it may while it waits for that. */
+static void open_file(struct download *download)
+{
+    struct slice descriptor = {download->answer.data, download->answer.size};
+    bool is_json = output_form(download->block).dialect->is_json;
     int result = value_file_descriptor_check(descriptor, &download->stream.left);
     if (result == 0 && download->stream.left == 0) {
-        end(download, &(struct shard_answer){.status = MINIVAULT_OK, .gate = answer->gate});
+        end(download, &(struct shard_answer){.gate = download->answer.gate});
         return;
     }
-    if (result == 0 && is_head(download) && !output_form(download->block).dialect->is_json) {
-        end_head(download, answer->gate, download->stream.left);
+    if (result == 0 && is_head(download) && !is_json) {
+        end_head(download, download->stream.left);
         return;
     }
     if (result == 0 && !may_open(download)) {
-        wait_to_open(download, answer);
-        return;
+        download->state = DOWNLOAD_WAITING;
+        result = save_bytes(download);
+        if (result == 0)
+            return;
     }
-    if (result == 0 && !prepare_json(download, answer))
-        result = -ENOMEM;
-    if (result == 0 && download->json != NULL && download_json_is_too_large(download->json)) {
+    if (result == 0 && is_json)
+        result = prepare_json(download);
+    if (result == 0 && is_json && download_json_is_too_large(download->json)) {
         (void)begin_json(download);
         return;
     }
     if (result == 0)
-        result = shard_download(shard_of(download), answer, &events, &download->reader);
+        result = open_reader(download);
     if (result < 0) {
         end_status(download, status_of(result));
         return;
     }
-    download->state = DOWNLOAD_OPENING;
-    download->file = answer->file;
-    download->gate = answer->gate;
+    if (!is_json)
+        forget_bytes(download);
     client_wake(download->client);
-}
-
-static void open_saved(struct download *download)
-{
-    if (!may_open(download))
-        return;
-    struct shard_answer answer = take_saved(download);
-    open_file(download, &answer);
-    free(answer.memory);
 }
 
 /* The newest answer for the key. */
 static void take_answer(struct download *download, const struct shard_answer *answer)
 {
-    bool is_first = download->attempts++ == 0;
+    bool is_same = download->attempts++ > 0 && is_same_file(&answer->file, &download->answer.file);
     give_back(download);
-    download->has_loan = answer->is_lent;
-    download->loan = answer->file;
+    forget_bytes(download);
+    download->answer = *answer;
+    download->answer.memory = NULL;
     if (!answer->in_value_file) {
         end(download, answer);
-    } else if (!is_first && is_same_file(&answer->file, &download->file)) {
+    } else if (is_same) {
         log_error(shared_of(download)->log,
                   "a value file is missing (partition %u, key hash %016llx): answered as CORRUPT; "
                   "restore the key from a replica or a backup",
@@ -349,7 +343,7 @@ static void take_answer(struct download *download, const struct shard_answer *an
     } else if (download->attempts > ATTEMPTS_MAX) {
         end_status(download, MINIVAULT_OVERLOADED);
     } else {
-        open_file(download, answer);
+        open_file(download);
     }
 }
 
@@ -411,12 +405,8 @@ static void look_at_next(struct download *download)
     client_wake(download->client);
     if (!is_last || !begin_json(download))
         return;
-    struct shard_answer answer;
-    struct value_reader_events events = {.context = download, .ready = ready};
-    download_json_answer(download->json, &answer);
     close_reader(download);
-    int result = shard_download(shard_of(download), &answer, &events, &download->reader);
-    download->state = DOWNLOAD_OPENING;
+    int result = open_reader(download);
     note_wait(download, true);
     if (result < 0)
         end_status(download, status_of(result));
@@ -433,10 +423,9 @@ static void look_at_first(struct download *download)
     if (download->first != NULL) {
         give_back(download);
         download->waits_since_ns = 0;
-        struct client *client = download->client;
         download->state = DOWNLOAD_SENDING;
-        output_fill_stream(&client->output, &client->shared->outputs, download->block,
-                           download->gate, &download->stream);
+        output_fill_stream(&download->client->output, download->block, download->answer.gate,
+                           &download->stream);
         return;
     }
     int error = value_reader_error(download->reader);
@@ -450,8 +439,8 @@ void download_go_on(struct client *client)
     while (node != NULL) {
         struct download *download = container_of(node, struct download, node);
         node = list_next(&client->downloads, node);
-        if (download->state == DOWNLOAD_WAITING)
-            open_saved(download);
+        if (download->state == DOWNLOAD_WAITING && may_open(download))
+            open_file(download);
         else if (download->state == DOWNLOAD_OPENING)
             look_at_first(download);
         else if (download->state == DOWNLOAD_JUDGING)
@@ -504,7 +493,7 @@ void download_fill(struct client *client, struct output_block *block,
     if (answer->is_lent)
         shard_release_file(client->shared->shard, &answer->file);
     struct shard_answer refusal = {.status = MINIVAULT_OVERLOADED};
-    client_fill(client, block, answer->in_value_file ? &refusal : answer);
+    output_fill(&client->output, block, answer->in_value_file ? &refusal : answer);
     free(descriptor);
 }
 

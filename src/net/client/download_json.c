@@ -23,22 +23,14 @@ struct download_json {
     uint32_t piece_size;
     uint32_t piece_used;
     bool shows_piece; /* what `next` showed is of the piece */
-    struct value_file_name file;
-    uint64_t gate;
-    uint8_t *buffer; /* of a string */
-    struct slice descriptor;
-    uint8_t bytes[];
+    uint8_t *buffer;  /* of a string */
 };
 
-struct download_json *download_json_create(const struct shard_answer *answer, uint64_t size)
+struct download_json *download_json_create(uint64_t size)
 {
-    struct download_json *json = calloc(1, sizeof *json + answer->size);
+    struct download_json *json = calloc(1, sizeof *json);
     if (json == NULL)
         return NULL;
-    memcpy(json->bytes, answer->data, answer->size);
-    json->descriptor = (struct slice){json->bytes, answer->size};
-    json->file = answer->file;
-    json->gate = answer->gate;
     json->value_size = size;
     json->value_left = size;
     json_judge_init(&json->judge);
@@ -50,16 +42,6 @@ void download_json_free(struct download_json *json)
     if (json != NULL)
         free(json->buffer);
     free(json);
-}
-
-void download_json_answer(const struct download_json *json, struct shard_answer *ret_answer)
-{
-    *ret_answer = (struct shard_answer){.status = MINIVAULT_OK,
-                                        .data = json->descriptor.data,
-                                        .size = json->descriptor.size,
-                                        .gate = json->gate,
-                                        .in_value_file = true,
-                                        .file = json->file};
 }
 
 /* ---- the first reading ---- */

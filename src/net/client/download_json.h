@@ -4,16 +4,14 @@
 #ifndef MINIVAULT_NET_DOWNLOAD_JSON_H
 #define MINIVAULT_NET_DOWNLOAD_JSON_H
 
-#include "shard/shard.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 struct download_json;
 
-/* `answer`: of a value file, whose value has `size` bytes. NULL: no memory. */
-struct download_json *download_json_create(const struct shard_answer *answer, uint64_t size);
+/* Of a value of `size` bytes. NULL: no memory. */
+struct download_json *download_json_create(uint64_t size);
 void download_json_free(struct download_json *json); /* NULL: nothing */
-
-/* The answer again, for the second reading. */
-void download_json_answer(const struct download_json *json, struct shard_answer *ret_answer);
 
 /* A piece of the first reading. Returns whether it was the last. */
 bool download_json_judge(struct download_json *json, const uint8_t *piece, uint32_t size);

@@ -9,7 +9,7 @@
 enum taken operation_answer(struct client *client, struct reply_form form,
                             const struct shard_answer *answer)
 {
-    if (output_answer(&client->output, &client->shared->outputs, form, answer) < 0) {
+    if (output_answer(&client->output, form, answer) < 0) {
         /* Not even memory for the reply: this one client loses its connection, nobody else
          * anything. */
         client_abort(client);
@@ -18,16 +18,6 @@ enum taken operation_answer(struct client *client, struct reply_form form,
 }
 
 /* ---- answers that come later ---- */
-
-static struct output_block *reserve(struct client *client, struct reply_form form)
-{
-    return output_reserve(&client->output, &client->shared->outputs, client, form);
-}
-
-static void unreserve(struct client *client, struct output_block *block)
-{
-    output_unreserve(&client->output, &client->shared->outputs, block);
-}
 
 static void end_get(struct shard_waiter *waiter, const struct shard_answer *answer, bool is_large)
 {
@@ -55,7 +45,7 @@ static void write_done(struct shard_waiter *waiter, const struct shard_answer *a
 {
     void *owner;
     struct output_block *block = output_waiting(waiter, &owner);
-    client_fill(owner, block, answer);
+    output_fill(&((struct client *)owner)->output, block, answer);
     client_end_pending(owner, true, false);
 }
 
@@ -67,14 +57,14 @@ static enum taken await(struct client *client, struct output_block *block,
         client_begin_pending(client, true, false);
         return TAKEN;
     }
-    unreserve(client, block);
+    output_unreserve(&client->output, block);
     return outcome == SHARD_LARGE ? IS_LARGE : BLOCKED;
 }
 
 /* Of a write that another shard is asked for. */
 static struct output_block *reserve_write(struct client *client, struct reply_form form)
 {
-    struct output_block *block = reserve(client, form);
+    struct output_block *block = output_reserve(&client->output, client, form);
     if (block != NULL)
         output_lend(block);
     return block;
@@ -87,7 +77,7 @@ static struct output_block *reserve_value(struct client *client, struct reply_fo
 {
     if (!output_has_memory(&client->shared->outputs))
         return NULL;
-    return reserve(client, form);
+    return output_reserve(&client->output, client, form);
 }
 
 static enum taken get_from_disk(struct client *client, struct reply_form form, struct slice key)
@@ -107,7 +97,7 @@ static enum taken get_from_disk(struct client *client, struct reply_form form, s
         download_fill(client, block, &shard_answer);
         return TAKEN;
     default:
-        unreserve(client, block);
+        output_unreserve(&client->output, block);
         return BLOCKED;
     }
 }
@@ -117,7 +107,7 @@ static enum taken get_from_file(struct client *client, struct reply_form form,
 {
     if (!store_has_stream(client->shared->shard->store))
         return BLOCKED;
-    struct output_block *block = reserve(client, form);
+    struct output_block *block = output_reserve(&client->output, client, form);
     if (block == NULL)
         return BLOCKED;
     (void)output_waiter(block, get_done); /* should it have to be looked up again */

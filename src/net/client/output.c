@@ -34,14 +34,15 @@ uint64_t output_shared_memory(const struct output_shared *shared)
     return (uint64_t)shared->blocks.count_touched * OUTPUT_BLOCK_SIZE;
 }
 
-void output_init(struct output *output)
+void output_init(struct output *output, struct output_shared *shared)
 {
-    memset(output, 0, sizeof *output);
+    *output = (struct output){.shared = shared};
     list_init(&output->blocks);
 }
 
-bool output_has_room(const struct output *output, struct output_shared *shared)
+bool output_has_room(const struct output *output)
 {
+    struct output_shared *shared = output->shared;
     if (output->bytes > LIMITS_OUTPUT_BYTES_MAX)
         return false;
     if (output->block_count == 0)
@@ -73,9 +74,9 @@ static struct output_block *first_block(const struct output *output)
     return container_of(output->blocks.head.next, struct output_block, node);
 }
 
-static struct output_block *add_block(struct output *output, struct output_shared *shared)
+static struct output_block *add_block(struct output *output)
 {
-    struct output_block *block = pool_get(&shared->blocks);
+    struct output_block *block = pool_get(&output->shared->blocks);
     if (block == NULL)
         return NULL;
     memset(block, 0, offsetof(struct output_block, bytes));
@@ -86,36 +87,28 @@ static struct output_block *add_block(struct output *output, struct output_share
 
 /* The block to append to. One that waits for its gate takes replies of its own pass only: a client
  * that keeps writing would otherwise push the gate ahead of itself for ever. */
-static struct output_block *open_block(struct output *output, struct output_shared *shared,
-                                       uint32_t need)
+static struct output_block *open_block(struct output *output, uint32_t need)
 {
     if (!list_is_empty(&output->blocks)) {
         struct output_block *block = last_block(output);
         bool closed =
             block->sending || block->pending || block->external_size > 0 || block->stream != NULL;
         bool fits = need <= sizeof block->bytes - block->size;
-        if (!closed && fits && (block->pass == shared->pass || block->gate == 0))
+        if (!closed && fits && (block->pass == output->shared->pass || block->gate == 0))
             return block;
     }
-    return add_block(output, shared);
+    return add_block(output);
 }
 
-static void release_external(struct output_shared *shared, struct output_block *block)
+static void remove_block(struct output *output, struct output_block *block)
 {
+    struct output_shared *shared = output->shared;
     if (block->entry != NULL)
         store_unpin(shared->store, block->entry);
     if (block->memory != NULL)
         output_give_memory(shared, block->external_size);
     free(block->memory);
-    block->entry = NULL;
-    block->memory = NULL;
-}
-
-static void remove_block(struct output *output, struct output_shared *shared,
-                         struct output_block *block)
-{
-    release_external(shared, block);
-    account_drop(&block->account, &shared->books);
+    account_end(&block->account, &shared->books, false);
     list_remove(&block->node);
     assert(output->block_count > 0);
     output->block_count--;
@@ -152,8 +145,7 @@ static int attach(struct output_shared *shared, struct output_block *block,
 
 /* Writes an answer behind what the block has; there is room for its inline part. Errors: -ENOMEM.
  */
-static int write_answer(struct output *output, struct output_shared *shared,
-                        struct output_block *block, struct reply_form form,
+static int write_answer(struct output *output, struct output_block *block, struct reply_form form,
                         const struct shard_answer *answer)
 {
     struct reply_value value = {.size = 0};
@@ -164,42 +156,40 @@ static int write_answer(struct output *output, struct output_shared *shared,
     if (size < 0)
         return size;
     assert((uint32_t)size <= sizeof block->bytes - block->size);
-    if (value.size > 0 && attach(shared, block, &value) < 0)
+    if (value.size > 0 && attach(output->shared, block, &value) < 0)
         return -ENOMEM;
     block->size += (uint32_t)size;
     block->gate = block->gate > answer->gate ? block->gate : answer->gate;
-    block->pass = shared->pass;
+    block->pass = output->shared->pass;
     output->bytes += (uint32_t)size + block->external_size;
     return 0;
 }
 
-int output_answer(struct output *output, struct output_shared *shared, struct reply_form form,
-                  const struct shard_answer *answer)
+int output_answer(struct output *output, struct reply_form form, const struct shard_answer *answer)
 {
-    struct output_block *block = open_block(output, shared, reply_need(form.dialect, answer));
+    struct output_block *block = open_block(output, reply_need(form.dialect, answer));
     if (block == NULL) {
         free(answer->memory);
         return -ENOMEM;
     }
     bool is_new = block->size == 0;
-    int result = write_answer(output, shared, block, form, answer);
+    int result = write_answer(output, block, form, answer);
     if (result == 0)
-        account_reply(&block->account, &shared->books, &output->request, answer->status,
+        account_reply(&block->account, &output->shared->books, &output->request, answer->status,
                       answer->size, answer->gate);
     else if (is_new)
-        remove_block(output, shared, block);
+        remove_block(output, block);
     return result;
 }
 
-struct output_block *output_reserve(struct output *output, struct output_shared *shared,
-                                    void *owner, struct reply_form form)
+struct output_block *output_reserve(struct output *output, void *owner, struct reply_form form)
 {
-    struct output_block *block = add_block(output, shared);
+    struct output_block *block = add_block(output);
     if (block == NULL)
         return NULL;
     block->pending = true;
     block->owner = owner;
-    account_reserve(&block->account, &shared->books, &output->request);
+    account_reserve(&block->account, &output->shared->books, &output->request);
     block->form = form;
     return block;
 }
@@ -222,11 +212,10 @@ bool output_is_first(const struct output *output, const struct output_block *blo
     return true;
 }
 
-void output_unreserve(struct output *output, struct output_shared *shared,
-                      struct output_block *block)
+void output_unreserve(struct output *output, struct output_block *block)
 {
     assert(block->pending && block == last_block(output));
-    remove_block(output, shared, block);
+    remove_block(output, block);
 }
 
 /* Another shard's answer brings its memory along: gets are asked for while there is memory, and
@@ -237,44 +226,47 @@ static bool is_beyond(const struct output_shared *shared, const struct shard_ans
     return answer->memory != NULL && shared->memory_bytes + answer->size > most;
 }
 
-void output_fill(struct output *output, struct output_shared *shared, struct output_block *block,
+void output_fill(struct output *output, struct output_block *block,
                  const struct shard_answer *answer)
 {
     static const struct shard_answer overloaded = {.status = MINIVAULT_OVERLOADED};
     assert(block->pending);
     block->pending = false;
-    if (is_beyond(shared, answer)) {
+    if (is_beyond(output->shared, answer)) {
         free(answer->memory);
         answer = &overloaded;
     }
-    account_fill(&block->account, &shared->books, answer->status, answer->size, answer->gate);
-    if (write_answer(output, shared, block, block->form, answer) == 0)
+    account_fill(&block->account, &output->shared->books, answer->status, answer->size,
+                 answer->gate);
+    if (write_answer(output, block, block->form, answer) == 0)
         return;
-    int result = write_answer(output, shared, block, block->form, &overloaded);
+    int result = write_answer(output, block, block->form, &overloaded);
     assert(result == 0);
 }
 
-void output_fill_head(struct output *output, struct output_shared *shared,
-                      struct output_block *block, uint64_t gate, uint64_t size)
+/* Fills a place with OK and the head for a value of `size` bytes, of which `shown` are counted. */
+static void fill_head(struct output *output, struct output_block *block, uint64_t gate,
+                      uint64_t size, uint64_t shown)
 {
-    assert(block->pending && block->size == 0);
+    assert(block->pending && block->size == 0 && size <= UINT32_MAX);
     block->pending = false;
-    account_fill(&block->account, &shared->books, MINIVAULT_OK, 0, gate);
+    account_fill(&block->account, &output->shared->books, MINIVAULT_OK, shown, gate);
     block->gate = gate;
     block->size = block->form.dialect->write_stream(block->form, size, block->bytes);
     output->bytes += block->size;
 }
 
-void output_fill_stream(struct output *output, struct output_shared *shared,
-                        struct output_block *block, uint64_t gate, struct output_stream *stream)
+void output_fill_head(struct output *output, struct output_block *block, uint64_t gate,
+                      uint64_t size)
 {
-    assert(block->pending && block->size == 0 && stream->left <= UINT32_MAX);
-    block->pending = false;
-    account_fill(&block->account, &shared->books, MINIVAULT_OK, stream->left, gate);
+    fill_head(output, block, gate, size, 0);
+}
+
+void output_fill_stream(struct output *output, struct output_block *block, uint64_t gate,
+                        struct output_stream *stream)
+{
     block->stream = stream;
-    block->gate = gate;
-    block->size = block->form.dialect->write_stream(block->form, stream->left, block->bytes);
-    output->bytes += block->size;
+    fill_head(output, block, gate, stream->left, stream->left);
 }
 
 /* Shows the stream's next piece. Returns false when there is none now. */
@@ -301,8 +293,8 @@ static bool may_leave(const struct output_block *block, uint64_t durable)
 }
 
 /* Adds a block to the send; returns the count of slices. */
-static uint32_t gather_block(struct output *output, struct output_shared *shared,
-                             struct output_block *block, uint32_t count, uint64_t *gathered)
+static uint32_t gather_block(struct output *output, struct output_block *block, uint32_t count,
+                             uint64_t *gathered)
 {
     struct iovec *slices = output->send.slices;
     if (block->size > 0)
@@ -314,7 +306,7 @@ static uint32_t gather_block(struct output *output, struct output_shared *shared
         slices[count++] =
             (struct iovec){(void *)(block->external + block->external_sent), output->sending_part};
     *gathered += output->sending_part;
-    account_leave(&block->account, &shared->books);
+    account_leave(&block->account, &output->shared->books);
     block->sending = true;
     output->sending_count++;
     return count;
@@ -322,8 +314,7 @@ static uint32_t gather_block(struct output *output, struct output_shared *shared
 
 /* Small replies that had places of their own join the one before them: what takes one slice costs
  * less to send, and less to keep, than what takes many. */
-static void absorb(struct output *output, struct output_shared *shared, struct output_block *block,
-                   uint64_t durable)
+static void absorb(struct output *output, struct output_block *block, uint64_t durable)
 {
     struct list_node *node;
     while (block->external_size == 0 && block->stream == NULL &&
@@ -337,21 +328,21 @@ static void absorb(struct output *output, struct output_shared *shared, struct o
         block->size += next->size;
         next->size = 0;
         account_join(&block->account, &next->account);
-        remove_block(output, shared, next);
+        remove_block(output, next);
     }
 }
 
-bool output_may_send(const struct output *output, const struct output_shared *shared)
+bool output_may_send(const struct output *output)
 {
     return output->sending_count == 0 && !list_is_empty(&output->blocks) &&
-           may_leave(first_block(output), store_durable(shared->store));
+           may_leave(first_block(output), store_durable(output->shared->store));
 }
 
-uint32_t output_gather(struct output *output, struct output_shared *shared)
+uint32_t output_gather(struct output *output)
 {
     if (output->sending_count > 0)
         return 0;
-    uint64_t durable = store_durable(shared->store);
+    uint64_t durable = store_durable(output->shared->store);
     uint64_t gathered = 0;
     uint32_t count = 0;
     struct list_node *node = list_first(&output->blocks);
@@ -359,8 +350,8 @@ uint32_t output_gather(struct output *output, struct output_shared *shared)
         struct output_block *block = container_of(node, struct output_block, node);
         if (!may_leave(block, durable) || !load_piece(output, block))
             break;
-        absorb(output, shared, block, durable);
-        count = gather_block(output, shared, block, count, &gathered);
+        absorb(output, block, durable);
+        count = gather_block(output, block, count, &gathered);
         if (output->sending_part < block->external_size - block->external_sent ||
             (block->stream != NULL && block->stream->left > 0))
             break;
@@ -369,10 +360,9 @@ uint32_t output_gather(struct output *output, struct output_shared *shared)
     return count;
 }
 
-bool output_send(struct output *output, struct output_shared *shared, struct io *io, int socket,
-                 io_done *done)
+bool output_send(struct output *output, struct io *io, int socket, io_done *done)
 {
-    uint32_t count = output_gather(output, shared);
+    uint32_t count = output_gather(output);
     if (count == 0)
         return false;
     output->send.op.done = done;
@@ -398,11 +388,11 @@ static bool end_piece(struct output *output, struct output_block *block)
     return true;
 }
 
-void output_sent(struct output *output, struct output_shared *shared)
+void output_sent(struct output *output)
 {
     for (; output->sending_count > 1; output->sending_count--) {
         (void)end_piece(output, first_block(output));
-        remove_block(output, shared, first_block(output));
+        remove_block(output, first_block(output));
     }
     if (output->sending_count == 0)
         return;
@@ -412,29 +402,29 @@ void output_sent(struct output *output, struct output_shared *shared)
     last->sending = false;
     last->external_sent += output->sending_part;
     if (last->external_sent == last->external_size && end_piece(output, last)) {
-        remove_block(output, shared, last);
+        remove_block(output, last);
         return;
     }
     output->bytes -= last->size;
     last->size = 0;
 }
 
-uint64_t output_gate(const struct output *output, const struct output_shared *shared)
+uint64_t output_gate(const struct output *output)
 {
     if (list_is_empty(&output->blocks) || output->sending_count > 0)
         return 0;
     const struct output_block *block = first_block(output);
-    return !block->pending && block->gate > store_durable(shared->store) ? block->gate : 0;
+    return !block->pending && block->gate > store_durable(output->shared->store) ? block->gate : 0;
 }
 
-bool output_drop(struct output *output, struct output_shared *shared)
+bool output_drop(struct output *output)
 {
     struct list_node *node = list_first(&output->blocks);
     while (node != NULL) {
         struct output_block *block = container_of(node, struct output_block, node);
         node = list_next(&output->blocks, node);
         if (!block->pending && !block->sending)
-            remove_block(output, shared, block);
+            remove_block(output, block);
     }
     return list_is_empty(&output->blocks);
 }

@@ -80,6 +80,7 @@ struct output_shared {
 };
 
 struct output {
+    struct output_shared *shared;
     struct list blocks;
     uint64_t bytes; /* queued, external ones too */
     uint32_t block_count;
@@ -120,12 +121,12 @@ static inline void output_shared_retried(struct output_shared *shared)
 /* Bytes of the blocks. */
 uint64_t output_shared_memory(const struct output_shared *shared);
 
-void output_init(struct output *output);
+void output_init(struct output *output, struct output_shared *shared);
 
 /* Whether another reply may be queued: the connection's own budget and its fair share of the pool
  * allow it. A connection may take up to a quarter of the free blocks, so that many slow readers
  * cannot starve the others. */
-bool output_has_room(const struct output *output, struct output_shared *shared);
+bool output_has_room(const struct output *output);
 
 /* Whether there is memory for a reply whose value may be in no cache. */
 bool output_has_memory(struct output_shared *shared);
@@ -149,12 +150,10 @@ static inline void output_give_memory(struct output_shared *shared, uint32_t siz
 
 /* Queues a reply. output_has_room was true since the last one. Takes answer->memory. Errors:
  * -ENOMEM (memory for a large value that is in no cache; nothing was queued). */
-int output_answer(struct output *output, struct output_shared *shared, struct reply_form form,
-                  const struct shard_answer *answer);
+int output_answer(struct output *output, struct reply_form form, const struct shard_answer *answer);
 
 /* Reserves the place of a reply that is not known yet. NULL: no block is left. */
-struct output_block *output_reserve(struct output *output, struct output_shared *shared,
-                                    void *owner, struct reply_form form);
+struct output_block *output_reserve(struct output *output, void *owner, struct reply_form form);
 
 /* The place's waiter, with another `done` unless that is NULL; the place and the owner of one. */
 static inline struct shard_waiter *output_waiter(struct output_block *block,
@@ -186,16 +185,16 @@ static inline bool output_is_lent(const struct output_block *block)
 }
 
 /* Fills a reserved place. Takes answer->memory. */
-void output_fill(struct output *output, struct output_shared *shared, struct output_block *block,
+void output_fill(struct output *output, struct output_block *block,
                  const struct shard_answer *answer);
 
 /* Fills it with OK and a value that comes in pieces. */
-void output_fill_stream(struct output *output, struct output_shared *shared,
-                        struct output_block *block, uint64_t gate, struct output_stream *stream);
+void output_fill_stream(struct output *output, struct output_block *block, uint64_t gate,
+                        struct output_stream *stream);
 
 /* Fills it with OK and the head for such a value, without it. */
-void output_fill_head(struct output *output, struct output_shared *shared,
-                      struct output_block *block, uint64_t gate, uint64_t size);
+void output_fill_head(struct output *output, struct output_block *block, uint64_t gate,
+                      uint64_t size);
 
 /* A reserved place will never be filled; the stream of one that was is gone: no send is active, and
  * the connection sends nothing any more. */
@@ -224,15 +223,13 @@ static inline void output_whole(const struct output *output, struct output_block
 bool output_is_first(const struct output *output, const struct output_block *block);
 
 /* Gives up the reserved place of the newest reply: the request was not accepted after all. */
-void output_unreserve(struct output *output, struct output_shared *shared,
-                      struct output_block *block);
+void output_unreserve(struct output *output, struct output_block *block);
 
 /* Whether anything could leave now. */
-bool output_may_send(const struct output *output, const struct output_shared *shared);
+bool output_may_send(const struct output *output);
 
 /* Sends what may leave now. Returns whether that is anything; then output_sent follows `done`. */
-bool output_send(struct output *output, struct output_shared *shared, struct io *io, int socket,
-                 io_done *done);
+bool output_send(struct output *output, struct io *io, int socket, io_done *done);
 
 /* Its send. */
 static inline struct io_op *output_op(struct output *output)
@@ -242,17 +239,17 @@ static inline struct io_op *output_op(struct output *output)
 
 /* Prepares output->send with what may leave now. Returns the count of slices, 0: nothing, or a send
  * is active. */
-uint32_t output_gather(struct output *output, struct output_shared *shared);
+uint32_t output_gather(struct output *output);
 
 /* The send that output_gather prepared has completed: its blocks go back. */
-void output_sent(struct output *output, struct output_shared *shared);
+void output_sent(struct output *output);
 
 /* The gate that the first block waits for, or 0: it waits for no gate. */
-uint64_t output_gate(const struct output *output, const struct output_shared *shared);
+uint64_t output_gate(const struct output *output);
 
 /* Drops everything that is not being sent or pending. Streams are forgotten: no send is active, and
  * their owners closed them. Returns whether the queue is empty now. */
-bool output_drop(struct output *output, struct output_shared *shared);
+bool output_drop(struct output *output);
 
 /* What blocks have of their own when the world and the store are gone. */
 void output_free(struct output *output);

@@ -31,34 +31,25 @@ enum upload_state { UPLOAD_RECEIVING, UPLOAD_FINISHING, UPLOAD_COMMITTING, UPLOA
 
 struct upload {
     struct client *client;
-    struct output_block *block; /* its answer's place */
-    struct store_upload *file;  /* NULL: not begun yet, or given up */
+    struct upload_request request; /* its key is ours; of `begin` what is still to be taken */
+    struct output_block *block;    /* its answer's place */
+    struct store_upload *file;     /* NULL: not begun yet, or given up */
     struct decode_stream decoder;
     enum upload_state state;
     uint8_t status; /* DISCARDING: the answer */
-    bool is_frame;
     bool is_decoded;
     bool waits;     /* for a buffer of the file, or a decoder */
     bool is_sliced; /* has decoded enough for one pass */
     bool is_asking; /* the owner of its key; the block's waiter is in use */
-    bool is_open;   /* its end was not told yet */
-    bool is_counted;
-    bool is_prompt; /* a refusal is answered at once */
     int result;     /* COMMITTING: of the file */
     uint64_t left;  /* bytes on the wire that were not taken yet */
-    uint64_t size_hint;
     struct key_place place;
     struct version version; /* of another shard's key: its owner's; otherwise none */
     uint8_t *direct;        /* what upload_buffer said, while bytes are received there */
     uint8_t refusal;        /* once that has ended; 0: none */
-    struct slice begin;     /* of the value, to be taken before anything else */
-    upload_filter *filter;
-    upload_done *done;
-    void *context; /* of filter and done */
     uint64_t waits_since_ns;
     uint64_t progress_ns;
-    struct slice key;
-    uint8_t key_bytes[];
+    uint8_t key[];
 };
 
 static struct client_shared *shared_of(const struct upload *upload)
@@ -85,7 +76,7 @@ static uint64_t now_ns(const struct upload *upload)
 
 static void drop_file(struct upload *upload)
 {
-    if (upload->is_frame)
+    if (upload->request.is_frame)
         decode_stream_close(decodes_of(upload), &upload->decoder);
     if (upload->file != NULL)
         store_upload_close(upload->file);
@@ -99,15 +90,15 @@ static void fail(struct upload *upload, uint8_t status)
     upload->status = status;
     upload->waits = false;
     upload->is_sliced = false;
-    if (upload->is_prompt)
+    if (upload->request.is_prompt)
         client_wake(upload->client);
 }
 
 static void answer(struct upload *upload, const struct shard_answer *shard_answer)
 {
     struct output_block *block = upload->block;
-    upload_done *done = upload->done;
-    void *context = upload->context;
+    upload_done *done = upload->request.done;
+    void *context = upload->request.context;
     drop_file(upload);
     output_whole(&upload->client->output, block);
     free(upload);
@@ -117,14 +108,15 @@ static void answer(struct upload *upload, const struct shard_answer *shard_answe
 /* Goes on to the next state when everything is there. May free the upload. */
 static void settle(struct upload *upload)
 {
-    bool has_all = upload->left == 0 && upload->begin.size == 0 && !upload->is_open;
-    bool is_whole = has_all && (!upload->is_frame || upload->is_decoded);
+    bool has_all = upload->left == 0 && upload->request.begin.size == 0 && !upload->request.is_open;
+    bool is_whole = has_all && (!upload->request.is_frame || upload->is_decoded);
     if (upload->state == UPLOAD_RECEIVING && is_whole) {
         upload->state = UPLOAD_FINISHING;
-        if (upload->is_frame)
+        if (upload->request.is_frame)
             decode_stream_close(decodes_of(upload), &upload->decoder);
         value_writer_finish(store_upload_writer(upload->file));
-    } else if (upload->state == UPLOAD_DISCARDING && upload->left == 0 && !upload->is_prompt) {
+    } else if (upload->state == UPLOAD_DISCARDING && upload->left == 0 &&
+               !upload->request.is_prompt) {
         answer(upload, &(struct shard_answer){.status = upload->status});
     }
 }
@@ -167,9 +159,10 @@ static enum shard_outcome commit_file(struct upload *upload, struct shard_answer
 {
     struct shard *shard = shard_of(upload);
     if (shard_owns(shard, upload->place))
-        return shard_upload_commit(shard, upload->file, upload->key, ret_answer);
+        return shard_upload_commit(shard, upload->file, upload->request.key, ret_answer);
     struct shard_waiter *waiter = begin_asking(upload, committed);
-    return asked(upload, shard_ask_commit(shard, upload->place, upload->key, upload->file, waiter));
+    return asked(upload,
+                 shard_ask_commit(shard, upload->place, upload->request.key, upload->file, waiter));
 }
 
 static void commit(struct upload *upload)
@@ -190,7 +183,7 @@ bool upload_stop(struct upload *upload)
     if (upload->is_asking)
         return false;
     drop_file(upload);
-    output_unreserve(&client->output, &client->shared->outputs, upload->block);
+    output_unreserve(&client->output, upload->block);
     free(upload);
     return true;
 }
@@ -250,7 +243,8 @@ static bool open_file(struct upload *upload, uint64_t size_hint)
         .context = upload, .room = file_room, .finished = file_finished};
     struct shard *shard = shard_of(upload);
     const struct version *version = shard_owns(shard, upload->place) ? NULL : &upload->version;
-    uint8_t status = shard_upload(shard, upload->key, size_hint, version, &events, &upload->file);
+    uint8_t status =
+        shard_upload(shard, upload->request.key, size_hint, version, &events, &upload->file);
     if (status == MINIVAULT_OK)
         return true;
     upload->file = NULL;
@@ -296,7 +290,7 @@ static uint64_t copy(struct upload *upload, upload_filter *filter, const uint8_t
         uint32_t filled = part;
         uint8_t status = MINIVAULT_OK;
         if (filter != NULL)
-            status = filter(upload->context, data + used, part, buffer, &filled);
+            status = filter(upload->request.context, data + used, part, buffer, &filled);
         else
             memcpy(buffer, data + used, part);
         used += part;
@@ -310,9 +304,9 @@ static uint64_t copy(struct upload *upload, upload_filter *filter, const uint8_t
 /* What came before the upload began. */
 static void take_begin(struct upload *upload)
 {
-    uint64_t used = copy(upload, NULL, upload->begin.data, upload->begin.size);
-    upload->begin.data += used;
-    upload->begin.size -= (uint32_t)used;
+    uint64_t used = copy(upload, NULL, upload->request.begin.data, upload->request.begin.size);
+    upload->request.begin.data += used;
+    upload->request.begin.size -= (uint32_t)used;
 }
 
 /* One call of the decoder. Returns false when there is nothing more to do now. */
@@ -389,9 +383,9 @@ static uint64_t take_frame(struct upload *upload, const uint8_t *data, uint64_t 
 
 static uint64_t take_bytes(struct upload *upload, const uint8_t *data, uint64_t size)
 {
-    if (upload->is_frame)
+    if (upload->request.is_frame)
         return take_frame(upload, data, size);
-    return copy(upload, upload->filter, data, size);
+    return copy(upload, upload->request.filter, data, size);
 }
 
 uint64_t upload_take(struct upload *upload, const uint8_t *data, uint64_t size)
@@ -435,13 +429,13 @@ void upload_emptied(struct upload *upload)
 
 void upload_expect(struct upload *upload, uint64_t size)
 {
-    assert(upload->is_open && upload->left == 0);
+    assert(upload->request.is_open && upload->left == 0);
     upload->left = size;
 }
 
 void upload_end(struct upload *upload)
 {
-    upload->is_open = false;
+    upload->request.is_open = false;
     settle(upload);
 }
 
@@ -461,9 +455,9 @@ void upload_go_on(struct upload *upload)
     upload->is_sliced = false;
     if (upload->state == UPLOAD_COMMITTING) {
         commit(upload);
-    } else if (upload->state == UPLOAD_DISCARDING && upload->is_prompt) {
+    } else if (upload->state == UPLOAD_DISCARDING && upload->request.is_prompt) {
         answer(upload, &(struct shard_answer){.status = upload->status});
-    } else if (upload->state == UPLOAD_RECEIVING && upload->begin.size > 0) {
+    } else if (upload->state == UPLOAD_RECEIVING && upload->request.begin.size > 0) {
         take_begin(upload);
         settle(upload);
     } else if (upload->state == UPLOAD_RECEIVING && upload->left == 0 && !upload->waits) {
@@ -478,30 +472,22 @@ static struct upload *create(struct client *client, const struct upload_request 
     struct upload *upload = calloc(1, sizeof *upload + request->key.size);
     if (upload == NULL)
         return NULL;
-    memcpy(upload->key_bytes, request->key.data, request->key.size);
+    memcpy(upload->key, request->key.data, request->key.size);
     upload->client = client;
-    upload->key = (struct slice){upload->key_bytes, request->key.size};
+    upload->request = *request;
+    upload->request.key.data = upload->key;
     upload->left = request->size;
-    upload->is_frame = request->is_frame;
-    upload->is_open = request->is_open;
-    upload->is_counted = request->is_counted;
-    upload->is_prompt = request->is_prompt;
-    upload->filter = request->filter;
-    upload->done = request->done;
-    upload->context = request->context;
-    upload->begin = request->begin;
-    upload->size_hint = request->filter == NULL ? request->size : 0;
     upload->progress_ns = now_ns(upload);
     return upload;
 }
 
 static void start(struct upload *upload)
 {
-    if (upload->is_frame)
+    if (upload->request.is_frame)
         decode_stream_open(decodes_of(upload), &upload->decoder, upload->left,
                            shared_of(upload)->value_size_max, decoder_granted);
     else
-        (void)open_file(upload, upload->size_hint);
+        (void)open_file(upload, upload->request.filter == NULL ? upload->request.size : 0);
 }
 
 static void stamped(struct shard_waiter *waiter, const struct shard_answer *shard_answer)
@@ -521,27 +507,26 @@ static void stamped(struct shard_waiter *waiter, const struct shard_answer *shar
 static bool start_or_ask(struct upload *upload)
 {
     struct shard *shard = shard_of(upload);
-    upload->place = shard_locate(shard, upload->key, true);
+    upload->place = shard_locate(shard, upload->request.key, true);
     if (shard_owns(shard, upload->place)) {
         start(upload);
         return true;
     }
     struct shard_waiter *waiter = begin_asking(upload, stamped);
-    return asked(upload, shard_ask_version(shard, upload->place, upload->key, waiter)) ==
+    return asked(upload, shard_ask_version(shard, upload->place, upload->request.key, waiter)) ==
            SHARD_PENDING;
 }
 
 int upload_begin(struct client *client, const struct upload_request *request,
                  struct upload **ret_upload)
 {
-    struct output_shared *outputs = &client->shared->outputs;
     assert(request->size > 0 || request->is_open);
     if (!store_has_stream(client->shared->shard->store))
         return -EAGAIN;
     struct upload *upload = create(client, request);
     if (upload == NULL)
         return -ENOMEM;
-    upload->block = output_reserve(&client->output, outputs, upload, request->form);
+    upload->block = output_reserve(&client->output, upload, request->form);
     if (upload->block == NULL) {
         free(upload);
         return -EAGAIN;
@@ -551,7 +536,7 @@ int upload_begin(struct client *client, const struct upload_request *request,
         return -EAGAIN;
     }
     *ret_upload = upload;
-    if (upload->begin.size > 0)
+    if (upload->request.begin.size > 0)
         client_wake(client);
     return 0;
 }
@@ -563,16 +548,18 @@ bool upload_takes(const struct upload *upload)
     if (upload->is_asking)
         return false;
     if (upload->state == UPLOAD_DISCARDING)
-        return !upload->is_prompt;
-    bool is_free = !upload->waits && !upload->is_sliced && upload->begin.size == 0;
-    return upload->state == UPLOAD_RECEIVING && (upload->left > 0 || upload->is_open) && is_free;
+        return !upload->request.is_prompt;
+    bool is_free = !upload->waits && !upload->is_sliced && upload->request.begin.size == 0;
+    return upload->state == UPLOAD_RECEIVING && (upload->left > 0 || upload->request.is_open) &&
+           is_free;
 }
 
 bool upload_is_direct(const struct upload *upload, bool is_receiving)
 {
     uint64_t left_min = is_receiving ? DIRECT_MIN : 1;
-    return upload->state == UPLOAD_RECEIVING && !upload->is_frame && !upload->is_asking &&
-           upload->filter == NULL && upload->begin.size == 0 && upload->left >= left_min;
+    return upload->state == UPLOAD_RECEIVING && !upload->request.is_frame && !upload->is_asking &&
+           upload->request.filter == NULL && upload->request.begin.size == 0 &&
+           upload->left >= left_min;
 }
 
 uint64_t upload_left(const struct upload *upload)
@@ -583,7 +570,8 @@ uint64_t upload_left(const struct upload *upload)
 bool upload_is_cut_off(const struct upload *upload, uint64_t saved)
 {
     return !upload->is_asking &&
-           (upload->left > saved || (upload->is_open && !upload->is_counted && saved == 0));
+           (upload->left > saved ||
+            (upload->request.is_open && !upload->request.is_counted && saved == 0));
 }
 
 bool upload_is_starved(const struct upload *upload, uint64_t at_ns)
@@ -593,6 +581,6 @@ bool upload_is_starved(const struct upload *upload, uint64_t at_ns)
 
 bool upload_is_stalled(const struct upload *upload, uint64_t at_ns, uint64_t allowed_ns)
 {
-    return (upload->left > 0 || upload->is_open) && !upload->is_asking && !upload->waits &&
+    return (upload->left > 0 || upload->request.is_open) && !upload->is_asking && !upload->waits &&
            !upload->is_sliced && at_ns - upload->progress_ns > allowed_ns;
 }

@@ -130,18 +130,13 @@ static void take_up(struct http_client *http)
     client_take_up(client_of(http), operation, request->key, 0);
 }
 
-static bool is_write(const struct http_request *request)
-{
-    return request->method != HTTP_METHOD_GET && request->method != HTTP_METHOD_HEAD;
-}
-
 static bool is_allowed(const struct http_client *http, const struct http_request *request)
 {
     switch (shared_of(http)->auth_mode) {
     case AUTH_NONE:
         return true;
     case AUTH_WRITES:
-        if (!is_write(request))
+        if (http_request_is_read(request))
             return true;
         break;
     case AUTH_ALL:
@@ -153,11 +148,6 @@ static bool is_allowed(const struct http_client *http, const struct http_request
     return request->has_token && client_is_right(&http->connection.client, request->token);
 }
 
-static bool is_about_key(const struct http_request *request)
-{
-    return request->route == HTTP_ROUTE_JSON || request->route == HTTP_ROUTE_RAW;
-}
-
 /* Why a request is refused whatever its body says; 0: it is not. */
 static uint16_t refusal(struct http_client *http, const char **ret_reason)
 {
@@ -167,7 +157,7 @@ static uint16_t refusal(struct http_client *http, const char **ret_reason)
         return request->refusal;
     if (!is_allowed(http, request))
         return 401;
-    if (is_about_key(request) && !client_admit(client_of(http)))
+    if (http_request_is_about_key(request) && !client_admit(client_of(http)))
         return 429;
     if (request->route == HTTP_ROUTE_RAW &&
         request->content_length > shared_of(http)->value_size_max)
@@ -186,19 +176,14 @@ static void send_continue(struct http_client *http)
     client_request(client_of(http))->operation = operation;
 }
 
-static bool has_value(const struct http_request *request)
-{
-    return request->method == HTTP_METHOD_PUT || request->method == HTTP_METHOD_POST;
-}
-
 /* What becomes of the body. */
 static void begin_body(struct http_client *http)
 {
     const struct http_request *request = &http->parser.request;
     bool is_json = request->route == HTTP_ROUTE_JSON;
     http->stage = HTTP_STAGE_VALUE;
-    http_body_begin(&http->body, is_json && has_value(request));
-    if (!has_value(request)) {
+    http_body_begin(&http->body, is_json && http_request_has_value(request));
+    if (!http_request_has_value(request)) {
         if (http_request_has_body(request))
             http_parser_refuse(&http->parser); /* nobody waits for it */
         return;
@@ -227,7 +212,7 @@ static void begin_upload(struct http_client *http)
                                     .begin = http_body_value(&http->body),
                                     .filter = request->route == HTTP_ROUTE_JSON ? compact : NULL,
                                     .form = http_form(request)};
-    int result = client_has_room(client_of(http))
+    int result = output_has_room(&client_of(http)->output)
                      ? connection_begin_upload(&http->connection, &upload)
                      : -EAGAIN;
     connection_block(&http->connection, result == -EAGAIN);
@@ -259,7 +244,8 @@ static enum taken execute_key(struct http_client *http)
     const struct http_request *request = &http->parser.request;
     struct reply_form form = http_form(request);
     struct operation_set set = {.key = request->key};
-    struct key_place place = shard_locate(shared_of(http)->shard, request->key, is_write(request));
+    struct key_place place =
+        shard_locate(shared_of(http)->shard, request->key, !http_request_is_read(request));
     switch (request->method) {
     case HTTP_METHOD_GET:
     case HTTP_METHOD_HEAD:
@@ -282,9 +268,9 @@ static enum taken execute_key(struct http_client *http)
 static bool execute(struct http_client *http)
 {
     enum taken taken = TAKEN;
-    if (!client_has_room(client_of(http)) || !output_has_memory(&shared_of(http)->outputs))
+    if (!output_has_room(&client_of(http)->output) || !output_has_memory(&shared_of(http)->outputs))
         taken = BLOCKED;
-    else if (is_about_key(&http->parser.request))
+    else if (http_request_is_about_key(&http->parser.request))
         taken = execute_key(http);
     else
         http_page(client_of(http), &http->parser.request);
@@ -302,7 +288,7 @@ static void collect(struct http_client *http, struct slice piece)
 {
     const struct http_request *request = &http->parser.request;
     struct client_shared *shared = shared_of(http);
-    if (!has_value(request))
+    if (!http_request_has_value(request))
         return; /* nobody asked for it */
     bool is_whole = piece.size == request->content_length && piece.size <= LIMITS_RECEIVE_SIZE;
     uint8_t status = is_whole
@@ -425,7 +411,7 @@ static bool take_one(struct http_client *http, const uint8_t *data, uint64_t siz
     case HTTP_STAGE_HEAD:
         if (size == 0)
             return false;
-        if (!client_has_room(client_of(http))) {
+        if (!output_has_room(&client_of(http)->output)) {
             connection_block(&http->connection, true);
             return false;
         }
@@ -493,7 +479,7 @@ static void end_upload(struct connection *connection, struct output_block *block
         output_set_form(block, reply_form_verbatim(), http_outcome(status));
         text = (struct shard_answer){.data = reply, .size = size};
     }
-    client_fill(&connection->client, block, &text);
+    output_fill(&connection->client.output, block, &text);
     answered(http);
     client_wake(&connection->client);
 }

@@ -10,57 +10,20 @@
 
 enum metrics_operation http_operation(const struct http_request *request)
 {
-    switch (request->route) {
-    case HTTP_ROUTE_JSON:
-    case HTTP_ROUTE_RAW:
-        break;
-    case HTTP_ROUTE_HEALTH:
+    static const uint8_t of_keys[] = {
+        [HTTP_METHOD_OTHER] = METRICS_OTHER, [HTTP_METHOD_GET] = METRICS_GET,
+        [HTTP_METHOD_HEAD] = METRICS_GET,    [HTTP_METHOD_PUT] = METRICS_SET,
+        [HTTP_METHOD_POST] = METRICS_SET,    [HTTP_METHOD_DELETE] = METRICS_DELETE,
+    };
+    if (http_request_is_about_key(request))
+        return (enum metrics_operation)of_keys[request->method];
+    if (request->route == HTTP_ROUTE_HEALTH)
         return METRICS_HEALTH;
-    case HTTP_ROUTE_METRICS:
-        return METRICS_STATS;
-    default:
-        return METRICS_OTHER;
-    }
-    switch (request->method) {
-    case HTTP_METHOD_GET:
-    case HTTP_METHOD_HEAD:
-        return METRICS_GET;
-    case HTTP_METHOD_PUT:
-    case HTTP_METHOD_POST:
-        return METRICS_SET;
-    case HTTP_METHOD_DELETE:
-        return METRICS_DELETE;
-    default:
-        return METRICS_OTHER;
-    }
+    return request->route == HTTP_ROUTE_METRICS ? METRICS_STATS : METRICS_OTHER;
 }
 
-uint8_t http_outcome(uint16_t status)
-{
-    switch (status) {
-    case 401:
-        return MINIVAULT_AUTH_REQUIRED;
-    case 404:
-        return MINIVAULT_NOT_FOUND;
-    case 413:
-    case 414:
-    case 431:
-        return MINIVAULT_TOO_LARGE;
-    case 429:
-        return MINIVAULT_OVERLOADED;
-    case 501:
-    case 505:
-        return MINIVAULT_UNSUPPORTED;
-    case 503:
-        return MINIVAULT_NOT_READY;
-    default:
-        return MINIVAULT_BAD_REQUEST;
-    }
-}
-
-/* The bits of a form: what a reply depends on. */
+/* The bits of a form, beside REPLY_HEAD: what a reply depends on. */
 enum form_bits {
-    FORM_HEAD = 1,
     FORM_WRITE = 2,
     FORM_KEEP_ALIVE = 4,
     FORM_HTTP_1_0 = 8,
@@ -70,21 +33,17 @@ enum form_bits {
 static struct http_request request_of(struct reply_form form)
 {
     return (struct http_request){
-        .method = (form.bits & FORM_HEAD) != 0 ? HTTP_METHOD_HEAD : HTTP_METHOD_GET,
+        .method = (form.bits & REPLY_HEAD) != 0 ? HTTP_METHOD_HEAD : HTTP_METHOD_GET,
         .keep_alive = (form.bits & FORM_KEEP_ALIVE) != 0,
         .version_minor = (form.bits & FORM_HTTP_1_0) != 0 ? 0 : 1,
     };
 }
 
-static int32_t write_error(const struct http_request *request, uint16_t status, const char *reason,
-                           uint8_t *target)
+static uint32_t write_error(struct reply_form form, uint16_t status, const char *reason,
+                            uint8_t *target)
 {
-    return (int32_t)http_reply_error(request, status, reason, target);
-}
-
-static bool is_head(struct reply_form form)
-{
-    return (form.bits & FORM_HEAD) != 0;
+    struct http_request request = request_of(form);
+    return http_reply_error(&request, status, reason, target);
 }
 
 /* ---- the raw route ---- */
@@ -95,7 +54,7 @@ static int32_t write_raw(struct reply_form form, const struct shard_answer *answ
     struct http_request request = request_of(form);
     uint8_t head[HTTP_REPLY_SIZE_MAX];
     if (answer->status != MINIVAULT_OK)
-        return write_error(&request, http_status_of(answer->status), NULL, target);
+        return (int32_t)write_error(form, http_status_of(answer->status), NULL, target);
     if ((form.bits & FORM_WRITE) != 0)
         return (int32_t)http_reply_no_content(&request, target);
     uint32_t size = http_reply_head(&request, HTTP_CONTENT_BYTES, answer->size, head);
@@ -161,24 +120,25 @@ static int put_apart(enum json_kind kind, const struct shard_answer *answer, uin
     return 0;
 }
 
-static int32_t write_value(const struct http_request *request, const struct shard_answer *answer,
+static int32_t write_value(struct reply_form form, const struct shard_answer *answer,
                            uint8_t *target, struct reply_value *ret_value)
 {
+    struct http_request request = request_of(form);
     uint8_t small[REPLY_INLINE_MAX + sizeof HTTP_DATA_END];
     uint64_t size = 0;
     enum json_kind kind = judge(answer->data, answer->size, &size);
     if (kind == JSON_KIND_DEEP)
-        return write_error(request, 400, HTTP_REASON_DEEP_FOR_JSON, target);
+        return (int32_t)write_error(form, 400, HTTP_REASON_DEEP_FOR_JSON, target);
     if (kind == JSON_KIND_BYTES)
-        return write_error(request, 406, NULL, target);
-    if (request->method == HTTP_METHOD_HEAD)
-        return (int32_t)http_reply_data(request, size, target);
+        return (int32_t)write_error(form, 406, NULL, target);
+    if (request.method == HTTP_METHOD_HEAD)
+        return (int32_t)http_reply_data(&request, size, target);
     if (size > REPLY_INLINE_MAX) {
         int result = put_apart(kind, answer, size, ret_value);
-        return result < 0 ? result : (int32_t)http_reply_data(request, size, target);
+        return result < 0 ? result : (int32_t)http_reply_data(&request, size, target);
     }
     put_json(kind, answer, size, small); /* the value may lie where the head goes */
-    uint32_t head_size = http_reply_data(request, size, target);
+    uint32_t head_size = http_reply_data(&request, size, target);
     uint32_t rest = (uint32_t)size + sizeof HTTP_DATA_END - 1;
     memcpy(target + head_size, small, rest);
     return (int32_t)(head_size + rest);
@@ -189,10 +149,10 @@ static int32_t write_json(struct reply_form form, const struct shard_answer *ans
 {
     struct http_request request = request_of(form);
     if (answer->status != MINIVAULT_OK)
-        return write_error(&request, http_status_of(answer->status), NULL, target);
+        return (int32_t)write_error(form, http_status_of(answer->status), NULL, target);
     if ((form.bits & FORM_WRITE) != 0)
         return (int32_t)http_reply_success(&request, target);
-    return write_value(&request, answer, target, ret_value);
+    return write_value(form, answer, target, ret_value);
 }
 
 /* The stream is the value and what follows it. */
@@ -202,20 +162,12 @@ static uint32_t write_json_stream(struct reply_form form, uint64_t size, uint8_t
     return http_reply_data(&request, size - (sizeof HTTP_DATA_END - 1), target);
 }
 
-static uint32_t write_json_error(struct reply_form form, uint16_t status, const char *reason,
-                                 uint8_t *target)
-{
-    struct http_request request = request_of(form);
-    return http_reply_error(&request, status, reason, target);
-}
-
 #define HEAD_MAX 192u /* of a reply that says OK, with all that is around a value */
 
 static const struct dialect raw = {.head_max = HEAD_MAX,
                                    .error_max = HTTP_REPLY_SIZE_MAX,
                                    .growth = 1,
                                    .value_offset = HEAD_MAX,
-                                   .is_head = is_head,
                                    .write = write_raw,
                                    .write_stream = write_raw_stream};
 
@@ -224,17 +176,15 @@ static const struct dialect json = {.head_max = HTTP_REPLY_SIZE_MAX,
                                     .growth = JSON_ESCAPE_MAX,
                                     .value_offset = HEAD_MAX,
                                     .is_json = true,
-                                    .is_head = is_head,
                                     .write = write_json,
-                                    .write_error = write_json_error,
+                                    .write_error = write_error,
                                     .write_stream = write_json_stream};
 
 struct reply_form http_form(const struct http_request *request)
 {
-    bool is_read = request->method == HTTP_METHOD_GET || request->method == HTTP_METHOD_HEAD;
-    uint32_t bits = is_read ? 0 : FORM_WRITE;
+    uint32_t bits = http_request_is_read(request) ? 0 : FORM_WRITE;
     if (request->method == HTTP_METHOD_HEAD)
-        bits |= FORM_HEAD;
+        bits |= REPLY_HEAD;
     if (request->keep_alive)
         bits |= FORM_KEEP_ALIVE;
     if (request->version_minor == 0)

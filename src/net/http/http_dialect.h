@@ -12,7 +12,4 @@ struct reply_form http_form(const struct http_request *request);
 /* Of a request that is not refused. */
 enum metrics_operation http_operation(const struct http_request *request);
 
-/* What a reply with this HTTP status counts as: enum minivault_status. */
-uint8_t http_outcome(uint16_t status);
-
 #endif

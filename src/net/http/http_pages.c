@@ -3,14 +3,13 @@
 
 #include "net/client/operation.h"
 #include "net/http/http_dialect.h"
-#include "net/watch/checks.h"
 
 #include "base/assert.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define TEXT_MAX (METRICS_HEALTH_MAX + CHECKS_TEXT_MAX)
+#define TEXT_MAX (METRICS_HEALTH_MAX + WATCH_CHECKS_TEXT_MAX)
 
 static const char ui[] =
     "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>minivault</title>"
@@ -62,10 +61,10 @@ static void live(struct client *client, const struct http_request *request)
 
 static void ready(struct client *client, const struct http_request *request)
 {
-    char text[CHECKS_TEXT_MAX + 64] = "";
-    char checks[CHECKS_TEXT_MAX];
+    char text[WATCH_CHECKS_TEXT_MAX + 64] = "";
+    char checks[WATCH_CHECKS_TEXT_MAX];
     bool is_verbose = request->is_verbose;
-    const char *failing = checks_run(client->shared->watch, checks);
+    const char *failing = watch_check(client->shared->watch, checks);
     if (failing != NULL) {
         (void)snprintf(text, sizeof text, "not ready: %s", failing);
         reply_error(client, request, 503, is_verbose ? checks : text);

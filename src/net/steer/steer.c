@@ -189,12 +189,11 @@ void steer_read_counters(const struct steer *steer, struct steer_counters *ret_c
         ret_counters->decisions[i] = __atomic_load_n(&steer->decisions[i], __ATOMIC_RELAXED);
 }
 
-const char *steer_decision_name(enum steer_decision decision)
+const char *const *steer_decision_names(void)
 {
     static const char *const names[STEER_DECISION_COUNT] = {
         [STEER_LOCAL] = "local",       [STEER_LEAST] = "least_loaded", [STEER_DRAINED] = "drained",
         [STEER_MIGRATED] = "migrated", [STEER_FALLBACK] = "fallback",  [STEER_NONE] = "none",
     };
-    assert(decision < STEER_DECISION_COUNT);
-    return names[decision];
+    return names;
 }

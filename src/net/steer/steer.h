@@ -67,8 +67,8 @@ struct steer_counters {
 
 void steer_read_counters(const struct steer *steer, struct steer_counters *ret_counters);
 
-/* The name of a decision, for metrics: "local", "least_loaded", "drained", "migrated", "fallback",
+/* The names of decisions, for metrics: "local", "least_loaded", "drained", "migrated", "fallback",
  * "none". */
-const char *steer_decision_name(enum steer_decision decision);
+const char *const *steer_decision_names(void);
 
 #endif

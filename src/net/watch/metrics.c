@@ -48,24 +48,13 @@ uint64_t metrics_merged(const struct metrics *const *shards, uint32_t shard_coun
 
 enum metrics_operation metrics_operation_of(uint8_t op)
 {
-    switch (op) {
-    case MINIVAULT_GET:
-        return METRICS_GET;
-    case MINIVAULT_SET:
-        return METRICS_SET;
-    case MINIVAULT_DELETE:
-        return METRICS_DELETE;
-    case MINIVAULT_HEALTH:
-        return METRICS_HEALTH;
-    case MINIVAULT_AUTH:
-        return METRICS_AUTH;
-    case MINIVAULT_HELLO:
-        return METRICS_HELLO;
-    case MINIVAULT_STATS:
-        return METRICS_STATS;
-    default:
-        return METRICS_OTHER;
-    }
+    static const uint8_t ops[METRICS_OTHER] = {MINIVAULT_GET,    MINIVAULT_SET,  MINIVAULT_DELETE,
+                                               MINIVAULT_HEALTH, MINIVAULT_AUTH, MINIVAULT_HELLO,
+                                               MINIVAULT_STATS};
+    uint32_t operation = METRICS_GET;
+    while (operation < METRICS_OTHER && ops[operation] != op)
+        operation++;
+    return (enum metrics_operation)operation;
 }
 
 const char *metrics_operation_name(enum metrics_operation operation)

@@ -5,7 +5,7 @@
  * somebody asks. All are relaxed atomics, so a reader on another thread needs no lock and the
  * writer pays plain stores. They never go back while the process lives, but for the gauges.
  *
- * metrics_text_* renders them for Prometheus, metrics_json as the answer to STATS, metrics_health as
+ * metrics_text renders them for Prometheus, metrics_json as the answer to STATS, metrics_health as
  * that to HEALTH. */
 #ifndef MINIVAULT_NET_METRICS_H
 #define MINIVAULT_NET_METRICS_H
@@ -137,29 +137,12 @@ enum metrics_format {
     METRICS_PROMETHEUS,  /* the older text, 0.0.4, which promtool checks */
 };
 
-#define METRICS_LINE_MAX 512
-
-/* A text on its way, in memory that does not depend on the count of shards. */
-struct metrics_text {
-    const struct metrics *const *shards;
-    const struct metrics_node *node;
-    uint32_t shard_count;
-    enum metrics_format format;
-    uint32_t family, shard, row; /* the next line */
-    uint64_t cumulative;         /* of the histogram that is being written */
-    bool has_head;               /* the family's HELP, TYPE and UNIT are written */
-    uint32_t size, sent;         /* of `line` */
-    char line[METRICS_LINE_MAX];
-};
-
-/* `shards` and `node` are the caller's and stay until the last piece. The shards may go on
- * counting: what is rendered is each counter's value when its line is made. */
-void metrics_text_begin(struct metrics_text *text, enum metrics_format format,
-                        const struct metrics *const *shards, uint32_t shard_count,
-                        const struct metrics_node *node);
-
-/* Writes the next bytes of the text, at most `size`; returns how many, 0 at its end. */
-size_t metrics_text_next(struct metrics_text *text, char *buffer, size_t size);
+/* The text, `offset` bytes behind the beginning of memory that is the caller's to free: about 12 KiB
+ * a shard. The shards may go on counting: what is rendered is each counter's value when its line is
+ * made. Returns NULL: no memory. */
+uint8_t *metrics_text(enum metrics_format format, const struct metrics *const *shards,
+                      uint32_t shard_count, const struct metrics_node *node, size_t offset,
+                      size_t *ret_size);
 
 /* ---- STATS and HEALTH ---- */
 

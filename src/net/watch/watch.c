@@ -4,11 +4,12 @@
 #include "net/watch/watch.h"
 
 #include "base/assert.h"
-#include "base/units.h"
 #include "minivault/protocol.h"
 
 #include <stdio.h>
-#include <stdlib.h>
+
+/* A shard says each tick that its ring has made a pass; more is given for a busy machine. */
+#define LIVE_NS (4 * WATCH_TICK_NS)
 
 #ifndef MINIVAULT_VERSION
 #define MINIVAULT_VERSION "unknown"
@@ -82,37 +83,73 @@ uint32_t hello_text(const struct watch *watch, char *buffer)
     return (uint32_t)size;
 }
 
-#define TEXT_STEP (64 * KIB)
-
-/* All pieces of the text, in memory that grows as they come. Returns NULL: no memory. */
-static uint8_t *collect(struct metrics_text *text, size_t offset, size_t *ret_size)
-{
-    uint8_t *memory = NULL;
-    size_t size = 0, room = 0;
-    for (;;) {
-        if (offset + size == room || memory == NULL) {
-            room += offset + TEXT_STEP;
-            uint8_t *larger = realloc(memory, room);
-            if (larger == NULL) {
-                free(memory);
-                return NULL;
-            }
-            memory = larger;
-        }
-        size_t got = metrics_text_next(text, (char *)memory + offset + size, room - offset - size);
-        if (got == 0)
-            break;
-        size += got;
-    }
-    *ret_size = size;
-    return memory;
-}
-
 uint8_t *watch_metrics(struct watch *watch, enum metrics_format format, size_t offset,
                        size_t *ret_size)
 {
     struct metrics_node described = describe_node(watch);
-    struct metrics_text text;
-    metrics_text_begin(&text, format, watch->shards, watch->shard_count, &described);
-    return collect(&text, offset, ret_size);
+    return metrics_text(format, watch->shards, watch->shard_count, &described, offset, ret_size);
+}
+
+/* ---- alive and ready ---- */
+
+bool watch_is_live(const struct watch *watch)
+{
+    uint64_t now_ns = io_now_ns(watch->io);
+    for (uint32_t i = 0; i < watch->shard_count; i++) {
+        uint64_t passed_ns = metrics_read(&watch->shards[i]->values[METRICS_PASSED]);
+        if (i != watch->shard && passed_ns + LIVE_NS < now_ns)
+            return false;
+    }
+    return true;
+}
+
+/* ---- the checks: whether this one is all right ---- */
+
+static bool is_serving(const struct watch *watch)
+{
+    return watch_value(watch, METRICS_DRAINING) == 0;
+}
+
+static bool is_writing(const struct watch *watch)
+{
+    return watch_value(watch, METRICS_FAILED) == 0;
+}
+
+static bool has_directory(const struct watch *watch)
+{
+    return watch_value(watch, METRICS_GONE) == 0;
+}
+
+static bool has_space(const struct watch *watch)
+{
+    uint64_t needed = min_u64(WATCH_CHECKS_DISK_MIN, watch_value(watch, METRICS_DISK_TOTAL) / 100);
+    return watch_value(watch, METRICS_DISK_FREE) >= needed;
+}
+
+static const struct check {
+    const char *name;
+    bool (*is_good)(const struct watch *watch);
+} checks[] = {
+    {"draining", is_serving},  {"log", is_writing},       {"data directory", has_directory},
+    {"shards", watch_is_live}, {"disk space", has_space},
+};
+
+#define CHECKS_COUNT (sizeof checks / sizeof checks[0])
+
+const char *watch_check(struct watch *watch, char *ret_text)
+{
+    const char *failing = NULL;
+    size_t size = 0;
+    watch_publish(watch);
+    for (size_t i = 0; i < CHECKS_COUNT; i++) {
+        bool is_good = checks[i].is_good(watch);
+        if (!is_good && failing == NULL)
+            failing = checks[i].name;
+        int written = snprintf(ret_text + size, WATCH_CHECKS_TEXT_MAX - size, "%s%s %s",
+                               i == 0 ? "" : ", ", checks[i].name, is_good ? "ok" : "failed");
+        assert(written > 0);
+        assert(size + (size_t)written < WATCH_CHECKS_TEXT_MAX);
+        size += (size_t)written;
+    }
+    return failing;
 }

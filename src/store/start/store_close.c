@@ -11,7 +11,7 @@
 
 static int pass(struct store *store)
 {
-    (void)store_flush(store);
+    (void)store_flush(store, STORE_PASS_BYTES);
     int result = io_run(store->io, NS_PER_MS);
     return store->failed != 0 ? store->failed : result;
 }

@@ -57,7 +57,7 @@ static void tell(struct drain *drain, store_drain_progress *each_second, void *c
 
 static int pass(struct store *store)
 {
-    bool more = store_flush(store);
+    bool more = store_flush(store, STORE_PASS_BYTES);
     int result = io_run(store->io, more ? 0 : NS_PER_MS);
     return store->failed != 0 ? store->failed : result;
 }

@@ -65,7 +65,7 @@ static void world_init(struct world *world, uint64_t stream_size)
     world->shared.memory_bytes_max = 64 * MIB;
     world->shared.books.metrics = &world->metrics;
     cr_assert_eq(pool_init(&world->shared.blocks, OUTPUT_BLOCK_SIZE, 64), 0);
-    output_init(&world->output);
+    output_init(&world->output, &world->shared);
     source_init(&world->source, stream_size);
 }
 
@@ -81,7 +81,7 @@ static void world_deinit(struct world *world)
 /* One send: takes what is gathered. Returns how many bytes. */
 static size_t send_once(struct world *world)
 {
-    uint32_t count = output_gather(&world->output, &world->shared);
+    uint32_t count = output_gather(&world->output);
     size_t size = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct iovec *slice = &world->output.send.slices[i];
@@ -90,7 +90,7 @@ static size_t send_once(struct world *world)
     }
     world->sent_size += size;
     if (count > 0)
-        output_sent(&world->output, &world->shared);
+        output_sent(&world->output);
     return size;
 }
 
@@ -98,16 +98,14 @@ static void answer(struct world *world, const char *value)
 {
     struct shard_answer shard_answer = {.data = (const uint8_t *)value,
                                         .size = (uint32_t)strlen(value)};
-    cr_assert_eq(
-        output_answer(&world->output, &world->shared, reply_form_binary(false), &shard_answer), 0);
+    cr_assert_eq(output_answer(&world->output, reply_form_binary(false), &shard_answer), 0);
 }
 
 static struct output_block *reserve_and_stream(struct world *world, uint64_t gate)
 {
-    struct output_block *block =
-        output_reserve(&world->output, &world->shared, NULL, reply_form_binary(false));
+    struct output_block *block = output_reserve(&world->output, NULL, reply_form_binary(false));
     cr_assert_not_null(block);
-    output_fill_stream(&world->output, &world->shared, block, gate, &world->source.stream);
+    output_fill_stream(&world->output, block, gate, &world->source.stream);
     return block;
 }
 
@@ -147,7 +145,7 @@ Test(output, a_stream_waits_for_its_gate)
     world.source.available = 1;
     cr_assert_eq(send_once(&world), 0);
     cr_assert_eq(world.source.shown, 0, "no piece is taken before it may leave");
-    cr_assert_eq(output_gate(&world.output, &world.shared), gate);
+    cr_assert_eq(output_gate(&world.output), gate);
     fixture_settle(&world.fixture, gate);
     cr_assert_eq(send_once(&world), 5 + PIECE);
     cr_assert(world.source.ended);
@@ -164,7 +162,7 @@ Test(output, a_stream_that_is_given_up_leaves_nothing)
     cr_assert_eq(send_once(&world), 5 + PIECE);
     block->stream = NULL; /* as its owner does */
     block->external = NULL;
-    cr_assert(output_drop(&world.output, &world.shared));
+    cr_assert(output_drop(&world.output));
     cr_assert(!world.source.ended);
     world_deinit(&world);
 }
@@ -186,8 +184,7 @@ Test(output, a_reply_is_not_appended_to_a_streams_block)
 
 static struct output_block *reserve(struct world *world, bool typed)
 {
-    struct output_block *block =
-        output_reserve(&world->output, &world->shared, NULL, reply_form_binary(typed));
+    struct output_block *block = output_reserve(&world->output, NULL, reply_form_binary(typed));
     cr_assert_not_null(block);
     return block;
 }
@@ -196,7 +193,7 @@ static void fill(struct world *world, struct output_block *block, const char *va
 {
     struct shard_answer shard_answer = {.data = (const uint8_t *)value,
                                         .size = (uint32_t)strlen(value)};
-    output_fill(&world->output, &world->shared, block, &shard_answer);
+    output_fill(&world->output, block, &shard_answer);
 }
 
 Test(output, small_replies_of_their_own_places_leave_as_one)
@@ -243,7 +240,7 @@ Test(output, an_answer_in_the_lent_room_is_not_copied)
     memset(waiter->lent, 'r', waiter->lent_size);
     struct shard_answer shard_answer = {
         .data = waiter->lent, .size = waiter->lent_size, .is_in_lent = true};
-    output_fill(&world.output, &world.shared, block, &shard_answer);
+    output_fill(&world.output, block, &shard_answer);
     cr_assert_eq(block->external_size, 0, "larger than what is copied, and there already");
     cr_assert_eq(send_once(&world), 5 + shard_answer.size);
     cr_assert_eq(world.sent[5], 'r');
@@ -261,14 +258,14 @@ Test(output, memory_that_comes_with_an_answer_goes_with_its_reply)
         uint8_t *memory = malloc(sizes[i]);
         memset(memory, 'm', sizes[i]);
         struct shard_answer shard_answer = {.data = memory, .size = sizes[i], .memory = memory};
-        output_fill(&world.output, &world.shared, block, &shard_answer);
+        output_fill(&world.output, block, &shard_answer);
         cr_assert_eq(world.shared.memory_bytes, i == 0 ? 0 : sizes[i], "a small one was copied");
         cr_assert_eq(send_once(&world), 5 + sizes[i]);
         cr_assert_eq(world.shared.memory_bytes, 0);
     }
     struct output_block *block = reserve(&world, false);
     struct shard_answer refusal = {.status = MINIVAULT_NOT_FOUND, .memory = malloc(10)};
-    output_fill(&world.output, &world.shared, block, &refusal);
+    output_fill(&world.output, block, &refusal);
     cr_assert_eq(send_once(&world), 5, "and one that says nothing of it frees it all the same");
     world_deinit(&world);
 }
@@ -280,8 +277,8 @@ Test(output, a_reserved_place_keeps_the_form_of_its_request)
     struct output_block *plain = reserve(&world, false);
     struct output_block *typed = reserve(&world, true);
     struct shard_answer refusal = {.status = MINIVAULT_NOT_FOUND};
-    output_fill(&world.output, &world.shared, typed, &refusal);
-    output_fill(&world.output, &world.shared, plain, &refusal);
+    output_fill(&world.output, typed, &refusal);
+    output_fill(&world.output, plain, &refusal);
     static const uint8_t expected[] = {0xFF, 0, 0, 0, 0, 0x01, 9, 0, 0, 0};
     cr_assert_eq(send_once(&world), sizeof expected + strlen("not found"));
     cr_assert_eq(memcmp(world.sent, expected, sizeof expected), 0);

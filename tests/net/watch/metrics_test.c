@@ -56,21 +56,17 @@ static void free_shards(struct shards shards)
     free(shards.all);
 }
 
-/* The whole text, taken in pieces of `piece` bytes. */
-static char *render(struct shards shards, enum metrics_format format, size_t piece)
+#define TEXT_OFFSET 100
+
+/* The whole text. */
+static char *render(struct shards shards, enum metrics_format format)
 {
-    struct metrics_text text;
-    char *whole = malloc(TEXT_MAX);
-    size_t size = 0, got;
-    cr_assert_not_null(whole);
-    metrics_text_begin(&text, format, shards.all, shards.count, &node);
-    while ((got = metrics_text_next(&text, whole + size, piece)) > 0) {
-        cr_assert_leq(got, piece);
-        size += got;
-        cr_assert_lt(size + piece, TEXT_MAX);
-    }
-    cr_assert_eq(metrics_text_next(&text, whole + size, piece), 0, "the end stays the end");
-    whole[size] = '\0';
+    size_t size = 0;
+    uint8_t *memory = metrics_text(format, shards.all, shards.count, &node, TEXT_OFFSET, &size);
+    cr_assert_not_null(memory);
+    char *whole = strndup((char *)memory + TEXT_OFFSET, size);
+    cr_assert_eq(strlen(whole), size);
+    free(memory);
     return whole;
 }
 
@@ -94,7 +90,7 @@ Test(metrics, promtool_accepts_the_prometheus_text)
 {
     skip_without("promtool --version >/dev/null 2>&1", "prometheus");
     struct shards shards = new_shards(3);
-    char *text = render(shards, METRICS_PROMETHEUS, 4096);
+    char *text = render(shards, METRICS_PROMETHEUS);
     check_by("promtool check metrics", text);
     free(text);
     free_shards(shards);
@@ -106,7 +102,7 @@ Test(metrics, the_reference_parser_accepts_the_openmetrics_text)
     skip_without("/usr/bin/python3 -c 'import prometheus_client' 2>/dev/null",
                  "python3-prometheus-client");
     struct shards shards = new_shards(3);
-    char *text = render(shards, METRICS_OPENMETRICS, 4096);
+    char *text = render(shards, METRICS_OPENMETRICS);
     check_by("/usr/bin/python3 -c '\n"
              "import sys\n"
              "from prometheus_client.openmetrics.parser import text_string_to_metric_families\n"
@@ -124,25 +120,11 @@ Test(metrics, the_reference_parser_accepts_the_openmetrics_text)
     free_shards(shards);
 }
 
-Test(metrics, the_text_does_not_depend_on_how_it_is_cut)
-{
-    struct shards shards = new_shards(2);
-    char *whole = render(shards, METRICS_OPENMETRICS, 1024 * 1024);
-    static const size_t pieces[] = {1, 2, 7, 511, 512, 513, 4096};
-    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
-        char *cut = render(shards, METRICS_OPENMETRICS, pieces[i]);
-        cr_assert_str_eq(cut, whole, "pieces of %zu bytes", pieces[i]);
-        free(cut);
-    }
-    free(whole);
-    free_shards(shards);
-}
-
 Test(metrics, the_two_formats_end_and_name_counters_in_their_own_way)
 {
     struct shards shards = new_shards(1);
-    char *open = render(shards, METRICS_OPENMETRICS, 4096);
-    char *older = render(shards, METRICS_PROMETHEUS, 4096);
+    char *open = render(shards, METRICS_OPENMETRICS);
+    char *older = render(shards, METRICS_PROMETHEUS);
     cr_assert_str_eq(open + strlen(open) - 6, "# EOF\n");
     cr_assert_null(strstr(older, "# EOF"));
     cr_assert_null(strstr(older, "# UNIT"));
@@ -175,7 +157,7 @@ Test(metrics, buckets_count_what_is_at_most_their_bound)
     histogram_add(sets, 1ull << 34, 1); /* the last one */
     histogram_add(sets, (1ull << 34) + 1, 1);
     histogram_add(sets, UINT64_MAX / 2, 1);
-    char *text = render(shards, METRICS_OPENMETRICS, 4096);
+    char *text = render(shards, METRICS_OPENMETRICS);
     char bucket[] = "minivault_request_duration_seconds_bucket{shard=\"0\",operation=\"set\",le=";
     static const struct {
         const char *bound;
@@ -200,24 +182,22 @@ Test(metrics, what_never_happened_has_no_line_but_success_has)
 {
     struct metrics *metrics = calloc(1, sizeof *metrics);
     struct shards shards = {(const struct metrics *[]){metrics}, 1};
-    char *text = render(shards, METRICS_OPENMETRICS, 4096);
+    char *text = render(shards, METRICS_OPENMETRICS);
     cr_assert_not_null(strstr(text, "operation=\"delete\",outcome=\"ok\"} 0\n"));
     cr_assert_null(strstr(text, "outcome=\"corrupt\""));
     free(text);
     free(metrics);
 }
 
-Test(metrics, of_256_shards_come_in_bounded_memory)
+Test(metrics, of_256_shards_come_whole)
 {
     struct shards shards = new_shards(256);
-    struct metrics_text text;
-    char piece[4096];
-    size_t size = 0, got;
-    metrics_text_begin(&text, METRICS_OPENMETRICS, shards.all, shards.count, &node);
-    while ((got = metrics_text_next(&text, piece, sizeof piece)) > 0)
-        size += got;
+    char *text = render(shards, METRICS_OPENMETRICS);
+    size_t size = strlen(text);
     cr_assert_gt(size, 1024 * 1024);
-    cr_assert_eq(memcmp(piece + size % sizeof piece - 6, "# EOF\n", 6), 0);
+    cr_assert_str_eq(text + size - 6, "# EOF\n");
+    cr_assert_not_null(strstr(text, "\nminivault_keys{shard=\"255\"} "));
+    free(text);
     free_shards(shards);
 }
 
