@@ -166,7 +166,7 @@ int main(int argc, char **argv)
     config.credential = secret_credential(credential);
     switch (flags_parse(argc, argv, &config, error)) {
     case FLAGS_HELP:
-        (void)fputs(flags_help(), stdout);
+        flags_help(stdout);
         return EXIT_SUCCESS;
     case FLAGS_VERSION:
         (void)printf("minivault %s\n", MINIVAULT_VERSION);
@@ -179,5 +179,7 @@ int main(int argc, char **argv)
     }
     log_init_stderr(&log, config.log_level);
     log.wall_ms = wall_ms;
+    if (config.log_style != CONFIG_LOG_AUTO)
+        log.format = config.log_style == CONFIG_LOG_JSON ? LOG_JSON : LOG_TEXT;
     return run_logged(argc, argv, &config, &log);
 }
