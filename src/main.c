@@ -3,6 +3,7 @@
  * Each shard runs on a thread of its own (threads.h), which alone touches its world. The first
  * thread waits for signals. */
 #include "base/standard_files.h"
+#include "node/cgroup.h"
 #include "node/config.h"
 #include "node/flags.h"
 #include "node/log_writer.h"
@@ -100,19 +101,22 @@ static int run(const struct config *given, const struct config *config, struct l
 {
     sigset_t signals;
     block_signals(&signals);
-    uint32_t cpus = pin_cpu_count();
-    uint32_t shard_count = config->shard_count != 0 ? config->shard_count : cpus;
+    uint32_t cpus = pin_cpu_count(), quota = cgroup_cpus("");
+    uint32_t usual = quota != 0 && quota < cpus ? quota : cpus;
+    uint32_t shard_count = config->shard_count != 0 ? config->shard_count : usual;
     struct pins pins;
     int result = pin_resolve(config->pin, shard_count, &pins);
     if (result < 0) {
         log_error(log, "-pin %s names a CPU that this process may not run on", config->pin);
         return EXIT_FAILURE;
     }
-    log_info(log,
-             "minivault %s starts: data directory %s, %u shard%s on %u CPU%s, durability %s, cache "
-             "%" PRIu64 " MiB",
-             MINIVAULT_VERSION, config->data_path, shard_count, plural(shard_count), cpus,
-             plural(cpus), durability_name(config->durability), config->cache_size / MIB);
+    log_info(
+        log,
+        "minivault %s starts: data directory %s, %u shard%s%s on %u CPU%s, durability %s, cache "
+        "%" PRIu64 " MiB",
+        MINIVAULT_VERSION, config->data_path, shard_count, plural(shard_count),
+        config->shard_count == 0 && usual < cpus ? " (the control group's CPU quota)" : "", cpus,
+        plural(cpus), durability_name(config->durability), config->cache_size / MIB);
     warn_about_later_features(config, log);
     struct threads *threads;
     if (threads_start(config, log, shard_count, &pins, &threads) < 0)

@@ -176,8 +176,8 @@ static const struct flag flags[] = {
      set_auth_mode, FIELD(auth_mode), .choices = auth_modes},
     {"shards", "0 (one a CPU) to 256",
      "threads, each with its part of the keys (0: one for each CPU that this\n"
-     "process may run on; at most 256). A directory is converted at the start\n"
-     "when it had another count",
+     "process may run on, but no more than its control group's CPU quota; at\n"
+     "most 256). A directory is converted at the start when it had another count",
      NULL, set_number, FIELD(shard_count), 0, PIN_SHARDS_MAX, 1},
     {"pin", "auto, off, or a list of CPUs (0-3,8)",
      "CPUs of the shards' threads: auto (one each, when there are as many), off,\n"

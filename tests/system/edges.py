@@ -1,4 +1,5 @@
 """What a shell, a pipe and an operator do to the process: closed descriptors, a log that nobody reads."""
+import contextlib
 import fcntl
 import json
 import os
@@ -11,7 +12,8 @@ import time
 import urllib.error
 import urllib.request
 
-from harness import (OK, STOP_SECONDS, Client, auth, eventually, free_port, health, http_server, set_, test)
+from harness import (
+    OK, STOP_SECONDS, Client, Skip, auth, eventually, free_port, health, hello, http_server, set_, test)
 
 F_SETPIPE_SZ = 1031
 
@@ -197,3 +199,45 @@ def a_log_that_nobody_reads_holds_nobody_up(context):
         process.kill()
         process.wait()
         os.close(reader)
+
+
+@contextlib.contextmanager
+def group_with_one_cpu():
+    """A control group of version 1 or 2 whose quota is one CPU."""
+    name = f"minivault-test-{os.getpid()}"
+    for root, quota, text in (("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "100000"),
+                              ("/sys/fs/cgroup", "cpu.max", "100000 100000")):
+        group = pathlib.Path(root) / name
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / quota).write_text(text)
+            yield group
+            return
+        except OSError:
+            continue
+        finally:
+            eventually(group.rmdir)
+    raise Skip("needs a control group with a CPU quota")
+
+
+@test()
+def the_number_of_shards_keeps_to_the_quota_of_the_control_group(context):
+    cpus = len(os.sched_getaffinity(0))
+    if cpus == 1:
+        raise Skip("needs two CPUs")
+    with group_with_one_cpu() as group:
+        log = context.directory / "log"
+        with open(log, "wb") as output:
+            process, port = start(context, context.directory / "data", stderr=output,
+                                  preexec_fn=lambda: (group / "cgroup.procs").write_text(str(os.getpid())))
+            try:
+                with Client(port) as client:
+                    assert json.loads(client.call(hello())[1])["shards"] == 1
+                assert stop(process) == 0
+            finally:
+                process.kill()
+                process.wait()
+        assert f"1 shard (the control group's CPU quota) on {cpus} CPUs" in log.read_text(), log.read_text()
