@@ -69,7 +69,7 @@ FUZZ_SIMULATED := front
 # What several threads touch, and the world that they sleep in.
 THREADS := $(call find_c,tests/threads)
 SRC_THREADS := $(addprefix src/shard/,mailbox.c post.c lease.c rate.c) $(SRC_URING) \
-    src/base/histogram.c src/base/memory.c
+    src/base/heap.c src/base/histogram.c src/base/memory.c
 PERF_COMMON := $(call find_c,perf/common)
 PERF_PROGRAMS := mvload bound crowd micro mail cache_trace engine
 # One file each, in perf/storage.

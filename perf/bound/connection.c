@@ -1,3 +1,5 @@
+/* A connection's input and output: frames are taken off the front, and answers leave in order once
+ * what they wait for is durable. */
 #include "connection.h"
 
 #include "base/bytes.h"

@@ -1,3 +1,5 @@
+/* Opens one listener for each thread on one port; with several threads a filter steers each
+ * connection by the processor that it arrives on. */
 #include "listen.h"
 
 #include <arpa/inet.h>

@@ -1,3 +1,5 @@
+/* The log of the durable mode: fills batches, writes them with O_DIRECT and RWF_DSYNC, and says up
+ * to where everything is durable. */
 #include "log.h"
 
 #include "../common/ring.h"

@@ -1,3 +1,4 @@
+/* The loop of bound: it accepts, receives, answers and sends, as little as a server can do. */
 #include "server.h"
 
 #include "../common/clock.h"

@@ -1,3 +1,5 @@
+/* Opens and closes a server of bound: its ring, its tables and the answers, which are made in
+ * advance. */
 #include "server.h"
 
 #include "base/bytes.h"

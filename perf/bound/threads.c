@@ -1,3 +1,4 @@
+/* Starts the threads of bound, each with a server of its own, and waits for them. */
 #include "threads.h"
 
 #include "../common/cpu.h"

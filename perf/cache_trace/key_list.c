@@ -1,3 +1,4 @@
+/* A queue of keys as a doubly linked list within an array. */
 #include "key_list.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* The policy LRU: the key that was not used for the longest time goes first. */
 #include "key_list.h"
 #include "policy.h"
 

@@ -1,3 +1,4 @@
+/* The policy of minivault's own cache, store/memory/cache.c, with values of one size. */
 #include "policy.h"
 
 #include "base/hash.h"

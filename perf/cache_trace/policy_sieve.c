@@ -1,3 +1,5 @@
+/* The policy SIEVE: a hand walks over the queue and evicts the first key that was not visited since
+ * the hand's last round. */
 #include "key_list.h"
 #include "policy.h"
 

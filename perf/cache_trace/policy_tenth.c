@@ -1,3 +1,4 @@
+/* The policy that evicts a tenth of all keys at once, those with the fewest hits. */
 #include "policy.h"
 
 #include "base/prng.h"

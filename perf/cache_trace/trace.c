@@ -1,3 +1,4 @@
+/* Draws the keys of a trace. */
 #include "trace.h"
 
 #define KEY_TEXT_SIZE 16

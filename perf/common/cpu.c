@@ -1,3 +1,4 @@
+/* Counts the processors that the process may use, and pins threads to them. */
 #include "cpu.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* Sets a ring up as the server does, turns its loop once, and keeps its receive buffers. */
 #include "ring.h"
 
 #include "clock.h"

@@ -1,3 +1,5 @@
+/* One thread of crowd: it opens connections by chains of requests, keeps them, and checks each
+ * answer. */
 #include "crowd.h"
 
 #include "../common/clock.h"

@@ -1,3 +1,5 @@
+/* Runs the phases of the engine benchmark: callers that each have one set or get under way, over
+ * the store itself. */
 #include "engine.h"
 
 #include "../common/clock.h"

@@ -1,3 +1,4 @@
+/* Sets of large values, which go to files of their own by an upload. */
 #include "engine.h"
 
 #include <errno.h>

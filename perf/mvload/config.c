@@ -1,3 +1,4 @@
+/* Reads and checks the command line of mvload, and derives from it the values and the keys. */
 #include "config.h"
 
 #include "../common/options.h"

@@ -1,3 +1,4 @@
+/* A connection of mvload: it connects, writes requests, and reads replies in order. */
 #include "connection.h"
 
 #include "text.h"

@@ -1,3 +1,4 @@
+/* Draws keys, uniformly or by Zipf's law, and writes their text. */
 #include "keys.h"
 
 #include "base/hash.h"

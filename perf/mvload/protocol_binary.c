@@ -1,3 +1,4 @@
+/* The requests and replies of minivault's binary protocol. */
 #include "protocol.h"
 
 #include "base/bytes.h"

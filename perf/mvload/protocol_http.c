@@ -1,3 +1,4 @@
+/* The requests and replies of minivault's HTTP routes, raw and JSON. */
 #include "protocol.h"
 
 #include "text.h"

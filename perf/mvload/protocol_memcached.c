@@ -1,3 +1,4 @@
+/* The requests and replies of memcached's text protocol. */
 #include "protocol.h"
 
 #include "text.h"

@@ -1,3 +1,4 @@
+/* The requests and replies of RESP, the protocol of Redis. */
 #include "protocol.h"
 
 #include "text.h"

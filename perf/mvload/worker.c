@@ -1,3 +1,5 @@
+/* The loop of a client thread: it sends at the asked rate or depth, receives, and counts latencies.
+ */
 #include "worker.h"
 
 #include "../common/clock.h"

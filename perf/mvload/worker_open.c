@@ -1,3 +1,4 @@
+/* Opens and closes a client thread: its ring, its connections and its share of the work. */
 #include "worker.h"
 
 #include <errno.h>

@@ -4,6 +4,7 @@
 #include "admin/read/admin_files.h"
 #include "base/standard_files.h"
 
+#include <errno.h>
 #include <string.h>
 
 #ifndef MINIVAULT_VERSION
@@ -68,17 +69,22 @@ static int say_usage(const char *what, const char *argument)
     return ADMIN_EXIT_USAGE;
 }
 
-/* Both -x and --x, as the server. Returns whether there is such a flag for this command. */
+/* Both -x and --x, as the server. */
+static bool is_flag(const char *argument, const char *name)
+{
+    return argument[0] == '-' && strcmp(argument + 1 + (argument[1] == '-'), name) == 0;
+}
+
+/* Returns whether there is such a flag for this command. */
 static bool take_flag(const struct command *command, const char *flag,
                       struct admin_options *options)
 {
-    const char *name = flag + 1 + (flag[1] == '-');
     bool is_dump = command->run == admin_dump;
-    if (strcmp(name, "quiet") == 0)
+    if (is_flag(flag, "quiet"))
         options->is_quiet = true;
-    else if (is_dump && strcmp(name, "all") == 0)
+    else if (is_dump && is_flag(flag, "all"))
         options->all = true;
-    else if (is_dump && strcmp(name, "values") == 0)
+    else if (is_dump && is_flag(flag, "values"))
         options->values = true;
     else
         return false;
@@ -109,20 +115,15 @@ static int run(const struct command *command, const struct admin_options *option
     struct admin admin = {.options = options};
     report_init(&admin.report, command->name, options->is_quiet,
                 command->shows_findings ? stdout : stderr, command->shows_findings);
-    int code = ADMIN_EXIT_CANNOT;
-    if (admin_start(&admin) == 0)
-        code = command->run(&admin);
-    if ((fflush(stdout) != 0 || ferror(stdout)) && code != ADMIN_EXIT_CANNOT) {
+    int result = admin_start(&admin);
+    if (result == 0)
+        result = command->run(&admin);
+    if (result == -ENOMEM)
+        report_failure(&admin.report, "not enough memory");
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !admin.report.is_refused)
         report_failure(&admin.report, "the output cannot be written");
-        code = ADMIN_EXIT_CANNOT;
-    }
     admin_shut(&admin);
-    return code;
-}
-
-static bool is_flag(const char *argument, const char *name)
-{
-    return argument[0] == '-' && strcmp(argument + 1 + (argument[1] == '-'), name) == 0;
+    return (int)report_exit(&admin.report);
 }
 
 int main(int argc, char **argv)

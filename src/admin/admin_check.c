@@ -2,7 +2,6 @@
  * directory was opened; here are the log, the segments, the value files of the newest records, the
  * checkpoint.
  */
-#include "admin/read/admin_checkpoint.h"
 #include "admin/read/admin_newest.h"
 #include "admin/read/admin_value.h"
 
@@ -15,16 +14,8 @@
 struct check {
     struct admin *admin;
     struct newest newest;
-    uint64_t records;
     uint64_t value_files;
 };
-
-static int take(void *context, const struct walk_found *found)
-{
-    struct check *check = context;
-    check->records++;
-    return newest_take(&check->newest, found);
-}
 
 /* ---- value files ---- */
 
@@ -37,8 +28,9 @@ static int check_value(struct check *check, const struct newest_slot *slot)
     if (result == -ENOMEM)
         return result;
     if (result < 0) {
-        report_damage(&admin->report, admin->catalog.files[slot->file].name, slot->offset,
-                      "the record reads differently than a moment ago, the device is failing");
+        report_say(&admin->report, REPORT_DAMAGE, admin->catalog.files[slot->file].name,
+                   slot->offset,
+                   "the record reads differently than a moment ago, the device is failing");
         return 0;
     }
     struct catalog_file *file = value_find_file(admin, &record);
@@ -65,8 +57,8 @@ static int check_values(struct check *check)
     }
     for (uint32_t i = first; result == 0 && i < end; i++)
         if (!catalog->files[i].counts)
-            report_note(&check->admin->report, catalog->files[i].name, 0,
-                        "a value file that no newest record names, removed at the next start");
+            report_say(&check->admin->report, REPORT_NOTE, catalog->files[i].name, 0,
+                       "a value file that no newest record names, removed at the next start");
     return result;
 }
 
@@ -77,61 +69,42 @@ static int check_checkpoints(struct admin *admin)
     int result = 0;
     for (uint32_t i = 0; result == 0 && i < admin->shard_count; i++) {
         const struct catalog_file *file =
-            catalog_find_state(&admin->catalog, CATALOG_CHECKPOINT, i, admin->shards[i].checkpoint);
-        if (file != NULL && file->counts)
+            catalog_find_checkpoint(&admin->catalog, &admin->shards[i]);
+        if (file != NULL)
             result = checkpoint_check(admin, file);
     }
     return result;
 }
 
-static int check_all(struct check *check)
-{
-    struct admin *admin = check->admin;
-    struct walk walk = {.admin = admin, .each = take, .context = check};
-    report_plan(&admin->report, admin_walk_size(admin) +
-                                    catalog_size(&admin->catalog, CATALOG_VALUE) +
-                                    catalog_size(&admin->catalog, CATALOG_CHECKPOINT));
-    int result = admin_walk(&walk);
-    if (result < 0)
-        return result;
-    result = check_values(check);
-    if (result == 0)
-        result = check_checkpoints(admin);
-    if (result == -ENOMEM)
-        report_failure(&admin->report, "not enough memory");
-    return result;
-}
-
-static uint64_t count_tombstones(const struct newest *newest)
-{
-    uint64_t count = 0;
-    for (uint64_t i = 0; i < newest->capacity; i++) {
-        const struct newest_slot *slot = newest_nth(newest, i);
-        count += slot != NULL && slot->tombstone;
-    }
-    return count;
-}
-
-static void summarize(const struct check *check)
+static void summarize(const struct check *check, int result)
 {
     const struct admin_report *report = &check->admin->report;
-    uint64_t tombstones = count_tombstones(&check->newest);
-    const char *verdict = report->is_refused    ? "not understood"
-                          : report->damages > 0 ? "damaged"
-                                                : "sound";
-    (void)printf(
-        "summary: %s, %" PRIu64 " damaged places, %" PRIu64 " notes; %" PRIu64 " records, %" PRIu64
-        " keys, %" PRIu64 " tombstones, %" PRIu64 " value files, %" PRIu64 " MiB read\n",
-        verdict, report->damages, report->notes, check->records, check->newest.count - tombstones,
-        tombstones, check->value_files, report->done_bytes / MIB);
+    const struct newest *newest = &check->newest;
+    const char *verdict = report->is_refused || result < 0 ? "not understood"
+                          : report->damages > 0            ? "damaged"
+                                                           : "sound";
+    (void)printf("summary: %s, %" PRIu64 " damaged places, %" PRIu64 " notes; %" PRIu64
+                 " records, %" PRIu64 " keys, %" PRIu64 " tombstones, %" PRIu64
+                 " value files, %" PRIu64 " MiB read\n",
+                 verdict, report->damages, report->notes, newest->records,
+                 newest->count - newest->tombstones, newest->tombstones, check->value_files,
+                 report->done_bytes / MIB);
 }
 
 int admin_check(struct admin *admin)
 {
     struct check check = {.admin = admin};
+    struct walk walk = {.admin = admin, .each = newest_take, .context = &check.newest};
     newest_init(&check.newest, true);
-    (void)check_all(&check);
-    summarize(&check);
+    report_plan(&admin->report, admin_walk_size(admin) +
+                                    catalog_size(&admin->catalog, CATALOG_VALUE) +
+                                    catalog_size(&admin->catalog, CATALOG_CHECKPOINT));
+    int result = admin_walk(&walk);
+    if (result == 0)
+        result = check_values(&check);
+    if (result == 0)
+        result = check_checkpoints(admin);
+    summarize(&check, result);
     newest_free(&check.newest);
-    return report_exit(&admin->report);
+    return result;
 }

@@ -15,21 +15,14 @@ struct dump {
     struct decompressor *decompressor;
 };
 
-static int take(void *context, const struct walk_found *found)
-{
-    struct dump *dump = context;
-    return newest_take(&dump->newest, found);
-}
-
 /* ---- a line ---- */
 
 static int write_value(struct dump *dump, const struct walk_found *found)
 {
     uint8_t *value;
-    size_t size;
     const char *name = dump->admin->catalog.files[found->file].name;
-    int result = value_load(dump->admin, dump->decompressor, found->record, name, found->offset,
-                            &value, &size);
+    int result =
+        value_load(dump->admin, dump->decompressor, found->record, name, found->offset, &value);
     if (result == -EBADMSG) {
         (void)printf(", \"value_error\": \"damaged\"");
         return 0;
@@ -37,7 +30,7 @@ static int write_value(struct dump *dump, const struct walk_found *found)
     if (result < 0)
         return result;
     (void)printf(", ");
-    json_write_bytes(stdout, "value", value, size);
+    json_write_bytes(stdout, "value", value, found->record->decoded_size);
     free(value);
     return 0;
 }
@@ -68,8 +61,9 @@ static void write_attributes(struct slice attributes)
     (void)putchar(']');
 }
 
-static int write_record(struct dump *dump, const struct walk_found *found)
+static int write_record(void *context, const struct walk_found *found)
 {
+    struct dump *dump = context;
     const struct record *record = found->record;
     (void)putchar('{');
     json_write_bytes(stdout, "key", record->key.data, record->key.size);
@@ -87,11 +81,7 @@ static int write_record(struct dump *dump, const struct walk_found *found)
     write_attributes(record->attributes);
     int result = has_value(dump, found) ? write_value(dump, found) : 0;
     (void)puts("}");
-    if (ferror(stdout)) {
-        report_failure(&dump->admin->report, "the output cannot be written");
-        return -EIO;
-    }
-    return result;
+    return ferror(stdout) ? -EIO : result; /* admin.c says so */
 }
 
 static int show_newest(void *context, const struct walk_found *found)
@@ -100,31 +90,18 @@ static int show_newest(void *context, const struct walk_found *found)
     return newest_is(&dump->newest, found) ? write_record(dump, found) : 0;
 }
 
-static int show_any(void *context, const struct walk_found *found)
-{
-    return write_record(context, found);
-}
-
 /* ---- the walks ---- */
 
 static int dump_newest(struct dump *dump)
 {
-    struct admin *admin = dump->admin;
-    struct walk walk = {.admin = admin, .each = take, .context = dump};
-    report_plan(&admin->report, 2 * admin_walk_size(admin));
+    struct walk walk = {.admin = dump->admin, .each = newest_take, .context = &dump->newest};
     int result = admin_walk(&walk);
     if (result != 0)
         return result;
     /* What is damaged was reported; the values are looked at for the first time. */
     walk.each = show_newest;
+    walk.context = dump;
     walk.is_repeated = true;
-    return admin_walk(&walk);
-}
-
-static int dump_all(struct dump *dump)
-{
-    struct walk walk = {.admin = dump->admin, .each = show_any, .context = dump};
-    report_plan(&dump->admin->report, admin_walk_size(dump->admin));
     return admin_walk(&walk);
 }
 
@@ -132,13 +109,12 @@ int admin_dump(struct admin *admin)
 {
     struct dump dump = {.admin = admin};
     newest_init(&dump.newest, true);
-    if (decompressor_create(&dump.decompressor) < 0)
-        report_failure(&admin->report, "not enough memory");
-    else if (admin->options->all)
-        (void)dump_all(&dump);
-    else
-        (void)dump_newest(&dump);
+    report_plan(&admin->report, (admin->options->all ? 1 : 2) * admin_walk_size(admin));
+    int result = decompressor_create(&dump.decompressor);
+    struct walk walk = {.admin = admin, .each = write_record, .context = &dump};
+    if (result == 0)
+        result = admin->options->all ? admin_walk(&walk) : dump_newest(&dump);
     newest_free(&dump.newest);
     decompressor_free(dump.decompressor);
-    return report_exit(&admin->report);
+    return result;
 }

@@ -1,37 +1,17 @@
 /* Writes JSON strings and base64: a key or a value that is not UTF-8 must survive a dump. */
 #include "admin/admin_json.h"
 
-#include "base/assert.h"
+#include "base/utf8.h"
 
-/* The size of the well-formed character at `data`, of which `size` bytes are there, or 0. */
-static size_t character_size(const uint8_t *data, size_t size)
-{
-    uint8_t first = data[0];
-    if (first < 0x80)
-        return 1;
-    size_t wanted = first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
-    if (wanted == 0 || wanted > size)
-        return 0;
-    uint8_t second_min = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
-    uint8_t second_max = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
-    if (data[1] < second_min || data[1] > second_max)
-        return 0;
-    for (size_t i = 2; i < wanted; i++)
-        if ((data[i] & 0xC0) != 0x80)
-            return 0;
-    return wanted;
-}
+#include <string.h>
 
 bool json_is_utf8(const uint8_t *data, size_t size)
 {
-    while (size > 0) {
-        size_t step = character_size(data, size);
-        if (step == 0)
+    struct utf8 utf8 = {0};
+    for (size_t i = 0; i < size; i++)
+        if (utf8.left > 0 ? !utf8_continuation(&utf8, data[i]) : !utf8_lead(&utf8, data[i]))
             return false;
-        data += step;
-        size -= step;
-    }
-    return true;
+    return utf8.left == 0;
 }
 
 /* What has to be escaped: the quote, the backslash, and C0; DEL is escaped for terminals. */
@@ -42,23 +22,13 @@ static bool is_plain(uint8_t byte)
 
 static void write_escape(FILE *target, uint8_t byte)
 {
-    switch (byte) {
-    case '"':
-    case '\\':
-        (void)fprintf(target, "\\%c", byte);
-        break;
-    case '\n':
-        (void)fputs("\\n", target);
-        break;
-    case '\r':
-        (void)fputs("\\r", target);
-        break;
-    case '\t':
-        (void)fputs("\\t", target);
-        break;
-    default:
+    static const char escaped[] = "\"\\\n\r\t";
+    static const char letters[] = "\"\\nrt";
+    const char *found = byte != '\0' ? strchr(escaped, byte) : NULL;
+    if (found != NULL)
+        (void)fprintf(target, "\\%c", letters[found - escaped]);
+    else
         (void)fprintf(target, "\\u%04x", byte);
-    }
 }
 
 void json_write_string(FILE *target, const uint8_t *data, size_t size)

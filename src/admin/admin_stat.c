@@ -1,6 +1,5 @@
 /* stat: what a data directory consists of, one number a line. Of the segments only the directories
  * are read, so this takes a small part of the time of a check. */
-#include "admin/read/admin_checkpoint.h"
 #include "admin/read/admin_newest.h"
 #include "admin/read/admin_value.h"
 
@@ -17,19 +16,11 @@ struct stat_walk {
     struct admin *admin;
     struct newest newest;
     uint64_t *live; /* bytes of each file of the catalog */
-    uint64_t keys;
-    uint64_t tombstones;
     uint64_t log_live;
     uint64_t segments_live;
     uint64_t values_live;
     uint64_t values_live_files;
 };
-
-static int take(void *context, const struct walk_found *found)
-{
-    struct stat_walk *stat = context;
-    return newest_take(&stat->newest, found);
-}
 
 /* ---- what is alive ---- */
 
@@ -57,8 +48,6 @@ static void count_slot(struct stat_walk *stat, const struct newest_slot *slot)
         stat->log_live += size;
     else
         stat->segments_live += size;
-    stat->keys += !slot->tombstone;
-    stat->tombstones += slot->tombstone;
     if (slot->in_value_file && !slot->tombstone)
         count_value(stat, slot);
 }
@@ -87,6 +76,11 @@ static void show_ratio(const char *name, uint64_t part, uint64_t whole)
         (void)printf("%s: %.4f\n", name, (double)part / (double)whole);
 }
 
+static uint32_t count_files(const struct catalog *catalog, enum catalog_kind kind)
+{
+    return catalog->first[kind + 1] - catalog->first[kind];
+}
+
 static uint64_t show_files(const struct catalog *catalog)
 {
     static const char *const names[CATALOG_KINDS] = {
@@ -98,7 +92,7 @@ static uint64_t show_files(const struct catalog *catalog)
             size += catalog->files[i].size;
         all += size;
         (void)printf("files.%s.count: %" PRIu32 "\nfiles.%s.bytes: %" PRIu64 "\n", names[kind],
-                     catalog->first[kind + 1] - catalog->first[kind], names[kind], size);
+                     count_files(catalog, kind), names[kind], size);
     }
     return all;
 }
@@ -106,18 +100,17 @@ static uint64_t show_files(const struct catalog *catalog)
 static void show_log(const struct stat_walk *stat)
 {
     const struct admin *admin = stat->admin;
-    struct admin_log log = {.segments = 0};
+    uint64_t files = 0, records = 0, last_position = 0;
     for (uint32_t i = 0; i < admin->shard_count; i++) {
-        const struct admin_log *one = &admin->shards[i].log;
-        log.segments += one->segments;
-        log.spares += one->spares;
-        log.scan.records += one->scan.records;
-        log.scan.last_position = max_u64(log.scan.last_position, one->scan.last_position);
+        const struct admin_shard *shard = &admin->shards[i];
+        files += shard->log_files;
+        records += shard->log.records;
+        last_position = max_u64(last_position, shard->log.last_position);
     }
-    show_number("log.segments", log.segments);
-    show_number("log.spares", log.spares);
-    show_number("log.records", log.scan.records);
-    show_number("log.last_position", log.scan.last_position);
+    show_number("log.segments", files);
+    show_number("log.spares", count_files(&admin->catalog, CATALOG_LOG) - files);
+    show_number("log.records", records);
+    show_number("log.last_position", last_position);
     show_number("log.live_bytes", stat->log_live);
 }
 
@@ -145,6 +138,7 @@ static void show_shares(const struct stat_walk *stat)
 
 /* With several shards: the sums, the oldest, and how many shards have one. */
 struct checkpoints {
+    bool is_named; /* by a manifest */
     uint32_t count;
     struct checkpoint_info info; /* the last one's; slots: of all */
     uint64_t age_s;
@@ -154,21 +148,21 @@ struct checkpoints {
 static void add_checkpoint(struct admin *admin, const struct admin_shard *shard,
                            struct checkpoints *checkpoints)
 {
-    const struct catalog_file *file =
-        catalog_find_state(&admin->catalog, CATALOG_CHECKPOINT, shard->number, shard->checkpoint);
+    const struct catalog_file *file = catalog_find_checkpoint(&admin->catalog, shard);
     struct checkpoint_info info;
     int64_t age_s;
-    if (file == NULL || !file->counts)
+    if (file == NULL)
         return;
+    checkpoints->is_named = true;
     int error = checkpoint_look(admin, file, &info, &age_s);
     if (error < 0) {
-        report_damage(&admin->report, file->name, 0,
-                      "it cannot be used (%s), the next start builds the index from the segments "
-                      "and takes longer; nothing is lost",
-                      strerror(-error));
+        report_say(&admin->report, REPORT_DAMAGE, file->name, 0,
+                   "it cannot be used (%s), the next start builds the index from the segments "
+                   "and takes longer; nothing is lost",
+                   strerror(-error));
         return;
     }
-    uint64_t last = shard->log.scan.last_position;
+    uint64_t last = shard->log.last_position;
     info.slots += checkpoints->info.slots;
     checkpoints->info = info;
     checkpoints->count++;
@@ -176,22 +170,12 @@ static void add_checkpoint(struct admin *admin, const struct admin_shard *shard,
     checkpoints->positions_behind += last > info.position ? last - info.position : 0;
 }
 
-static bool has_checkpoint(const struct admin *admin)
-{
-    const struct catalog *catalog = &admin->catalog;
-    bool has_one = false;
-    for (uint32_t i = catalog->first[CATALOG_CHECKPOINT];
-         i < catalog->first[CATALOG_CHECKPOINT + 1]; i++)
-        has_one |= catalog->files[i].counts;
-    return has_one;
-}
-
 static void show_checkpoints(struct admin *admin)
 {
     struct checkpoints checkpoints = {.count = 0};
     for (uint32_t i = 0; i < admin->shard_count; i++)
         add_checkpoint(admin, &admin->shards[i], &checkpoints);
-    if (!has_checkpoint(admin))
+    if (!checkpoints.is_named)
         (void)puts("checkpoint: none");
     if (checkpoints.count == 0)
         return;
@@ -220,20 +204,19 @@ static void show(const struct stat_walk *stat)
     struct admin *admin = stat->admin;
     const struct catalog *catalog = &admin->catalog;
     const struct superblock *superblock = &admin->superblock;
-    uint64_t values = catalog->first[CATALOG_VALUE + 1] - catalog->first[CATALOG_VALUE];
     uint64_t live = stat->log_live + stat->segments_live + stat->values_live;
     (void)printf("directory.id: %016" PRIx64 "\ndirectory.format: %" PRIu32
                  "\ndirectory.closed: %s\n",
                  superblock->directory_id, superblock->format, is_closed(admin) ? "yes" : "no");
     show_number("directory.shards", admin->shard_count);
-    show_number("keys", stat->keys);
-    show_number("tombstones", stat->tombstones);
+    show_number("keys", stat->newest.count - stat->newest.tombstones);
+    show_number("tombstones", stat->newest.tombstones);
     uint64_t all = show_files(catalog);
     show_log(stat);
     show_shares(stat);
     show_number("values.live_files", stat->values_live_files);
     show_number("values.live_bytes", stat->values_live);
-    show_number("values.orphans", values - stat->values_live_files);
+    show_number("values.orphans", count_files(catalog, CATALOG_VALUE) - stat->values_live_files);
     show_checkpoints(admin);
     show_number("space.bytes", all);
     show_number("space.live_bytes", live);
@@ -248,15 +231,15 @@ int admin_stat(struct admin *admin)
     struct stat_walk stat = {.admin = admin};
     newest_init(&stat.newest, false);
     stat.live = calloc((size_t)admin->catalog.count + 1, sizeof *stat.live);
-    struct walk walk = {.admin = admin, .only_directories = true, .each = take, .context = &stat};
+    struct walk walk = {
+        .admin = admin, .only_directories = true, .each = newest_take, .context = &stat.newest};
     report_plan(&admin->report, admin_walk_size(admin));
-    if (stat.live == NULL) {
-        report_failure(&admin->report, "not enough memory");
-    } else if (admin_walk(&walk) == 0) {
+    int result = stat.live == NULL ? -ENOMEM : admin_walk(&walk);
+    if (result == 0) {
         count_live(&stat);
         show(&stat);
     }
     free(stat.live);
     newest_free(&stat.newest);
-    return report_exit(&admin->report);
+    return result;
 }

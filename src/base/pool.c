@@ -7,42 +7,9 @@
 #include "base/memory.h"
 
 #include <errno.h>
+#include <sanitizer/asan_interface.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define POOL_POISONS 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define POOL_POISONS 1
-#endif
-
-#ifdef POOL_POISONS
-#include <sanitizer/asan_interface.h>
-#endif
-
-/* Every free object is poisoned as a whole, its link too; pool_get lifts that before it reads the
- * link. */
-static void object_poison(void *object, size_t size)
-{
-#ifdef POOL_POISONS
-    __asan_poison_memory_region(object, size);
-#else
-    (void)object;
-    (void)size;
-#endif
-}
-
-static void object_unpoison(void *object, size_t size)
-{
-#ifdef POOL_POISONS
-    __asan_unpoison_memory_region(object, size);
-#else
-    (void)object;
-    (void)size;
-#endif
-}
 
 int pool_init(struct pool *pool, size_t object_size, uint32_t count_max)
 {
@@ -59,7 +26,9 @@ int pool_init(struct pool *pool, size_t object_size, uint32_t count_max)
         base = memory_map(region_size);
         if (base == NULL)
             return -ENOMEM;
-        object_poison(base, region_size);
+        /* Every free object is poisoned as a whole, its link too; pool_get lifts that before it
+         * reads the link. */
+        ASAN_POISON_MEMORY_REGION(base, region_size);
     }
     *pool = (struct pool){.base = base, .object_size = rounded, .count_max = count_max};
     return 0;
@@ -76,7 +45,7 @@ void pool_deinit(struct pool *pool)
 {
     size_t region_size = pool->object_size * pool->count_max;
     if (region_size > 0) {
-        object_unpoison(pool->base, region_size);
+        ASAN_UNPOISON_MEMORY_REGION(pool->base, region_size);
         memory_unmap(pool->base, region_size);
     }
     memset(pool, 0, sizeof *pool);
@@ -86,13 +55,13 @@ void *pool_get(struct pool *pool)
 {
     void *object = pool->free_first;
     if (object != NULL) {
-        object_unpoison(object, pool->object_size);
+        ASAN_UNPOISON_MEMORY_REGION(object, pool->object_size);
         memcpy(&pool->free_first, object, sizeof pool->free_first);
     } else {
         if (pool->count_touched == pool->count_max)
             return NULL;
         object = pool->base + pool->object_size * pool->count_touched;
-        object_unpoison(object, pool->object_size);
+        ASAN_UNPOISON_MEMORY_REGION(object, pool->object_size);
         pool->count_touched++;
     }
     pool->count_used++;
@@ -109,7 +78,7 @@ void pool_put(struct pool *pool, void *object)
     assert(offset % pool->object_size == 0);                  /* invariant 2 */
     assert(pool->count_used > 0);
     memcpy(object, &pool->free_first, sizeof pool->free_first);
-    object_poison(object, pool->object_size);
+    ASAN_POISON_MEMORY_REGION(object, pool->object_size);
     pool->free_first = object;
     pool->count_used--;
 }

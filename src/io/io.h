@@ -27,6 +27,7 @@
 #ifndef MINIVAULT_IO_IO_H
 #define MINIVAULT_IO_IO_H
 
+#include "base/heap.h"
 #include "base/list.h"
 
 #include <stdbool.h>
@@ -57,14 +58,22 @@ struct io_op {
     uint8_t flags;
     uint8_t spare;
     uint32_t size;
-    void *buffer;
     uint64_t offset;
-    uint64_t time[2];
-    struct list_node node;
+    union {
+        struct heap_node timer; /* in the real world's heap of timers */
+        struct {
+            uint64_t time[2];
+            void *buffer;
+            struct list_node node;
+        };
+    };
 };
 
-/* Whether a completion is still to come. */
-bool io_op_is_active(const struct io_op *op);
+/* Whether a completion is still to come. In both worlds the state 0 is the idle one. */
+static inline bool io_op_is_active(const struct io_op *op)
+{
+    return op->state != 0;
+}
 
 /* ---- the world ---- */
 
@@ -136,28 +145,29 @@ void io_random(struct io *io, void *buffer, size_t size);
 
 /* ---- sockets: a handle is >= 0 ---- */
 
-/* Listens on `host` (numeric, or NULL: all addresses, IPv6 and IPv4) and `port` (0: any; *ret_port
- * tells which). TCP_NODELAY and keepalive are set for what is accepted, and a bound of what the
- * kernel takes of a send before the peer has room for it. Immediate, not an operation. Returns 0.
- * Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EINVAL (not an address), -ENFILE (no socket left).
- */
-int io_listen(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
-              uint16_t *ret_port);
+/* Who else may listen on a port. Several worlds may share it: each has its own listener, and the
+ * kernel says to which of them a connection goes; the simulator chooses by chance. */
+enum io_sharing {
+    IO_SHARE_NOT,
+    IO_SHARE_FIRST, /* takes the port, only when nobody else listens there; others may join */
+    IO_SHARE_JOIN,  /* joins the first, of the same user; the port is not 0 */
+};
 
 struct io_listener {
     int handle;
-    int descriptor; /* the same socket in the process's own table, or -1: the caller's to close */
+    int descriptor; /* of a shared port: the same socket in the process's own table, which is the
+                       caller's to close; else, and in the simulator, -1 */
     uint16_t port;
 };
 
-/* As io_listen, on a port that several worlds share: each has its own listener, and the kernel says
- * to which of them a connection goes. The first takes the port, and gets it only when nobody else
- * listens there; the others join it (`port` is not 0 then), and must be of the same user. The
+/* Listens on `host` (numeric, or NULL: all addresses, IPv6 and IPv4) and `port` (0: any; the
+ * listener's says which). TCP_NODELAY and keepalive are set for what is accepted, and a bound of
+ * what the kernel takes of a send before the peer has room for it. Immediate, not an operation. The
  * descriptor is for what io.h does not do: steering (net/steer.h). The socket listens until both it
- * and the handle are closed. The simulator has no descriptors: -1; it chooses by chance. Errors:
- * io_listen's; -EMFILE. */
-int io_listen_shared(struct io *io, const char *host, uint16_t port, int backlog, bool is_first,
-                     struct io_listener *ret_listener);
+ * and the handle are closed. Returns 0. Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EINVAL (not
+ * an address), -ENFILE (no socket left), -EMFILE. */
+int io_listen(struct io *io, const char *host, uint16_t port, int backlog, enum io_sharing sharing,
+              struct io_listener *ret_listener);
 
 /* Multishot. Each completion: a connection's handle. Errors: -ECANCELED, -ENFILE (no socket left),
  * others of accept(2); after an error it may have ended (io_op_is_active): submit it again. */

@@ -11,6 +11,21 @@
 
 #define TRACE_LINE_MAX 256
 
+struct sim {
+    struct sim_options options;
+    struct sim_network_options network_options;
+    uint64_t seed;
+    uint64_t now_ns;
+    struct prng prng;
+    struct heap events;
+    uint64_t hash;
+    sim_trace *trace;
+    void *trace_context;
+    uint32_t hosts_count; /* ever */
+    uint64_t ready_count;
+    struct list disks;
+};
+
 void *sim_allocate(size_t size)
 {
     void *memory = calloc(1, size > 0 ? size : 1);
@@ -28,19 +43,30 @@ struct sim *sim_create(uint64_t seed)
         .strict = true,
         .pass_ns_max = 10 * NS_PER_US,
         .pause_ns_max = 5 * NS_PER_MS,
-        .network_ns_max = 200 * NS_PER_US,
-        .network_stall_ns_max = 300 * NS_PER_MS,
+    };
+    sim->network_options = (struct sim_network_options){
+        .latency_ns_max = 200 * NS_PER_US,
+        .stall_ns_max = 300 * NS_PER_MS,
         .split_ppm = MILLION / 4,
     };
-    list_init(&sim->hosts);
     list_init(&sim->disks);
-    list_init(&sim->peers);
     return sim;
+}
+
+void sim_destroy(struct sim *sim)
+{
+    assert(list_is_empty(&sim->disks));
+    free(sim);
 }
 
 struct sim_options *sim_options(struct sim *sim)
 {
     return &sim->options;
+}
+
+struct sim_network_options *sim_network_options(struct sim *sim)
+{
+    return &sim->network_options;
 }
 
 uint64_t sim_now_ns(const struct sim *sim)
@@ -53,19 +79,43 @@ struct prng *sim_prng(struct sim *sim)
     return &sim->prng;
 }
 
-struct list *sim_peers(struct sim *sim)
+struct list *sim_disks(struct sim *sim)
 {
-    return &sim->peers;
+    return &sim->disks;
+}
+
+uint32_t sim_number_host(struct sim *sim)
+{
+    return ++sim->hosts_count;
+}
+
+uint64_t sim_count_ready(struct sim *sim, int32_t change)
+{
+    return sim->ready_count += (uint64_t)(int64_t)change;
+}
+
+uint64_t sim_below(struct sim *sim, uint64_t bound)
+{
+    return prng_below(&sim->prng, bound);
 }
 
 bool sim_happens(struct sim *sim, uint32_t ppm)
 {
-    return ppm > 0 && prng_below(&sim->prng, MILLION) < ppm;
+    return ppm > 0 && sim_below(sim, MILLION) < ppm;
 }
 
 uint64_t sim_delay(struct sim *sim, uint64_t max_ns)
 {
-    return prng_below(&sim->prng, 1 + prng_below(&sim->prng, max_ns + 1));
+    return sim_below(sim, 1 + sim_below(sim, max_ns + 1));
+}
+
+uint64_t sim_latency(struct sim *sim, uint64_t usual_ns_max, uint32_t stall_ppm,
+                     uint64_t stall_ns_max)
+{
+    uint64_t latency_ns = 1 + sim_delay(sim, usual_ns_max);
+    if (sim_happens(sim, stall_ppm))
+        latency_ns += sim_below(sim, stall_ns_max + 1);
+    return latency_ns;
 }
 
 /* ---- the trace ---- */
@@ -103,7 +153,7 @@ void sim_note(struct sim *sim, uint32_t host, const char *what, int64_t a, int64
     sim->trace(sim->trace_context, line);
 }
 
-void sim_breach(const struct io *io, const char *format, ...)
+void sim_breach(const struct sim *sim, const char *format, ...)
 {
     char message[TRACE_LINE_MAX];
     va_list arguments;
@@ -112,84 +162,39 @@ void sim_breach(const struct io *io, const char *format, ...)
     va_end(arguments);
     (void)fprintf(stderr,
                   "io_sim: breach of io.h's contract at %" PRIu64 " us of seed %" PRIu64 ": %s\n",
-                  io->sim->now_ns / NS_PER_US, io->sim->seed, message);
+                  sim->now_ns / NS_PER_US, sim->seed, message);
     abort();
 }
 
-/* ---- the queue of events: a binary heap, places from 1 ---- */
-
-static bool is_before(const struct sim_event *a, const struct sim_event *b)
-{
-    if (a->time_ns != b->time_ns)
-        return a->time_ns < b->time_ns;
-    return a->sequence < b->sequence;
-}
-
-static void place(struct sim *sim, struct sim_event *event, uint32_t at)
-{
-    sim->queue[at] = event;
-    event->place = at;
-}
-
-static void move_up(struct sim *sim, struct sim_event *event, uint32_t at)
-{
-    while (at > 1 && is_before(event, sim->queue[at / 2])) {
-        place(sim, sim->queue[at / 2], at);
-        at /= 2;
-    }
-    place(sim, event, at);
-}
-
-static void move_down(struct sim *sim, struct sim_event *event, uint32_t at)
-{
-    while (2 * at <= sim->queue_count) {
-        uint32_t child = 2 * at;
-        if (child < sim->queue_count && is_before(sim->queue[child + 1], sim->queue[child]))
-            child++;
-        if (!is_before(sim->queue[child], event))
-            break;
-        place(sim, sim->queue[child], at);
-        at = child;
-    }
-    place(sim, event, at);
-}
+/* ---- events ---- */
 
 void sim_unschedule(struct sim *sim, struct sim_event *event)
 {
-    uint32_t at = event->place;
-    if (at == 0)
-        return;
-    assert(sim->queue[at] == event);
-    event->place = 0;
-    struct sim_event *last = sim->queue[sim->queue_count--];
-    if (last == event)
-        return;
-    if (at > 1 && is_before(last, sim->queue[at / 2]))
-        move_up(sim, last, at);
-    else
-        move_down(sim, last, at);
+    if (event->is_scheduled)
+        heap_remove(&sim->events, &event->node);
+    event->is_scheduled = false;
 }
 
 void sim_schedule(struct sim *sim, struct sim_event *event, uint64_t time_ns)
 {
     assert(event->fire != NULL);
     sim_unschedule(sim, event);
-    if (sim->queue_count + 2 > sim->queue_capacity) {
-        sim->queue_capacity = 2 * sim->queue_capacity + 64;
-        sim->queue = realloc(sim->queue, sim->queue_capacity * sizeof(struct sim_event *));
-        assert(sim->queue != NULL);
-    }
-    event->time_ns = max_u64(time_ns, sim->now_ns);
-    event->sequence = ++sim->sequence;
-    move_up(sim, event, ++sim->queue_count);
+    heap_add(&sim->events, &event->node, max_u64(time_ns, sim->now_ns));
+    event->is_scheduled = true;
+}
+
+bool sim_has_events(const struct sim *sim)
+{
+    return sim->events.first != NULL;
 }
 
 bool sim_step(struct sim *sim, uint64_t until_ns)
 {
-    if (sim->queue_count == 0 || sim->queue[1]->time_ns > max_u64(until_ns, sim->now_ns))
+    struct heap_node *first = sim->events.first;
+    if (first == NULL || first->time_ns > max_u64(until_ns, sim->now_ns))
         return false;
-    struct sim_event *event = sim->queue[1];
-    sim->now_ns = max_u64(sim->now_ns, event->time_ns);
+    struct sim_event *event = container_of(first, struct sim_event, node);
+    sim->now_ns = max_u64(sim->now_ns, first->time_ns);
     sim_unschedule(sim, event);
     event->fire(event);
     return true;

@@ -38,9 +38,12 @@ struct sim_options {
     uint64_t pass_ns_max; /* what one io_run costs at most, apart from waiting */
     uint32_t pause_ppm;   /* of io_run: the process gets no CPU for up to pause_ns_max */
     uint64_t pause_ns_max;
-    uint64_t network_ns_max;    /* the usual delay of a packet is below */
-    uint32_t network_stall_ppm; /* a packet, and all behind it, takes up to network_stall_ns_max */
-    uint64_t network_stall_ns_max;
+};
+
+struct sim_network_options {
+    uint64_t latency_ns_max; /* the usual delay of a packet is below */
+    uint32_t stall_ppm;      /* a packet, and all behind it, takes up to stall_ns_max */
+    uint64_t stall_ns_max;
     uint32_t reset_ppm; /* of connections: reset at some instant within 100 ms */
     uint32_t split_ppm; /* sends and receives cut where it hurts */
 };
@@ -66,6 +69,7 @@ void sim_free(struct sim *sim);
 
 /* May be changed at any time. */
 struct sim_options *sim_options(struct sim *sim);
+struct sim_network_options *sim_network_options(struct sim *sim);
 
 uint64_t sim_now_ns(const struct sim *sim);
 
@@ -75,10 +79,9 @@ struct prng *sim_prng(struct sim *sim);
 /* A harness's own event: embedded, zeroed before its first use. `fire` may schedule it again, and
  * must not free a host. */
 struct sim_event {
-    uint64_t time_ns;
-    uint64_t sequence;
+    struct heap_node node;
     void (*fire)(struct sim_event *event);
-    uint32_t place; /* in the queue, from 1; 0: not scheduled */
+    bool is_scheduled;
 };
 
 static inline void sim_event_init(struct sim_event *event, void (*fire)(struct sim_event *event))

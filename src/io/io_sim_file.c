@@ -1,5 +1,7 @@
-/* The file operations: what each does when it is executed, and when its process dies before. */
-#include "io/io_sim_internal.h"
+/* The file operations: what each does when it is executed, and what io.h asks of files at once. */
+#include "io/io_sim_host.h"
+
+#include "io/io_sim_tree.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,28 +13,10 @@
 static struct sim_file *file_at(struct io *io, int handle)
 {
     if (handle < 0 || (uint32_t)handle >= io->options.files_max || io->files[handle] == NULL)
-        sim_breach(io, "no file has the handle %d", handle);
+        sim_breach(io->sim, "no file has the handle %d", handle);
     if (io->files[handle]->is_closing)
-        sim_breach(io, "file %d is used after its close was submitted", handle);
+        sim_breach(io->sim, "file %d is used after its close was submitted", handle);
     return io->files[handle];
-}
-
-static int find_handle(const struct io *io)
-{
-    uint32_t handle = 0;
-    while (handle < io->options.files_max && io->files[handle] != NULL)
-        handle++;
-    return handle < io->options.files_max ? (int)handle : -ENFILE;
-}
-
-static void file_attach(struct io *io, int handle, struct sim_inode *inode, uint32_t flags)
-{
-    struct sim_file *file = sim_allocate(sizeof *file);
-    file->inode = inode;
-    file->handle = handle;
-    file->flags = flags;
-    inode->opens++;
-    io->files[handle] = file;
 }
 
 void file_free(struct sim_file *file)
@@ -47,11 +31,15 @@ void file_free(struct sim_file *file)
 
 static bool has_space(struct sim_disk *disk, uint64_t more)
 {
-    if (more == 0)
-        return true;
-    if (sim_happens(disk->sim, disk->options.no_space_ppm))
-        return false;
-    return tree_space(disk) + more <= disk->options.capacity;
+    return !sim_happens(disk->sim, disk->options.no_space_ppm) &&
+           tree_space(disk) + more <= disk->options.capacity;
+}
+
+/* Whether a file may reach up to `end`. */
+static bool has_space_until(struct sim_disk *disk, const struct sim_inode *inode, uint64_t end)
+{
+    uint64_t reserved = round_up(end, PAGE_SIZE);
+    return reserved <= inode->reserved || has_space(disk, reserved - inode->reserved);
 }
 
 /* The inode that an open leads to, created when asked. */
@@ -92,8 +80,7 @@ static int32_t apply_write(struct sim_op *op)
     struct sim_inode *inode = op->file->inode;
     if (!(op->file->flags & IO_OPEN_WRITE))
         return -EBADF;
-    uint64_t end = round_up(op->offset + op->size, PAGE_SIZE);
-    if (end > inode->reserved && !has_space(disk, end - inode->reserved))
+    if (!has_space_until(disk, inode, op->offset + op->size))
         return -ENOSPC;
     bool is_durable = op->flags & IO_WRITE_DSYNC;
     uint64_t sequence = ++disk->sequence;
@@ -124,8 +111,7 @@ static int32_t apply_allocate(struct sim_op *op)
 {
     struct sim_disk *disk = op->io->disk;
     struct sim_inode *inode = op->file->inode;
-    uint64_t reserved = round_up(op->size, PAGE_SIZE);
-    if (reserved > inode->reserved && !has_space(disk, reserved - inode->reserved))
+    if (!has_space_until(disk, inode, op->size))
         return -ENOSPC;
     if (op->size > inode->size)
         inode_resize(inode, op->size, ++disk->sequence);
@@ -163,7 +149,7 @@ int32_t file_apply(struct sim_op *op)
     case SIM_RENAME:
         return tree_rename(op->io->disk, op->path, op->path_to);
     case SIM_UNLINK:
-        return tree_unlink(op->io->disk, op->path);
+        return tree_remove(op->io->disk, op->path, false);
     default:
         return 0;
     }
@@ -171,161 +157,224 @@ int32_t file_apply(struct sim_op *op)
 
 static int32_t execute_open(struct sim_op *op)
 {
+    struct io *io = op->io;
+    uint32_t handle = 0;
+    while (handle < io->options.files_max && io->files[handle] != NULL)
+        handle++;
+    if (handle == io->options.files_max)
+        return -ENFILE;
     struct sim_inode *inode;
-    int handle = find_handle(op->io);
-    int result = handle < 0 ? handle : open_inode(op, &inode);
+    int result = open_inode(op, &inode);
     if (result < 0)
         return result;
-    file_attach(op->io, handle, inode, op->flags);
-    return handle;
+    struct sim_file *file = io->files[handle] = sim_allocate(sizeof *file);
+    *file = (struct sim_file){.inode = inode, .handle = (int)handle, .flags = op->flags};
+    inode->opens++;
+    return file->handle;
+}
+
+static int32_t execute_close(struct sim_op *op)
+{
+    op->io->files[op->file->handle] = NULL;
+    file_free(op->file);
+    op->active = NULL;
+    return 0;
 }
 
 static void execute(struct sim_op *op)
 {
-    struct io *io = op->io;
-    if (op->is_cancelled && prng_below(&io->sim->prng, 2) == 0) {
+    if (op->is_cancelled && sim_below(op->io->sim, 2) == 0)
         op_complete(op, -ECANCELED);
-        return;
-    }
-    int32_t result = op->kind == SIM_OPEN ? execute_open(op) : file_apply(op);
-    if (op->kind == SIM_CLOSE_FILE) {
-        io->files[op->file->handle] = NULL;
-        file_free(op->file);
-        op->file = NULL;
-    }
-    op_complete(op, result);
+    else if (op->kind == SIM_OPEN)
+        op_complete(op, execute_open(op));
+    else if (op->kind == SIM_CLOSE_FILE)
+        op_complete(op, execute_close(op));
+    else
+        op_complete(op, file_apply(op));
 }
-
-static void retire(struct sim_op *op)
-{
-    if (op->file != NULL)
-        op->file->active--;
-}
-
-static const struct sim_family files = {.execute = execute, .retire = retire};
 
 /* ---- submitting ---- */
 
-static void schedule(struct sim_op *op)
+static void check_range(const struct sim_op *op)
 {
     struct sim *sim = op->io->sim;
-    const struct sim_disk_options *options = &op->io->disk->options;
-    uint64_t delay_ns = 1 + sim_delay(sim, options->latency_ns_max);
-    if (sim_happens(sim, options->stall_ppm))
-        delay_ns += prng_below(&sim->prng, options->stall_ns_max + 1);
-    op_schedule(op, delay_ns);
+    if (op->file->inode->is_directory)
+        sim_breach(sim, "file %d is a directory: only a sync makes sense", op->file->handle);
+    if (!(op->file->flags & IO_OPEN_DIRECT))
+        return;
+    if ((uintptr_t)op->buffer % PAGE_SIZE != 0)
+        sim_breach(sim, "a buffer for direct file %d is not aligned", op->file->handle);
+    if (op->size % PAGE_SIZE != 0 || op->offset % PAGE_SIZE != 0)
+        sim_breach(sim, "%" PRIu64 " bytes at %" PRIu64 " of direct file %d are not aligned",
+                   op->size, op->offset, op->file->handle);
 }
 
-static struct sim_op *begin_path(struct io *io, struct io_op *op, enum sim_kind kind,
-                                 const char *path, const char *path_to)
+static void begin_on(struct sim_op *op, int handle)
 {
-    struct sim_op *sim_op = op_begin(io, op, kind, &files);
-    if (sim_op == NULL)
-        return NULL;
-    sim_op->path = path;
-    sim_op->path_to = path_to;
-    op_seal(sim_op);
-    schedule(sim_op);
-    return sim_op;
+    struct sim_file *file = op->file = file_at(op->io, handle);
+    op->active = &file->active;
+    file->active++;
+    op->sequence = op->io->disk->sequence;
+    if (op->kind == SIM_READ || op->kind == SIM_WRITE)
+        check_range(op);
+    /* The buffer is the world's: whoever looks at it too early sees this. */
+    if (op->kind == SIM_READ)
+        memset(op->buffer, 0xA5, op->size);
+    if (op->kind == SIM_CLOSE_FILE && file->active > 1)
+        sim_breach(op->io->sim, "file %d is closed while %" PRIu32 " operations on it are active",
+                   handle, file->active - 1);
+    file->is_closing = op->kind == SIM_CLOSE_FILE;
 }
 
-static struct sim_op *begin_file(struct io *io, struct io_op *op, enum sim_kind kind, int handle)
+/* `handle`: the open file's, for what is asked of none by its path. */
+static void submit(struct io *io, struct io_op *op, int handle, struct sim_op asked)
 {
-    struct sim_op *sim_op = op_begin(io, op, kind, &files);
+    asked.execute = execute;
+    struct sim_op *sim_op = op_begin(io, op, asked);
     if (sim_op == NULL)
-        return NULL;
-    sim_op->file = file_at(io, handle);
-    sim_op->file->active++;
-    schedule(sim_op);
-    return sim_op;
+        return;
+    if (asked.path == NULL)
+        begin_on(sim_op, handle);
+    const struct sim_disk_options *options = &io->disk->options;
+    op_schedule(sim_op, sim_latency(io->sim, options->latency_ns_max, options->stall_ppm,
+                                    options->stall_ns_max));
 }
 
 void io_open_file(struct io *io, struct io_op *op, const char *path, uint32_t flags)
 {
-    struct sim_op *sim_op = begin_path(io, op, SIM_OPEN, path, NULL);
-    if (sim_op != NULL)
-        sim_op->flags = flags;
+    submit(io, op, -1, (struct sim_op){.kind = SIM_OPEN, .path = path, .flags = flags});
 }
 
 void io_close_file(struct io *io, struct io_op *op, int file)
 {
-    struct sim_op *sim_op = begin_file(io, op, SIM_CLOSE_FILE, file);
-    if (sim_op == NULL)
-        return;
-    if (sim_op->file->active > 1)
-        sim_breach(io, "file %d is closed while %" PRIu32 " operations on it are active", file,
-                   sim_op->file->active - 1);
-    sim_op->file->is_closing = true;
-}
-
-static void check_range(const struct sim_op *op)
-{
-    if (op->file->inode->is_directory)
-        sim_breach(op->io, "file %d is a directory: only a sync makes sense", op->file->handle);
-    if (!(op->file->flags & IO_OPEN_DIRECT))
-        return;
-    if ((uintptr_t)op->buffer % PAGE_SIZE != 0)
-        sim_breach(op->io, "a buffer for direct file %d is not aligned", op->file->handle);
-    if (op->size % PAGE_SIZE != 0 || op->offset % PAGE_SIZE != 0)
-        sim_breach(op->io, "%" PRIu64 " bytes at %" PRIu64 " of direct file %d are not aligned",
-                   op->size, op->offset, op->file->handle);
+    submit(io, op, file, (struct sim_op){.kind = SIM_CLOSE_FILE});
 }
 
 void io_read(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
              uint64_t offset)
 {
-    struct sim_op *sim_op = begin_file(io, op, SIM_READ, file);
-    if (sim_op == NULL)
-        return;
-    sim_op->buffer = buffer;
-    sim_op->size = size;
-    sim_op->offset = offset;
-    check_range(sim_op);
-    /* The buffer is the world's: whoever looks at it too early sees this. */
-    memset(buffer, 0xA5, size);
+    submit(io, op, file,
+           (struct sim_op){.kind = SIM_READ, .buffer = buffer, .size = size, .offset = offset});
 }
 
 void io_write(struct io *io, struct io_op *op, int file, const void *buffer, uint32_t size,
               uint64_t offset, uint32_t flags)
 {
-    struct sim_op *sim_op = begin_file(io, op, SIM_WRITE, file);
-    if (sim_op == NULL)
-        return;
-    sim_op->buffer = (void *)(uintptr_t)buffer;
-    sim_op->size = size;
-    sim_op->offset = offset;
-    sim_op->flags = flags;
-    check_range(sim_op);
-    op_seal(sim_op);
+    submit(io, op, file,
+           (struct sim_op){.kind = SIM_WRITE,
+                           .buffer = (void *)(uintptr_t)buffer,
+                           .size = size,
+                           .offset = offset,
+                           .flags = flags});
 }
 
 void io_sync(struct io *io, struct io_op *op, int file)
 {
-    struct sim_op *sim_op = begin_file(io, op, SIM_SYNC, file);
-    if (sim_op != NULL)
-        sim_op->sequence = io->disk->sequence;
+    submit(io, op, file, (struct sim_op){.kind = SIM_SYNC});
 }
 
 void io_allocate(struct io *io, struct io_op *op, int file, uint64_t size)
 {
-    struct sim_op *sim_op = begin_file(io, op, SIM_ALLOCATE, file);
-    if (sim_op != NULL)
-        sim_op->size = size;
+    submit(io, op, file, (struct sim_op){.kind = SIM_ALLOCATE, .size = size});
 }
 
 void io_truncate(struct io *io, struct io_op *op, const char *path, uint64_t size)
 {
-    struct sim_op *sim_op = begin_path(io, op, SIM_TRUNCATE, path, NULL);
-    if (sim_op != NULL)
-        sim_op->size = size;
+    submit(io, op, -1, (struct sim_op){.kind = SIM_TRUNCATE, .path = path, .size = size});
 }
 
 void io_rename(struct io *io, struct io_op *op, const char *from, const char *to)
 {
-    (void)begin_path(io, op, SIM_RENAME, from, to);
+    submit(io, op, -1, (struct sim_op){.kind = SIM_RENAME, .path = from, .path_to = to});
 }
 
 void io_unlink(struct io *io, struct io_op *op, const char *path)
 {
-    (void)begin_path(io, op, SIM_UNLINK, path, NULL);
+    submit(io, op, -1, (struct sim_op){.kind = SIM_UNLINK, .path = path});
+}
+
+/* ---- at once ---- */
+
+/* Errors: -ESHUTDOWN, tree_find's. */
+static int find(const struct io *io, const char *path, struct sim_inode **ret_inode)
+{
+    return io->state == SIM_HOST_RUNS ? tree_find(io->disk, path, ret_inode) : -ESHUTDOWN;
+}
+
+int io_make_directory(struct io *io, const char *path)
+{
+    struct sim_inode *inode;
+    int result = find(io, path, &inode);
+    if (result == 0)
+        return inode->is_directory ? 0 : -EEXIST;
+    if (result != -ENOENT)
+        return result;
+    return tree_create(io->disk, path, true, &inode);
+}
+
+int io_remove_directory(struct io *io, const char *path)
+{
+    return io->state == SIM_HOST_RUNS ? tree_remove(io->disk, path, true) : -ESHUTDOWN;
+}
+
+int io_list_directory(struct io *io, const char *path, io_list_each *each, void *context)
+{
+    struct sim_inode *inode;
+    int result = find(io, path, &inode);
+    if (result < 0)
+        return result;
+    if (!inode->is_directory)
+        return -ENOTDIR;
+    for (uint32_t i = 0; result == 0 && i < inode->now.count; i++)
+        result = each(context, inode->now.entries[i].name);
+    return result;
+}
+
+int64_t io_file_size(struct io *io, int file)
+{
+    return io->state == SIM_HOST_RUNS ? (int64_t)file_at(io, file)->inode->size : -ESHUTDOWN;
+}
+
+bool io_file_is_direct(struct io *io, int file)
+{
+    return io->state == SIM_HOST_RUNS && file_at(io, file)->flags & IO_OPEN_DIRECT;
+}
+
+int io_identify(struct io *io, const char *path, struct io_file_identity *ret_identity)
+{
+    struct sim_inode *inode;
+    int result = find(io, path, &inode);
+    if (result == 0)
+        *ret_identity = (struct io_file_identity){.inode = inode->number};
+    return result;
+}
+
+int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t *ret_total)
+{
+    struct sim_inode *inode;
+    int result = find(io, path, &inode);
+    if (result < 0)
+        return result;
+    uint64_t taken = tree_space(io->disk);
+    *ret_total = io->disk->options.capacity;
+    *ret_free = *ret_total > taken ? *ret_total - taken : 0;
+    return 0;
+}
+
+const char *io_file_system(struct io *io, const char *path)
+{
+    (void)io;
+    (void)path;
+    return "ext4";
+}
+
+int io_lock_file(struct io *io, int file)
+{
+    if (io->state != SIM_HOST_RUNS)
+        return -ESHUTDOWN;
+    struct sim_file *locked = file_at(io, file);
+    if (locked->inode->locked_by != NULL && locked->inode->locked_by != locked)
+        return -EWOULDBLOCK;
+    locked->inode->locked_by = locked;
+    return 0;
 }

@@ -1,13 +1,33 @@
 /* What a file contains: what is seen, and what a power loss leaves of it. */
-#include "io/io_sim_internal.h"
+#include "io/io_sim_inode.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#define SECTOR_SIZE ((uint32_t)512)
+#define PAGE_SECTORS (PAGE_SIZE / SECTOR_SIZE)
 
 /* The sequence of what a failed sync gave up: no later sync covers it. */
 #define GIVEN_UP UINT64_MAX
 
 static const uint8_t zeros[PAGE_SIZE];
+
+/* A page that is not all durable. */
+struct dirty {
+    struct list_node node; /* of its inode */
+    uint64_t page;
+    uint8_t mask;                 /* sectors */
+    uint64_t first[PAGE_SECTORS]; /* the disk's sequence of the first write since it was durable */
+    uint8_t old[PAGE_SIZE];
+};
+
+struct sim_page {
+    uint8_t *now; /* NULL: zeros */
+    struct dirty *dirty;
+};
+
+/* How a crash treats something that was not synced. */
+enum fate { FATE_OLD, FATE_NEW, FATE_PREFIX, FATE_MIXED, FATE_COUNT };
 
 /* ---- pages ---- */
 
@@ -31,14 +51,11 @@ static uint8_t *page_bytes(struct sim_page *page)
     return page->now;
 }
 
-static struct sim_dirty *page_dirty(struct sim_inode *inode, struct sim_page *page, uint64_t number)
+static struct dirty *page_dirty(struct sim_inode *inode, struct sim_page *page, uint64_t number)
 {
     if (page->dirty == NULL) {
-        page->dirty = malloc(sizeof *page->dirty);
-        assert(page->dirty != NULL);
-        page->dirty->node = (struct list_node){0};
+        page->dirty = sim_allocate(sizeof *page->dirty);
         page->dirty->page = number;
-        page->dirty->mask = 0;
         memcpy(page->dirty->old, page_bytes(page), PAGE_SIZE);
         list_push_back(&inode->dirty, &page->dirty->node);
     }
@@ -82,14 +99,13 @@ static void page_write_durable(struct sim_page *page, const uint8_t *data, uint3
 static void page_write_seen(struct sim_inode *inode, struct sim_page *page, uint64_t number,
                             const uint8_t *data, uint32_t from, uint32_t to, uint64_t sequence)
 {
-    struct sim_dirty *dirty = page_dirty(inode, page, number);
+    struct dirty *dirty = page_dirty(inode, page, number);
     uint8_t touched = sectors_touched(from, to);
     for (uint32_t i = 0; i < PAGE_SECTORS; i++) {
         if (!(touched & 1u << i))
             continue;
         if (!(dirty->mask & 1u << i) || dirty->first[i] == GIVEN_UP)
             dirty->first[i] = sequence;
-        dirty->last[i] = sequence;
     }
     dirty->mask |= touched;
     memcpy(page->now + from, data, to - from);
@@ -118,18 +134,16 @@ static void note_size(struct sim_inode *inode, uint64_t sequence)
         inode->size_changed = sequence;
 }
 
-void inode_write(struct sim_inode *inode, const void *buffer, uint64_t size, uint64_t offset,
-                 uint64_t sequence, bool is_durable)
+/* Changes bytes, not sizes. */
+static void write_bytes(struct sim_inode *inode, const uint8_t *from, uint64_t size,
+                        uint64_t offset, uint64_t sequence, bool is_durable)
 {
-    const uint8_t *from = buffer;
-    uint64_t end = offset + size;
-    while (offset < end) {
+    for (uint64_t end = offset + size; offset < end;) {
         uint64_t number = offset / PAGE_SIZE;
         uint32_t within = (uint32_t)(offset % PAGE_SIZE);
         uint32_t part = (uint32_t)min_u64(end - offset, PAGE_SIZE - within);
         struct sim_page *page = page_at(inode, number);
-        bool is_hole = page->now == NULL;
-        if (is_hole && memcmp(from, zeros, part) == 0)
+        if (page->now == NULL && memcmp(from, zeros, part) == 0)
             ; /* zeros over zeros change nothing */
         else if (is_durable)
             page_write_durable(page, from, within, within + part);
@@ -138,28 +152,27 @@ void inode_write(struct sim_inode *inode, const void *buffer, uint64_t size, uin
         from += part;
         offset += part;
     }
-    if (end > inode->size) {
-        inode->size = end;
-        if (!is_durable)
-            note_size(inode, sequence);
-    }
-    if (is_durable && end > inode->size_durable)
-        inode->size_durable = end;
+}
+
+void inode_write(struct sim_inode *inode, const void *buffer, uint64_t size, uint64_t offset,
+                 uint64_t sequence, bool is_durable)
+{
+    uint64_t end = offset + size;
+    write_bytes(inode, buffer, size, offset, sequence, is_durable);
+    if (end > inode->size && !is_durable)
+        note_size(inode, sequence);
+    inode->size = max_u64(inode->size, end);
+    if (is_durable)
+        inode->size_durable = max_u64(inode->size_durable, end);
     inode->reserved = max_u64(inode->reserved, round_up(end, PAGE_SIZE));
 }
 
 static void zero_beyond(struct sim_inode *inode, uint64_t size, uint64_t sequence, bool is_durable)
 {
     uint64_t end = inode->page_count * PAGE_SIZE;
-    for (uint64_t at = size; at < end;) {
-        uint32_t within = (uint32_t)(at % PAGE_SIZE);
-        uint64_t number = at / PAGE_SIZE;
-        struct sim_page *page = &inode->pages[number];
-        if (page->now != NULL && is_durable)
-            page_write_durable(page, zeros, within, PAGE_SIZE);
-        else if (page->now != NULL)
-            page_write_seen(inode, page, number, zeros, within, PAGE_SIZE, sequence);
-        at += PAGE_SIZE - within;
+    for (uint64_t at = size, part; at < end; at += part) {
+        part = PAGE_SIZE - at % PAGE_SIZE;
+        write_bytes(inode, zeros, part, at, sequence, is_durable);
     }
 }
 
@@ -179,12 +192,12 @@ void inode_sync(struct sim *sim, struct sim_inode *inode, uint64_t sequence)
 {
     for (struct list_node *node = list_first(&inode->dirty), *next; node != NULL; node = next) {
         next = list_next(&inode->dirty, node);
-        struct sim_dirty *dirty = container_of(node, struct sim_dirty, node);
+        struct dirty *dirty = container_of(node, struct dirty, node);
         struct sim_page *page = &inode->pages[dirty->page];
         for (uint32_t i = 0; i < PAGE_SECTORS; i++) {
             if (!(dirty->mask & 1u << i) || dirty->first[i] == GIVEN_UP)
                 continue;
-            if (dirty->first[i] > sequence && prng_below(sim_prng(sim), 2) == 0)
+            if (dirty->first[i] > sequence && sim_below(sim, 2) == 0)
                 continue;
             memcpy(dirty->old + i * SECTOR_SIZE, page->now + i * SECTOR_SIZE, SECTOR_SIZE);
             dirty->mask &= (uint8_t) ~(1u << i);
@@ -198,7 +211,7 @@ void inode_sync(struct sim *sim, struct sim_inode *inode, uint64_t sequence)
     }
 }
 
-static void give_up(struct sim_dirty *dirty)
+static void give_up(struct dirty *dirty)
 {
     for (uint32_t i = 0; i < PAGE_SECTORS; i++)
         dirty->first[i] = GIVEN_UP;
@@ -207,9 +220,9 @@ static void give_up(struct sim_dirty *dirty)
 /* The device lost some of what it had taken, and still has the rest. */
 static void lose_some(struct sim *sim, struct sim_page *page)
 {
-    struct sim_dirty *dirty = page->dirty;
+    struct dirty *dirty = page->dirty;
     for (uint32_t i = 0; i < PAGE_SECTORS; i++) {
-        if (!(dirty->mask & 1u << i) || prng_below(sim_prng(sim), 2) == 0)
+        if (!(dirty->mask & 1u << i) || sim_below(sim, 2) == 0)
             continue;
         memcpy(page->now + i * SECTOR_SIZE, dirty->old + i * SECTOR_SIZE, SECTOR_SIZE);
         dirty->mask &= (uint8_t) ~(1u << i);
@@ -222,7 +235,7 @@ void inode_sync_failed(struct sim *sim, struct sim_inode *inode, bool is_direct)
 {
     for (struct list_node *node = list_first(&inode->dirty), *next; node != NULL; node = next) {
         next = list_next(&inode->dirty, node);
-        struct sim_dirty *dirty = container_of(node, struct sim_dirty, node);
+        struct dirty *dirty = container_of(node, struct dirty, node);
         if (is_direct)
             lose_some(sim, &inode->pages[dirty->page]);
         else
@@ -232,26 +245,26 @@ void inode_sync_failed(struct sim *sim, struct sim_inode *inode, bool is_direct)
 
 /* ---- crashing ---- */
 
-static enum sim_fate choose_fate(struct sim *sim)
+static enum fate choose_fate(struct sim *sim)
 {
-    return (enum sim_fate)prng_below(sim_prng(sim), SIM_FATE_COUNT);
+    return (enum fate)sim_below(sim, FATE_COUNT);
 }
 
 /* What becomes of the `index`th of `count` sectors when `cut` is where a prefix ends: how many of
  * its bytes, from *ret_from to *ret_to, are new. */
-static void choose_bytes(struct sim *sim, enum sim_fate fate, uint64_t index, uint64_t cut,
+static void choose_bytes(struct sim *sim, enum fate fate, uint64_t index, uint64_t cut,
                          uint32_t size, uint32_t *ret_from, uint32_t *ret_to)
 {
-    uint32_t tear = (uint32_t)prng_below(sim_prng(sim), size + 1);
-    uint64_t dice = prng_below(sim_prng(sim), 16);
+    uint32_t tear = (uint32_t)sim_below(sim, size + 1);
+    uint64_t dice = sim_below(sim, 16);
     *ret_from = 0;
     *ret_to = 0;
-    if (fate == SIM_FATE_NEW || (fate == SIM_FATE_PREFIX && index < cut) ||
-        (fate == SIM_FATE_MIXED && dice < 7)) {
+    if (fate == FATE_NEW || (fate == FATE_PREFIX && index < cut) ||
+        (fate == FATE_MIXED && dice < 7)) {
         *ret_to = size;
-    } else if ((fate == SIM_FATE_PREFIX && index == cut) || (fate == SIM_FATE_MIXED && dice == 7)) {
+    } else if ((fate == FATE_PREFIX && index == cut) || (fate == FATE_MIXED && dice == 7)) {
         *ret_to = tear;
-    } else if (fate == SIM_FATE_MIXED && dice == 8) {
+    } else if (fate == FATE_MIXED && dice == 8) {
         *ret_from = tear;
         *ret_to = size;
     }
@@ -260,8 +273,8 @@ static void choose_bytes(struct sim *sim, enum sim_fate fate, uint64_t index, ui
 void inode_write_torn(struct sim *sim, struct sim_inode *inode, const void *buffer, uint64_t size,
                       uint64_t offset, uint64_t sequence, bool is_durable)
 {
-    enum sim_fate fate = choose_fate(sim);
-    uint64_t cut = prng_below(sim_prng(sim), size / SECTOR_SIZE + 1);
+    enum fate fate = choose_fate(sim);
+    uint64_t cut = sim_below(sim, size / SECTOR_SIZE + 1);
     uint64_t index = 0;
     for (uint64_t at = 0; at < size; index++) {
         uint64_t left = SECTOR_SIZE - (offset + at) % SECTOR_SIZE;
@@ -276,10 +289,10 @@ void inode_write_torn(struct sim *sim, struct sim_inode *inode, const void *buff
     }
 }
 
-static void page_lose_power(struct sim *sim, struct sim_page *page, enum sim_fate fate,
-                            uint64_t index, uint64_t cut)
+static void page_lose_power(struct sim *sim, struct sim_page *page, enum fate fate, uint64_t index,
+                            uint64_t cut)
 {
-    struct sim_dirty *dirty = page->dirty;
+    struct dirty *dirty = page->dirty;
     for (uint32_t i = 0; i < PAGE_SECTORS; i++) {
         uint32_t from;
         uint32_t to;
@@ -296,13 +309,13 @@ static void page_lose_power(struct sim *sim, struct sim_page *page, enum sim_fat
 
 void inode_lose_power(struct sim *sim, struct sim_inode *inode)
 {
-    enum sim_fate fate = choose_fate(sim);
-    uint64_t cut = prng_below(sim_prng(sim), inode->page_count * PAGE_SECTORS + 1);
+    enum fate fate = choose_fate(sim);
+    uint64_t cut = sim_below(sim, inode->page_count * PAGE_SECTORS + 1);
     for (struct list_node *node; (node = list_first(&inode->dirty)) != NULL;) {
-        uint64_t number = container_of(node, struct sim_dirty, node)->page;
+        uint64_t number = container_of(node, struct dirty, node)->page;
         page_lose_power(sim, &inode->pages[number], fate, number * PAGE_SECTORS, cut);
     }
-    if (inode->size_changed != 0 && prng_below(sim_prng(sim), 2) == 0)
+    if (inode->size_changed != 0 && sim_below(sim, 2) == 0)
         inode->size = inode->size_durable;
     inode->size_durable = inode->size;
     inode->size_changed = 0;

@@ -3,14 +3,30 @@
  * A change sets or removes names. At a power loss each happened or not, by itself, in the order of
  * their time, so that a name has the inode of the last change of it that happened, and an inode has
  * one name at most. */
-#include "base/hash.h"
-#include "io/io_sim_internal.h"
+#include "io/io_sim_tree.h"
 
+#include "base/hash.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define NAME_SIZE 256
+
+/* What a path leads to. */
+struct place {
+    struct sim_inode *parent;
+    struct sim_inode *inode; /* NULL: there is none */
+    char name[NAME_SIZE];    /* in the parent; the root has none */
+};
+
+/* A change of directories that no sync has covered: from one name, to another, or one of both. */
+struct change {
+    struct list_node node;
+    uint64_t sequence;
+    struct sim_inode *inode;
+    struct place from; /* no parent: it had no name */
+    struct place to;
+};
 
 /* ---- the entries of a directory ---- */
 
@@ -20,19 +36,21 @@ static uint64_t hash_name(const char *name)
     return hash_key((const uint8_t *)name, strlen(name));
 }
 
-static bool is_named(const struct sim_entry *entry, uint64_t hash, const char *name)
+/* The entry's index, or `count`. */
+static uint32_t directory_search(const struct sim_directory *directory, const char *name)
 {
-    return entry->hash == hash && strcmp(entry->name, name) == 0;
+    uint64_t hash = hash_name(name);
+    uint32_t i = 0;
+    while (i < directory->count &&
+           (directory->entries[i].hash != hash || strcmp(directory->entries[i].name, name) != 0))
+        i++;
+    return i;
 }
 
 static struct sim_inode *directory_find(const struct sim_directory *directory, const char *name)
 {
-    uint64_t hash = hash_name(name);
-    for (uint32_t i = 0; i < directory->count; i++) {
-        if (is_named(&directory->entries[i], hash, name))
-            return directory->entries[i].inode;
-    }
-    return NULL;
+    uint32_t i = directory_search(directory, name);
+    return i < directory->count ? directory->entries[i].inode : NULL;
 }
 
 static void directory_remove_at(struct sim_directory *directory, uint32_t at)
@@ -43,13 +61,9 @@ static void directory_remove_at(struct sim_directory *directory, uint32_t at)
 
 static void directory_remove(struct sim_directory *directory, const char *name)
 {
-    uint64_t hash = hash_name(name);
-    for (uint32_t i = 0; i < directory->count; i++) {
-        if (is_named(&directory->entries[i], hash, name)) {
-            directory_remove_at(directory, i);
-            return;
-        }
-    }
+    uint32_t i = directory_search(directory, name);
+    if (i < directory->count)
+        directory_remove_at(directory, i);
 }
 
 static void directory_remove_inode(struct sim_directory *directory, const struct sim_inode *inode)
@@ -75,19 +89,17 @@ static void directory_set(struct sim_directory *directory, const char *name,
     directory->entries[directory->count++] = (struct sim_entry){copy, hash_name(name), inode};
 }
 
-static void directory_copy(struct sim_directory *target, const struct sim_directory *source)
-{
-    while (target->count > 0)
-        directory_remove_at(target, target->count - 1);
-    for (uint32_t i = 0; i < source->count; i++)
-        directory_set(target, source->entries[i].name, source->entries[i].inode);
-}
-
-static void directory_free(struct sim_directory *directory)
+static void directory_clear(struct sim_directory *directory)
 {
     while (directory->count > 0)
         directory_remove_at(directory, directory->count - 1);
-    free(directory->entries);
+}
+
+static void directory_copy(struct sim_directory *target, const struct sim_directory *source)
+{
+    directory_clear(target);
+    for (uint32_t i = 0; i < source->count; i++)
+        directory_set(target, source->entries[i].name, source->entries[i].inode);
 }
 
 /* ---- inodes and paths ---- */
@@ -95,7 +107,6 @@ static void directory_free(struct sim_directory *directory)
 static struct sim_inode *inode_create(struct sim_disk *disk, bool is_directory)
 {
     struct sim_inode *inode = sim_allocate(sizeof *inode);
-    inode->number = ++disk->inodes_count;
     inode->is_directory = is_directory;
     list_init(&inode->dirty);
     list_push_back(&disk->inodes, &inode->node);
@@ -104,17 +115,36 @@ static struct sim_inode *inode_create(struct sim_disk *disk, bool is_directory)
 
 static void inode_delete(struct sim_inode *inode)
 {
-    directory_free(&inode->now);
-    directory_free(&inode->durable);
+    directory_clear(&inode->now);
+    directory_clear(&inode->durable);
+    free(inode->now.entries);
+    free(inode->durable.entries);
     inode_free(inode);
 }
 
-void tree_init(struct sim_disk *disk)
+struct sim_disk *sim_disk_create(struct sim *sim)
 {
+    struct sim_disk *disk = sim_allocate(sizeof *disk);
+    disk->sim = sim;
+    disk->options = (struct sim_disk_options){
+        .capacity = GIB,
+        .latency_ns_max = 300 * NS_PER_US,
+        .stall_ppm = 500,
+        .stall_ns_max = 100 * NS_PER_MS,
+    };
     list_init(&disk->inodes);
     list_init(&disk->changes);
     list_init(&disk->orphans);
+    list_init(&disk->hosts);
+    list_init(&disk->peers);
     disk->root = inode_create(disk, true);
+    list_push_back(sim_disks(sim), &disk->node);
+    return disk;
+}
+
+struct sim_disk_options *sim_disk_options(struct sim_disk *disk)
+{
+    return &disk->options;
 }
 
 /* Takes the next name off *path. 0: there was none; errors: -ENAMETOOLONG, -EINVAL (".."). */
@@ -138,97 +168,89 @@ static int next_name(const char **path, char *ret_name)
     }
 }
 
-/* Finds the directory that has, or would have, the last name of a path. The root has none:
- * *ret_name is "". */
-static int find_parent(struct sim_disk *disk, const char *path, struct sim_inode **ret_parent,
-                       char *ret_name)
+/* Errors: -ENOENT, -ENOTDIR (no directory could have the last name), next_name's. */
+static int look_up(struct sim_disk *disk, const char *path, struct place *ret_place)
 {
-    struct sim_inode *at = disk->root;
+    struct place place = {.inode = disk->root};
     char name[NAME_SIZE];
-    ret_name[0] = '\0';
     if (path[0] == '\0')
         return -ENOENT;
-    for (;;) {
-        int result = next_name(&path, name);
+    for (int result; (result = next_name(&path, name)) != 0;) {
         if (result < 0)
             return result;
-        if (result == 0)
-            break;
-        if (ret_name[0] != '\0') {
-            at = directory_find(&at->now, ret_name);
-            if (at == NULL)
-                return -ENOENT;
-            if (!at->is_directory)
-                return -ENOTDIR;
-        }
-        memcpy(ret_name, name, NAME_SIZE);
+        if (place.inode == NULL)
+            return -ENOENT;
+        if (!place.inode->is_directory)
+            return -ENOTDIR;
+        place.parent = place.inode;
+        place.inode = directory_find(&place.parent->now, name);
+        memcpy(place.name, name, NAME_SIZE);
     }
-    *ret_parent = at;
+    *ret_place = place;
     return 0;
 }
 
 int tree_find(struct sim_disk *disk, const char *path, struct sim_inode **ret_inode)
 {
-    struct sim_inode *parent;
-    char name[NAME_SIZE];
-    int result = find_parent(disk, path, &parent, name);
+    struct place place;
+    int result = look_up(disk, path, &place);
     if (result < 0)
         return result;
-    struct sim_inode *inode = name[0] == '\0' ? parent : directory_find(&parent->now, name);
-    if (inode == NULL)
+    if (place.inode == NULL)
         return -ENOENT;
-    *ret_inode = inode;
+    *ret_inode = place.inode;
     return 0;
 }
 
 /* ---- changes ---- */
 
-static void change_add(struct sim_disk *disk, struct sim_inode *inode, struct sim_inode *from,
-                       const char *from_name, struct sim_inode *to, const char *to_name)
+/* Moves an inode, or sets or removes its name (`from` or `to` is NULL). */
+static void change_add(struct sim_disk *disk, struct sim_inode *inode, const struct place *from,
+                       const struct place *to)
 {
-    struct sim_change *change = sim_allocate(sizeof *change);
+    struct change *change = sim_allocate(sizeof *change);
     change->sequence = ++disk->sequence;
     change->inode = inode;
-    change->from = from;
-    change->to = to;
-    change->from_name = from != NULL ? strdup(from_name) : NULL;
-    change->to_name = to != NULL ? strdup(to_name) : NULL;
+    if (from != NULL) {
+        change->from = *from;
+        directory_remove(&from->parent->now, from->name);
+    }
+    if (to != NULL) {
+        change->to = *to;
+        directory_set(&to->parent->now, to->name, inode);
+    }
     list_push_back(&disk->changes, &change->node);
 }
 
-static void change_free(struct sim_change *change)
+static void change_free(struct change *change)
 {
     list_remove(&change->node);
-    free(change->from_name);
-    free(change->to_name);
     free(change);
 }
 
-static void change_apply(struct sim_change *change)
+static void change_apply(const struct change *change)
 {
-    if (change->from != NULL &&
-        directory_find(&change->from->durable, change->from_name) == change->inode)
-        directory_remove(&change->from->durable, change->from_name);
-    if (change->to == NULL)
+    const struct place *from = &change->from;
+    const struct place *to = &change->to;
+    if (from->parent != NULL && directory_find(&from->parent->durable, from->name) == change->inode)
+        directory_remove(&from->parent->durable, from->name);
+    if (to->parent == NULL)
         return;
-    directory_remove_inode(&change->to->durable, change->inode);
-    directory_set(&change->to->durable, change->to_name, change->inode);
+    directory_remove_inode(&to->parent->durable, change->inode);
+    directory_set(&to->parent->durable, to->name, change->inode);
 }
 
 int tree_create(struct sim_disk *disk, const char *path, bool is_directory,
                 struct sim_inode **ret_inode)
 {
-    struct sim_inode *parent;
-    char name[NAME_SIZE];
-    int result = find_parent(disk, path, &parent, name);
+    struct place place;
+    int result = look_up(disk, path, &place);
     if (result < 0)
         return result;
-    if (name[0] == '\0' || directory_find(&parent->now, name) != NULL)
+    if (place.inode != NULL)
         return -EEXIST;
-    struct sim_inode *inode = inode_create(disk, is_directory);
-    directory_set(&parent->now, name, inode);
-    change_add(disk, inode, NULL, NULL, parent, name);
-    *ret_inode = inode;
+    *ret_inode = inode_create(disk, is_directory);
+    change_add(disk, *ret_inode, NULL, &place);
     return 0;
 }
 
@@ -247,116 +269,52 @@ static int check_rename(const struct sim_inode *inode, const struct sim_inode *t
 
 int tree_rename(struct sim_disk *disk, const char *from, const char *to)
 {
-    struct sim_inode *source;
-    struct sim_inode *target;
-    char source_name[NAME_SIZE];
-    char target_name[NAME_SIZE];
-    int result = find_parent(disk, from, &source, source_name);
+    struct place source;
+    struct place target;
+    int result = look_up(disk, from, &source);
     if (result == 0)
-        result = find_parent(disk, to, &target, target_name);
+        result = look_up(disk, to, &target);
     if (result < 0)
         return result;
-    if (source_name[0] == '\0' || target_name[0] == '\0')
-        return -EBUSY;
-    struct sim_inode *inode = directory_find(&source->now, source_name);
-    struct sim_inode *victim = directory_find(&target->now, target_name);
-    result = check_rename(inode, victim);
-    if (result < 0 || inode == victim)
+    if (source.parent == NULL || target.parent == NULL)
+        return -EBUSY; /* the root */
+    result = check_rename(source.inode, target.inode);
+    if (result < 0 || source.inode == target.inode)
         return result;
-    directory_remove(&source->now, source_name);
-    directory_set(&target->now, target_name, inode);
-    change_add(disk, inode, source, source_name, target, target_name);
+    change_add(disk, source.inode, &source, &target);
     return 0;
 }
 
-int tree_unlink(struct sim_disk *disk, const char *path)
+int tree_remove(struct sim_disk *disk, const char *path, bool is_directory)
 {
-    struct sim_inode *parent;
-    char name[NAME_SIZE];
-    int result = find_parent(disk, path, &parent, name);
+    struct place place;
+    int result = look_up(disk, path, &place);
     if (result < 0)
         return result;
-    struct sim_inode *inode = name[0] == '\0' ? parent : directory_find(&parent->now, name);
-    if (inode == NULL)
+    if (place.inode == NULL)
         return -ENOENT;
-    if (inode->is_directory)
+    if (place.inode->is_directory && !is_directory)
         return -EISDIR;
-    directory_remove(&parent->now, name);
-    change_add(disk, inode, parent, name, NULL, NULL);
-    return 0;
-}
-
-int tree_remove_directory(struct sim_disk *disk, const char *path)
-{
-    struct sim_inode *parent;
-    char name[NAME_SIZE];
-    int result = find_parent(disk, path, &parent, name);
-    if (result < 0)
-        return result;
-    struct sim_inode *inode = name[0] == '\0' ? NULL : directory_find(&parent->now, name);
-    if (inode == NULL)
-        return name[0] == '\0' ? -EBUSY : -ENOENT;
-    if (!inode->is_directory)
+    if (place.parent == NULL)
+        return -EBUSY; /* the root */
+    if (!place.inode->is_directory && is_directory)
         return -ENOTDIR;
-    if (inode->now.count > 0)
+    if (place.inode->now.count > 0)
         return -ENOTEMPTY;
-    directory_remove(&parent->now, name);
-    change_add(disk, inode, parent, name, NULL, NULL);
+    change_add(disk, place.inode, &place, NULL);
     return 0;
-}
-
-void tree_sync(struct sim_disk *disk, struct sim_inode *directory, uint64_t sequence)
-{
-    for (struct list_node *node = list_first(&disk->changes), *next; node != NULL; node = next) {
-        next = list_next(&disk->changes, node);
-        struct sim_change *change = container_of(node, struct sim_change, node);
-        if (change->from != directory && change->to != directory)
-            continue;
-        if (change->sequence > sequence && prng_below(sim_prng(disk->sim), 2) == 0)
-            break; /* what follows may be about the same names */
-        change_apply(change);
-        change_free(change);
-    }
-    tree_sweep(disk);
-}
-
-void tree_lose_power(struct sim_disk *disk)
-{
-    /* One disk in three loses all of them, one none, one each by itself. */
-    uint64_t kept_of_4 = 2 * prng_below(sim_prng(disk->sim), 3);
-    for (struct list_node *node; (node = list_first(&disk->changes)) != NULL;) {
-        struct sim_change *change = container_of(node, struct sim_change, node);
-        if (prng_below(sim_prng(disk->sim), 4) < kept_of_4)
-            change_apply(change);
-        change_free(change);
-    }
-    for (struct list_node *node = list_first(&disk->inodes); node != NULL;
-         node = list_next(&disk->inodes, node)) {
-        struct sim_inode *inode = container_of(node, struct sim_inode, node);
-        if (inode->is_directory)
-            directory_copy(&inode->now, &inode->durable);
-        else
-            inode_lose_power(disk->sim, inode);
-    }
-    tree_sweep(disk);
 }
 
 /* ---- what nothing leads to ---- */
 
-static bool reach(struct sim_inode *inode)
-{
-    bool is_new = !inode->is_reached;
-    inode->is_reached = true;
-    return is_new;
-}
-
-static bool reach_children(struct sim_inode *inode)
+static bool reach(const struct sim_directory *directory)
 {
     bool found = false;
-    for (uint32_t i = 0; i < inode->now.count; i++)
-        found |= reach(inode->now.entries[i].inode);
-    for (uint32_t i = 0; i < inode->durable.count; i++)
-        found |= reach(inode->durable.entries[i].inode);
+    for (uint32_t i = 0; i < directory->count; i++) {
+        struct sim_inode *inode = directory->entries[i].inode;
+        found |= !inode->is_reached;
+        inode->is_reached = true;
+    }
     return found;
 }
 
@@ -369,16 +327,17 @@ static void mark_roots(struct sim_disk *disk)
     }
     for (struct list_node *node = list_first(&disk->changes); node != NULL;
          node = list_next(&disk->changes, node)) {
-        struct sim_change *change = container_of(node, struct sim_change, node);
-        (void)reach(change->inode);
-        if (change->from != NULL)
-            (void)reach(change->from);
-        if (change->to != NULL)
-            (void)reach(change->to);
+        struct change *change = container_of(node, struct change, node);
+        change->inode->is_reached = true;
+        if (change->from.parent != NULL)
+            change->from.parent->is_reached = true;
+        if (change->to.parent != NULL)
+            change->to.parent->is_reached = true;
     }
 }
 
-void tree_sweep(struct sim_disk *disk)
+/* Frees what no name, change or open file leads to. */
+static void sweep(struct sim_disk *disk)
 {
     mark_roots(disk);
     for (bool found = true; found;) {
@@ -387,7 +346,7 @@ void tree_sweep(struct sim_disk *disk)
              node = list_next(&disk->inodes, node)) {
             struct sim_inode *inode = container_of(node, struct sim_inode, node);
             if (inode->is_reached)
-                found |= reach_children(inode);
+                found |= reach(&inode->now) | reach(&inode->durable);
         }
     }
     for (struct list_node *node = list_first(&disk->inodes), *next; node != NULL; node = next) {
@@ -399,6 +358,46 @@ void tree_sweep(struct sim_disk *disk)
         }
     }
 }
+
+/* ---- what is on media ---- */
+
+void tree_sync(struct sim_disk *disk, struct sim_inode *directory, uint64_t sequence)
+{
+    for (struct list_node *node = list_first(&disk->changes), *next; node != NULL; node = next) {
+        next = list_next(&disk->changes, node);
+        struct change *change = container_of(node, struct change, node);
+        if (change->from.parent != directory && change->to.parent != directory)
+            continue;
+        if (change->sequence > sequence && sim_below(disk->sim, 2) == 0)
+            break; /* what follows may be about the same names */
+        change_apply(change);
+        change_free(change);
+    }
+    sweep(disk);
+}
+
+void tree_lose_power(struct sim_disk *disk)
+{
+    /* One disk in three loses all of them, one none, one each by itself. */
+    uint64_t kept_of_4 = 2 * sim_below(disk->sim, 3);
+    for (struct list_node *node; (node = list_first(&disk->changes)) != NULL;) {
+        struct change *change = container_of(node, struct change, node);
+        if (sim_below(disk->sim, 4) < kept_of_4)
+            change_apply(change);
+        change_free(change);
+    }
+    for (struct list_node *node = list_first(&disk->inodes); node != NULL;
+         node = list_next(&disk->inodes, node)) {
+        struct sim_inode *inode = container_of(node, struct sim_inode, node);
+        if (inode->is_directory)
+            directory_copy(&inode->now, &inode->durable);
+        else
+            inode_lose_power(disk->sim, inode);
+    }
+    sweep(disk);
+}
+
+/* ---- the whole disk ---- */
 
 static uint64_t space_of_children(const struct sim_inode *directory)
 {
@@ -423,7 +422,9 @@ uint64_t tree_space(const struct sim_disk *disk)
 void tree_free(struct sim_disk *disk)
 {
     for (struct list_node *node; (node = list_first(&disk->changes)) != NULL;)
-        change_free(container_of(node, struct sim_change, node));
+        change_free(container_of(node, struct change, node));
     for (struct list_node *node; (node = list_pop_front(&disk->inodes)) != NULL;)
         inode_delete(container_of(node, struct sim_inode, node));
+    list_remove(&disk->node);
+    free(disk);
 }

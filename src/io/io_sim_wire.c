@@ -1,5 +1,5 @@
 /* The wire: streams as packets with a delay each, and the clients at its other end. */
-#include "io/io_sim_internal.h"
+#include "io/io_sim_wire.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,6 +10,48 @@
 #define PACKET_SIZE_MAX ((size_t)65536)
 #define SPLITS_MAX 3
 #define RESET_NS_MAX (100 * NS_PER_MS)
+
+/* One direction of a stream. */
+struct pipe {
+    uint8_t *bytes;
+    size_t capacity;
+    size_t start;        /* of what was not taken */
+    size_t size;         /* not taken */
+    size_t arrived;      /* of it, what the receiver can see */
+    size_t size_max;     /* a sender waits beyond it */
+    uint64_t arrival_ns; /* of the last packet */
+    bool is_finished;    /* FIN was sent */
+    bool has_ended;      /* and has arrived */
+};
+
+struct wire_end {
+    struct connection *connection;
+    struct wire_end *other;
+    struct pipe in; /* what is sent to this end */
+    int error;      /* what its owner gets; 0: nothing is wrong */
+    bool is_host;
+    bool is_open; /* it has an owner */
+    bool wants_room;
+    wire_changed *changed;
+    void *owner;
+};
+
+struct connection {
+    struct sim *sim;
+    wire_arrives *arrives;
+    struct sim_disk *machine;
+    uint16_t port;
+    uint32_t references; /* its two ends and what is on its way */
+    struct wire_end host;
+    struct wire_end client;
+};
+
+struct sim_peer {
+    struct list_node node; /* of its machine's */
+    struct wire_end *end;
+    sim_peer_changed *changed;
+    void *context;
+};
 
 enum packet_kind {
     PACKET_CONNECT,
@@ -22,99 +64,71 @@ enum packet_kind {
 
 struct packet {
     struct sim_event event;
-    struct sim_connection *connection;
-    struct sim_pipe *pipe; /* the direction */
+    struct wire_end *to;
     enum packet_kind kind;
     size_t size;
 };
 
-static void connection_release(struct sim_connection *connection)
+static void connection_release(struct connection *connection)
 {
     if (--connection->references > 0)
         return;
-    free(connection->up.bytes);
-    free(connection->down.bytes);
+    free(connection->host.in.bytes);
+    free(connection->client.in.bytes);
     free(connection);
 }
 
 /* ---- arriving ---- */
 
-static void tell_peer(struct sim_connection *connection)
+static void send_packet(struct wire_end *to, enum packet_kind kind, size_t size);
+
+static void tell(struct wire_end *end, uint32_t news)
 {
-    struct sim_peer *peer = connection->peer;
-    if (peer != NULL && peer->changed != NULL)
-        peer->changed(peer, peer->context);
+    if (end->is_open)
+        end->changed(end->owner, news);
 }
 
-static void send_packet(struct sim_connection *connection, struct sim_pipe *pipe,
-                        enum packet_kind kind, size_t size);
-
-static void fail_host(struct sim_connection *connection)
+static void fail(struct wire_end *end, int error)
 {
-    if (connection->host_error != 0)
+    if (end->error != 0)
         return;
-    connection->host_error = -ECONNRESET;
-    connection->host_end->readable(connection);
-    connection->host_end->writable(connection);
+    end->error = error;
+    tell(end, WIRE_READABLE | WIRE_WRITABLE);
 }
 
-static void fail_peer(struct sim_connection *connection, int error)
+static void arrive_at(struct wire_end *end, const struct packet *packet)
 {
-    if (connection->peer_error != 0)
+    if (end->error != 0)
         return;
-    connection->peer_error = error;
-    tell_peer(connection);
-}
-
-static void arrive_at_host(struct sim_connection *connection, const struct packet *packet)
-{
-    if (packet->kind == PACKET_RESET)
-        fail_host(connection);
-    if (packet->kind == PACKET_RESET || connection->host_error != 0)
-        return;
-    if (connection->io == NULL) {
+    if (!end->is_open) {
         /* Nobody is there any more. */
-        send_packet(connection, &connection->down, PACKET_RESET, 0);
+        if (end->is_host || packet->kind == PACKET_DATA)
+            send_packet(end->other, PACKET_RESET, 0);
         return;
     }
-    connection->up.arrived += packet->size;
-    connection->up.has_ended |= packet->kind == PACKET_FINISH;
-    connection->host_end->readable(connection);
-}
-
-static void arrive_at_peer(struct sim_connection *connection, const struct packet *packet)
-{
-    if (packet->kind == PACKET_RESET)
-        fail_peer(connection, -ECONNRESET);
-    if (packet->kind == PACKET_RESET || connection->peer_error != 0)
-        return;
-    if (connection->peer == NULL) {
-        if (packet->kind == PACKET_DATA)
-            send_packet(connection, &connection->up, PACKET_RESET, 0);
-        return;
-    }
-    connection->down.arrived += packet->size;
-    connection->down.has_ended |= packet->kind == PACKET_FINISH;
-    tell_peer(connection);
+    end->in.arrived += packet->size;
+    end->in.has_ended |= packet->kind == PACKET_FINISH;
+    tell(end, WIRE_READABLE);
 }
 
 static void arrive(struct sim_event *event)
 {
     struct packet *packet = container_of(event, struct packet, event);
-    struct sim_connection *connection = packet->connection;
+    struct wire_end *end = packet->to;
+    struct connection *connection = end->connection;
     sim_note(connection->sim, 0, "packet", packet->kind, (int64_t)packet->size);
     if (packet->kind == PACKET_CONNECT) {
-        if (!connection->host_end->connects(connection))
-            fail_peer(connection, -ECONNREFUSED);
+        if (!connection->arrives(connection->machine, connection->port, end))
+            fail(end->other, -ECONNREFUSED);
     } else if (packet->kind == PACKET_BREAK) {
-        fail_host(connection);
-        fail_peer(connection, -ECONNRESET);
+        fail(end, -ECONNRESET);
+        fail(end->other, -ECONNRESET);
+    } else if (packet->kind == PACKET_RESET) {
+        fail(end, -ECONNRESET);
     } else if (packet->kind == PACKET_ROOM) {
-        tell_peer(connection);
-    } else if (packet->pipe == &connection->up) {
-        arrive_at_host(connection, packet);
+        tell(end, WIRE_WRITABLE);
     } else {
-        arrive_at_peer(connection, packet);
+        arrive_at(end, packet);
     }
     connection_release(connection);
     free(packet);
@@ -122,48 +136,37 @@ static void arrive(struct sim_event *event)
 
 /* ---- sending ---- */
 
-static uint64_t choose_delay(struct sim *sim)
-{
-    uint64_t delay_ns = 1 + sim_delay(sim, sim_options(sim)->network_ns_max);
-    if (sim_happens(sim, sim_options(sim)->network_stall_ppm))
-        delay_ns += prng_below(sim_prng(sim), sim_options(sim)->network_stall_ns_max + 1);
-    return delay_ns;
-}
-
-static struct packet *packet_create(struct sim_connection *connection, struct sim_pipe *pipe,
-                                    enum packet_kind kind)
+static struct packet *packet_create(struct wire_end *to, enum packet_kind kind, size_t size)
 {
     struct packet *packet = sim_allocate(sizeof *packet);
     sim_event_init(&packet->event, arrive);
-    packet->connection = connection;
-    packet->pipe = pipe;
+    packet->to = to;
     packet->kind = kind;
-    connection->references++;
+    packet->size = size;
+    to->connection->references++;
     return packet;
 }
 
 /* In order behind what was sent before. */
-static void send_packet(struct sim_connection *connection, struct sim_pipe *pipe,
-                        enum packet_kind kind, size_t size)
+static void send_packet(struct wire_end *to, enum packet_kind kind, size_t size)
 {
-    struct sim *sim = connection->sim;
-    struct packet *packet = packet_create(connection, pipe, kind);
-    packet->size = size;
-    pipe->arrival_ns = max_u64(pipe->arrival_ns, sim_now_ns(sim) + choose_delay(sim));
-    sim_schedule(sim, &packet->event, pipe->arrival_ns);
+    struct sim *sim = to->connection->sim;
+    const struct sim_network_options *options = sim_network_options(sim);
+    uint64_t arrival_ns = sim_now_ns(sim) + sim_latency(sim, options->latency_ns_max,
+                                                        options->stall_ppm, options->stall_ns_max);
+    to->in.arrival_ns = max_u64(to->in.arrival_ns, arrival_ns);
+    sim_schedule(sim, &packet_create(to, kind, size)->event, to->in.arrival_ns);
 }
 
 /* Overtakes: what is on the wire then is lost. */
-static void send_ahead(struct sim_connection *connection, struct sim_pipe *pipe,
-                       enum packet_kind kind, uint64_t delay_ns_max)
+static void send_ahead(struct wire_end *to, enum packet_kind kind, uint64_t delay_ns_max)
 {
-    struct sim *sim = connection->sim;
-    struct packet *packet = packet_create(connection, pipe, kind);
-    sim_schedule(sim, &packet->event,
-                 sim_now_ns(sim) + prng_below(sim_prng(sim), delay_ns_max + 1));
+    struct sim *sim = to->connection->sim;
+    sim_schedule(sim, &packet_create(to, kind, 0)->event,
+                 sim_now_ns(sim) + sim_below(sim, delay_ns_max + 1));
 }
 
-static void pipe_append(struct sim_pipe *pipe, const void *data, size_t size)
+static void pipe_append(struct pipe *pipe, const void *data, size_t size)
 {
     if (pipe->start + pipe->size + size > pipe->capacity) {
         if (pipe->size > 0)
@@ -179,28 +182,50 @@ static void pipe_append(struct sim_pipe *pipe, const void *data, size_t size)
     pipe->size += size;
 }
 
-size_t pipe_send(struct sim_connection *connection, struct sim_pipe *pipe, const void *data,
-                 size_t size)
+int64_t wire_send(struct wire_end *end, const void *data, size_t size)
 {
-    struct sim *sim = connection->sim;
+    struct sim *sim = end->connection->sim;
+    struct pipe *pipe = &end->other->in;
+    if (end->error != 0)
+        return end->error;
+    if (pipe->is_finished)
+        return -EPIPE;
     size_t taken = min_u64(size, pipe->size_max - pipe->size);
-    if (taken == 0)
-        return 0;
-    pipe_append(pipe, data, taken);
+    if (taken > 0)
+        pipe_append(pipe, data, taken);
     uint32_t splits = 0;
     for (size_t left = taken; left > 0;) {
         size_t part = min_u64(left, PACKET_SIZE_MAX);
-        if (splits < SPLITS_MAX && sim_happens(sim, sim_options(sim)->split_ppm)) {
-            part = 1 + prng_below(sim_prng(sim), part);
+        if (splits < SPLITS_MAX && sim_happens(sim, sim_network_options(sim)->split_ppm)) {
+            part = 1 + sim_below(sim, part);
             splits++;
         }
-        send_packet(connection, pipe, PACKET_DATA, part);
+        send_packet(end->other, PACKET_DATA, part);
         left -= part;
     }
-    return taken;
+    return (int64_t)taken;
 }
 
-size_t pipe_take(struct sim_pipe *pipe, void *buffer, size_t size)
+void wire_shutdown(struct wire_end *end)
+{
+    if (end->other->in.is_finished)
+        return;
+    end->other->in.is_finished = true;
+    send_packet(end->other, PACKET_FINISH, 0);
+}
+
+/* ---- receiving ---- */
+
+int64_t wire_look(const struct wire_end *end)
+{
+    if (end->in.arrived > 0)
+        return (int64_t)end->in.arrived;
+    if (end->error != 0)
+        return end->error;
+    return end->in.has_ended ? 0 : -EAGAIN;
+}
+
+static size_t pipe_take(struct pipe *pipe, void *buffer, size_t size)
 {
     size_t taken = min_u64(size, pipe->arrived);
     if (taken == 0)
@@ -212,118 +237,142 @@ size_t pipe_take(struct sim_pipe *pipe, void *buffer, size_t size)
     return taken;
 }
 
-void pipe_finish(struct sim_connection *connection, struct sim_pipe *pipe)
+uint32_t wire_receive(struct wire_end *end, void *buffer, uint64_t size)
 {
-    if (pipe->is_finished)
-        return;
-    pipe->is_finished = true;
-    send_packet(connection, pipe, PACKET_FINISH, 0);
+    struct sim *sim = end->connection->sim;
+    const struct sim_network_options *options = sim_network_options(sim);
+    assert(end->in.arrived > 0);
+    size = min_u64(size, end->in.arrived);
+    if (sim_happens(sim, options->split_ppm))
+        size = 1 + sim_below(sim, size);
+    size = pipe_take(&end->in, buffer, size);
+    if (end->other->is_open && end->other->wants_room) {
+        end->other->wants_room = false;
+        send_ahead(end->other, PACKET_ROOM, options->latency_ns_max);
+    }
+    return (uint32_t)size;
 }
 
-void wire_made_room(struct sim_connection *connection)
+/* ---- the ends ---- */
+
+void wire_open(struct wire_end *end, wire_changed *changed, void *owner)
 {
-    if (connection->peer == NULL || !connection->peer->wants_room)
-        return;
-    connection->peer->wants_room = false;
-    send_ahead(connection, &connection->down, PACKET_ROOM,
-               sim_options(connection->sim)->network_ns_max);
+    assert(!end->is_open);
+    end->is_open = true;
+    end->changed = changed;
+    end->owner = owner;
+    end->connection->references++;
 }
 
-void wire_close_host(struct sim_connection *connection, bool is_reset, bool is_cut)
+static void end_close(struct wire_end *end)
 {
-    struct sim *sim = connection->sim;
-    if (is_cut)
-        send_ahead(connection, &connection->down, PACKET_RESET, sim_options(sim)->network_ns_max);
-    else if (is_reset || connection->up.size > 0)
-        send_ahead(connection, &connection->down, PACKET_RESET,
-                   4 * sim_options(sim)->network_ns_max);
+    assert(end->is_open);
+    end->is_open = false;
+    connection_release(end->connection);
+}
+
+void wire_close(struct wire_end *end, enum wire_close close)
+{
+    uint64_t latency_ns_max = sim_network_options(end->connection->sim)->latency_ns_max;
+    if (close == WIRE_CUT)
+        send_ahead(end->other, PACKET_RESET, latency_ns_max);
+    else if (close == WIRE_RESET || end->in.size > 0)
+        send_ahead(end->other, PACKET_RESET, 4 * latency_ns_max);
     else
-        pipe_finish(connection, &connection->down);
-    connection->io = NULL;
-    connection->socket = NULL;
-    connection_release(connection);
+        wire_shutdown(end);
+    end_close(end);
 }
 
 /* ---- clients ---- */
 
-struct sim_peer *wire_connect(struct sim *sim, struct sim_disk *disk, uint16_t port,
-                              const struct sim_host_end *host_end, sim_peer_changed *changed,
+static void peer_changed(void *owner, uint32_t news)
+{
+    struct sim_peer *peer = owner;
+    (void)news;
+    if (peer->changed != NULL)
+        peer->changed(peer, peer->context);
+}
+
+static void end_init(struct wire_end *end, struct wire_end *other, struct connection *connection)
+{
+    end->connection = connection;
+    end->other = other;
+    end->in.size_max = PIPE_SIZE_MIN << sim_below(connection->sim, PIPE_DOUBLINGS);
+}
+
+struct sim_peer *wire_connect(struct sim *sim, struct list *peers, struct sim_disk *machine,
+                              uint16_t port, wire_arrives *arrives, sim_peer_changed *changed,
                               void *context)
 {
-    struct sim_connection *connection = sim_allocate(sizeof *connection);
-    struct sim_peer *peer = sim_allocate(sizeof *peer);
+    struct connection *connection = sim_allocate(sizeof *connection);
     connection->sim = sim;
-    connection->host_end = host_end;
-    connection->disk = disk;
+    connection->arrives = arrives;
+    connection->machine = machine;
     connection->port = port;
-    connection->references = 1;
-    connection->peer = peer;
-    connection->up.size_max = PIPE_SIZE_MIN << prng_below(sim_prng(sim), PIPE_DOUBLINGS);
-    connection->down.size_max = PIPE_SIZE_MIN << prng_below(sim_prng(sim), PIPE_DOUBLINGS);
-    peer->sim = sim;
-    peer->connection = connection;
+    end_init(&connection->host, &connection->client, connection);
+    end_init(&connection->client, &connection->host, connection);
+    connection->host.is_host = true;
+    struct sim_peer *peer = sim_allocate(sizeof *peer);
+    peer->end = &connection->client;
     peer->changed = changed;
     peer->context = context;
-    list_push_back(sim_peers(sim), &peer->node);
-    send_packet(connection, &connection->up, PACKET_CONNECT, 0);
-    if (sim_happens(sim, sim_options(sim)->reset_ppm))
-        send_ahead(connection, &connection->up, PACKET_BREAK, RESET_NS_MAX);
+    list_push_back(peers, &peer->node);
+    wire_open(peer->end, peer_changed, peer);
+    send_packet(&connection->host, PACKET_CONNECT, 0);
+    if (sim_happens(sim, sim_network_options(sim)->reset_ppm))
+        send_ahead(&connection->host, PACKET_BREAK, RESET_NS_MAX);
     return peer;
 }
 
 int64_t sim_peer_send(struct sim_peer *peer, const void *data, size_t size)
 {
-    struct sim_connection *connection = peer->connection;
-    if (connection->peer_error != 0)
-        return connection->peer_error;
-    if (connection->up.is_finished)
-        return -EPIPE;
-    size_t taken = pipe_send(connection, &connection->up, data, size);
-    peer->wants_room = taken < size;
-    return (int64_t)taken;
+    int64_t taken = wire_send(peer->end, data, size);
+    if (taken >= 0)
+        peer->end->wants_room = (uint64_t)taken < size;
+    return taken;
 }
 
 int64_t sim_peer_receive(struct sim_peer *peer, void *buffer, size_t size)
 {
-    struct sim_connection *connection = peer->connection;
-    size_t taken = pipe_take(&connection->down, buffer, size);
-    if (taken > 0) {
-        connection->host_end->writable(connection);
-        return (int64_t)taken;
-    }
-    if (connection->peer_error != 0)
-        return connection->peer_error;
-    return connection->down.has_ended ? 0 : -EAGAIN;
+    assert(size > 0);
+    size_t taken = pipe_take(&peer->end->in, buffer, size);
+    if (taken == 0)
+        return wire_look(peer->end);
+    tell(peer->end->other, WIRE_WRITABLE);
+    return (int64_t)taken;
 }
 
 void sim_peer_shutdown(struct sim_peer *peer)
 {
-    pipe_finish(peer->connection, &peer->connection->up);
+    wire_shutdown(peer->end);
 }
 
 static void peer_free(struct sim_peer *peer)
 {
-    peer->connection->peer = NULL;
-    connection_release(peer->connection);
+    end_close(peer->end);
     list_remove(&peer->node);
     free(peer);
 }
 
 void sim_peer_close(struct sim_peer *peer)
 {
-    struct sim_connection *connection = peer->connection;
-    if (connection->down.size > 0)
+    if (peer->end->in.size > 0) {
         sim_peer_reset(peer);
-    else {
-        pipe_finish(connection, &connection->up);
-        peer_free(peer);
+        return;
     }
+    wire_shutdown(peer->end);
+    peer_free(peer);
 }
 
 void sim_peer_reset(struct sim_peer *peer)
 {
-    struct sim_connection *connection = peer->connection;
-    connection->up.is_finished = true;
-    send_packet(connection, &connection->up, PACKET_RESET, 0);
+    peer->end->other->in.is_finished = true;
+    send_packet(peer->end->other, PACKET_RESET, 0);
     peer_free(peer);
+}
+
+void wire_close_peers(struct list *peers)
+{
+    for (struct list_node *node; (node = list_first(peers)) != NULL;)
+        sim_peer_close(container_of(node, struct sim_peer, node));
 }

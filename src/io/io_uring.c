@@ -8,22 +8,26 @@
 #include <errno.h>
 #include <sys/random.h>
 
-static const struct kind *const kinds[KIND_COUNT] = {
-    [KIND_ACCEPT] = &kind_accept,
-    [KIND_RECEIVE] = &kind_receive,
-    [KIND_RECEIVE_INTO] = &kind_receive_into,
-    [KIND_SEND] = &kind_send,
-    [KIND_SHUTDOWN] = &kind_shutdown,
-    [KIND_CLOSE_SOCKET] = &kind_close_socket,
-    [KIND_OPEN] = &kind_open,
-    [KIND_CLOSE_FILE] = &kind_close_file,
-    [KIND_READ] = &kind_read,
-    [KIND_WRITE] = &kind_write,
-    [KIND_SYNC] = &kind_sync,
-    [KIND_ALLOCATE] = &kind_allocate,
-    [KIND_TRUNCATE] = &kind_truncate,
-    [KIND_RENAME] = &kind_rename,
-    [KIND_UNLINK] = &kind_unlink,
+/* The handle is an index of the registered table. */
+#define FIXED IOSQE_FIXED_FILE
+
+static const struct kind kinds[KIND_COUNT] = {
+    [KIND_ACCEPT] = {IORING_OP_ACCEPT, FIXED, UNDER_WAY_PLAIN, accept_prepare, accept_finish},
+    [KIND_RECEIVE] = {IORING_OP_RECV, FIXED, UNDER_WAY_PLAIN, receive_prepare, receive_finish},
+    [KIND_RECEIVE_INTO] = {IORING_OP_RECV, FIXED, UNDER_WAY_PLAIN, prepare_plain, finish_plain},
+    [KIND_SEND] = {IORING_OP_SEND, FIXED, UNDER_WAY_PLAIN, send_prepare, send_finish},
+    [KIND_SHUTDOWN] = {IORING_OP_SHUTDOWN, FIXED, UNDER_WAY_PLAIN, prepare_plain, finish_plain},
+    [KIND_CLOSE_SOCKET] = {IORING_OP_CLOSE, 0, UNDER_WAY_PLAIN, close_socket_prepare, finish_plain},
+    [KIND_OPEN] = {IORING_OP_OPENAT, 0, UNDER_WAY_WORKERS, open_prepare, open_finish},
+    [KIND_CLOSE_FILE] = {IORING_OP_CLOSE, 0, UNDER_WAY_WORKERS, close_file_prepare,
+                         close_file_finish},
+    [KIND_READ] = {IORING_OP_READ, FIXED, UNDER_WAY_READS, transfer_prepare, transfer_finish},
+    [KIND_WRITE] = {IORING_OP_WRITE, FIXED, UNDER_WAY_WORKERS, transfer_prepare, transfer_finish},
+    [KIND_SYNC] = {IORING_OP_FSYNC, FIXED, UNDER_WAY_WORKERS, prepare_plain, finish_plain},
+    [KIND_ALLOCATE] = {IORING_OP_FALLOCATE, FIXED, UNDER_WAY_WORKERS, prepare_plain, finish_plain},
+    [KIND_TRUNCATE] = {IORING_OP_OPENAT, 0, UNDER_WAY_WORKERS, truncate_prepare, truncate_finish},
+    [KIND_RENAME] = {IORING_OP_RENAMEAT, 0, UNDER_WAY_WORKERS, prepare_plain, finish_plain},
+    [KIND_UNLINK] = {IORING_OP_UNLINKAT, 0, UNDER_WAY_WORKERS, prepare_plain, finish_plain},
 };
 
 int io_open(const struct io_options *options, struct io **ret_io, char *ret_error)

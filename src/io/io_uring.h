@@ -4,14 +4,11 @@
  *     io_uring.c          the world: its kinds of operations, opening and closing
  *     io_uring_socket.c   the kinds, which submit to the ring and complete through it: accept,
  *     io_uring_file.c       receive, send, close; open, read, write, sync, and the disk buffers;
- *     io_uring_path.c       truncate, rename, unlink;
- *     io_uring_listen.c     listeners, which are immediate
+ *     io_uring_path.c       truncate, rename, unlink
  *     io_uring_ring.c     the ring and the loop: it calls the kinds through their table only
- *     io_uring_buffers.c  the leased receive buffers     (these know neither a world
- *     io_uring_timer.c    the heap of timers              nor an operation's kind)
- *     io_uring_wait.c     spinning, sleeping, being woken
- *     io_uring_setup.c    what is asked of a new ring
- *     io_uring_explain.c  what is in the way, in words
+ *     io_uring_buffers.c  the leased receive buffers         (these two know neither a world
+ *     io_uring_wait.c     spinning, sleeping, being woken    nor an operation's kind)
+ *     io_uring_setup.c    what is asked of a new ring, and what is in the way, in words
  *
  * An operation's way (its `state`):
  *
@@ -20,7 +17,7 @@
  *     KERNEL -> KERNEL             what is hidden from above goes on: the rest of a short send
  *     KERNEL -> STARVED -> KERNEL  a receive found no leased buffer and waits until some are back
  *     KERNEL -> REARM -> KERNEL    the kernel ended a multishot that goes on for the caller
- *     IDLE -> TIMER                timers live in a heap of ours
+ *     IDLE -> TIMER                timers live in a heap of the world's
  *     BACKLOG, STARVED, REARM, TIMER, IDLE -> READY
  *                                  the result is known without the kernel; the pass hands it out
  *     KERNEL, READY, TIMER -> IDLE the last completion, just before it runs
@@ -32,8 +29,8 @@
  *
  *  1. An operation's node is linked in BACKLOG, STARVED and READY; in KERNEL while its cancel finds
  *     no entry; else never.
- *  2. kernel_count is the number of entries whose last completion is to come; read_count and
- *     worker_count count disjoint parts of them.
+ *  2. kernel_count is the number of entries whose last completion is to come; under_way_count
+ *     counts those of operations, by what the kernel does for them.
  *  3. Completions run within io_run's pass, never while the world closes.
  *  4. A slot of the table of files is on the stack of free ones, being opened for, or has a
  *     descriptor. */
@@ -80,9 +77,10 @@ enum op_state {
     OP_TIMER,
 };
 
+static_assert(OP_IDLE == 0, "io_op_is_active");
+
 enum op_flags {
     OP_CANCELLED = 1, /* io_cancel was asked: nothing is submitted again */
-    OP_DSYNC = 2,
 };
 
 /* What user_data says when it is not an operation's address. */
@@ -93,7 +91,7 @@ enum ring_tag {
     RING_TAG_MAX = 15,
 };
 
-/* ---- io_uring_setup.c: what is asked of a new ring, in this order ---- */
+/* ---- io_uring_setup.c: what is asked of a new ring, in this order; what is in the way ---- */
 
 /* Creates a disabled ring and looks at what the kernel can do. On failure there is none. Errors:
  * io_open's. */
@@ -106,6 +104,15 @@ int setup_table(struct io_uring *ring, const struct io_options *options, uint32_
 
 /* Restricts the ring to what this module uses, then enables it. */
 int setup_enable(struct io_uring *ring, bool has_ftruncate, char *ret_error);
+
+/* Names the operations that this kernel lacks. Returns 0 when there is none, or -EOPNOTSUPP. */
+int explain_probe(const struct io_uring_probe *probe, char *ret_error);
+
+/* Says in words why a registration failed. Returns `error`. */
+int explain_register(int error, const char *what, char *ret_error);
+
+/* A warning: added to what `ret_error` holds. */
+void warn_region(size_t size, int error, char *ret_error);
 
 /* ---- io_uring_buffers.c: buffers that the kernel receives into and a completion borrows ---- */
 
@@ -137,29 +144,6 @@ void buffers_hint(const struct buffers *buffers, const struct io_op *op,
 
 /* Shows the kernel what was given back. Returns how many buffers there are in all. */
 uint32_t buffers_publish(struct buffers *buffers);
-
-/* ---- io_uring_timer.c: the heap of timers ---- */
-
-struct timers {
-    struct io_op *root;
-    uint64_t sequence;
-};
-
-void timers_add(struct timers *timers, struct io_op *op, uint64_t deadline_ns);
-void timers_remove(struct timers *timers, struct io_op *op);
-
-/* The earliest deadline, or UINT64_MAX. */
-uint64_t timers_next_ns(const struct timers *timers);
-
-/* The number of the next timer: those with smaller ones were set before. */
-uint64_t timers_sequence(const struct timers *timers);
-
-/* Takes out the first timer that is due at `now_ns` and was set before `sequence_end`; NULL: none.
- */
-struct io_op *timers_take_due(struct timers *timers, uint64_t now_ns, uint64_t sequence_end);
-
-/* Takes out any; NULL: none. */
-struct io_op *timers_take_any(struct timers *timers);
 
 /* ---- io_uring_wait.c: one enter a pass, spinning and sleeping ---- */
 
@@ -207,19 +191,26 @@ uint64_t monotonic_ns(void);
 
 /* ---- io_uring_ring.c: the ring and the loop; the only file that knows struct io ---- */
 
+/* Fills an entry of the submission queue. */
+typedef void op_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe);
+
+/* A completion of the kernel's has come. */
+typedef void op_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags);
+
 /* How a kind is submitted, and what its completion means. */
 struct kind {
-    bool is_read;      /* of a file: the device is sure to answer soon */
-    bool uses_workers; /* the kernel finishes it in another thread, which wants this core */
-    void (*prepare)(struct io *io, struct io_op *op, struct io_uring_sqe *sqe);
-    void (*finish)(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags);
+    uint8_t opcode;      /* prepare_plain's; of the others it is the first */
+    uint8_t entry_flags; /* IOSQE_* */
+    enum under_way under_way;
+    op_prepare *prepare;
+    op_finish *finish;
 };
 
 struct files;
 
 /* A world with a disabled ring, without files. `kinds`: by enum op_kind. Errors: io_open's. */
-int ring_create(const struct io_options *options, const struct kind *const *kinds,
-                struct io **ret_io, char *ret_error);
+int ring_create(const struct io_options *options, const struct kind *kinds, struct io **ret_io,
+                char *ret_error);
 
 /* Enables it. Errors: io_uring_register(2)'s. */
 int ring_enable(struct io *io, char *ret_error);
@@ -230,12 +221,16 @@ void ring_drain(struct io *io);
 void ring_destroy(struct io *io);
 
 /* Takes an idle operation; fails an assertion when it is active. */
-static inline void op_begin(struct io_op *op, enum op_kind kind)
+static inline void op_begin(struct io_op *op, enum op_kind kind, int handle)
 {
     assert(op->state == OP_IDLE); /* rule 3 */
     op->kind = (uint8_t)kind;
+    op->handle = handle;
     op->flags = 0;
     op->spare = 0;
+    op->size = 0;
+    op->buffer = NULL;
+    op->offset = 0;
     op->data = NULL;
     op->result = 0;
     op->time[0] = 0;
@@ -261,8 +256,14 @@ void ring_complete(struct io *io, struct io_op *op, int32_t result);
 /* A completion of a multishot operation that goes on. */
 void ring_deliver(struct io *io, struct io_op *op, int32_t result);
 
+/* Its kind's opcode, with the operation's handle, buffer, size and offset; time[1]: the flags. */
+op_prepare prepare_plain;
+
 /* Completes with what the kernel said, except -EINTR and -EAGAIN: those try again. */
-void finish_plain(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags);
+op_finish finish_plain;
+
+/* True when the operation failed: then it was submitted again, or it is completed. */
+bool finish_failed(struct io *io, struct io_op *op, int32_t result);
 
 /* True when the result says "try again" and the operation was submitted again. */
 bool retry_transient(struct io *io, struct io_op *op, int32_t result);
@@ -280,10 +281,10 @@ bool ring_has_ftruncate(const struct io *io);
 
 /* ---- io_uring_socket.c, io_uring_file.c, io_uring_path.c: the kinds ---- */
 
-extern const struct kind kind_accept, kind_receive, kind_receive_into, kind_send, kind_shutdown,
-    kind_close_socket;
-extern const struct kind kind_open, kind_close_file, kind_read, kind_write, kind_sync,
-    kind_allocate, kind_truncate, kind_rename, kind_unlink;
+op_prepare accept_prepare, receive_prepare, send_prepare, close_socket_prepare;
+op_finish accept_finish, receive_finish, send_finish;
+op_prepare open_prepare, close_file_prepare, transfer_prepare, truncate_prepare;
+op_finish open_finish, close_file_finish, transfer_finish, truncate_finish;
 
 /* The open files and the region of disk buffers: between ring_create and ring_enable. `ret_error`
  * may get a warning. Errors: -ENOMEM. */
@@ -291,23 +292,5 @@ int files_open(struct io *io, const struct io_options *options, char *ret_error)
 
 /* Closes the files that are still open, frees the region. After ring_drain. */
 void files_close(struct io *io);
-
-/* ---- io_uring_explain.c: what is in the way, in words ---- */
-
-/* Says why io_uring_setup failed with `error` (-errno). Returns what io_open returns. */
-int explain_setup(int error, char *ret_error);
-
-/* Names the operations that this kernel lacks. Returns 0 when there is none, or -EOPNOTSUPP. */
-int explain_probe(const struct io_uring_probe *probe, char *ret_error);
-
-/* Says why a registration failed. Returns `error`. */
-int explain_register(int error, const char *what, char *ret_error);
-
-/* A table of `wanted` registered files does not fit. Returns -EMFILE. */
-int explain_files(uint64_t wanted, uint64_t limit, char *ret_error);
-
-/* Warnings: added to what `ret_error` holds. */
-void warn_sockets(uint32_t wanted, uint32_t got, uint64_t limit, char *ret_error);
-void warn_region(size_t size, int error, char *ret_error);
 
 #endif

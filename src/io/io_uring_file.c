@@ -22,7 +22,6 @@ struct io_file {
     bool wants_direct;
     bool is_direct;
     bool is_directory;
-    bool is_locked;
 };
 
 struct files {
@@ -157,7 +156,7 @@ static int open_flags(uint32_t flags)
     return result;
 }
 
-static void open_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+void open_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
     io_uring_prep_openat(sqe, AT_FDCWD, op->buffer, open_flags(op->size), FILE_MODE);
     ring_files(io)->opening++;
@@ -180,13 +179,11 @@ static int register_file(struct io *io, int fd, const struct io_file *file)
 }
 
 /* time[0] remembers what was asked when O_DIRECT had to be given up. */
-static void open_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+void open_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
     (void)cqe_flags;
     assert(ring_files(io)->opening > 0); /* invariant 4 */
     ring_files(io)->opening--;
-    if (retry_transient(io, op, result))
-        return;
     if (result == -EINVAL && (op->size & IO_OPEN_DIRECT) != 0) {
         /* The file system has no O_DIRECT. It may have created the file before it said so: with
          * IO_OPEN_EXCLUSIVE a file that was there before would have been -EEXIST. */
@@ -194,10 +191,8 @@ static void open_finish(struct io *io, struct io_op *op, int32_t result, uint32_
         ring_resubmit(io, op);
         return;
     }
-    if (result < 0) {
-        ring_complete(io, op, result);
+    if (finish_failed(io, op, result))
         return;
-    }
     struct io_file file = {.fd = result,
                            .wants_direct = (op->time[0] & IO_OPEN_DIRECT) != 0,
                            .is_direct = (op->size & IO_OPEN_DIRECT) != 0,
@@ -208,14 +203,11 @@ static void open_finish(struct io *io, struct io_op *op, int32_t result, uint32_
     ring_complete(io, op, handle);
 }
 
-const struct kind kind_open = {
-    .uses_workers = true, .prepare = open_prepare, .finish = open_finish};
-
 void io_open_file(struct io *io, struct io_op *op, const char *path, uint32_t flags)
 {
     assert((flags & IO_OPEN_CREATE) == 0 || (flags & IO_OPEN_WRITE) != 0);
     assert((flags & IO_OPEN_EXCLUSIVE) == 0 || (flags & IO_OPEN_CREATE) != 0);
-    op_begin(op, KIND_OPEN);
+    op_begin(op, KIND_OPEN, -1);
     op->buffer = (void *)(uintptr_t)path;
     op->size = flags;
     op->time[0] = flags;
@@ -229,22 +221,21 @@ void io_open_file(struct io *io, struct io_op *op, const char *path, uint32_t fl
 
 enum close_stage { CLOSE_SLOT, CLOSE_DESCRIPTOR };
 
-static void close_file_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+void close_file_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
     if (op->size == CLOSE_SLOT) {
         io_uring_prep_close_direct(sqe, (unsigned)op->handle);
         return;
     }
-    struct io_file *file = file_of(io, op->handle);
+    int fd = file_of(io, op->handle)->fd;
     /* The last reference may be dropped after the completion: a lock must not outlive it. */
-    if (file->is_locked)
-        (void)flock(file->fd, LOCK_UN);
-    io_uring_prep_close(sqe, file->fd);
+    (void)flock(fd, LOCK_UN);
+    io_uring_prep_close(sqe, fd);
     /* Closing an unlinked file frees its blocks, which takes long: not on this thread. */
     io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 }
 
-static void close_file_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+void close_file_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
     (void)cqe_flags;
     if (op->size == CLOSE_SLOT) {
@@ -265,19 +256,20 @@ static void close_file_finish(struct io *io, struct io_op *op, int32_t result, u
     ring_complete(io, op, result == -EINTR ? 0 : result);
 }
 
-const struct kind kind_close_file = {
-    .uses_workers = true, .prepare = close_file_prepare, .finish = close_file_finish};
+static void begin(struct io *io, struct io_op *op, enum op_kind kind, int file)
+{
+    (void)file_of(io, file);
+    op_begin(op, kind, file);
+}
 
 void io_close_file(struct io *io, struct io_op *op, int file)
 {
-    (void)file_of(io, file);
-    op_begin(op, KIND_CLOSE_FILE);
-    op->handle = file;
+    begin(io, op, KIND_CLOSE_FILE, file);
     op->size = CLOSE_SLOT;
     ring_submit(io, op);
 }
 
-/* ---- read and write: time[0] counts the bytes that are done ---- */
+/* ---- read and write: time[0] counts the bytes that are done, time[1] holds the flags ---- */
 
 static bool is_in_region(const struct files *files, const void *buffer, uint32_t size)
 {
@@ -286,28 +278,16 @@ static bool is_in_region(const struct files *files, const void *buffer, uint32_t
            size <= files->region_size - offset;
 }
 
-static void read_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+void transfer_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
+    static const uint8_t opcodes[2][2] = {{IORING_OP_READ, IORING_OP_READ_FIXED},
+                                          {IORING_OP_WRITE, IORING_OP_WRITE_FIXED}};
     uint8_t *at = (uint8_t *)op->buffer + op->time[0];
     uint32_t left = op->size - (uint32_t)op->time[0];
-    if (is_in_region(ring_files(io), at, left))
-        io_uring_prep_read_fixed(sqe, op->handle, at, left, op->offset + op->time[0], 0);
-    else
-        io_uring_prep_read(sqe, op->handle, at, left, op->offset + op->time[0]);
-    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
-}
-
-static void write_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
-{
-    uint8_t *at = (uint8_t *)op->buffer + op->time[0];
-    uint32_t left = op->size - (uint32_t)op->time[0];
-    if (is_in_region(ring_files(io), at, left))
-        io_uring_prep_write_fixed(sqe, op->handle, at, left, op->offset + op->time[0], 0);
-    else
-        io_uring_prep_write(sqe, op->handle, at, left, op->offset + op->time[0]);
-    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
-    if ((op->flags & OP_DSYNC) != 0)
-        sqe->rw_flags = RWF_DSYNC;
+    bool is_registered = is_in_region(ring_files(io), at, left);
+    io_uring_prep_rw(opcodes[op->kind == KIND_WRITE][is_registered], sqe, op->handle, at, left,
+                     op->offset + op->time[0]);
+    sqe->rw_flags = (int)op->time[1];
 }
 
 /* After a short transfer: whether the file ends here, so that asking again is of no use (for
@@ -318,15 +298,11 @@ static bool is_at_end(struct io *io, const struct io_op *op, int32_t result)
            (file_of(io, op->handle)->is_direct && op->time[0] % DISK_BLOCK_SIZE != 0);
 }
 
-static void transfer_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+void transfer_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
     (void)cqe_flags;
-    if (retry_transient(io, op, result))
+    if (finish_failed(io, op, result))
         return;
-    if (result < 0) {
-        ring_complete(io, op, result);
-        return;
-    }
     op->time[0] += (uint64_t)result;
     assert(op->time[0] <= op->size);
     if (op->time[0] == op->size)
@@ -338,76 +314,47 @@ static void transfer_finish(struct io *io, struct io_op *op, int32_t result, uin
         ring_resubmit(io, op);
 }
 
-const struct kind kind_read = {.is_read = true, .prepare = read_prepare, .finish = transfer_finish};
-const struct kind kind_write = {
-    .uses_workers = true, .prepare = write_prepare, .finish = transfer_finish};
-
-static void transfer(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
-                     uint64_t offset)
+static void transfer(struct io *io, struct io_op *op, enum op_kind kind, int file, void *buffer,
+                     uint32_t size, uint64_t offset, uint32_t flags)
 {
     assert(size > 0 && size <= INT32_MAX);
     if (file_of(io, file)->wants_direct)
         assert(((uintptr_t)buffer | size | offset) % DISK_BLOCK_SIZE == 0);
-    op->handle = file;
+    op_begin(op, kind, file);
     op->buffer = buffer;
     op->size = size;
     op->offset = offset;
+    op->time[1] = (flags & IO_WRITE_DSYNC) != 0 ? RWF_DSYNC : 0;
     ring_submit(io, op);
 }
 
 void io_read(struct io *io, struct io_op *op, int file, void *buffer, uint32_t size,
              uint64_t offset)
 {
-    op_begin(op, KIND_READ);
-    transfer(io, op, file, buffer, size, offset);
+    transfer(io, op, KIND_READ, file, buffer, size, offset, IO_WRITE_PLAIN);
 }
 
 void io_write(struct io *io, struct io_op *op, int file, const void *buffer, uint32_t size,
               uint64_t offset, uint32_t flags)
 {
-    op_begin(op, KIND_WRITE);
-    if ((flags & IO_WRITE_DSYNC) != 0)
-        op->flags |= OP_DSYNC;
-    transfer(io, op, file, (void *)(uintptr_t)buffer, size, offset);
+    transfer(io, op, KIND_WRITE, file, (void *)(uintptr_t)buffer, size, offset, flags);
 }
 
 /* ---- sync and allocate ---- */
 
-static void sync_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
-{
-    bool is_directory = file_of(io, op->handle)->is_directory;
-    io_uring_prep_fsync(sqe, op->handle, is_directory ? 0 : IORING_FSYNC_DATASYNC);
-    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
-}
-
-const struct kind kind_sync = {
-    .uses_workers = true, .prepare = sync_prepare, .finish = finish_plain};
-
 void io_sync(struct io *io, struct io_op *op, int file)
 {
-    (void)file_of(io, file);
-    op_begin(op, KIND_SYNC);
-    op->handle = file;
+    begin(io, op, KIND_SYNC, file);
+    op->time[1] = file_of(io, file)->is_directory ? 0 : IORING_FSYNC_DATASYNC;
     ring_submit(io, op);
 }
 
-static void allocate_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
-{
-    (void)io;
-    io_uring_prep_fallocate(sqe, op->handle, 0, 0, op->offset);
-    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
-}
-
-const struct kind kind_allocate = {
-    .uses_workers = true, .prepare = allocate_prepare, .finish = finish_plain};
-
+/* fallocate has its size where others have their buffer. */
 void io_allocate(struct io *io, struct io_op *op, int file, uint64_t size)
 {
-    (void)file_of(io, file);
     assert(size > 0 && size <= INT64_MAX);
-    op_begin(op, KIND_ALLOCATE);
-    op->handle = file;
-    op->offset = size;
+    begin(io, op, KIND_ALLOCATE, file);
+    op->buffer = (void *)(uintptr_t)size;
     ring_submit(io, op);
 }
 
@@ -428,9 +375,5 @@ bool io_file_is_direct(struct io *io, int file)
 
 int io_lock_file(struct io *io, int file)
 {
-    struct io_file *locked = file_of(io, file);
-    if (flock(locked->fd, LOCK_EX | LOCK_NB) < 0)
-        return -errno;
-    locked->is_locked = true;
-    return 0;
+    return flock(file_of(io, file)->fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 }

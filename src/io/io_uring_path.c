@@ -19,7 +19,7 @@
 
 enum truncate_stage { TRUNCATE_OPEN, TRUNCATE_CUT };
 
-static void truncate_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+void truncate_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
     (void)io;
     if (op->size == TRUNCATE_OPEN)
@@ -41,7 +41,7 @@ static void truncate_cut(struct io *io, struct io_op *op)
     ring_complete(io, op, error);
 }
 
-static void truncate_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
+void truncate_finish(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
     (void)cqe_flags;
     if (!ring_is_closing(io) && retry_transient(io, op, result))
@@ -56,14 +56,16 @@ static void truncate_finish(struct io *io, struct io_op *op, int32_t result, uin
     ring_complete(io, op, result);
 }
 
-const struct kind kind_truncate = {
-    .uses_workers = true, .prepare = truncate_prepare, .finish = truncate_finish};
+static void begin(struct io_op *op, enum op_kind kind, const char *path)
+{
+    op_begin(op, kind, AT_FDCWD);
+    op->buffer = (void *)(uintptr_t)path;
+}
 
 void io_truncate(struct io *io, struct io_op *op, const char *path, uint64_t size)
 {
     assert(size <= INT64_MAX);
-    op_begin(op, KIND_TRUNCATE);
-    op->buffer = (void *)(uintptr_t)path;
+    begin(op, KIND_TRUNCATE, path);
     op->offset = size;
     op->size = TRUNCATE_OPEN;
     ring_submit(io, op);
@@ -71,36 +73,17 @@ void io_truncate(struct io *io, struct io_op *op, const char *path, uint64_t siz
 
 /* ---- rename and unlink ---- */
 
-static void rename_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
-{
-    (void)io;
-    io_uring_prep_renameat(sqe, AT_FDCWD, op->buffer, AT_FDCWD, (const char *)op->offset, 0);
-}
-
-const struct kind kind_rename = {
-    .uses_workers = true, .prepare = rename_prepare, .finish = finish_plain};
-
 void io_rename(struct io *io, struct io_op *op, const char *from, const char *to)
 {
-    op_begin(op, KIND_RENAME);
-    op->buffer = (void *)(uintptr_t)from;
+    begin(op, KIND_RENAME, from);
+    op->size = (uint32_t)AT_FDCWD;
     op->offset = (uintptr_t)to;
     ring_submit(io, op);
 }
 
-static void unlink_prepare(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
-{
-    (void)io;
-    io_uring_prep_unlinkat(sqe, AT_FDCWD, op->buffer, 0);
-}
-
-const struct kind kind_unlink = {
-    .uses_workers = true, .prepare = unlink_prepare, .finish = finish_plain};
-
 void io_unlink(struct io *io, struct io_op *op, const char *path)
 {
-    op_begin(op, KIND_UNLINK);
-    op->buffer = (void *)(uintptr_t)path;
+    begin(op, KIND_UNLINK, path);
     ring_submit(io, op);
 }
 
@@ -132,16 +115,12 @@ int io_list_directory(struct io *io, const char *path, io_list_each *each, void 
     if (directory == NULL)
         return -errno;
     int result = 0;
-    while (result == 0) {
-        errno = 0;
-        const struct dirent *entry = readdir(directory);
-        if (entry == NULL) {
-            result = -errno;
-            break;
-        }
+    errno = 0;
+    for (const struct dirent *entry; result == 0 && (entry = readdir(directory)) != NULL; errno = 0)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             result = each(context, entry->d_name);
-    }
+    if (result == 0)
+        result = -errno;
     (void)closedir(directory);
     return result;
 }

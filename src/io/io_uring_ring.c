@@ -16,13 +16,12 @@
 
 struct io {
     struct io_uring ring;
-    const struct kind *const *kinds; /* by enum op_kind */
+    const struct kind *kinds; /* by enum op_kind */
     uint64_t now_ns;
     uint64_t wall_ms;
     uint64_t wall_read_ns; /* when the wall clock was last read */
-    uint32_t kernel_count; /* invariant 2, as the next two */
-    uint32_t read_count;
-    uint32_t worker_count;
+    uint32_t kernel_count; /* invariant 2, as the next */
+    uint32_t under_way_count[UNDER_WAY_WORKERS + 1];
     uint32_t ran_count; /* completions of this pass */
     bool is_running;    /* within io_run: completions may submit, but not run a pass */
     bool is_closing;    /* completions are no longer called, nothing is submitted */
@@ -32,7 +31,7 @@ struct io {
     struct list cancels; /* operations in the kernel whose cancel found no entry */
     struct list starved; /* receives without a leased buffer */
     struct list ready;   /* operations whose result is known */
-    struct timers timers;
+    struct heap timers;
     struct buffers buffers;
     struct files *files;
     uint32_t sockets_max; /* the registered table: sockets first, then files */
@@ -79,11 +78,6 @@ uint32_t io_sockets_max(const struct io *io)
     return io->sockets_max;
 }
 
-bool io_op_is_active(const struct io_op *op)
-{
-    return op->state != OP_IDLE;
-}
-
 /* ---- submission ---- */
 
 struct io_uring_sqe *ring_entry(struct io *io)
@@ -99,14 +93,20 @@ struct io_uring_sqe *ring_entry(struct io *io)
 
 static void fill_entry(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
 {
-    const struct kind *kind = io->kinds[op->kind];
+    const struct kind *kind = &io->kinds[op->kind];
     assert(!list_node_is_linked(&op->node)); /* invariant 1 */
     kind->prepare(io, op, sqe);
+    sqe->flags |= kind->entry_flags;
     io_uring_sqe_set_data(sqe, op);
     op->state = OP_KERNEL;
     io->kernel_count++;
-    io->worker_count += kind->uses_workers;
-    io->read_count += kind->is_read;
+    io->under_way_count[kind->under_way]++;
+}
+
+void prepare_plain(struct io *io, struct io_op *op, struct io_uring_sqe *sqe)
+{
+    io_uring_prep_rw(io->kinds[op->kind].opcode, sqe, op->handle, op->buffer, op->size, op->offset);
+    sqe->rw_flags = (int)op->time[1];
 }
 
 void ring_submit(struct io *io, struct io_op *op)
@@ -192,7 +192,7 @@ void io_cancel(struct io *io, struct io_op *op)
         op->flags |= OP_CANCELLED;
         return;
     case OP_TIMER:
-        timers_remove(&io->timers, op);
+        heap_remove(&io->timers, &op->timer);
         break;
     case OP_BACKLOG:
     case OP_STARVED:
@@ -204,9 +204,9 @@ void io_cancel(struct io *io, struct io_op *op)
 
 void io_timer(struct io *io, struct io_op *op, uint64_t deadline_ns)
 {
-    op_begin(op, KIND_TIMER);
+    op_begin(op, KIND_TIMER, -1);
     op->state = OP_TIMER;
-    timers_add(&io->timers, op, deadline_ns);
+    heap_add(&io->timers, &op->timer, deadline_ns);
 }
 
 /* Arms the read that io_wake ends. Errors: -EAGAIN: no entry. */
@@ -293,10 +293,19 @@ bool retry_transient(struct io *io, struct io_op *op, int32_t result)
     return true;
 }
 
+bool finish_failed(struct io *io, struct io_op *op, int32_t result)
+{
+    if (retry_transient(io, op, result))
+        return true;
+    if (result < 0)
+        ring_complete(io, op, result);
+    return result < 0;
+}
+
 void finish_plain(struct io *io, struct io_op *op, int32_t result, uint32_t cqe_flags)
 {
     (void)cqe_flags;
-    if (!retry_transient(io, op, result))
+    if (!finish_failed(io, op, result))
         ring_complete(io, op, result);
 }
 
@@ -316,12 +325,11 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
     struct io_op *op = (struct io_op *)(uintptr_t)data;
     if (is_last && list_node_is_linked(&op->node))
         list_remove(&op->node); /* its cancel is no longer needed */
-    const struct kind *kind = io->kinds[op->kind];
+    const struct kind *kind = &io->kinds[op->kind];
     assert(op->state == OP_KERNEL); /* rule 3: nobody used it meanwhile */
     if (is_last) {
-        io->worker_count -= kind->uses_workers;
-        io->read_count -= kind->is_read;
-        assert(io->worker_count + io->read_count <= io->kernel_count); /* invariant 2 */
+        assert(io->under_way_count[kind->under_way] > 0); /* invariant 2 */
+        io->under_way_count[kind->under_way]--;
     }
     kind->finish(io, op, result, flags);
 }
@@ -330,7 +338,7 @@ static void reap_one(struct io *io, uint64_t data, int32_t result, uint32_t flag
 static void hint(const struct io *io, const struct io_uring_cqe *cqe, bool is_next)
 {
     uint64_t data = cqe->user_data;
-    if (data == RING_TAG_NONE || data == RING_TAG_INSTALL || data == RING_TAG_WAKE || cqe->res <= 0)
+    if (data <= RING_TAG_MAX || cqe->res <= 0)
         return;
     const struct io_op *op = (const struct io_op *)(uintptr_t)data;
     if (op->kind == KIND_RECEIVE && op->hint != NULL && (cqe->flags & IORING_CQE_F_BUFFER) != 0)
@@ -384,10 +392,13 @@ static void run_ready(struct io *io)
 
 static void run_timers(struct io *io)
 {
-    uint64_t sequence_end = timers_sequence(&io->timers); /* later ones wait for the next pass */
-    struct io_op *op;
-    while ((op = timers_take_due(&io->timers, io->now_ns, sequence_end)) != NULL)
-        ring_complete(io, op, 0);
+    uint64_t sequence_end = io->timers.sequence; /* later ones wait for the next pass */
+    struct heap_node *node;
+    while ((node = io->timers.first) != NULL && node->time_ns <= io->now_ns &&
+           node->sequence < sequence_end) {
+        heap_remove(&io->timers, node);
+        ring_complete(io, container_of(node, struct io_op, timer), 0);
+    }
 }
 
 /* ---- the loop ---- */
@@ -405,18 +416,18 @@ static void read_clocks(struct io *io)
 
 static enum under_way under_way(const struct io *io)
 {
-    if (io->worker_count > 0)
+    if (io->under_way_count[UNDER_WAY_WORKERS] > 0)
         return UNDER_WAY_WORKERS;
-    return io->read_count > 0 ? UNDER_WAY_READS : UNDER_WAY_PLAIN;
+    return io->under_way_count[UNDER_WAY_READS] > 0 ? UNDER_WAY_READS : UNDER_WAY_PLAIN;
 }
 
 /* Waits no longer than until the next timer. */
 static int wait_for_work(struct io *io, uint64_t wait_ns)
 {
-    uint64_t next_ns = timers_next_ns(&io->timers);
-    if (wait_ns != 0 && next_ns != UINT64_MAX) {
+    const struct heap_node *next = io->timers.first;
+    if (wait_ns != 0 && next != NULL) {
         uint64_t now_ns = monotonic_ns();
-        wait_ns = min_u64(wait_ns, next_ns > now_ns ? next_ns - now_ns : 0);
+        wait_ns = min_u64(wait_ns, next->time_ns > now_ns ? next->time_ns - now_ns : 0);
     }
     int error = waiter_wait(&io->waiter, &io->ring, under_way(io), wait_ns);
     read_clocks(io);
@@ -480,7 +491,7 @@ static int register_tables(struct io *io, const struct io_options *options, char
     return error < 0 ? explain_register(error, "the receive buffers", ret_error) : 0;
 }
 
-static struct io *allocate(const struct kind *const *kinds, uint64_t busy_poll_ns)
+static struct io *allocate(const struct kind *kinds, uint64_t busy_poll_ns)
 {
     struct io *io = aligned_alloc(alignof(struct io), sizeof *io);
     if (io == NULL)
@@ -495,8 +506,8 @@ static struct io *allocate(const struct kind *const *kinds, uint64_t busy_poll_n
     return io;
 }
 
-int ring_create(const struct io_options *options, const struct kind *const *kinds,
-                struct io **ret_io, char *ret_error)
+int ring_create(const struct io_options *options, const struct kind *kinds, struct io **ret_io,
+                char *ret_error)
 {
     struct io *io = allocate(kinds, options->busy_poll_ns);
     if (io == NULL)
@@ -547,8 +558,10 @@ void ring_drain(struct io *io)
     abandon(&io->backlog);
     abandon(&io->starved);
     abandon(&io->ready);
-    for (struct io_op *op; (op = timers_take_any(&io->timers)) != NULL;)
-        op->state = OP_IDLE;
+    for (struct heap_node *node; (node = io->timers.first) != NULL;) {
+        heap_remove(&io->timers, node);
+        container_of(node, struct io_op, timer)->state = OP_IDLE;
+    }
     struct io_uring_sqe *sqe = ring_entry(io);
     if (sqe != NULL) {
         io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ANY);

@@ -136,18 +136,15 @@ void listeners_stop(struct listeners *listeners, uint64_t drain_ns)
 static int listen_once(const struct listeners_options *options, uint16_t port,
                        struct listener *listener, int *ret_descriptor)
 {
-    *ret_descriptor = -1;
-    if (options->shard_count == 1)
-        return io_listen(options->io, options->host, port, LISTEN_BACKLOG, &listener->handle,
-                         &listener->port);
-    struct io_listener shared;
-    int result = io_listen_shared(options->io, options->host, port, LISTEN_BACKLOG,
-                                  options->shard == 0, &shared);
+    enum io_sharing sharing = options->shard == 0 ? IO_SHARE_FIRST : IO_SHARE_JOIN;
+    struct io_listener opened;
+    int result = io_listen(options->io, options->host, port, LISTEN_BACKLOG,
+                           options->shard_count == 1 ? IO_SHARE_NOT : sharing, &opened);
+    *ret_descriptor = result < 0 ? -1 : opened.descriptor;
     if (result < 0)
         return result;
-    listener->handle = shared.handle;
-    listener->port = shared.port;
-    *ret_descriptor = shared.descriptor;
+    listener->handle = opened.handle;
+    listener->port = opened.port;
     return 0;
 }
 

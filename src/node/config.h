@@ -12,8 +12,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CONFIG_VALUE_SIZE_DEFAULT MINIVAULT_VALUE_SIZE_MAX
-
 #define CONFIG_CONNECTIONS_MAX 50000u
 
 #define CONFIG_SECRET_SIZE_MAX 4096u

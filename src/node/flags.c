@@ -27,7 +27,7 @@ void config_init_defaults(struct config *config)
         .log_level = LOG_INFO,
         .pin = "auto",
         .connections_max = CONFIG_CONNECTIONS_MAX,
-        .value_size_max = CONFIG_VALUE_SIZE_DEFAULT,
+        .value_size_max = MINIVAULT_VALUE_SIZE_MAX,
         .lock_wait_ns = 10 * NS_PER_S,
     };
 }

@@ -51,7 +51,7 @@ struct loop {
     struct listeners listeners;
     struct steer_load load;
     struct watch watch;
-    struct steer_counters decisions; /* as they were read last */
+    uint64_t decisions[STEER_DECISION_COUNT]; /* of steering, as they were read last */
     struct drain drain;
     struct io_op tick;
     bool is_reload_good; /* of the last SIGHUP, or the start */
@@ -373,9 +373,9 @@ static void open_log(struct loop *loop)
 }
 
 /* What the parts count, for the watch. */
-static void report(void *context, struct shard_report *ret_report)
+static void report(void *context, struct shard_report *ret_report, struct metrics_node *ret_node)
 {
-    const struct loop *loop = context;
+    struct loop *loop = context;
     const struct clients *clients = &loop->clients;
     ret_report->connections = clients->count;
     ret_report->connections_accepted = clients->accepted;
@@ -392,15 +392,10 @@ static void report(void *context, struct shard_report *ret_report)
     store_stats(loop->shard.store, &ret_report->store);
     ret_report->memory =
         ret_report->store.cache.memory + ret_report->store.index_memory + clients_memory(clients);
-}
-
-static void describe(void *context, struct metrics_node *ret_node)
-{
-    struct loop *loop = context;
     if (loop->node->steer == NULL)
         return;
-    steer_read_counters(loop->node->steer, &loop->decisions);
-    ret_node->decisions = loop->decisions.decisions;
+    steer_read_decisions(loop->node->steer, loop->decisions);
+    ret_node->decisions = loop->decisions;
     ret_node->decision_names = steer_decision_names();
     ret_node->decision_count = STEER_DECISION_COUNT;
 }
@@ -414,8 +409,7 @@ static void wire(struct loop *loop)
     loop->watch.shards = loop->node->metrics;
     loop->watch.shard = loop->shard.number;
     loop->watch.shard_count = loop->shard.count;
-    loop->watch.source =
-        (struct watch_source){.context = loop, .report = report, .describe = describe};
+    loop->watch.source = (struct watch_source){.context = loop, .report = report};
     loop->watch.limits = (struct watch_limits){.value_size_max = config->value_size_max,
                                                .connections_max = config->connections_max,
                                                .pipeline_bytes_max = LIMITS_OUTPUT_BYTES_MAX};
@@ -442,23 +436,23 @@ static void wire(struct loop *loop)
 
 static int open_clients(struct loop *loop)
 {
-    struct clients_options options = {.io = loop->io,
-                                      .log = loop->log,
-                                      .shard = &loop->shard,
-                                      .watch = &loop->watch,
-                                      .slots = loop->node->slots,
-                                      .rate = loop->node->rate,
-                                      .auth_mode = loop->config->auth_mode,
-                                      .value_size_max = loop->config->value_size_max,
-                                      .shard_count = loop->shard.count};
-    int result = clients_open(&loop->clients, &options);
+    loop->clients.slots = loop->node->slots;
+    loop->clients.shared = (struct client_shared){.io = loop->io,
+                                                  .log = loop->log,
+                                                  .shard = &loop->shard,
+                                                  .watch = &loop->watch,
+                                                  .metrics = &loop->watch.metrics,
+                                                  .rate = loop->node->rate,
+                                                  .auth_mode = loop->config->auth_mode,
+                                                  .value_size_max = loop->config->value_size_max};
+    int result = clients_open(&loop->clients);
     clients_apply(&loop->clients, &loop->config->auth, loop->config->slowlog_ns);
     if (result == 0)
-        result = clients_add(&loop->clients, protocol_binary(), NULL);
+        result = clients_add(&loop->clients, &protocol_binary, NULL);
     if (result < 0 || loop->config->http_port == 0)
         return result;
     result = http_open(&loop->http, loop->shard.count);
-    return result < 0 ? result : clients_add(&loop->clients, protocol_http(), &loop->http);
+    return result < 0 ? result : clients_add(&loop->clients, &protocol_http, &loop->http);
 }
 
 static int open_store(struct loop *loop)

@@ -37,17 +37,14 @@ static int hash_secret(const uint8_t *secret, size_t size, struct auth *ret_auth
 
 /* ---- a file ---- */
 
-/* Fills `memory` (one byte more than a secret may have, and its newline) from a file or a pipe.
- * Returns the count of bytes. */
-static ssize_t read_whole(const char *path, uint8_t *memory)
+ssize_t secret_read_whole(const char *path, void *memory, size_t room)
 {
-    const size_t room = CONFIG_SECRET_SIZE_MAX + 2;
     size_t size = 0;
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0)
         return -errno;
     for (;;) {
-        ssize_t got = read(file, memory + size, room - size);
+        ssize_t got = read(file, (char *)memory + size, room - size);
         if (got < 0 && errno == EINTR)
             continue;
         int error = got < 0 ? -errno : 0;
@@ -61,7 +58,8 @@ static ssize_t read_whole(const char *path, uint8_t *memory)
 
 static int read_into(const char *path, uint8_t *memory, struct auth *ret_auth)
 {
-    ssize_t size = read_whole(path, memory);
+    /* One byte more than a secret may have, and its newline. */
+    ssize_t size = secret_read_whole(path, memory, CONFIG_SECRET_SIZE_MAX + 2);
     if (size < 0)
         return (int)size;
     if (size > 0 && memory[size - 1] == '\n')

@@ -8,6 +8,8 @@
 
 #include "node/config.h"
 
+#include <sys/types.h>
+
 /* The name under which systemd's LoadCredential= or SetCredentialEncrypted= gives it. */
 #define SECRET_CREDENTIAL "minivault-auth"
 #define SECRET_PATH_MAX 4096
@@ -19,6 +21,10 @@ const char *secret_credential(char *buffer);
 /* Hashes the secret that config's flags name into config->auth, which is all zero without one; out
  * of argv it is taken. What is wrong has been logged. Errors: those of secret_read. */
 int secret_take(int argc, char **argv, struct config *config, const struct log *log);
+
+/* Fills `memory` from a file or a pipe, up to `room` bytes. Returns how many. Errors: open(2)'s and
+ * read(2)'s. */
+ssize_t secret_read_whole(const char *path, void *memory, size_t room);
 
 /* Reads a file: one newline at its end is not part of the secret. *ret_auth stays as it is on
  * failure, which was logged. Errors: open(2)'s and read(2)'s; -EFBIG (over

@@ -4,12 +4,10 @@
 #include "node/secret.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define LINE_MAX_SIZE 256
 
@@ -34,19 +32,17 @@ static char *trim(char *text)
 static int set(struct config *config, const char *name, const char *value, uint32_t number,
                char *ret_error)
 {
-    static const char *const names[] = {"log-level", "slowlog"};
     char error[FLAGS_ERROR_SIZE];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(name, names[i]) != 0)
-            continue;
-        if (flags_set(config, name, value, error) == 0)
-            return 0;
-        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "line %u: %.400s", number, error);
+    if (strcmp(name, "log-level") != 0 && strcmp(name, "slowlog") != 0) {
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE,
+                       "line %u: \"%.64s\" is not a setting; log-level and slowlog are", number,
+                       name);
         return -EINVAL;
     }
-    (void)snprintf(ret_error, FLAGS_ERROR_SIZE,
-                   "line %u: \"%.64s\" is not a setting; log-level and slowlog are", number, name);
-    return -EINVAL;
+    int result = flags_set(config, name, value, error);
+    if (result < 0)
+        (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "line %u: %.400s", number, error);
+    return result;
 }
 
 static int take_line(const char *text, size_t size, uint32_t number, struct config *config,
@@ -87,20 +83,6 @@ int settings_parse(const char *text, size_t size, struct config *config, char *r
 
 /* ---- the file ---- */
 
-/* Returns the size. */
-static ssize_t read_file(const char *path, char *buffer, size_t room)
-{
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return -errno;
-    ssize_t size = read(file, buffer, room);
-    int error = size < 0 ? -errno : 0;
-    (void)close(file);
-    if (error < 0)
-        return error;
-    return (size_t)size == room ? -EFBIG : size;
-}
-
 int settings_read(struct config *config, const struct log *log)
 {
     const char *path = config->settings_file;
@@ -108,8 +90,8 @@ int settings_read(struct config *config, const struct log *log)
     if (path == NULL)
         return 0;
     char *text = malloc(SETTINGS_FILE_MAX);
-    ssize_t size = text != NULL ? read_file(path, text, SETTINGS_FILE_MAX) : -ENOMEM;
-    int result = size < 0 ? (int)size : 0;
+    ssize_t size = text != NULL ? secret_read_whole(path, text, SETTINGS_FILE_MAX) : -ENOMEM;
+    int result = size < 0 ? (int)size : size == SETTINGS_FILE_MAX ? -EFBIG : 0;
     struct config next = *config;
     if (result < 0)
         (void)snprintf(error, sizeof error, "%s", strerror(-result));

@@ -125,14 +125,6 @@ static int begin_world(struct thread *thread)
     return result < 0 ? result : drop_privileges(thread, PRIVILEGE_KEEP_BIND);
 }
 
-static int prepare_directory(struct thread *thread)
-{
-    struct threads *all = thread->all;
-    if (thread->number != 0)
-        return 0;
-    return loop_prepare(thread->io, all->node);
-}
-
 static const enum steer_group groups[LISTENERS_MAX] = {
     [LISTENER_BINARY] = STEER_CLIENTS,
     [LISTENER_HTTP] = STEER_HTTP,
@@ -208,7 +200,7 @@ static int rise(struct thread *thread, bool *ret_is_created)
     *ret_is_created = false;
     int result = meet(all, begin_world(thread));
     if (result == 0)
-        result = meet(all, prepare_directory(thread));
+        result = meet(all, thread->number == 0 ? loop_prepare(thread->io, all->node) : 0);
     if (result < 0)
         return result;
     result = loop_create(thread->io, all->node, thread->number, &thread->loop);

@@ -42,14 +42,6 @@ static enum binary_result parse_typed(const uint8_t *data, size_t size,
     return parse_value(data, size, body_offset, ret_request, ret_frame_size);
 }
 
-static enum binary_result parse_unknown(uint8_t op, struct binary_request *ret_request,
-                                        uint64_t *ret_frame_size)
-{
-    ret_request->op = op;
-    *ret_frame_size = 0;
-    return BINARY_UNKNOWN_OP;
-}
-
 enum binary_result binary_parse(const uint8_t *data, size_t size, bool typed,
                                 struct binary_request *ret_request, uint64_t *ret_frame_size)
 {
@@ -59,8 +51,10 @@ enum binary_result binary_parse(const uint8_t *data, size_t size, bool typed,
     uint8_t op = data[0];
     if (typed && op >= MINIVAULT_TYPED)
         return parse_typed(data, size, ret_request, ret_frame_size);
-    if (op < MINIVAULT_GET || op > MINIVAULT_HELLO || op == MINIVAULT_SYNC)
-        return parse_unknown(op, ret_request, ret_frame_size);
+    if (op < MINIVAULT_GET || op > MINIVAULT_HELLO || op == MINIVAULT_SYNC) {
+        ret_request->op = op;
+        return BINARY_UNKNOWN_OP;
+    }
     if (size < KEY_OFFSET)
         return BINARY_PARTIAL;
     uint32_t key_size = load_u16(data + 1);

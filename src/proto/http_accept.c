@@ -48,12 +48,6 @@ static struct slice unquote(struct slice value)
     return is_quoted ? (struct slice){value.data + 1, value.size - 2} : value;
 }
 
-static void raise_to(uint16_t *quality, uint16_t other)
-{
-    if (*quality < other)
-        *quality = other;
-}
-
 static void take_range(struct http_fields *fields, struct slice range)
 {
     struct slice type = take_part(&range, ';');
@@ -67,11 +61,14 @@ static void take_range(struct http_fields *fields, struct slice range)
         else if (http_is_word(name, "version"))
             is_ours = http_is_word(unquote(http_trim(value)), "1.0.0");
     }
+    uint16_t *best = NULL;
     if (http_is_word(type, "application/openmetrics-text") && is_ours)
-        raise_to(&fields->openmetrics_quality, quality);
+        best = &fields->openmetrics_quality;
     else if (http_is_word(type, "text/plain") || http_is_word(type, "text/*") ||
              http_is_word(type, "*/*"))
-        raise_to(&fields->text_quality, quality);
+        best = &fields->text_quality;
+    if (best != NULL && *best < quality)
+        *best = quality;
 }
 
 void http_accept_take(struct http_fields *fields, struct slice value)

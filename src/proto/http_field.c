@@ -27,22 +27,17 @@ void http_field_name(struct http_fields *fields, const char *data, size_t size)
 
 bool http_field_is_known(struct http_fields *fields, enum http_route route)
 {
-    static const struct {
-        const char *name;
-        enum kind kind;
-    } known[] = {
-        {"host", HOST},
-        {"connection", CONNECTION},
-        {"transfer-encoding", TRANSFER_ENCODING},
-        {"expect", EXPECT},
-        {"authorization", AUTHORIZATION},
-        {"accept", ACCEPT},
-    };
+    static const char *const names[] = {[HOST] = "host",
+                                        [CONNECTION] = "connection",
+                                        [TRANSFER_ENCODING] = "transfer-encoding",
+                                        [EXPECT] = "expect",
+                                        [AUTHORIZATION] = "authorization",
+                                        [ACCEPT] = "accept"};
+    struct slice name = {(const uint8_t *)fields->name, fields->name_size};
     fields->kind = OTHER;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (fields->name_size == strlen(known[i].name) &&
-            strncasecmp(fields->name, known[i].name, fields->name_size) == 0)
-            fields->kind = known[i].kind;
+    for (uint8_t kind = HOST; kind <= ACCEPT; kind++)
+        if (http_is_word(name, names[kind]))
+            fields->kind = kind;
     if (fields->kind == ACCEPT && route != HTTP_ROUTE_METRICS)
         fields->kind = OTHER; /* whatever they take, there is one form */
     fields->name_size = 0;

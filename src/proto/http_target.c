@@ -75,16 +75,14 @@ static bool begins(struct slice path, const char *prefix, size_t size)
 /* The decoded path decides, so that /%68ealth is /health, as RFC 3986, section 6.2.2.2, has it. */
 static enum http_route route_of(struct slice path, struct slice *ret_key)
 {
-    static const struct {
-        const char *name;
-        enum http_route route;
-    } reserved[] = {
-        {"health", HTTP_ROUTE_HEALTH},   {"livez", HTTP_ROUTE_LIVEZ}, {"readyz", HTTP_ROUTE_READYZ},
-        {"metrics", HTTP_ROUTE_METRICS}, {"ui", HTTP_ROUTE_UI},
+    static const char *const reserved[] = {
+        [HTTP_ROUTE_HEALTH] = "health", [HTTP_ROUTE_LIVEZ] = "livez",
+        [HTTP_ROUTE_READYZ] = "readyz", [HTTP_ROUTE_METRICS] = "metrics",
+        [HTTP_ROUTE_UI] = "ui",
     };
-    for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++)
-        if (http_equals(path, reserved[i].name))
-            return reserved[i].route;
+    for (uint32_t route = HTTP_ROUTE_HEALTH; route <= HTTP_ROUTE_UI; route++)
+        if (http_equals(path, reserved[route]))
+            return (enum http_route)route;
     *ret_key = path;
     if (!begins(path, VERSION_PREFIX, VERSION_PREFIX_SIZE))
         return HTTP_ROUTE_JSON;

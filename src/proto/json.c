@@ -33,7 +33,7 @@ enum state {
     STATE_INTEGER,
     STATE_FRACTION,
     STATE_EXPONENT_DIGITS,
-    STATE_BAD,
+    STATE_BAD, /* from here on as result_of has them */
     STATE_DEEP,
     STATE_DUPLICATE,
 };
@@ -52,22 +52,10 @@ struct cursor {
     size_t size;
 };
 
-static void init(struct json_scan *scan, bool is_envelope)
+void json_scan_init(struct json_scan *scan, bool is_envelope)
 {
-    memset(scan, 0, sizeof *scan);
-    scan->state = STATE_VALUE;
-    scan->is_envelope = is_envelope;
-    scan->is_emitting = !is_envelope;
-}
-
-void json_scan_init(struct json_scan *scan)
-{
-    init(scan, false);
-}
-
-void json_scan_init_envelope(struct json_scan *scan)
-{
-    init(scan, true);
+    *scan = (struct json_scan){
+        .state = STATE_VALUE, .is_envelope = is_envelope, .is_emitting = !is_envelope};
 }
 
 static void flush(struct cursor *cursor)
@@ -443,16 +431,8 @@ static void take_inner(struct json_scan *scan, uint8_t byte)
 
 static enum json_result result_of(const struct json_scan *scan)
 {
-    switch ((enum state)scan->state) {
-    case STATE_BAD:
-        return JSON_BAD;
-    case STATE_DEEP:
-        return JSON_DEEP;
-    case STATE_DUPLICATE:
-        return JSON_DUPLICATE;
-    default:
-        return JSON_MORE;
-    }
+    static const uint8_t results[] = {JSON_BAD, JSON_DEEP, JSON_DUPLICATE};
+    return scan->state < STATE_BAD ? JSON_MORE : (enum json_result)results[scan->state - STATE_BAD];
 }
 
 enum json_result json_scan(struct json_scan *scan, const uint8_t *data, size_t size,
@@ -488,14 +468,11 @@ enum json_result json_scan_end(struct json_scan *scan)
 
 const char *json_result_text(enum json_result result)
 {
-    switch (result) {
-    case JSON_DEEP:
-        return "more than 512 levels: use /v1/kv/KEY";
-    case JSON_MISSING:
-        return "missing value field";
-    case JSON_DUPLICATE:
-        return "more than one value field";
-    default:
-        return "invalid json";
-    }
+    static const char *const texts[] = {
+        [JSON_BAD] = "invalid json",
+        [JSON_DEEP] = "more than 512 levels: use /v1/kv/KEY",
+        [JSON_MISSING] = "missing value field",
+        [JSON_DUPLICATE] = "more than one value field",
+    };
+    return texts[result];
 }

@@ -51,12 +51,10 @@ struct json_scan {
     uint8_t is_object[JSON_DEPTH_MAX / 8 + 1]; /* a bit for each level */
 };
 
-/* A whole text is to be scanned, and all of it output. */
-void json_scan_init(struct json_scan *scan);
-
-/* An object is to be scanned, of which only the member "value" is output (its name may be spelled
- * with escapes); other members are checked and dropped. */
-void json_scan_init_envelope(struct json_scan *scan);
+/* A whole text is to be scanned, and all of it output; or an envelope: an object of which only the
+ * member "value" is output (its name may be spelled with escapes); other members are checked and
+ * dropped. */
+void json_scan_init(struct json_scan *scan, bool is_envelope);
 
 /* Scans `size` bytes. `target`: where the output goes, for at most `size` bytes; it may be `data`
  * itself, or NULL: none is wanted. *ret_size: how many bytes it is, also with NULL; what came out

@@ -18,7 +18,7 @@ static uint32_t escape_extra(uint8_t byte)
 
 void json_judge_init(struct json_judge *judge)
 {
-    json_scan_init(&judge->scan);
+    json_scan_init(&judge->scan, false);
     judge->utf8 = (struct utf8){0};
     judge->json = JSON_MORE;
     judge->is_text = true;

@@ -1,3 +1,4 @@
+/* The JSON that minivault-admin prints, by itself: UTF-8, escapes and base64. */
 #include "admin/admin_json.h"
 
 #include <criterion/criterion.h>

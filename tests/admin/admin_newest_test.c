@@ -1,3 +1,4 @@
+/* The table in which minivault-admin finds each key's newest version, by itself. */
 #include "admin/read/admin_newest.h"
 
 #include <criterion/criterion.h>

@@ -92,7 +92,8 @@ static void look_at(const struct fixture *fixture, struct look *ret_look)
     if (admin_start(&admin) == 0) {
         struct walk walk = {.admin = &admin, .each = count_record, .context = ret_look};
         cr_assert_eq(admin_walk(&walk), 0);
-        ret_look->code = admin_check(&admin);
+        cr_assert_eq(admin_check(&admin), 0);
+        ret_look->code = (int)report_exit(&admin.report);
         (void)admin_stat(&admin);
         (void)admin_dump(&admin);
     }

@@ -1,3 +1,4 @@
+/* Little-endian numbers and slices, by themselves. */
 #include "base/bytes.h"
 
 #include <criterion/criterion.h>

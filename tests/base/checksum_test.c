@@ -1,3 +1,4 @@
+/* CRC32C by itself, against the values of RFC 3720 and against its definition. */
 #include "base/checksum.h"
 
 #include "base/prng.h"

@@ -1,3 +1,4 @@
+/* The clock that stamps versions, by itself: its stamps always grow. */
 #include "base/clock.h"
 
 #include "base/version.h"

@@ -1,3 +1,5 @@
+/* Compression by itself: what was encoded comes back, and damaged or hostile frames end with an
+ * error within the limits. */
 #include "base/compress.h"
 
 #include "base/bytes.h"

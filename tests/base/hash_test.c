@@ -1,3 +1,4 @@
+/* The hashes of keys, by themselves. */
 #include "base/hash.h"
 
 #include "base/prng.h"

@@ -1,3 +1,4 @@
+/* The histogram by itself: its buckets, its quantiles and their error, and merging. */
 #include "base/histogram.h"
 
 #include "base/prng.h"

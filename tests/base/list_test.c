@@ -1,3 +1,4 @@
+/* The doubly linked list by itself. */
 #include "base/list.h"
 
 #include <criterion/criterion.h>

@@ -1,3 +1,5 @@
+/* The program's log by itself: how lines look on a terminal and in the journal, and that nothing
+ * forges one. */
 #include "base/log.h"
 
 #include <criterion/criterion.h>

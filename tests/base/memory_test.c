@@ -1,3 +1,4 @@
+/* Mapped memory by itself, with huge pages too. */
 #include "base/memory.h"
 
 #include <criterion/criterion.h>

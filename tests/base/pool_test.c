@@ -1,3 +1,4 @@
+/* The pool of objects by itself. */
 #include "base/pool.h"
 
 #include <criterion/criterion.h>

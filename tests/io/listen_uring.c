@@ -45,7 +45,7 @@ static void listen_on(struct contract_server *server, struct world *world, const
     contract_server_open(server, world);
     int listener;
     uint16_t port;
-    int error = io_listen(world_io(world), host, 0, 16, &listener, &port);
+    int error = listen_alone(world_io(world), host, 0, 16, &listener, &port);
     if (error == -EADDRNOTAVAIL || error == -EAFNOSUPPORT)
         cr_skip_test("no IPv6 here");
     cr_assert_eq(error, 0, "%s", strerror(-error));
@@ -89,7 +89,7 @@ Test(io_listen, address_of_another_host_is_refused)
     struct world *world = world_open(NULL);
     int listener;
     uint16_t port;
-    int error = io_listen(world_io(world), "203.0.113.7", 0, 16, &listener, &port);
+    int error = listen_alone(world_io(world), "203.0.113.7", 0, 16, &listener, &port);
     cr_assert_eq(error, -EADDRNOTAVAIL);
     world_close(world);
 }
@@ -158,7 +158,7 @@ Test(io_listen, closed_world_frees_its_port_at_once)
     for (int i = 0; i < 20; i++) {
         struct world *world = world_open(NULL);
         int listener;
-        int error = io_listen(world_io(world), "127.0.0.1", port, 16, &listener, &port);
+        int error = listen_alone(world_io(world), "127.0.0.1", port, 16, &listener, &port);
         cr_assert_eq(error, 0, "%s", strerror(-error));
         world_close(world);
     }
@@ -177,8 +177,8 @@ Test(io_listen, shared_port_of_another_program_is_not_joined_by_the_first)
     cr_assert_eq(listen(other, 16), 0);
     cr_assert_eq(getsockname(other, (struct sockaddr *)&address, &size), 0);
     struct io_listener listener;
-    int error = io_listen_shared(world_io(world), "127.0.0.1", ntohs(address.sin_port), 16, true,
-                                 &listener);
+    int error = io_listen(world_io(world), "127.0.0.1", ntohs(address.sin_port), 16, IO_SHARE_FIRST,
+                          &listener);
     cr_assert_eq(error, -EADDRINUSE);
     (void)close(other);
     world_close(world);
@@ -188,7 +188,7 @@ Test(io_listen, shared_listener_comes_with_a_descriptor_of_the_same_socket)
 {
     struct world *world = world_open(NULL);
     struct io_listener listener;
-    cr_assert_eq(io_listen_shared(world_io(world), "127.0.0.1", 0, 16, true, &listener), 0);
+    cr_assert_eq(io_listen(world_io(world), "127.0.0.1", 0, 16, IO_SHARE_FIRST, &listener), 0);
     struct sockaddr_in address;
     socklen_t size = sizeof address;
     cr_assert_eq(getsockname(listener.descriptor, (struct sockaddr *)&address, &size), 0);

@@ -120,7 +120,7 @@ static void pair_open(struct pair *pair, uint64_t seed)
     uint16_t port;
     machine_open(&pair->machine, seed);
     struct io *io = pair->machine.io;
-    cr_assert_eq(io_listen(io, NULL, 0, 8, &pair->listener, &port), 0);
+    cr_assert_eq(listen_alone(io, NULL, 0, 8, &pair->listener, &port), 0);
     probe_init(&pair->accept);
     io_accept(io, &pair->accept.op, pair->listener);
     pair->peer = sim_connect(io, port, NULL, NULL);
@@ -142,7 +142,9 @@ Test(sim_world, worlds_of_a_machine_share_a_port)
     struct io *worlds[2] = {machine.io, other};
     for (int i = 0; i < 2; i++) {
         uint16_t port = i == 0 ? 0 : listeners[0].port;
-        cr_assert_eq(io_listen_shared(worlds[i], NULL, port, 64, i == 0, &listeners[i]), 0);
+        cr_assert_eq(io_listen(worlds[i], NULL, port, 64, i == 0 ? IO_SHARE_FIRST : IO_SHARE_JOIN,
+                               &listeners[i]),
+                     0);
         probe_init(&accepts[i]);
         io_accept(worlds[i], &accepts[i].op, listeners[i].handle);
     }
@@ -308,7 +310,7 @@ Test(sim_world, peer_and_host_see_the_same_bytes)
     for (uint64_t seed = 0; seed < 50; seed++) {
         struct pair pair;
         pair_open(&pair, seed);
-        sim_options(pair.machine.sim)->split_ppm = 0;
+        sim_network_options(pair.machine.sim)->split_ppm = 0;
         struct keeper keeper = {.op.done = keep_bytes};
         io_receive(pair.machine.io, &keeper.op, pair.socket);
         cr_assert_eq(sim_peer_send(pair.peer, "hello", 5), 5);

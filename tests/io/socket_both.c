@@ -10,7 +10,7 @@ Test(io_socket, port_in_use_is_refused)
     contract_server_open(&server, world);
     int listener = -77;
     uint16_t port = 0;
-    int error = io_listen(world_io(world), "127.0.0.1", server.port, 16, &listener, &port);
+    int error = listen_alone(world_io(world), "127.0.0.1", server.port, 16, &listener, &port);
     cr_assert_eq(error, -EADDRINUSE);
     cr_assert_eq(listener, -77, "outputs are untouched on failure");
     world_close(world);
@@ -31,8 +31,8 @@ static void sharer_open(struct sharer *sharer, struct world *world, uint16_t por
     memset(sharer, 0, sizeof *sharer);
     sharer->server.world = world;
     sharer->listener.handle = -77;
-    int error =
-        io_listen_shared(world_io(world), "127.0.0.1", port, 512, is_first, &sharer->listener);
+    int error = io_listen(world_io(world), "127.0.0.1", port, 512,
+                          is_first ? IO_SHARE_FIRST : IO_SHARE_JOIN, &sharer->listener);
     cr_assert_eq(error, 0, "%s", strerror(-error));
     cr_assert_geq(sharer->listener.handle, 0);
     sharer->server.listener = sharer->listener.handle;
@@ -79,19 +79,20 @@ Test(io_socket, shared_port_is_taken_by_one_first_and_joined_only_when_it_is_sha
     contract_server_open(&alone, world);
     struct io_listener listener = {.handle = -77};
     struct io *io = world_io(world);
-    cr_assert_eq(io_listen_shared(io, "127.0.0.1", alone.port, 16, true, &listener), -EADDRINUSE);
-    cr_assert_eq(io_listen_shared(io, "127.0.0.1", alone.port, 16, false, &listener), -EADDRINUSE);
+    cr_assert_eq(io_listen(io, "127.0.0.1", alone.port, 16, IO_SHARE_FIRST, &listener),
+                 -EADDRINUSE);
+    cr_assert_eq(io_listen(io, "127.0.0.1", alone.port, 16, IO_SHARE_JOIN, &listener), -EADDRINUSE);
     struct sharer first;
     sharer_open(&first, world, 0, true);
     uint16_t port = first.listener.port;
-    cr_assert_eq(io_listen_shared(io, "127.0.0.1", port, 16, true, &listener), -EADDRINUSE);
+    cr_assert_eq(io_listen(io, "127.0.0.1", port, 16, IO_SHARE_FIRST, &listener), -EADDRINUSE);
     cr_assert_eq(listener.handle, -77, "outputs are untouched on failure");
     int handle;
     uint16_t got;
-    cr_assert_eq(io_listen(io, "127.0.0.1", port, 16, &handle, &got), -EADDRINUSE);
-    cr_assert_eq(io_listen_shared(io, "localhost", port, 16, false, &listener), -EINVAL);
+    cr_assert_eq(listen_alone(io, "127.0.0.1", port, 16, &handle, &got), -EADDRINUSE);
+    cr_assert_eq(io_listen(io, "localhost", port, 16, IO_SHARE_JOIN, &listener), -EINVAL);
     sharer_close(&first);
-    cr_assert_eq(io_listen(io, "127.0.0.1", port, 16, &handle, &got), 0);
+    cr_assert_eq(listen_alone(io, "127.0.0.1", port, 16, &handle, &got), 0);
     world_close(world);
 }
 
@@ -100,9 +101,9 @@ Test(io_socket, listener_address_must_be_numeric)
     struct world *world = world_open(NULL);
     int listener;
     uint16_t port;
-    cr_assert_eq(io_listen(world_io(world), "localhost", 0, 16, &listener, &port), -EINVAL);
-    cr_assert_eq(io_listen(world_io(world), "300.1.1.1", 0, 16, &listener, &port), -EINVAL);
-    cr_assert_eq(io_listen(world_io(world), "", 0, 16, &listener, &port), -EINVAL);
+    cr_assert_eq(listen_alone(world_io(world), "localhost", 0, 16, &listener, &port), -EINVAL);
+    cr_assert_eq(listen_alone(world_io(world), "300.1.1.1", 0, 16, &listener, &port), -EINVAL);
+    cr_assert_eq(listen_alone(world_io(world), "", 0, 16, &listener, &port), -EINVAL);
     world_close(world);
 }
 
@@ -127,7 +128,7 @@ Test(io_socket, closed_listener_frees_its_port_and_refuses)
     }
     int listener;
     uint16_t port;
-    cr_assert_eq(io_listen(world_io(world), "127.0.0.1", server.port, 16, &listener, &port), 0);
+    cr_assert_eq(listen_alone(world_io(world), "127.0.0.1", server.port, 16, &listener, &port), 0);
     cr_assert_eq(port, server.port);
     world_close(world);
 }
@@ -195,7 +196,7 @@ Test(io_socket, one_too_many_is_refused_and_the_others_go_on)
         (void)server_connect(&server, &peers[i]);
     int listener;
     uint16_t port;
-    cr_assert_eq(io_listen(io, "127.0.0.1", 0, 16, &listener, &port), -ENFILE);
+    cr_assert_eq(listen_alone(io, "127.0.0.1", 0, 16, &listener, &port), -ENFILE);
 
     int refused = world_peer_connect(world, server.port);
     cr_assert_geq(refused, 0);

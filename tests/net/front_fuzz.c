@@ -210,7 +210,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1)
         return 0;
     front_open(&front, data[0]);
-    sim_options(front.server.sim)->split_ppm = data[0] % 4 * 100000;
+    sim_network_options(front.server.sim)->split_ppm = data[0] % 4 * 100000;
     size_t used = 1;
     for (uint32_t i = 0; i < STEPS_MAX && used + 2 <= size; i++)
         used += step(&front, data + used, size - used);

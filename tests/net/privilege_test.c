@@ -1,3 +1,5 @@
+/* Dropping privileges, in this process: every capability is gone afterwards, in later threads too.
+ */
 #include "net/privilege.h"
 
 #include <criterion/criterion.h>

@@ -1,3 +1,4 @@
+/* The flag -scrub by itself: what it takes and what it refuses. */
 #include "node/flags.h"
 
 #include <criterion/criterion.h>

@@ -1,3 +1,4 @@
+/* The command line by itself: forms, ranges, suggestions and the help. */
 #include "node/flags.h"
 
 #include <criterion/criterion.h>

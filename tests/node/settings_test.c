@@ -1,3 +1,4 @@
+/* The file of settings and the credentials, by themselves, with files of a temporary folder. */
 #include "node/settings.h"
 
 #include "node/secret.h"

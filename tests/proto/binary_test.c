@@ -1,3 +1,4 @@
+/* The parser of the binary protocol by itself: every frame at every split. */
 #include "proto/binary.h"
 
 #include "tests/support/guard.h"

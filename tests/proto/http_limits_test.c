@@ -1,3 +1,4 @@
+/* The limits of the HTTP parser by itself: keys, targets, fields, chunks and bodies. */
 #include "http_fixture.h"
 
 #include <criterion/criterion.h>

@@ -1,3 +1,4 @@
+/* The heads and bodies of HTTP replies, byte for byte. */
 #include "proto/http.h"
 
 #include <criterion/criterion.h>

@@ -1,3 +1,5 @@
+/* The HTTP parser by itself: every request at every split, and what it refuses since it could be
+ * understood in two ways. */
 #include "http_fixture.h"
 
 #include <criterion/criterion.h>

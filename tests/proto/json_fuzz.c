@@ -75,9 +75,9 @@ struct outcome {
 static void scan_init(struct json_scan *scan, bool is_envelope)
 {
     if (is_envelope)
-        json_scan_init_envelope(scan);
+        json_scan_init(scan, true);
     else
-        json_scan_init(scan);
+        json_scan_init(scan, false);
 }
 
 /* In pieces of up to `piece_max` bytes; each is scanned onto itself when the prng says so. */

@@ -1,3 +1,4 @@
+/* The JSON parser by itself, at every split and against yyjson. */
 #include "proto/json.h"
 
 #include "tests/support/guard.h"
@@ -171,9 +172,9 @@ static enum json_result scan_split(struct guard *guard, const struct sample *sam
 {
     struct json_scan scan;
     if (is_envelope)
-        json_scan_init_envelope(&scan);
+        json_scan_init(&scan, true);
     else
-        json_scan_init(&scan);
+        json_scan_init(&scan, false);
     size_t first = 0;
     const uint8_t *piece = guard_copy(guard, sample->text, split);
     enum json_result result = json_scan(&scan, piece, split, output, &first);
@@ -234,7 +235,7 @@ Test(json, output_may_lie_where_the_input_lies)
 {
     char text[] = " { \"a\" : [ 1 , 2 , 3 ] , \"b\" : \" long enough to be moved \" } ";
     struct json_scan scan;
-    json_scan_init(&scan);
+    json_scan_init(&scan, false);
     size_t size = 0;
     cr_assert_eq(json_scan(&scan, (uint8_t *)text, strlen(text), (uint8_t *)text, &size),
                  JSON_MORE);
@@ -246,7 +247,7 @@ Test(json, output_may_lie_where_the_input_lies)
 Test(json, without_a_target_the_size_is_told)
 {
     struct json_scan scan;
-    json_scan_init(&scan);
+    json_scan_init(&scan, false);
     size_t size = 0;
     cr_assert_eq(json_scan(&scan, (const uint8_t *)" [ 1 ] ", 7, NULL, &size), JSON_MORE);
     cr_assert_eq(size, 3);
@@ -275,11 +276,11 @@ Test(json, values_have_512_levels_and_no_more)
 {
     char text[8192];
     struct json_scan scan;
-    json_scan_init(&scan);
+    json_scan_init(&scan, false);
     cr_assert_eq(scan_whole(&scan, text, nest(text, JSON_DEPTH_MAX, true)), JSON_GOOD);
-    json_scan_init(&scan);
+    json_scan_init(&scan, false);
     cr_assert_eq(scan_whole(&scan, text, nest(text, JSON_DEPTH_MAX, false)), JSON_BAD);
-    json_scan_init(&scan);
+    json_scan_init(&scan, false);
     cr_assert_eq(scan_whole(&scan, text, nest(text, JSON_DEPTH_MAX + 1, true)), JSON_DEEP);
 }
 
@@ -290,11 +291,11 @@ Test(json, the_envelope_is_not_a_level)
     struct json_scan scan;
     size_t end = begin + nest(text + begin, JSON_DEPTH_MAX, true);
     text[end++] = '}';
-    json_scan_init_envelope(&scan);
+    json_scan_init(&scan, true);
     cr_assert_eq(scan_whole(&scan, text, end), JSON_GOOD);
     end = begin + nest(text + begin, JSON_DEPTH_MAX + 1, true);
     text[end++] = '}';
-    json_scan_init_envelope(&scan);
+    json_scan_init(&scan, true);
     cr_assert_eq(scan_whole(&scan, text, end), JSON_DEEP);
 }
 
@@ -303,7 +304,7 @@ Test(json, a_million_levels_cost_nothing)
     static uint8_t brackets[1000000];
     memset(brackets, '[', sizeof brackets);
     struct json_scan scan;
-    json_scan_init(&scan);
+    json_scan_init(&scan, false);
     size_t size = 0;
     cr_assert_eq(json_scan(&scan, brackets, sizeof brackets, NULL, &size), JSON_DEEP);
 }

@@ -1,3 +1,4 @@
+/* Limits that shards share by leases, by themselves. */
 #include "shard/lease.h"
 
 #include "base/prng.h"

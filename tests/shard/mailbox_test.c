@@ -1,3 +1,4 @@
+/* The mailbox between two shards by itself, in every order of steps. */
 #include "shard/mailbox.h"
 
 #include "base/prng.h"

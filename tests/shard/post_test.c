@@ -1,3 +1,4 @@
+/* The post between shards by itself, on one thread: requests, answers, credits and sleep. */
 #include "shard/post.h"
 
 #include "base/units.h"

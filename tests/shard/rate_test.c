@@ -1,3 +1,4 @@
+/* The limit of a rate that shards share, by itself, with a time that the tests set. */
 #include "shard/rate.h"
 
 #include "base/prng.h"

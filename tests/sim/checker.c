@@ -1,3 +1,4 @@
+/* Judges answers by the history of each key's writes. */
 #include "checker.h"
 
 #include "base/assert.h"

@@ -1,3 +1,4 @@
+/* A client of the simulation: what it sends, and how it takes answers. */
 #include "client.h"
 
 #include "base/assert.h"
@@ -136,7 +137,7 @@ static void go_on(struct client *client)
     struct workload *workload = client->workload;
     if (workload->think_ns_max == 0 || client->is_scanning)
         fill(client);
-    else if (client->think.place == 0)
+    else if (!client->think.is_scheduled)
         sim_schedule(workload->sim, &client->think,
                      sim_now_ns(workload->sim) +
                          prng_below(&workload->prng, workload->think_ns_max));

@@ -1,3 +1,4 @@
+/* Runs many seeds in processes of their own, and reports each that fails, dies or is stuck. */
 #include "farm.h"
 
 #include "base/assert.h"

@@ -1,3 +1,4 @@
+/* Makes the workload's keys, of several kinds, and its values. */
 #include "keys.h"
 
 #include "tests/support/colliding_keys.h"

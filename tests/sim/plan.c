@@ -1,3 +1,4 @@
+/* Chooses from the seed what a run is like: the server's options, the load, the faults. */
 #include "run.h"
 
 static uint64_t below(struct run *run, uint64_t bound)
@@ -119,14 +120,14 @@ static void apply_to_disk(struct run *run)
 
 void plan_apply(struct run *run)
 {
-    struct sim_options *options = sim_options(run->sim);
-    options->strict = happens(run, 75);
-    options->pause_ppm = happens(run, 30) ? 2000 : 0;
-    options->split_ppm = (uint32_t)below(run, 300000);
+    struct sim_network_options *network = sim_network_options(run->sim);
+    sim_options(run->sim)->strict = happens(run, 75);
+    sim_options(run->sim)->pause_ppm = happens(run, 30) ? 2000 : 0;
+    network->split_ppm = (uint32_t)below(run, 300000);
     apply_to_disk(run);
     if (run->plan.trouble != TROUBLE_RESETS)
         return;
-    options->reset_ppm = 300000;
-    options->network_stall_ppm = 2000;
+    network->reset_ppm = 300000;
+    network->stall_ppm = 2000;
     run->workload.may_close = true;
 }

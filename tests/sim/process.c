@@ -1,3 +1,4 @@
+/* One process of the server within a run, from its start to its end or its crash. */
 #include "run.h"
 
 #include "base/hash.h"
@@ -262,9 +263,9 @@ void process_end(struct run *run, bool is_kept)
     drop_clients(run);
     workload->may_close = may_close;
     /* A connection that is still on its way must not reach the next process. */
-    const struct sim_options *options = sim_options(run->sim);
-    sim_advance(run->sim, sim_now_ns(run->sim) + options->network_ns_max + 1 +
-                              (options->network_stall_ppm > 0 ? options->network_stall_ns_max : 0));
+    const struct sim_network_options *network = sim_network_options(run->sim);
+    sim_advance(run->sim, sim_now_ns(run->sim) + network->latency_ns_max + 1 +
+                              (network->stall_ppm > 0 ? network->stall_ns_max : 0));
     checker_end_process(workload->checker, kept_until(run, is_kept, now_ns), now_ns);
     if (prng_below(&run->prng, 4) == 0) {
         run_say(run, "the power goes");

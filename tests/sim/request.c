@@ -1,3 +1,4 @@
+/* Makes a client's requests, and checks the answers to them. */
 #include "client.h"
 
 #include "base/assert.h"

@@ -1,3 +1,5 @@
+/* One seed from the first start to the last judgement, with its troubles: full disks, errors, rot,
+ * jumps of the clock. */
 #include "run.h"
 
 #include <errno.h>

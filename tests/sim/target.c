@@ -1,3 +1,4 @@
+/* Starts, runs and stops the server under test: a node's shards on one simulated machine. */
 #include "target.h"
 
 #include "node/loop.h"

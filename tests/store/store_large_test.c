@@ -1,3 +1,5 @@
+/* Values in files of their own, through the store in the real world: uploads, replacements, deletes
+ * and restarts. */
 #include "tests/support/store_fixture.h"
 
 #include "base/prng.h"

@@ -1,3 +1,5 @@
+/* Copies of the fuzzer's bytes, of exactly their size so that an overread is found, and texts made
+ * of tokens. */
 #include "fuzz.h"
 
 #include <string.h>

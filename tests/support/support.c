@@ -1,3 +1,4 @@
+/* The operations, server and receiver that the contract tests of both worlds share. */
 #include "support.h"
 
 #include <fcntl.h>
@@ -81,11 +82,24 @@ static void accept_done(struct io_op *op, int32_t result)
     server->sockets[server->socket_count++] = result;
 }
 
+int listen_alone(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
+                 uint16_t *ret_port)
+{
+    struct io_listener listener;
+    int result = io_listen(io, host, port, backlog, IO_SHARE_NOT, &listener);
+    if (result < 0)
+        return result;
+    *ret_listener = listener.handle;
+    *ret_port = listener.port;
+    return 0;
+}
+
 void contract_server_open(struct contract_server *server, struct world *world)
 {
     memset(server, 0, sizeof *server);
     server->world = world;
-    int error = io_listen(world_io(world), "127.0.0.1", 0, 512, &server->listener, &server->port);
+    int error =
+        listen_alone(world_io(world), "127.0.0.1", 0, 512, &server->listener, &server->port);
     cr_assert_eq(error, 0, "io_listen: %s", strerror(-error));
     cr_assert_geq(server->listener, 0);
     cr_assert_neq(server->port, 0);

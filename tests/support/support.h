@@ -72,6 +72,10 @@ struct contract_server {
 /* Listens on 127.0.0.1 and accepts. */
 void contract_server_open(struct contract_server *server, struct world *world);
 
+/* A listener on a port that nobody shares. Errors: io_listen's. */
+int listen_alone(struct io *io, const char *host, uint16_t port, int backlog, int *ret_listener,
+                 uint16_t *ret_port);
+
 /* Accepts from server->listener, which the caller made. */
 void contract_server_accept(struct contract_server *server);
 

@@ -36,7 +36,7 @@ struct world *world_open(const struct io_options *options)
     cr_assert_not_null(world);
     world->sim = sim_create(choose_seed());
     /* Some tests want few bytes in one piece. */
-    sim_options(world->sim)->split_ppm = 0;
+    sim_network_options(world->sim)->split_ppm = 0;
     struct sim_disk *disk = sim_disk_create(world->sim);
     sim_host_open(world->sim, disk, options != NULL ? options : &usual, &world->io);
     cr_assert_eq(io_make_directory(world->io, DIRECTORY), 0);

@@ -1,3 +1,4 @@
+/* Two threads and the mailboxes between them, under ThreadSanitizer. */
 #include "threads.h"
 
 #include "base/assert.h"

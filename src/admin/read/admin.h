@@ -5,6 +5,8 @@
 
 #include "admin/read/admin_catalog.h"
 #include "admin/read/admin_report.h"
+#include "store/catalog/checkpoint.h"
+#include "store/catalog/manifest.h"
 #include "store/catalog/superblock.h"
 #include "store/wal/wal_scan.h"
 
@@ -15,22 +17,16 @@ struct admin_options {
     bool values; /* dump: with values */
 };
 
-/* What the last walk found in the log. */
-struct admin_log {
-    struct wal_scan_found scan;
-    uint32_t segments; /* files with records */
-    uint32_t spares;   /* files without */
-};
-
 /* What a directory has once for each of its shards. */
 struct admin_shard {
     uint32_t number;
     char folder[24]; /* of its state, relative to the data directory, with a slash; or "" */
     struct superblock superblock;
-    struct wal_note manifest; /* how far it has come: edition, blocks; 0: unknown */
-    uint64_t checkpoint;      /* the number that counts; 0: none */
-    uint64_t log_position;    /* that the log had reached, as the manifest tells */
-    struct admin_log log;
+    struct manifest_mark manifest; /* how far it has come; edition 0: unknown */
+    uint64_t checkpoint;           /* the number that counts; 0: none */
+    uint64_t log_position;         /* that the log had reached, as the manifest tells */
+    struct wal_scan_found log;     /* what the last walk found in it */
+    uint32_t log_files;            /* with records, as of then */
 };
 
 struct admin {
@@ -45,14 +41,27 @@ struct admin {
     struct catalog catalog;
 };
 
-/* The commands. They return an enum admin_exit; what cannot be done is said in the report. */
+/* The commands. Errors: -errno; what cannot be done is said in the report, but for -ENOMEM. */
 int admin_check(struct admin *admin);
 int admin_dump(struct admin *admin);
 int admin_stat(struct admin *admin);
 
 /* Opens and locks the directory, reads the superblock and what files there are. Findings are
- * reported. Errors: -errno, reported. admin_shut in any case. */
+ * reported. Errors: -errno, reported but for -ENOMEM. admin_shut in any case. */
 int admin_start(struct admin *admin);
 void admin_shut(struct admin *admin);
+
+/* Reads the shard's manifest: marks the segments that count, reports those that are missing. Errors:
+ * as above. */
+int admin_take_manifest(struct admin *admin, struct admin_shard *shard);
+
+/* Verifies every block of an index checkpoint, that they follow each other, and that slots name
+ * files of the checkpoint's table and places within them. Damage is reported. Nothing is lost with a
+ * checkpoint. Errors: -ENOMEM. */
+int checkpoint_check(struct admin *admin, const struct catalog_file *file);
+
+/* From its first and last block. `file`: NULL for none. Errors: -ENOENT, -errno, not reported. */
+int checkpoint_look(struct admin *admin, const struct catalog_file *file,
+                    struct checkpoint_info *ret_info, int64_t *ret_age_s);
 
 #endif

@@ -9,6 +9,8 @@
 #include <stdint.h>
 
 struct admin;
+struct admin_shard;
+struct wal_scan_file;
 
 enum catalog_kind {
     CATALOG_SUPERBLOCK,
@@ -27,7 +29,6 @@ struct catalog_file {
     enum catalog_kind kind;
     uint32_t shard; /* whose it is; of what lies in partitions, or is not ours: 0 */
     uint8_t partition;
-    uint8_t source;
     bool is_leftover;       /* of a manifest or checkpoint that was never finished */
     bool counts;            /* a segment or checkpoint: the manifest names it; of others: it is not
                                of before a conversion that is decided */
@@ -35,7 +36,6 @@ struct catalog_file {
     uint64_t number;        /* of a segment, checkpoint, or file of the log; of superblocks and
                                manifests in resharding/: 1 */
     uint64_t end;           /* of a segment that counts: bytes */
-    uint64_t key_hash;      /* of a value file, XXH64 */
     struct version version; /* of a value file */
 };
 
@@ -47,33 +47,41 @@ struct catalog {
     uint32_t first[CATALOG_KINDS + 1]; /* where each kind begins */
 };
 
-/* Lists the directory. Errors: -errno, reported. */
+/* Lists the directory. Errors: -errno, reported but for -ENOMEM. */
 int catalog_load(struct admin *admin);
 void catalog_free(struct catalog *catalog);
 
-/* The file, or NULL. Of a segment: the one that counts. catalog_find_state: of what a shard has. */
-struct catalog_file *catalog_find(const struct catalog *catalog, enum catalog_kind kind,
-                                  uint8_t partition, uint64_t number);
-struct catalog_file *catalog_find_state(const struct catalog *catalog, enum catalog_kind kind,
-                                        uint32_t shard, uint64_t number);
-struct catalog_file *catalog_find_segment(const struct catalog *catalog, uint64_t number);
+/* The file, or NULL. */
 struct catalog_file *catalog_find_value(const struct catalog *catalog, uint8_t partition,
                                         struct version version);
 
+/* The checkpoint that the shard's manifest names, or NULL. */
+const struct catalog_file *catalog_find_checkpoint(const struct catalog *catalog,
+                                                   const struct admin_shard *shard);
+
+/* The name of the shard's superblock or manifest, or NULL. Of a file in resharding/ and the one in
+ * its place, only the first counts. */
+const char *catalog_choose(struct catalog *catalog, enum catalog_kind kind, uint32_t shard);
+
+/* The segment counts up to `end`. Returns false when it is missing. */
+bool catalog_count_segment(struct catalog *catalog, uint8_t partition, uint64_t number,
+                           uint64_t end);
+
+/* The end of the segment of this number, or 0: there is none that counts. */
+uint64_t catalog_segment_end(const struct catalog *catalog, uint64_t number);
+
+/* Whether the shard's partitions have segment files. */
+bool catalog_has_segments(const struct admin *admin, uint32_t shard);
+
+/* The files of the shard's log that count, malloc'ed, for survey and scan; and the size of the
+ * largest. Errors: -ENOMEM. */
+int catalog_list_log(const struct catalog *catalog, uint32_t shard,
+                     struct wal_scan_file **ret_files, uint32_t *ret_count, uint64_t *ret_largest);
+
+/* Once all manifests are read: notes what is there and does not count. */
+void catalog_note_leftovers(struct admin *admin);
+
 /* Bytes of the files of a kind that count: of a segment up to its end. */
 uint64_t catalog_size(const struct catalog *catalog, enum catalog_kind kind);
-
-/* Of a kind whose files have shards: where in the catalog those of this shard lie. */
-void catalog_range(const struct catalog *catalog, enum catalog_kind kind, uint32_t shard,
-                   uint32_t *ret_first, uint32_t *ret_end);
-
-struct admin_shard;
-
-/* admin_manifest.c: marks the segments that count, reports those that are missing. Errors: as
- * above. */
-int admin_take_manifest(struct admin *admin, struct admin_shard *shard);
-
-/* Once all manifests are read: what is there and does not count. */
-void admin_note_leftovers(struct admin *admin);
 
 #endif

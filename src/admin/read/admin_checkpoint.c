@@ -1,6 +1,6 @@
 /* Reads the index checkpoint block by block, checks the order of its blocks and the files that its
  * slots name. A damaged checkpoint loses nothing: a start rebuilds the index from the segments. */
-#include "admin/read/admin_checkpoint.h"
+#include "admin/read/admin.h"
 
 #include "admin/read/admin_files.h"
 #include "store/catalog/checkpoint_format.h"
@@ -20,14 +20,9 @@ struct checkpoint_walk {
     struct admin *admin;
     const struct catalog_file *file;
     uint8_t *unit;
-    uint64_t
-        *ends; /* CHECKPOINT_FILES_MAX: END_UNLISTED, END_UNKNOWN (gone, or the log's), or bytes */
-    enum checkpoint_kind kind; /* of the last block */
-    uint64_t sequence;         /* of the next block */
-    uint8_t partition;         /* of the last block */
-    struct checkpoint_begin_entry begin;
-    uint32_t files;
-    uint64_t slots;
+    /* CHECKPOINT_FILES_MAX: END_UNLISTED, END_UNKNOWN (gone, or the log's), or bytes */
+    uint64_t *ends;
+    struct checkpoint_order order;
     uint64_t slots_gone;
 };
 
@@ -42,24 +37,20 @@ static const char *take_files(struct checkpoint_walk *walk, const struct checkpo
         if (checkpoint_file_decode(entries + (size_t)i * CHECKPOINT_FILE_SIZE, &file) < 0)
             return "no file of a checkpoint's table";
         uint64_t *end = &walk->ends[checkpoint_file_key(file.is_segment, file.file)];
-        const struct catalog_file *found =
-            file.is_segment ? catalog_find_segment(&walk->admin->catalog, file.number) : NULL;
         if (*end != END_UNLISTED)
             return "a file that is in the table twice";
-        if (found != NULL && file.end > found->end)
+        *end = file.is_segment ? catalog_segment_end(&walk->admin->catalog, file.number) : 0;
+        if (*end != 0 && file.end > *end)
             return "a segment with a greater end than the manifest knows";
-        *end = found == NULL ? END_UNKNOWN : found->end;
+        if (*end == 0)
+            *end = END_UNKNOWN;
     }
-    walk->files += block->entry_count;
-    return walk->files <= walk->begin.file_count ? NULL : "more files than it was begun with";
+    return NULL;
 }
 
 static const char *take_slots(struct checkpoint_walk *walk, const struct checkpoint_block *block,
                               const uint8_t *entries)
 {
-    if (walk->kind == CHECKPOINT_SLOTS && block->partition < walk->partition)
-        return "the slots of a partition that is over";
-    walk->partition = block->partition;
     for (uint32_t i = 0; i < block->entry_count; i++) {
         struct index_entry entry;
         uint64_t hash;
@@ -71,85 +62,41 @@ static const char *take_slots(struct checkpoint_walk *walk, const struct checkpo
             return "a slot that names a place beyond the end of its segment";
         walk->slots_gone += end == END_UNKNOWN;
     }
-    walk->slots += block->entry_count;
     return NULL;
-}
-
-static const char *take_begin(struct checkpoint_walk *walk, const uint8_t *data)
-{
-    memcpy(&walk->begin, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof walk->begin);
-    return walk->begin.log_id == walk->file->shard ? NULL : "another log's checkpoint";
-}
-
-static const char *take_end(const struct checkpoint_walk *walk, const uint8_t *data, uint64_t end)
-{
-    struct checkpoint_end_entry entry;
-    memcpy(&entry, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof entry);
-    bool is_whole = entry.slots == walk->slots && entry.file_size == end &&
-                    end == walk->file->size && walk->files == walk->begin.file_count;
-    return is_whole ? NULL : "an end that does not fit to what stands before it";
 }
 
 /* ---- blocks ---- */
 
-static bool may_follow(const struct checkpoint_walk *walk, const struct checkpoint_block *block)
-{
-    if (block->sequence != walk->sequence || block->number != walk->file->number ||
-        block->directory_id != walk->admin->superblock.directory_id)
-        return false;
-    if (block->sequence == 0)
-        return block->kind == CHECKPOINT_BEGIN;
-    return block->kind > CHECKPOINT_BEGIN && walk->kind != CHECKPOINT_END &&
-           block->kind >= walk->kind;
-}
-
 static const char *take_block(struct checkpoint_walk *walk, const struct checkpoint_block *block,
                               const uint8_t *data, uint64_t end)
 {
-    const char *what = NULL;
     const uint8_t *entries = data + CHECKPOINT_BLOCK_HEADER_SIZE;
-    if (!may_follow(walk, block))
-        return "a block that does not belong there";
-    switch (block->kind) {
-    case CHECKPOINT_BEGIN:
-        what = take_begin(walk, data);
-        break;
-    case CHECKPOINT_FILES:
-        what = take_files(walk, block, entries);
-        break;
-    case CHECKPOINT_SLOTS:
-        what = take_slots(walk, block, entries);
-        break;
-    case CHECKPOINT_END:
-        what = take_end(walk, data, end);
-        break;
-    }
-    walk->kind = block->kind;
-    walk->sequence++;
-    return what;
+    if (checkpoint_order_take(&walk->order, block, data, end) < 0)
+        return walk->order.what;
+    if (block->kind == CHECKPOINT_FILES)
+        return take_files(walk, block, entries);
+    return block->kind == CHECKPOINT_SLOTS ? take_slots(walk, block, entries) : NULL;
 }
 
 /* Returns NULL, or what is wrong at *offset. */
 static const char *take_unit(struct checkpoint_walk *walk, uint64_t *offset, uint32_t size)
 {
-    uint32_t at = 0;
-    while (at < size) {
+    const char *what = NULL;
+    for (uint32_t at = 0; what == NULL && at < size;) {
         struct checkpoint_block block;
         const uint8_t *data = walk->unit + at;
         int error = checkpoint_block_decode(data, size - at, &block);
         if (error == -EPROTONOSUPPORT)
-            report_refuse(&walk->admin->report, walk->file->name, *offset,
-                          "a block of a format that this program does not know, use the release "
-                          "that wrote it");
+            report_say(&walk->admin->report, REPORT_REFUSAL, walk->file->name, *offset,
+                       "a block of a format that this program does not know, use the release that "
+                       "wrote it");
         if (error < 0)
             return "a block whose checksum is wrong";
-        const char *what = take_block(walk, &block, data, *offset + block.size);
-        if (what != NULL)
-            return what;
+        what = take_block(walk, &block, data, *offset + block.size);
         at += block.size;
-        *offset += block.size;
+        *offset += what == NULL ? block.size : 0;
     }
-    return NULL;
+    return what;
 }
 
 static const char *take_all(struct checkpoint_walk *walk, int handle, uint64_t *ret_offset)
@@ -166,31 +113,38 @@ static const char *take_all(struct checkpoint_walk *walk, int handle, uint64_t *
             return what;
         report_progress(&walk->admin->report, wanted, walk->file->name);
     }
-    return walk->kind == CHECKPOINT_END ? NULL : "no end: the file was cut off";
+    return walk->order.kind == CHECKPOINT_END ? NULL : "no end: the file was cut off";
 }
 
 static void check_file(struct checkpoint_walk *walk, int handle)
 {
+    struct admin_report *report = &walk->admin->report;
     uint64_t offset = 0;
     const char *what = take_all(walk, handle, &offset);
     if (what != NULL)
-        report_damage(&walk->admin->report, walk->file->name, offset,
-                      "%s, the next start builds the index from the segments and takes longer; "
-                      "nothing is lost",
-                      what);
+        report_say(report, REPORT_DAMAGE, walk->file->name, offset,
+                   "%s, the next start builds the index from the segments and takes longer; "
+                   "nothing is lost",
+                   what);
     else if (walk->slots_gone > 0)
-        report_note(&walk->admin->report, walk->file->name, 0,
-                    "%" PRIu64 " of %" PRIu64 " slots are of the log or of segments that are gone, "
-                    "the log and newer chunks say where their records are now",
-                    walk->slots_gone, walk->slots);
+        report_say(report, REPORT_NOTE, walk->file->name, 0,
+                   "%" PRIu64 " of %" PRIu64 " slots are of the log or of segments that are gone, "
+                   "the log and newer chunks say where their records are now",
+                   walk->slots_gone, walk->order.slots);
 }
 
 int checkpoint_check(struct admin *admin, const struct catalog_file *file)
 {
-    struct checkpoint_walk walk = {.admin = admin, .file = file};
+    struct checkpoint_walk walk = {.admin = admin,
+                                   .file = file,
+                                   .order = {.directory_id = admin->superblock.directory_id,
+                                             .log_id = file->shard,
+                                             .number = file->number,
+                                             .size = file->size}};
     int handle = admin_open_file(admin->directory, file->name);
     if (handle < 0) {
-        report_damage(&admin->report, file->name, 0, "it cannot be opened, %s", strerror(-handle));
+        report_say(&admin->report, REPORT_DAMAGE, file->name, 0, "it cannot be opened, %s",
+                   strerror(-handle));
         return 0;
     }
     walk.unit = malloc(UNIT);
@@ -223,25 +177,23 @@ static int read_block(const struct admin *admin, int handle, uint64_t offset,
 int checkpoint_look(struct admin *admin, const struct catalog_file *file,
                     struct checkpoint_info *ret_info, int64_t *ret_age_s)
 {
-    uint8_t data[CHECKPOINT_BLOCK_MIN];
-    struct checkpoint_begin_entry begin = {0};
-    struct checkpoint_end_entry end = {0};
-    if (file->size < 2 * (uint64_t)BLOCK_MIN)
-        return -EBADMSG;
+    uint8_t data[2][CHECKPOINT_BLOCK_MIN];
+    struct checkpoint_begin_entry begin;
+    struct checkpoint_end_entry end;
+    if (file == NULL || file->size < sizeof data)
+        return file == NULL ? -ENOENT : -EBADMSG;
     int handle = admin_open_file(admin->directory, file->name);
     if (handle < 0)
         return handle;
-    int result = read_block(admin, handle, 0, CHECKPOINT_BEGIN, data);
-    if (result == 0) {
-        memcpy(&begin, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof begin);
-        result = read_block(admin, handle, file->size - BLOCK_MIN, CHECKPOINT_END, data);
-    }
+    int result = read_block(admin, handle, 0, CHECKPOINT_BEGIN, data[0]);
     if (result == 0)
-        memcpy(&end, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof end);
+        result = read_block(admin, handle, file->size - BLOCK_MIN, CHECKPOINT_END, data[1]);
     int64_t age_s = admin_file_age_s(handle);
     admin_close(handle);
     if (result < 0)
         return result;
+    memcpy(&begin, data[0] + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof begin);
+    memcpy(&end, data[1] + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof end);
     *ret_info = (struct checkpoint_info){.number = file->number,
                                          .position = begin.position,
                                          .chunk_sequence = begin.chunk_sequence,

@@ -16,12 +16,10 @@
 #define LOCK_TRIES 20
 #define LOCK_PAUSE_NS (50 * NS_PER_MS)
 
-int admin_open_directory(const char *path)
+int admin_open_directory(int directory, const char *name)
 {
-    int handle = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (handle < 0)
-        return -errno;
-    return handle;
+    int handle = openat(directory, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return handle < 0 ? -errno : handle;
 }
 
 int admin_open_file(int directory, const char *name)
@@ -93,9 +91,9 @@ static int list_entries(DIR *stream, admin_list_each *each, void *context)
 
 int admin_list(int directory, const char *name, admin_list_each *each, void *context)
 {
-    int handle = openat(directory, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int handle = admin_open_directory(directory, name);
     if (handle < 0)
-        return -errno;
+        return handle;
     DIR *stream = fdopendir(handle);
     if (stream == NULL) {
         int error = -errno;

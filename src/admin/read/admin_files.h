@@ -3,11 +3,14 @@
 #ifndef MINIVAULT_ADMIN_ADMIN_FILES_H
 #define MINIVAULT_ADMIN_ADMIN_FILES_H
 
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* A handle. Errors: open(2)'s. */
-int admin_open_directory(const char *path);
+/* `name` is relative to the directory, ADMIN_HERE: to where the tool runs. A handle. Errors:
+ * open(2)'s. */
+#define ADMIN_HERE AT_FDCWD
+int admin_open_directory(int directory, const char *name);
 
 /* `name` is relative to the directory. A handle. Errors: open(2)'s; -EINVAL (not a regular file).
  */

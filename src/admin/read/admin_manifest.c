@@ -1,5 +1,4 @@
-/* Reading the manifest. Which groups are complete, and what is a torn tail and what is damage, is
- * decided by the rules in manifest.h. */
+/* Reading the manifest: which segments and which checkpoint count. */
 #include "admin/read/admin.h"
 
 #include "admin/read/admin_files.h"
@@ -22,18 +21,11 @@ struct manifest_reader {
     struct admin *admin;
     struct admin_shard *shard;
     const char *name;
-    uint64_t salt;
-    uint64_t edition;
+    struct manifest_groups groups;
     struct placed_edit *edits;
     uint64_t count;
     uint64_t complete; /* of them, in complete groups */
     uint64_t capacity;
-    uint64_t end;    /* offset behind the last complete group */
-    uint64_t dirty;  /* offset behind the last block that is not all zeros */
-    uint64_t broken; /* where the group at `end` is not as it should be */
-    bool is_in_group;
-    bool is_broken;
-    bool is_damaged;
 };
 
 /* ---- blocks ---- */
@@ -53,128 +45,67 @@ static int keep_edits(struct manifest_reader *reader, const struct manifest_bloc
     return 0;
 }
 
-static void note_damage(struct manifest_reader *reader, const char *what)
+static int take_block(struct manifest_reader *reader, uint32_t index, const uint8_t *data)
 {
-    if (!reader->is_damaged)
-        report_damage(&reader->admin->report, reader->name, reader->broken,
-                      "%s, so the server refuses to start: restore the directory from a backup, or "
-                      "start once with -accept-loss to go on with what stands before this place",
-                      what);
-    reader->is_damaged = true;
-}
-
-/* Takes the block at `offset`, or NULL for one that is not sound. */
-static int take_block(struct manifest_reader *reader, uint64_t offset,
-                      const struct manifest_block *block)
-{
-    bool is_first = block != NULL && block->flags & MANIFEST_GROUP_FIRST;
-    if (block != NULL && !reader->is_broken && is_first != reader->is_in_group) {
-        int error = keep_edits(reader, block);
-        reader->is_in_group = !(block->flags & MANIFEST_GROUP_LAST);
-        if (error == 0 && !reader->is_in_group) {
-            reader->end = offset + BLOCK;
-            reader->complete = reader->count;
-            reader->shard->log_position = max_u64(reader->shard->log_position, block->position);
-        }
-        return error;
-    }
-    if (!reader->is_broken)
-        reader->broken = offset;
-    reader->is_broken = true;
-    if (reader->end == 0)
-        note_damage(reader, "the first group, which is the whole state, is not complete");
-    else if (is_first && offset > reader->end)
-        note_damage(reader, "a group that is not complete has others behind it");
-    return 0;
-}
-
-/* Whether the block belongs into this file; the first one tells salt and edition. */
-static bool belongs(struct manifest_reader *reader, uint64_t offset,
-                    const struct manifest_block *block)
-{
-    const struct admin *admin = reader->admin;
-    if (offset == 0) {
-        reader->salt = block->salt;
-        reader->edition = block->edition;
-    }
-    return block->directory_id == admin->superblock.directory_id && block->salt == reader->salt &&
-           block->edition == reader->edition && block->sequence == offset / BLOCK + 1;
-}
-
-static bool is_blank(const uint8_t *data)
-{
-    return data[0] == 0 && memcmp(data, data + 1, BLOCK - 1) == 0;
-}
-
-static int look(struct manifest_reader *reader, uint64_t offset, const uint8_t *data)
-{
-    struct admin *admin = reader->admin;
+    struct admin_report *report = &reader->admin->report;
+    struct admin_shard *shard = reader->shard;
     struct manifest_block block;
-    int result = manifest_block_decode(data, &block);
-    if (result == -EPROTONOSUPPORT) {
-        report_refuse(&admin->report, reader->name, offset,
-                      "something that this program does not know, use the release that wrote it");
+    int result = manifest_groups_take(&reader->groups, index, data, &block);
+    if (result == -EPROTONOSUPPORT)
+        report_say(report, REPORT_REFUSAL, reader->name, index * BLOCK,
+                   "something that this program does not know, use the release that wrote it");
+    else if (result == -EXDEV)
+        report_say(report, REPORT_REFUSAL, reader->name, 0,
+                   "it belongs to the data directory %016" PRIx64
+                   ", put back the one that was here",
+                   block.directory_id);
+    if (result <= 0)
         return result;
-    }
-    if (result >= 0 && offset == 0 && block.directory_id != admin->superblock.directory_id) {
-        report_refuse(&admin->report, reader->name, offset,
-                      "it belongs to the data directory %016" PRIx64 ", put back the one that was "
-                      "here",
-                      block.directory_id);
-        return -EXDEV;
-    }
-    if (!is_blank(data))
-        reader->dirty = offset + BLOCK;
-    bool is_sound = result >= 0 && belongs(reader, offset, &block);
-    return take_block(reader, offset, is_sound ? &block : NULL);
-}
-
-static int look_all(struct manifest_reader *reader, int file, uint64_t size)
-{
-    uint8_t block[MANIFEST_BLOCK_SIZE];
-    int result = 0;
-    for (uint64_t offset = 0; result == 0 && offset + BLOCK <= size; offset += BLOCK) {
-        int64_t count = admin_read(file, block, BLOCK, offset);
-        if (count == (int64_t)BLOCK) {
-            result = look(reader, offset, block);
-        } else {
-            reader->broken = reader->is_broken ? reader->broken : offset;
-            note_damage(reader, "the device does not give it");
-            result = take_block(reader, offset, NULL);
-        }
-        report_progress(&reader->admin->report, BLOCK, reader->name);
-    }
-    if (result == 0 && reader->end == 0)
-        note_damage(reader, "it is cut off within its first group");
-    else if (result == 0 && reader->dirty > reader->end && !reader->is_damaged)
-        report_note(&reader->admin->report, reader->name, reader->end,
-                    "a group that was cut short, which the next start drops");
+    result = keep_edits(reader, &block);
+    if (reader->groups.mark.blocks <= index)
+        return result;
+    reader->complete = reader->count;
+    shard->log_position = max_u64(shard->log_position, block.position);
     return result;
 }
 
-/* Whether what was there at the last clean shutdown cannot have become this file. One block more is
- * the seal, which was not counted then (manifest_open.c has the same rule). */
-static bool is_other(const struct manifest_reader *reader)
+static int take_blocks(struct manifest_reader *reader, int file, uint64_t size)
 {
-    const struct superblock *superblock = &reader->shard->superblock;
-    uint64_t blocks = reader->end / BLOCK;
-    if (superblock->manifest_salt == 0)
-        return false;
-    bool is_older =
-        reader->edition < superblock->manifest_edition ||
-        (reader->edition == superblock->manifest_edition && blocks < superblock->manifest_blocks);
-    bool is_same = reader->salt == superblock->manifest_salt;
-    return is_older ||
-           (superblock->clean && (!is_same || blocks > superblock->manifest_blocks + 1));
+    uint8_t block[MANIFEST_BLOCK_SIZE];
+    uint32_t count = (uint32_t)min_u64(size / BLOCK, UINT32_MAX);
+    int result = 0;
+    for (uint32_t index = 0; result == 0 && index < count; index++) {
+        if (admin_read(file, block, BLOCK, index * BLOCK) == (int64_t)BLOCK)
+            result = take_block(reader, index, block);
+        else
+            manifest_groups_miss(&reader->groups, index);
+        report_progress(&reader->admin->report, BLOCK, reader->name);
+    }
+    if (result == 0)
+        manifest_groups_end(&reader->groups);
+    return result;
 }
 
-static void compare_superblock(struct manifest_reader *reader)
+static void judge_blocks(const struct manifest_reader *reader)
 {
-    if (!reader->is_damaged && is_other(reader))
-        report_damage(&reader->admin->report, reader->name, 0,
-                      "it is not the manifest that the superblock tells of, one of the two was "
-                      "replaced: put back the one that was there, restore the directory from a "
-                      "backup, or start once with -accept-loss");
+    struct admin_report *report = &reader->admin->report;
+    const struct manifest_groups *groups = &reader->groups;
+    const struct superblock *superblock = &reader->shard->superblock;
+    const struct manifest_mark closed = {superblock->manifest_salt, superblock->manifest_edition,
+                                         superblock->manifest_blocks};
+    if (groups->is_damaged)
+        report_say(report, REPORT_DAMAGE, reader->name, groups->damage * BLOCK,
+                   "%s, so the server refuses to start: restore the directory from a backup, or "
+                   "start once with -accept-loss to go on with what stands before this place",
+                   groups->what);
+    else if (manifest_mark_is_other(&groups->mark, &closed, superblock->clean))
+        report_say(report, REPORT_DAMAGE, reader->name, 0,
+                   "it is not the manifest that the superblock tells of, one of the two was "
+                   "replaced: put back the one that was there, restore the directory from a "
+                   "backup, or start once with -accept-loss");
+    if (!groups->is_damaged && groups->dirty_end > groups->mark.blocks)
+        report_say(report, REPORT_NOTE, reader->name, groups->mark.blocks * BLOCK,
+                   "a group that was cut short, which the next start drops");
 }
 
 /* ---- what it says ---- */
@@ -192,26 +123,19 @@ static void take_segment(struct manifest_reader *reader, const struct manifest_e
 {
     struct admin *admin = reader->admin;
     if (edit->partition % admin->shard_count != reader->shard->number) {
-        report_damage(&admin->report, reader->name, 0,
-                      "it names segment %" PRIu64
-                      " of partition %02x, which is another shard's, so "
-                      "the server refuses to start: put back the manifest that was here",
-                      edit->number, edit->partition);
+        report_say(&admin->report, REPORT_DAMAGE, reader->name, 0,
+                   "it names segment %" PRIu64 " of partition %02x, which is another shard's, so "
+                   "the server refuses to start: put back the manifest that was here",
+                   edit->number, edit->partition);
         return;
     }
-    struct catalog_file *file =
-        catalog_find(&admin->catalog, CATALOG_SEGMENT, edit->partition, edit->number);
-    if (file == NULL) {
-        char name[64];
-        (void)snprintf(name, sizeof name, "%02x/seg-%016" PRIx64, edit->partition, edit->number);
-        report_damage(&admin->report, name, 0,
-                      "it is missing although the manifest names it, restore it from a backup or "
-                      "its keys from a replica");
+    if (catalog_count_segment(&admin->catalog, edit->partition, edit->number, edit->end))
         return;
-    }
-    file->counts = true;
-    file->source = edit->source;
-    file->end = edit->end;
+    char name[64];
+    (void)snprintf(name, sizeof name, "%02x/seg-%016" PRIx64, edit->partition, edit->number);
+    report_say(&admin->report, REPORT_DAMAGE, name, 0,
+               "it is missing although the manifest names it, restore it from a backup or its keys "
+               "from a replica");
 }
 
 /* Of each number the last edit holds. A checkpoint has numbers of its own; what earlier starts
@@ -236,112 +160,53 @@ static void take_edits(struct manifest_reader *reader)
     }
 }
 
-/* ---- files that do not count ---- */
-
-static void judge_checkpoint(struct admin *admin, struct catalog_file *file)
-{
-    bool is_named = file->counts && file->shard < admin->shard_count &&
-                    file->number == admin->shards[file->shard].checkpoint;
-    if (!is_named)
-        report_note(&admin->report, file->name, 0,
-                    "a checkpoint that does not count, removed at the next start");
-    file->counts = is_named;
-}
-
-/* Of a segment: whether there is a manifest that could have named it. */
-static bool has_manifest(const struct admin *admin, const struct catalog_file *file)
-{
-    uint32_t shard = file->partition % admin->shard_count;
-    return catalog_find_state(&admin->catalog, CATALOG_MANIFEST, shard, 0) != NULL ||
-           catalog_find_state(&admin->catalog, CATALOG_MANIFEST, shard, 1) != NULL;
-}
-
-void admin_note_leftovers(struct admin *admin)
-{
-    struct catalog *catalog = &admin->catalog;
-    for (uint32_t i = 0; i < catalog->count; i++) {
-        struct catalog_file *file = &catalog->files[i];
-        if (file->kind == CATALOG_CHECKPOINT)
-            judge_checkpoint(admin, file);
-        else if (file->kind == CATALOG_MANIFEST && !file->counts)
-            report_note(&admin->report, file->name, 0,
-                        file->number == 0 && !file->is_leftover
-                            ? "a manifest of before the conversion, removed by the next start"
-                            : "a manifest that was never finished, removed at the next start");
-        else if (file->kind == CATALOG_OTHER)
-            report_note(&admin->report, file->name, 0, "not a file of ours, it is left alone");
-        else if (file->kind == CATALOG_SEGMENT && !file->counts && has_manifest(admin, file))
-            report_note(&admin->report, file->name, 0,
-                        "a segment that does not count, removed at the next start");
-    }
-}
-
-static void note_missing(struct admin *admin, const struct admin_shard *shard, const char *name)
-{
-    const struct catalog *catalog = &admin->catalog;
-    bool has_segments = false;
-    for (uint32_t i = catalog->first[CATALOG_SEGMENT]; i < catalog->first[CATALOG_SEGMENT + 1]; i++)
-        has_segments |= catalog->files[i].partition % admin->shard_count == shard->number;
-    if (has_segments)
-        report_damage(&admin->report, name, 0,
-                      "it is missing although there are segments, restore it from a backup: "
-                      "without it nothing says which of them count");
-    else
-        report_note(&admin->report, name, 0, "there is none yet, the next start makes it");
-}
+/* ---- the file ---- */
 
 static int read_manifest(struct manifest_reader *reader)
 {
     struct admin *admin = reader->admin;
     int file = admin_open_file(admin->directory, reader->name);
     int64_t size = file < 0 ? file : admin_file_size(file);
-    int result = 0;
-    if (size < 0)
-        report_damage(&admin->report, reader->name, 0, "it cannot be opened, %s",
-                      strerror((int)-size));
-    else
-        result = look_all(reader, file, (uint64_t)size);
+    int result = size < 0 ? 0 : take_blocks(reader, file, (uint64_t)size);
     admin_close(file);
-    if (result < 0)
-        return result;
-    if (size >= 0)
-        compare_superblock(reader);
-    if (size >= 0 && !reader->is_damaged)
-        reader->shard->manifest = (struct wal_note){reader->edition, reader->end / BLOCK};
-    take_edits(reader);
-    return 0;
-}
-
-static void report_missing_checkpoint(struct admin *admin, const struct admin_shard *shard,
-                                      const char *name)
-{
-    if (shard->checkpoint != 0 && catalog_find_state(&admin->catalog, CATALOG_CHECKPOINT,
-                                                     shard->number, shard->checkpoint) == NULL)
-        report_damage(&admin->report, name, 0,
-                      "the checkpoint %" PRIu64 " that it names is missing, the next start builds "
-                      "the index from the segments and takes longer; nothing is lost",
-                      shard->checkpoint);
+    if (size < 0)
+        report_say(&admin->report, REPORT_DAMAGE, reader->name, 0, "it cannot be opened, %s",
+                   strerror((int)-size));
+    else if (result == 0 || reader->groups.is_damaged)
+        judge_blocks(reader);
+    if (size >= 0 && !reader->groups.is_damaged)
+        reader->shard->manifest = reader->groups.mark;
+    if (result == 0)
+        take_edits(reader);
+    return result;
 }
 
 int admin_take_manifest(struct admin *admin, struct admin_shard *shard)
 {
-    char name[64];
-    (void)snprintf(name, sizeof name, "%smanifest-%" PRIu32, shard->folder, shard->number);
-    const struct catalog_file *file =
-        catalog_find_state(&admin->catalog, CATALOG_MANIFEST, shard->number, 1);
-    if (file == NULL || !file->counts)
-        file = catalog_find_state(&admin->catalog, CATALOG_MANIFEST, shard->number, 0);
+    char own_name[64];
+    (void)snprintf(own_name, sizeof own_name, "%smanifest-%" PRIu32, shard->folder, shard->number);
+    const char *name = catalog_choose(&admin->catalog, CATALOG_MANIFEST, shard->number);
     struct manifest_reader reader = {
-        .admin = admin, .shard = shard, .name = file != NULL ? file->name : name};
-    int result = 0;
-    if (file == NULL)
-        note_missing(admin, shard, name);
-    else
-        result = read_manifest(&reader);
+        .admin = admin,
+        .shard = shard,
+        .name = name != NULL ? name : own_name,
+        .groups = {.directory_id = admin->superblock.directory_id},
+    };
+    int result = name != NULL ? read_manifest(&reader) : 0;
+    if (name == NULL && catalog_has_segments(admin, shard->number))
+        report_say(
+            &admin->report, REPORT_DAMAGE, own_name, 0,
+            "it is missing although there are segments, restore it from a backup: without it "
+            "nothing says which of them count");
+    else if (name == NULL)
+        report_say(&admin->report, REPORT_NOTE, own_name, 0,
+                   "there is none yet, the next start makes it");
     free(reader.edits);
-    if (result == -ENOMEM)
-        report_failure(&admin->report, "not enough memory for the manifest");
-    if (result == 0)
-        report_missing_checkpoint(admin, shard, reader.name);
+    if (result == 0 && shard->checkpoint != 0 &&
+        catalog_find_checkpoint(&admin->catalog, shard) == NULL)
+        report_say(&admin->report, REPORT_DAMAGE, reader.name, 0,
+                   "the checkpoint %" PRIu64 " that it names is missing, the next start builds the "
+                   "index from the segments and takes longer; nothing is lost",
+                   shard->checkpoint);
     return result;
 }

@@ -103,42 +103,41 @@ static int grow(struct newest *newest)
     return 0;
 }
 
-static int add(struct newest *newest, struct newest_slot *slot, const struct walk_found *found)
+int newest_take(void *context, const struct walk_found *found)
 {
-    const uint8_t *key = NULL;
-    if (newest->keeps_keys) {
-        int error = keep_key(newest, found->record->key, &key);
-        if (error < 0)
-            return error;
-    }
-    slot->hash = found->hash;
-    slot->partition = found->partition;
-    slot->key = key;
-    slot->key_size = found->record != NULL ? (uint16_t)found->record->key.size : 0;
-    newest->count++;
-    return 0;
-}
-
-int newest_take(struct newest *newest, const struct walk_found *found)
-{
+    struct newest *newest = context;
     assert(found->size > 0);
     assert(found->record != NULL || !newest->keeps_keys);
+    newest->records++;
     int error = newest->count >= newest->capacity / 4 * 3 ? grow(newest) : 0;
     if (error < 0)
         return error;
     struct newest_slot *slot = find(newest, found);
-    if (slot->size != 0 && version_compare(newest_version(slot), found->version) > 0)
+    struct version version = {.clock = slot->clock, .origin = slot->origin};
+    bool is_new = slot->size == 0;
+    if (!is_new && version_compare(version, found->version) > 0)
         return 0;
-    error = slot->size == 0 ? add(newest, slot, found) : 0;
+    const uint8_t *key = slot->key;
+    if (is_new && newest->keeps_keys)
+        error = keep_key(newest, found->record->key, &key);
     if (error < 0)
         return error;
-    slot->clock = found->version.clock;
-    slot->origin = found->version.origin;
-    slot->file = found->file;
-    slot->offset = found->offset;
-    slot->size = found->size;
-    slot->tombstone = found->tombstone;
-    slot->in_value_file = found->in_value_file;
+    newest->count += is_new;
+    newest->tombstones += (uint64_t)found->tombstone - slot->tombstone;
+    assert(newest->tombstones <= newest->count);
+    *slot = (struct newest_slot){
+        .hash = found->hash,
+        .clock = found->version.clock,
+        .offset = found->offset,
+        .key = key,
+        .origin = found->version.origin,
+        .file = found->file,
+        .size = found->size,
+        .key_size = found->record != NULL ? (uint16_t)found->record->key.size : 0,
+        .partition = found->partition,
+        .tombstone = found->tombstone,
+        .in_value_file = found->in_value_file,
+    };
     return 0;
 }
 

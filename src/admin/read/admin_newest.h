@@ -27,7 +27,9 @@ struct newest {
     struct newest_slot *slots;
     uint64_t capacity; /* a power of two, or 0 */
     uint64_t count;
-    uint8_t **arenas; /* of keys */
+    uint64_t tombstones; /* of them */
+    uint64_t records;    /* that were taken */
+    uint8_t **arenas;    /* of keys */
     uint32_t arena_count;
     uint32_t arena_used; /* of the last one */
 };
@@ -35,19 +37,14 @@ struct newest {
 void newest_init(struct newest *newest, bool keeps_keys);
 void newest_free(struct newest *newest);
 
-/* Takes what a walk shows. A record that was shown before with the same version has moved here.
- * Errors: -ENOMEM. */
-int newest_take(struct newest *newest, const struct walk_found *found);
+/* A walk_each: takes what the walk shows. A record that was shown before with the same version has
+ * moved here. Errors: -ENOMEM. */
+int newest_take(void *newest, const struct walk_found *found);
 
 /* Whether it is the newest record of its key, and lies where the table says. */
 bool newest_is(const struct newest *newest, const struct walk_found *found);
 
 /* Slot number `index` of `capacity`, or NULL when it is free. */
 const struct newest_slot *newest_nth(const struct newest *newest, uint64_t index);
-
-static inline struct version newest_version(const struct newest_slot *slot)
-{
-    return (struct version){.clock = slot->clock, .origin = slot->origin};
-}
 
 #endif

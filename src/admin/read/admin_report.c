@@ -31,50 +31,24 @@ static void show_name(FILE *target, const char *name)
     }
 }
 
-static void show(struct admin_report *report, const char *name, uint64_t offset, const char *kind,
-                 const char *format, va_list arguments)
+void report_say(struct admin_report *report, enum report_kind kind, const char *name,
+                uint64_t offset, const char *format, ...)
 {
+    bool is_note = kind == REPORT_NOTE;
+    report->is_refused |= kind == REPORT_REFUSAL;
+    if (report->is_silent)
+        return;
+    report->damages += kind == REPORT_DAMAGE;
+    report->notes += is_note;
+    if (is_note && !report->shows_notes)
+        return;
+    va_list arguments;
     show_name(report->findings, name);
-    (void)fprintf(report->findings, ": %" PRIu64 ": %s", offset, kind);
+    (void)fprintf(report->findings, ": %" PRIu64 ": %s", offset, is_note ? "note: " : "");
+    va_start(arguments, format);
     (void)vfprintf(report->findings, format, arguments);
+    va_end(arguments);
     (void)fputc('\n', report->findings);
-}
-
-void report_damage(struct admin_report *report, const char *name, uint64_t offset,
-                   const char *format, ...)
-{
-    if (report->is_silent)
-        return;
-    va_list arguments;
-    va_start(arguments, format);
-    show(report, name, offset, "", format, arguments);
-    va_end(arguments);
-    report->damages++;
-}
-
-void report_note(struct admin_report *report, const char *name, uint64_t offset, const char *format,
-                 ...)
-{
-    if (report->is_silent)
-        return;
-    va_list arguments;
-    va_start(arguments, format);
-    if (report->shows_notes)
-        show(report, name, offset, "note: ", format, arguments);
-    va_end(arguments);
-    report->notes++;
-}
-
-void report_refuse(struct admin_report *report, const char *name, uint64_t offset,
-                   const char *format, ...)
-{
-    report->is_refused = true;
-    if (report->is_silent)
-        return;
-    va_list arguments;
-    va_start(arguments, format);
-    show(report, name, offset, "", format, arguments);
-    va_end(arguments);
 }
 
 void report_failure(struct admin_report *report, const char *format, ...)

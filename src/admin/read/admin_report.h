@@ -18,6 +18,12 @@ enum admin_exit {
     ADMIN_EXIT_CANNOT = 3, /* not opened, in use, foreign, of another format; out of memory */
 };
 
+enum report_kind {
+    REPORT_DAMAGE,
+    REPORT_NOTE,    /* nothing is lost */
+    REPORT_REFUSAL, /* what only another release, or another directory, can explain */
+};
+
 struct admin_report {
     FILE *findings;
     bool shows_notes;
@@ -36,17 +42,10 @@ struct admin_report {
 void report_init(struct admin_report *report, const char *command, bool is_quiet, FILE *findings,
                  bool shows_notes);
 
-__attribute__((format(printf, 4, 5))) void report_damage(struct admin_report *report,
-                                                         const char *name, uint64_t offset,
-                                                         const char *format, ...);
-__attribute__((format(printf, 4, 5))) void report_note(struct admin_report *report,
-                                                       const char *name, uint64_t offset,
-                                                       const char *format, ...);
-
-/* Something that only another release, or another directory, can explain. */
-__attribute__((format(printf, 4, 5))) void report_refuse(struct admin_report *report,
-                                                         const char *name, uint64_t offset,
-                                                         const char *format, ...);
+/* A finding at `offset` of the file `name`. */
+__attribute__((format(printf, 5, 6))) void report_say(struct admin_report *report,
+                                                      enum report_kind kind, const char *name,
+                                                      uint64_t offset, const char *format, ...);
 
 /* The tool itself cannot go on: a line on stderr. */
 __attribute__((format(printf, 2, 3))) void report_failure(struct admin_report *report,

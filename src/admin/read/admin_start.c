@@ -2,6 +2,7 @@
 #include "admin/read/admin.h"
 
 #include "admin/read/admin_files.h"
+#include "base/bytes.h"
 #include "base/units.h"
 
 #include <errno.h>
@@ -10,12 +11,11 @@
 #include <string.h>
 
 #define BLOCK DISK_BLOCK_SIZE
-#define COPIES 2u
 
 static int open_superblock(struct admin *admin)
 {
     const char *data = admin->options->data;
-    admin->directory = admin_open_directory(data);
+    admin->directory = admin_open_directory(ADMIN_HERE, data);
     if (admin->directory < 0) {
         report_failure(&admin->report, "%s cannot be opened: %s", data,
                        strerror(-admin->directory));
@@ -49,154 +49,106 @@ static int lock(struct admin *admin)
 
 /* ---- the superblock ---- */
 
-static int refuse_format(struct admin *admin, uint32_t format)
-{
-    report_failure(&admin->report,
-                   "the data directory %s has format version %" PRIu32
-                   "%s, this program knows version %d: use the release that wrote it",
-                   admin->options->data, format,
-                   format == SUPERBLOCK_FORMAT ? " and something in it that is newer" : "",
-                   SUPERBLOCK_FORMAT);
-    return -EPROTONOSUPPORT;
-}
-
-static int refuse_both(struct admin *admin, bool is_blank)
-{
-    const char *what = is_blank ? "empty, the directory was never formatted to the end"
-                                : "damaged in both copies: restore it from a backup";
-    report_failure(&admin->report, "%s/superblock is %s", admin->options->data, what);
-    return -EBADMSG;
-}
-
-static bool is_blank(const uint8_t *block)
-{
-    return block[0] == 0 && memcmp(block, block + 1, BLOCK - 1) == 0;
-}
-
-/* Reads the two copies of a superblock; what is damaged of them is reported. Returns 0 when one
- * counts. Errors: -EPROTONOSUPPORT (*ret_found holds the format), -EBADMSG, the device's: not
- * reported. */
+/* Reads the two copies of a superblock; what is damaged of them is reported when the other one
+ * counts. Errors: superblock_choose's, the device's: not reported. */
 static int read_copies(struct admin *admin, const char *name, int file,
                        struct superblock *ret_found, bool *ret_blank)
 {
-    struct superblock found[COPIES];
-    int results[COPIES];
+    struct superblock found[SUPERBLOCK_COPIES] = {{0}};
+    int results[SUPERBLOCK_COPIES];
     *ret_blank = true;
-    for (uint32_t copy = 0; copy < COPIES; copy++) {
+    for (uint32_t copy = 0; copy < SUPERBLOCK_COPIES; copy++) {
         uint8_t block[BLOCK] = {0};
         int64_t count = admin_read(file, block, BLOCK, copy * BLOCK);
         results[copy] = count < 0 ? (int)count : superblock_decode(block, &found[copy]);
-        if (results[copy] == -EPROTONOSUPPORT) {
-            *ret_found = found[copy];
-            return results[copy];
-        }
-        *ret_blank = *ret_blank && is_blank(block);
+        *ret_blank = *ret_blank && bytes_are_zero(block, BLOCK);
     }
-    if (results[0] != 0 && results[1] != 0)
-        return -EBADMSG;
-    for (uint32_t copy = 0; copy < COPIES; copy++)
+    int error = superblock_choose(found, results, ret_found);
+    for (uint32_t copy = 0; error == 0 && copy < SUPERBLOCK_COPIES; copy++)
         if (results[copy] != 0)
-            report_damage(&admin->report, name, copy * BLOCK,
-                          "this copy is torn or corrupt (%s), the other one counts: the next start "
-                          "writes it anew and nothing is lost",
-                          strerror(-results[copy]));
-    bool is_second = results[0] != 0 || (results[1] == 0 && found[1].sequence > found[0].sequence);
-    *ret_found = found[is_second ? 1 : 0];
-    /* The one that is lost may have said that the directory is in use. */
-    if (results[0] != 0 || results[1] != 0)
-        ret_found->clean = false;
-    return 0;
+            report_say(&admin->report, REPORT_DAMAGE, name, copy * BLOCK,
+                       "this copy is torn or corrupt (%s), the other one counts: the next start "
+                       "writes it anew and nothing is lost",
+                       strerror(-results[copy]));
+    return error;
 }
 
 static int read_own_superblock(struct admin *admin)
 {
     bool is_blank;
+    const char *data = admin->options->data;
     struct superblock *found = &admin->superblock;
     int result = read_copies(admin, "superblock", admin->superblock_file, found, &is_blank);
     if (result == -EPROTONOSUPPORT)
-        return refuse_format(admin, found->format);
+        report_failure(&admin->report,
+                       "the data directory %s has format version %" PRIu32
+                       "%s, this program knows version %d: use the release that wrote it",
+                       data, found->format,
+                       found->format == SUPERBLOCK_FORMAT ? " and something in it that is newer"
+                                                          : "",
+                       SUPERBLOCK_FORMAT);
+    else if (result < 0)
+        report_failure(&admin->report, "%s/superblock is %s", data,
+                       is_blank ? "empty, the directory was never formatted to the end"
+                                : "damaged in both copies: restore it from a backup");
     if (result < 0)
-        return refuse_both(admin, is_blank);
+        return result;
     admin->shard_count = found->shard_count;
     admin->is_decided = found->shards_before != 0;
     if (admin->is_decided)
-        report_note(&admin->report, "superblock", 0,
-                    "a conversion from %" PRIu32 " shards to %" PRIu32
-                    " was cut short, the next start finishes it: shown is what counts from then on",
-                    found->shards_before, admin->shard_count);
+        report_say(&admin->report, REPORT_NOTE, "superblock", 0,
+                   "a conversion from %" PRIu32 " shards to %" PRIu32
+                   " was cut short, the next start finishes it: shown is what counts from then on",
+                   found->shards_before, admin->shard_count);
     return 0;
 }
 
 /* ---- the shards ---- */
 
-/* Of a new shard's file in resharding/ and the one in its place, the first counts. */
-static const struct catalog_file *choose(struct catalog *catalog, enum catalog_kind kind,
-                                         uint32_t shard)
-{
-    struct catalog_file *planned = catalog_find_state(catalog, kind, shard, 1);
-    struct catalog_file *present = catalog_find_state(catalog, kind, shard, 0);
-    if (planned == NULL)
-        return present;
-    if (present != NULL)
-        present->counts = false;
-    return planned;
-}
-
-static int refuse_superblock(struct admin *admin, const char *name, uint32_t format)
-{
-    report_refuse(&admin->report, name, 0,
-                  "it has format %" PRIu32
-                  " or something that this program, of format %d, does not "
-                  "know: use the release that wrote it",
-                  format, SUPERBLOCK_FORMAT);
-    return -EPROTONOSUPPORT;
-}
-
 /* Without its own, what the directory's says of all is all that is known. */
 static int read_superblock(struct admin *admin, struct admin_shard *shard)
 {
-    char name[64];
+    char own_name[64];
     bool is_blank;
-    (void)snprintf(name, sizeof name, "%ssuperblock", shard->folder);
+    struct superblock found;
     shard->superblock = admin->superblock;
     if (shard->number == 0)
         return 0;
-    const struct catalog_file *file = choose(&admin->catalog, CATALOG_SUPERBLOCK, shard->number);
-    int handle = file != NULL ? admin_open_file(admin->directory, file->name) : -ENOENT;
-    struct superblock found;
-    int result = handle < 0 ? handle : read_copies(admin, file->name, handle, &found, &is_blank);
+    (void)snprintf(own_name, sizeof own_name, "%ssuperblock", shard->folder);
+    const char *name = catalog_choose(&admin->catalog, CATALOG_SUPERBLOCK, shard->number);
+    int handle = name != NULL ? admin_open_file(admin->directory, name) : -ENOENT;
+    int result = handle < 0 ? handle : read_copies(admin, name, handle, &found, &is_blank);
     admin_close(handle);
-    if (result == -EPROTONOSUPPORT)
-        return refuse_superblock(admin, file->name, found.format);
-    bool is_own = result == 0 && found.directory_id == admin->superblock.directory_id &&
-                  found.shard == shard->number && found.shard_count == admin->shard_count;
-    if (is_own) {
+    if (result == -EPROTONOSUPPORT) {
+        report_say(&admin->report, REPORT_REFUSAL, name, 0,
+                   "it has format %" PRIu32 " or something that this program, of format %d, does "
+                   "not know: use the release that wrote it",
+                   found.format, SUPERBLOCK_FORMAT);
+        return result;
+    }
+    if (result == 0 && found.directory_id == admin->superblock.directory_id &&
+        found.shard == shard->number && found.shard_count == admin->shard_count) {
         shard->superblock = found;
         return 0;
     }
     shard->superblock.manifest_salt = shard->superblock.log_last = 0;
     shard->superblock.log_number = shard->superblock.log_base = 0;
     shard->superblock.clean = false;
-    report_damage(&admin->report, file != NULL ? file->name : name, 0,
-                  "%s, so the server refuses to start: restore it from a backup",
-                  result == 0 ? "it is another shard's or another directory's" : strerror(-result));
+    report_say(&admin->report, REPORT_DAMAGE, name != NULL ? name : own_name, 0,
+               "%s, so the server refuses to start: restore it from a backup",
+               result == 0 ? "it is another shard's or another directory's" : strerror(-result));
     return 0;
 }
 
 static int take_shards(struct admin *admin)
 {
     admin->shards = calloc(admin->shard_count, sizeof *admin->shards);
-    if (admin->shards == NULL) {
-        report_failure(&admin->report, "not enough memory");
-        return -ENOMEM;
-    }
-    int result = 0;
+    int result = admin->shards == NULL ? -ENOMEM : 0;
     for (uint32_t i = 0; result == 0 && i < admin->shard_count; i++) {
         struct admin_shard *shard = &admin->shards[i];
         shard->number = i;
         if (i > 0)
             (void)snprintf(shard->folder, sizeof shard->folder, "shard-%" PRIu32 "/", i);
-        (void)choose(&admin->catalog, CATALOG_MANIFEST, i);
         result = read_superblock(admin, shard);
         if (result == 0)
             result = admin_take_manifest(admin, shard);
@@ -218,7 +170,7 @@ int admin_start(struct admin *admin)
     if (result == 0)
         result = take_shards(admin);
     if (result == 0)
-        admin_note_leftovers(admin);
+        catalog_note_leftovers(admin);
     return result;
 }
 

@@ -57,10 +57,10 @@ static int check_blocks(struct admin *admin, const char *name, int file, struct 
         uint8_t *target = ret_value != NULL ? ret_value + index * BLOCK : scratch;
         const char *what = check_block(file, descriptor, index, block_size, target);
         if (what != NULL) {
-            report_damage(&admin->report, name, index * BLOCK,
-                          "%s, the value cannot be given to a client from here on: write its key "
-                          "again or restore it",
-                          what);
+            report_say(&admin->report, REPORT_DAMAGE, name, index * BLOCK,
+                       "%s, the value cannot be given to a client from here on: write its key "
+                       "again or restore it",
+                       what);
             result = -EBADMSG;
         }
         report_progress(&admin->report, block_size, name);
@@ -76,21 +76,21 @@ int value_check_file(struct admin *admin, const struct record *record, uint8_t *
     value_name(record, name);
     int error = value_file_descriptor_check(record->value, &size);
     if (error == -EPROTONOSUPPORT) {
-        report_refuse(&admin->report, name, 0,
-                      "its record describes it in a format that this program does not know, use "
-                      "the release that wrote it");
+        report_say(&admin->report, REPORT_REFUSAL, name, 0,
+                   "its record describes it in a format that this program does not know, use "
+                   "the release that wrote it");
         return -EBADMSG;
     }
     if (error < 0 || size != record->decoded_size) {
-        report_damage(&admin->report, name, 0,
-                      "its record does not describe a value file, write its key again");
+        report_say(&admin->report, REPORT_DAMAGE, name, 0,
+                   "its record does not describe a value file, write its key again");
         return -EBADMSG;
     }
     int file = admin_open_file(admin->directory, name);
     if (file < 0) {
-        report_damage(&admin->report, name, 0,
-                      "%s, its key answers CORRUPT until it is written again or restored",
-                      file == -ENOENT ? "the value file is missing" : strerror(-file));
+        report_say(&admin->report, REPORT_DAMAGE, name, 0,
+                   "%s, its key answers CORRUPT until it is written again or restored",
+                   file == -ENOENT ? "the value file is missing" : strerror(-file));
         return -EBADMSG;
     }
     int result = check_blocks(admin, name, file, record->value, size, ret_value);
@@ -98,66 +98,57 @@ int value_check_file(struct admin *admin, const struct record *record, uint8_t *
     return result;
 }
 
-static int load_file(struct admin *admin, const struct record *record, uint8_t **ret_value,
-                     size_t *ret_size)
+static int load_file(struct admin *admin, const struct record *record, uint8_t **ret_value)
 {
     if (record->decoded_size > VALUE_FILE_SIZE_MAX)
         return -EBADMSG;
-    uint8_t *value = malloc(max_u64(record->decoded_size, 1));
-    if (value == NULL)
+    *ret_value = malloc(max_u64(record->decoded_size, 1));
+    if (*ret_value == NULL)
         return -ENOMEM;
-    int result = value_check_file(admin, record, value);
-    if (result < 0) {
-        free(value);
-        return result;
-    }
-    *ret_value = value;
-    *ret_size = record->decoded_size;
-    return 0;
+    int result = value_check_file(admin, record, *ret_value);
+    if (result < 0)
+        free(*ret_value);
+    return result;
 }
 
 static int decode(struct decompressor *decompressor, const struct record *record,
-                  uint8_t **ret_value, size_t *ret_size)
+                  uint8_t **ret_value)
 {
+    size_t size;
+    int result = 0;
     decompressor_begin(decompressor, record->value.data, record->value.size, record->decoded_size);
-    int result;
-    do
+    while (result == 0)
         result = decompressor_step(decompressor, MIB);
-    while (result == 0);
     if (result < 0)
         return result;
-    *ret_value = decompressor_take(decompressor, ret_size);
+    *ret_value = decompressor_take(decompressor, &size);
+    if (size == record->decoded_size)
+        return 0;
+    free(*ret_value);
+    return -EBADMSG;
+}
+
+static int copy(const struct record *record, uint8_t **ret_value)
+{
+    if (record->value.size != record->decoded_size)
+        return -EBADMSG;
+    *ret_value = malloc(max_u64(record->decoded_size, 1));
+    if (*ret_value == NULL)
+        return -ENOMEM;
+    memcpy(*ret_value, record->value.data, record->value.size);
     return 0;
 }
 
 int value_load(struct admin *admin, struct decompressor *decompressor, const struct record *record,
-               const char *name, uint64_t offset, uint8_t **ret_value, size_t *ret_size)
+               const char *name, uint64_t offset, uint8_t **ret_value)
 {
     if (record->flags & RECORD_IN_VALUE_FILE)
-        return load_file(admin, record, ret_value, ret_size);
-    int result = 0;
-    uint8_t *value = NULL;
-    size_t size = record->value.size;
-    if (record->flags & RECORD_ZSTD) {
-        result = decode(decompressor, record, &value, &size);
-    } else {
-        value = malloc(max_u64(size, 1));
-        result = value == NULL ? -ENOMEM : 0;
-        if (value != NULL)
-            memcpy(value, record->value.data, size);
-    }
-    if (result == 0 && size != record->decoded_size) {
-        free(value);
-        result = -EBADMSG;
-    }
-    if (result < 0 && result != -ENOMEM) {
-        report_damage(&admin->report, name, offset,
-                      "the value is not what its record says, write its key again");
-        return -EBADMSG;
-    }
-    if (result < 0)
+        return load_file(admin, record, ret_value);
+    int result = record->flags & RECORD_ZSTD ? decode(decompressor, record, ret_value)
+                                             : copy(record, ret_value);
+    if (result == 0 || result == -ENOMEM)
         return result;
-    *ret_value = value;
-    *ret_size = size;
-    return 0;
+    report_say(&admin->report, REPORT_DAMAGE, name, offset,
+               "the value is not what its record says, write its key again");
+    return -EBADMSG;
 }

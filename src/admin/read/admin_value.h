@@ -19,9 +19,9 @@ struct catalog_file *value_find_file(const struct admin *admin, const struct rec
  * Returns 0; -EBADMSG: damaged; -ENOMEM. */
 int value_check_file(struct admin *admin, const struct record *record, uint8_t *ret_value);
 
-/* The value, malloc'ed, of a record at `offset` of the file `name`. Errors: -EBADMSG (damaged,
+/* The value, decoded_size bytes, malloc'ed, of a record at `offset` of the file `name`. Errors: -EBADMSG (damaged,
  * reported), -ENOMEM. */
 int value_load(struct admin *admin, struct decompressor *decompressor, const struct record *record,
-               const char *name, uint64_t offset, uint8_t **ret_value, size_t *ret_size);
+               const char *name, uint64_t offset, uint8_t **ret_value);
 
 #endif

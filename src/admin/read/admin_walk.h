@@ -29,17 +29,15 @@ struct walk {
     bool is_repeated;      /* damage was reported by an earlier walk; not what `each` reports */
     walk_each *each;
     void *context;
-    int (*show)(const struct walk *walk, const struct walk_found *found); /* admin_walk's own */
 };
 
-/* Errors: -errno, reported (-ENOMEM, of another format, of another directory); what `each`
- * returned.
- */
-int admin_walk(const struct walk *wanted);
+/* Errors: -errno (reported, but for -ENOMEM); what `each` returned. */
+int admin_walk(const struct walk *walk);
 
-/* The parts of it. They show each record through walk->show. */
-int admin_walk_log(const struct walk *walk);
-int admin_walk_segment(const struct walk *walk, uint32_t file);
+/* Of it, the log of a shard of `admin`, the walk's: each record is given to walk_show, with the
+ * number of its file in the catalog. */
+int admin_walk_log(const struct walk *walk, struct admin *admin, struct admin_shard *shard);
+int walk_show(const struct walk *walk, uint32_t file, uint64_t offset, const struct record *record);
 
 /* Bytes that a walk reads, at most. */
 uint64_t admin_walk_size(const struct admin *admin);

@@ -50,9 +50,14 @@ static const struct client_shared *shared_of(const struct binary_client *binary)
 
 /* ---- answers ---- */
 
+static struct reply_form form_of(const struct binary_client *binary)
+{
+    return reply_form_binary(binary->typed);
+}
+
 static enum taken answer(struct binary_client *binary, const struct shard_answer *shard_answer)
 {
-    return operation_answer(client_of(binary), reply_form_binary(binary->typed), shard_answer);
+    return operation_answer(client_of(binary), form_of(binary), shard_answer);
 }
 
 static enum taken answer_status(struct binary_client *binary, uint8_t status)
@@ -68,40 +73,29 @@ static enum taken answer_text(struct binary_client *binary, const char *text, ui
 
 /* ---- refusals ---- */
 
+static bool is_write(uint8_t op)
+{
+    return op == MINIVAULT_SET || op == MINIVAULT_DELETE;
+}
+
 static bool needs_secret(const struct binary_client *binary, uint8_t op)
 {
-    if (binary->authenticated)
+    enum auth_mode mode = shared_of(binary)->auth_mode;
+    bool is_public = op == MINIVAULT_HEALTH || op == MINIVAULT_AUTH || op == MINIVAULT_HELLO;
+    if (binary->authenticated || is_public)
         return false;
-    switch (op) {
-    case MINIVAULT_SET:
-    case MINIVAULT_DELETE:
-        return shared_of(binary)->auth_mode != AUTH_NONE;
-    case MINIVAULT_HEALTH:
-    case MINIVAULT_AUTH:
-    case MINIVAULT_HELLO:
-        return false;
-    default:
-        return shared_of(binary)->auth_mode == AUTH_ALL;
-    }
+    return mode == AUTH_ALL || (mode == AUTH_WRITES && is_write(op));
 }
 
 /* Why a request is refused whatever its value says: judged as soon as its header is there. Returns
- * OK: it is not. *ret_close: the connection ends with the answer. *ret_consume: the frame is
- * consumed first. */
+ * OK: it is not. *ret_close: the connection ends with the answer. */
 static uint8_t refusal(const struct binary_client *binary, const struct binary_request *request,
-                       bool *ret_close, bool *ret_consume)
+                       bool *ret_close)
 {
-    *ret_close = false;
-    *ret_consume = true;
-    if (request->value.size > MINIVAULT_VALUE_SIZE_MAX) {
-        *ret_close = true;
-        *ret_consume = false;
-        return MINIVAULT_TOO_LARGE;
-    }
-    if (needs_secret(binary, request->op)) {
-        *ret_close = true;
-        return MINIVAULT_AUTH_REQUIRED;
-    }
+    bool is_beyond = request->value.size > MINIVAULT_VALUE_SIZE_MAX;
+    *ret_close = is_beyond || needs_secret(binary, request->op);
+    if (*ret_close)
+        return is_beyond ? MINIVAULT_TOO_LARGE : MINIVAULT_AUTH_REQUIRED;
     if (request->op == MINIVAULT_STATS)
         return request->key.size + request->value.size > 0 ? MINIVAULT_BAD_REQUEST : MINIVAULT_OK;
     if (request->op >= MINIVAULT_TYPED)
@@ -131,7 +125,7 @@ static enum taken begin_upload(struct binary_client *binary, const struct binary
     struct upload_request upload = {.key = request->key,
                                     .size = request->value.size,
                                     .is_frame = request->compressed == 1,
-                                    .form = reply_form_binary(binary->typed)};
+                                    .form = form_of(binary)};
     switch (connection_begin_upload(&binary->connection, &upload)) {
     case 0:
         return BEGUN;
@@ -147,8 +141,7 @@ static enum taken set(struct binary_client *binary, const struct binary_request 
                       struct key_place place)
 {
     struct operation_set set = {request->key, request->value, request->compressed == 1};
-    enum taken taken =
-        operation_set(client_of(binary), reply_form_binary(binary->typed), &set, place);
+    enum taken taken = operation_set(client_of(binary), form_of(binary), &set, place);
     return taken == IS_LARGE ? begin_upload(binary, request) : taken;
 }
 
@@ -166,7 +159,7 @@ static enum taken stats(struct binary_client *binary)
 
 static enum taken authenticate(struct binary_client *binary, struct slice secret)
 {
-    if (!client_is_right(client_of(binary), secret))
+    if (!auth_check(&shared_of(binary)->auth, secret))
         return answer_status(binary, MINIVAULT_AUTH_REQUIRED);
     binary->authenticated = true;
     return answer_status(binary, MINIVAULT_OK);
@@ -188,13 +181,11 @@ static enum taken execute(struct binary_client *binary, const struct binary_requ
 {
     switch (request->op) {
     case MINIVAULT_GET:
-        return operation_get(client_of(binary), reply_form_binary(binary->typed), request->key,
-                             place);
+        return operation_get(client_of(binary), form_of(binary), request->key, place);
     case MINIVAULT_SET:
         return set(binary, request, place);
     case MINIVAULT_DELETE:
-        return operation_delete(client_of(binary), reply_form_binary(binary->typed), request->key,
-                                place);
+        return operation_delete(client_of(binary), form_of(binary), request->key, place);
     case MINIVAULT_HEALTH:
         return health(binary);
     case MINIVAULT_AUTH:
@@ -211,8 +202,7 @@ static enum taken execute(struct binary_client *binary, const struct binary_requ
 /* Whether the rate limit lets it be executed. */
 static bool is_admitted(struct binary_client *binary, const struct binary_request *request)
 {
-    bool is_limited = request->op == MINIVAULT_GET || request->op == MINIVAULT_SET ||
-                      request->op == MINIVAULT_DELETE;
+    bool is_limited = request->op == MINIVAULT_GET || is_write(request->op);
     return !is_limited || client_admit(client_of(binary));
 }
 
@@ -230,8 +220,8 @@ static enum taken take_request(struct binary_client *binary, const struct binary
     if (!output_has_room(&client_of(binary)->output))
         return BLOCKED;
     take_up(binary, request);
-    bool close, consume;
-    uint8_t status = refusal(binary, request, &close, &consume);
+    bool close;
+    uint8_t status = refusal(binary, request, &close);
     if (status == MINIVAULT_OK && !is_admitted(binary, request))
         status = MINIVAULT_OVERLOADED;
     if (status == MINIVAULT_OK) {
@@ -277,11 +267,11 @@ static uint64_t take_partial(struct binary_client *binary, const struct binary_r
                              uint64_t frame_size, uint64_t size)
 {
     take_up(binary, request);
-    bool close, consume;
-    uint8_t status = refusal(binary, request, &close, &consume);
+    bool close;
+    uint8_t status = refusal(binary, request, &close);
     if (status == MINIVAULT_OK)
         return begin_value(binary, request, frame_size);
-    if (consume)
+    if (request->value.size <= MINIVAULT_VALUE_SIZE_MAX) /* otherwise it is not consumed */
         binary->skip = (struct skip){.left = frame_size - size, .status = status, .close = close};
     else
         refuse(binary, status, close);
@@ -335,8 +325,7 @@ static enum binary_result parse_batch(const struct binary_client *binary, const 
             *ret_frame_size = next->frame_size;
             break;
         }
-        bool is_write = next->request.op == MINIVAULT_SET || next->request.op == MINIVAULT_DELETE;
-        next->place = shard_locate(shard, next->request.key, is_write);
+        next->place = shard_locate(shard, next->request.key, is_write(next->request.op));
         ret_batch->count++;
         ret_batch->size += next->frame_size;
         if (next->request.op == MINIVAULT_HELLO)
@@ -366,15 +355,16 @@ static uint64_t execute_batch(struct binary_client *binary, const struct batch *
     return used;
 }
 
-static uint64_t take_all(struct binary_client *binary, const uint8_t *data, uint64_t size)
+static uint64_t take(struct connection *connection, const uint8_t *data, uint64_t size)
 {
+    struct binary_client *binary = binary_of(connection);
     uint64_t used = 0;
-    while (used < size && connection_may_take(&binary->connection)) {
+    while (used < size && connection_may_take(connection)) {
         if (binary->skip.left > 0) {
             used += take_skipped(binary, size - used);
             continue;
         }
-        struct upload *upload = connection_upload(&binary->connection);
+        struct upload *upload = connection_upload(connection);
         if (upload != NULL) {
             used += upload_take(upload, data + used, size - used);
             continue;
@@ -386,8 +376,7 @@ static uint64_t take_all(struct binary_client *binary, const uint8_t *data, uint
             parse_batch(binary, data + used, size - used, &batch, &partial, &frame_size);
         uint64_t executed = execute_batch(binary, &batch);
         used += executed;
-        if (result == BINARY_DONE || executed < batch.size ||
-            !connection_may_take(&binary->connection))
+        if (result == BINARY_DONE || executed < batch.size || !connection_may_take(connection))
             continue;
         if (result == BINARY_UNKNOWN_OP) {
             take_up(binary, &(struct binary_request){0});
@@ -404,11 +393,6 @@ static uint64_t take_all(struct binary_client *binary, const uint8_t *data, uint
 }
 
 /* ---- what the connection asks ---- */
-
-static uint64_t take(struct connection *connection, const uint8_t *data, uint64_t size)
-{
-    return take_all(binary_of(connection), data, size);
-}
 
 static void hint(const struct connection *connection, const uint8_t *data, uint64_t size,
                  bool is_next)
@@ -450,7 +434,7 @@ static bool overflow(struct connection *connection, struct slice saved, uint64_t
     if (result != BINARY_PARTIAL || frame_size < saved.size + more)
         return false;
     binary->skip = (struct skip){.left = frame_size - saved.size, .status = MINIVAULT_OVERLOADED};
-    uint64_t skipped = take_all(binary, NULL, more);
+    uint64_t skipped = take(connection, NULL, more);
     assert(skipped == more);
     return true;
 }
@@ -483,16 +467,12 @@ static void open_client(struct connection *connection, void *shared)
     binary->authenticated = false;
 }
 
-const struct protocol *protocol_binary(void)
-{
-    static const struct protocol protocol = {.size = sizeof(struct binary_client),
-                                             .open = open_client,
-                                             .take = take,
-                                             .hint = hint,
-                                             .missing = missing,
-                                             .overflow = overflow,
-                                             .is_partial = is_partial,
-                                             .time_out = time_out,
-                                             .end_upload = end_upload};
-    return &protocol;
-}
+const struct protocol protocol_binary = {.size = sizeof(struct binary_client),
+                                         .open = open_client,
+                                         .take = take,
+                                         .hint = hint,
+                                         .missing = missing,
+                                         .overflow = overflow,
+                                         .is_partial = is_partial,
+                                         .time_out = time_out,
+                                         .end_upload = end_upload};

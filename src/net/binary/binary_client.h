@@ -4,6 +4,6 @@
 
 #include "net/client/connection.h"
 
-const struct protocol *protocol_binary(void);
+extern const struct protocol protocol_binary;
 
 #endif

@@ -25,7 +25,7 @@
 #include "shard/shard.h"
 
 /* What all clients of a shard share. Clients change the counters and queues; the rest is set by
- * clients.c. */
+ * clients.c, but for the first eight, which are given to it. */
 struct client_shared {
     struct io *io;
     const struct log *log;
@@ -33,9 +33,9 @@ struct client_shared {
     struct metrics *metrics;
     struct watch *watch;
     struct rate *rate; /* NULL: no limit */
-    struct auth auth;
     enum auth_mode auth_mode;
     uint32_t value_size_max;
+    struct auth auth;
     bool is_draining;
     struct output_shared outputs;
     uint64_t input_bytes; /* capacity of all inputs */
@@ -138,12 +138,6 @@ bool client_admit(struct client *client);
 static inline void client_admit_next(struct client *client)
 {
     client->is_admitted = false;
-}
-
-/* Whether the secret is right, on which `auth_mode` insists. */
-static inline bool client_is_right(const struct client *client, struct slice secret)
-{
-    return auth_check(&client->shared->auth, secret);
 }
 
 /* A reply is pending; it is known, or was given up. */

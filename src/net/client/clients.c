@@ -15,42 +15,24 @@
 
 /* ---- opening and closing ---- */
 
-static int open_outputs(struct clients *clients, uint32_t shard_count)
-{
-    uint32_t slots = io_sockets_max(clients->shared.io);
-    uint32_t blocks =
-        slots + (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, shard_count, OUTPUT_BLOCKS_MIN);
-    int result =
-        output_shared_open(&clients->shared.outputs, blocks, slots,
-                           share_u64(LIMITS_OUTPUT_MEMORY_MAX, shard_count, OUTPUT_MEMORY_MIN));
-    if (result < 0)
-        log_error(clients->shared.log, "not enough address space for %u connections", slots);
-    return result;
-}
-
-int clients_open(struct clients *clients, const struct clients_options *options)
+int clients_open(struct clients *clients)
 {
     struct client_shared *shared = &clients->shared;
-    *clients = (struct clients){.slots = options->slots};
-    *shared = (struct client_shared){
-        .io = options->io,
-        .log = options->log,
-        .shard = options->shard,
-        .metrics = &options->watch->metrics,
-        .watch = options->watch,
-        .rate = options->rate,
-        .auth_mode = options->auth_mode,
-        .value_size_max = options->value_size_max,
-        .input_bytes_max = share_u64(LIMITS_INPUT_BYTES_MAX, options->shard_count, INPUT_BYTES_MIN),
-        .outputs.books = {.metrics = &options->watch->metrics, .io = options->io},
-    };
+    uint32_t slots = io_sockets_max(shared->io), count = shared->shard->count;
+    uint32_t blocks = slots + (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, count, OUTPUT_BLOCKS_MIN);
+    shared->input_bytes_max = share_u64(LIMITS_INPUT_BYTES_MAX, count, INPUT_BYTES_MIN);
+    shared->outputs.books = (struct account_books){.metrics = shared->metrics, .io = shared->io};
     list_init(&clients->all);
     list_init(&shared->woken);
     list_init(&shared->parked);
     list_init(&shared->waiting);
     list_init(&shared->held);
     list_init(&shared->dirty);
-    return open_outputs(clients, options->shard_count);
+    int result = output_shared_open(&shared->outputs, blocks, slots,
+                                    share_u64(LIMITS_OUTPUT_MEMORY_MAX, count, OUTPUT_MEMORY_MIN));
+    if (result < 0)
+        log_error(shared->log, "not enough address space for %u connections", slots);
+    return result;
 }
 
 void clients_begin(struct clients *clients)

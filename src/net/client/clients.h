@@ -15,21 +15,9 @@
 
 #define CLIENTS_PROTOCOLS_MAX 2u
 
-struct clients_options {
-    struct io *io;
-    const struct log *log;
-    struct shard *shard; /* opened later, before the first connection */
-    struct watch *watch;
-    struct lease *slots; /* of the node */
-    struct rate *rate;   /* of the node; NULL: no limit */
-    enum auth_mode auth_mode;
-    uint32_t value_size_max;
-    uint32_t shard_count;
-};
-
 struct clients {
     struct client_shared shared;
-    struct lease *slots;
+    struct lease *slots; /* of the node */
     struct clients_protocol {
         const struct protocol *protocol;
         void *shared;
@@ -42,9 +30,9 @@ struct clients {
     uint64_t count, accepted, refused;
 };
 
-/* `options`: what they point to outlives the clients. What was said of a failure has been logged.
- * Errors: -ENOMEM. */
-int clients_open(struct clients *clients, const struct clients_options *options);
+/* `slots` and the beginning of `shared` are set, the rest is zero; the shard is opened later, before
+ * the first connection. What was said of a failure has been logged. Errors: -ENOMEM. */
+int clients_open(struct clients *clients);
 
 /* The shard's store is open. */
 void clients_begin(struct clients *clients);

@@ -199,22 +199,17 @@ void connection_run(struct connection *connection)
 
 /* ---- receiving ---- */
 
-/* Bytes have come. A request that has to wait arrived before that. */
-static void note_arrival(struct connection *connection, uint64_t size)
-{
-    struct client_shared *shared = connection->client.shared;
-    connection->arrived += size;
-    metrics_add(&shared->metrics->values[METRICS_RECEIVED_BYTES], size);
-    if (!connection_is_waiting(connection))
-        client_request(&connection->client)->arrived_ns = io_now_ns(shared->io);
-}
-
-/* Returns whether bytes have come; otherwise it was cancelled, or nothing more will. */
+/* Returns whether bytes have come; otherwise it was cancelled, or nothing more will. A request that
+ * has to wait arrived before them. */
 static bool has_come(struct connection *connection, int32_t result)
 {
+    struct client_shared *shared = connection->client.shared;
     client_touch(&connection->client);
     if (result > 0) {
-        note_arrival(connection, (uint64_t)result);
+        connection->arrived += (uint64_t)result;
+        metrics_add(&shared->metrics->values[METRICS_RECEIVED_BYTES], (uint64_t)result);
+        if (!connection_is_waiting(connection))
+            client_request(&connection->client)->arrived_ns = io_now_ns(shared->io);
     } else if (result != -ECANCELED) {
         connection->stream_ended = true;
         connection->client.is_broken = connection->client.is_broken || result < 0;

@@ -24,39 +24,25 @@ uint32_t reply_put_value(const struct shard_answer *answer, uint8_t *target,
 
 /* ---- the binary protocol ---- */
 
-static uint32_t put_ok(const struct shard_answer *answer, uint8_t *target,
-                       struct reply_value *ret_value)
-{
-    uint8_t *value = target + MINIVAULT_ANSWER_HEADER_SIZE;
-    uint32_t size = reply_put_value(answer, value, ret_value);
-    binary_answer_header(target, MINIVAULT_OK, answer->size);
-    return MINIVAULT_ANSWER_HEADER_SIZE + size;
-}
+#define TYPED 2u /* the bit of a form */
+#define TEXT_MAX 128u
 
-/* Every error is the same five bytes. */
-static int32_t write_plain(struct reply_form form, const struct shard_answer *answer,
-                           uint8_t *target, struct reply_value *ret_value)
+/* Before HELLO every error is the same five bytes. */
+static int32_t write_binary(struct reply_form form, const struct shard_answer *answer,
+                            uint8_t *target, struct reply_value *ret_value)
 {
-    (void)form;
-    if (answer->status == MINIVAULT_OK)
-        return (int32_t)put_ok(answer, target, ret_value);
-    binary_answer_header(target, MINIVAULT_ERROR, 0);
-    return MINIVAULT_ANSWER_HEADER_SIZE;
-}
-
-#define TYPED_TEXT_MAX 128u
-
-static int32_t write_typed(struct reply_form form, const struct shard_answer *answer,
-                           uint8_t *target, struct reply_value *ret_value)
-{
-    (void)form;
-    if (answer->status == MINIVAULT_OK)
-        return (int32_t)put_ok(answer, target, ret_value);
-    const char *text = binary_status_text(answer->status);
+    uint8_t *data = target + MINIVAULT_ANSWER_HEADER_SIZE;
+    if (answer->status == MINIVAULT_OK) {
+        uint32_t put = reply_put_value(answer, data, ret_value);
+        binary_answer_header(target, MINIVAULT_OK, answer->size);
+        return (int32_t)(MINIVAULT_ANSWER_HEADER_SIZE + put);
+    }
+    bool is_typed = (form.bits & TYPED) != 0;
+    const char *text = is_typed ? binary_status_text(answer->status) : "";
     uint32_t size = (uint32_t)strlen(text);
-    assert(size <= TYPED_TEXT_MAX);
-    binary_answer_header(target, answer->status, size);
-    memcpy(target + MINIVAULT_ANSWER_HEADER_SIZE, text, size);
+    assert(size <= TEXT_MAX);
+    binary_answer_header(target, is_typed ? answer->status : MINIVAULT_ERROR, size);
+    memcpy(data, text, size);
     return (int32_t)(MINIVAULT_ANSWER_HEADER_SIZE + size);
 }
 
@@ -67,24 +53,16 @@ static uint32_t write_binary_stream(struct reply_form form, uint64_t size, uint8
     return MINIVAULT_ANSWER_HEADER_SIZE;
 }
 
-static const struct dialect plain = {.head_max = MINIVAULT_ANSWER_HEADER_SIZE,
-                                     .error_max = MINIVAULT_ANSWER_HEADER_SIZE,
-                                     .growth = 1,
-                                     .value_offset = MINIVAULT_ANSWER_HEADER_SIZE,
-                                     .write = write_plain,
-                                     .write_stream = write_binary_stream};
-
-static const struct dialect typed_dialect = {.head_max = MINIVAULT_ANSWER_HEADER_SIZE,
-                                             .error_max =
-                                                 MINIVAULT_ANSWER_HEADER_SIZE + TYPED_TEXT_MAX,
-                                             .growth = 1,
-                                             .value_offset = MINIVAULT_ANSWER_HEADER_SIZE,
-                                             .write = write_typed,
-                                             .write_stream = write_binary_stream};
+static const struct dialect binary = {.head_max = MINIVAULT_ANSWER_HEADER_SIZE,
+                                      .error_max = MINIVAULT_ANSWER_HEADER_SIZE + TEXT_MAX,
+                                      .growth = 1,
+                                      .value_offset = MINIVAULT_ANSWER_HEADER_SIZE,
+                                      .write = write_binary,
+                                      .write_stream = write_binary_stream};
 
 struct reply_form reply_form_binary(bool typed)
 {
-    return (struct reply_form){typed ? &typed_dialect : &plain, 0};
+    return (struct reply_form){&binary, typed ? TYPED : 0};
 }
 
 /* ---- verbatim ---- */

@@ -5,8 +5,7 @@
 
 #include "net/client/client.h"
 
-/* Fills the reserved place of a GET: at once, or with a download when the value lies in a value
- * file. */
+/* Fills a reserved place: at once, or with a download when the value lies in a value file. */
 void download_fill(struct client *client, struct output_block *block,
                    const struct shard_answer *answer);
 

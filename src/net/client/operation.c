@@ -19,7 +19,8 @@ enum taken operation_answer(struct client *client, struct reply_form form,
 
 /* ---- answers that come later ---- */
 
-static void end_get(struct shard_waiter *waiter, const struct shard_answer *answer, bool is_large)
+static void end_asking(struct shard_waiter *waiter, const struct shard_answer *answer,
+                       bool is_large)
 {
     void *owner;
     struct output_block *block = output_waiting(waiter, &owner);
@@ -28,25 +29,17 @@ static void end_get(struct shard_waiter *waiter, const struct shard_answer *answ
     client_end_pending(owner, is_asked, is_large);
 }
 
-static void get_done(struct shard_waiter *waiter, const struct shard_answer *answer)
+static void asking_done(struct shard_waiter *waiter, const struct shard_answer *answer)
 {
-    end_get(waiter, answer, false);
+    end_asking(waiter, answer, false);
 }
 
-/* Of a value that may lie in a file. A download that has to look it up again has get_done. */
-static void large_get_done(struct shard_waiter *waiter, const struct shard_answer *answer)
+/* Of a value that may lie in a file. A download that has to look it up again has asking_done. */
+static void large_done(struct shard_waiter *waiter, const struct shard_answer *answer)
 {
     void *owner;
-    (void)output_waiter(output_waiting(waiter, &owner), get_done);
-    end_get(waiter, answer, true);
-}
-
-static void write_done(struct shard_waiter *waiter, const struct shard_answer *answer)
-{
-    void *owner;
-    struct output_block *block = output_waiting(waiter, &owner);
-    output_fill(&((struct client *)owner)->output, block, answer);
-    client_end_pending(owner, true, false);
+    (void)output_waiter(output_waiting(waiter, &owner), asking_done);
+    end_asking(waiter, answer, true);
 }
 
 /* What became of a request to another shard, with its reserved place. */
@@ -61,8 +54,8 @@ static enum taken await(struct client *client, struct output_block *block,
     return outcome == SHARD_LARGE ? IS_LARGE : BLOCKED;
 }
 
-/* Of a write that another shard is asked for. */
-static struct output_block *reserve_write(struct client *client, struct reply_form form)
+/* The place of an answer that another shard is asked for. */
+static struct output_block *reserve_asked(struct client *client, struct reply_form form)
 {
     struct output_block *block = output_reserve(&client->output, client, form);
     if (block != NULL)
@@ -72,25 +65,17 @@ static struct output_block *reserve_write(struct client *client, struct reply_fo
 
 /* ---- get ---- */
 
-/* Whose value may be in no cache. */
-static struct output_block *reserve_value(struct client *client, struct reply_form form)
-{
-    if (!output_has_memory(&client->shared->outputs))
-        return NULL;
-    return output_reserve(&client->output, client, form);
-}
-
 static enum taken get_from_disk(struct client *client, struct reply_form form, struct slice key)
 {
-    struct client_shared *shared = client->shared;
-    struct output_block *block = reserve_value(client, form);
+    struct output_block *block = output_reserve(&client->output, client, form);
     if (block == NULL)
         return BLOCKED;
     struct shard_answer shard_answer;
-    switch (shard_get(shared->shard, key, output_waiter(block, get_done), &shard_answer)) {
+    switch (
+        shard_get(client->shared->shard, key, output_waiter(block, asking_done), &shard_answer)) {
     case SHARD_PENDING:
         if (shard_answer.in_value_file)
-            (void)output_waiter(block, large_get_done);
+            (void)output_waiter(block, large_done);
         client_begin_pending(client, false, shard_answer.in_value_file);
         return TAKEN;
     case SHARD_ANSWERED:
@@ -110,7 +95,7 @@ static enum taken get_from_file(struct client *client, struct reply_form form,
     struct output_block *block = output_reserve(&client->output, client, form);
     if (block == NULL)
         return BLOCKED;
-    (void)output_waiter(block, get_done); /* should it have to be looked up again */
+    (void)output_waiter(block, asking_done); /* should it have to be looked up again */
     download_fill(client, block, shard_answer);
     return TAKEN;
 }
@@ -118,12 +103,12 @@ static enum taken get_from_file(struct client *client, struct reply_form form,
 static enum taken ask_get(struct client *client, struct reply_form form, struct slice key,
                           struct key_place place)
 {
-    struct output_block *block = reserve_value(client, form);
+    struct output_block *block = reserve_asked(client, form);
     if (block == NULL)
         return BLOCKED;
-    output_lend(block);
-    return await(client, block,
-                 shard_ask_get(client->shared->shard, place, key, output_waiter(block, get_done)));
+    return await(
+        client, block,
+        shard_ask_get(client->shared->shard, place, key, output_waiter(block, asking_done)));
 }
 
 enum taken operation_get(struct client *client, struct reply_form form, struct slice key,
@@ -131,10 +116,12 @@ enum taken operation_get(struct client *client, struct reply_form form, struct s
 {
     struct shard *shard = client->shared->shard;
     struct shard_answer shard_answer;
-    if (!shard_owns(shard, place))
-        return ask_get(client, form, key, place);
-    if (!shard_get_at_once(shard, key, place, &shard_answer))
-        return get_from_disk(client, form, key);
+    bool is_owned = shard_owns(shard, place);
+    if (!is_owned || !shard_get_at_once(shard, key, place, &shard_answer)) {
+        if (!output_has_memory(&client->shared->outputs))
+            return BLOCKED; /* the value may be in no cache */
+        return is_owned ? get_from_disk(client, form, key) : ask_get(client, form, key, place);
+    }
     if (shard_answer.in_value_file)
         return get_from_file(client, form, &shard_answer);
     return operation_answer(client, form, &shard_answer);
@@ -153,12 +140,12 @@ static bool has_to_queue(const struct client_shared *shared)
 static enum taken ask_set(struct client *client, struct reply_form form,
                           const struct operation_set *set, struct key_place place)
 {
-    struct output_block *block = reserve_write(client, form);
+    struct output_block *block = reserve_asked(client, form);
     if (block == NULL)
         return BLOCKED;
     return await(client, block,
                  shard_ask_set(client->shared->shard, place, set->key, set->value, set->zstd,
-                               output_waiter(block, write_done)));
+                               output_waiter(block, asking_done)));
 }
 
 enum taken operation_set(struct client *client, struct reply_form form,
@@ -186,12 +173,12 @@ enum taken operation_set(struct client *client, struct reply_form form,
 static enum taken ask_delete(struct client *client, struct reply_form form, struct slice key,
                              struct key_place place)
 {
-    struct output_block *block = reserve_write(client, form);
+    struct output_block *block = reserve_asked(client, form);
     if (block == NULL)
         return BLOCKED;
     return await(
         client, block,
-        shard_ask_delete(client->shared->shard, place, key, output_waiter(block, write_done)));
+        shard_ask_delete(client->shared->shard, place, key, output_waiter(block, asking_done)));
 }
 
 enum taken operation_delete(struct client *client, struct reply_form form, struct slice key,

@@ -206,19 +206,15 @@ static void wait_for_room(struct upload *upload)
 }
 
 /* The client is not to blame for the time. */
-static void end_wait(struct upload *upload)
+static void end_wait(void *context)
 {
+    struct upload *upload = context;
     if (upload->waits) {
         upload->client->waited_ns += now_ns(upload) - upload->waits_since_ns;
         upload->progress_ns = now_ns(upload);
     }
     upload->waits = false;
     client_wake(upload->client);
-}
-
-static void file_room(void *context)
-{
-    end_wait(context);
 }
 
 static void file_finished(void *context, int result)
@@ -240,7 +236,7 @@ static void decoder_granted(struct decode_stream *stream)
 static bool open_file(struct upload *upload, uint64_t size_hint)
 {
     struct value_writer_events events = {
-        .context = upload, .room = file_room, .finished = file_finished};
+        .context = upload, .room = end_wait, .finished = file_finished};
     struct shard *shard = shard_of(upload);
     const struct version *version = shard_owns(shard, upload->place) ? NULL : &upload->version;
     uint8_t status =

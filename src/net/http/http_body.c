@@ -14,7 +14,7 @@ void http_body_begin(struct http_body *body, bool is_json)
     body->json = JSON_MORE;
     body->value_size = 0;
     if (is_json)
-        json_scan_init_envelope(&body->scan);
+        json_scan_init(&body->scan, true);
 }
 
 void http_body_clear(struct http_body *body, struct client_shared *shared)

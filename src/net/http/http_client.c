@@ -95,17 +95,13 @@ static void answered(struct http_client *http)
 /* Refuses a request, or the rest of it, with a status and what it says of it (NULL: the usual). */
 static void refuse(struct http_client *http, uint16_t status, const char *reason)
 {
-    uint8_t reply[HTTP_REPLY_SIZE_MAX];
     if (!http->has_ended && http->stage != HTTP_STAGE_HEAD)
         http_parser_refuse(&http->parser);
     if (http->stage == HTTP_STAGE_HEAD)
         client_request(client_of(http))->operation = METRICS_OTHER;
-    client_request(client_of(http))->refusal = http_outcome(status);
-    uint32_t size = http_reply_error(&http->parser.request, status, reason, reply);
     shared_of(http)->requests_refused++;
     http_body_drop(&http->body);
-    (void)operation_answer(client_of(http), reply_form_verbatim(),
-                           &(struct shard_answer){.data = reply, .size = size});
+    http_answer_error(client_of(http), &http->parser.request, status, reason);
     answered(http);
 }
 
@@ -121,31 +117,15 @@ static void refuse_body(struct http_client *http, uint8_t status)
 
 /* ---- the head ---- */
 
-/* The reply that follows is to this request. */
-static void take_up(struct http_client *http)
-{
-    const struct http_request *request = &http->parser.request;
-    enum metrics_operation operation =
-        request->refusal != 0 ? METRICS_OTHER : http_operation(request);
-    client_take_up(client_of(http), operation, request->key, 0);
-}
-
 static bool is_allowed(const struct http_client *http, const struct http_request *request)
 {
-    switch (shared_of(http)->auth_mode) {
-    case AUTH_NONE:
-        return true;
-    case AUTH_WRITES:
-        if (http_request_is_read(request))
-            return true;
-        break;
-    case AUTH_ALL:
-        if (request->route == HTTP_ROUTE_HEALTH || request->route == HTTP_ROUTE_LIVEZ ||
-            (request->route == HTTP_ROUTE_READYZ && !request->is_verbose))
-            return true;
-        break;
-    }
-    return request->has_token && client_is_right(&http->connection.client, request->token);
+    enum auth_mode mode = shared_of(http)->auth_mode;
+    bool is_public = request->route == HTTP_ROUTE_HEALTH || request->route == HTTP_ROUTE_LIVEZ ||
+                     (request->route == HTTP_ROUTE_READYZ && !request->is_verbose);
+    if (mode == AUTH_WRITES)
+        is_public = http_request_is_read(request);
+    return mode == AUTH_NONE || is_public ||
+           (request->has_token && auth_check(&shared_of(http)->auth, request->token));
 }
 
 /* Why a request is refused whatever its body says; 0: it is not. */
@@ -171,8 +151,7 @@ static void send_continue(struct http_client *http)
     uint32_t size = http_continue(reply);
     uint8_t operation = client_request(client_of(http))->operation;
     client_request(client_of(http))->operation = METRICS_OPERATION_COUNT; /* the reply is to come */
-    (void)operation_answer(client_of(http), reply_form_verbatim(),
-                           &(struct shard_answer){.data = reply, .size = size});
+    http_answer(client_of(http), reply, size);
     client_request(client_of(http))->operation = operation;
 }
 
@@ -225,11 +204,13 @@ static void begin_upload(struct http_client *http)
 /* The head is there: refuses the request, or says what becomes of its body. */
 static void begin(struct http_client *http)
 {
+    struct http_request *request = &http->parser.request;
     const char *reason = NULL;
     if (shared_of(http)->is_draining)
-        http->parser.request.keep_alive = false;
+        request->keep_alive = false;
     http->stage = HTTP_STAGE_VALUE; /* a request has begun */
-    take_up(http);
+    client_take_up(client_of(http), request->refusal != 0 ? METRICS_OTHER : http_operation(request),
+                   request->key, 0);
     uint16_t status = refusal(http, &reason);
     if (status != 0)
         refuse(http, status, reason);
@@ -309,18 +290,23 @@ static bool end_body(struct http_client *http)
     return result > 0;
 }
 
+/* The parser follows, too. */
+static void pass_body(struct http_parser *parser, const uint8_t *data, uint64_t size)
+{
+    size_t used = 0;
+    struct slice piece;
+    enum http_event event = http_parser_next(parser, data, size, &used, &piece);
+    assert(event == HTTP_EVENT_BODY && used == size);
+}
+
 /* Takes bytes of a body that goes into a file, up to the end of what is known to come. */
 static uint64_t feed_upload(struct http_client *http, const uint8_t *data, uint64_t size)
 {
     struct http_parser *parser = &http->parser;
     uint64_t part = min_u64(size, http_parser_body_left(parser));
     uint64_t taken = part > 0 ? upload_take(upload_of(http), data, part) : 0;
-    size_t used = 0;
-    struct slice piece;
-    if (taken == 0)
-        return 0;
-    enum http_event event = http_parser_next(parser, data, taken, &used, &piece);
-    assert(event == HTTP_EVENT_BODY && used == taken);
+    if (taken > 0)
+        pass_body(parser, data, taken);
     return taken;
 }
 
@@ -453,10 +439,7 @@ static uint64_t take(struct connection *connection, const uint8_t *data, uint64_
 static void pass(struct connection *connection, const uint8_t *data, uint64_t size)
 {
     struct http_parser *parser = &http_of(connection)->parser;
-    size_t used = 0;
-    struct slice piece;
-    enum http_event event = http_parser_next(parser, data, size, &used, &piece);
-    assert(event == HTTP_EVENT_BODY && used == size);
+    pass_body(parser, data, size);
     if (http_parser_body_left(parser) == 0)
         client_wake(&connection->client); /* its end may be there */
 }
@@ -535,20 +518,16 @@ static void close_client(struct connection *connection)
     http_parser_deinit(&http->parser);
 }
 
-const struct protocol *protocol_http(void)
-{
-    static const struct protocol protocol = {.size = sizeof(struct http_client),
-                                             .runs_without_bytes = true,
-                                             .open = open_client,
-                                             .close = close_client,
-                                             .take = take,
-                                             .pass = pass,
-                                             .is_partial = is_partial,
-                                             .time_out = time_out,
-                                             .tick = tick,
-                                             .end_upload = end_upload};
-    return &protocol;
-}
+const struct protocol protocol_http = {.size = sizeof(struct http_client),
+                                       .runs_without_bytes = true,
+                                       .open = open_client,
+                                       .close = close_client,
+                                       .take = take,
+                                       .pass = pass,
+                                       .is_partial = is_partial,
+                                       .time_out = time_out,
+                                       .tick = tick,
+                                       .end_upload = end_upload};
 
 /* ---- what they share ---- */
 

@@ -16,6 +16,6 @@ int http_open(struct http_shared *http, uint32_t shard_count);
 
 void http_close(struct http_shared *http);
 
-const struct protocol *protocol_http(void);
+extern const struct protocol protocol_http;
 
 #endif

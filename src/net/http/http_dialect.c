@@ -1,6 +1,8 @@
 /* The shard's answers as HTTP replies. */
 #include "net/http/http_dialect.h"
 
+#include "net/client/operation.h"
+
 #include "base/assert.h"
 #include "proto/json.h"
 
@@ -20,6 +22,20 @@ enum metrics_operation http_operation(const struct http_request *request)
     if (request->route == HTTP_ROUTE_HEALTH)
         return METRICS_HEALTH;
     return request->route == HTTP_ROUTE_METRICS ? METRICS_STATS : METRICS_OTHER;
+}
+
+void http_answer(struct client *client, const uint8_t *bytes, size_t size)
+{
+    (void)operation_answer(client, reply_form_verbatim(),
+                           &(struct shard_answer){.data = bytes, .size = (uint32_t)size});
+}
+
+void http_answer_error(struct client *client, const struct http_request *request, uint16_t status,
+                       const char *reason)
+{
+    uint8_t reply[HTTP_REPLY_SIZE_MAX];
+    client_request(client)->refusal = http_outcome(status);
+    http_answer(client, reply, http_reply_error(request, status, reason, reply));
 }
 
 /* The bits of a form, beside REPLY_HEAD: what a reply depends on. */
@@ -78,7 +94,7 @@ static enum json_kind judge(const uint8_t *data, uint32_t size, uint64_t *ret_si
 {
     struct json_scan scan;
     size_t scanned;
-    json_scan_init(&scan);
+    json_scan_init(&scan, false);
     if (json_scan(&scan, data, size, NULL, &scanned) == JSON_MORE &&
         json_scan_end(&scan) == JSON_GOOD) {
         *ret_size = size;

@@ -28,19 +28,7 @@ static void reply(struct client *client, const struct http_request *request,
     uint32_t head_size = http_reply_head(request, content, size, bytes);
     size_t body_size = request->method == HTTP_METHOD_HEAD ? 0 : size;
     memcpy(bytes + head_size, text, body_size);
-    (void)operation_answer(
-        client, reply_form_verbatim(),
-        &(struct shard_answer){.data = bytes, .size = head_size + (uint32_t)body_size});
-}
-
-static void reply_error(struct client *client, const struct http_request *request, uint16_t status,
-                        const char *reason)
-{
-    uint8_t bytes[HTTP_REPLY_SIZE_MAX];
-    uint32_t size = http_reply_error(request, status, reason, bytes);
-    client_request(client)->refusal = http_outcome(status);
-    (void)operation_answer(client, reply_form_verbatim(),
-                           &(struct shard_answer){.data = bytes, .size = size});
+    http_answer(client, bytes, head_size + body_size);
 }
 
 static void health(struct client *client, const struct http_request *request)
@@ -56,7 +44,7 @@ static void live(struct client *client, const struct http_request *request)
     if (watch_is_live(client->shared->watch))
         reply(client, request, HTTP_CONTENT_JSON, text, sizeof text - 1);
     else
-        reply_error(client, request, 503, "a shard does not turn");
+        http_answer_error(client, request, 503, "a shard does not turn");
 }
 
 static void ready(struct client *client, const struct http_request *request)
@@ -67,7 +55,7 @@ static void ready(struct client *client, const struct http_request *request)
     const char *failing = watch_check(client->shared->watch, checks);
     if (failing != NULL) {
         (void)snprintf(text, sizeof text, "not ready: %s", failing);
-        reply_error(client, request, 503, is_verbose ? checks : text);
+        http_answer_error(client, request, 503, is_verbose ? checks : text);
         return;
     }
     int size = snprintf(text, sizeof text, "{\"success\":true,\"status\":\"ready\"%s%s%s}",
@@ -86,7 +74,7 @@ static void metrics(struct client *client, const struct http_request *request)
         watch_metrics(client->shared->watch, is_open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS,
                       HTTP_REPLY_SIZE_MAX, &size);
     if (memory == NULL) {
-        reply_error(client, request, 503, "no memory for the text");
+        http_answer_error(client, request, 503, "no memory for the text");
         return;
     }
     uint32_t head_size = http_reply_head(

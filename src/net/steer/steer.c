@@ -183,10 +183,10 @@ struct steer_shard *steer_shard(struct steer *steer, uint32_t shard)
 
 /* ---- what happened ---- */
 
-void steer_read_counters(const struct steer *steer, struct steer_counters *ret_counters)
+void steer_read_decisions(const struct steer *steer, uint64_t *ret_counts)
 {
     for (int i = 0; i < STEER_DECISION_COUNT; i++)
-        ret_counters->decisions[i] = __atomic_load_n(&steer->decisions[i], __ATOMIC_RELAXED);
+        ret_counts[i] = __atomic_load_n(&steer->decisions[i], __ATOMIC_RELAXED);
 }
 
 const char *const *steer_decision_names(void)

@@ -61,11 +61,7 @@ int steer_attach(struct steer *steer, enum steer_group group, int descriptor);
 struct steer_shard *steer_shard(struct steer *steer, uint32_t shard);
 
 /* How many connections went where, and why, since steer_open. From any thread. */
-struct steer_counters {
-    uint64_t decisions[STEER_DECISION_COUNT];
-};
-
-void steer_read_counters(const struct steer *steer, struct steer_counters *ret_counters);
+void steer_read_decisions(const struct steer *steer, uint64_t *ret_counts);
 
 /* The names of decisions, for metrics: "local", "least_loaded", "drained", "migrated", "fallback",
  * "none". */

@@ -32,12 +32,11 @@ const char *metrics_unit_of(const char *name)
     return is_unit ? last + 1 : "";
 }
 
-uint64_t metrics_merged(const struct metrics *const *shards, uint32_t shard_count,
-                        enum metrics_value which)
+uint64_t metrics_merged(struct metrics_shards shards, enum metrics_value which)
 {
     uint64_t sum = 0, most = 0, least = UINT64_MAX;
-    for (uint32_t i = 0; i < shard_count; i++) {
-        uint64_t value = metrics_read(&shards[i]->values[which]);
+    for (uint32_t i = 0; i < shards.count; i++) {
+        uint64_t value = metrics_read(&shards.all[i]->values[which]);
         sum += value;
         most = max_u64(most, value);
         least = min_u64(least, value);

@@ -59,6 +59,12 @@ struct metrics {
     struct histogram latency[METRICS_TIMED_COUNT]; /* nanoseconds */
 };
 
+/* The metrics of all shards of a node, by number. */
+struct metrics_shards {
+    const struct metrics *const *all;
+    uint32_t count;
+};
+
 /* What a node has once. The strings are the caller's. */
 struct metrics_node {
     const char *version;
@@ -127,8 +133,7 @@ const struct metrics_kind *metrics_kind_of(enum metrics_value which);
 const char *metrics_unit_of(const char *name);
 
 /* A value of all shards together. From any thread. */
-uint64_t metrics_merged(const struct metrics *const *shards, uint32_t shard_count,
-                        enum metrics_value which);
+uint64_t metrics_merged(struct metrics_shards shards, enum metrics_value which);
 
 /* ---- texts for Prometheus ---- */
 
@@ -140,9 +145,8 @@ enum metrics_format {
 /* The text, `offset` bytes behind the beginning of memory that is the caller's to free: about 12 KiB
  * a shard. The shards may go on counting: what is rendered is each counter's value when its line is
  * made. Returns NULL: no memory. */
-uint8_t *metrics_text(enum metrics_format format, const struct metrics *const *shards,
-                      uint32_t shard_count, const struct metrics_node *node, size_t offset,
-                      size_t *ret_size);
+uint8_t *metrics_text(enum metrics_format format, struct metrics_shards shards,
+                      const struct metrics_node *node, size_t offset, size_t *ret_size);
 
 /* ---- STATS and HEALTH ---- */
 
@@ -150,14 +154,13 @@ uint8_t *metrics_text(enum metrics_format format, const struct metrics *const *s
 
 /* The sums over all shards as a JSON object, about 3 KiB, at most METRICS_JSON_MAX bytes. Returns
  * its length. */
-uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
-                      const struct metrics_node *node, char *buffer);
+uint32_t metrics_json(struct metrics_shards shards, const struct metrics_node *node, char *buffer);
 
 #define METRICS_HEALTH_MAX 2048u
 
 /* HEALTH's JSON object, at most METRICS_HEALTH_MAX bytes. Phase and job of the mover are those of
  * the first shard, from `asked` on, whose mover is at work. Returns the length. */
-uint32_t metrics_health(const struct metrics *const *shards, uint32_t shard_count, uint32_t asked,
+uint32_t metrics_health(struct metrics_shards shards, uint32_t asked,
                         const struct metrics_node *node, char *buffer);
 
 #endif

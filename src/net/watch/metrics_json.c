@@ -32,12 +32,7 @@ static void close_object(struct json *json)
     add(json, "},");
 }
 
-struct shards {
-    const struct metrics *const *all;
-    uint32_t count;
-};
-
-static void add_requests(struct json *json, struct shards shards, uint32_t operation)
+static void add_requests(struct json *json, struct metrics_shards shards, uint32_t operation)
 {
     add(json, "\"%s\":{", metrics_operation_name(operation));
     for (uint32_t outcome = 0; outcome < METRICS_OUTCOME_COUNT; outcome++) {
@@ -50,7 +45,7 @@ static void add_requests(struct json *json, struct shards shards, uint32_t opera
     close_object(json);
 }
 
-static void add_latency(struct json *json, struct shards shards, uint32_t operation)
+static void add_latency(struct json *json, struct metrics_shards shards, uint32_t operation)
 {
     struct histogram sum;
     memset(&sum, 0, sizeof sum);
@@ -65,7 +60,7 @@ static void add_latency(struct json *json, struct shards shards, uint32_t operat
         histogram_quantile(&sum, 0.999), metrics_read(&sum.maximum));
 }
 
-static void add_errors(struct json *json, struct shards shards)
+static void add_errors(struct json *json, struct metrics_shards shards)
 {
     for (uint32_t error = 0; error < METRICS_ERROR_COUNT; error++) {
         uint64_t sum = 0;
@@ -75,31 +70,28 @@ static void add_errors(struct json *json, struct shards shards)
     }
 }
 
-static void add_values(struct json *json, struct shards shards)
+static void add_values(struct json *json, struct metrics_shards shards)
 {
     for (uint32_t which = 0; which < METRICS_VALUE_COUNT; which++) {
         const struct metrics_kind *kind = metrics_kind_of(which);
         if (kind->type != METRICS_HIDDEN)
-            add(json, "\"%s\":%" PRIu64 ",", kind->name,
-                metrics_merged(shards.all, shards.count, which));
+            add(json, "\"%s\":%" PRIu64 ",", kind->name, metrics_merged(shards, which));
     }
 }
 
-uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
-                      const struct metrics_node *node, char *buffer)
+uint32_t metrics_json(struct metrics_shards shards, const struct metrics_node *node, char *buffer)
 {
     struct json json = {.bytes = buffer, .size_max = METRICS_JSON_MAX};
-    struct shards all = {shards, shard_count};
-    add(&json, "{\"version\":\"%.200s\",\"shards\":%u,\"requests\":{", node->version, shard_count);
+    add(&json, "{\"version\":\"%.200s\",\"shards\":%u,\"requests\":{", node->version, shards.count);
     for (uint32_t operation = 0; operation < METRICS_OPERATION_COUNT; operation++)
-        add_requests(&json, all, operation);
+        add_requests(&json, shards, operation);
     close_object(&json);
     add(&json, "\"latency_ns\":{");
     for (uint32_t operation = 0; operation < METRICS_TIMED_COUNT; operation++)
-        add_latency(&json, all, operation);
+        add_latency(&json, shards, operation);
     close_object(&json);
     add(&json, "\"connection_errors\":{");
-    add_errors(&json, all);
+    add_errors(&json, shards);
     close_object(&json);
     if (node->decisions != NULL) {
         add(&json, "\"steering_decisions\":{");
@@ -107,25 +99,24 @@ uint32_t metrics_json(const struct metrics *const *shards, uint32_t shard_count,
             add(&json, "\"%.100s\":%" PRIu64 ",", node->decision_names[i], node->decisions[i]);
         close_object(&json);
     }
-    add_values(&json, all);
+    add_values(&json, shards);
     close_object(&json);
     return json.size - 1; /* without the last comma */
 }
 
 /* ---- HEALTH ---- */
 
-static const char *status_of(struct shards shards)
+static const char *status_of(struct metrics_shards shards)
 {
-    if (metrics_merged(shards.all, shards.count, METRICS_FAILED) != 0 ||
-        metrics_merged(shards.all, shards.count, METRICS_GONE) != 0)
+    if (metrics_merged(shards, METRICS_FAILED) != 0 || metrics_merged(shards, METRICS_GONE) != 0)
         return "failed";
-    if (metrics_merged(shards.all, shards.count, METRICS_DRAINING) != 0)
+    if (metrics_merged(shards, METRICS_DRAINING) != 0)
         return "draining";
-    return metrics_merged(shards.all, shards.count, METRICS_LOSS) != 0 ? "damaged" : "healthy";
+    return metrics_merged(shards, METRICS_LOSS) != 0 ? "damaged" : "healthy";
 }
 
 /* The shard whose mover HEALTH tells of. */
-static const struct metrics *first_at_work(struct shards shards, uint32_t asked)
+static const struct metrics *first_at_work(struct metrics_shards shards, uint32_t asked)
 {
     for (uint32_t i = 0; i < shards.count; i++) {
         const struct metrics *metrics = shards.all[(asked + i) % shards.count];
@@ -143,30 +134,29 @@ static const char *text_or_none(const _Atomic(const char *) *text)
 }
 
 /* The number that has this position in HEALTH. Returns whether there is one. */
-static bool add_number(struct json *json, struct shards shards, uint32_t position)
+static bool add_number(struct json *json, struct metrics_shards shards, uint32_t position)
 {
     for (uint32_t which = 0; which < METRICS_VALUE_COUNT; which++) {
         const struct metrics_member *member = &metrics_kind_of(which)->health;
         if (member->key == NULL || member->position != position)
             continue;
         add(json, "\"%s\":%" PRIu64 ",", member->key,
-            metrics_merged(shards.all, shards.count, which) / member->divisor);
+            metrics_merged(shards, which) / member->divisor);
         return true;
     }
     return false;
 }
 
-uint32_t metrics_health(const struct metrics *const *shards, uint32_t shard_count, uint32_t asked,
+uint32_t metrics_health(struct metrics_shards shards, uint32_t asked,
                         const struct metrics_node *node, char *buffer)
 {
-    assert(asked < shard_count);
+    assert(asked < shards.count);
     struct json json = {.bytes = buffer, .size_max = METRICS_HEALTH_MAX};
-    struct shards all = {shards, shard_count};
-    const struct metrics *mover = first_at_work(all, asked);
+    const struct metrics *mover = first_at_work(shards, asked);
     const struct {
         uint32_t position;
         const char *key, *text;
-    } texts[] = {{0, "status", status_of(all)},
+    } texts[] = {{0, "status", status_of(shards)},
                  {7, "version", node->version},
                  {32, "mover_phase", text_or_none(&mover->mover_phase)},
                  {33, "mover_job", text_or_none(&mover->mover_job)}};
@@ -176,7 +166,7 @@ uint32_t metrics_health(const struct metrics *const *shards, uint32_t shard_coun
         if (next < sizeof texts / sizeof texts[0] && texts[next].position == position) {
             add(&json, "\"%s\":\"%.200s\",", texts[next].key, texts[next].text);
             next++;
-        } else if (!add_number(&json, all, position)) {
+        } else if (!add_number(&json, shards, position)) {
             break;
         }
     }

@@ -22,8 +22,7 @@
 /* A text on its way. */
 struct text {
     FILE *file;
-    const struct metrics *const *shards;
-    uint32_t shard_count;
+    struct metrics_shards shards;
     const struct metrics_node *node;
     bool is_open; /* OpenMetrics */
 };
@@ -50,7 +49,7 @@ static void write_build(const struct text *text)
 static void write_requests_of(const struct text *text, uint32_t shard, uint32_t operation)
 {
     for (uint32_t outcome = 0; outcome < METRICS_OUTCOME_COUNT; outcome++) {
-        uint64_t count = metrics_read(&text->shards[shard]->requests[operation][outcome]);
+        uint64_t count = metrics_read(&text->shards.all[shard]->requests[operation][outcome]);
         if (count > 0 || outcome == 0)
             (void)fprintf(text->file,
                           "minivault_requests_total{shard=\"%u\",operation=\"%s\",outcome=\"%s\"} "
@@ -63,14 +62,14 @@ static void write_requests_of(const struct text *text, uint32_t shard, uint32_t 
 static void write_requests(const struct text *text)
 {
     write_head(text, "requests", "counter", "Answered, by operation and outcome.");
-    for (uint32_t shard = 0; shard < text->shard_count; shard++)
+    for (uint32_t shard = 0; shard < text->shards.count; shard++)
         for (uint32_t operation = 0; operation < METRICS_OPERATION_COUNT; operation++)
             write_requests_of(text, shard, operation);
 }
 
 static void write_latency_of(const struct text *text, uint32_t shard, uint32_t operation)
 {
-    const struct histogram *latency = &text->shards[shard]->latency[operation];
+    const struct histogram *latency = &text->shards.all[shard]->latency[operation];
     static const char name[] = "minivault_request_duration_seconds";
     char labels[64];
     (void)snprintf(labels, sizeof labels, "shard=\"%u\",operation=\"%s\"", shard,
@@ -92,7 +91,7 @@ static void write_latencies(const struct text *text)
 {
     write_head(text, "request_duration_seconds", "histogram",
                "From a request's arrival to the send of its answer.");
-    for (uint32_t shard = 0; shard < text->shard_count; shard++)
+    for (uint32_t shard = 0; shard < text->shards.count; shard++)
         for (uint32_t operation = 0; operation < METRICS_TIMED_COUNT; operation++)
             write_latency_of(text, shard, operation);
 }
@@ -101,13 +100,13 @@ static void write_errors(const struct text *text)
 {
     write_head(text, "connection_errors", "counter",
                "Connections that the server had to end, by reason.");
-    for (uint32_t shard = 0; shard < text->shard_count; shard++)
+    for (uint32_t shard = 0; shard < text->shards.count; shard++)
         for (uint32_t error = 0; error < METRICS_ERROR_COUNT; error++)
             (void)fprintf(text->file,
                           "minivault_connection_errors_total{shard=\"%u\",reason=\"%s\"} %" PRIu64
                           "\n",
                           shard, metrics_error_name(error),
-                          metrics_read(&text->shards[shard]->errors[error]));
+                          metrics_read(&text->shards.all[shard]->errors[error]));
 }
 
 static void write_steering(const struct text *text)
@@ -130,24 +129,22 @@ static void write_value(const struct text *text, enum metrics_value which)
     if (kind->type == METRICS_HIDDEN)
         return;
     write_head(text, kind->name, is_counter ? "counter" : "gauge", kind->help);
-    for (uint32_t shard = 0; shard < text->shard_count; shard++)
+    for (uint32_t shard = 0; shard < text->shards.count; shard++)
         (void)fprintf(text->file, "minivault_%s%s{shard=\"%u\"} %" PRIu64 "\n", kind->name,
                       is_counter ? "_total" : "", shard,
-                      metrics_read(&text->shards[shard]->values[which]));
+                      metrics_read(&text->shards.all[shard]->values[which]));
 }
 
-uint8_t *metrics_text(enum metrics_format format, const struct metrics *const *shards,
-                      uint32_t shard_count, const struct metrics_node *node, size_t offset,
-                      size_t *ret_size)
+uint8_t *metrics_text(enum metrics_format format, struct metrics_shards shards,
+                      const struct metrics_node *node, size_t offset, size_t *ret_size)
 {
     char *memory = NULL;
     size_t size = 0;
     struct text text = {.file = open_memstream(&memory, &size),
                         .shards = shards,
-                        .shard_count = shard_count,
                         .node = node,
                         .is_open = format == METRICS_OPENMETRICS};
-    assert(shard_count > 0);
+    assert(shards.count > 0);
     if (text.file == NULL)
         return NULL;
     (void)fprintf(text.file, "%*s", (int)offset, "");

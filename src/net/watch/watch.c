@@ -34,7 +34,8 @@ void watch_publish(struct watch *watch)
 {
     struct metrics *metrics = &watch->metrics;
     struct shard_report report = {.now_ns = io_now_ns(watch->io)};
-    watch->source.report(watch->source.context, &report);
+    watch->node = (struct metrics_node){.version = MINIVAULT_VERSION};
+    watch->source.report(watch->source.context, &report, &watch->node);
     io_counts(watch->io, &report.ring);
     report.uptime_s = (report.now_ns - watch->started_ns) / NS_PER_S;
     copy_values(metrics, &report);
@@ -42,30 +43,26 @@ void watch_publish(struct watch *watch)
     atomic_store_explicit(&metrics->mover_job, report.store.mover.job, memory_order_relaxed);
 }
 
-uint64_t watch_value(const struct watch *watch, enum metrics_value which)
+static struct metrics_shards shards_of(const struct watch *watch)
 {
-    return metrics_merged(watch->shards, watch->shard_count, which);
+    return (struct metrics_shards){watch->shards, watch->shard_count};
 }
 
-/* Published anew. */
-static struct metrics_node describe_node(struct watch *watch)
+uint64_t watch_value(const struct watch *watch, enum metrics_value which)
 {
-    struct metrics_node described = {.version = MINIVAULT_VERSION};
-    watch->source.describe(watch->source.context, &described);
-    watch_publish(watch);
-    return described;
+    return metrics_merged(shards_of(watch), which);
 }
 
 uint32_t stats_text(struct watch *watch, char *buffer)
 {
-    struct metrics_node described = describe_node(watch);
-    return metrics_json(watch->shards, watch->shard_count, &described, buffer);
+    watch_publish(watch);
+    return metrics_json(shards_of(watch), &watch->node, buffer);
 }
 
 uint32_t health_text(struct watch *watch, char *buffer)
 {
-    struct metrics_node described = describe_node(watch);
-    return metrics_health(watch->shards, watch->shard_count, watch->shard, &described, buffer);
+    watch_publish(watch);
+    return metrics_health(shards_of(watch), watch->shard, &watch->node, buffer);
 }
 
 uint32_t hello_text(const struct watch *watch, char *buffer)
@@ -86,8 +83,8 @@ uint32_t hello_text(const struct watch *watch, char *buffer)
 uint8_t *watch_metrics(struct watch *watch, enum metrics_format format, size_t offset,
                        size_t *ret_size)
 {
-    struct metrics_node described = describe_node(watch);
-    return metrics_text(format, watch->shards, watch->shard_count, &described, offset, ret_size);
+    watch_publish(watch);
+    return metrics_text(format, shards_of(watch), &watch->node, offset, ret_size);
 }
 
 /* ---- alive and ready ---- */

@@ -34,11 +34,9 @@ struct shard_report {
 struct watch_source {
     void *context;
 
-    /* Fills in what the watch does not know; the rest stays. */
-    void (*report)(void *context, struct shard_report *ret_report);
-
-    /* What the node has once, beside its version. What it points to is valid until the next call. */
-    void (*describe)(void *context, struct metrics_node *ret_node);
+    /* Fills in what the watch does not know; the rest stays. What the node has once, beside its
+     * version, is valid until the next call. */
+    void (*report)(void *context, struct shard_report *ret_report, struct metrics_node *ret_node);
 };
 
 /* What HELLO tells of. */
@@ -55,7 +53,8 @@ struct watch {
     struct watch_source source;
     struct watch_limits limits;
     uint64_t started_ns;
-    struct metrics metrics; /* of this shard */
+    struct metrics_node node; /* as it was published last */
+    struct metrics metrics;   /* of this shard */
 };
 
 /* All but the metrics' numbers is filled in. */

@@ -55,7 +55,8 @@ struct checkpoint_options {
 };
 #define CHECKPOINT_MEMORY_SIZE ((size_t)2 * 1024 * 1024)
 
-/* Begins. `options`, `info` and `files` are copied; `index` and `memory` stay in use until `done`.
+/* Begins. `options`, `info` and `files` are copied; `index`, the options' `path` and `memory` stay
+ * in use until `done`.
  * `files` are all that the index's locations name now. A slot whose file is not among them is left
  * out: what it names is newer than `info` and is replayed. So is one in a file id that was given to
  * a new file meanwhile: the loader finds the file gone.

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define HEADER CHECKPOINT_BLOCK_HEADER_SIZE
 #define CRC_FROM offsetof(struct checkpoint_block, format)
@@ -135,29 +136,17 @@ int checkpoint_path(const char *directory, uint64_t number, bool is_temporary, c
     return size < (int)CHECKPOINT_PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-static int hex_digit(char digit)
-{
-    if (digit >= '0' && digit <= '9')
-        return digit - '0';
-    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-}
-
 int checkpoint_name_parse(const char *name, uint64_t *ret_number, bool *ret_temporary)
 {
     if (strncmp(name, NAME_PREFIX, strlen(NAME_PREFIX)) != 0)
         return -EINVAL;
     const char *digits = name + strlen(NAME_PREFIX);
-    uint64_t number = 0;
-    for (uint32_t i = 0; i < NAME_DIGITS; i++) {
-        int digit = hex_digit(digits[i]);
-        if (digit < 0)
-            return -EINVAL;
-        number = number << 4 | (uint64_t)digit;
-    }
+    if (strspn(digits, "0123456789abcdef") != NAME_DIGITS)
+        return -EINVAL;
     bool is_temporary = strcmp(digits + NAME_DIGITS, NAME_SUFFIX) == 0;
     if (!is_temporary && digits[NAME_DIGITS] != '\0')
         return -EINVAL;
-    *ret_number = number;
+    *ret_number = strtoull(digits, NULL, 16);
     *ret_temporary = is_temporary;
     return 0;
 }

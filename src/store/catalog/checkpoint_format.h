@@ -115,6 +115,28 @@ void checkpoint_block_encode(const struct checkpoint_block *block, uint8_t *data
  * header, but of another format). */
 int checkpoint_block_decode(const uint8_t *data, uint32_t size, struct checkpoint_block *ret_block);
 
+/* The order of a file's blocks, as they are read one behind the other. */
+struct checkpoint_order {
+    /* The caller's: what is expected. */
+    uint64_t directory_id;
+    uint32_t log_id;
+    uint64_t number;
+    uint64_t size; /* of the file */
+    /* What was seen. */
+    enum checkpoint_kind kind; /* of the last block; 0: none */
+    uint8_t partition;         /* of the last block of slots */
+    uint64_t sequence;         /* of the next block */
+    struct checkpoint_begin_entry begin;
+    uint32_t files;
+    uint64_t slots;
+    const char *what; /* is wrong */
+};
+
+/* Takes the decoded block at `data`, which ends at `end` of the file. Errors: -EXDEV (the file is of
+ * another directory or log), -EBADMSG; order->what says more. */
+int checkpoint_order_take(struct checkpoint_order *order, const struct checkpoint_block *block,
+                          const uint8_t *data, uint64_t end);
+
 /* An entry of the file table. Errors: -EBADMSG (no such kind or file id). */
 void checkpoint_file_encode(const struct checkpoint_file *file, uint8_t *target);
 int checkpoint_file_decode(const uint8_t *data, struct checkpoint_file *ret_file);

@@ -4,7 +4,7 @@
  * 1. Units are processed in order, each once it has been read whole; reads are asked for ahead.
  * 2. A unit's memory is read into only when what it had before is processed.
  * 3. A location names a file of the table, or its slot is dropped or refused.
- * 4. The next block has the sequence `sequence`, and no smaller kind or partition than the last. */
+ * 4. The next block has no smaller kind or partition than the last (checkpoint_order.c). */
 #include "store/catalog/checkpoint_format.h"
 
 #include "base/assert.h"
@@ -31,27 +31,17 @@ struct unit {
 struct loader {
     struct io *io;
     const struct log *log;
-    uint64_t directory_id;
-    uint32_t log_id;
-    uint64_t number;
+    const struct checkpoint_options *options;
     struct index *index;
     checkpoint_each_file *each_file;
-    int (*each_twin)(void *context, uint32_t partition, uint64_t hash,
-                     const struct index_entry *entry);
     void *context;
 
     int handle;
-    uint64_t size;  /* of the file */
-    uint64_t asked; /* of it */
+    uint64_t asked; /* of the file */
     struct unit units[UNITS];
     uint64_t told_ns;
 
-    enum checkpoint_kind kind; /* of the last block */
-    uint64_t sequence;         /* of the next block */
-    uint32_t partition;
-    struct checkpoint_begin_entry begin;
-    uint32_t files_seen;
-    uint64_t slots;
+    struct checkpoint_order order;
     uint64_t dropped;
     uint32_t *files; /* by key: FILE_UNLISTED, FILE_GONE or the new key + FILE_FIRST */
     char path[CHECKPOINT_PATH_MAX];
@@ -64,12 +54,6 @@ static int refuse(const struct loader *loader, uint64_t offset, int error, const
     log_error(loader->log, "%s: cannot be used: at byte %" PRIu64 ": %s (%s)", loader->path, offset,
               what, strerror(-error));
     return error;
-}
-
-static int refuse_block(const struct loader *loader, uint64_t offset, int error)
-{
-    return refuse(loader, offset, error,
-                  error == -EPROTONOSUPPORT ? "another format" : "a damaged block");
 }
 
 /* ---- entries ---- */
@@ -87,8 +71,7 @@ static int take_files(struct loader *loader, const struct checkpoint_block *bloc
         loader->files[checkpoint_file_key(file.is_segment, file.file)] =
             now == UINT32_MAX ? FILE_GONE : checkpoint_file_key(file.is_segment, now) + FILE_FIRST;
     }
-    loader->files_seen += block->entry_count;
-    return loader->files_seen <= loader->begin.file_count ? 0 : -EBADMSG;
+    return 0;
 }
 
 /* The walk may have shown a slot more than once: then the later location counts. */
@@ -96,16 +79,15 @@ static int put_slot(const struct loader *loader, uint32_t partition, uint64_t ha
                     const struct index_entry *entry)
 {
     int others = index_put(loader->index, partition, hash, entry);
-    if (others <= 0 || loader->each_twin == NULL)
+    if (others <= 0 || loader->options->each_twin == NULL)
         return others < 0 ? others : 0;
-    return loader->each_twin(loader->context, partition, hash, entry);
+    return loader->options->each_twin(loader->context, partition, hash, entry);
 }
 
 static int take_slots(struct loader *loader, const struct checkpoint_block *block,
                       const uint8_t *entries)
 {
     const uint64_t read_size_max = index_read_size(INDEX_RECORD_SIZE_MAX);
-    loader->slots += block->entry_count;
     for (uint32_t i = 0; i < block->entry_count; i++) {
         struct index_entry entry;
         uint64_t hash;
@@ -127,101 +109,38 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
     return 0;
 }
 
-static int begin_partition(struct loader *loader, const struct checkpoint_block *block)
+/* A hint that promises more than the file has is no reason to take memory. Without the room the
+ * table grows as ever. */
+static void reserve(struct loader *loader, const struct checkpoint_block *block)
 {
-    if (loader->kind == CHECKPOINT_SLOTS && block->partition == loader->partition)
-        return 0;
-    if (loader->kind == CHECKPOINT_SLOTS && block->partition < loader->partition)
-        return -EBADMSG;
-    assert(loader->kind != CHECKPOINT_SLOTS ||
-           block->partition > loader->partition); /* invariant 4 */
-    loader->partition = block->partition;
-    /* A hint that promises more than the file has is no reason to take memory. Without the room the
-     * table grows as ever. */
-    uint64_t count = min_u64(block->slots_hint, loader->size / INDEX_PACKED_SIZE);
+    uint64_t count = min_u64(block->slots_hint, loader->order.size / INDEX_PACKED_SIZE);
     (void)index_reserve(loader->index, block->partition, count);
-    return 0;
 }
 
 /* ---- blocks ---- */
-
-static bool may_follow(enum checkpoint_kind last, enum checkpoint_kind kind, uint64_t sequence)
-{
-    if (sequence == 0)
-        return kind == CHECKPOINT_BEGIN;
-    return kind != CHECKPOINT_BEGIN && last != CHECKPOINT_END && kind >= last;
-}
-
-static int take_begin(struct loader *loader, const struct checkpoint_block *block,
-                      const uint8_t *entries)
-{
-    memcpy(&loader->begin, entries, sizeof loader->begin);
-    bool is_ours =
-        block->directory_id == loader->directory_id && loader->begin.log_id == loader->log_id;
-    return is_ours ? 0 : -EXDEV;
-}
-
-static int take_end(const struct loader *loader, const uint8_t *entries, uint64_t end)
-{
-    struct checkpoint_end_entry entry;
-    memcpy(&entry, entries, sizeof entry);
-    bool is_whole = entry.slots == loader->slots && entry.file_size == loader->size &&
-                    end == loader->size && loader->files_seen == loader->begin.file_count;
-    return is_whole ? 0 : -EBADMSG;
-}
-
-/* Whether this is the block, or one of the blocks, that can be next. */
-static bool belongs_here(const struct loader *loader, const struct checkpoint_block *block)
-{
-    if (block->sequence != loader->sequence || block->number != loader->number)
-        return false;
-    if (!may_follow(loader->kind, block->kind, block->sequence))
-        return false;
-    if (block->kind == CHECKPOINT_SLOTS && loader->files_seen != loader->begin.file_count)
-        return false;
-    return block->kind == CHECKPOINT_BEGIN || block->directory_id == loader->directory_id;
-}
 
 /* `end` is where the block ends in the file. */
 static int take_block(struct loader *loader, const struct checkpoint_block *block,
                       const uint8_t *data, uint64_t end)
 {
+    struct checkpoint_order *order = &loader->order;
     const uint8_t *entries = data + CHECKPOINT_BLOCK_HEADER_SIZE;
-    if (!belongs_here(loader, block))
-        return -EBADMSG;
-    int error = 0;
-    switch (block->kind) {
-    case CHECKPOINT_BEGIN:
-        error = take_begin(loader, block, entries);
-        break;
-    case CHECKPOINT_FILES:
-        error = take_files(loader, block, entries);
-        break;
-    case CHECKPOINT_SLOTS:
-        error = begin_partition(loader, block);
-        if (error == 0)
-            error = take_slots(loader, block, entries);
-        break;
-    case CHECKPOINT_END:
-        error = take_end(loader, entries, end);
-        break;
-    }
-    assert(error < 0 || block->kind >= loader->kind); /* invariant 4 */
-    loader->kind = block->kind;
-    loader->sequence++;
-    return error;
+    bool goes_on = order->kind == CHECKPOINT_SLOTS && block->partition == order->partition;
+    int error = checkpoint_order_take(order, block, data, end);
+    if (error == 0 && block->kind == CHECKPOINT_FILES)
+        return take_files(loader, block, entries);
+    if (error < 0 || block->kind != CHECKPOINT_SLOTS)
+        return error;
+    if (!goes_on)
+        reserve(loader, block);
+    return take_slots(loader, block, entries);
 }
 
-static const char *reason(int error)
+static const char *reason(const struct loader *loader, int error)
 {
-    switch (error) {
-    case -EXDEV:
-        return "it belongs to another data directory or log";
-    case -ENOMEM:
-        return "no memory for its slots";
-    default:
-        return "a block that does not belong there";
-    }
+    if (loader->order.what != NULL)
+        return loader->order.what;
+    return error == -ENOMEM ? "no memory for its slots" : "an entry that cannot be one";
 }
 
 static int take_unit(struct loader *loader, const struct unit *unit, uint64_t offset)
@@ -232,10 +151,11 @@ static int take_unit(struct loader *loader, const struct unit *unit, uint64_t of
         const uint8_t *data = unit->data + at;
         int error = checkpoint_block_decode(data, unit->size - at, &block);
         if (error < 0)
-            return refuse_block(loader, offset + at, error);
+            return refuse(loader, offset + at, error,
+                          error == -EPROTONOSUPPORT ? "another format" : "a damaged block");
         error = take_block(loader, &block, data, offset + at + block.size);
         if (error < 0)
-            return refuse(loader, offset + at, error, reason(error));
+            return refuse(loader, offset + at, error, reason(loader, error));
         at += block.size;
     }
     return 0;
@@ -250,12 +170,12 @@ static struct unit *unit_at(struct loader *loader, uint64_t offset)
 
 static int ask(struct loader *loader)
 {
-    if (loader->asked == loader->size)
+    if (loader->asked == loader->order.size)
         return 0;
     struct unit *unit = unit_at(loader, loader->asked);
-    assert(!io_op_is_active(&unit->op));  /* invariant 2 */
-    assert(loader->asked < loader->size); /* invariant 1 */
-    unit->size = (uint32_t)min_u64(CHECKPOINT_UNIT_SIZE, loader->size - loader->asked);
+    assert(!io_op_is_active(&unit->op));        /* invariant 2 */
+    assert(loader->asked < loader->order.size); /* invariant 1 */
+    unit->size = (uint32_t)min_u64(CHECKPOINT_UNIT_SIZE, loader->order.size - loader->asked);
     unit->op = (struct io_op){0};
     io_read(loader->io, &unit->op, loader->handle, unit->data, unit->size, loader->asked);
     loader->asked += unit->size;
@@ -271,7 +191,7 @@ static void tell_progress(struct loader *loader, uint64_t offset)
         return;
     loader->told_ns = now_ns;
     log_info(loader->log, "%s: %" PRIu64 " slots loaded, %" PRIu64 " %% of the file", loader->path,
-             loader->slots, offset * 100 / loader->size);
+             loader->order.slots, offset * 100 / loader->order.size);
 }
 
 static int load_unit(struct loader *loader, uint64_t offset)
@@ -294,13 +214,13 @@ static int load_units(struct loader *loader)
     for (uint32_t i = 0; i < UNITS && error == 0; i++)
         error = ask(loader);
     uint64_t offset = 0;
-    for (; offset < loader->size && error == 0; offset += CHECKPOINT_UNIT_SIZE) {
+    for (; offset < loader->order.size && error == 0; offset += CHECKPOINT_UNIT_SIZE) {
         error = load_unit(loader, offset);
         if (error == 0)
             error = ask(loader);
     }
-    if (error == 0 && loader->kind != CHECKPOINT_END)
-        error = refuse(loader, loader->size, -EBADMSG, "it has no end");
+    if (error == 0 && loader->order.kind != CHECKPOINT_END)
+        error = refuse(loader, loader->order.size, -EBADMSG, "it has no end");
     return error;
 }
 
@@ -333,7 +253,7 @@ static int load_file(struct loader *loader)
         error = refuse(loader, (uint64_t)size, -EBADMSG, "no checkpoint ends there");
     } else {
         loader->handle = handle;
-        loader->size = (uint64_t)size;
+        loader->order.size = (uint64_t)size;
         error = load_units(loader);
         wait_for_reads(loader);
     }
@@ -352,12 +272,12 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
         return -ENOMEM;
     *loader = (struct loader){.io = io,
                               .log = log,
-                              .directory_id = options->directory_id,
-                              .log_id = options->log_id,
-                              .number = number,
+                              .options = options,
+                              .order = {.directory_id = options->directory_id,
+                                        .log_id = options->log_id,
+                                        .number = number},
                               .index = index,
                               .each_file = each_file,
-                              .each_twin = options->each_twin,
                               .context = context,
                               .told_ns = io_now_ns(io)};
     for (uint32_t i = 0; i < UNITS; i++)
@@ -369,10 +289,10 @@ int checkpoint_load(struct io *io, const struct log *log, const struct checkpoin
         error = load_file(loader);
     if (error == 0) {
         *ret_info = (struct checkpoint_info){.number = number,
-                                             .position = loader->begin.position,
-                                             .chunk_sequence = loader->begin.chunk_sequence,
-                                             .clock_ceiling = loader->begin.clock_ceiling,
-                                             .slots = loader->slots};
+                                             .position = loader->order.begin.position,
+                                             .chunk_sequence = loader->order.begin.chunk_sequence,
+                                             .clock_ceiling = loader->order.begin.clock_ceiling,
+                                             .slots = loader->order.slots};
         *ret_dropped = loader->dropped;
     }
     free(loader->files);

@@ -8,12 +8,12 @@
  * Each state but PACK has one operation, and the next state begins when that completes. An error or
  * a cancel, in any state, waits for what is in flight and goes on with
  *
- *   UNDO_CLOSE, UNDO_CLOSE_DIRECTORY, UNDO_UNLINK   as far as there is something to undo
+ *   CLOSE, UNLINK   as far as there is something to undo
  *
  * then done(error).
  *
  * Invariants:
- * 1. States follow each other in their order; those of UNDO come after an error, and only then.
+ * 1. States follow each other in their order, until an error; UNLINK comes after an error only.
  * 2. Blocks are packed by ascending kind, slots by ascending partition.
  * 3. A buffer is filled only while no write of it is in flight; `writing` of them are.
  * 4. Every unit that is handed over is full, but for the last one; their sizes add up to the file's.
@@ -43,9 +43,7 @@ enum writer_state {
     WRITER_OPEN_DIRECTORY,
     WRITER_SYNC_DIRECTORY,
     WRITER_CLOSE_DIRECTORY,
-    WRITER_UNDO_CLOSE,
-    WRITER_UNDO_CLOSE_DIRECTORY,
-    WRITER_UNDO_UNLINK,
+    WRITER_UNLINK,
 };
 
 struct buffer {
@@ -61,17 +59,15 @@ struct checkpoint_writer {
     struct io *io;
     const struct log *log;
     const struct index *index;
-    uint64_t directory_id;
+    struct checkpoint_options options;
     struct checkpoint_info info;
-    uint32_t log_id;
     checkpoint_done *done;
     void *context;
 
     enum writer_state state;
     int error;
     struct io_op op;
-    int handle;    /* < 0: not open */
-    int directory; /* < 0: not open */
+    int handle;    /* of the file, later of the directory; < 0: not open */
     bool is_there; /* under the temporary name, or when it is renamed, the other one */
     bool is_renamed;
 
@@ -100,7 +96,6 @@ struct checkpoint_writer {
     uint64_t known[CHECKPOINT_FILES_MAX / 64];
     char path[CHECKPOINT_PATH_MAX];
     char temporary[CHECKPOINT_PATH_MAX];
-    char data_directory[CHECKPOINT_PATH_MAX];
 };
 
 static struct buffer *filling(struct checkpoint_writer *writer)
@@ -139,7 +134,6 @@ static void finish(struct checkpoint_writer *writer)
     int result = writer->error;
     assert(writer->writing == 0); /* invariant 3 */
     assert(writer->handle < 0);
-    assert(writer->directory < 0);
     checkpoint_free(writer);
     done(context, result);
 }
@@ -151,11 +145,9 @@ static void undo(struct checkpoint_writer *writer)
     if (io_op_is_active(&writer->op) || writer->writing > 0)
         return;
     if (writer->handle >= 0)
-        enter(writer, WRITER_UNDO_CLOSE);
-    else if (writer->directory >= 0)
-        enter(writer, WRITER_UNDO_CLOSE_DIRECTORY);
+        enter(writer, WRITER_CLOSE);
     else if (writer->is_there)
-        enter(writer, WRITER_UNDO_UNLINK);
+        enter(writer, WRITER_UNLINK);
     else
         finish(writer);
 }
@@ -168,6 +160,12 @@ static void fail(struct checkpoint_writer *writer, int error)
     undo(writer);
 }
 
+/* The name that the file has now. */
+static const char *name_of(const struct checkpoint_writer *writer)
+{
+    return writer->is_renamed ? writer->path : writer->temporary;
+}
+
 /* What the completed operation of `state` changed, also when the writer has failed meanwhile.
  * Returns the error that ends the checkpoint, if there is one. */
 static int take_result(struct checkpoint_writer *writer, int32_t result)
@@ -176,28 +174,24 @@ static int take_result(struct checkpoint_writer *writer, int32_t result)
     case WRITER_REMOVE:
         return result == -ENOENT ? 0 : result;
     case WRITER_OPEN:
-        writer->handle = result < 0 ? -1 : result;
         writer->is_there = result >= 0;
+        writer->handle = result;
+        break;
+    case WRITER_OPEN_DIRECTORY:
+        writer->handle = result;
         break;
     case WRITER_CLOSE:
-    case WRITER_UNDO_CLOSE:
+    case WRITER_CLOSE_DIRECTORY:
         writer->handle = -1;
         break;
     case WRITER_RENAME:
         writer->is_renamed = result == 0;
         break;
-    case WRITER_OPEN_DIRECTORY:
-        writer->directory = result < 0 ? -1 : result;
-        break;
-    case WRITER_CLOSE_DIRECTORY:
-    case WRITER_UNDO_CLOSE_DIRECTORY:
-        writer->directory = -1;
-        break;
-    case WRITER_UNDO_UNLINK:
+    case WRITER_UNLINK:
         writer->is_there = false;
         if (result < 0 && result != -ENOENT)
-            log_warn(writer->log, "cannot remove %s, an unfinished checkpoint: %s",
-                     writer->is_renamed ? writer->path : writer->temporary, strerror(-result));
+            log_warn(writer->log, "cannot remove %s, an unfinished checkpoint: %s", name_of(writer),
+                     strerror(-result));
         break;
     case WRITER_PACK:
     case WRITER_SYNC:
@@ -226,13 +220,13 @@ static void enter(struct checkpoint_writer *writer, enum writer_state state)
     struct io *io = writer->io;
     struct io_op *op = &writer->op;
     assert(!io_op_is_active(op));
-    assert((writer->error != 0) == (state >= WRITER_UNDO_CLOSE)); /* invariant 1 */
     bool is_next = state == writer->state + 1 || state == WRITER_REMOVE;
-    assert(is_next || state >= WRITER_UNDO_CLOSE); /* invariant 1 */
+    assert(writer->error != 0 || (is_next && state != WRITER_UNLINK)); /* invariant 1 */
     writer->state = state;
     switch (state) {
     case WRITER_REMOVE:
-        io_unlink(io, op, writer->temporary);
+    case WRITER_UNLINK:
+        io_unlink(io, op, name_of(writer));
         break;
     case WRITER_OPEN:
         io_open_file(io, op, writer->temporary,
@@ -241,27 +235,18 @@ static void enter(struct checkpoint_writer *writer, enum writer_state state)
     case WRITER_PACK:
         break;
     case WRITER_SYNC:
+    case WRITER_SYNC_DIRECTORY:
         io_sync(io, op, writer->handle);
         break;
     case WRITER_CLOSE:
-    case WRITER_UNDO_CLOSE:
+    case WRITER_CLOSE_DIRECTORY:
         io_close_file(io, op, writer->handle);
         break;
     case WRITER_RENAME:
         io_rename(io, op, writer->temporary, writer->path);
         break;
     case WRITER_OPEN_DIRECTORY:
-        io_open_file(io, op, writer->data_directory, IO_OPEN_DIRECTORY);
-        break;
-    case WRITER_SYNC_DIRECTORY:
-        io_sync(io, op, writer->directory);
-        break;
-    case WRITER_CLOSE_DIRECTORY:
-    case WRITER_UNDO_CLOSE_DIRECTORY:
-        io_close_file(io, op, writer->directory);
-        break;
-    case WRITER_UNDO_UNLINK:
-        io_unlink(io, op, writer->is_renamed ? writer->path : writer->temporary);
+        io_open_file(io, op, writer->options.path, IO_OPEN_DIRECTORY);
         break;
     }
 }
@@ -329,7 +314,7 @@ static void put_block(struct checkpoint_writer *writer, enum checkpoint_kind kin
     struct checkpoint_block block = {
         .kind = kind,
         .partition = is_slots ? (uint8_t)writer->partition : 0,
-        .directory_id = writer->directory_id,
+        .directory_id = writer->options.directory_id,
         .number = writer->info.number,
         .sequence = writer->sequence++,
         .slots_hint = is_slots ? writer->slots_hint : 0,
@@ -351,7 +336,7 @@ static uint64_t pack_begin(struct checkpoint_writer *writer)
         .position = writer->info.position,
         .chunk_sequence = writer->info.chunk_sequence,
         .clock_ceiling = writer->info.clock_ceiling,
-        .log_id = writer->log_id,
+        .log_id = writer->options.log_id,
         .file_count = writer->file_count,
     };
     memcpy(next_entries(writer), &entry, sizeof entry);
@@ -519,18 +504,6 @@ static int take_files(struct checkpoint_writer *writer, const struct checkpoint_
     return 0;
 }
 
-static int take_paths(struct checkpoint_writer *writer, const char *directory)
-{
-    size_t size = strlen(directory) + 1;
-    if (size > sizeof writer->data_directory)
-        return -ENAMETOOLONG;
-    memcpy(writer->data_directory, directory, size);
-    int error = checkpoint_path(directory, writer->info.number, false, writer->path);
-    if (error == 0)
-        error = checkpoint_path(directory, writer->info.number, true, writer->temporary);
-    return error;
-}
-
 int checkpoint_begin(struct io *io, const struct log *log, const struct checkpoint_options *options,
                      const struct checkpoint_info *info, const struct index *index,
                      const struct checkpoint_file *files, uint32_t file_count,
@@ -544,19 +517,20 @@ int checkpoint_begin(struct io *io, const struct log *log, const struct checkpoi
     writer->io = io;
     writer->log = log;
     writer->index = index;
-    writer->directory_id = options->directory_id;
+    writer->options = *options;
     writer->info = *info;
-    writer->log_id = options->log_id;
     writer->done = done;
     writer->context = context;
-    writer->handle = writer->directory = -1;
+    writer->handle = -1;
     writer->kind = CHECKPOINT_BEGIN;
     writer->op.done = step_done;
     for (uint32_t i = 0; i < BUFFERS; i++) {
         writer->buffers[i].writer = writer;
         writer->buffers[i].data = options->memory + (size_t)i * CHECKPOINT_UNIT_SIZE;
     }
-    int error = take_paths(writer, options->path);
+    int error = checkpoint_path(options->path, info->number, false, writer->path);
+    if (error == 0)
+        error = checkpoint_path(options->path, info->number, true, writer->temporary);
     if (error == 0)
         error = take_files(writer, files, file_count);
     if (error < 0) {

@@ -7,22 +7,95 @@
  *
  * Until the rename the old file is the manifest, whatever fails. From the rename on nobody knows
  * which of the two a loss of power leaves, so an error fails the manifest; both say the same then,
- * since no group is written meanwhile. */
-#include "store/catalog/manifest_internal.h"
+ * since no group is written meanwhile.
+ *
+ * One thing at a time:
+ *
+ *   IDLE -> WRITING   -> IDLE    a group; then its owner is told
+ *        -> SEALING   -> IDLE    an empty group behind the last one, when nothing else is to be done
+ *        -> REWRITING -> IDLE    before a group that waits, or when nothing waits
+ *        -> REFUSING  -> IDLE    a group, since the manifest failed: its owner is told from the loop
+ *
+ * Invariants:
+ * 1. Phases change as above, with no operation in flight; a group's owner is told in IDLE.
+ * 2. used <= size. From `used` on the file has zeros, or a seal and zeros.
+ * 3. A group is one write, into blocks that the file has.
+ * 4. A new file has a greater edition than the one before it, unless that one was lost.
+ * 5. A new file has all of its blocks before it takes the old one's place; only one is made at a time.
+ * 6. Once the manifest failed nothing is written any more.
+ * 7. After a loss that was accepted the first thing that is written is a new file. */
+#include "store/catalog/manifest_file.h"
 
 #include "store/disk/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define GROUP_BLOCKS ((MANIFEST_GROUP_MAX + MANIFEST_BLOCK_EDITS - 1) / MANIFEST_BLOCK_EDITS)
+#define RESERVE_BLOCKS ((uint32_t)(MANIFEST_RESERVE / MANIFEST_BLOCK_SIZE))
+
+static_assert(GROUP_BLOCKS <= MANIFEST_MEMORY_BLOCKS, "a group is one write");
+static_assert(GROUP_BLOCKS < RESERVE_BLOCKS, "a group fits into a new file");
+
+enum phase {
+    PHASE_IDLE,
+    PHASE_WRITING,
+    PHASE_SEALING,
+    PHASE_REWRITING,
+    PHASE_REFUSING,
+};
+
+enum rewrite_step {
+    REWRITE_CLEAR,
+    REWRITE_CREATE,
+    REWRITE_ALLOCATE,
+    REWRITE_COPY,
+    REWRITE_SYNC,
+    REWRITE_RENAME,
+    REWRITE_SYNC_NAME,
+    REWRITE_CLOSE, /* the old file, or the new one */
+    REWRITE_UNLINK,
+};
+
+struct rewrite {
+    enum rewrite_step step;
+    int handle; /* < 0: not open */
+    uint64_t salt;
+    uint64_t edition;
+    struct manifest_edit *edits; /* the whole state */
+    uint64_t count;
+    uint64_t capacity;
+    uint32_t needed; /* blocks of the state */
+    uint32_t size;   /* blocks of the file */
+    uint32_t written;
+    uint32_t writing; /* blocks in flight */
+};
+
+struct manifest {
+    struct manifest_file file;
+    bool is_new;
+    bool is_lost;     /* a file is being made in place of one that is gone */
+    bool is_worn;     /* the file is to be written anew */
+    bool is_unsealed; /* a group was written behind which there is no seal */
+    int failed;
+    enum phase phase;
+    struct io_op io_op;     /* of whatever is under way */
+    struct manifest_op *op; /* the group's owner; NULL: no group */
+    uint32_t count;
+    int rewrite_error; /* of the last attempt, since the last append */
+    struct rewrite rewrite;
+    struct manifest_edit edits[MANIFEST_GROUP_MAX]; /* of the group */
+};
+
 /* Into the phase from IDLE, or from it to IDLE. */
-static void set_phase(struct manifest *manifest, enum manifest_phase phase)
+static void set_phase(struct manifest *manifest, enum phase phase)
 {
-    assert((manifest->phase == MANIFEST_IDLE) != (phase == MANIFEST_IDLE)); /* invariant 1 */
-    assert(!io_op_is_active(&manifest->io_op));                             /* invariant 1 */
-    assert(manifest->used <= manifest->size);                               /* invariant 2 */
+    assert((manifest->phase == PHASE_IDLE) != (phase == PHASE_IDLE)); /* invariant 1 */
+    assert(!io_op_is_active(&manifest->io_op));                       /* invariant 1 */
+    assert(manifest->file.used <= manifest->file.size);               /* invariant 2 */
     manifest->phase = phase;
 }
 
@@ -32,37 +105,9 @@ static void fail(struct manifest *manifest, int error, const char *what, const c
     assert(error < 0);
     assert(manifest->failed == 0);
     manifest->failed = error;
-    log_error(manifest->log, "%s %s failed: %s; the manifest takes no more until the next start",
-              what, path, strerror(-error));
-}
-
-static uint64_t position_now(const struct manifest *manifest)
-{
-    const struct manifest_options *options = &manifest->options;
-    return options->position != NULL ? options->position(options->context) : 0;
-}
-
-/* Encodes block `index` of the group of `count` edits, which begins at `mark`: behind its blocks. */
-static void encode_group(const struct manifest *manifest, struct manifest_mark mark,
-                         const struct manifest_edit *edits, uint64_t count, uint32_t index,
-                         uint8_t *target)
-{
-    uint32_t blocks = manifest_blocks_of(count);
-    assert(index < blocks);
-    uint64_t from = (uint64_t)index * MANIFEST_BLOCK_EDITS;
-    struct manifest_block block = {
-        .flags = (uint16_t)((index == 0 ? MANIFEST_GROUP_FIRST : 0) |
-                            (index + 1 == blocks ? MANIFEST_GROUP_LAST : 0)),
-        .directory_id = manifest->options.directory_id,
-        .sequence = mark.blocks + index + 1,
-        .salt = mark.salt,
-        .edition = mark.edition,
-        .position = position_now(manifest),
-        .count = (uint32_t)min_u64(count - from, MANIFEST_BLOCK_EDITS),
-    };
-    if (block.count > 0)
-        memcpy(block.edits, edits + from, block.count * sizeof *edits);
-    manifest_block_encode(&block, target);
+    log_error(manifest->file.log,
+              "%s %s failed: %s; the manifest takes no more until the next start", what, path,
+              strerror(-error));
 }
 
 /* Starts what is to be done next, when nothing is under way. */
@@ -72,51 +117,55 @@ static void go_on(struct manifest *manifest);
 
 static bool fits(const struct manifest *manifest)
 {
-    return manifest_blocks_of(manifest->count) <= manifest->size - manifest->used;
+    return manifest_blocks_of(manifest->count) <= manifest->file.size - manifest->file.used;
 }
 
 /* `done` may append again, and must find nothing under way. */
 static void finish_group(struct manifest *manifest, int result)
 {
     struct manifest_op *op = manifest->op;
-    assert(manifest->phase == MANIFEST_IDLE); /* invariant 1 */
+    assert(manifest->phase == PHASE_IDLE); /* invariant 1 */
     assert(op != NULL);
     manifest->op = NULL;
     op->done(op, result);
     go_on(manifest);
 }
 
-static void group_written(struct io_op *io_op, int32_t result)
+static void written(struct io_op *io_op, int32_t result)
 {
     struct manifest *manifest = container_of(io_op, struct manifest, io_op);
-    uint32_t blocks = manifest_blocks_of(manifest->count);
-    set_phase(manifest, MANIFEST_IDLE);
-    if (result != (int32_t)(blocks * MANIFEST_BLOCK_SIZE)) {
-        fail(manifest, result < 0 ? result : -EIO, "a write to", manifest->path);
+    bool is_seal = manifest->phase == PHASE_SEALING;
+    uint32_t blocks = is_seal ? 1 : manifest_blocks_of(manifest->count);
+    set_phase(manifest, PHASE_IDLE);
+    if (result != (int32_t)(blocks * MANIFEST_BLOCK_SIZE))
+        fail(manifest, result < 0 ? result : -EIO, "a write to", manifest->file.path);
+    else if (!is_seal)
+        manifest->file.used += blocks;
+    assert(manifest->file.used <= manifest->file.size); /* invariant 2 */
+    manifest->is_unsealed = !is_seal && manifest->failed == 0;
+    if (is_seal)
+        go_on(manifest);
+    else
         finish_group(manifest, manifest->failed);
-        return;
-    }
-    manifest->used += blocks;
-    assert(manifest->used <= manifest->size); /* invariant 2 */
-    manifest->is_unsealed = true;
-    manifest->groups++;
-    finish_group(manifest, 0);
 }
 
-static void write_group(struct manifest *manifest)
+/* Writes a group, or the seal: one without edits, behind which the next one does not go. */
+static void write_group(struct manifest *manifest, enum phase phase,
+                        const struct manifest_edit *edits, uint32_t count)
 {
-    uint32_t blocks = manifest_blocks_of(manifest->count);
-    assert(blocks <= manifest->size - manifest->used); /* invariant 3 */
-    assert(manifest->failed == 0);                     /* invariant 6 */
-    assert(!manifest->has_loss);                       /* invariant 7 */
+    uint32_t blocks = manifest_blocks_of(count);
+    assert(blocks <= manifest->file.size - manifest->file.used); /* invariant 3 */
+    assert(manifest->failed == 0);                               /* invariant 6 */
+    assert(!manifest->file.has_loss);                            /* invariant 7 */
     for (uint32_t i = 0; i < blocks; i++)
-        encode_group(manifest, manifest_tell(manifest), manifest->edits, manifest->count, i,
-                     manifest->options.memory + manifest_offset(i));
-    set_phase(manifest, MANIFEST_WRITING);
+        manifest_file_encode(&manifest->file, manifest_tell(manifest), edits, count, i,
+                             manifest->file.options.memory + manifest_offset(i));
+    set_phase(manifest, phase);
     manifest->is_unsealed = false; /* should it fail, its begin may lie where the seal was */
-    manifest->io_op.done = group_written;
-    io_write(manifest->io, &manifest->io_op, manifest->handle, manifest->options.memory,
-             blocks * MANIFEST_BLOCK_SIZE, manifest_offset(manifest->used), IO_WRITE_DSYNC);
+    manifest->io_op.done = written;
+    io_write(manifest->file.io, &manifest->io_op, manifest->file.handle,
+             manifest->file.options.memory, blocks * MANIFEST_BLOCK_SIZE,
+             manifest_offset(manifest->file.used), IO_WRITE_DSYNC);
 }
 
 /* ---- a group that finds the manifest failed ---- */
@@ -125,44 +174,21 @@ static void refused(struct io_op *io_op, int32_t result)
 {
     struct manifest *manifest = container_of(io_op, struct manifest, io_op);
     (void)result;
-    set_phase(manifest, MANIFEST_IDLE);
+    set_phase(manifest, PHASE_IDLE);
     finish_group(manifest, manifest->failed);
 }
 
 static void refuse(struct manifest *manifest)
 {
     assert(manifest->failed < 0);
-    set_phase(manifest, MANIFEST_REFUSING);
+    set_phase(manifest, PHASE_REFUSING);
     manifest->io_op.done = refused;
-    io_timer(manifest->io, &manifest->io_op, io_now_ns(manifest->io));
-}
-
-/* ---- the seal ---- */
-
-static void sealed(struct io_op *io_op, int32_t result)
-{
-    struct manifest *manifest = container_of(io_op, struct manifest, io_op);
-    set_phase(manifest, MANIFEST_IDLE);
-    if (result != (int32_t)MANIFEST_BLOCK_SIZE)
-        fail(manifest, result < 0 ? result : -EIO, "a write to", manifest->path);
-    go_on(manifest);
-}
-
-static void seal(struct manifest *manifest)
-{
-    assert(manifest->used < manifest->size); /* invariant 2 */
-    assert(manifest->failed == 0);           /* invariant 6 */
-    manifest->is_unsealed = false;
-    encode_group(manifest, manifest_tell(manifest), NULL, 0, 0, manifest->options.memory);
-    set_phase(manifest, MANIFEST_SEALING);
-    manifest->io_op.done = sealed;
-    io_write(manifest->io, &manifest->io_op, manifest->handle, manifest->options.memory,
-             MANIFEST_BLOCK_SIZE, manifest_offset(manifest->used), IO_WRITE_DSYNC);
+    io_timer(manifest->file.io, &manifest->io_op, io_now_ns(manifest->file.io));
 }
 
 /* ---- a new file: its state ---- */
 
-static int reserve_edit(struct manifest_rewrite *rewrite)
+static int reserve_edit(struct rewrite *rewrite)
 {
     if (rewrite->count < rewrite->capacity)
         return 0;
@@ -179,240 +205,195 @@ static int reserve_edit(struct manifest_rewrite *rewrite)
  * with nothing. */
 static int take_snapshot(struct manifest *manifest)
 {
-    struct manifest_rewrite *rewrite = &manifest->rewrite;
-    bool is_more = manifest->handle >= 0;
+    struct rewrite *rewrite = &manifest->rewrite;
+    bool is_more = manifest->file.handle >= 0;
     while (is_more) {
         int error = reserve_edit(rewrite);
         if (error < 0)
             return error;
-        is_more = manifest->options.snapshot(manifest->options.context, rewrite->count,
-                                             &rewrite->edits[rewrite->count]);
+        is_more = manifest->file.options.snapshot(manifest->file.options.context, rewrite->count,
+                                                  &rewrite->edits[rewrite->count]);
         rewrite->count += is_more;
     }
     rewrite->needed = manifest_blocks_of(rewrite->count);
     uint32_t limit = (uint32_t)(MANIFEST_SIZE_MAX / MANIFEST_BLOCK_SIZE);
-    rewrite->size =
-        (uint32_t)max_u64(limit, 2 * (uint64_t)rewrite->needed) + MANIFEST_RESERVE_BLOCKS;
+    rewrite->size = (uint32_t)max_u64(limit, 2 * (uint64_t)rewrite->needed) + RESERVE_BLOCKS;
     return 0;
 }
 
-/* ---- a new file: the ends ---- */
+/* ---- a new file: its steps ---- */
+
+static void step_done(struct io_op *op, int32_t result);
+
+static void enter(struct manifest *manifest, enum rewrite_step step)
+{
+    struct io *io = manifest->file.io;
+    struct io_op *op = &manifest->io_op;
+    struct rewrite *rewrite = &manifest->rewrite;
+    assert(manifest->phase == PHASE_REWRITING); /* invariant 5 */
+    rewrite->step = step;
+    op->done = step_done;
+    switch (step) {
+    case REWRITE_CLEAR:
+    case REWRITE_UNLINK:
+        io_unlink(io, op, manifest->file.path_new);
+        break;
+    case REWRITE_CREATE:
+        io_open_file(io, op, manifest->file.path_new,
+                     IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_EXCLUSIVE | IO_OPEN_DIRECT);
+        break;
+    case REWRITE_ALLOCATE:
+        io_allocate(io, op, rewrite->handle, manifest_offset(rewrite->size));
+        break;
+    case REWRITE_COPY:
+        io_write(io, op, rewrite->handle, manifest->file.options.memory,
+                 rewrite->writing * MANIFEST_BLOCK_SIZE, manifest_offset(rewrite->written),
+                 IO_WRITE_PLAIN);
+        break;
+    case REWRITE_SYNC:
+        io_sync(io, op, rewrite->handle);
+        break;
+    case REWRITE_RENAME:
+        io_rename(io, op, manifest->file.path_new, manifest->file.path);
+        break;
+    case REWRITE_SYNC_NAME:
+        io_sync(io, op, manifest->file.directory);
+        break;
+    case REWRITE_CLOSE:
+        io_close_file(io, op, rewrite->handle);
+        break;
+    }
+}
 
 static void end(struct manifest *manifest)
 {
-    assert(manifest->phase == MANIFEST_REWRITING); /* invariant 5 */
+    assert(manifest->phase == PHASE_REWRITING); /* invariant 5 */
     free(manifest->rewrite.edits);
-    manifest->rewrite = (struct manifest_rewrite){.handle = -1};
-    set_phase(manifest, MANIFEST_IDLE);
+    manifest->rewrite = (struct rewrite){.handle = -1};
+    set_phase(manifest, PHASE_IDLE);
     go_on(manifest);
-}
-
-static void unlinked(struct io_op *op, int32_t result)
-{
-    (void)result; /* whoever tries next begins with this again */
-    end(container_of(op, struct manifest, io_op));
-}
-
-static void unlink_new(struct manifest *manifest)
-{
-    manifest->io_op.done = unlinked;
-    io_unlink(manifest->io, &manifest->io_op, manifest->path_new);
-}
-
-static void new_closed(struct io_op *op, int32_t result)
-{
-    (void)result;
-    unlink_new(container_of(op, struct manifest, io_op));
 }
 
 /* The old file stays. */
 static void give_up(struct manifest *manifest, int error)
 {
     manifest->rewrite_error = error;
-    if (manifest->handle < 0)
-        log_error(manifest->log, "cannot write %s: %s", manifest->path_new, strerror(-error));
+    if (manifest->file.handle < 0)
+        log_error(manifest->file.log, "cannot write %s: %s", manifest->file.path_new,
+                  strerror(-error));
     else
-        log_warn(manifest->log,
+        log_warn(manifest->file.log,
                  "cannot write %s: %s; %s is used further, which has room for %" PRIu32 " KiB",
-                 manifest->path_new, strerror(-error), manifest->path,
-                 (uint32_t)(manifest_offset(manifest->size - manifest->used) / KIB));
-    if (manifest->rewrite.handle < 0) {
-        unlink_new(manifest);
-        return;
-    }
-    manifest->io_op.done = new_closed;
-    io_close_file(manifest->io, &manifest->io_op, manifest->rewrite.handle);
-}
-
-static void old_closed(struct io_op *op, int32_t result)
-{
-    (void)result;
-    end(container_of(op, struct manifest, io_op));
+                 manifest->file.path_new, strerror(-error), manifest->file.path,
+                 (uint32_t)(manifest_offset(manifest->file.size - manifest->file.used) / KIB));
+    enter(manifest, manifest->rewrite.handle < 0 ? REWRITE_UNLINK : REWRITE_CLOSE);
 }
 
 /* The new file is the manifest, and the old one has no name. */
 static void take_over(struct manifest *manifest)
 {
-    struct manifest_rewrite *rewrite = &manifest->rewrite;
-    int old = manifest->handle;
-    assert(manifest->phase == MANIFEST_REWRITING);                     /* invariant 5 */
-    assert(rewrite->written == rewrite->size);                         /* invariant 5 */
-    assert(rewrite->edition > manifest->edition || manifest->is_lost); /* invariant 4 */
-    manifest->handle = rewrite->handle;
-    manifest->salt = rewrite->salt;
-    manifest->edition = rewrite->edition;
-    manifest->used = rewrite->needed;
-    manifest->size = rewrite->size;
+    struct rewrite *rewrite = &manifest->rewrite;
+    int old = manifest->file.handle;
+    assert(rewrite->written == rewrite->size);                              /* invariant 5 */
+    assert(rewrite->edition > manifest->file.edition || manifest->is_lost); /* invariant 4 */
+    manifest->file.handle = rewrite->handle;
+    manifest->file.salt = rewrite->salt;
+    manifest->file.edition = rewrite->edition;
+    manifest->file.used = rewrite->needed;
+    manifest->file.size = rewrite->size;
     manifest->is_unsealed = false; /* the first group needs no proof */
     manifest->is_worn = false;
-    manifest->has_loss = false;
-    manifest->rewrites++;
-    if (old < 0) {
+    manifest->file.has_loss = false;
+    rewrite->handle = old;
+    if (old < 0)
         end(manifest);
-        return;
-    }
-    manifest->io_op.done = old_closed;
-    io_close_file(manifest->io, &manifest->io_op, old);
-}
-
-/* ---- a new file: the way there ---- */
-
-static void name_synced(struct io_op *op, int32_t result)
-{
-    struct manifest *manifest = container_of(op, struct manifest, io_op);
-    if (result < 0)
-        fail(manifest, result, "a sync of the folder of", manifest->path);
-    take_over(manifest);
-}
-
-static void renamed(struct io_op *op, int32_t result)
-{
-    struct manifest *manifest = container_of(op, struct manifest, io_op);
-    if (result < 0) {
-        fail(manifest, result, "renaming", manifest->path_new);
-        manifest->io_op.done = old_closed;
-        io_close_file(manifest->io, &manifest->io_op, manifest->rewrite.handle);
-        return;
-    }
-    manifest->io_op.done = name_synced;
-    io_sync(manifest->io, &manifest->io_op, manifest->directory);
-}
-
-static void synced(struct io_op *op, int32_t result)
-{
-    struct manifest *manifest = container_of(op, struct manifest, io_op);
-    if (result < 0) {
-        give_up(manifest, result);
-        return;
-    }
-    manifest->io_op.done = renamed;
-    io_rename(manifest->io, &manifest->io_op, manifest->path_new, manifest->path);
-}
-
-static void copied(struct io_op *op, int32_t result);
-
-static void fill(struct manifest *manifest, uint32_t blocks)
-{
-    const struct manifest_rewrite *rewrite = &manifest->rewrite;
-    struct manifest_mark begin = {.salt = rewrite->salt, .edition = rewrite->edition};
-    for (uint32_t i = 0; i < blocks; i++) {
-        uint8_t *target = manifest->options.memory + manifest_offset(i);
-        if (rewrite->written + i < rewrite->needed)
-            encode_group(manifest, begin, rewrite->edits, rewrite->count, rewrite->written + i,
-                         target);
-        else
-            memset(target, 0, MANIFEST_BLOCK_SIZE);
-    }
-}
-
-/* The group, then zeros up to the file's end: real ones, so that an append changes nothing but
- * them. */
-static void copy(struct manifest *manifest)
-{
-    struct manifest_rewrite *rewrite = &manifest->rewrite;
-    uint32_t left = rewrite->size - rewrite->written;
-    if (left == 0) {
-        manifest->io_op.done = synced;
-        io_sync(manifest->io, &manifest->io_op, rewrite->handle);
-        return;
-    }
-    rewrite->writing = (uint32_t)min_u64(left, MANIFEST_MEMORY_BLOCKS);
-    fill(manifest, rewrite->writing);
-    manifest->io_op.done = copied;
-    io_write(manifest->io, &manifest->io_op, rewrite->handle, manifest->options.memory,
-             rewrite->writing * MANIFEST_BLOCK_SIZE, manifest_offset(rewrite->written),
-             IO_WRITE_PLAIN);
-}
-
-static void copied(struct io_op *op, int32_t result)
-{
-    struct manifest *manifest = container_of(op, struct manifest, io_op);
-    struct manifest_rewrite *rewrite = &manifest->rewrite;
-    if (result != (int32_t)(rewrite->writing * MANIFEST_BLOCK_SIZE)) {
-        give_up(manifest, result < 0 ? result : -EIO);
-        return;
-    }
-    rewrite->written += rewrite->writing;
-    assert(rewrite->written <= rewrite->size); /* invariant 5 */
-    copy(manifest);
-}
-
-static void allocated(struct io_op *op, int32_t result)
-{
-    struct manifest *manifest = container_of(op, struct manifest, io_op);
-    struct manifest_rewrite *rewrite = &manifest->rewrite;
-    uint32_t least = rewrite->needed + MANIFEST_RESERVE_BLOCKS;
-    if (result == -ENOSPC && rewrite->size > least) {
-        /* On a full disk what frees space needs a manifest that takes its groups: a small one does.
-         */
-        rewrite->size = least;
-        io_allocate(manifest->io, &manifest->io_op, rewrite->handle, manifest_offset(least));
-        return;
-    }
-    if (result < 0 && result != -EOPNOTSUPP)
-        give_up(manifest, result);
     else
-        copy(manifest);
+        enter(manifest, REWRITE_CLOSE);
 }
 
 static uint64_t next_edition(const struct manifest *manifest)
 {
-    const struct manifest_options *options = &manifest->options;
+    const struct manifest_options *options = &manifest->file.options;
     uint64_t known = max_u64(options->closed.edition, options->seen.edition);
-    return 1 + max_u64(known, manifest->edition);
+    return 1 + max_u64(known, manifest->file.edition);
 }
 
-static void created(struct io_op *op, int32_t result)
+/* The next blocks of the group, then of zeros up to the file's end: real ones, so that an append
+ * changes nothing but them. */
+static void copy(struct manifest *manifest)
+{
+    struct rewrite *rewrite = &manifest->rewrite;
+    struct manifest_mark begin = {.salt = rewrite->salt, .edition = rewrite->edition};
+    rewrite->writing = (uint32_t)min_u64(rewrite->size - rewrite->written, MANIFEST_MEMORY_BLOCKS);
+    for (uint32_t i = 0; i < rewrite->writing; i++) {
+        uint32_t index = rewrite->written + i;
+        uint8_t *target = manifest->file.options.memory + manifest_offset(i);
+        if (index < rewrite->needed)
+            manifest_file_encode(&manifest->file, begin, rewrite->edits, rewrite->count, index,
+                                 target);
+        else
+            memset(target, 0, MANIFEST_BLOCK_SIZE);
+    }
+    enter(manifest, rewrite->writing > 0 ? REWRITE_COPY : REWRITE_SYNC);
+}
+
+/* What the completed operation of the step changed. Errors: what ends the rewriting. */
+static int take_result(struct manifest *manifest, int32_t result)
+{
+    struct rewrite *rewrite = &manifest->rewrite;
+    switch (rewrite->step) {
+    case REWRITE_CLEAR:
+        return result == -ENOENT ? 0 : result;
+    case REWRITE_CREATE:
+        rewrite->handle = result;
+        rewrite->edition = manifest->is_lost ? 0 : next_edition(manifest);
+        while (rewrite->salt == 0 || rewrite->salt == manifest->file.salt)
+            io_random(manifest->file.io, &rewrite->salt, sizeof rewrite->salt);
+        return result < 0 ? result : take_snapshot(manifest);
+    case REWRITE_ALLOCATE:
+        return result == -EOPNOTSUPP ? 0 : result;
+    case REWRITE_COPY:
+        if (result != (int32_t)(rewrite->writing * MANIFEST_BLOCK_SIZE))
+            return result < 0 ? result : -EIO;
+        rewrite->written += rewrite->writing;
+        assert(rewrite->written <= rewrite->size); /* invariant 5 */
+        return 0;
+    default:
+        return result;
+    }
+}
+
+static void step_done(struct io_op *op, int32_t result)
 {
     struct manifest *manifest = container_of(op, struct manifest, io_op);
-    struct manifest_rewrite *rewrite = &manifest->rewrite;
-    if (result < 0) {
-        give_up(manifest, result);
-        return;
-    }
-    rewrite->handle = result;
-    int error = take_snapshot(manifest);
-    if (error < 0) {
+    struct rewrite *rewrite = &manifest->rewrite;
+    enum rewrite_step step = rewrite->step;
+    uint32_t least = rewrite->needed + RESERVE_BLOCKS;
+    int error = take_result(manifest, result);
+    if (step == REWRITE_ALLOCATE && error == -ENOSPC && rewrite->size > least) {
+        /* On a full disk what frees space needs a manifest that takes its groups: a small one does.
+         */
+        rewrite->size = least;
+        enter(manifest, REWRITE_ALLOCATE);
+    } else if (step < REWRITE_RENAME && error < 0) {
         give_up(manifest, error);
-        return;
+    } else if (step == REWRITE_ALLOCATE || step == REWRITE_COPY) {
+        copy(manifest);
+    } else if (step < REWRITE_RENAME) {
+        enter(manifest, step + 1);
+    } else if (step == REWRITE_RENAME) {
+        if (error < 0)
+            fail(manifest, error, "renaming", manifest->file.path_new);
+        enter(manifest, error < 0 ? REWRITE_CLOSE : REWRITE_SYNC_NAME);
+    } else if (step == REWRITE_SYNC_NAME) {
+        if (error < 0)
+            fail(manifest, error, "a sync of the folder of", manifest->file.path);
+        take_over(manifest);
+    } else if (step == REWRITE_CLOSE && manifest->rewrite_error != 0) {
+        enter(manifest, REWRITE_UNLINK);
+    } else {
+        end(manifest); /* a leftover is cleared by whoever tries next */
     }
-    rewrite->edition = manifest->is_lost ? 0 : next_edition(manifest);
-    while (rewrite->salt == 0 || rewrite->salt == manifest->salt)
-        io_random(manifest->io, &rewrite->salt, sizeof rewrite->salt);
-    manifest->io_op.done = allocated;
-    io_allocate(manifest->io, &manifest->io_op, rewrite->handle, manifest_offset(rewrite->size));
-}
-
-static void cleared(struct io_op *op, int32_t result)
-{
-    struct manifest *manifest = container_of(op, struct manifest, io_op);
-    if (result < 0 && result != -ENOENT) {
-        give_up(manifest, result);
-        return;
-    }
-    manifest->io_op.done = created;
-    io_open_file(manifest->io, &manifest->io_op, manifest->path_new,
-                 IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_EXCLUSIVE | IO_OPEN_DIRECT);
 }
 
 /* An error that leaves the old file in its place is in rewrite_error, any other one fails the
@@ -422,9 +403,8 @@ static void rewrite_file(struct manifest *manifest)
     assert(manifest->rewrite.handle < 0);    /* invariant 5 */
     assert(manifest->rewrite.edits == NULL); /* invariant 5 */
     assert(manifest->failed == 0);           /* invariant 6 */
-    set_phase(manifest, MANIFEST_REWRITING);
-    manifest->io_op.done = cleared;
-    io_unlink(manifest->io, &manifest->io_op, manifest->path_new);
+    set_phase(manifest, PHASE_REWRITING);
+    enter(manifest, REWRITE_CLEAR);
 }
 
 /* ---- what is next ---- */
@@ -432,14 +412,14 @@ static void rewrite_file(struct manifest *manifest)
 /* Whether the group that waits cannot go into the present file. */
 static bool must_rewrite(const struct manifest *manifest)
 {
-    return manifest->op != NULL && (manifest->has_loss || !fits(manifest));
+    return manifest->op != NULL && (manifest->file.has_loss || !fits(manifest));
 }
 
 /* A damaged file is left alone until somebody appends. */
 static bool has_grown(const struct manifest *manifest)
 {
-    return !manifest->has_loss &&
-           (manifest->is_worn || manifest->size - manifest->used < MANIFEST_RESERVE_BLOCKS);
+    return !manifest->file.has_loss &&
+           (manifest->is_worn || manifest->file.size - manifest->file.used < RESERVE_BLOCKS);
 }
 
 static bool may_be_tried_again(int error)
@@ -452,13 +432,13 @@ static void give_group_back(struct manifest *manifest)
 {
     int error = manifest->rewrite_error;
     if (!may_be_tried_again(error))
-        fail(manifest, error, "writing anew", manifest->path);
+        fail(manifest, error, "writing anew", manifest->file.path);
     finish_group(manifest, error);
 }
 
 static void go_on(struct manifest *manifest)
 {
-    if (manifest->phase != MANIFEST_IDLE)
+    if (manifest->phase != PHASE_IDLE)
         return;
     if (manifest->failed != 0) {
         if (manifest->op != NULL)
@@ -466,10 +446,10 @@ static void go_on(struct manifest *manifest)
     } else if (manifest->rewrite_error == 0 && (must_rewrite(manifest) || has_grown(manifest))) {
         rewrite_file(manifest);
     } else if (manifest->op == NULL) {
-        if (manifest->is_unsealed && manifest->used < manifest->size)
-            seal(manifest);
+        if (manifest->is_unsealed && manifest->file.used < manifest->file.size)
+            write_group(manifest, PHASE_SEALING, NULL, 0);
     } else if (!must_rewrite(manifest)) {
-        write_group(manifest);
+        write_group(manifest, PHASE_WRITING, manifest->edits, manifest->count);
     } else {
         give_group_back(manifest);
     }
@@ -485,7 +465,7 @@ void manifest_append(struct manifest *manifest, struct manifest_op *op,
         memcpy(manifest->edits, edits, count * sizeof *edits);
     manifest->count = count;
     manifest->op = op;
-    if (manifest->phase != MANIFEST_REWRITING)
+    if (manifest->phase != PHASE_REWRITING)
         manifest->rewrite_error = 0;
     go_on(manifest);
 }
@@ -493,33 +473,23 @@ void manifest_append(struct manifest *manifest, struct manifest_op *op,
 void manifest_renew(struct manifest *manifest)
 {
     manifest->is_worn = true;
-    if (manifest->phase != MANIFEST_REWRITING)
+    if (manifest->phase != PHASE_REWRITING)
         manifest->rewrite_error = 0;
     go_on(manifest);
 }
 
 bool manifest_is_busy(const struct manifest *manifest)
 {
-    return manifest->op != NULL || manifest->phase == MANIFEST_REWRITING;
+    return manifest->op != NULL || manifest->phase == PHASE_REWRITING;
 }
 
 /* Waits until nothing is under way. Errors: io_run's. */
 static int settle(struct manifest *manifest)
 {
     int result = 0;
-    while (manifest->phase != MANIFEST_IDLE && result >= 0)
-        result = io_run(manifest->io, UINT64_MAX);
+    while (manifest->phase != PHASE_IDLE && result >= 0)
+        result = io_run(manifest->file.io, UINT64_MAX);
     return result < 0 ? result : 0;
-}
-
-int manifest_write_first(struct manifest *manifest)
-{
-    assert(manifest->handle < 0);
-    rewrite_file(manifest);
-    int result = settle(manifest);
-    if (result < 0)
-        return result;
-    return manifest->failed != 0 ? manifest->failed : manifest->rewrite_error;
 }
 
 /* ---- the rest ---- */
@@ -531,41 +501,17 @@ bool manifest_is_new(const struct manifest *manifest)
 
 bool manifest_has_loss(const struct manifest *manifest)
 {
-    return manifest->has_loss;
+    return manifest->file.has_loss;
 }
 
 struct manifest_mark manifest_tell(const struct manifest *manifest)
 {
-    return (struct manifest_mark){manifest->salt, manifest->edition, manifest->used};
+    return (struct manifest_mark){manifest->file.salt, manifest->file.edition, manifest->file.used};
 }
 
 uint64_t manifest_position(const struct manifest *manifest)
 {
-    return manifest->position;
-}
-
-void manifest_stats(const struct manifest *manifest, struct manifest_stats *ret_stats)
-{
-    *ret_stats = (struct manifest_stats){
-        .groups = manifest->groups,
-        .rewrites = manifest->rewrites,
-        .used = manifest_offset(manifest->used),
-        .size = manifest_offset(manifest->size),
-    };
-}
-
-static int close_handle(struct manifest *manifest, int *handle)
-{
-    int result = *handle >= 0 ? disk_wait_close(manifest->io, *handle) : 0;
-    *handle = -1;
-    return result;
-}
-
-int manifest_close_files(struct manifest *manifest)
-{
-    int closed = close_handle(manifest, &manifest->handle);
-    int closed_directory = close_handle(manifest, &manifest->directory);
-    return closed < 0 ? closed : closed_directory;
+    return manifest->file.position;
 }
 
 int manifest_shut(struct manifest *manifest)
@@ -573,7 +519,7 @@ int manifest_shut(struct manifest *manifest)
     int result = settle(manifest);
     if (result < 0)
         return result;
-    result = manifest_close_files(manifest);
+    result = manifest_file_close(&manifest->file);
     return manifest->failed != 0 ? manifest->failed : result;
 }
 
@@ -582,8 +528,56 @@ void manifest_free(struct manifest *manifest)
     if (manifest == NULL)
         return;
     free(manifest->rewrite.edits);
-    free(manifest->edits);
-    free(manifest->path);
-    free(manifest->path_new);
+    manifest_file_free(&manifest->file);
     free(manifest);
+}
+
+/* ---- opening ---- */
+
+/* The log tells that there was one. Nothing is made in its place before the operator has said so,
+ * and then one that is older than what is known, so that only the first append settles the matter.
+ */
+static int make_file(struct manifest *manifest)
+{
+    bool was_there = manifest->file.options.seen.edition > 0;
+    if (was_there && !manifest->file.options.accept_loss) {
+        log_error(manifest->file.log,
+                  "%s is missing. Restore it from a backup, or start once with -accept-loss to "
+                  "build it anew from the segments: keys that were deleted long ago may come back "
+                  "then",
+                  manifest->file.path);
+        return -EBADMSG;
+    }
+    manifest->is_new = true;
+    manifest->is_lost = was_there;
+    rewrite_file(manifest);
+    int result = settle(manifest);
+    if (result == 0)
+        result = manifest->failed != 0 ? manifest->failed : manifest->rewrite_error;
+    manifest->file.has_loss = was_there;
+    manifest->is_lost = false;
+    return result;
+}
+
+int manifest_open(struct io *io, const struct log *log, const struct manifest_options *options,
+                  manifest_each *each, void *each_context, struct manifest **ret_manifest)
+{
+    assert(options->snapshot != NULL);
+    assert((uintptr_t)options->memory % MANIFEST_BLOCK_SIZE == 0);
+    struct manifest *manifest = calloc(1, sizeof *manifest);
+    if (manifest == NULL) {
+        log_error(log, "no memory for the manifest of %s", options->path);
+        return -ENOMEM;
+    }
+    manifest->rewrite.handle = -1;
+    int result = manifest_file_open(io, log, options, each, each_context, &manifest->file);
+    if (result > 0)
+        result = make_file(manifest);
+    if (result < 0) {
+        (void)manifest_file_close(&manifest->file);
+        manifest_free(manifest);
+        return result;
+    }
+    *ret_manifest = manifest;
+    return 0;
 }

@@ -154,14 +154,6 @@ uint64_t manifest_position(const struct manifest *manifest);
 /* Whether an append or a rewrite is under way. */
 bool manifest_is_busy(const struct manifest *manifest);
 
-struct manifest_stats {
-    uint64_t groups;   /* appended since the start */
-    uint64_t rewrites; /* since the start, the first file's writing among them */
-    uint64_t used;     /* bytes of the file with groups in them */
-    uint64_t size;     /* of the file */
-};
-void manifest_stats(const struct manifest *manifest, struct manifest_stats *ret_stats);
-
 /* Waits until what is under way has ended (an append's `done` runs), and closes the file.
  * Synchronous. Errors: the one that the manifest failed with, io_run's. */
 int manifest_shut(struct manifest *manifest);
@@ -199,5 +191,43 @@ void manifest_block_encode(const struct manifest_block *block, uint8_t *target);
  * Errors: -EBADMSG, -EPROTONOSUPPORT (sound, but it says something that this release does not
  * know). */
 int manifest_block_decode(const uint8_t *data, struct manifest_block *ret_block);
+
+/* ---- which blocks count, for a start and for the tools ---- */
+
+/* What the look at a file's blocks, in order, has found so far. */
+struct manifest_groups {
+    uint64_t directory_id;     /* the caller's */
+    struct manifest_mark mark; /* as the first block tells; blocks: of complete groups */
+    uint32_t dirty_end;        /* behind the last block that is not all zeros */
+    uint32_t broken;           /* where the group behind mark.blocks is not as it should be */
+    bool is_broken;
+    bool is_in_group; /* a group has begun at mark.blocks */
+    bool is_damaged;
+    uint32_t damage; /* valid when is_damaged: where it begins, and `what` it is */
+    const char *what;
+};
+
+/* Takes the block at `index`. Returns 1: it is sound and goes on; or 0. Errors: -EPROTONOSUPPORT (it
+ * says something that this release does not know), -EXDEV (the file is of another directory:
+ * ret_block->directory_id). */
+int manifest_groups_take(struct manifest_groups *groups, uint32_t index, const uint8_t *data,
+                         struct manifest_block *ret_block);
+
+/* The device does not give the block at `index`. */
+void manifest_groups_miss(struct manifest_groups *groups, uint32_t index);
+
+/* All blocks were taken. */
+void manifest_groups_end(struct manifest_groups *groups);
+
+/* Whether the block, which is sound, is the file's at `index`. */
+bool manifest_groups_have(const struct manifest_groups *groups, uint32_t index,
+                          const struct manifest_block *block);
+
+bool manifest_mark_is_older(const struct manifest_mark *mark, const struct manifest_mark *other);
+
+/* Whether what was there at the last clean shutdown, `closed`, cannot have become this file. One
+ * block more is the seal, which was not counted then. is_closed: nothing was written since. */
+bool manifest_mark_is_other(const struct manifest_mark *mark, const struct manifest_mark *closed,
+                            bool is_closed);
 
 #endif

@@ -198,30 +198,18 @@ static int read_copy(struct superblock_file *file, uint32_t copy, struct superbl
     return result < 0 ? result : superblock_decode(file->block, ret_found);
 }
 
-/* Takes the newer one of the valid copies. A copy of another format decides, whatever the other one
- * says: somebody has begun to use this directory with another program. *ret_blank: nothing was ever
- * written, the formatting was cut short. */
+/* *ret_blank: nothing was ever written, the formatting was cut short. */
 static int load(struct superblock_file *file, bool *ret_blank)
 {
-    struct superblock found[2];
-    int results[2];
-    bool blank[2];
-    for (uint32_t copy = 0; copy < 2; copy++) {
-        results[copy] = read_copy(file, copy, &found[copy], &blank[copy]);
-        if (results[copy] == -EPROTONOSUPPORT) {
-            file->now = found[copy];
-            return results[copy];
-        }
+    struct superblock found[SUPERBLOCK_COPIES] = {{0}};
+    int results[SUPERBLOCK_COPIES];
+    *ret_blank = true;
+    for (uint32_t copy = 0; copy < SUPERBLOCK_COPIES; copy++) {
+        bool is_blank;
+        results[copy] = read_copy(file, copy, &found[copy], &is_blank);
+        *ret_blank = *ret_blank && is_blank;
     }
-    *ret_blank = blank[0] && blank[1];
-    if (results[0] != 0 && results[1] != 0) /* one that cannot be read may be good: no formatting */
-        return results[0] != -EBADMSG ? results[0] : results[1];
-    bool is_second = results[0] != 0 || (results[1] == 0 && found[1].sequence > found[0].sequence);
-    file->now = found[is_second ? 1 : 0];
-    /* The one that is lost may have said that the directory is in use. */
-    bool is_alone = results[0] != 0 || results[1] != 0;
-    file->now.clean = file->now.clean && !is_alone;
-    return 0;
+    return superblock_choose(found, results, &file->now);
 }
 
 static void log_load(const struct superblock_file *file, const struct log *log,

@@ -154,4 +154,12 @@ void superblock_close(struct superblock_file *file);
 void superblock_encode(const struct superblock *superblock, uint8_t *block);
 int superblock_decode(const uint8_t *block, struct superblock *ret_superblock);
 
+/* The newer one of the valid copies counts. A copy of another format decides, whatever the other one
+ * says: somebody has begun to use this directory with another program. `results`: superblock_decode's
+ * for both, or why they cannot be read. Errors: -EPROTONOSUPPORT (*ret_found holds the format), those
+ * of the copies when neither counts. */
+#define SUPERBLOCK_COPIES 2u
+int superblock_choose(const struct superblock *copies, const int *results,
+                      struct superblock *ret_found);
+
 #endif

@@ -93,3 +93,21 @@ int superblock_decode(const uint8_t *block, struct superblock *ret_superblock)
     *ret_superblock = found;
     return 0;
 }
+
+int superblock_choose(const struct superblock *copies, const int *results,
+                      struct superblock *ret_found)
+{
+    for (uint32_t i = 0; i < SUPERBLOCK_COPIES; i++)
+        if (results[i] == -EPROTONOSUPPORT) {
+            *ret_found = copies[i];
+            return results[i];
+        }
+    if (results[0] != 0 && results[1] != 0) /* one that cannot be read may be good: no formatting */
+        return results[0] != -EBADMSG ? results[0] : results[1];
+    bool is_second =
+        results[0] != 0 || (results[1] == 0 && copies[1].sequence > copies[0].sequence);
+    *ret_found = copies[is_second];
+    /* The one that is lost may have said that the directory is in use. */
+    ret_found->clean = ret_found->clean && results[0] == 0 && results[1] == 0;
+    return 0;
+}

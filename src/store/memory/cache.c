@@ -81,26 +81,16 @@ int cache_create(uint64_t budget, struct cache **ret_cache)
     cache->ghost_count = budget / GHOST_PART / sizeof *cache->ghosts;
     cache->table_size_max = max_u64(round_up(budget / TABLE_SHARE, 64), TABLE_SIZE_MIN);
     uint64_t others = cache->table_size_max + ghosts_size(cache);
-    int result = -ENOMEM;
     cache->ghosts = calloc(cache->ghost_count + 1, sizeof *cache->ghosts);
-    if (cache->ghosts == NULL)
-        goto free_cache;
-    result = cache_arena_init(&cache->arena, budget > others ? budget - others : 0);
-    if (result != 0)
-        goto free_cache;
     /* Entries of the smallest size want a sixth of the budget as buckets, and some overflow. */
-    result = cache_table_init(&cache->table, budget / 4 + TABLE_STEP);
-    if (result != 0)
-        goto deinit_arena;
-    *ret_cache = cache;
-    return 0;
-
-deinit_arena:
-    cache_arena_deinit(&cache->arena);
-free_cache:
-    free(cache->ghosts);
-    free(cache);
-    return result;
+    if (cache->ghosts != NULL &&
+        cache_arena_init(&cache->arena, budget > others ? budget - others : 0) == 0 &&
+        cache_table_init(&cache->table, budget / 4 + TABLE_STEP) == 0) {
+        *ret_cache = cache;
+        return 0;
+    }
+    cache_free(cache);
+    return -ENOMEM;
 }
 
 void cache_free(struct cache *cache)
@@ -202,11 +192,6 @@ void cache_prefetch_entry(const struct cache *cache, uint64_t hash)
 
 /* ---- the queues ---- */
 
-static struct cache_entry *entry_at(const struct cache *cache, uint32_t offset)
-{
-    return cache_arena_at(&cache->arena, offset);
-}
-
 static void queue_insert(struct cache *cache, struct cache_queue *queue, struct cache_entry *entry)
 {
     uint32_t offset = cache_arena_offset(&cache->arena, entry);
@@ -215,10 +200,10 @@ static void queue_insert(struct cache *cache, struct cache_queue *queue, struct 
         entry->older = offset;
         queue->hand = offset;
     } else {
-        struct cache_entry *oldest = entry_at(cache, queue->hand);
+        struct cache_entry *oldest = cache_arena_at(&cache->arena, queue->hand);
         entry->newer = queue->hand;
         entry->older = oldest->older;
-        entry_at(cache, entry->older)->newer = offset;
+        cache_arena_at(&cache->arena, entry->older)->newer = offset;
         oldest->older = offset;
     }
     queue->units += entry->block_units;
@@ -229,8 +214,8 @@ static void queue_remove(struct cache *cache, struct cache_queue *queue, struct 
     uint32_t offset = cache_arena_offset(&cache->arena, entry);
     if (queue->hand == offset)
         queue->hand = entry->newer == offset ? 0 : entry->newer;
-    entry_at(cache, entry->older)->newer = entry->newer;
-    entry_at(cache, entry->newer)->older = entry->older;
+    cache_arena_at(&cache->arena, entry->older)->newer = entry->newer;
+    cache_arena_at(&cache->arena, entry->newer)->older = entry->older;
     assert(queue->units >= entry->block_units); /* a queue has the units of its entries */
     queue->units -= entry->block_units;
     assert(queue->hand != 0 || queue->units == 0);
@@ -290,7 +275,7 @@ static struct cache_entry *victim_find(struct cache *cache)
             queue = queue == &cache->fresh ? &cache->main : &cache->fresh;
         if (queue->hand == 0)
             return NULL;
-        struct cache_entry *entry = entry_at(cache, queue->hand);
+        struct cache_entry *entry = cache_arena_at(&cache->arena, queue->hand);
         pinned = entry->pins > 0 ? pinned + 1 : 0;
         if (pinned == 0 && (entry->hits == 0 || steps++ >= HAND_STEPS_MAX))
             return entry;

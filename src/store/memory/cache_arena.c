@@ -64,11 +64,13 @@ static void list_insert(struct cache_arena *arena, struct cache_entry *block)
         cache_arena_at(arena, first)->newer = offset;
     arena->class_first[class] = offset;
     arena->class_bits[class / 64] |= 1ull << (class % 64);
+    ASAN_POISON_MEMORY_REGION(block + 1, body_size(block));
 }
 
 static void list_remove_block(struct cache_arena *arena, struct cache_entry *block)
 {
     assert(block->is_free);
+    ASAN_UNPOISON_MEMORY_REGION(block + 1, body_size(block));
     uint32_t class = class_of(block->block_units);
     if (block->older != 0)
         cache_arena_at(arena, block->older)->newer = block->newer;
@@ -110,12 +112,9 @@ static void set_units(struct cache_arena *arena, struct cache_entry *block, uint
     cache_arena_after(arena, block)->before_units = units;
 }
 
-static void wall_set(struct cache_entry *wall)
+static void wall_set(struct cache_arena *arena, uint32_t offset)
 {
-    wall->block_units = CACHE_BLOCK_UNITS_MIN;
-    wall->linked = false;
-    wall->is_free = false;
-    wall->key_size = 0;
+    *cache_arena_at(arena, offset) = (struct cache_entry){.block_units = CACHE_BLOCK_UNITS_MIN};
 }
 
 int cache_arena_init(struct cache_arena *arena, uint64_t size)
@@ -128,19 +127,20 @@ int cache_arena_init(struct cache_arena *arena, uint64_t size)
     if (arena->base == NULL)
         return -ENOMEM;
     arena->wall = (uint32_t)units - CACHE_BLOCK_UNITS_MIN;
-    wall_set(cache_arena_at(arena, 0));
-    wall_set(cache_arena_at(arena, arena->wall));
+    wall_set(arena, 0);
+    wall_set(arena, arena->wall);
     struct cache_entry *block = cache_arena_at(arena, CACHE_BLOCK_UNITS_MIN);
     block->before_units = CACHE_BLOCK_UNITS_MIN;
     block->linked = false;
     set_units(arena, block, arena->wall - CACHE_BLOCK_UNITS_MIN);
     list_insert(arena, block);
-    ASAN_POISON_MEMORY_REGION(block + 1, body_size(block));
     return 0;
 }
 
 void cache_arena_deinit(struct cache_arena *arena)
 {
+    if (arena->base == NULL)
+        return;
     ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size_reserved);
     memory_unmap(arena->base, arena->size_reserved);
     arena->base = NULL;
@@ -160,7 +160,6 @@ struct cache_entry *cache_arena_take_block(struct cache_arena *arena, struct cac
 {
     assert(block->block_units >= units);
     list_remove_block(arena, block);
-    ASAN_UNPOISON_MEMORY_REGION(block + 1, body_size(block));
     uint32_t rest_units = block->block_units - units;
     if (rest_units >= CACHE_BLOCK_UNITS_MIN) {
         block->block_units = units;
@@ -169,7 +168,6 @@ struct cache_entry *cache_arena_take_block(struct cache_arena *arena, struct cac
         rest->linked = false;
         set_units(arena, rest, rest_units);
         list_insert(arena, rest);
-        ASAN_POISON_MEMORY_REGION(rest + 1, body_size(rest));
     }
     block->linked = false;
     arena->units_used += block->block_units;
@@ -195,7 +193,6 @@ struct cache_entry *cache_arena_give(struct cache_arena *arena, struct cache_ent
         block = before;
     }
     list_insert(arena, block);
-    ASAN_POISON_MEMORY_REGION(block + 1, body_size(block));
     return block;
 }
 
@@ -208,9 +205,7 @@ bool cache_arena_cut(struct cache_arena *arena, uint32_t units)
     uint64_t end_before = ((uint64_t)arena->wall + CACHE_BLOCK_UNITS_MIN) * CACHE_UNIT_SIZE;
     arena->wall -= units;
     uint64_t end = ((uint64_t)arena->wall + CACHE_BLOCK_UNITS_MIN) * CACHE_UNIT_SIZE;
-    struct cache_entry *wall = cache_arena_at(arena, arena->wall);
-    ASAN_UNPOISON_MEMORY_REGION(wall, sizeof *wall);
-    wall_set(wall);
+    wall_set(arena, arena->wall);
     set_units(arena, last, last->block_units - units);
     list_insert(arena, last);
     /* Only whole pages can go; the rest of the first one goes with the next cut. */

@@ -19,11 +19,11 @@
 #define MARK_IS_TOMBSTONE ((uint64_t)1)
 
 struct doomed {
-    uint64_t *positions;
     uint64_t mask; /* number of positions - 1 */
     uint64_t count;
     uint64_t tombstones;
     uint8_t secret[HASH_SECRET_SIZE];
+    uint64_t positions[];
 };
 
 static uint64_t position_count(uint64_t memory)
@@ -41,15 +41,10 @@ uint64_t doomed_memory(uint64_t memory)
 
 int doomed_create(uint64_t memory, const uint8_t *secret, struct doomed **ret_doomed)
 {
-    struct doomed *doomed = calloc(1, sizeof *doomed);
+    struct doomed *doomed = calloc(1, sizeof *doomed + doomed_memory(memory));
     if (doomed == NULL)
         return -ENOMEM;
     doomed->mask = position_count(memory) - 1;
-    doomed->positions = calloc(doomed->mask + 1, sizeof *doomed->positions);
-    if (doomed->positions == NULL) {
-        free(doomed);
-        return -ENOMEM;
-    }
     int error = XXH3_generateSecret(doomed->secret, HASH_SECRET_SIZE, secret, HASH_SECRET_SIZE);
     assert(error == XXH_OK);
     *ret_doomed = doomed;
@@ -58,9 +53,6 @@ int doomed_create(uint64_t memory, const uint8_t *secret, struct doomed **ret_do
 
 void doomed_free(struct doomed *doomed)
 {
-    if (doomed == NULL)
-        return;
-    free(doomed->positions);
     free(doomed);
 }
 

@@ -7,17 +7,16 @@
 #include "store/memory/index.h"
 
 #include "base/assert.h"
-#include "base/bytes.h"
 #include "base/units.h"
 #include "store/memory/index_table.h"
 #include "store/memory/location.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define PARTITION_COUNT 256
-#define LOCATION_BITS 48
 #define SIZE_CLASS_MAX 63u
 /* Rows that growing may need beyond memory_max before it gives others back. */
 #define ROWS_BEYOND 128
@@ -65,7 +64,7 @@ int index_create(uint64_t memory_max, struct index **ret_index)
     uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     index->memory_max = memory_max == 0 ? machine : min_u64(memory_max, machine);
     uint64_t size = index->memory_max + (uint64_t)ROWS_BEYOND * INDEX_ROW_SIZE;
-    int result = index_pool_init(&index->memory.pool, size);
+    int result = index_memory_init(&index->memory, size);
     if (result != 0) {
         free(index);
         return result;
@@ -82,13 +81,13 @@ void index_free(struct index *index)
         return;
     for (uint32_t i = 0; i < PARTITION_COUNT; i++)
         index_table_deinit(&index->tables[i]);
-    index_pool_deinit(&index->memory.pool);
+    index_memory_deinit(&index->memory);
     free(index);
 }
 
 void index_set_bulk(struct index *index, bool is_bulk)
 {
-    index_pool_set_bulk(&index->memory.pool, is_bulk);
+    index_memory_set_bulk(&index->memory, is_bulk);
 }
 
 /* Whether this many more rows, whole blocks of them, are within the limit. */
@@ -342,45 +341,25 @@ int index_reserve(struct index *index, uint32_t partition, uint64_t count)
 
 /* ---- packed ---- */
 
-#define PACKED_SIZE_CLASS 0x3Fu
-#define PACKED_TOMBSTONE 0x40u
-#define PACKED_IN_VALUE_FILE 0x80u
-
-/* The lowest `size` bytes of a number: the last one may not be written beyond. */
-static void store_low(uint8_t *to, uint64_t value, size_t size)
-{
-    memcpy(to, &value, size);
-}
-
-static uint64_t load_low(const uint8_t *from, size_t size)
-{
-    uint64_t value = 0;
-    memcpy(&value, from, size);
-    return value;
-}
+/* The hash, then a slot as it lies in memory, without the hash's bits. */
+#define PACKED_HASH_SIZE 7u
+#define PACKED_SLOT_SIZE (INDEX_PACKED_SIZE - PACKED_HASH_SIZE)
+static_assert(PACKED_SLOT_SIZE + 6 == sizeof(struct index_slot), "48 bits of the hash stand last");
 
 void index_pack(uint64_t hash, const struct index_entry *entry, uint8_t *target)
 {
-    assert(entry->location < 1ull << LOCATION_BITS);
-    store_low(target, hash, 7);
-    store_u64(target + 7, entry->version.clock);
-    store_u32(target + 15, entry->version.origin);
-    store_low(target + 19, entry->location, 6);
-    target[25] =
-        (uint8_t)(size_class(entry->read_size) | (entry->tombstone ? PACKED_TOMBSTONE : 0) |
-                  (entry->in_value_file ? PACKED_IN_VALUE_FILE : 0));
+    struct index_slot slot = slot_make(hash, entry);
+    memcpy(target, &hash, PACKED_HASH_SIZE);
+    memcpy(target + PACKED_HASH_SIZE, &slot, PACKED_SLOT_SIZE);
 }
 
 void index_unpack(const uint8_t *data, uint64_t *ret_hash, struct index_entry *ret_entry)
 {
-    *ret_hash = load_low(data, 7);
-    *ret_entry = (struct index_entry){
-        .version = {.clock = load_u64(data + 7), .origin = load_u32(data + 15)},
-        .location = load_low(data + 19, 6),
-        .read_size = size_of_class(data[25] & PACKED_SIZE_CLASS),
-        .tombstone = data[25] & PACKED_TOMBSTONE,
-        .in_value_file = data[25] & PACKED_IN_VALUE_FILE,
-    };
+    struct index_slot slot;
+    *ret_hash = 0;
+    memcpy(ret_hash, data, PACKED_HASH_SIZE);
+    memcpy(&slot, data + PACKED_HASH_SIZE, PACKED_SLOT_SIZE);
+    *ret_entry = slot_entry(&slot);
 }
 
 /* ---- figures ---- */
@@ -409,6 +388,6 @@ uint64_t index_settled_tombstones(const struct index *index, uint32_t partition)
 
 uint64_t index_memory(const struct index *index)
 {
-    uint64_t rows = index->memory.pool.rows_touched * INDEX_ROW_SIZE;
+    uint64_t rows = index->memory.rows_touched * INDEX_ROW_SIZE;
     return sizeof *index + index->memory.directory_size + rows;
 }

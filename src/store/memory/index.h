@@ -81,6 +81,16 @@ int index_move(struct index *index, uint32_t partition, uint64_t hash, struct ve
 uint32_t index_find(const struct index *index, uint32_t partition, uint64_t hash,
                     struct index_entry *ret_entries, uint32_t capacity);
 
+/* Whether no slot of the hash is newer than this version, which has one. A slot beside a newer one is
+ * probably an older write of the same key. */
+static inline bool index_is_newest(const struct index *index, uint32_t partition, uint64_t hash,
+                                   struct version version)
+{
+    struct index_entry newest;
+    return index_find(index, partition, hash, &newest, 1) > 0 &&
+           version_compare(newest.version, version) == 0;
+}
+
 /* Hints that index_find or index_add for this hash comes soon: the first loads the row's tags, the
  * second, some hundred nanoseconds later, the slots that they lead to. */
 void index_prefetch(const struct index *index, uint32_t partition, uint64_t hash);

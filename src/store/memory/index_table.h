@@ -29,13 +29,90 @@
 #ifndef MINIVAULT_STORE_INDEX_TABLE_H
 #define MINIVAULT_STORE_INDEX_TABLE_H
 
-#include "store/memory/index_pool.h"
+#include "base/assert.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+/* ---- a row: 39 slots, their tags first, in 1 KiB ---- */
+
+#define INDEX_ROW_SLOTS 39
+#define INDEX_ROW_SIZE 1024
+
+/* All but the hash lies in a checkpoint as it does here (index_pack). */
+struct __attribute__((packed)) index_slot {
+    uint64_t clock;
+    uint32_t origin;
+    uint64_t location : 48;
+    uint64_t size_class : 6;
+    uint64_t tombstone : 1;
+    uint64_t in_value_file : 1;
+    uint64_t hash : 48; /* the lowest bits; the tag has the next 8 */
+};
+static_assert(sizeof(struct index_slot) == 25, "a slot without its tag");
+
+/* Slots are used from 0 to count - 1. */
+struct index_row {
+    uint8_t tags[INDEX_ROW_SLOTS];
+    uint8_t count;
+    bool is_spilled; /* slots that belong here, or in a row before, lie further on */
+    uint8_t reserved[3];
+    uint32_t next; /* the next overflow row, as a row of the memory; 0: none */
+    struct index_slot slots[INDEX_ROW_SLOTS];
+    uint8_t rest;
+};
+static_assert(sizeof(struct index_row) == INDEX_ROW_SIZE, "rows do not straddle pages");
+
+static inline uint8_t index_tag(uint64_t hash)
+{
+    return (uint8_t)(hash >> 48);
+}
+
+static inline uint64_t index_slot_bits(uint64_t hash)
+{
+    return hash & ((1ull << 48) - 1);
+}
+
+/* What a slot and its tag know of the hash: all that place and comparison ever use. */
+static inline uint64_t index_row_hash(const struct index_row *row, uint32_t slot)
+{
+    return (uint64_t)row->tags[slot] << 48 | row->slots[slot].hash;
+}
+
+/* The slots with this tag, a bit each. */
+#ifdef __SSE2__
+static inline uint64_t index_row_match(const struct index_row *row, uint8_t tag)
+{
+    const __m128i *tags = (const __m128i *)row;
+    __m128i pattern = _mm_set1_epi8((char)tag);
+    uint64_t matches = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        __m128i equal = _mm_cmpeq_epi8(_mm_load_si128(tags + i), pattern);
+        matches |= (uint64_t)(uint32_t)_mm_movemask_epi8(equal) << (16 * i);
+    }
+    return matches & ((1ull << row->count) - 1);
+}
+#else
+static inline uint64_t index_row_match(const struct index_row *row, uint8_t tag)
+{
+    uint64_t matches = 0;
+    for (uint32_t slot = 0; slot < INDEX_ROW_SLOTS; slot++)
+        matches |= (uint64_t)(row->tags[slot] == tag) << slot;
+    return matches & ((1ull << row->count) - 1);
+}
+#endif
+
+/* ---- tables ---- */
 
 #define INDEX_COLUMNS_MIN 8
 #define INDEX_COLUMNS_MAX 15
 
 struct index_table {
-    uint32_t *blocks; /* the rows, four by four, as rows of the pool */
+    uint32_t *blocks; /* the rows, four by four, as rows of the memory */
     uint32_t block_count;
     uint32_t block_capacity;
     uint32_t bits;
@@ -46,12 +123,31 @@ struct index_table {
     uint64_t slot_count;
 };
 
-/* What the tables of an index share. */
+/* What the tables of an index share: rows out of one mapping, touched only as they are used, never
+ * given back. They are numbered from 1 on; a block is four rows beside each other, a page. */
+#define INDEX_BLOCK_ROWS 4
 struct index_memory {
-    struct index_pool pool;
+    uint8_t *base;
+    uint64_t rows_max;
+    uint64_t rows_touched; /* the mapping's used prefix */
+    uint32_t free_first;   /* single rows, linked by `next` */
+    uint64_t free_count;
     uint64_t directory_size;                     /* bytes of all tables' `blocks` */
     struct index_row scratch[INDEX_COLUMNS_MAX]; /* a group's rows while it grows */
 };
+
+/* Maps room for `size` bytes of rows. Errors: -ENOMEM. */
+int index_memory_init(struct index_memory *memory, uint64_t size);
+void index_memory_deinit(struct index_memory *memory);
+
+/* In bulk, rows are touched by huge pages. They stay; what is touched later is of small ones again.
+ */
+void index_memory_set_bulk(struct index_memory *memory, bool is_bulk);
+
+static inline struct index_row *index_row_at(const struct index_memory *memory, uint32_t row)
+{
+    return (struct index_row *)(memory->base + (uint64_t)row * INDEX_ROW_SIZE);
+}
 
 void index_table_init(struct index_table *table);
 void index_table_deinit(struct index_table *table);
@@ -97,7 +193,7 @@ struct index_position {
 /* A search for the slots that have a hash. Valid until the table changes. */
 struct index_search {
     const struct index_table *table;
-    const struct index_pool *pool;
+    const struct index_memory *memory;
     uint64_t hash;
     struct index_position position;
     uint32_t step;         /* rows of the group seen */

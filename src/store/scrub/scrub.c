@@ -34,7 +34,6 @@ static void begin_pass(struct scrub *scrub)
     scrub->group = 0;
     scrub->number_last = 0;
     scrub->log_last = wal_number(scrub->options.wal);
-    scrub_report_begin_pass(&scrub->report);
     scrub_meta_begin(&scrub->meta);
 }
 
@@ -86,13 +85,12 @@ static bool rest(struct scrub *scrub)
 
 static bool run(struct scrub *scrub, uint64_t budget)
 {
-    bool is_meta = scrub->phase == SCRUB_META;
-    bool goes_on =
-        is_meta ? scrub_meta_step(&scrub->meta, budget) : scrub_file_step(&scrub->file, budget);
-    bool is_over = is_meta ? scrub_meta_is_over(&scrub->meta) : scrub_file_is_over(&scrub->file);
-    if (is_over)
+    enum scrub_progress progress = scrub->phase == SCRUB_META
+                                       ? scrub_meta_step(&scrub->meta, budget)
+                                       : scrub_file_step(&scrub->file, budget);
+    if (progress == SCRUB_OVER)
         scrub->phase = SCRUB_CHOOSING;
-    return goes_on || is_over;
+    return progress != SCRUB_WAITS;
 }
 
 bool scrub_step(struct scrub *scrub, uint64_t budget)

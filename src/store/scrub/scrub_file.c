@@ -10,7 +10,7 @@
 #include "store/memory/location.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <inttypes.h>
 #include <string.h>
 
 /* What looking at a header costs of a step's budget; and a record beside its bytes: a look into the
@@ -44,19 +44,20 @@ static bool is_there(const struct scrub_file *file)
 
 /* ---- reports ---- */
 
-static enum scrub_kind kind_of(const struct scrub_file *file)
+static struct scrub_finding finding_at(const struct scrub_file *file, uint64_t offset)
 {
-    return file->is_segment ? SCRUB_SEGMENT : SCRUB_LOG;
+    return (struct scrub_finding){.kind = file->is_segment ? SCRUB_SEGMENT : SCRUB_LOG,
+                                  .number = file->number,
+                                  .offset = offset};
 }
 
-static void describe(const struct scrub_file *file, char *ret_path)
+static const char *path_of(struct scrub_file *file)
 {
     assert(is_there(file));
-    if (file->is_segment)
-        segment_path(file->options->segments, find_segment(file), ret_path);
-    else
-        (void)snprintf(ret_path, SEGMENT_PATH_MAX, "%s",
-                       wal_file_path(file->options->wal, file->index, file->number));
+    if (!file->is_segment)
+        return wal_file_path(file->options->wal, file->index, file->number);
+    segment_path(file->options->segments, find_segment(file), file->path);
+    return file->path;
 }
 
 /* What is alive in a damaged segment stays where it can be read: it is no longer compacted. */
@@ -67,34 +68,47 @@ static void note_damage(struct scrub_file *file, bool is_alive)
         find_segment(file)->is_damaged = true;
 }
 
+/* [offset, end) cannot be used, and nobody knows what was in there. */
 static void report_part(struct scrub_file *file, uint64_t offset, uint64_t end, const char *what)
 {
-    char path[SEGMENT_PATH_MAX];
+    assert(offset < end);
+    struct scrub_finding finding = finding_at(file, offset);
     bool is_alive = file->is_segment ? find_segment(file)->live_records > 0
                                      : wal_file_is_alive(file->options->wal, file->index);
     note_damage(file, is_alive);
-    describe(file, path);
-    scrub_report_part(file->report, kind_of(file), file->number, path, offset, end, is_alive, what);
+    scrub_report_damage(file->report, &finding, is_alive,
+                        "%s is damaged from offset %" PRIu64 " to %" PRIu64
+                        ": %s. Keys that lie there answer CORRUPT, or may be missing after the "
+                        "next start: restore them from a replica or a backup, and check the device",
+                        path_of(file), offset, end, what);
 }
 
 /* `is_slot`: the index leads to it; `is_newest`: and to nothing newer. */
 static void report_record(struct scrub_file *file, uint64_t offset, bool is_slot, bool is_newest,
                           const char *what)
 {
-    char path[SEGMENT_PATH_MAX];
+    assert(is_slot || !is_newest);
+    struct scrub_finding finding = finding_at(file, offset);
     file->has_alive_damage |= is_slot;
     note_damage(file, is_slot);
-    describe(file, path);
-    scrub_report_record(file->report, kind_of(file), file->number, path, offset, is_newest, what);
+    scrub_report_damage(file->report, &finding, is_newest,
+                        "%s: the record at offset %" PRIu64
+                        " is damaged: %s. Its key answers CORRUPT: write it again, or restore it "
+                        "from a replica or a backup, and check the device",
+                        path_of(file), offset, what);
 }
 
+/* The index has `count` more in the segment than were found there. */
 static void report_lost(struct scrub_file *file, uint64_t count)
 {
-    char path[SEGMENT_PATH_MAX];
+    struct scrub_finding finding = finding_at(file, UINT64_MAX);
     file->has_alive_damage = true;
     note_damage(file, true);
-    describe(file, path);
-    scrub_report_lost(file->report, file->number, path, count);
+    scrub_report_damage(file->report, &finding, true,
+                        "%s: %" PRIu64 " records that should be in it are not: the device has not "
+                        "written all that it said. Their keys answer CORRUPT: restore them from a "
+                        "replica or a backup, and replace the device",
+                        path_of(file), count);
 }
 
 /* ---- the window ---- */
@@ -146,26 +160,25 @@ static void pinned(struct segment_pin *pin, int handle_or_error)
         report_part(file, 0, file->units.file.end, strerror(-handle_or_error));
 }
 
-/* Opening the file may come first. Returns whether it waits for nothing. */
-static bool load(struct scrub_file *file)
+/* Opening the file may come first. */
+static void load(struct scrub_file *file)
 {
     struct scrub_window *window = &file->window;
     if (!scrub_rate_may_read(file->rate))
-        return false;
-    window->offset = window->next_offset;
-    window->asked = window->next_size;
+        return;
+    window->offset = file->next_offset;
+    window->asked = file->next_size;
     window->size = 0;
     window->error = 0;
     if (!file->is_segment) {
         start_read(file, wal_pin_file(file->options->wal, file->index));
-        return false;
+        return;
     }
     file->pin.done = pinned;
     file->is_pinning = true;
     int handle = segment_pin(file->options->segments, find_segment(file), &file->pin);
     if (handle != -EINPROGRESS)
         pinned(&file->pin, handle);
-    return false;
 }
 
 /* A unit_need: -EAGAIN has LOADING read it. */
@@ -185,8 +198,8 @@ static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **r
         return -ERANGE;
     if (was_tried && window->asked == needed)
         return window->error;
-    window->next_offset = offset;
-    window->next_size =
+    file->next_offset = offset;
+    file->next_size =
         is_narrow ? needed : (uint32_t)min_u64(SCRUB_WINDOW_SIZE, file->units.file.end - offset);
     file->phase = SCRUB_FILE_LOADING;
     return -EAGAIN;
@@ -244,18 +257,14 @@ static void check_value(struct scrub_file *file, const struct unit_record *recor
         report_record(file, record->offset, true, true, "its value's descriptor makes no sense");
 }
 
-static struct hash_place place_of(const struct scrub_file *file, const struct record *record)
-{
-    return hash_place(file->options->secret, record->key.data, record->key.size);
-}
-
 /* Only a record that names a file needs more than the batch's checksum. */
 static void check_in_batch(struct scrub_file *file, const struct unit_record *record)
 {
     struct index_entry slot;
     if ((record->record.flags & RECORD_IN_VALUE_FILE) == 0)
         return;
-    struct hash_place place = place_of(file, &record->record);
+    const struct slice *key = &record->record.key;
+    struct hash_place place = hash_place(file->options->secret, key->data, key->size);
     if (is_slot(file, place, record->record.version, location_in_log(file->index, record->offset),
                 &slot))
         check_value(file, record, place.hash);
@@ -266,12 +275,11 @@ static const char *judge_record(const struct scrub_file *file, struct unit_recor
                                 const struct index_entry *slot)
 {
     const struct segment_entry *entry = &record->entry;
-    int error = unit_record_decode(record);
-    if (error < 0 && error != -ESTALE)
-        return "its checksum is wrong";
-    struct hash_place place = place_of(file, &record->record);
-    if (error < 0 || place.hash != entry->hash || place.partition != file->partition)
+    int error = unit_record_verify(record, file->partition, file->options->secret);
+    if (error == -ESTALE)
         return "it is not the one that the chunk's directory names";
+    if (error < 0)
+        return "its checksum is wrong";
     bool is_right =
         slot == NULL || (slot->read_size >= record->size && slot->tombstone == entry->tombstone &&
                          slot->in_value_file == entry->in_value_file);
@@ -284,11 +292,8 @@ static void note_record(struct scrub_file *file, const struct unit_record *recor
                         const char *problem)
 {
     const struct segment_entry *entry = &record->entry;
-    struct index_entry newest;
-    bool is_newest =
-        is_alive &&
-        index_find(file->options->index, file->partition, entry->hash, &newest, 1) > 0 &&
-        version_compare(newest.version, entry->version) == 0;
+    bool is_newest = is_alive && index_is_newest(file->options->index, file->partition, entry->hash,
+                                                 entry->version);
     if (is_alive && !is_newest)
         file->options->owner.prove(file->options->owner.context, file->partition, entry->hash);
     report_record(file, record->offset, is_alive, is_newest, problem);
@@ -434,28 +439,28 @@ uint64_t scrub_file_begin_log(struct scrub_file *file, uint64_t after, uint64_t 
     return begin(file, &units, next.file);
 }
 
-bool scrub_file_step(struct scrub_file *file, uint64_t budget)
+enum scrub_progress scrub_file_step(struct scrub_file *file, uint64_t budget)
 {
+    if (file->phase == SCRUB_FILE_OVER)
+        return SCRUB_OVER;
     if (file->is_pinning || io_op_is_active(&file->op))
-        return false;
+        return SCRUB_WAITS;
     if (file->phase == SCRUB_FILE_VALUE) {
-        if (!scrub_value_is_over(&file->value))
-            return scrub_value_step(&file->value, budget);
+        enum scrub_progress progress = scrub_value_step(&file->value, budget);
+        if (progress != SCRUB_OVER)
+            return progress;
         file->phase = SCRUB_FILE_CHECKING;
     }
     if (!is_there(file)) {
         file->phase = SCRUB_FILE_OVER;
-        return true;
+        return SCRUB_OVER;
     }
-    if (file->phase == SCRUB_FILE_LOADING)
-        return load(file);
+    if (file->phase == SCRUB_FILE_LOADING) {
+        load(file);
+        return SCRUB_WAITS;
+    }
     check(file, budget);
-    return true;
-}
-
-bool scrub_file_is_over(const struct scrub_file *file)
-{
-    return file->phase == SCRUB_FILE_OVER;
+    return SCRUB_GOES_ON;
 }
 
 bool scrub_file_stop(struct scrub_file *file)

@@ -21,16 +21,6 @@ enum scrub_file_phase {
     SCRUB_FILE_VALUE
 };
 
-struct scrub_window {
-    uint8_t *data;
-    uint64_t offset; /* in the file */
-    uint32_t asked;
-    uint32_t size;        /* valid bytes */
-    int error;            /* of the read */
-    uint64_t next_offset; /* what LOADING reads */
-    uint32_t next_size;
-};
-
 struct scrub_file {
     struct io *io;
     const struct scrub_options *options;
@@ -41,6 +31,8 @@ struct scrub_file {
     struct segment_pin pin;
     bool is_pinning;
     struct scrub_window window;
+    uint64_t next_offset; /* what LOADING reads */
+    uint32_t next_size;
     /* the file that is checked */
     enum scrub_file_phase phase;
     bool is_segment; /* of a partition; otherwise of the log */
@@ -55,7 +47,8 @@ struct scrub_file {
     bool has_alive_damage; /* in what the index leads to */
     bool is_abandoned;     /* not all of it could be read just now */
     uint64_t found_alive;
-    uint64_t jobs_begin; /* the mover's */
+    uint64_t jobs_begin;         /* the mover's */
+    char path[SEGMENT_PATH_MAX]; /* of a segment that is reported */
 };
 
 /* What is given must outlive it. */
@@ -67,9 +60,8 @@ void scrub_file_init(struct scrub_file *file, struct io *io, const struct scrub_
 uint64_t scrub_file_begin_log(struct scrub_file *file, uint64_t after, uint64_t last);
 uint64_t scrub_file_begin_segment(struct scrub_file *file, uint8_t partition, uint64_t after);
 
-/* A piece of it, about `budget` bytes. Returns whether it waits for nothing. */
-bool scrub_file_step(struct scrub_file *file, uint64_t budget);
-bool scrub_file_is_over(const struct scrub_file *file);
+/* A piece of it, about `budget` bytes. */
+enum scrub_progress scrub_file_step(struct scrub_file *file, uint64_t budget);
 
 /* Returns whether something has to be waited for. */
 bool scrub_file_stop(struct scrub_file *file);

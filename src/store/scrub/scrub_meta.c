@@ -16,15 +16,12 @@
 #include "base/assert.h"
 #include "store/disk/wait.h"
 
-#include "store/catalog/checkpoint_format.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #define BLOCK ((uint32_t)DISK_BLOCK_SIZE)
-#define SUPERBLOCK_COPIES 2u
 
 static const struct superblock *superblock_now(const struct scrub_meta *meta)
 {
@@ -40,20 +37,15 @@ static uint64_t checkpoint_now(const struct scrub_meta *meta)
 
 static int name_file(struct scrub_meta *meta)
 {
-    const char *directory = meta->options->state_path;
-    int length = 0;
-    switch (meta->kind) {
-    case SCRUB_SUPERBLOCK:
-        length = snprintf(meta->path, sizeof meta->path, "%s/superblock", directory);
-        break;
-    case SCRUB_MANIFEST:
-        length = snprintf(meta->path, sizeof meta->path, "%s/manifest-%" PRIu32, directory,
-                          meta->options->shard);
-        break;
-    default:
-        return checkpoint_path(directory, meta->number, false, meta->path);
-    }
-    return length > 0 && (size_t)length < sizeof meta->path ? 0 : -ENAMETOOLONG;
+    const char *folder = meta->options->state_path;
+    size_t size = sizeof meta->path;
+    if (meta->kind == SCRUB_CHECKPOINT)
+        return checkpoint_path(folder, meta->number, false, meta->path);
+    int length =
+        meta->kind == SCRUB_SUPERBLOCK
+            ? snprintf(meta->path, size, "%s/superblock", folder)
+            : snprintf(meta->path, size, "%s/manifest-%" PRIu32, folder, meta->options->shard);
+    return length > 0 && (size_t)length < size ? 0 : -ENAMETOOLONG;
 }
 
 /* How much of it counts. Returns false: nothing, just now. */
@@ -61,26 +53,23 @@ static bool take_file(struct scrub_meta *meta)
 {
     struct manifest *manifest = meta->options->manifest;
     meta->at = 0;
-    meta->sequence = 0;
     meta->refused_at = UINT64_MAX;
     meta->is_bad = false;
-    meta->is_ended = false;
-    if (meta->kind == SCRUB_SUPERBLOCK) {
-        meta->end = (uint64_t)SUPERBLOCK_COPIES * BLOCK;
-        return true;
-    }
+    meta->number = 0;
+    meta->end = (uint64_t)SUPERBLOCK_COPIES * BLOCK;
     if (meta->kind == SCRUB_MANIFEST) {
         /* A damaged one whose loss was accepted is written anew with the first append. */
         if (manifest_is_busy(manifest) || manifest_has_loss(manifest))
             return false;
-        meta->mark = manifest_tell(manifest);
-        meta->number = meta->mark.edition;
-        meta->end = meta->mark.blocks * MANIFEST_BLOCK_SIZE;
-        return true;
+        meta->groups.mark = manifest_tell(manifest);
+        meta->number = meta->groups.mark.edition;
+        meta->end = meta->groups.mark.blocks * MANIFEST_BLOCK_SIZE;
     }
-    meta->number = checkpoint_now(meta);
-    meta->end = UINT64_MAX; /* the file's own, once it is open */
-    return meta->number != 0;
+    if (meta->kind == SCRUB_CHECKPOINT) {
+        meta->number = checkpoint_now(meta);
+        meta->end = UINT64_MAX; /* the file's own, once it is open */
+    }
+    return meta->kind != SCRUB_CHECKPOINT || meta->number != 0;
 }
 
 /* Whether what is read is still the file that counts. */
@@ -88,19 +77,17 @@ static bool is_same_file(const struct scrub_meta *meta)
 {
     const struct manifest *manifest = meta->options->manifest;
     if (meta->kind == SCRUB_MANIFEST)
-        return !manifest_is_busy(manifest) && manifest_tell(manifest).salt == meta->mark.salt;
+        return !manifest_is_busy(manifest) &&
+               manifest_tell(manifest).salt == meta->groups.mark.salt;
     return meta->kind == SCRUB_SUPERBLOCK || checkpoint_now(meta) == meta->number;
 }
 
-static bool next_kind(struct scrub_meta *meta)
+static void next_kind(struct scrub_meta *meta)
 {
-    if (meta->kind == SCRUB_CHECKPOINT) {
-        meta->step = SCRUB_META_OVER;
-        return true;
-    }
-    meta->kind++;
-    meta->step = SCRUB_META_OPENING;
-    return true;
+    assert(meta->handle < 0);
+    bool is_last = meta->kind == SCRUB_CHECKPOINT;
+    meta->step = is_last ? SCRUB_META_OVER : SCRUB_META_OPENING;
+    meta->kind += !is_last;
 }
 
 void scrub_meta_init(struct scrub_meta *meta, struct io *io, const struct log *log,
@@ -114,6 +101,7 @@ void scrub_meta_init(struct scrub_meta *meta, struct io *io, const struct log *l
                                 .report = report,
                                 .step = SCRUB_META_OVER,
                                 .handle = -1,
+                                .groups = {.directory_id = options->directory_id},
                                 .window = {.data = options->memory},
                                 .buffer = options->memory + SCRUB_WINDOW_SIZE};
 }
@@ -123,7 +111,6 @@ void scrub_meta_begin(struct scrub_meta *meta)
     assert(meta->step == SCRUB_META_OVER);
     meta->kind = SCRUB_SUPERBLOCK;
     meta->step = SCRUB_META_OPENING;
-    meta->handle = -1;
 }
 
 /* ---- damage ---- */
@@ -133,7 +120,7 @@ static void mended(struct io_op *op, int32_t result)
     struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
     meta->step = SCRUB_META_READING;
     if (result == (int32_t)BLOCK)
-        scrub_report_mended(meta->report, SCRUB_SUPERBLOCK, 0, meta->at);
+        scrub_report_mended(meta->report, meta->at);
     else
         log_error(meta->log, "%s: its damaged copy cannot be written anew: %s", meta->path,
                   strerror(result < 0 ? -result : EIO));
@@ -158,8 +145,13 @@ static void mend_copy(struct scrub_meta *meta)
 
 static void note_bad(struct scrub_meta *meta, const char *what)
 {
-    scrub_report_meta(meta->report, meta->kind, meta->kind == SCRUB_SUPERBLOCK ? 0 : meta->number,
-                      meta->path, meta->at, what);
+    struct scrub_finding finding = {
+        .kind = (uint8_t)meta->kind, .number = meta->number, .offset = meta->at};
+    assert(meta->kind <= SCRUB_CHECKPOINT);
+    scrub_report_damage(meta->report, &finding, true,
+                        "%s is damaged at offset %" PRIu64
+                        ": %s. Nothing is lost: it is written anew from memory. Check the device",
+                        meta->path, meta->at, what);
     if (meta->kind == SCRUB_SUPERBLOCK) {
         meta->step = SCRUB_META_MENDING;
         return;
@@ -173,90 +165,65 @@ static void note_bad(struct scrub_meta *meta, const char *what)
 
 void scrub_meta_settle(struct scrub_meta *meta)
 {
-    if (scrub_report_has_damage(meta->report))
-        scrub_report_settle(meta->report, manifest_tell(meta->options->manifest).edition,
-                            checkpoint_now(meta));
+    scrub_report_settle(meta->report, manifest_tell(meta->options->manifest).edition,
+                        checkpoint_now(meta));
 }
 
 /* ---- what is in the window ---- */
 
-/* Each judges what lies at meta->at, and returns its size. NULL in *ret_problem: it is sound. */
-static uint32_t judge_copy(const struct scrub_meta *meta, const uint8_t *data,
-                           const char **ret_problem)
+/* Each judges what lies at meta->at. NULL: it is sound. */
+static const char *judge_copy(const struct scrub_meta *meta, const uint8_t *data)
 {
     struct superblock found;
     const struct superblock *now = superblock_now(meta);
     if (superblock_decode(data, &found) != 0)
-        *ret_problem = "this copy is corrupt";
-    else if (found.directory_id != now->directory_id ||
-             found.sequence != sequence_of_copy(now, meta->at))
-        *ret_problem = "this copy is not the one that was written";
-    return BLOCK;
+        return "this copy is corrupt";
+    bool is_written = found.directory_id == now->directory_id &&
+                      found.sequence == sequence_of_copy(now, meta->at);
+    return is_written ? NULL : "this copy is not the one that was written";
 }
 
-static uint32_t judge_manifest_block(const struct scrub_meta *meta, const uint8_t *data,
-                                     const char **ret_problem)
+static const char *judge_manifest_block(const struct scrub_meta *meta, const uint8_t *data)
 {
     struct manifest_block block;
     if (manifest_block_decode(data, &block) < 0)
-        *ret_problem = "a block is corrupt";
-    else if (block.directory_id != meta->options->directory_id || block.salt != meta->mark.salt ||
-             block.edition != meta->mark.edition ||
-             block.sequence != meta->at / MANIFEST_BLOCK_SIZE + 1)
-        *ret_problem = "a block is not the one that was written there";
-    return MANIFEST_BLOCK_SIZE;
+        return "a block is corrupt";
+    uint32_t index = (uint32_t)(meta->at / MANIFEST_BLOCK_SIZE);
+    return manifest_groups_have(&meta->groups, index, &block)
+               ? NULL
+               : "a block is not the one that was written there";
 }
 
-static bool is_end_of(const struct scrub_meta *meta, const uint8_t *data, uint64_t end)
-{
-    struct checkpoint_end_entry entry;
-    memcpy(&entry, data + CHECKPOINT_BLOCK_HEADER_SIZE, sizeof entry);
-    return entry.file_size == meta->end && end == meta->end;
-}
-
-static uint32_t judge_checkpoint_block(struct scrub_meta *meta, const uint8_t *data, uint32_t size,
-                                       const char **ret_problem)
+static const char *judge_checkpoint_block(struct scrub_meta *meta, const uint8_t *data,
+                                          uint32_t *size)
 {
     struct checkpoint_block block;
-    if (checkpoint_block_decode(data, size, &block) < 0) {
-        *ret_problem = "a block is corrupt";
-        return size;
-    }
-    bool is_first = meta->sequence == 0;
-    meta->is_ended = block.kind == CHECKPOINT_END;
-    if (block.directory_id != meta->options->directory_id || block.number != meta->number ||
-        block.sequence != meta->sequence || (block.kind == CHECKPOINT_BEGIN) != is_first)
-        *ret_problem = "a block is not the one that was written there";
-    else if (meta->is_ended && !is_end_of(meta, data, meta->at + block.size))
-        *ret_problem = "its end is not where it was written";
-    meta->sequence++;
-    return block.size;
+    if (checkpoint_block_decode(data, *size, &block) < 0)
+        return "a block is corrupt";
+    *size = block.size;
+    int error = checkpoint_order_take(&meta->order, &block, data, meta->at + block.size);
+    return error < 0 ? meta->order.what : NULL;
 }
 
-static uint32_t judge(struct scrub_meta *meta, const uint8_t *data, uint32_t size,
-                      const char **ret_problem)
+/* Of the `size` bytes at `data`, the first block, whose size *size becomes. */
+static const char *judge(struct scrub_meta *meta, const uint8_t *data, uint32_t *size)
 {
-    if (size < BLOCK) {
-        *ret_problem = "the file ends before";
-        return size;
-    }
-    switch (meta->kind) {
-    case SCRUB_SUPERBLOCK:
-        return judge_copy(meta, data, ret_problem);
-    case SCRUB_MANIFEST:
-        return judge_manifest_block(meta, data, ret_problem);
-    default:
-        return judge_checkpoint_block(meta, data, size, ret_problem);
-    }
+    if (*size < BLOCK)
+        return "the file ends before";
+    if (meta->kind == SCRUB_CHECKPOINT)
+        return judge_checkpoint_block(meta, data, size);
+    *size = BLOCK;
+    return meta->kind == SCRUB_MANIFEST ? judge_manifest_block(meta, data) : judge_copy(meta, data);
 }
 
 /* The block at meta->at. Returns its size. */
 static uint32_t check_block(struct scrub_meta *meta)
 {
-    const struct scrub_meta_window *window = &meta->window;
+    const struct scrub_window *window = &meta->window;
     uint64_t within = meta->at - window->offset;
-    const char *problem = NULL;
-    uint32_t size = judge(meta, window->data + within, window->size - (uint32_t)within, &problem);
+    assert(within <= window->asked);
+    uint32_t size = within < window->size ? window->size - (uint32_t)within : 0;
+    const char *problem = judge(meta, window->data + within, &size);
     if (problem == NULL)
         meta->at += size;
     else if (is_same_file(meta))
@@ -283,15 +250,15 @@ static void take_error(struct scrub_meta *meta)
     meta->is_bad = true;
 }
 
-static bool check_window(struct scrub_meta *meta, uint64_t budget)
+static void check_window(struct scrub_meta *meta, uint64_t budget)
 {
-    const struct scrub_meta_window *window = &meta->window;
+    const struct scrub_window *window = &meta->window;
     uint64_t used = 0;
     if (window->error < 0)
         take_error(meta);
     while (meta->step == SCRUB_META_CHECKING && !meta->is_bad && used < budget) {
         if (meta->at >= meta->end) {
-            if (meta->kind == SCRUB_CHECKPOINT && !meta->is_ended)
+            if (meta->kind == SCRUB_CHECKPOINT && meta->order.kind != CHECKPOINT_END)
                 note_bad(meta, "it has no end");
             meta->is_bad = true;
         } else if (meta->at >= window->offset + window->asked) {
@@ -302,7 +269,6 @@ static bool check_window(struct scrub_meta *meta, uint64_t budget)
     }
     if (meta->is_bad)
         meta->step = SCRUB_META_CLOSING;
-    return true;
 }
 
 /* ---- opening, reading, closing ---- */
@@ -315,6 +281,10 @@ static void opened(struct io_op *op, int32_t result)
     if (result >= 0 && meta->kind == SCRUB_CHECKPOINT) {
         int64_t size = io_file_size(meta->io, result);
         meta->end = size < 0 ? 0 : round_down((uint64_t)size, BLOCK);
+        meta->order = (struct checkpoint_order){.directory_id = meta->options->directory_id,
+                                                .log_id = meta->options->shard,
+                                                .number = meta->number,
+                                                .size = meta->end};
     }
     if (result >= 0)
         return;
@@ -326,13 +296,16 @@ static void opened(struct io_op *op, int32_t result)
         scrub_report_incomplete(meta->report);
 }
 
-static bool open_file(struct scrub_meta *meta)
+static enum scrub_progress open_file(struct scrub_meta *meta)
 {
-    if (!take_file(meta) || name_file(meta) < 0)
-        return next_kind(meta);
+    assert(meta->handle < 0);
+    if (!take_file(meta) || name_file(meta) < 0) {
+        next_kind(meta);
+        return SCRUB_GOES_ON;
+    }
     meta->op.done = opened;
     io_open_file(meta->io, &meta->op, meta->path, IO_OPEN_READ | IO_OPEN_DIRECT);
-    return false;
+    return SCRUB_WAITS;
 }
 
 static void read_done(struct io_op *op, int32_t result)
@@ -345,23 +318,24 @@ static void read_done(struct io_op *op, int32_t result)
 }
 
 /* A copy of the superblock at a time: the device may refuse one of them. */
-static bool read_window(struct scrub_meta *meta)
+static enum scrub_progress read_window(struct scrub_meta *meta)
 {
-    struct scrub_meta_window *window = &meta->window;
+    struct scrub_window *window = &meta->window;
     uint32_t size = meta->kind == SCRUB_SUPERBLOCK ? BLOCK : SCRUB_WINDOW_SIZE;
+    assert(meta->at <= meta->end);
     window->offset = meta->at;
     window->asked = (uint32_t)min_u64(size, meta->end - meta->at);
     if (window->asked == 0) {
         window->error = 0;
         meta->step = SCRUB_META_CHECKING;
-        return true;
+        return SCRUB_GOES_ON;
     }
     if (!scrub_rate_may_read(meta->rate))
-        return false;
+        return SCRUB_WAITS;
     meta->op.done = read_done;
     io_read(meta->io, &meta->op, meta->handle, window->data, window->asked, meta->at);
     scrub_rate_pay(meta->rate, window->asked);
-    return false;
+    return SCRUB_WAITS;
 }
 
 static void closed(struct io_op *op, int32_t result)
@@ -369,48 +343,47 @@ static void closed(struct io_op *op, int32_t result)
     struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
     (void)result;
     meta->handle = -1;
-    (void)next_kind(meta);
+    next_kind(meta);
 }
 
-static bool close_file(struct scrub_meta *meta)
+static void close_file(struct scrub_meta *meta)
 {
-    if (meta->handle < 0)
-        return next_kind(meta);
+    assert(meta->handle >= 0);
     meta->op.done = closed;
     io_close_file(meta->io, &meta->op, meta->handle);
-    return false;
 }
 
-bool scrub_meta_step(struct scrub_meta *meta, uint64_t budget)
+enum scrub_progress scrub_meta_step(struct scrub_meta *meta, uint64_t budget)
 {
     if (io_op_is_active(&meta->op))
-        return false;
+        return SCRUB_WAITS;
     switch (meta->step) {
     case SCRUB_META_OPENING:
         return open_file(meta);
     case SCRUB_META_READING:
         return read_window(meta);
     case SCRUB_META_CHECKING:
-        return check_window(meta, budget);
+        check_window(meta, budget);
+        return SCRUB_GOES_ON;
     case SCRUB_META_MENDING:
         mend_copy(meta);
-        return false;
+        return SCRUB_WAITS;
     case SCRUB_META_CLOSING:
-        return close_file(meta);
+        if (meta->handle < 0)
+            next_kind(meta);
+        else
+            close_file(meta);
+        return SCRUB_GOES_ON;
     case SCRUB_META_OVER:
         break;
     }
-    return true;
+    return SCRUB_OVER;
 }
 
 bool scrub_meta_stop(struct scrub_meta *meta)
 {
-    if (io_op_is_active(&meta->op))
-        return true;
-    return meta->handle >= 0 && !close_file(meta);
-}
-
-bool scrub_meta_is_over(const struct scrub_meta *meta)
-{
-    return meta->step == SCRUB_META_OVER;
+    bool is_busy = io_op_is_active(&meta->op);
+    if (!is_busy && meta->handle >= 0)
+        close_file(meta);
+    return is_busy || meta->handle >= 0;
 }

@@ -2,6 +2,7 @@
 #ifndef MINIVAULT_STORE_SCRUB_META_H
 #define MINIVAULT_STORE_SCRUB_META_H
 
+#include "store/catalog/checkpoint_format.h"
 #include "store/catalog/manifest.h"
 #include "store/catalog/superblock.h"
 #include "store/scrub/scrub_rate.h"
@@ -16,14 +17,6 @@ enum scrub_meta_step {
     SCRUB_META_CLOSING,
 };
 
-struct scrub_meta_window {
-    uint8_t *data;
-    uint64_t offset; /* in the file */
-    uint32_t asked;
-    uint32_t size; /* valid bytes */
-    int error;     /* of the read */
-};
-
 struct scrub_meta {
     struct io *io;
     const struct log *log;
@@ -36,14 +29,13 @@ struct scrub_meta {
     char path[SEGMENT_PATH_MAX];
     int handle;
     uint64_t number;
-    struct manifest_mark mark; /* of the manifest, when it was opened */
+    struct manifest_groups groups; /* the manifest's, when it was opened */
+    struct checkpoint_order order; /* the checkpoint's */
     uint64_t end;
     uint64_t at;
-    uint64_t sequence;   /* of the checkpoint's next block */
     uint64_t refused_at; /* what the device has just refused */
-    bool is_ended;       /* its last block was seen */
     bool is_bad;         /* enough is known of the file */
-    struct scrub_meta_window window;
+    struct scrub_window window;
     uint8_t *buffer; /* for a copy of the superblock */
 };
 
@@ -54,9 +46,8 @@ void scrub_meta_init(struct scrub_meta *meta, struct io *io, const struct log *l
 
 void scrub_meta_begin(struct scrub_meta *meta);
 
-/* A piece of it, about `budget` bytes. Returns whether it waits for nothing. */
-bool scrub_meta_step(struct scrub_meta *meta, uint64_t budget);
-bool scrub_meta_is_over(const struct scrub_meta *meta);
+/* A piece of it, about `budget` bytes. */
+enum scrub_progress scrub_meta_step(struct scrub_meta *meta, uint64_t budget);
 
 /* Returns whether something has to be waited for. */
 bool scrub_meta_stop(struct scrub_meta *meta);

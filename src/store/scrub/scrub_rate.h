@@ -4,6 +4,22 @@
 
 #include "store/scrub/scrub.h"
 
+/* What a step of a part of the scrubber comes to. */
+enum scrub_progress {
+    SCRUB_WAITS, /* for the disk or the time */
+    SCRUB_GOES_ON,
+    SCRUB_OVER,
+};
+
+/* What was read of a file. */
+struct scrub_window {
+    uint8_t *data;
+    uint64_t offset; /* in the file */
+    uint32_t asked;
+    uint32_t size; /* valid bytes */
+    int error;     /* of the read */
+};
+
 struct scrub_rate {
     struct io *io;
     const struct scrub_options *options;

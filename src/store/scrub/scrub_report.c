@@ -4,7 +4,8 @@
 #include "base/assert.h"
 
 #include <errno.h>
-#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 int scrub_report_init(struct scrub_report *report, const struct log *log)
@@ -62,19 +63,26 @@ static struct scrub_finding *add(struct scrub_report *report, const struct scrub
     return added;
 }
 
-/* Counts it. Returns whether it is to be logged. */
-static bool note(struct scrub_report *report, struct scrub_finding finding, bool is_alive)
+void scrub_report_damage(struct scrub_report *report, const struct scrub_finding *finding,
+                         bool is_alive, const char *format, ...)
 {
-    struct scrub_finding *known = find(report, &finding);
+    struct scrub_finding *known = find(report, finding);
     if (known == NULL)
-        known = add(report, &finding);
+        known = add(report, finding);
     if (known == NULL)
-        return false;
+        return;
+    assert(known->pass <= report->passes);
     known->pass = report->passes;
     set_state(report, known, is_alive ? SCRUB_FINDING_ALIVE : SCRUB_FINDING_DEAD);
-    bool is_news = is_alive && !known->is_told;
-    known->is_told |= is_news;
-    return is_news;
+    if (!is_alive || known->is_told)
+        return;
+    known->is_told = true;
+    char line[LOG_LINE_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    log_error(report->log, "%s", line);
 }
 
 void scrub_report_incomplete(struct scrub_report *report)
@@ -82,56 +90,13 @@ void scrub_report_incomplete(struct scrub_report *report)
     report->is_pass_incomplete = true;
 }
 
-void scrub_report_begin_pass(struct scrub_report *report)
-{
-    report->is_pass_incomplete = false;
-}
-
 void scrub_report_end_pass(struct scrub_report *report)
 {
     for (uint32_t i = 0; !report->is_pass_incomplete && i < report->count; i++)
         if (report->findings[i].pass != report->passes)
             set_state(report, &report->findings[i], SCRUB_FINDING_GONE);
+    report->is_pass_incomplete = false;
     report->passes++;
-}
-
-/* ---- log files and segments ---- */
-
-void scrub_report_part(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
-                       const char *path, uint64_t offset, uint64_t end, bool is_alive,
-                       const char *what)
-{
-    struct scrub_finding finding = {.kind = (uint8_t)kind, .number = number, .offset = offset};
-    if (note(report, finding, is_alive))
-        log_error(report->log,
-                  "%s is damaged from offset %" PRIu64 " to %" PRIu64
-                  ": %s. Keys that lie there answer CORRUPT, or may be missing after the next "
-                  "start: restore them from a replica or a backup, and check the device",
-                  path, offset, end, what);
-}
-
-void scrub_report_record(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
-                         const char *path, uint64_t offset, bool is_alive, const char *what)
-{
-    struct scrub_finding finding = {.kind = (uint8_t)kind, .number = number, .offset = offset};
-    if (note(report, finding, is_alive))
-        log_error(report->log,
-                  "%s: the record at offset %" PRIu64
-                  " is damaged: %s. Its key answers CORRUPT: write it again, or restore it from a "
-                  "replica or a backup, and check the device",
-                  path, offset, what);
-}
-
-void scrub_report_lost(struct scrub_report *report, uint64_t number, const char *path,
-                       uint64_t records)
-{
-    struct scrub_finding finding = {.kind = SCRUB_SEGMENT, .number = number, .offset = UINT64_MAX};
-    if (note(report, finding, true))
-        log_error(report->log,
-                  "%s: %" PRIu64 " records that should be in it are not: the device has not "
-                  "written all that it said. Their keys answer CORRUPT: restore them from a "
-                  "replica or a backup, and replace the device",
-                  path, records);
 }
 
 void scrub_report_segment_sound(struct scrub_report *report, uint64_t number)
@@ -144,34 +109,7 @@ void scrub_report_segment_sound(struct scrub_report *report, uint64_t number)
     }
 }
 
-/* ---- value files ---- */
-
-void scrub_report_value(struct scrub_report *report, struct version version, const char *path,
-                        uint64_t offset, bool is_alive, const char *what)
-{
-    struct scrub_finding finding = {
-        .kind = SCRUB_VALUE, .number = version.clock, .origin = version.origin, .offset = offset};
-    if (note(report, finding, is_alive))
-        log_error(report->log,
-                  "%s is damaged at offset %" PRIu64
-                  ": %s. What is damaged is never shown: write its key again, or restore it from a "
-                  "replica or a backup, and check the device",
-                  path, offset, what);
-}
-
-/* ---- superblock, manifest, checkpoint ---- */
-
-void scrub_report_meta(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
-                       const char *path, uint64_t offset, const char *what)
-{
-    assert(kind <= SCRUB_CHECKPOINT);
-    struct scrub_finding finding = {.kind = (uint8_t)kind, .number = number, .offset = offset};
-    if (note(report, finding, true))
-        log_error(report->log,
-                  "%s is damaged at offset %" PRIu64
-                  ": %s. Nothing is lost: it is written anew from memory. Check the device",
-                  path, offset, what);
-}
+/* ---- what was written anew ---- */
 
 static void note_mended(struct scrub_report *report, struct scrub_finding *finding)
 {
@@ -183,18 +121,17 @@ static void note_mended(struct scrub_report *report, struct scrub_finding *findi
     log_warn(report->log, "the damaged %s was written anew", names[finding->kind]);
 }
 
-void scrub_report_mended(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
-                         uint64_t offset)
+void scrub_report_mended(struct scrub_report *report, uint64_t offset)
 {
-    struct scrub_finding wanted = {.kind = (uint8_t)kind, .number = number, .offset = offset};
-    struct scrub_finding *finding = find(report, &wanted);
+    struct scrub_finding *finding =
+        find(report, &(struct scrub_finding){.kind = SCRUB_SUPERBLOCK, .offset = offset});
     if (finding != NULL && finding->state == SCRUB_FINDING_ALIVE)
         note_mended(report, finding);
 }
 
 void scrub_report_settle(struct scrub_report *report, uint64_t edition, uint64_t checkpoint)
 {
-    for (uint32_t i = 0; i < report->count; i++) {
+    for (uint32_t i = 0; report->damaged > 0 && i < report->count; i++) {
         struct scrub_finding *finding = &report->findings[i];
         bool is_former = (finding->kind == SCRUB_MANIFEST && finding->number != edition) ||
                          (finding->kind == SCRUB_CHECKPOINT && finding->number != checkpoint);

@@ -56,44 +56,25 @@ void scrub_report_deinit(struct scrub_report *report);
 /* Something could not be read just now: this pass takes nothing back. */
 void scrub_report_incomplete(struct scrub_report *report);
 
-void scrub_report_begin_pass(struct scrub_report *report);
-
 /* Behind a pass: what it did not meet counts no longer. */
 void scrub_report_end_pass(struct scrub_report *report);
 
-/* [offset, end) of a log file or segment cannot be used, and nobody knows what was in there. */
-void scrub_report_part(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
-                       const char *path, uint64_t offset, uint64_t end, bool is_alive,
-                       const char *what);
-
-/* `is_alive`: the index leads to the record, and to nothing newer. */
-void scrub_report_record(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
-                         const char *path, uint64_t offset, bool is_alive, const char *what);
-
-/* The index has `records` more in the segment than were found there. */
-void scrub_report_lost(struct scrub_report *report, uint64_t number, const char *path,
-                       uint64_t records);
+/* Counts a finding, and logs what is said of it when it is new. `is_alive`: somebody can be hurt by
+ * it. Of the finding: kind, number, origin and offset. */
+__attribute__((format(printf, 4, 5))) void scrub_report_damage(struct scrub_report *report,
+                                                               const struct scrub_finding *finding,
+                                                               bool is_alive, const char *format,
+                                                               ...);
 
 /* Nothing of the segment that is alive is damaged: what was found in it can hurt nobody. */
 void scrub_report_segment_sound(struct scrub_report *report, uint64_t number);
 
-void scrub_report_value(struct scrub_report *report, struct version version, const char *path,
-                        uint64_t offset, bool is_alive, const char *what);
-
-/* What is in memory, and is going to be written anew. */
-void scrub_report_meta(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
-                       const char *path, uint64_t offset, const char *what);
-void scrub_report_mended(struct scrub_report *report, enum scrub_kind kind, uint64_t number,
-                         uint64_t offset);
+/* The superblock's copy at `offset` was written anew. */
+void scrub_report_mended(struct scrub_report *report, uint64_t offset);
 
 /* The manifest has this edition now, and the checkpoint this number: what was found in former ones
  * was mended. */
 void scrub_report_settle(struct scrub_report *report, uint64_t edition, uint64_t checkpoint);
-
-static inline bool scrub_report_has_damage(const struct scrub_report *report)
-{
-    return report->damaged > 0;
-}
 
 void scrub_report_stats(const struct scrub_report *report, struct scrub_stats *stats);
 

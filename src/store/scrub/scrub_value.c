@@ -3,11 +3,11 @@
 #include "store/scrub/scrub_value.h"
 
 #include "base/assert.h"
+#include "base/checksum.h"
 #include "store/disk/wait.h"
 
-#include "base/checksum.h"
-
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,6 +26,7 @@ void scrub_value_init(struct scrub_value *value, struct io *io, const struct scr
 int scrub_value_begin(struct scrub_value *value, const struct record *record, uint64_t hash)
 {
     assert(value->phase == SCRUB_VALUE_OVER);
+    assert(value->handle < 0);
     int error = value_file_descriptor_check(record->value, &value->size);
     if (error < 0)
         return error;
@@ -33,10 +34,7 @@ int scrub_value_begin(struct scrub_value *value, const struct record *record, ui
     value->version = record->version;
     value->hash = hash;
     value->phase = SCRUB_VALUE_OPENING;
-    value->handle = -1;
     value->at = 0;
-    value->checked = 0;
-    value->asked = 0;
     value->read_size = SCRUB_WINDOW_SIZE;
     value->refused_at = UINT64_MAX;
     value->is_bad = false;
@@ -54,18 +52,25 @@ static bool is_alive(const struct scrub_value *value)
                      &slot) == 0;
 }
 
-/* A slot beside a newer one is probably an older write of the same key, whose file may be gone. */
+/* The file of an older write may be gone. */
 static bool is_newest(const struct scrub_value *value)
 {
-    struct index_entry newest;
-    return index_find(value->options->index, value->name.partition, value->hash, &newest, 1) > 0 &&
-           version_compare(newest.version, value->version) == 0;
+    return index_is_newest(value->options->index, value->name.partition, value->hash,
+                           value->version);
 }
 
 static void report_damage(struct scrub_value *value, uint64_t offset, const char *what)
 {
-    scrub_report_value(value->report, value->version, value->path, offset, is_newest(value),
-                       what);
+    assert(offset <= value->size);
+    struct scrub_finding finding = {.kind = SCRUB_VALUE,
+                                    .number = value->version.clock,
+                                    .origin = value->version.origin,
+                                    .offset = offset};
+    scrub_report_damage(value->report, &finding, is_newest(value),
+                        "%s is damaged at offset %" PRIu64
+                        ": %s. What is damaged is never shown: write its key again, or restore it "
+                        "from a replica or a backup, and check the device",
+                        value->path, offset, what);
 }
 
 /* ---- opening and closing ---- */
@@ -73,6 +78,7 @@ static void report_damage(struct scrub_value *value, uint64_t offset, const char
 static void opened(struct io_op *op, int32_t result)
 {
     struct scrub_value *value = container_of(op, struct scrub_value, op);
+    assert(value->phase == SCRUB_VALUE_OPENING);
     value->handle = result;
     value->phase = result >= 0 ? SCRUB_VALUE_READING : SCRUB_VALUE_OVER;
     bool is_lost = result == -ENOENT || (result < 0 && disk_is_device_error(result));
@@ -90,6 +96,7 @@ static void closed(struct io_op *op, int32_t result)
 {
     struct scrub_value *value = container_of(op, struct scrub_value, op);
     (void)result;
+    assert(value->phase == SCRUB_VALUE_CLOSING);
     value->handle = -1;
     value->phase = SCRUB_VALUE_OVER;
 }
@@ -105,28 +112,29 @@ static void close_file(struct scrub_value *value)
 static void read_done(struct io_op *op, int32_t result)
 {
     struct scrub_value *value = container_of(op, struct scrub_value, op);
+    assert(value->phase == SCRUB_VALUE_READING);
     value->result = result;
     value->phase = SCRUB_VALUE_CHECKING;
     if (result > 0)
         scrub_rate_count(value->rate, (uint32_t)result);
 }
 
-/* Returns whether it waits for nothing. */
-static bool read_next(struct scrub_value *value)
+static enum scrub_progress read_next(struct scrub_value *value)
 {
     if (value->at >= value->size || !is_alive(value)) {
         value->phase = SCRUB_VALUE_CLOSING;
-        return true;
+        return SCRUB_GOES_ON;
     }
     if (!scrub_rate_may_read(value->rate))
-        return false;
+        return SCRUB_WAITS;
+    assert(value->at % VALUE_FILE_BLOCK_SIZE == 0);
     value->asked = (uint32_t)min_u64(value->read_size, value->size - value->at);
     value->checked = 0;
     value->op.done = read_done;
     io_read(value->io, &value->op, value->handle, value->buffer,
             (uint32_t)round_up(value->asked, DISK_BLOCK_SIZE), value->at);
     scrub_rate_pay(value->rate, value->asked);
-    return false;
+    return SCRUB_WAITS;
 }
 
 /* ---- checking ---- */
@@ -176,42 +184,30 @@ static void check_block(struct scrub_value *value)
         value->phase = SCRUB_VALUE_READING;
 }
 
-static bool check_blocks(struct scrub_value *value, uint64_t budget)
-{
-    if (value->result < 0) {
-        handle_error(value);
-        return true;
-    }
-    for (uint64_t used = 0; used < budget && value->phase == SCRUB_VALUE_CHECKING;
-         used += VALUE_FILE_BLOCK_SIZE)
-        check_block(value);
-    return true;
-}
-
-bool scrub_value_step(struct scrub_value *value, uint64_t budget)
+enum scrub_progress scrub_value_step(struct scrub_value *value, uint64_t budget)
 {
     if (io_op_is_active(&value->op))
-        return false;
+        return SCRUB_WAITS;
     switch (value->phase) {
     case SCRUB_VALUE_OPENING:
         open_file(value);
-        return false;
+        return SCRUB_WAITS;
     case SCRUB_VALUE_READING:
         return read_next(value);
     case SCRUB_VALUE_CHECKING:
-        return check_blocks(value, budget);
+        if (value->result < 0)
+            handle_error(value);
+        for (uint64_t used = 0; used < budget && value->phase == SCRUB_VALUE_CHECKING;
+             used += VALUE_FILE_BLOCK_SIZE)
+            check_block(value);
+        return SCRUB_GOES_ON;
     case SCRUB_VALUE_CLOSING:
         close_file(value);
-        return false;
+        return SCRUB_WAITS;
     case SCRUB_VALUE_OVER:
         break;
     }
-    return true;
-}
-
-bool scrub_value_is_over(const struct scrub_value *value)
-{
-    return value->phase == SCRUB_VALUE_OVER;
+    return SCRUB_OVER;
 }
 
 bool scrub_value_stop(struct scrub_value *value)

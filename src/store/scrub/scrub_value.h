@@ -27,7 +27,7 @@ struct scrub_value {
     struct io_op op;
     struct value_file_name name;
     struct version version; /* of its record */
-    uint64_t hash; /* keyed */
+    uint64_t hash;          /* keyed */
     char path[SEGMENT_PATH_MAX];
     int handle;
     uint64_t size;
@@ -50,9 +50,8 @@ void scrub_value_init(struct scrub_value *value, struct io *io, const struct scr
  * descriptor). */
 int scrub_value_begin(struct scrub_value *value, const struct record *record, uint64_t hash);
 
-/* A piece of it, about `budget` bytes. Returns whether it waits for nothing. */
-bool scrub_value_step(struct scrub_value *value, uint64_t budget);
-bool scrub_value_is_over(const struct scrub_value *value);
+/* A piece of it, about `budget` bytes. */
+enum scrub_progress scrub_value_step(struct scrub_value *value, uint64_t budget);
 
 /* Returns whether something has to be waited for. */
 bool scrub_value_stop(struct scrub_value *value);

@@ -58,9 +58,7 @@ struct survey {
 /* A slot beside a newer one is probably an older write of the same key, whose file may be gone. */
 static bool is_newest(const struct survey *survey, uint64_t hash, const struct index_entry *entry)
 {
-    struct index_entry newest;
-    uint32_t count = index_find(survey->store->index, survey->partition, hash, &newest, 1);
-    return count > 0 && version_compare(newest.version, entry->version) == 0;
+    return index_is_newest(survey->store->index, survey->partition, hash, entry->version);
 }
 
 static void count_slot(void *context, uint64_t hash, const struct index_entry *entry)

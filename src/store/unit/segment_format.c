@@ -12,26 +12,18 @@
 #define CHUNK_MAGIC "mvCHUNK1"
 #define MAGIC_SIZE 8
 #define CRC_FROM 12
-#define HEADER_USED 56 /* bytes; zeros behind them */
-#define CHUNK_USED 68
 
 #define RECORD_SIZE_MIN ((uint32_t)RECORD_HEADER_SIZE + 1)
 #define RECORD_SIZE_BITS ((1u << 30) - 1)
 #define IN_VALUE_FILE_BIT (1u << 30)
 #define TOMBSTONE_BIT (1u << 31)
 
+static_assert(sizeof(struct segment_header) == 56, "no padding on the disk");
+static_assert(sizeof(struct segment_chunk_header) == 72, "no padding on the disk");
 static_assert(SEGMENT_CHUNK_HEADER_SIZE % SEGMENT_RECORD_ALIGNMENT == 0 &&
                   SEGMENT_ENTRY_SIZE % SEGMENT_RECORD_ALIGNMENT == 0,
               "the records begin right behind the directory");
 static_assert(SEGMENT_CHUNK_SIZE_MAX <= RECORD_SIZE_BITS, "an entry holds every record's size");
-
-static bool is_zero(const uint8_t *data, uint32_t size)
-{
-    uint8_t any = 0;
-    for (uint32_t i = 0; i < size; i++)
-        any |= data[i];
-    return any == 0;
-}
 
 /* Checksum and format, of a header of either kind. */
 static int check(const uint8_t *data, uint32_t size, const char *magic)
@@ -55,13 +47,7 @@ void segment_header_encode(const struct segment_header *header, uint8_t *block)
 {
     assert(segment_source_is_known(header->source));
     memset(block, 0, SEGMENT_BLOCK_SIZE);
-    block[14] = header->partition;
-    block[15] = (uint8_t)header->source;
-    store_u64(block + 16, header->directory_id);
-    store_u32(block + 24, header->log_id);
-    store_u64(block + 32, header->number);
-    store_u64(block + 40, header->salt);
-    store_u64(block + 48, header->created);
+    memcpy(block, header, sizeof *header);
     seal(block, SEGMENT_BLOCK_SIZE, HEADER_MAGIC);
 }
 
@@ -70,18 +56,12 @@ int segment_header_decode(const uint8_t *block, struct segment_header *ret_heade
     int error = check(block, SEGMENT_BLOCK_SIZE, HEADER_MAGIC);
     if (error < 0)
         return error;
-    if (!segment_source_is_known(block[15]) || load_u32(block + 28) != 0 ||
-        !is_zero(block + HEADER_USED, SEGMENT_BLOCK_SIZE - HEADER_USED))
+    struct segment_header header;
+    memcpy(&header, block, sizeof header);
+    if (!segment_source_is_known(header.source) || header.reserved != 0 ||
+        !bytes_are_zero(block + sizeof header, SEGMENT_BLOCK_SIZE - sizeof header))
         return -EBADMSG;
-    *ret_header = (struct segment_header){
-        .partition = block[14],
-        .source = block[15],
-        .directory_id = load_u64(block + 16),
-        .log_id = load_u32(block + 24),
-        .number = load_u64(block + 32),
-        .salt = load_u64(block + 40),
-        .created = load_u64(block + 48),
-    };
+    *ret_header = header;
     return 0;
 }
 
@@ -123,14 +103,7 @@ void segment_chunk_header_encode(struct segment_chunk_header *header, uint8_t *c
     assert(makes_sense(header));
     header->directory_crc = directory_crc(header, chunk);
     memset(chunk, 0, SEGMENT_CHUNK_HEADER_SIZE);
-    store_u64(chunk + 16, header->directory_id);
-    store_u32(chunk + 24, header->record_count);
-    store_u32(chunk + 28, header->directory_crc);
-    store_u64(chunk + 32, header->salt);
-    store_u64(chunk + 40, header->segment);
-    store_u64(chunk + 48, header->offset);
-    store_u64(chunk + 56, header->sequence);
-    store_u32(chunk + 64, header->records_size);
+    memcpy(chunk, header, sizeof *header);
     seal(chunk, SEGMENT_CHUNK_HEADER_SIZE, CHUNK_MAGIC);
 }
 
@@ -139,18 +112,10 @@ int segment_chunk_header_decode(const uint8_t *chunk, struct segment_chunk_heade
     int error = check(chunk, SEGMENT_CHUNK_HEADER_SIZE, CHUNK_MAGIC);
     if (error < 0)
         return error;
-    struct segment_chunk_header header = {
-        .directory_id = load_u64(chunk + 16),
-        .record_count = load_u32(chunk + 24),
-        .directory_crc = load_u32(chunk + 28),
-        .salt = load_u64(chunk + 32),
-        .segment = load_u64(chunk + 40),
-        .offset = load_u64(chunk + 48),
-        .sequence = load_u64(chunk + 56),
-        .records_size = load_u32(chunk + 64),
-    };
-    if (load_u16(chunk + 14) != 0 || !makes_sense(&header) ||
-        !is_zero(chunk + CHUNK_USED, SEGMENT_CHUNK_HEADER_SIZE - CHUNK_USED))
+    struct segment_chunk_header header;
+    memcpy(&header, chunk, sizeof header);
+    if (header.flags != 0 || header.reserved != 0 || !makes_sense(&header) ||
+        !bytes_are_zero(chunk + sizeof header, SEGMENT_CHUNK_HEADER_SIZE - sizeof header))
         return -EBADMSG;
     *ret_header = header;
     return 0;

@@ -86,17 +86,27 @@ static inline bool segment_source_is_known(uint8_t source)
     return source == SEGMENT_FROM_LOG || source == SEGMENT_FROM_COMPACTION;
 }
 
+/* As it lies in the file. */
 struct segment_header {
+    uint64_t magic; /* this and the next two are the codec's */
+    uint32_t crc;
+    uint16_t format;
     uint8_t partition;
-    enum segment_source source;
+    uint8_t source; /* enum segment_source */
     uint64_t directory_id;
     uint32_t log_id;
+    uint32_t reserved;
     uint64_t number;
     uint64_t salt;
     uint64_t created;
 };
 
+/* As it lies in the file. */
 struct segment_chunk_header {
+    uint64_t magic; /* this and the next two are the codec's */
+    uint32_t crc;
+    uint16_t format;
+    uint16_t flags;
     uint64_t directory_id;
     uint32_t record_count;
     uint32_t directory_crc;
@@ -105,6 +115,7 @@ struct segment_chunk_header {
     uint64_t offset;
     uint64_t sequence;
     uint32_t records_size;
+    uint32_t reserved;
 };
 
 struct segment_entry {

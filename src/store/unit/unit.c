@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/checksum.h"
+#include "base/hash.h"
 
 #include <errno.h>
 #include <string.h>
@@ -146,18 +147,21 @@ int unit_next(const struct unit *unit, const uint8_t *data, struct unit_cursor *
     return 1;
 }
 
-int unit_record_decode(struct unit_record *record)
+int unit_record_verify(struct unit_record *record, uint8_t partition, const uint8_t *secret)
 {
     const struct segment_entry *entry = &record->entry;
+    const struct record *found = &record->record;
     int64_t size = record_decode(record->data, record->size, &record->record);
     if (size == -EPROTONOSUPPORT)
         return -EPROTONOSUPPORT;
     if (size != record->size)
         return -EBADMSG;
-    bool is_tombstone = (record->record.flags & RECORD_TOMBSTONE) != 0;
-    bool in_value_file = (record->record.flags & RECORD_IN_VALUE_FILE) != 0;
-    bool is_described = version_compare(record->record.version, entry->version) == 0 &&
-                        is_tombstone == entry->tombstone && in_value_file == entry->in_value_file;
+    struct hash_place place = hash_place(secret, found->key.data, found->key.size);
+    bool is_tombstone = (found->flags & RECORD_TOMBSTONE) != 0;
+    bool in_value_file = (found->flags & RECORD_IN_VALUE_FILE) != 0;
+    bool is_described = version_compare(found->version, entry->version) == 0 &&
+                        is_tombstone == entry->tombstone && in_value_file == entry->in_value_file &&
+                        place.hash == entry->hash && place.partition == partition;
     return is_described ? 0 : -ESTALE;
 }
 

@@ -76,7 +76,7 @@ struct unit_record {
     uint64_t offset;            /* in the file */
     uint32_t size;              /* unpadded */
     struct segment_entry entry; /* of a chunk: what the directory says */
-    struct record record;       /* of a batch; of a chunk once unit_record_decode has set it */
+    struct record record;       /* of a batch; of a chunk once unit_record_verify has set it */
 };
 
 /* The next record of the unit at `data`. Of a batch it is decoded and verified; of a chunk, whose
@@ -87,9 +87,9 @@ int unit_next(const struct unit *unit, const uint8_t *data, struct unit_cursor *
               struct unit_record *ret_record);
 
 /* Decodes a chunk's located record. Errors: -EBADMSG, -EPROTONOSUPPORT (of a format or flags that
- * are not known), -ESTALE (sound, but not the one that the directory describes, as far as can be
- * said without its key's hash). */
-int unit_record_decode(struct unit_record *record);
+ * are not known), -ESTALE (sound, but not the one that the directory describes, or of another
+ * partition). `secret`: the hash's. */
+int unit_record_verify(struct unit_record *record, uint8_t partition, const uint8_t *secret);
 
 /* ---- a file from unit to unit ---- */
 

@@ -308,106 +308,26 @@ static void announce(void *context, struct slice key)
 /* A rotten device must not flood the journal. */
 #define NOTES_MAX 100
 
-static void note_damage(const struct log *log, const char *path, const struct wal_scan_note *note)
-{
-    if (note->kind == WAL_NOTE_DAMAGE)
-        log_error(log, "%s: damage from byte %" PRIu64 " to %" PRIu64 ": %s", path, note->from,
-                  note->upto, note->what);
-    else
-        log_error(log,
-                  "%s: the writes at the log positions %" PRIu64 " to %" PRIu64
-                  " are missing before byte %" PRIu64 ", although they were acknowledged",
-                  path, note->position_first, note->position_last, note->from);
-}
-
-/* Of the log as a whole. */
-static void note_loss(const struct log *log, const char *directory,
-                      const struct wal_scan_note *note)
-{
-    if (note->kind == WAL_NOTE_MISSING)
-        log_error(log,
-                  "%s: the log file with the number %" PRIu64
-                  " is gone; it held writes up to log position %" PRIu64
-                  " at most. Put its file (wal-...) back while the server is stopped, if it is "
-                  "somewhere",
-                  directory, note->number, note->position_last);
-    else if (note->kind == WAL_NOTE_MAY_MISS)
-        log_warn(log,
-                 "%s: the log file with the number %" PRIu64
-                 " is gone; whether it was needed is not known, since the newest header is damaged",
-                 directory, note->number);
-    else
-        log_error(log,
-                  "%s: the log ends at position %" PRIu64 ", but had reached %" PRIu64
-                  " at least: its newest file is gone, or was cut or overwritten",
-                  directory, note->position_first, note->position_last);
-}
-
-/* Of a file. */
-static void note_file(const struct wal_recovery *recovery, const char *path,
-                      const struct wal_scan_note *note)
-{
-    const struct log *log = recovery->log;
-    switch (note->kind) {
-    case WAL_NOTE_UNKNOWN:
-        log_error(log,
-                  "%s: the record at byte %" PRIu64
-                  " has format %u and flags %02x, which this program does not know: "
-                  "use the version that wrote it, or a newer one",
-                  path, note->from, note->format, note->flags);
-        break;
-    case WAL_NOTE_UNREADABLE:
-        log_error(log, "%s: cannot be read at byte %" PRIu64 ": %s", path, note->from,
-                  strerror(-note->error));
-        break;
-    case WAL_NOTE_FORMAT:
-        log_error(log,
-                  "%s has format %u; this program knows format %d: use the version that wrote it, "
-                  "or a newer one",
-                  path, note->header->format, WAL_FORMAT);
-        break;
-    case WAL_NOTE_FOREIGN:
-        log_error(log,
-                  "%s belongs to log %" PRIu32 " of the directory %016" PRIx64
-                  ", but this is log %" PRIu32 " of the directory %016" PRIx64
-                  ": move it back where it came from",
-                  path, note->header->log_id, note->header->directory_id, recovery->options->log_id,
-                  recovery->options->directory_id);
-        break;
-    case WAL_NOTE_INFERRED:
-        log_warn(log,
-                 "%s: the file's header is damaged; its batches say that it is number %" PRIu64
-                 " from log position %" PRIu64 " on",
-                 path, note->header->number, note->header->last_before + 1);
-        break;
-    case WAL_NOTE_NOTHING:
-        log_error(log,
-                  "%s: nothing in it can be read as a log file; it is left as it is. If it held "
-                  "writes, they are lost",
-                  path);
-        break;
-    case WAL_NOTE_COPY:
-        log_warn(log, "%s is a copy of %s: it is left alone, move it away", path, note->what);
-        break;
-    default:
-        assert(note->kind == WAL_NOTE_BEFORE_BASE);
-        log_warn(log, "%s is of a log that was here before and was emptied: nothing of it counts",
-                 path);
-    }
-}
-
 static void note(void *context, const struct wal_scan_note *note)
 {
     struct wal_recovery *recovery = context;
-    const char *path = recovery->scan.files[note->file].path;
-    if (note->kind >= WAL_NOTE_MISSING)
-        note_loss(recovery->log, recovery->options->directory, note);
-    else if (note->kind > WAL_NOTE_LOST)
-        note_file(recovery, path, note);
-    else if (recovery->notes++ < NOTES_MAX)
-        note_damage(recovery->log, path, note);
-    else if (recovery->notes == NOTES_MAX + 1)
-        log_error(recovery->log, "the log has more damage than is worth a line each");
+    char text[WAL_NOTE_SIZE];
+    char place[32] = "";
+    bool is_whole = note->kind >= WAL_NOTE_MISSING; /* of the log as a whole */
+    const char *path =
+        is_whole ? recovery->options->directory : recovery->scan.files[note->file].path;
+    if (note->kind <= WAL_NOTE_LOST && recovery->notes++ >= NOTES_MAX) {
+        if (recovery->notes == NOTES_MAX + 1)
+            log_error(recovery->log, "the log has more damage than is worth a line each");
+        return;
+    }
+    wal_note_describe(note, text);
+    if (note->from > 0)
+        (void)snprintf(place, sizeof place, " at byte %" PRIu64, note->from);
+    if (wal_note_weight(note) == WAL_NOTE_WARNS || note->kind == WAL_NOTE_INFERRED)
+        log_warn(recovery->log, "%s%s: %s", path, place, text);
+    else
+        log_error(recovery->log, "%s%s: %s", path, place, text);
 }
 
 /* ---- the result ---- */

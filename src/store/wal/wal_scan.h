@@ -29,6 +29,7 @@
 #include "store/unit/wal_format.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define WAL_READABLE UINT64_MAX
@@ -98,6 +99,19 @@ struct wal_scan_note {
     uint8_t format;
     uint8_t flags;
 };
+
+/* What follows from a note. */
+enum wal_note_weight {
+    WAL_NOTE_DAMAGES,
+    WAL_NOTE_WARNS,   /* nothing is known to be lost */
+    WAL_NOTE_REFUSES, /* only another release, or another directory, can explain it */
+};
+enum wal_note_weight wal_note_weight(const struct wal_scan_note *note);
+
+/* The finding in words, in ret_text (WAL_NOTE_SIZE bytes): what it is, what it means, without the
+ * file and note->from. */
+#define WAL_NOTE_SIZE ((size_t)512)
+void wal_note_describe(const struct wal_scan_note *note, char *ret_text);
 
 struct wal_scan_found {
     uint64_t last_position;

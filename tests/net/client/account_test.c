@@ -1,3 +1,4 @@
+/* How replies are counted and timed, without a connection. */
 #include "net/client/account.h"
 
 #include "minivault/protocol.h"

@@ -26,7 +26,7 @@ static void get_both(struct node_bench *bench, struct node_peer *peer)
 {
     uint8_t gets[] = {MINIVAULT_GET, 1, 0, node_bench_key(0), MINIVAULT_GET, 1, 0, 0};
     gets[7] = node_bench_key(1);
-    sim_options(bench->sim)->split_ppm = 0;
+    sim_network_options(bench->sim)->split_ppm = 0;
     cr_assert_eq(sim_peer_send(peer->peer, gets, sizeof gets), sizeof gets);
 }
 

@@ -1,3 +1,4 @@
+/* The bytes that a connection saves from before, without a connection. */
 #include "net/client/input.h"
 
 #include "base/units.h"

@@ -1,3 +1,4 @@
+/* A connection's queue of replies, without a connection: order, gates, streams and lent room. */
 #include "net/client/output.h"
 #include "tests/support/store_fixture.h"
 

@@ -1,3 +1,4 @@
+/* How the shard's answers become HTTP replies, without a connection. */
 #include "net/http/http_dialect.h"
 
 #include "net/client/output.h"

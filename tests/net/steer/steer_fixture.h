@@ -228,9 +228,9 @@ static inline void close_group(struct group *group)
 
 static inline uint64_t decided(const struct group *group, enum steer_decision decision)
 {
-    struct steer_counters counters;
-    steer_read_counters(group->steer, &counters);
-    return counters.decisions[decision];
+    uint64_t counts[STEER_DECISION_COUNT];
+    steer_read_decisions(group->steer, counts);
+    return counts[decision];
 }
 
 /* On loopback the CPU that sends the SYN is the one that takes it. */

@@ -1,3 +1,4 @@
+/* The numbers by which connections are steered to shards, by themselves. */
 #include "net/steer/steer_load.h"
 
 #include <criterion/criterion.h>

@@ -1,3 +1,5 @@
+/* The metrics by themselves: HEALTH, STATS and both Prometheus formats, checked by promtool and the
+ * reference parser. */
 #include "net/watch/metrics.h"
 
 #include "base/units.h"
@@ -20,11 +22,6 @@ static const struct metrics_node node = {.version = "1.2.3+test",
                                          .decision_names = decision_names,
                                          .decision_count = 2};
 
-struct shards {
-    const struct metrics **all;
-    uint32_t count;
-};
-
 /* Every value is another one. */
 static struct metrics *new_shard(uint64_t seed)
 {
@@ -40,29 +37,29 @@ static struct metrics *new_shard(uint64_t seed)
     return metrics;
 }
 
-static struct shards new_shards(uint32_t count)
+static struct metrics_shards new_shards(uint32_t count)
 {
-    struct shards shards = {calloc(count, sizeof(struct metrics *)), count};
-    cr_assert_not_null(shards.all);
+    const struct metrics **all = calloc(count, sizeof *all);
+    cr_assert_not_null(all);
     for (uint32_t i = 0; i < count; i++)
-        shards.all[i] = new_shard(i + 1);
-    return shards;
+        all[i] = new_shard(i + 1);
+    return (struct metrics_shards){all, count};
 }
 
-static void free_shards(struct shards shards)
+static void free_shards(struct metrics_shards shards)
 {
     for (uint32_t i = 0; i < shards.count; i++)
         free((void *)shards.all[i]);
-    free(shards.all);
+    free((void *)shards.all);
 }
 
 #define TEXT_OFFSET 100
 
 /* The whole text. */
-static char *render(struct shards shards, enum metrics_format format)
+static char *render(struct metrics_shards shards, enum metrics_format format)
 {
     size_t size = 0;
-    uint8_t *memory = metrics_text(format, shards.all, shards.count, &node, TEXT_OFFSET, &size);
+    uint8_t *memory = metrics_text(format, shards, &node, TEXT_OFFSET, &size);
     cr_assert_not_null(memory);
     char *whole = strndup((char *)memory + TEXT_OFFSET, size);
     cr_assert_eq(strlen(whole), size);
@@ -89,7 +86,7 @@ static void skip_without(const char *probe, const char *package)
 Test(metrics, promtool_accepts_the_prometheus_text)
 {
     skip_without("promtool --version >/dev/null 2>&1", "prometheus");
-    struct shards shards = new_shards(3);
+    struct metrics_shards shards = new_shards(3);
     char *text = render(shards, METRICS_PROMETHEUS);
     check_by("promtool check metrics", text);
     free(text);
@@ -101,7 +98,7 @@ Test(metrics, the_reference_parser_accepts_the_openmetrics_text)
 {
     skip_without("/usr/bin/python3 -c 'import prometheus_client' 2>/dev/null",
                  "python3-prometheus-client");
-    struct shards shards = new_shards(3);
+    struct metrics_shards shards = new_shards(3);
     char *text = render(shards, METRICS_OPENMETRICS);
     check_by("/usr/bin/python3 -c '\n"
              "import sys\n"
@@ -122,7 +119,7 @@ Test(metrics, the_reference_parser_accepts_the_openmetrics_text)
 
 Test(metrics, the_two_formats_end_and_name_counters_in_their_own_way)
 {
-    struct shards shards = new_shards(1);
+    struct metrics_shards shards = new_shards(1);
     char *open = render(shards, METRICS_OPENMETRICS);
     char *older = render(shards, METRICS_PROMETHEUS);
     cr_assert_str_eq(open + strlen(open) - 6, "# EOF\n");
@@ -149,7 +146,7 @@ static uint64_t number_behind(const char *text, const char *name)
 Test(metrics, buckets_count_what_is_at_most_their_bound)
 {
     struct metrics *metrics = calloc(1, sizeof *metrics);
-    struct shards shards = {(const struct metrics *[]){metrics}, 1};
+    struct metrics_shards shards = {(const struct metrics *[]){metrics}, 1};
     struct histogram *sets = &metrics->latency[METRICS_SET];
     histogram_add(sets, 0, 1);
     histogram_add(sets, 4096, 1); /* the first bound itself */
@@ -181,7 +178,7 @@ Test(metrics, buckets_count_what_is_at_most_their_bound)
 Test(metrics, what_never_happened_has_no_line_but_success_has)
 {
     struct metrics *metrics = calloc(1, sizeof *metrics);
-    struct shards shards = {(const struct metrics *[]){metrics}, 1};
+    struct metrics_shards shards = {(const struct metrics *[]){metrics}, 1};
     char *text = render(shards, METRICS_OPENMETRICS);
     cr_assert_not_null(strstr(text, "operation=\"delete\",outcome=\"ok\"} 0\n"));
     cr_assert_null(strstr(text, "outcome=\"corrupt\""));
@@ -191,7 +188,7 @@ Test(metrics, what_never_happened_has_no_line_but_success_has)
 
 Test(metrics, of_256_shards_come_whole)
 {
-    struct shards shards = new_shards(256);
+    struct metrics_shards shards = new_shards(256);
     char *text = render(shards, METRICS_OPENMETRICS);
     size_t size = strlen(text);
     cr_assert_gt(size, 1024 * 1024);
@@ -210,9 +207,9 @@ static yyjson_val *member(yyjson_val *object, const char *path)
 
 Test(metrics, stats_sums_over_shards)
 {
-    struct shards shards = new_shards(3);
+    struct metrics_shards shards = new_shards(3);
     char buffer[METRICS_JSON_MAX];
-    uint32_t size = metrics_json(shards.all, shards.count, &node, buffer);
+    uint32_t size = metrics_json(shards, &node, buffer);
     cr_assert_lt(size, METRICS_JSON_MAX);
     yyjson_doc *document = yyjson_read(buffer, size, 0);
     cr_assert_not_null(document, "%.*s", (int)size, buffer);
@@ -245,7 +242,7 @@ Test(metrics, stats_fits_whatever_was_counted)
     memset(metrics, 0xFF, sizeof *metrics);
     const struct metrics *all[] = {metrics};
     char buffer[METRICS_JSON_MAX];
-    uint32_t size = metrics_json(all, 1, &node, buffer);
+    uint32_t size = metrics_json((struct metrics_shards){all, 1}, &node, buffer);
     yyjson_doc *document = yyjson_read(buffer, size, 0);
     cr_assert_not_null(document);
     yyjson_doc_free(document);
@@ -272,10 +269,10 @@ Test(metrics, every_name_is_there_once)
 
 /* ---- HEALTH ---- */
 
-static yyjson_doc *health_of(struct shards shards, uint32_t asked)
+static yyjson_doc *health_of(struct metrics_shards shards, uint32_t asked)
 {
     char buffer[METRICS_HEALTH_MAX];
-    uint32_t size = metrics_health(shards.all, shards.count, asked, &node, buffer);
+    uint32_t size = metrics_health(shards, asked, &node, buffer);
     yyjson_doc *document = yyjson_read(buffer, size, 0);
     cr_assert_not_null(document, "%.*s", (int)size, buffer);
     return document;
@@ -287,7 +284,7 @@ Test(metrics, health_has_its_members_in_their_order)
     static const char *const first[] = {"status",        "uptime_seconds",  "cache_items",
                                         "cache_size_mb", "storage_size_mb", "goroutines",
                                         "memory_mb",     "version",         "keys"};
-    struct shards shards = new_shards(2);
+    struct metrics_shards shards = new_shards(2);
     yyjson_doc *document = health_of(shards, 0);
     yyjson_obj_iter members = yyjson_obj_iter_with(yyjson_doc_get_root(document));
     for (size_t i = 0; i < sizeof first / sizeof first[0]; i++)
@@ -302,7 +299,7 @@ Test(metrics, health_has_its_members_in_their_order)
 
 Test(metrics, health_merges_the_numbers_of_shards)
 {
-    struct shards shards = new_shards(3);
+    struct metrics_shards shards = new_shards(3);
     yyjson_doc *document = health_of(shards, 1);
     yyjson_val *root = yyjson_doc_get_root(document);
     cr_assert_eq(yyjson_get_uint(member(root, "/keys")), 6000 + 3 * (uint64_t)METRICS_KEYS);
@@ -326,7 +323,7 @@ Test(metrics, health_says_the_worst_of_all_shards)
                  {METRICS_GONE, "draining"},
                  {METRICS_DRAINING, "damaged"},
                  {METRICS_LOSS, "healthy"}};
-    struct shards shards = new_shards(2);
+    struct metrics_shards shards = new_shards(2);
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         for (uint32_t shard = 0; i > 0 && shard < 2; shard++)
             metrics_set((struct metrics *)shards.all[shard], steps[i].cleared, 0);
@@ -340,7 +337,7 @@ Test(metrics, health_says_the_worst_of_all_shards)
 
 Test(metrics, health_tells_of_the_first_mover_at_work)
 {
-    struct shards shards = new_shards(3);
+    struct metrics_shards shards = new_shards(3);
     struct metrics *last = (struct metrics *)shards.all[2];
     atomic_store(&((struct metrics *)shards.all[0])->mover_phase, "idle");
     atomic_store(&last->mover_phase, "reading");
@@ -360,7 +357,7 @@ Test(metrics, health_fits_whatever_was_counted)
     memset(metrics, 0xFF, sizeof *metrics);
     atomic_init(&metrics->mover_phase, "committing");
     atomic_init(&metrics->mover_job, "compaction");
-    struct shards shards = {(const struct metrics *[]){metrics}, 1};
+    struct metrics_shards shards = {(const struct metrics *[]){metrics}, 1};
     yyjson_doc_free(health_of(shards, 0));
     free(metrics);
 }

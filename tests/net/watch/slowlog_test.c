@@ -1,3 +1,4 @@
+/* The log of slow operations by itself: the stages, the threshold and the limit of lines. */
 #include "net/watch/slowlog.h"
 
 #include "base/units.h"

@@ -1,3 +1,4 @@
+/* The format of checkpoints by itself, byte for byte, and what of it is refused. */
 #include "store/catalog/checkpoint_format.h"
 
 #include "base/bytes.h"

@@ -1,3 +1,4 @@
+/* The format of the manifest by itself, byte for byte, and what of it is refused. */
 #include "store/catalog/manifest.h"
 
 #include "base/bytes.h"

@@ -27,6 +27,7 @@ struct model {
     struct io *io;
     struct manifest_options options;
     struct manifest *manifest;
+    uint64_t edition;         /* before it was opened: 0 when there was none */
     struct model_table now;   /* what was acknowledged */
     struct model_table next;  /* and with the group that is under way, or failed */
     struct model_table shown; /* by the last open */
@@ -128,7 +129,24 @@ static inline int model_open(struct model *model, struct io *io)
     memset(model->said, 0, sizeof model->said);
     model->shown_count = 0;
     model->manifest = NULL;
-    return manifest_open(io, &model->log, &model->options, model_each, model, &model->manifest);
+    int result =
+        manifest_open(io, &model->log, &model->options, model_each, model, &model->manifest);
+    if (result == 0)
+        model->edition =
+            manifest_is_new(model->manifest) ? 0 : manifest_tell(model->manifest).edition;
+    return result;
+}
+
+/* How often it was written anew since it was opened, the first file's writing among them. */
+static inline uint64_t model_rewrites(const struct model *model)
+{
+    return manifest_tell(model->manifest).edition - model->edition;
+}
+
+/* Bytes of the file with groups in them. */
+static inline uint64_t model_used(const struct model *model)
+{
+    return manifest_tell(model->manifest).blocks * MANIFEST_BLOCK_SIZE;
 }
 
 static inline bool model_table_equal(const struct model_table *a, const struct model_table *b)

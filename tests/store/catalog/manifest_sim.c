@@ -66,11 +66,8 @@ static void boot(struct machine *machine)
 static void stop(struct machine *machine)
 {
     struct model *model = machine->model;
-    if (model->manifest != NULL) {
-        struct manifest_stats stats;
-        manifest_stats(model->manifest, &stats);
-        machine->rewrites += stats.rewrites;
-    }
+    if (model->manifest != NULL)
+        machine->rewrites += model_rewrites(model);
     io_close(machine->io);
     manifest_free(model->manifest);
     model->manifest = NULL;
@@ -309,9 +306,8 @@ Test(manifest_crash, what_was_shown_once_stays)
         reboot(machine);
         cr_assert(work(machine, 3));
         cr_assert_eq(manifest_shut(machine->model->manifest), 0);
-        struct manifest_stats stats;
-        manifest_stats(machine->model->manifest, &stats);
-        leave_unsynced(machine, (uint32_t)(stats.used / MANIFEST_BLOCK_SIZE));
+        uint64_t used = model_used(machine->model);
+        leave_unsynced(machine, (uint32_t)(used / MANIFEST_BLOCK_SIZE));
         sim_host_crash(machine->io, SIM_KILL);
         stop(machine);
         reboot(machine);
@@ -372,11 +368,9 @@ Test(manifest_faults, a_failed_seal_is_told_to_the_next_group)
 /* Appends groups until the present file has grown beyond what it should. */
 static void grow(struct machine *machine)
 {
-    struct manifest_stats stats;
-    do {
+    do
         cr_assert(work(machine, 1));
-        manifest_stats(machine->model->manifest, &stats);
-    } while (stats.used + GROUP_SIZE_MAX <= MANIFEST_SIZE_MAX);
+    while (model_used(machine->model) + GROUP_SIZE_MAX <= MANIFEST_SIZE_MAX);
 }
 
 Test(manifest_faults, a_rewrite_that_fails_leaves_the_old_one_usable)
@@ -393,16 +387,13 @@ Test(manifest_faults, a_rewrite_that_fails_leaves_the_old_one_usable)
             uint32_t count = i == 0 ? MANIFEST_GROUP_MAX : 10;
             cr_assert_eq(model_append_wait(machine->model, &machine->prng, count), 0);
         }
-        struct manifest_stats stats;
-        manifest_stats(machine->model->manifest, &stats);
-        cr_assert_gt(stats.used, MANIFEST_SIZE_MAX);
-        cr_assert_eq(stats.rewrites, 1, "only the first file");
+        cr_assert_gt(model_used(machine->model), MANIFEST_SIZE_MAX);
+        cr_assert_eq(model_rewrites(machine->model), 1, "only the first file");
         disk->sync_error_ppm = 0;
         if (seed % 2 == 0) {
             cr_assert(work(machine, 3), "seed %" PRIu64, seed);
             cr_assert(model_settle(machine->model));
-            manifest_stats(machine->model->manifest, &stats);
-            cr_assert_eq(stats.rewrites, 2);
+            cr_assert_eq(model_rewrites(machine->model), 2);
         }
         sim_host_crash(machine->io, SIM_POWER_LOSS);
         stop(machine);
@@ -428,12 +419,10 @@ Test(manifest_faults, a_full_disk_hinders_no_append_for_long_and_then_nothing_is
     struct model *model = machine->model;
     reboot(machine);
     uint64_t total = fill_disk(machine);
-    struct manifest_stats stats;
     while (work(machine, 1))
         continue;
     cr_assert_eq(model->result, -ENOSPC);
-    manifest_stats(model->manifest, &stats);
-    cr_assert_geq(stats.used, MANIFEST_SIZE_MAX + MANIFEST_RESERVE - GROUP_SIZE_MAX);
+    cr_assert_geq(model_used(model), MANIFEST_SIZE_MAX + MANIFEST_RESERVE - GROUP_SIZE_MAX);
     for (int i = 0; i < 3; i++) { /* it is not failed: smaller ones may fit, and this one not */
         machine->appended++;
         int result = model_append_wait(model, &machine->prng, MANIFEST_GROUP_MAX);
@@ -450,8 +439,7 @@ Test(manifest_faults, a_full_disk_hinders_no_append_for_long_and_then_nothing_is
     machine->appended++;
     cr_assert_eq(model_append_wait(model, &machine->prng, MANIFEST_GROUP_MAX), 0);
     cr_assert(work(machine, 5));
-    manifest_stats(model->manifest, &stats);
-    cr_assert_geq(stats.rewrites, 1);
+    cr_assert_geq(model_rewrites(model), 1);
     sim_host_crash(machine->io, SIM_POWER_LOSS);
     stop(machine);
     reboot(machine);
@@ -517,12 +505,10 @@ static void rot_once(uint64_t seed, uint32_t *ret_refused)
     reboot(machine);
     cr_assert(work(machine, 1 + (uint32_t)prng_below(&machine->prng, 12)));
     cr_assert_eq(manifest_shut(machine->model->manifest), 0);
-    struct manifest_stats stats;
-    manifest_stats(machine->model->manifest, &stats);
+    uint64_t used = model_used(machine->model);
     stop(machine);
     bool is_used = prng_below(&machine->prng, 3) != 0;
-    cr_assert(sim_disk_rot(machine->disk, PATH, is_used ? 0 : stats.used,
-                           is_used ? stats.used : UINT64_MAX));
+    cr_assert(sim_disk_rot(machine->disk, PATH, is_used ? 0 : used, is_used ? used : UINT64_MAX));
     boot(machine);
     int result = model_open(machine->model, machine->io);
     cr_assert_eq(result, is_used ? -EBADMSG : 0, "seed %" PRIu64 ": %s", seed, strerror(-result));

@@ -1,3 +1,5 @@
+/* The superblock: its format by itself, and formatting and opening directories in the real world.
+ */
 #include "store/catalog/superblock.h"
 
 #include "base/bytes.h"

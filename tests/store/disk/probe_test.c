@@ -1,3 +1,4 @@
+/* The probe of the device, in the real world. */
 #include "store/disk/probe.h"
 
 #include "base/units.h"

@@ -1,3 +1,4 @@
+/* The filter of keys by itself: no key that is there is ever missed, and few others pass. */
 #include "store/memory/bloom.h"
 
 #include "base/prng.h"

@@ -1,3 +1,4 @@
+/* The cache by itself: entries, pins, budget and eviction. */
 #include "store/memory/cache.h"
 
 #include "base/hash.h"

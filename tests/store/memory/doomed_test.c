@@ -1,3 +1,4 @@
+/* The marks of records that are dead while their slots still stand, by themselves. */
 #include "store/memory/doomed.h"
 
 #include "base/hash.h"

@@ -127,7 +127,7 @@ static struct shape shape_of(uint64_t (*hash_of)(const uint8_t *secret, uint64_t
     struct shape shape = {0};
     make_secret(secret);
     index_table_init(&table);
-    cr_assert_eq(index_pool_init(&memory.pool, 64 << 20), 0);
+    cr_assert_eq(index_memory_init(&memory, 64 << 20), 0);
     for (uint64_t number = 0; number < KEYS; number++) {
         uint64_t hash = hash_of(secret, number);
         struct index_slot slot = {.clock = number, .hash = index_slot_bits(hash)};
@@ -143,7 +143,7 @@ static struct shape shape_of(uint64_t (*hash_of)(const uint8_t *secret, uint64_t
     shape.rows = table.row_count;
     shape.overflow = table.overflow_count;
     index_table_deinit(&table);
-    index_pool_deinit(&memory.pool);
+    index_memory_deinit(&memory);
     return shape;
 }
 

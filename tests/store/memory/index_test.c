@@ -1,3 +1,4 @@
+/* The index by itself: slots, candidates, versions, moves and growth. */
 #include "store/memory/index.h"
 
 #include "base/prng.h"
@@ -336,11 +337,11 @@ Test(index, many_slots_of_one_hash_are_kept_apart_by_version)
 
 /* ---- the table's own rules ---- */
 
-static void expect_marks(const struct index_table *table, const struct index_pool *pool)
+static void expect_marks(const struct index_table *table, const struct index_memory *memory)
 {
     for (uint32_t number = 0; number < table->row_count; number++) {
         uint32_t block = table->blocks[number / INDEX_BLOCK_ROWS];
-        const struct index_row *row = index_pool_at(pool, block + number % INDEX_BLOCK_ROWS);
+        const struct index_row *row = index_row_at(memory, block + number % INDEX_BLOCK_ROWS);
         cr_assert_leq(row->count, INDEX_ROW_SLOTS);
         cr_assert(!row->is_spilled || row->count == INDEX_ROW_SLOTS, "row %u", number);
     }
@@ -359,7 +360,7 @@ static bool table_remove(struct index_table *table, struct index_memory *memory,
 Test(index_table, only_full_rows_are_marked_after_years_of_coming_and_going)
 {
     struct index_memory *memory = calloc(1, sizeof *memory);
-    cr_assert_eq(index_pool_init(&memory->pool, 64 * MIB), 0);
+    cr_assert_eq(index_memory_init(memory, 64 * MIB), 0);
     struct index_table table;
     index_table_init(&table);
     uint64_t population = 20000;
@@ -373,16 +374,16 @@ Test(index_table, only_full_rows_are_marked_after_years_of_coming_and_going)
         struct index_slot slot = {.clock = i, .hash = index_slot_bits(*hash)};
         cr_assert_eq(index_table_add(&table, memory, *hash, &slot, true), 0);
         if (i % 20000 == 0)
-            expect_marks(&table, &memory->pool);
+            expect_marks(&table, memory);
     }
-    expect_marks(&table, &memory->pool);
+    expect_marks(&table, memory);
     for (uint64_t i = 0; i < population; i++)
         cr_assert(hashes[i] == 0 || table_remove(&table, memory, hashes[i]));
     cr_expect_eq(table.slot_count, 0);
     cr_expect_eq(table.overflow_count, 0);
-    expect_marks(&table, &memory->pool);
+    expect_marks(&table, memory);
     index_table_deinit(&table);
-    index_pool_deinit(&memory->pool);
+    index_memory_deinit(memory);
     free(hashes);
     free(memory);
 }

@@ -1,3 +1,4 @@
+/* Decompressing jobs by themselves: many share a few contexts. */
 #include "store/record/decode.h"
 
 #include "base/units.h"

@@ -1,3 +1,4 @@
+/* The format of records by itself, byte for byte, and what of it is refused. */
 #include "store/record/record.h"
 
 #include "base/checksum.h"

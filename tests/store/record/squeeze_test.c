@@ -1,3 +1,4 @@
+/* Which values are compressed, by itself. */
 #include "store/record/squeeze.h"
 
 #include "base/compress.h"

@@ -246,8 +246,7 @@ static bool covers(const struct scrub *scrub, uint64_t number, uint64_t offset)
 {
     const struct scrub_file *file = &scrub->file;
     return file->phase == SCRUB_FILE_LOADING && file->is_segment && file->number == number &&
-           file->window.next_offset <= offset &&
-           offset < file->window.next_offset + file->window.next_size;
+           file->next_offset <= offset && offset < file->next_offset + file->next_size;
 }
 
 /* What the device never gives costs the chunk that it is in, and is asked for once more only. */

@@ -1,3 +1,4 @@
+/* The format of segment files by itself, byte for byte, and what of it is refused. */
 #include "tests/support/guard.h"
 
 #include "base/checksum.h"

@@ -1,3 +1,5 @@
+/* Recovery of the log, in the real world: torn tails are dropped, damage is told apart from them.
+ */
 #include "wal_fixture.h"
 #include "store/memory/location.h"
 

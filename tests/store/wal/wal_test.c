@@ -1,3 +1,4 @@
+/* The log in the real world: positions, durability, full buffers and kills. */
 #include "wal_fixture.h"
 #include "store/memory/location.h"
 
