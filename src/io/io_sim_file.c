@@ -345,7 +345,7 @@ int io_identify(struct io *io, const char *path, struct io_file_identity *ret_id
     struct sim_inode *inode;
     int result = find(io, path, &inode);
     if (result == 0)
-        *ret_identity = (struct io_file_identity){.inode = inode->number};
+        *ret_identity = (struct io_file_identity){.inode = (uintptr_t)inode};
     return result;
 }
 
