@@ -2,8 +2,10 @@
  *
  * Each shard runs on a thread of its own (threads.h), which alone touches its world. The first
  * thread waits for signals. */
+#include "node/cgroup.h"
 #include "node/config.h"
 #include "node/flags.h"
+#include "node/log_writer.h"
 #include "node/pin.h"
 #include "node/settings.h"
 #include "node/secret.h"
@@ -15,6 +17,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdnoreturn.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
@@ -85,29 +88,40 @@ static const char *plural(uint32_t count)
     return count == 1 ? "" : "s";
 }
 
-static int run(const struct config *given, const struct config *config, struct log *log)
+/* Other threads still run; what they have acknowledged is on the disk. */
+static noreturn void give_up(struct log_writer *writer)
+{
+    log_writer_flush(writer);
+    _exit(EXIT_FAILURE);
+}
+
+static int run(const struct config *given, const struct config *config, struct log *log,
+               struct log_writer *writer)
 {
     sigset_t signals;
     block_signals(&signals);
-    uint32_t cpus = pin_cpu_count();
-    uint32_t shard_count = config->shard_count != 0 ? config->shard_count : cpus;
+    uint32_t cpus = pin_cpu_count(), quota = cgroup_cpus("");
+    uint32_t usual = quota != 0 && quota < cpus ? quota : cpus;
+    uint32_t shard_count = config->shard_count != 0 ? config->shard_count : usual;
     struct pins pins;
     int result = pin_resolve(config->pin, shard_count, &pins);
     if (result < 0) {
         log_error(log, "-pin %s names a CPU that this process may not run on", config->pin);
         return EXIT_FAILURE;
     }
-    log_info(log,
-             "minivault %s starts: data directory %s, %u shard%s on %u CPU%s, durability %s, cache "
-             "%" PRIu64 " MiB",
-             MINIVAULT_VERSION, config->data_path, shard_count, plural(shard_count), cpus,
-             plural(cpus), durability_name(config->durability), config->cache_size / MIB);
+    log_info(
+        log,
+        "minivault %s starts: data directory %s, %u shard%s%s on %u CPU%s, durability %s, cache "
+        "%" PRIu64 " MiB",
+        MINIVAULT_VERSION, config->data_path, shard_count, plural(shard_count),
+        config->shard_count == 0 && usual < cpus ? " (the control group's CPU quota)" : "", cpus,
+        plural(cpus), durability_name(config->durability), config->cache_size / MIB);
     warn_about_later_features(config, log);
     struct threads *threads;
     if (threads_start(config, log, shard_count, &pins, &threads) < 0)
-        return EXIT_FAILURE;
+        give_up(writer);
     if (wait_for_end(threads, &signals, given, config, log) < 0)
-        _exit(EXIT_FAILURE); /* the others run still; what they have acknowledged is on disk */
+        give_up(writer);
     threads_close(threads);
     return EXIT_SUCCESS;
 }
@@ -120,6 +134,27 @@ static uint64_t wall_ms(void *context)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / NS_PER_MS;
 }
 
+/* From the secret on, with a log that nobody waits for. */
+static int run_logged(int argc, char **argv, struct config *config, struct log *log)
+{
+    struct log_writer *writer;
+    int result = log_writer_open(log, &writer);
+    if (result < 0) {
+        log_error(log, "cannot start the log's thread: %s", strerror(-result));
+        return EXIT_FAILURE;
+    }
+    int code = EXIT_FAILURE;
+    if (secret_take(argc, argv, config, log) == 0) {
+        struct config given = *config;
+        if (settings_read(config, log) == 0) {
+            log_set_level(log, config->log_level);
+            code = run(&given, config, log, writer);
+        }
+    }
+    log_writer_close(writer);
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     struct config config;
@@ -128,11 +163,13 @@ int main(int argc, char **argv)
     char credential[SECRET_PATH_MAX];
     /* Secrets and clients' values stay out of core dumps. */
     (void)prctl(PR_SET_DUMPABLE, 0);
+    if (log_open_standard_files() < 0)
+        return EXIT_FAILURE; /* there is nowhere to say so */
     config_init_defaults(&config);
     config.credential = secret_credential(credential);
     switch (flags_parse(argc, argv, &config, error)) {
     case FLAGS_HELP:
-        (void)fputs(flags_help(), stdout);
+        flags_help(stdout);
         return EXIT_SUCCESS;
     case FLAGS_VERSION:
         (void)printf("minivault %s\n", MINIVAULT_VERSION);
@@ -145,11 +182,7 @@ int main(int argc, char **argv)
     }
     log_init_stderr(&log, config.log_level);
     log.wall_ms = wall_ms;
-    if (secret_take(argc, argv, &config, &log) < 0)
-        return EXIT_FAILURE;
-    struct config given = config;
-    if (settings_read(&config, "", &log) < 0)
-        return EXIT_FAILURE;
-    log_set_level(&log, config.log_level);
-    return run(&given, &config, &log);
+    if (config.log_style != CONFIG_LOG_AUTO)
+        log.format = config.log_style == CONFIG_LOG_JSON ? LOG_JSON : LOG_TEXT;
+    return run_logged(argc, argv, &config, &log);
 }

@@ -177,7 +177,7 @@ static int pass(struct engine *engine)
 {
     go_on_uploading(engine);
     bool is_full = issue(engine);
-    bool more = store_flush(engine->store);
+    bool more = store_flush(engine->store, STORE_PASS_BYTES);
     release(engine);
     bool at_once = more || (can_issue(engine) && !is_full);
     int result = io_run(engine->io, at_once ? 0 : NS_PER_MS);

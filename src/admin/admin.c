@@ -2,6 +2,7 @@
 #include "admin/read/admin.h"
 
 #include "admin/read/admin_files.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <string.h>
@@ -127,6 +128,8 @@ static int run(const struct command *command, const struct admin_options *option
 
 int main(int argc, char **argv)
 {
+    if (log_open_standard_files() < 0)
+        return ADMIN_EXIT_CANNOT; /* there is nowhere to say so */
     (void)setvbuf(stdout, NULL, _IOFBF, OUTPUT_BUFFER_SIZE);
     if (argc < 2)
         return say_usage("check, dump or stat?", "");

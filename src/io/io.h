@@ -270,6 +270,13 @@ int io_list_directory(struct io *io, const char *path, io_list_each *each, void 
 int64_t io_file_size(struct io *io, int file);
 bool io_file_is_direct(struct io *io, int file);
 
+/* Which file or directory has the name `path` now. Immediate; the name is looked up, nothing is read.
+ * Errors: stat(2)'s: -ENOENT, -ENOTDIR, -EACCES, ... */
+struct io_file_identity {
+    uint64_t device, inode;
+};
+int io_identify(struct io *io, const char *path, struct io_file_identity *ret_identity);
+
 /* Bytes of the file system that holds `path`: free for us, and all of it. */
 int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t *ret_total);
 

@@ -340,6 +340,15 @@ bool io_file_is_direct(struct io *io, int file)
     return io->state == SIM_HOST_RUNS && file_at(io, file)->flags & IO_OPEN_DIRECT;
 }
 
+int io_identify(struct io *io, const char *path, struct io_file_identity *ret_identity)
+{
+    struct sim_inode *inode;
+    int result = find(io, path, &inode);
+    if (result == 0)
+        *ret_identity = (struct io_file_identity){.inode = (uintptr_t)inode};
+    return result;
+}
+
 int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t *ret_total)
 {
     struct sim_inode *inode;

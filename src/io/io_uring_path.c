@@ -125,6 +125,16 @@ int io_list_directory(struct io *io, const char *path, io_list_each *each, void 
     return result;
 }
 
+int io_identify(struct io *io, const char *path, struct io_file_identity *ret_identity)
+{
+    (void)io;
+    struct stat status;
+    if (stat(path, &status) < 0)
+        return -errno;
+    *ret_identity = (struct io_file_identity){.device = status.st_dev, .inode = status.st_ino};
+    return 0;
+}
+
 int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t *ret_total)
 {
     (void)io;

@@ -97,6 +97,11 @@ static const char *kernel_release(struct utsname *name)
 
 /* ---- io_uring_setup ---- */
 
+static const char PROFILE[] =
+    "start the container with a profile that allows io_uring_setup, io_uring_enter and "
+    "io_uring_register (Docker and Podman: --security-opt seccomp=images/seccomp.json), the "
+    "systemd service with SystemCallFilter=@aio.";
+
 static void explain_refusal(char *text)
 {
     long disabled = read_number("/proc/sys/kernel/io_uring_disabled", 0);
@@ -114,10 +119,23 @@ static void explain_refusal(char *text)
     else
         add(text, "io_uring is refused (EPERM), though kernel.io_uring_disabled is 0.");
     if (disabled == 0 || has_seccomp_filter())
+        add(text, "A seccomp filter refuses it too or instead: %s", PROFILE);
+}
+
+/* A filter may answer like a kernel that has none: Podman's default profile does. */
+static void explain_absence(char *text)
+{
+    struct utsname name;
+    if (has_seccomp_filter())
         add(text,
-            "A seccomp filter refuses it too or instead: start the container with a profile that "
-            "allows io_uring_setup, io_uring_enter and io_uring_register (Docker: "
-            "--security-opt seccomp=FILE), the systemd service with SystemCallFilter=@aio.");
+            "A seccomp filter hides io_uring (ENOSYS; kernel %s), as Podman's default profile "
+            "does: %s",
+            kernel_release(&name), PROFILE);
+    else
+        add(text,
+            "This system has no io_uring (ENOSYS; kernel %s): minivault needs Linux 6.1 or "
+            "later with CONFIG_IO_URING. Sandboxes such as gVisor have none.",
+            kernel_release(&name));
 }
 
 static void explain_memory(char *text)
@@ -145,10 +163,7 @@ static int explain_setup(int error, char *ret_error)
         explain_refusal(ret_error);
         return -EPERM;
     case ENOSYS:
-        add(ret_error,
-            "This system has no io_uring (ENOSYS; kernel %s): minivault needs Linux 6.1 or "
-            "later with CONFIG_IO_URING. Sandboxes such as gVisor have none.",
-            kernel_release(&name));
+        explain_absence(ret_error);
         return -ENOSYS;
     case EINVAL:
         add(ret_error,

@@ -16,6 +16,8 @@
 
 #define CONFIG_SECRET_SIZE_MAX 4096u
 
+enum config_log_style { CONFIG_LOG_AUTO, CONFIG_LOG_TEXT, CONFIG_LOG_JSON };
+
 struct config {
     const char *host;   /* to listen on; NULL: all addresses */
     uint16_t port;      /* 0: any free one */
@@ -36,6 +38,7 @@ struct config {
     uint64_t scrub_rate; /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
     uint64_t busy_poll_ns;
     enum log_level log_level;
+    enum config_log_style log_style;
     uint64_t slowlog_ns; /* requests that take at least this long are logged; 0: none */
     bool accept_loss;
     bool probe;

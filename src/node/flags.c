@@ -6,6 +6,8 @@
 #include "base/assert.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +36,8 @@ void config_init_defaults(struct config *config)
 struct flag {
     const char *name;
     const char *expected; /* what would be right */
+    const char *help; /* lines of at most HELP_WIDTH characters; NULL: comes with a later release */
+    const char *shown; /* in --help, behind the name; NULL: what the field is without the flag */
     /* Returns 0 or -EINVAL. */
     int (*set)(const struct flag *flag, struct config *config, const char *value);
     size_t offset, size;
@@ -93,11 +97,21 @@ static int set_switch(const struct flag *flag, struct config *config, const char
     return 0;
 }
 
+/* As io_listen reads it: with a scope, as fe80::1%eth0, too. */
+static bool is_numeric(const char *address)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *found;
+    if (getaddrinfo(address, NULL, &hints, &found) != 0)
+        return false;
+    freeaddrinfo(found);
+    return true;
+}
+
 static int set_host(const struct flag *flag, struct config *config, const char *value)
 {
     (void)flag;
     config->host = *value == '\0' ? NULL : value;
-    return 0;
+    return config->host == NULL || is_numeric(value) ? 0 : -EINVAL;
 }
 
 static int set_auth_mode(const struct flag *flag, struct config *config, const char *value)
@@ -122,44 +136,94 @@ static int set_pin(const struct flag *flag, struct config *config, const char *v
     return pin_check(value);
 }
 
-/* In the order of enum auth_mode, wal_durability and log_level. */
+/* In the order of enum auth_mode, wal_durability, log_level and config_log_style. */
 static const char *const auth_modes[] = {"none", "writes", "all", NULL};
 static const char *const durabilities[] = {"commit", "interval", "none", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const log_styles[] = {"auto", "text", "json", NULL};
 
 static const struct flag flags[] = {
-    {"port", "a TCP port from 0 (any free one) to 65535", set_number, FIELD(port),
-     .max = UINT16_MAX, .unit = 1},
-    {"host", "a numeric address, or \"\" for all", .set = set_host},
-    {"http", "a TCP port from 0 (off) to 65535", set_number, FIELD(http_port), .max = UINT16_MAX,
-     .unit = 1},
-    {"public-url", "host:port", set_text, FIELD(public_url), .max = SIZE_MAX},
-    {"data", "a directory, at most 3800 bytes of path", set_text, FIELD(data_path), 1, 3800},
-    {"auth", "a secret of at most 4096 bytes", set_text, FIELD(secret),
-     .max = CONFIG_SECRET_SIZE_MAX},
-    {"auth-file", "the path of a file", set_text, FIELD(secret_file), 1, SIZE_MAX},
-    {"settings", "the path of a file", set_text, FIELD(settings_file), 1, SIZE_MAX},
-    {"authmode", "none, writes or all", set_auth_mode, FIELD(auth_mode), .choices = auth_modes},
-    {"ratelimit", "operations a second, 0 (no limit) to 1000000000", set_number, FIELD(rate_limit),
-     0, 1000000000, 1},
-    {"cache", "MiB, 1 to 1048576", set_number, FIELD(cache_size), 1, 1048576, MIB},
-    {"workers", "1 to 10000", set_number, FIELD(workers), 1, 10000, 1},
-    {"durability", "commit, interval or none", set_choice, FIELD(durability),
-     .choices = durabilities},
-    {"busypoll", "microseconds, 0 (never) to 1000", set_number, FIELD(busy_poll_ns), 0, 1000,
-     NS_PER_US},
-    {"shards", "0 (one a CPU) to 256", set_number, FIELD(shard_count), 0, PIN_SHARDS_MAX, 1},
-    {"pin", "auto, off, or a list of CPUs (0-3,8)", .set = set_pin},
-    {"connections", "1 to 50000", set_number, FIELD(connections_max), 1, CONFIG_CONNECTIONS_MAX, 1},
-    {"scrub", "off, auto, or MiB a second, 1 to 100000", set_scrub, FIELD(scrub_rate), 1, 100000,
-     MIB},
-    {"slowlog", "milliseconds, 0 (off) to 3600000", set_number, FIELD(slowlog_ns), 0, 3600000,
-     NS_PER_MS},
-    {"drain-delay", "seconds, 0 to 3600", set_number, FIELD(drain_delay_ns), 0, 3600, NS_PER_S},
-    {"log-level", "debug, info, warn or error", set_choice, FIELD(log_level),
-     .choices = log_levels},
-    {"accept-loss", "no value", set_switch, FIELD(accept_loss)},
-    {"probe", "no value", set_switch, FIELD(probe)},
+    {"port", "a TCP port from 0 (any free one) to 65535",
+     "TCP port of the binary protocol; 0: any free one, the log names it", NULL, set_number,
+     FIELD(port), .max = UINT16_MAX, .unit = 1},
+    {"http", "a TCP port from 0 (off) to 65535",
+     "TCP port of HTTP: JSON, /livez, /readyz, /metrics, /ui; 0: none", NULL, set_number,
+     FIELD(http_port), .max = UINT16_MAX, .unit = 1},
+    {"host", "a numeric address, as 127.0.0.1 or ::1, or \"\" for all",
+     "numeric address to listen on; empty: all, IPv6 and IPv4", "\"\"", .set = set_host},
+    {"data", "a directory, at most 3800 bytes of path",
+     "the data directory; created and formatted when empty", NULL, set_text, FIELD(data_path), 1,
+     3800},
+    {"cache", "MiB, 1 to 1048576", "memory for values, in MiB (1 to 1048576)", NULL, set_number,
+     FIELD(cache_size), 1, 1048576, MIB},
+    {"durability", "commit, interval or none",
+     "when a write is acknowledged:\n"
+     "  commit    once it is on stable media: survives kill -9 and power loss\n"
+     "  interval  at once; written and synced at least every 10 ms: a crash of the\n"
+     "            process or the machine may lose the last 10 ms\n"
+     "  none      at once; synced at shutdown only: a crash may lose everything\n"
+     "            since the start",
+     NULL, set_choice, FIELD(durability), .choices = durabilities},
+    {"auth", "a secret of at most 4096 bytes",
+     "the clients' secret. It may show in shell histories: prefer -auth-file", "\"\"", set_text,
+     FIELD(secret), .max = CONFIG_SECRET_SIZE_MAX},
+    {"auth-file", "the path of a file",
+     "a file with the secret; one trailing newline is not part of it\n"
+     "(without either: systemd's credential minivault-auth)",
+     "FILE", set_text, FIELD(secret_file), 1, SIZE_MAX},
+    {"authmode", "none, writes or all",
+     "who needs the secret: none, writes (SET and DELETE), all (all but HEALTH)", NULL,
+     set_auth_mode, FIELD(auth_mode), .choices = auth_modes},
+    {"shards", "0 (one a CPU) to 256",
+     "threads, each with its part of the keys (0: one for each CPU that this\n"
+     "process may run on, but no more than its control group's CPU quota; at\n"
+     "most 256). A directory is converted at the start when it had another count",
+     NULL, set_number, FIELD(shard_count), 0, PIN_SHARDS_MAX, 1},
+    {"pin", "auto, off, or a list of CPUs (0-3,8)",
+     "CPUs of the shards' threads: auto (one each, when there are as many), off,\n"
+     "or a list (0-3,8)",
+     "auto", .set = set_pin},
+    {"connections", "1 to 50000", "clients at once (1 to 50000); RLIMIT_NOFILE may allow fewer",
+     NULL, set_number, FIELD(connections_max), 1, CONFIG_CONNECTIONS_MAX, 1},
+    {"ratelimit", "operations a second, 0 (no limit) to 1000000000",
+     "operations a second of the whole node, with bursts of a tenth of it (0: no\n"
+     "limit)",
+     NULL, set_number, FIELD(rate_limit), 0, 1000000000, 1},
+    {"busypoll", "microseconds, 0 (never) to 1000",
+     "microseconds to spin for more work before sleeping (0 to 1000; 0: never);\n"
+     "eight times as long while the disk is read",
+     NULL, set_number, FIELD(busy_poll_ns), 0, 1000, NS_PER_US},
+    {"scrub", "off, auto, or MiB a second, 1 to 100000",
+     "how fast the disk is read in the background to find what rots: off; auto:\n"
+     "all of it within 7 days, at least 1 MiB a second; or MiB a second (1 to\n"
+     "100000)",
+     "auto", set_scrub, FIELD(scrub_rate), 1, 100000, MIB},
+    {"drain-delay", "seconds, 0 to 3600",
+     "seconds from SIGTERM, /readyz failing and everything else as usual, until\n"
+     "the drain begins: for load balancers to see it (0 to 3600)",
+     NULL, set_number, FIELD(drain_delay_ns), 0, 3600, NS_PER_S},
+    {"slowlog", "milliseconds, 0 (off) to 3600000",
+     "milliseconds from which on a request is logged (0: off), at most 10 a\n"
+     "second, with its key's hash and where the time went",
+     NULL, set_number, FIELD(slowlog_ns), 0, 3600000, NS_PER_MS},
+    {"log-level", "debug, info, warn or error", "debug, info, warn or error, to stderr", NULL,
+     set_choice, FIELD(log_level), .choices = log_levels},
+    {"log-format", "auto, text or json",
+     "auto: with priorities when stderr is systemd's journal, otherwise text;\n"
+     "text; json: an object a line, for containers",
+     NULL, set_choice, FIELD(log_style), .choices = log_styles},
+    {"settings", "the path of a file",
+     "lines NAME = VALUE of log-level and slowlog: before flags, and read again\n"
+     "at SIGHUP, as is the file of -auth-file",
+     "FILE", set_text, FIELD(settings_file), 1, SIZE_MAX},
+    {"probe", "no value", "measure again how this device makes writes durable fastest", "",
+     set_switch, FIELD(probe)},
+    {"accept-loss", "no value",
+     "go on although damage has destroyed acknowledged writes: see the log\n"
+     "message that names this flag",
+     "", set_switch, FIELD(accept_loss)},
+    {"public-url", "host:port", NULL, NULL, set_text, FIELD(public_url), .max = SIZE_MAX},
+    {"workers", "1 to 10000", NULL, NULL, set_number, FIELD(workers), 1, 10000, 1},
 };
 
 static bool takes_value(const struct flag *flag)
@@ -193,10 +257,13 @@ static unsigned distance(const char *a, const char *b)
     return row[b_size];
 }
 
-static enum flags_result unknown(const char *name, char *ret_error)
+/* Of "name=value" only the name counts. */
+static enum flags_result unknown(const char *argument, char *ret_error)
 {
+    char name[FLAG_NAME_MAX + 1];
+    (void)snprintf(name, sizeof name, "%.*s", (int)strcspn(argument, "="), argument);
     const char *nearest = NULL;
-    unsigned nearest_distance = 4;
+    unsigned nearest_distance = 3; /* further away it is no typing error */
     for (size_t i = 0; i < FLAG_COUNT; i++) {
         unsigned d = distance(name, flags[i].name);
         if (d < nearest_distance) {
@@ -286,11 +353,13 @@ static enum flags_result check_together(const struct config *config, char *ret_e
         problem = "-auth and -auth-file name two secrets: give one of them";
     else if (has_secret && !config->auth_mode_given)
         problem = "a secret protects nothing without -authmode: add -authmode writes (SET and "
-                  "DELETE need it) or "
-                  "-authmode all";
+                  "DELETE need it) or -authmode all";
     else if (!has_secret && config->auth_mode != AUTH_NONE)
         problem = "-authmode writes and all need a secret: add -auth-file FILE, "
                   "-auth SECRET or systemd's credential minivault-auth";
+    else if (config->http_port != 0 && config->http_port == config->port)
+        problem = "-port and -http name the same port: the binary protocol and HTTP need one each, "
+                  "as -port 3000 -http 8080";
     if (problem == NULL)
         return FLAGS_RUN;
     (void)snprintf(ret_error, FLAGS_ERROR_SIZE, "%s", problem);
@@ -308,73 +377,68 @@ enum flags_result flags_parse(int argc, char **argv, struct config *config, char
     return check_together(config, ret_error);
 }
 
-static const char help[] =
-    "minivault: a durable key-value store on io_uring\n"
-    "\n"
-    "usage: minivault [-FLAG VALUE]...        (-x and --x, \"-x value\" and \"-x=value\")\n"
-    "\n"
-    "  -port 3000           TCP port of the binary protocol; 0: any free one, the log names it\n"
-    "  -host \"\"             numeric address to listen on; empty: all, IPv6 and IPv4\n"
-    "  -data /data          the data directory; created and formatted when empty\n"
-    "  -cache 512           memory for values, in MiB (1 to 1048576)\n"
-    "  -durability commit   when a write is acknowledged:\n"
-    "                         commit    once it is on stable media: survives kill -9 and power "
-    "loss\n"
-    "                         interval  at once; written and synced at least every 10 ms: a crash "
-    "of the\n"
-    "                                   process or the machine may lose the last 10 ms\n"
-    "                         none      at once; synced at shutdown only: a crash may lose "
-    "everything\n"
-    "                                   since the start\n"
-    "  -auth \"\"             the clients' secret. It may show in shell histories: prefer "
-    "-auth-file\n"
-    "  -auth-file FILE      a file with the secret; one trailing newline is not part of it\n"
-    "                       (without either: systemd's credential minivault-auth)\n"
-    "  -authmode none       who needs the secret: none, writes (SET and DELETE), all (all but "
-    "HEALTH)\n"
-    "  -shards 0            threads, each with its part of the keys (0: one for each CPU that this "
-    "process\n"
-    "                       may run on; at most 256). A directory is converted at the start when "
-    "it had\n"
-    "                       another count\n"
-    "  -pin auto            CPUs of the shards' threads: auto (one each, when there are as many), "
-    "off, or\n"
-    "                       a list (0-3,8)\n"
-    "  -connections 50000   clients at once (1 to 50000); RLIMIT_NOFILE may allow fewer\n"
-    "  -ratelimit 0         operations a second of the whole node, with bursts of a tenth of it "
-    "(0: no limit)\n"
-    "  -busypoll 50         microseconds to spin for more work before sleeping (0 to 1000; 0: "
-    "never);\n"
-    "                       eight times as long while the disk is read\n"
-    "  -scrub auto          how fast the disk is read in the background to find what rots: off; "
-    "auto:\n"
-    "                       all of it within 7 days, at least 1 MiB a second; or MiB a second (1 "
-    "to 100000)\n"
-    "  -drain-delay 0       seconds from SIGTERM, /readyz failing and everything else as usual, "
-    "until the\n"
-    "                       drain begins: for load balancers to see it (0 to 3600)\n"
-    "  -slowlog 0           milliseconds from which on a request is logged (0: off), at\n"
-    "                       most 10 a second, with its key's hash and where the time went\n"
-    "  -log-level info      debug, info, warn or error, to stderr\n"
-    "  -settings FILE       lines NAME = VALUE of log-level and slowlog: before flags, and\n"
-    "                       read again at SIGHUP, as is the file of -auth-file\n"
-    "  -probe               measure again how this device makes writes durable fastest\n"
-    "  -accept-loss         go on although damage has destroyed acknowledged writes: see the log "
-    "message\n"
-    "                       that names this flag\n"
-    "  --help, --version\n"
-    "\n"
-    "accepted, and not in this release yet (a warning says so when one is set):\n"
-    "  -http 0              HTTP/JSON port (0: off)\n"
-    "  -public-url          this node's address in a cluster; with CLUSTER_NODES in the "
-    "environment\n"
-    "  -workers 50          replication batches in flight\n"
-    "\n"
-    "SIGTERM and SIGINT drain: no new connections, what was received is answered, all is synced, "
-    "exit 0.\n"
-    "docs/operations.md tells about limits, memory and failures.\n";
+/* ---- --help ---- */
 
-const char *flags_help(void)
+#define HELP_COLUMN 23 /* where what a flag does begins */
+#define HELP_WIDTH 77
+
+/* What the field is without the flag, in the flag's unit. */
+static void show_default(const struct flag *flag, const struct config *defaults, char *ret_text,
+                         size_t size)
 {
-    return help;
+    const char *field = (const char *)defaults + flag->offset;
+    uint64_t number = 0;
+    if (flag->shown != NULL) {
+        (void)snprintf(ret_text, size, "%s", flag->shown);
+    } else if (flag->set == set_text) {
+        const char *text;
+        memcpy(&text, field, sizeof text);
+        (void)snprintf(ret_text, size, "%s", text);
+    } else {
+        assert(flag->size <= sizeof number);
+        memcpy(&number, field, flag->size);
+        if (flag->choices != NULL)
+            (void)snprintf(ret_text, size, "%s", flag->choices[number]);
+        else
+            (void)snprintf(ret_text, size, "%" PRIu64, number / flag->unit);
+    }
+}
+
+static void print_flag(FILE *file, const struct flag *flag, const struct config *defaults)
+{
+    char shown[64];
+    show_default(flag, defaults, shown, sizeof shown);
+    int column = fprintf(file, "  -%s %s", flag->name, shown);
+    const char *line = flag->help;
+    while (line != NULL) {
+        int size = (int)strcspn(line, "\n");
+        assert(size <= HELP_WIDTH);
+        (void)fprintf(file, "%*s%.*s\n", column < HELP_COLUMN ? HELP_COLUMN - column : 1, "", size,
+                      line);
+        line = line[size] == '\n' ? line + size + 1 : NULL;
+        column = 0;
+    }
+}
+
+void flags_help(FILE *file)
+{
+    struct config defaults;
+    config_init_defaults(&defaults);
+    (void)fputs("minivault: a durable key-value store on io_uring\n\n"
+                "usage: minivault [-FLAG VALUE]...        (-x and --x, \"-x value\" and "
+                "\"-x=value\")\n\n",
+                file);
+    for (size_t i = 0; i < FLAG_COUNT; i++)
+        if (flags[i].help != NULL)
+            print_flag(file, &flags[i], &defaults);
+    (void)fputs("  --help, --version\n\naccepted, and not in this release yet (a warning says so "
+                "when one is set):",
+                file);
+    for (size_t i = 0; i < FLAG_COUNT; i++)
+        if (flags[i].help == NULL)
+            (void)fprintf(file, " -%s", flags[i].name);
+    (void)fputs(
+        "\n\nSIGTERM and SIGINT drain: no new connections, what was received is answered, all is "
+        "synced, exit 0.\ndocs/operations.md tells about limits, memory and failures.\n",
+        file);
 }

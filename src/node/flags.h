@@ -4,6 +4,8 @@
 
 #include "node/config.h"
 
+#include <stdio.h>
+
 #define FLAGS_ERROR_SIZE 512
 
 enum flags_result {
@@ -21,7 +23,7 @@ enum flags_result flags_parse(int argc, char **argv, struct config *config, char
  * `ret_error` as above. */
 int flags_set(struct config *config, const char *name, const char *value, char *ret_error);
 
-/* The text of --help. */
-const char *flags_help(void);
+/* Prints the text of --help: the table that parses, with what counts without a flag. */
+void flags_help(FILE *file);
 
 #endif

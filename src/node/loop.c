@@ -54,6 +54,8 @@ struct loop {
     uint64_t decisions[STEER_DECISION_COUNT]; /* of steering, as they were read last */
     struct drain drain;
     struct io_op tick;
+    bool is_reload_good; /* of the last SIGHUP, or the start */
+    uint64_t reload_ms;  /* when one was taken last: Unix time */
     int failed;
 };
 
@@ -210,35 +212,123 @@ static void tick_done(struct io_op *op, int32_t result)
     io_timer(loop->io, op, now_ns + WATCH_TICK_NS);
 }
 
-/* ---- passes ---- */
+/* ---- who takes part in a pass ---- */
 
-/* Requests first, then the store, so that their writes go out as one; then the answers. The post
- * comes after all that may ask or answer. Returns whether there is more to do at once. */
-static bool step_all(struct loop *loop)
+/* A part of the loop. A new one is a row of the table. */
+struct participant {
+    /* Its part of a pass: what has come, which the ring bounds, and of what can wait about `budget`,
+     * in its own unit. Returns whether there is more to do at once. NULL: it has none. */
+    bool (*step)(struct loop *loop, uint64_t budget);
+    uint64_t budget;
+
+    /* Nobody has more to do at once: how long it may be left alone, 0: not at all. NULL: as long as
+     * nothing completes. */
+    uint64_t (*rest_ns)(struct loop *loop);
+};
+
+static bool step_shard(struct loop *loop, uint64_t budget)
 {
-    bool has_more = shard_serve(&loop->shard);
+    (void)budget;
+    return shard_serve(&loop->shard);
+}
+
+static bool step_requests(struct loop *loop, uint64_t budget)
+{
+    (void)budget;
     clients_take(&loop->clients);
-    has_more = store_flush(loop->shard.store) || has_more;
-    has_more = clients_answer(&loop->clients) || has_more;
+    return false;
+}
+
+static bool step_store(struct loop *loop, uint64_t budget)
+{
+    return store_flush(loop->shard.store, budget);
+}
+
+static bool step_answers(struct loop *loop, uint64_t budget)
+{
+    (void)budget;
+    return clients_answer(&loop->clients);
+}
+
+static uint64_t rest_answers(struct loop *loop)
+{
+    return clients_rest_ns(&loop->clients);
+}
+
+static uint64_t rest_drain(struct loop *loop)
+{
+    return drain_rest_ns(&loop->drain);
+}
+
+static bool step_post(struct loop *loop, uint64_t budget)
+{
+    (void)budget;
     if (loop->shard.post != NULL)
         post_flush(loop->shard.post);
+    return false;
+}
+
+/* It says that it sleeps only when nothing else is in the way. */
+static uint64_t rest_post(struct loop *loop)
+{
+    return drain_may_post(&loop->drain) && !post_may_sleep(loop->shard.post) ? 0 : UINT64_MAX;
+}
+
+static bool step_load(struct loop *loop, uint64_t budget)
+{
+    (void)budget;
     steer_load_publish(&loop->load, (uint32_t)loop->clients.count, io_now_ns(loop->io));
+    return false;
+}
+
+static uint64_t rest_rate(struct loop *loop)
+{
+    if (loop->node->rate != NULL)
+        rate_rest(loop->node->rate, loop->shard.number);
+    return UINT64_MAX;
+}
+
+/* Of a machine that the simulator runs by itself, shard by shard. */
+static uint64_t rest_turn(struct loop *loop)
+{
+    bool is_bounded = loop->shard.post != NULL && loop->config->sleep_max_ns > 0;
+    return is_bounded ? loop->config->sleep_max_ns : UINT64_MAX;
+}
+
+/* In their order in a pass: requests first, then the store, so that their writes go out as one;
+ * then the answers. The post comes after all that may ask or answer, and its rest after all that
+ * may have more to do. */
+static const struct participant participants[] = {
+    {.step = step_shard},
+    {.step = step_requests},
+    {.step = step_store, .budget = STORE_PASS_BYTES},
+    {.step = step_answers, .rest_ns = rest_answers},
+    {.rest_ns = rest_drain},
+    {.step = step_post, .rest_ns = rest_post},
+    {.step = step_load, .rest_ns = rest_rate},
+    {.rest_ns = rest_turn},
+};
+
+#define PARTICIPANT_COUNT (sizeof participants / sizeof participants[0])
+
+/* ---- passes ---- */
+
+static bool step_all(struct loop *loop)
+{
+    bool has_more = false;
+    for (size_t i = 0; i < PARTICIPANT_COUNT; i++)
+        if (participants[i].step != NULL)
+            has_more = participants[i].step(loop, participants[i].budget) || has_more;
     return has_more;
 }
 
-/* Nobody has more to do at once: how long the loop may sleep. The post says that it sleeps only
- * when nothing else is in the way. */
+/* The shortest that any of them says. */
 static uint64_t rest_ns(struct loop *loop)
 {
-    struct post *post = loop->shard.post;
-    uint64_t shortest_ns = min_u64(clients_rest_ns(&loop->clients), drain_rest_ns(&loop->drain));
-    if (shortest_ns > 0 && drain_may_post(&loop->drain) && !post_may_sleep(post))
-        return 0;
-    if (shortest_ns > 0 && loop->node->rate != NULL)
-        rate_rest(loop->node->rate, loop->shard.number);
-    /* Of a machine that the simulator runs by itself, shard by shard. */
-    if (post != NULL && loop->config->sleep_max_ns > 0)
-        shortest_ns = min_u64(shortest_ns, loop->config->sleep_max_ns);
+    uint64_t shortest_ns = UINT64_MAX;
+    for (size_t i = 0; i < PARTICIPANT_COUNT && shortest_ns > 0; i++)
+        if (participants[i].rest_ns != NULL)
+            shortest_ns = min_u64(shortest_ns, participants[i].rest_ns(loop));
     return shortest_ns;
 }
 
@@ -294,6 +384,9 @@ static void report(void *context, struct shard_report *ret_report, struct metric
     ret_report->sets = loop->shard.sets;
     ret_report->deletes = loop->shard.deletes;
     ret_report->requests_refused = clients->shared.requests_refused;
+    ret_report->is_reload_good = loop->is_reload_good;
+    ret_report->reload_s = loop->reload_ms / 1000;
+    ret_report->messages_dropped = log_dropped(loop->log);
     ret_report->failed = loop->failed;
     ret_report->is_draining = drain_is_on(&loop->drain);
     store_stats(loop->shard.store, &ret_report->store);
@@ -310,6 +403,8 @@ static void report(void *context, struct shard_report *ret_report, struct metric
 static void wire(struct loop *loop)
 {
     const struct config *config = loop->config;
+    loop->is_reload_good = true;
+    loop->reload_ms = io_wall_ms(loop->io);
     loop->watch.io = loop->io;
     loop->watch.shards = loop->node->metrics;
     loop->watch.shard = loop->shard.number;
@@ -437,6 +532,9 @@ void loop_begin(struct loop *loop, struct steer_shard *steer)
 void loop_apply(struct loop *loop, const struct settings *settings)
 {
     clients_apply(&loop->clients, &settings->auth, settings->slowlog_ns);
+    loop->is_reload_good = settings->is_good;
+    if (settings->is_good)
+        loop->reload_ms = io_wall_ms(loop->io);
 }
 
 void loop_shut(struct loop *loop)

@@ -71,18 +71,16 @@ static int read_into(const char *path, uint8_t *memory, struct auth *ret_auth)
     return hash_secret(memory, (size_t)size, ret_auth);
 }
 
-int secret_read(const char *path, const char *consequence, struct auth *ret_auth,
-                const struct log *log)
+int secret_read(const char *path, struct auth *ret_auth, const struct log *log)
 {
     uint8_t *memory = auth_memory_get(CONFIG_SECRET_SIZE_MAX + 2);
     int error = memory != NULL ? read_into(path, memory, ret_auth) : -ENOMEM;
     auth_memory_put(memory);
     if (error < 0)
-        log_error(log, "cannot take the secret from %s: %s%s", path,
+        log_error(log, "cannot take the secret from %s: %s", path,
                   error == -EINVAL  ? "it is empty or has a NUL byte"
                   : error == -EFBIG ? "it has more than 4096 bytes"
-                                    : strerror(-error),
-                  consequence);
+                                    : strerror(-error));
     return error;
 }
 
@@ -123,6 +121,5 @@ int secret_take(int argc, char **argv, struct config *config, const struct log *
         log_error(log, "cannot hash the secret: %s", strerror(-error));
         return error;
     }
-    return config->secret_file == NULL ? 0
-                                       : secret_read(config->secret_file, "", &config->auth, log);
+    return config->secret_file == NULL ? 0 : secret_read(config->secret_file, &config->auth, log);
 }

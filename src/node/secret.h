@@ -27,9 +27,8 @@ int secret_take(int argc, char **argv, struct config *config, const struct log *
 ssize_t secret_read_whole(const char *path, void *memory, size_t room);
 
 /* Reads a file: one newline at its end is not part of the secret. *ret_auth stays as it is on
- * failure, which was logged, together with `consequence`. Errors: open(2)'s and read(2)'s; -EFBIG
- * (over CONFIG_SECRET_SIZE_MAX), -EINVAL (empty, or a NUL in it), -ENOMEM, -EIO. */
-int secret_read(const char *path, const char *consequence, struct auth *ret_auth,
-                const struct log *log);
+ * failure, which was logged. Errors: open(2)'s and read(2)'s; -EFBIG (over
+ * CONFIG_SECRET_SIZE_MAX), -EINVAL (empty, or a NUL in it), -ENOMEM, -EIO. */
+int secret_read(const char *path, struct auth *ret_auth, const struct log *log);
 
 #endif

@@ -83,7 +83,7 @@ int settings_parse(const char *text, size_t size, struct config *config, char *r
 
 /* ---- the file ---- */
 
-int settings_read(struct config *config, const char *consequence, const struct log *log)
+int settings_read(struct config *config, const struct log *log)
 {
     const char *path = config->settings_file;
     char error[FLAGS_ERROR_SIZE];
@@ -99,7 +99,7 @@ int settings_read(struct config *config, const char *consequence, const struct l
         result = settings_parse(text, (size_t)size, &next, error);
     free(text);
     if (result < 0)
-        log_error(log, "cannot take the settings from %s: %s%s", path, error, consequence);
+        log_error(log, "cannot take the settings from %s: %s", path, error);
     else
         *config = next;
     return result;
@@ -107,23 +107,33 @@ int settings_read(struct config *config, const char *consequence, const struct l
 
 /* ---- SIGHUP ---- */
 
+static void tell_of_reload(const struct config *now, bool is_good, const struct log *log)
+{
+    static const char *const levels[] = {"debug", "info", "warn", "error"};
+    if (!is_good) {
+        log_error(log,
+                  "not reloaded: a file that is wrong changes nothing, nor do the others; mend "
+                  "it and send SIGHUP again");
+        return;
+    }
+    log_info(log, "reloaded: log level %s, slow requests from %" PRIu64 " ms on, secret %s",
+             levels[now->log_level], now->slowlog_ns / NS_PER_MS,
+             now->secret_file != NULL ? now->secret_file : "not from a file: as it was");
+}
+
 void settings_reload(const struct config *given, struct config *now, struct log *log,
                      struct settings *ret_settings)
 {
-    static const char *const levels[] = {"debug", "info", "warn", "error"};
     struct config next = *given;
     next.auth = now->auth;
-    bool keeps_settings = settings_read(&next, "; the old ones stay", log) < 0;
-    if (keeps_settings) {
-        next.log_level = now->log_level;
-        next.slowlog_ns = now->slowlog_ns;
-    }
-    if (next.secret_file != NULL)
-        (void)secret_read(next.secret_file, "; the old one stays", &next.auth, log);
-    *now = next;
-    log_set_level(log, next.log_level);
-    log_info(log, "reloaded: log level %s, slow requests from %" PRIu64 " ms on, secret %s",
-             levels[next.log_level], next.slowlog_ns / NS_PER_MS,
-             next.secret_file != NULL ? next.secret_file : "not from a file: as it was");
-    *ret_settings = (struct settings){.auth = next.auth, .slowlog_ns = next.slowlog_ns};
+    /* Each file is looked at, so that all that is wrong is told at once. */
+    bool is_good = settings_read(&next, log) == 0;
+    if (next.secret_file != NULL && secret_read(next.secret_file, &next.auth, log) < 0)
+        is_good = false;
+    if (is_good)
+        *now = next;
+    log_set_level(log, now->log_level);
+    tell_of_reload(now, is_good, log);
+    *ret_settings =
+        (struct settings){.auth = now->auth, .slowlog_ns = now->slowlog_ns, .is_good = is_good};
 }

@@ -9,13 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of records that background work handles between two passes: some ten microseconds. */
-#define MOVE_BUDGET (64 * KIB)
-#define CHECKPOINT_BUDGET (64 * KIB)
-
 /* Slots that the filter in front of the index is rebuilt from between two passes. */
 #define BLOOM_SLOTS 256u
-#define SCRUB_BUDGET (64 * KIB)
 
 void store_made_room(void *context)
 {
@@ -164,7 +159,7 @@ enum store_status plan_write(struct store *store, struct slice key, struct plan 
     *plan = (struct plan){.place = store_place(store, key)};
     assert(store_owns(store, plan->place.partition));
     assert(plan->proof == NULL);
-    if (store->failed != 0)
+    if (store->failed != 0 || store->presence.is_gone)
         return STORE_FAILED;
     plan->cached = cache_find(store->cache, plan->place.keyed, key);
     if (plan->cached != NULL || plan_candidates(store, key, plan))
@@ -312,7 +307,20 @@ static void keep_pace(struct store *store)
         store_made_room(store);
 }
 
-bool store_flush(struct store *store)
+/* What creates and removes files by their names. */
+static bool work_in_background(struct store *store, uint64_t budget)
+{
+    bool more = false;
+    if (reserve_step(&store->reserve))
+        mover_set_tight(store->mover, false);
+    more |= mover_step(store->mover, budget);
+    keep_pace(store);
+    if (store->failed == 0)
+        more |= checkpoints_step(&store->checkpoints, budget);
+    return scrub_step(store->scrub, budget) || more;
+}
+
+bool store_flush(struct store *store, uint64_t budget)
 {
     bool more = decode_step(&store->decodes);
     if (!store->is_shutting)
@@ -320,13 +328,8 @@ bool store_flush(struct store *store)
     wal_flush(store->wal);
     dead_flush(&store->dead);
     more |= bloom_step(store->bloom, store->index, BLOOM_SLOTS);
-    if (reserve_step(&store->reserve))
-        mover_set_tight(store->mover, false);
-    more |= mover_step(store->mover, MOVE_BUDGET);
-    keep_pace(store);
-    if (store->failed == 0)
-        more |= checkpoints_step(&store->checkpoints, CHECKPOINT_BUDGET);
-    more |= scrub_step(store->scrub, SCRUB_BUDGET);
+    if (!presence_step(&store->presence))
+        more |= work_in_background(store, budget);
     return more;
 }
 
@@ -367,6 +370,7 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,
         .damaged = store->is_damaged,
+        .is_gone = store->presence.is_gone,
     };
     (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free,
                         &ret_stats->disk_total);

@@ -43,7 +43,7 @@ enum store_status {
     STORE_NO_SPACE,  /* nothing was done: the disk is full */
     STORE_CORRUPT,   /* what the disk has cannot be proved right */
     STORE_TOO_LARGE, /* nothing was done */
-    STORE_FAILED,    /* the log failed: no write will ever be acknowledged again */
+    STORE_FAILED,    /* nothing was done: the log failed, or its directory is gone */
 };
 
 struct store_value {
@@ -119,7 +119,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
                struct store **ret_store);
 
 /* Makes everything durable, marks the directory clean and gives its lock back. Synchronous; no
- * waiter is left. */
+ * waiter is left. Errors: -ENOENT (the data directory is gone, which was logged), the world's. */
 int store_shut(struct store *store);
 
 /* Frees the memory: after store_shut, or after the world was closed. */
@@ -164,9 +164,11 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
 /* OK also when the key was absent. */
 enum store_status store_delete(struct store *store, struct slice key, uint64_t *ret_gate);
 
-/* End of a pass: starts log writes and background work. Returns whether there is work left that
- * wants another pass at once. */
-bool store_flush(struct store *store);
+/* End of a pass: starts log writes and background work. Moving, checkpoints and scrubbing each
+ * handle at most about `budget` bytes of records; STORE_PASS_BYTES take some ten microseconds.
+ * Returns whether there is work left that wants another pass at once. */
+#define STORE_PASS_BYTES (64 * KIB)
+bool store_flush(struct store *store, uint64_t budget);
 
 uint64_t store_durable(const struct store *store);
 
@@ -186,6 +188,7 @@ struct store_stats {
     uint64_t index_memory;
     uint64_t disk_free, disk_total;
     bool damaged;
+    bool is_gone;                  /* the data directory is not where it was: writes are FAILED */
     uint64_t get_hits, get_misses; /* of the cache; each get counts once */
     struct cache_stats cache;
     struct wal_stats wal;

@@ -8,6 +8,7 @@
 #include "store/catalog/manifest.h"
 #include "store/catalog/superblock.h"
 #include "store/damage.h"
+#include "store/disk/presence.h"
 #include "store/fetch.h"
 #include "store/memory/bloom.h"
 #include "store/memory/doomed.h"
@@ -33,6 +34,7 @@ struct store {
     struct superblock_file superblock;
     char state_path[STORE_PATH_SIZE]; /* of superblock, manifest, checkpoint and reserve */
     char log_directory[STORE_PATH_SIZE];
+    struct presence presence; /* of the data directory */
     struct wal *wal;
     struct index *index;
     struct cache *cache;

@@ -36,14 +36,14 @@ static uint64_t capture_wall_ms(void *context)
 static struct log capture_log(struct capture *capture)
 {
     memset(capture, 0, sizeof *capture);
-    return (struct log){.journal = true, .write = capture_write, .context = capture};
+    return (struct log){.format = LOG_JOURNAL, .write = capture_write, .context = capture};
 }
 
 Test(log, a_line_has_time_level_and_message)
 {
     struct capture capture;
     struct log log = capture_log(&capture);
-    log.journal = false;
+    log.format = LOG_TEXT;
     log.wall_ms = capture_wall_ms;
     capture.now_ms = 1704067199007; /* the last second of 2023 */
     log_info(&log, "listening on port %d", 3000);
@@ -60,7 +60,7 @@ Test(log, without_a_clock_there_is_no_time)
 {
     struct capture capture;
     struct log log = capture_log(&capture);
-    log.journal = false;
+    log.format = LOG_TEXT;
     log_debug(&log, "one");
     cr_assert_str_eq(capture.bytes, "DEBUG one\n");
 }
@@ -74,6 +74,40 @@ Test(log, the_journal_gets_syslog_priorities)
     log_warn(&log, "c");
     log_error(&log, "d");
     cr_assert_str_eq(capture.bytes, "<7>a\n<6>b\n<4>c\n<3>d\n");
+}
+
+Test(log, as_json_a_line_is_an_object)
+{
+    struct capture capture;
+    struct log log = capture_log(&capture);
+    log.format = LOG_JSON;
+    log_warn(&log, "without \"time\"");
+    log.wall_ms = capture_wall_ms;
+    capture.now_ms = 1704067199007;
+    log_info(&log, "C:\\x \xc3\xa4 \x01\xff\n");
+    cr_assert_str_eq(capture.bytes, "{\"level\":\"warn\",\"message\":\"without \\\"time\\\"\"}\n"
+                                    "{\"time\":\"2023-12-31T23:59:59.007Z\",\"level\":\"info\","
+                                    "\"message\":\"C:\\\\x \xc3\xa4 \\\\x01\\\\xff\\\\x0a\"}\n");
+}
+
+/* Cut wherever it is, it stays an object. */
+Test(log, a_long_line_of_json_stays_an_object)
+{
+    char message[LOG_LINE_MAX];
+    for (size_t size = LOG_LINE_MAX - 80; size < LOG_LINE_MAX; size++) {
+        struct capture capture;
+        struct log log = capture_log(&capture);
+        log.format = LOG_JSON;
+        memset(message, '"', sizeof message);
+        message[size] = '\0';
+        log_info(&log, "%s", message);
+        cr_assert_leq(capture.size, LOG_LINE_MAX);
+        cr_assert_str_eq(capture.bytes + capture.size - 6, "...\"}\n");
+        size_t backslashes = 0;
+        while (capture.bytes[capture.size - 7 - backslashes] == '\\')
+            backslashes++;
+        cr_assert_eq(backslashes % 2, 0, "the mark stands behind a whole character");
+    }
 }
 
 Test(log, lower_levels_are_silent)
@@ -202,7 +236,7 @@ Test(log, stderr_is_the_journal_when_it_is_the_stream_that_systemd_named)
     cr_assert_eq(setenv("JOURNAL_STREAM", stream, 1), 0);
     struct log log;
     log_init_stderr(&log, LOG_INFO);
-    cr_assert(log.journal);
+    cr_assert_eq(log.format, LOG_JOURNAL);
     log_debug(&log, "silent");
     log_info(&log, "one");
     log_error(&log, "two");
@@ -223,15 +257,15 @@ Test(log, stderr_is_not_the_journal_when_it_was_redirected)
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         cr_assert_eq(setenv("JOURNAL_STREAM", others[i], 1), 0);
         log_init_stderr(&log, LOG_INFO);
-        cr_assert(!log.journal, "'%s'", others[i]);
+        cr_assert_eq(log.format, LOG_TEXT, "'%s'", others[i]);
     }
     strcat(stream, "1");
     cr_assert_eq(setenv("JOURNAL_STREAM", stream, 1), 0);
     log_init_stderr(&log, LOG_INFO);
-    cr_assert(!log.journal);
+    cr_assert_eq(log.format, LOG_TEXT);
     cr_assert_eq(unsetenv("JOURNAL_STREAM"), 0);
     log_init_stderr(&log, LOG_INFO);
-    cr_assert(!log.journal);
+    cr_assert_eq(log.format, LOG_TEXT);
     log_info(&log, "plain");
     char line[LOG_LINE_MAX];
     cr_assert_eq(read(other_end, line, sizeof line), 11);

@@ -114,9 +114,23 @@ Test(io_limits, refusal_by_the_setting_1_names_the_group)
                                     "kernel.io_uring_group (now -1)");
 }
 
+/* Podman's default profile. */
+Test(io_limits, a_filter_that_hides_io_uring_is_named_with_what_to_do)
+{
+    refuse_setup(ENOSYS);
+    struct io *io;
+    char message[IO_ERROR_SIZE];
+    cr_assert_eq(try_open(NULL, &io, message), -ENOSYS);
+    assert_says(message, "A seccomp filter hides io_uring");
+    assert_says(message, "--security-opt seccomp=images/seccomp.json");
+    cr_assert_eq(message[strlen(message) - 1], '.', "it is whole: %s", message);
+}
+
 Test(io_limits, kernel_without_io_uring_is_named)
 {
     refuse_setup(ENOSYS);
+    if (!cover_setting("/proc/self/status", "Seccomp:\t0\n"))
+        cr_skip_test("may not mount here");
     struct io *io;
     char message[IO_ERROR_SIZE];
     cr_assert_eq(try_open(NULL, &io, message), -ENOSYS);

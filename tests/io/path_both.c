@@ -162,6 +162,27 @@ Test(io_path, only_an_empty_directory_is_removed)
     world_close(world);
 }
 
+Test(io_path, a_name_leads_to_the_same_file_until_another_takes_it)
+{
+    struct world *world = world_open(NULL);
+    struct io *io = world_io(world);
+    struct io_file_identity first, again, other;
+    cr_assert_eq(io_identify(io, world_path(world, "d"), &first), -ENOENT);
+    cr_assert_eq(io_make_directory(io, world_path(world, "d")), 0);
+    cr_assert_eq(io_identify(io, world_path(world, "d"), &first), 0);
+    create(world, "d/f", 10);
+    cr_assert_eq(io_identify(io, world_path(world, "d"), &again), 0);
+    cr_assert(first.device == again.device && first.inode == again.inode);
+    cr_assert_eq(io_identify(io, world_path(world, "d/f"), &other), 0);
+    cr_assert_neq(first.inode, other.inode);
+    cr_assert_eq(io_identify(io, world_path(world, "d/f/g"), &other), -ENOTDIR);
+    cr_assert_eq(rename_file(world, "d/f", "f"), 0);
+    cr_assert_eq(io_identify(io, world_path(world, "d/f"), &other), -ENOENT);
+    cr_assert_eq(io_remove_directory(io, world_path(world, "d")), 0);
+    cr_assert_eq(io_identify(io, world_path(world, "d"), &again), -ENOENT);
+    world_close(world);
+}
+
 Test(io_path, disk_space_is_plausible)
 {
     struct world *world = world_open(NULL);

@@ -48,8 +48,3 @@ Test(flags, scrub_refuses_the_rest_and_says_what_it_takes)
         cr_assert_eq(config.scrub_rate, SCRUB_AUTO);
     }
 }
-
-Test(flags, help_tells_of_scrub)
-{
-    cr_assert_not_null(strstr(flags_help(), "-scrub auto"));
-}

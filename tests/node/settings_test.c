@@ -109,12 +109,11 @@ Test(reload, a_file_that_is_wrong_changes_nothing)
     config_init_defaults(&config);
     config.settings_file = path;
     write_file(path, "slowlog = 9\nlog-level = loud\n", 29);
-    cr_assert_eq(settings_read(&config, "; so what", &book.log), -EINVAL);
+    cr_assert_eq(settings_read(&config, &book.log), -EINVAL);
     cr_assert_eq(config.slowlog_ns, 0, "not even its first line");
     cr_assert_not_null(strstr(book.said, "line 2"), "%s", book.said);
-    cr_assert_not_null(strstr(book.said, "; so what\n"), "%s", book.said);
     cr_assert_eq(unlink(path), 0);
-    cr_assert_eq(settings_read(&config, "", &book.log), -ENOENT);
+    cr_assert_eq(settings_read(&config, &book.log), -ENOENT);
 }
 
 static bool is_right(const struct auth *auth, const char *attempt)
@@ -152,15 +151,40 @@ Test(reload, takes_what_files_say_now_and_flags_where_they_say_nothing)
     cr_assert(is_right(&reload.auth, "second"));
     cr_assert_not(is_right(&reload.auth, "first"));
 
-    write_file(secret, "", 0);
-    write_file(settings, "slowlog = x\n", 12);
-    book.said[0] = '\0';
+    cr_assert(reload.is_good);
+    (void)unlink(settings);
+    (void)unlink(secret);
+}
+
+/* One good file beside a wrong one, both ways. */
+Test(reload, takes_all_files_or_none)
+{
+    struct book book;
+    char settings[64], secret[64];
+    struct settings reload;
+    book_init(&book);
+    new_path(settings);
+    new_path(secret);
+    struct config given;
+    config_init_defaults(&given);
+    given.settings_file = settings;
+    given.secret_file = secret;
+    struct config now = given;
+    write_file(secret, "first", 5);
+    write_file(settings, "slowlog = 1\n", 12);
     settings_reload(&given, &now, &book.log, &reload);
-    cr_assert(is_right(&reload.auth, "second"), "the old one stays");
-    cr_assert_not(is_right(&reload.auth, ""));
-    cr_assert_eq(reload.slowlog_ns, 0, "and the old settings");
-    cr_assert_not_null(strstr(book.said, "; the old one stays"), "%s", book.said);
-    cr_assert_not_null(strstr(book.said, "; the old ones stay"), "%s", book.said);
+    cr_assert(reload.is_good);
+    for (int i = 0; i < 2; i++) {
+        write_file(secret, "second", i == 0 ? 0 : 6);
+        write_file(settings, i == 0 ? "slowlog = 2\n" : "slowlog = x\n", 12);
+        book.said[0] = '\0';
+        settings_reload(&given, &now, &book.log, &reload);
+        cr_assert_not(reload.is_good);
+        cr_assert(is_right(&reload.auth, "first"));
+        cr_assert_not(is_right(&reload.auth, ""));
+        cr_assert_eq(reload.slowlog_ns, 1 * NS_PER_MS);
+        cr_assert_not_null(strstr(book.said, "not reloaded: "), "%s", book.said);
+    }
     (void)unlink(settings);
     (void)unlink(secret);
 }
@@ -183,7 +207,7 @@ Test(secret, files_are_read_up_to_their_last_newline)
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         struct auth auth = {0};
         write_file(path, files[i].bytes, files[i].size);
-        int error = secret_read(path, "", &auth, &book.log);
+        int error = secret_read(path, &auth, &book.log);
         cr_assert_eq(error, files[i].secret == NULL ? -EINVAL : 0, "%zu", i);
         cr_assert_eq(auth.has_secret, files[i].secret != NULL);
         if (files[i].secret != NULL)
@@ -202,12 +226,12 @@ Test(secret, the_longest_is_taken_and_one_byte_more_is_not)
     memset(bytes, 'x', sizeof bytes);
     bytes[CONFIG_SECRET_SIZE_MAX] = '\n';
     write_file(path, bytes, CONFIG_SECRET_SIZE_MAX + 1);
-    cr_assert_eq(secret_read(path, "", &auth, &book.log), 0);
+    cr_assert_eq(secret_read(path, &auth, &book.log), 0);
     bytes[CONFIG_SECRET_SIZE_MAX] = 'x';
     write_file(path, bytes, CONFIG_SECRET_SIZE_MAX + 1);
-    cr_assert_eq(secret_read(path, "", &auth, &book.log), -EFBIG);
+    cr_assert_eq(secret_read(path, &auth, &book.log), -EFBIG);
     write_file(path, bytes, CONFIG_SECRET_SIZE_MAX + 3);
-    cr_assert_eq(secret_read(path, "", &auth, &book.log), -EFBIG);
+    cr_assert_eq(secret_read(path, &auth, &book.log), -EFBIG);
     cr_assert(auth.has_secret, "what was there is untouched");
     (void)unlink(path);
 }

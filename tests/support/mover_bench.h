@@ -234,7 +234,7 @@ static inline void bench_acknowledge(struct bench *bench)
 /* Returns false when the host has crashed or the store has failed. */
 static inline bool bench_pass(struct bench *bench)
 {
-    bool more = store_flush(bench->store);
+    bool more = store_flush(bench->store, STORE_PASS_BYTES);
     int result = io_run(bench->io, more ? 0 : NS_PER_MS);
     if (sim_host_is_crashed(bench->io))
         return false;

@@ -126,7 +126,7 @@ static inline void bench_close(struct bench *bench)
 
 static inline void pass(struct bench *bench)
 {
-    bool more = store_flush(bench->store);
+    bool more = store_flush(bench->store, STORE_PASS_BYTES);
     cr_assert_geq(io_run(bench->io, more ? 0 : 20 * NS_PER_MS), 0);
     cr_assert_eq(bench->failures, 0);
 }

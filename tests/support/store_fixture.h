@@ -83,7 +83,7 @@ static inline void fixture_start(struct fixture *fixture, uint64_t cache_size)
 
 static inline void fixture_pass(struct fixture *fixture)
 {
-    bool more = store_flush(fixture->store);
+    bool more = store_flush(fixture->store, STORE_PASS_BYTES);
     cr_assert_geq(io_run(fixture->io, more ? 0 : 20 * NS_PER_MS), 0);
 }
 

@@ -1,11 +1,16 @@
 """The server under images/seccomp.json."""
+import json
+import os
 import pathlib
 import re
+import shutil
+import signal
 import stat
 import subprocess
 import sys
 
-from harness import KIB, MIB, OK, ROOT, Skip, get, hello, set_, stats, test
+from harness import (
+    KIB, MIB, OK, ROOT, Client, Skip, eventually, free_port, get, hello, set_, stats, test)
 
 PROFILE = ROOT / "images" / "seccomp.json"
 CONFINE = pathlib.Path(__file__).with_name("confine.py")
@@ -68,3 +73,61 @@ def the_profile_lets_nobody_start_a_program(context):
     for name in ("ptrace", "mount", "connect", "execveat", "fork", "vfork", "unshare", "setns",
                  "init_module", "kexec_load", "process_vm_readv", "open_by_handle_at"):
         assert f'"{name}"' not in PROFILE.read_text(), name
+
+
+def bundle_of(context, port, no_new_privileges):
+    """An OCI bundle: the host's root below the runtime, the profile, and few capabilities."""
+    profile = json.loads(PROFILE.read_text())
+    rules = [{key: rule[key] for key in ("names", "action", "errnoRet", "args") if key in rule}
+             for rule in profile["syscalls"] if "includes" not in rule]
+    capabilities = ["CAP_NET_BIND_SERVICE", "CAP_DAC_OVERRIDE"]
+    bundle = context.directory / "bundle"
+    (bundle / "root").mkdir(parents=True, exist_ok=True)
+    (bundle / "config.json").write_text(json.dumps({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/usr/bin:/bin"],
+            "args": [str(context.binary), "-data", str(context.directory / "data"), "-port", str(port),
+                     "-cache", "16"],
+            "noNewPrivileges": no_new_privileges,
+            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")}},
+        "root": {"path": "root"}, "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}],
+                  "seccomp": {"defaultAction": profile["defaultAction"],
+                              "defaultErrnoRet": profile["defaultErrnoRet"], "syscalls": rules}}}))
+    return bundle
+
+
+@test()
+def real_runtimes_start_the_server_behind_it(context):
+    """Their own init runs behind the profile, unless the container asks for no new privileges."""
+    runtimes = {"crun": "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; "
+                        "exec crun --cgroup-manager=disabled",
+                "runc": "exec runc"}
+    if "asan" in str(context.binary) or os.geteuid() != 0 or not all(map(shutil.which, runtimes)):
+        raise Skip("needs root, crun and runc, and no sanitizer")
+    (context.directory / "data").mkdir()
+    for name, command in runtimes.items():
+        for no_new_privileges in True, False:
+            port = free_port()
+            bundle = bundle_of(context, port, no_new_privileges)
+            container = f"minivault-test-{os.getpid()}-{port}"
+            log = context.directory / f"{name}.log"
+            with open(log, "wb") as output:
+                process = subprocess.Popen(
+                    ["unshare", "-m", "sh", "-c", f'mount --bind / "$0/root"; {command} run --bundle "$0" "$1"',
+                     str(bundle), container], stdout=output, stderr=output)
+                try:
+                    eventually(lambda: Client(port).close())
+                    with Client(port) as client:
+                        client.set(b"key", b"value")
+                        assert client.get(b"key") == b"value"
+                    process.send_signal(signal.SIGTERM)  # which the runtime hands on
+                    assert process.wait(20) == 0
+                except Exception:
+                    print(f"{name}, no_new_privileges {no_new_privileges}:\n{log.read_text()}")
+                    raise
+                finally:
+                    process.kill()
+                    process.wait()
+                    subprocess.run([name, "delete", "--force", container], check=False, capture_output=True)

@@ -1,4 +1,5 @@
 """Flags, start-up refusals, shutdown, logs, an idle server, a full disk."""
+import json
 import os
 import pathlib
 import re
@@ -13,7 +14,7 @@ from harness import (
     ERROR, KIB, MIB, OK, OK_FRAME, Skip, delete, hello, set_, test)
 
 FLAGS = ("port", "http", "public-url", "data", "auth", "auth-file", "authmode", "ratelimit", "cache",
-         "workers", "host", "connections", "durability", "busypoll", "log-level", "shards", "pin", "drain-delay", "accept-loss", "probe",
+         "workers", "host", "connections", "durability", "busypoll", "log-level", "log-format", "shards", "pin", "drain-delay", "accept-loss", "probe",
          "scrub", "slowlog", "settings", "help", "version")
 
 
@@ -100,6 +101,17 @@ def every_event_is_one_line_with_its_level(context):
     for line in server.lines:
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.?\d*Z (DEBUG|INFO|WARN|ERROR) \S", line,
                         re.IGNORECASE), line
+
+
+@test()
+def as_json_every_line_is_an_object(context):
+    server = context.server("-log-format", "json")
+    server.restart()
+    assert server.terminate() == 0
+    lines = [json.loads(line) for line in server.lines]
+    assert all(set(line) == {"time", "level", "message"} for line in lines), lines
+    assert {line["level"] for line in lines} <= {"info", "warn"}
+    assert lines[-1]["message"].endswith("drained: everything is on disk")
 
 
 @test()

@@ -393,7 +393,7 @@ def pages(context):
         assert client.ask("GET", "/readyz").json()["status"] == "ready"
         checks = client.ask("GET", "/readyz?verbose").json()["checks"]
         assert re.fullmatch(r"(\w[\w ]* ok(, |$))+", checks), checks
-        for name in ("draining", "log", "disk space"):
+        for name in ("draining", "log", "data directory", "disk space"):
             assert f"{name} ok" in checks
         assert client.ask("GET", "/metrics").body.startswith(b"# HELP minivault_build_info ")
         openmetrics = client.ask("GET", "/metrics", fields=b"Accept: application/openmetrics-text\r\n")

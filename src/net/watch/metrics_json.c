@@ -108,7 +108,7 @@ uint32_t metrics_json(struct metrics_shards shards, const struct metrics_node *n
 
 static const char *status_of(struct metrics_shards shards)
 {
-    if (metrics_merged(shards, METRICS_FAILED) != 0)
+    if (metrics_merged(shards, METRICS_FAILED) != 0 || metrics_merged(shards, METRICS_GONE) != 0)
         return "failed";
     if (metrics_merged(shards, METRICS_DRAINING) != 0)
         return "draining";

@@ -85,6 +85,14 @@ METRIC(OVERFLOWS, "ring_overflows", COUNTER, SUM, NOWHERE, report->ring.overflow
 METRIC(STARVED, "ring_starved_receives", COUNTER, SUM, NOWHERE, report->ring.starved,
        "Receives that found no buffer.")
 COUNTED(SLOW, "slow_requests", COUNTER, SUM, NOWHERE, "Requests above -slowlog.")
+/* All shards have the same log. */
+METRIC(LOG_DROPPED, "messages_dropped", COUNTER, MAX, NOWHERE, report->messages_dropped,
+       "Lines for the operator that stderr did not take.")
+/* Of the shard that has not yet taken what the others have. */
+METRIC(RELOAD_OK, "reload_ok", GAUGE, MIN, NOWHERE, report->is_reload_good,
+       "1, or 0 when the last SIGHUP changed nothing because of a wrong file.")
+METRIC(RELOAD_TIME, "reload_timestamp_seconds", GAUGE, MIN, NOWHERE, report->reload_s,
+       "Unix time of the last SIGHUP that was taken, or of the start.")
 /* Of HEALTH alone. Clients of the reference decode "goroutines": the threads of shards. */
 METRIC(STORAGE_BYTES, "storage_bytes", HIDDEN, SUM, MIB_AT(4, "storage_size_mb"),
        report->store.wal.size_bytes + report->store.segments.size_bytes, "")
@@ -102,6 +110,7 @@ METRIC(LOG_SEALED, "log_sealed_bytes", HIDDEN, SUM, AT(41, "log_sealed_bytes"),
 /* For the checks, and HEALTH's status. */
 METRIC(PASSED, "passed_ns", HIDDEN, MIN, NOWHERE, report->now_ns, "")
 METRIC(FAILED, "failed", HIDDEN, MAX, NOWHERE, report->failed != 0, "")
+METRIC(GONE, "gone", HIDDEN, MAX, NOWHERE, report->store.is_gone, "")
 METRIC(DRAINING, "draining", HIDDEN, MAX, NOWHERE, report->is_draining, "")
 METRIC(LOSS, "loss", HIDDEN, MAX, NOWHERE, report->store.damaged, "")
 

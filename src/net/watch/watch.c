@@ -112,6 +112,11 @@ static bool is_writing(const struct watch *watch)
     return watch_value(watch, METRICS_FAILED) == 0;
 }
 
+static bool has_directory(const struct watch *watch)
+{
+    return watch_value(watch, METRICS_GONE) == 0;
+}
+
 static bool has_space(const struct watch *watch)
 {
     uint64_t needed = min_u64(WATCH_CHECKS_DISK_MIN, watch_value(watch, METRICS_DISK_TOTAL) / 100);
@@ -122,10 +127,8 @@ static const struct check {
     const char *name;
     bool (*is_good)(const struct watch *watch);
 } checks[] = {
-    {"draining", is_serving},
-    {"log", is_writing},
-    {"shards", watch_is_live},
-    {"disk space", has_space},
+    {"draining", is_serving},  {"log", is_writing},       {"data directory", has_directory},
+    {"shards", watch_is_live}, {"disk space", has_space},
 };
 
 #define CHECKS_COUNT (sizeof checks / sizeof checks[0])

@@ -19,6 +19,9 @@ struct shard_report {
     struct store_stats store;
     uint64_t connections, connections_accepted, connections_refused;
     uint64_t gets, sets, deletes, requests_refused;
+    uint64_t messages_dropped;
+    uint64_t reload_s; /* Unix time of the last SIGHUP that was taken, or of the start */
+    bool is_reload_good;
     uint64_t memory; /* bytes, of cache, index, connections and replies */
     int failed;
     bool is_draining;

@@ -14,7 +14,7 @@
 
 static int pass(struct store *store, bool is_hurried)
 {
-    bool more = store_flush(store);
+    bool more = store_flush(store, STORE_PASS_BYTES);
     int result = io_run(store->io, more && is_hurried ? 0 : NS_PER_MS);
     return store->failed != 0 ? store->failed : result;
 }
@@ -65,9 +65,15 @@ static void tell_superblock(const struct store *store, struct superblock *superb
 
 int store_shut_locked(struct store *store, struct superblock_file *ret_superblock)
 {
-    int result = 0;
     assert(!store->is_shutting);
     assert(store->survey == NULL); /* the start is over */
+    /* What lies there by now is not ours to write into. */
+    int result = store->presence.is_gone ? -ENOENT : 0;
+    if (result < 0)
+        log_error(store->log,
+                  "%s is gone: nothing is written at the end; what was acknowledged before it "
+                  "went is in its files, if they still exist",
+                  store->options.path);
     store->is_shutting = true;
     io_cancel(store->io, &store->heartbeat);
     pace_stop(&store->pace);

@@ -189,6 +189,9 @@ static int open_all(struct store *store)
     if (result == 0)
         result = store_make_folders(store);
     if (result == 0)
+        result = presence_begin(&store->presence, store->io, store->log, store->options.path,
+                                store->log_directory);
+    if (result == 0)
         result = probe(store);
     if (result == 0)
         result = open_segments(store, &found);
@@ -231,6 +234,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
         return result;
     }
     start_heartbeat(store);
+    assert(store->presence.io != NULL);
     *ret_store = store;
     return 0;
 }

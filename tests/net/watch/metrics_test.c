@@ -312,14 +312,15 @@ Test(metrics, health_merges_the_numbers_of_shards)
     free_shards(shards);
 }
 
-/* The status names the worst: every shard of new_shards has failed, drains and is damaged. */
+/* The status names the worst: every shard of new_shards has failed, its directory is gone, it drains and is damaged. */
 Test(metrics, health_says_the_worst_of_all_shards)
 {
     static const struct {
         enum metrics_value cleared;
         const char *status;
     } steps[] = {{METRICS_VALUE_COUNT, "failed"},
-                 {METRICS_FAILED, "draining"},
+                 {METRICS_FAILED, "failed"},
+                 {METRICS_GONE, "draining"},
                  {METRICS_DRAINING, "damaged"},
                  {METRICS_LOSS, "healthy"}};
     struct metrics_shards shards = new_shards(2);

@@ -243,7 +243,7 @@ Test(mover_crash, device_that_takes_no_segments_fails_the_store)
     cr_assert_eq(bench->failed, -EIO);
     uint64_t jobs = bench_moves(bench).jobs;
     for (uint32_t i = 0; i < 5000; i++) {
-        (void)store_flush(bench->store);
+        (void)store_flush(bench->store, STORE_PASS_BYTES);
         (void)io_run(bench->io, NS_PER_MS);
     }
     cr_assert_eq(bench_moves(bench).jobs, jobs, "it does not try again");
@@ -285,7 +285,7 @@ Test(mover_crash, segments_stay_when_nobody_knows_whether_they_were_committed)
     const struct mover *mover = bench->store->mover;
     for (uint32_t i = 0; i < 10000 && !mover->is_committing; i++) {
         cr_assert_geq(io_run(bench->io, NS_PER_MS), 0);
-        (void)store_flush(bench->store);
+        (void)store_flush(bench->store, STORE_PASS_BYTES);
     }
     cr_assert(mover->is_committing);
     cr_assert_eq(bench_segments(bench).segments, 0);
@@ -294,7 +294,7 @@ Test(mover_crash, segments_stay_when_nobody_knows_whether_they_were_committed)
     cr_assert_not(bench_run(bench, 5 * NS_PER_S));
     cr_assert_eq(bench->failed, -EIO);
     for (uint32_t i = 0; i < 100; i++) {
-        (void)store_flush(bench->store);
+        (void)store_flush(bench->store, STORE_PASS_BYTES);
         (void)io_run(bench->io, NS_PER_MS);
     }
     cr_assert_geq(bench_all_files(bench), 3);

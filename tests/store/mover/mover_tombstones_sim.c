@@ -327,7 +327,7 @@ Test(mover_tombstones, segment_is_as_old_as_the_begin_of_its_job)
     const struct mover *mover = bench->store->mover;
     for (uint32_t i = 0; i < 10000 && mover->phase != MOVER_WRITING; i++) {
         cr_assert_geq(io_run(bench->io, NS_PER_MS), 0);
-        (void)store_flush(bench->store);
+        (void)store_flush(bench->store, STORE_PASS_BYTES);
     }
     cr_assert_eq(mover->phase, MOVER_WRITING);
     cr_assert_null(segments_first(bench->store->segments, 0), "it is not begun yet");

@@ -311,7 +311,7 @@ Test(shards, stores_are_opened_and_used_side_by_side)
         shards_check_open(shards);
         shards_write(shards, 60);
         for (uint32_t other = 0; other < COUNT; other++)
-            (void)store_flush(stores[other]);
+            (void)store_flush(stores[other], STORE_PASS_BYTES);
     }
     for (uint32_t shard = 0; shard < COUNT; shard++) {
         cr_assert_eq(store_shut(stores[shard]), 0);

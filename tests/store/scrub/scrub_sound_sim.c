@@ -86,7 +86,7 @@ static uint32_t idle_until(struct bench *bench, uint64_t until_ns)
 {
     uint32_t passes = 0;
     for (; io_now_ns(bench->io) < until_ns; passes++) {
-        bool more = store_flush(bench->store);
+        bool more = store_flush(bench->store, STORE_PASS_BYTES);
         uint64_t now_ns = io_now_ns(bench->io);
         uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
         cr_assert_geq(io_run(bench->io, more ? 0 : left_ns), 0);
