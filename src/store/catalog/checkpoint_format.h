@@ -30,10 +30,10 @@
  *                          80  8  clock ceiling
  *                          88  4  log id
  *                          92  4  files in the table
- *   files, 24 bytes each    0  1  kind: 1 log segment, 2 partition segment
+ *   files, 24 bytes each    0  1  kind: 1 log file, 2 partition segment
  *                           1  3  0
  *                           4  4  file id, as in the locations of the slots
- *                           8  8  number of the log segment or partition segment
+ *                           8  8  number of the log file or partition segment
  *                          16  8  end, of a partition segment: chunks up to here are in it
  *   slots, 26 bytes each           as index_pack has them (index.h)
  *   end, one entry         64  8  slots in all
