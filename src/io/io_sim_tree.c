@@ -345,8 +345,10 @@ static void sweep(struct sim_disk *disk)
         for (struct list_node *node = list_first(&disk->inodes); node != NULL;
              node = list_next(&disk->inodes, node)) {
             struct sim_inode *inode = container_of(node, struct sim_inode, node);
-            if (inode->is_reached)
-                found |= reach(&inode->now) | reach(&inode->durable);
+            if (!inode->is_reached)
+                continue;
+            found = reach(&inode->now) || found;
+            found = reach(&inode->durable) || found;
         }
     }
     for (struct list_node *node = list_first(&disk->inodes), *next; node != NULL; node = next) {

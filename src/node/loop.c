@@ -63,7 +63,7 @@ struct loop {
 
 static int open_shared(struct node *node)
 {
-    node->metrics = calloc(node->shard_count, sizeof node->metrics[0]);
+    node->metrics = calloc(node->shard_count, sizeof(struct metrics *));
     int result = node->metrics != NULL ? 0 : -ENOMEM;
     if (result == 0)
         result = lease_open(node->config->connections_max, node->shard_count, &node->slots);

@@ -135,8 +135,8 @@ Test(flags, help_shows_the_table_with_its_defaults)
         "\n  -host \"\"             numeric address",
         "\n  -data /data          the data directory",
         "\n  -cache 512           memory for values",
-        "\n  -durability commit   when a write is acknowledged:\n                         commit   "
-        " once",
+        "\n  -durability commit   when a write is acknowledged:",
+        "\n                         commit    once",
         "\n  -busypoll 50         microseconds",
         "\n  -auth-file FILE      a file",
         "\n  -log-format auto     auto: ",
