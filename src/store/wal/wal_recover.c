@@ -340,7 +340,8 @@ static int take_files(struct wal_recovery *recovery)
         return -ENOMEM;
     for (uint32_t i = 0; i < count; i++)
         table[i] = file_of(recovery, i);
-    memset(files->table, 0, count * sizeof(struct log_file *));
+    if (count > 0) /* otherwise there is no table yet */
+        memset(files->table, 0, count * sizeof(struct log_file *));
     files->count = 0;
     files->number = recovery->survey.number_known;
     files->lost = recovery->survey.lost;
