@@ -151,7 +151,8 @@ static int run_logged(int argc, char **argv, struct config *config, struct log *
             code = run(&given, config, log, writer);
         }
     }
-    log_writer_close(writer);
+    if (!log_writer_close(writer))
+        _exit(code);
     return code;
 }
 

@@ -180,13 +180,14 @@ void log_writer_flush(struct log_writer *writer)
     (void)drain(writer, false);
 }
 
-void log_writer_close(struct log_writer *writer)
+bool log_writer_close(struct log_writer *writer)
 {
     if (!drain(writer, true))
-        return;
+        return false;
     (void)pthread_join(writer->thread, NULL);
     writer->log->write = NULL;
     (void)pthread_cond_destroy(&writer->changed);
     (void)pthread_mutex_destroy(&writer->lock);
     free(writer);
+    return true;
 }

@@ -28,8 +28,9 @@ int log_writer_open(struct log *log, struct log_writer **ret_writer);
 /* Waits until stderr has taken all lines, at most LOG_WRITER_PATIENCE_MS. Others may go on logging. */
 void log_writer_flush(struct log_writer *writer);
 
-/* Flushes, and ends the thread: nobody else logs any more; the log then writes by itself again. When
- * stderr does not take what is left, thread and memory stay: the process is about to end. */
-void log_writer_close(struct log_writer *writer);
+/* Flushes, and ends the thread: nobody else logs any more; the log then writes by itself again.
+ * Returns false when stderr does not take what is left: the thread goes on with the log, and the
+ * process has to end by _exit. */
+bool log_writer_close(struct log_writer *writer);
 
 #endif
