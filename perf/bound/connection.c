@@ -1,5 +1,5 @@
-/* A connection's input and output: frames are taken off the front, and answers leave in order once
- * what they wait for is durable. */
+/* A connection's input and output: frames are taken off the front. Answers leave in order, a write's
+ * once the write is durable. */
 #include "connection.h"
 
 #include "base/bytes.h"

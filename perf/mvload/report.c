@@ -1,4 +1,4 @@
-/* Adds up what the threads counted, and prints the result as a text or as JSON. */
+/* The threads' counts are added up here, and printed as a text or as JSON. */
 #include "report.h"
 
 #include <stdio.h>

@@ -121,18 +121,25 @@ static bool is_right(const struct auth *auth, const char *attempt)
     return auth_check(auth, (struct slice){(const uint8_t *)attempt, (uint32_t)strlen(attempt)});
 }
 
+/* Two new files, which the flags name. */
+static struct config given_files(struct book *book, char *ret_settings, char *ret_secret)
+{
+    struct config given;
+    book_init(book);
+    new_path(ret_settings);
+    new_path(ret_secret);
+    config_init_defaults(&given);
+    given.settings_file = ret_settings;
+    given.secret_file = ret_secret;
+    return given;
+}
+
 Test(reload, takes_what_files_say_now_and_flags_where_they_say_nothing)
 {
     struct book book;
     char settings[64], secret[64];
     struct settings reload;
-    book_init(&book);
-    new_path(settings);
-    new_path(secret);
-    struct config given;
-    config_init_defaults(&given);
-    given.settings_file = settings;
-    given.secret_file = secret;
+    struct config given = given_files(&book, settings, secret);
     given.slowlog_ns = 5 * NS_PER_MS;
     struct config now = given;
     write_file(secret, "first\n", 6);
@@ -162,13 +169,7 @@ Test(reload, takes_all_files_or_none)
     struct book book;
     char settings[64], secret[64];
     struct settings reload;
-    book_init(&book);
-    new_path(settings);
-    new_path(secret);
-    struct config given;
-    config_init_defaults(&given);
-    given.settings_file = settings;
-    given.secret_file = secret;
+    struct config given = given_files(&book, settings, secret);
     struct config now = given;
     write_file(secret, "first", 5);
     write_file(settings, "slowlog = 1\n", 12);

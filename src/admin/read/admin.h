@@ -25,7 +25,7 @@ struct admin_shard {
     struct manifest_mark manifest; /* how far it has come; edition 0: unknown */
     uint64_t checkpoint;           /* the number that counts; 0: none */
     uint64_t log_position;         /* that the log had reached, as the manifest tells */
-    struct wal_recovered log;      /* what the last walk found in it */
+    struct wal_recovered log;      /* filled in by the walk over the log */
     uint32_t log_files;            /* with records, as of then */
 };
 
@@ -41,7 +41,7 @@ struct admin {
     struct catalog catalog;
 };
 
-/* The commands. Errors: -errno; what cannot be done is said in the report, but for -ENOMEM. */
+/* The commands. Errors: -errno. The report tells of every error but -ENOMEM. */
 int admin_check(struct admin *admin);
 int admin_dump(struct admin *admin);
 int admin_stat(struct admin *admin);
@@ -51,7 +51,7 @@ int admin_stat(struct admin *admin);
 int admin_start(struct admin *admin);
 void admin_shut(struct admin *admin);
 
-/* Reads the shard's manifest: marks the segments that count, reports those that are missing. Errors:
+/* Reads the shard's manifest, marks the segments that it lists, and reports missing ones. Errors:
  * as above. */
 int admin_take_manifest(struct admin *admin, struct admin_shard *shard);
 

@@ -21,7 +21,7 @@
 
 /* ---- one file ---- */
 
-/* A file that cannot be opened is listed: whoever needs it says why it cannot. */
+/* A file that cannot be opened is listed, too. Who opens it later reports the error. */
 static int add(struct admin *admin, const struct catalog_file *file)
 {
     struct catalog *catalog = &admin->catalog;
