@@ -114,9 +114,15 @@ objects = $(patsubst %.c,build/$(1)/%.o,$(2))
 
 MACHINE := $(shell uname -m)
 OPTIMIZED := -O3 -flto=auto $(if $(filter x86_64,$(MACHINE)),-march=x86-64-v2)
+# GCC clears and copies structures with "rep stos" and "rep movs", which take dozens of cycles to
+# begin: plain stores answer 7 to 10 % more GETs a second (perf/pairs, get and get-absent).
+comma := ,
+UNROLLED := unrolled_loop:256:noalign$(comma)libcall:-1:noalign
+STORES := -mmemset-strategy=$(UNROLLED) -mmemcpy-strategy=$(UNROLLED)
+STORES := $(shell $(CC) $(STORES) -E -x c /dev/null >/dev/null 2>&1 && echo "$(STORES)")
 
-$(eval $(call variant,release,$(CC),-O2 -g))
-$(eval $(call variant,optimized,$(CC),$(OPTIMIZED)))
+$(eval $(call variant,release,$(CC),-O2 -g $(STORES)))
+$(eval $(call variant,optimized,$(CC),$(OPTIMIZED) $(STORES)))
 $(eval $(call variant,asan,$(CC),-O1 -g $(SANITIZE)))
 $(eval $(call variant,tsan,$(CC),-O1 -g $(THREAD_SANITIZE)))
 $(eval $(call variant,clang,$(CLANG),-O0))

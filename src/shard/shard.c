@@ -52,16 +52,17 @@ static void waiter_done(struct store_waiter *store_waiter, enum store_status sta
     waiter->done(waiter, &answer);
 }
 
-struct key_place shard_locate(const struct shard *shard, struct slice key, bool is_write)
+void shard_locate(const struct shard *shard, struct slice key, bool is_write,
+                  struct key_place *ret_place)
 {
     uint32_t owner = shard->number;
     if (shard->count > 1)
         owner = hash_partition(hash_key(key.data, key.size)) % shard->count;
-    struct key_place place = {0};
     if (owner == shard->number)
-        place = store_prefetch(shard->store, key, is_write);
-    place.owner = (uint16_t)owner;
-    return place;
+        store_prefetch(shard->store, key, is_write, ret_place);
+    else
+        *ret_place = (struct key_place){0};
+    ret_place->owner = (uint16_t)owner;
 }
 
 bool shard_get_at_once(struct shard *shard, struct slice key, struct key_place place,

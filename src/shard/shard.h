@@ -135,7 +135,8 @@ static inline bool shard_has_waiting_writes(const struct shard *shard)
 }
 
 /* Where a key belongs; begins to load what a call for it will look at first, when it is here. */
-struct key_place shard_locate(const struct shard *shard, struct slice key, bool is_write);
+void shard_locate(const struct shard *shard, struct slice key, bool is_write,
+                  struct key_place *ret_place);
 
 static inline bool shard_owns(const struct shard *shard, struct key_place place)
 {

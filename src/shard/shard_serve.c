@@ -315,7 +315,7 @@ static void asked(void *context, uint32_t from, struct post_request *request, co
     serving->upload = NULL;
     memcpy(&serving->ask, body, sizeof serving->ask);
     /* Not out of the copy, which is still on its way to memory. */
-    serving->place = store_prefetch(shard->store, shard_mail_key(body), is_write(body));
+    store_prefetch(shard->store, shard_mail_key(body), is_write(body), &serving->place);
     list_push_back(&shard->inbox.arrived, &serving->node);
 }
 
@@ -323,7 +323,8 @@ static struct list_node *load(struct shard *shard, struct list_node *node)
 {
     if (node == NULL)
         return NULL;
-    store_prefetch_entry(shard->store, of_node(node)->place);
+    struct serving *serving = of_node(node);
+    store_prefetch_entry(shard->store, shard_mail_key(&serving->ask), &serving->place);
     return list_next(&shard->inbox.arrived, node);
 }
 

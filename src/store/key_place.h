@@ -27,6 +27,7 @@ static inline struct key_place key_place_of(uint64_t keyed, uint64_t key_hash)
         .hash = hash_index(keyed, key_hash),
         .keyed = keyed,
         .key_hash = key_hash,
+        .is_whole = true,
     };
 }
 

@@ -50,33 +50,40 @@ enum store_status store_get(struct store *store, struct slice key, struct store_
     return status;
 }
 
-struct key_place store_prefetch(const struct store *store, struct slice key, bool is_write)
+void store_prefetch(const struct store *store, struct slice key, bool is_write,
+                    struct key_place *ret_place)
 {
-    struct key_place place = {
-        .keyed = hash_keyed(store->superblock.now.secret, key.data, key.size),
-    };
-    cache_prefetch(store->cache, place.keyed);
-    if (is_write) {
-        place = key_place_of(place.keyed, hash_key(key.data, key.size));
-        place.is_write = true;
-        index_prefetch(store->index, place.partition, place.hash);
-        bloom_prefetch(store->bloom, place.partition, place.hash);
+    uint64_t keyed = hash_keyed(store->superblock.now.secret, key.data, key.size);
+    cache_prefetch(store->cache, keyed);
+    if (!is_write) {
+        *ret_place = (struct key_place){.keyed = keyed};
+        return;
     }
-    return place;
+    *ret_place = key_place_of(keyed, hash_key(key.data, key.size));
+    ret_place->is_write = true;
+    index_prefetch(store->index, ret_place->partition, ret_place->hash);
+    bloom_prefetch(store->bloom, ret_place->partition, ret_place->hash);
 }
 
-void store_prefetch_entry(const struct store *store, struct key_place place)
+void store_prefetch_entry(const struct store *store, struct slice key, struct key_place *place)
 {
-    cache_prefetch_entry(store->cache, place.keyed);
-    if (place.is_write)
-        index_prefetch_slots(store->index, place.partition, place.hash);
+    bool may_be_cached = cache_prefetch_entry(store->cache, place->keyed);
+    if (place->is_write) {
+        index_prefetch_slots(store->index, place->partition, place->hash);
+    } else if (!may_be_cached) {
+        uint16_t owner = place->owner;
+        *place = key_place_of(place->keyed, hash_key(key.data, key.size));
+        place->owner = owner;
+        bloom_prefetch(store->bloom, place->partition, place->hash);
+    }
 }
 
 /* Whether the filter knows that there is no such key. */
-static bool is_absent(struct store *store, struct slice key, uint64_t keyed,
+static bool is_absent(struct store *store, struct slice key, struct key_place place,
                       enum store_status *ret_status)
 {
-    struct key_place place = key_place_of(keyed, hash_key(key.data, key.size));
+    if (!place.is_whole)
+        place = key_place_of(place.keyed, hash_key(key.data, key.size));
     if (bloom_may_contain(store->bloom, place.partition, place.hash))
         return false;
     store->get_misses++;
@@ -91,7 +98,7 @@ bool store_get_at_once(struct store *store, struct slice key, struct key_place p
     struct cache_entry *entry = cache_find(store->cache, place.keyed, key);
     *ret_value = (struct store_value){0};
     if (entry == NULL)
-        return is_absent(store, key, place.keyed, ret_status);
+        return is_absent(store, key, place, ret_status);
     store->get_hits++;
     *ret_status = lookups_show(&store->lookups, entry, ret_value);
     return true;

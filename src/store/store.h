@@ -136,18 +136,20 @@ struct version store_stamp(struct store *store);
 /* A key's place: whose it is, and where in the tables of its shard. */
 struct key_place {
     uint64_t keyed;     /* hash_keyed: of the cache */
-    uint64_t hash;      /* hash_index: of the index and the filter; store_prefetch: of a write */
-    uint64_t key_hash;  /* hash_key: of file names; the same */
-    uint16_t partition; /* the same */
+    uint64_t hash;      /* hash_index: of the index and the filter */
+    uint64_t key_hash;  /* hash_key: of file names */
+    uint16_t partition; /* hash_partition */
     uint16_t owner;     /* the shard (shard.h); 0 within a store */
+    bool is_whole;      /* otherwise the three above are not known: a get of a cached key needs none */
     bool is_write;      /* store_prefetch's */
 };
 
 /* Locates a key and begins to load what a call for it will look at first; store_prefetch_entry, a
- * little later, loads what lies behind that. Whoever has several requests in hand hides the
- * memory's latency that way. */
-struct key_place store_prefetch(const struct store *store, struct slice key, bool is_write);
-void store_prefetch_entry(const struct store *store, struct key_place place);
+ * little later, loads what lies behind that, and the filter's line of a get that the cache cannot
+ * answer. Whoever has several requests in hand hides the memory's latency that way. */
+void store_prefetch(const struct store *store, struct slice key, bool is_write,
+                    struct key_place *ret_place);
+void store_prefetch_entry(const struct store *store, struct slice key, struct key_place *place);
 
 /* store_get for a key whose answer is in memory: it is cached, or known to be absent. Needs no
  * waiter. Returns false, and does nothing, when that is not so. */

@@ -325,15 +325,17 @@ static enum binary_result parse_batch(const struct binary_client *binary, const 
             *ret_frame_size = next->frame_size;
             break;
         }
-        next->place = shard_locate(shard, next->request.key, is_write(next->request.op));
+        shard_locate(shard, next->request.key, is_write(next->request.op), &next->place);
         ret_batch->count++;
         ret_batch->size += next->frame_size;
         if (next->request.op == MINIVAULT_HELLO)
             break;
     }
-    for (uint32_t i = 0; ret_batch->count > 1 && i < ret_batch->count; i++)
-        if (shard_owns(shard, ret_batch->requests[i].place))
-            store_prefetch_entry(shard->store, ret_batch->requests[i].place);
+    for (uint32_t i = 0; ret_batch->count > 1 && i < ret_batch->count; i++) {
+        struct batched *batched = &ret_batch->requests[i];
+        if (shard_owns(shard, batched->place))
+            store_prefetch_entry(shard->store, batched->request.key, &batched->place);
+    }
     return result;
 }
 
@@ -406,9 +408,10 @@ static void hint(const struct connection *connection, const uint8_t *data, uint6
         frame_size != size || request.op != MINIVAULT_GET)
         return;
     const struct shard *shard = shared_of(binary)->shard;
-    struct key_place place = shard_locate(shard, request.key, false);
+    struct key_place place;
+    shard_locate(shard, request.key, false, &place);
     if (is_next && shard_owns(shard, place))
-        store_prefetch_entry(shard->store, place);
+        store_prefetch_entry(shard->store, request.key, &place);
 }
 
 static uint64_t missing(const struct connection *connection, struct slice saved)

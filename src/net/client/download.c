@@ -352,7 +352,8 @@ static enum shard_outcome look_up(struct download *download, struct shard_answer
 {
     struct shard *shard = shard_of(download);
     struct output_block *block = download->block;
-    struct key_place place = shard_locate(shard, download->key, false);
+    struct key_place place;
+    shard_locate(shard, download->key, false, &place);
     if (shard_owns(shard, place))
         return shard_get(shard, download->key, output_waiter(block, NULL), ret_answer);
     output_lend(block);

@@ -503,7 +503,7 @@ static void stamped(struct shard_waiter *waiter, const struct shard_answer *shar
 static bool start_or_ask(struct upload *upload)
 {
     struct shard *shard = shard_of(upload);
-    upload->place = shard_locate(shard, upload->request.key, true);
+    shard_locate(shard, upload->request.key, true, &upload->place);
     if (shard_owns(shard, upload->place)) {
         start(upload);
         return true;

@@ -225,8 +225,8 @@ static enum taken execute_key(struct http_client *http)
     const struct http_request *request = &http->parser.request;
     struct reply_form form = http_form(request);
     struct operation_set set = {.key = request->key};
-    struct key_place place =
-        shard_locate(shared_of(http)->shard, request->key, !http_request_is_read(request));
+    struct key_place place;
+    shard_locate(shared_of(http)->shard, request->key, !http_request_is_read(request), &place);
     switch (request->method) {
     case HTTP_METHOD_GET:
     case HTTP_METHOD_HEAD:

@@ -178,16 +178,17 @@ void cache_prefetch(const struct cache *cache, uint64_t hash)
     __builtin_prefetch(cache_table_bucket(&cache->table, hash));
 }
 
-void cache_prefetch_entry(const struct cache *cache, uint64_t hash)
+bool cache_prefetch_entry(const struct cache *cache, uint64_t hash)
 {
     const struct cache_bucket *bucket = cache_table_bucket(&cache->table, hash);
     uint32_t match = cache_bucket_match(bucket, cache_table_tag(hash));
     if (match == 0)
-        return;
+        return false;
     uint32_t offset = bucket->entries[(uint32_t)__builtin_ctz(match)];
     const struct cache_entry *entry = cache_arena_at(&cache->arena, offset);
     __builtin_prefetch(&entry->position);
     prefetch_entry(entry);
+    return true;
 }
 
 /* ---- the queues ---- */

@@ -67,8 +67,9 @@ struct cache_entry *cache_find(struct cache *cache, uint64_t hash, struct slice 
 /* Hints that cache_find for this hash comes soon. */
 void cache_prefetch(const struct cache *cache, uint64_t hash);
 
-/* The second half of the hint, for batches: once the bucket has come, fetches the entry. */
-void cache_prefetch_entry(const struct cache *cache, uint64_t hash);
+/* The second half of the hint, for batches: once the bucket has come, fetches the entry. Returns
+ * false when the bucket has nothing like it: then it is cached rarely, in another bucket. */
+bool cache_prefetch_entry(const struct cache *cache, uint64_t hash);
 
 /* Puts a key's newest state, replacing what is there: key and value are copied and must not lie in
  * the cache. Returns the entry, or NULL when it does not fit (larger than an eighth of the budget,
