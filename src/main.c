@@ -50,6 +50,7 @@ static void block_signals(sigset_t *ret_signals)
     sigaddset(ret_signals, THREADS_SIGNAL);
     (void)pthread_sigmask(SIG_BLOCK, ret_signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a write that is too long fails with EFBIG */
 }
 
 /* Waits until all shards have ended, or one has failed. `given`: what the flags say; `config`: what

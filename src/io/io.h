@@ -280,6 +280,10 @@ int io_identify(struct io *io, const char *path, struct io_file_identity *ret_id
 /* Bytes of the file system that holds `path`: free for us, and all of it. */
 int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t *ret_total);
 
+/* How many files may still be made on the file system that holds `path`; UINT64_MAX: it does not
+ * say. */
+uint64_t io_inodes_free(struct io *io, const char *path);
+
 /* What kind of file system holds `path`: "ext4", "xfs", "btrfs", "tmpfs", ... or "other". */
 const char *io_file_system(struct io *io, const char *path);
 

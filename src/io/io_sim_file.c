@@ -361,6 +361,13 @@ int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t 
     return 0;
 }
 
+uint64_t io_inodes_free(struct io *io, const char *path)
+{
+    (void)io;
+    (void)path;
+    return UINT64_MAX;
+}
+
 const char *io_file_system(struct io *io, const char *path)
 {
     (void)io;

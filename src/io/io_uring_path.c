@@ -146,6 +146,16 @@ int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t 
     return 0;
 }
 
+/* Btrfs counts none. */
+uint64_t io_inodes_free(struct io *io, const char *path)
+{
+    (void)io;
+    struct statvfs status;
+    if (statvfs(path, &status) < 0 || status.f_files == 0)
+        return UINT64_MAX;
+    return status.f_favail;
+}
+
 const char *io_file_system(struct io *io, const char *path)
 {
     static const struct {

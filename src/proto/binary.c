@@ -91,7 +91,7 @@ const char *binary_status_text(uint8_t status)
         [MINIVAULT_AMBIGUOUS] = "ambiguous: the write may or may not have been applied",
         [MINIVAULT_SUPERSEDED] = "superseded by a newer version",
         [MINIVAULT_OVERLOADED] = "overloaded: try again later",
-        [MINIVAULT_NO_SPACE] = "no space left: delete something",
+        [MINIVAULT_NO_SPACE] = "no space left: the disk is full, or too small for this value",
         [MINIVAULT_CORRUPT] = "the stored value is damaged",
         [MINIVAULT_AUTH_REQUIRED] = "authentication required",
         [MINIVAULT_TOO_LARGE] = "too large",

@@ -69,7 +69,8 @@ static const struct status {
     {503, MINIVAULT_NOT_READY, "Service Unavailable", "not ready"},
     {504, MINIVAULT_BAD_REQUEST, "Gateway Timeout", "the write may or may not have been applied"},
     {505, MINIVAULT_UNSUPPORTED, "HTTP Version Not Supported", "HTTP version not supported"},
-    {507, MINIVAULT_BAD_REQUEST, "Insufficient Storage", "no space left: delete something"},
+    {507, MINIVAULT_BAD_REQUEST, "Insufficient Storage",
+     "no space left: the disk is full, or too small for this value"},
 };
 
 static const struct status *find_status(uint16_t number)

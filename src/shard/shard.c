@@ -178,9 +178,9 @@ enum shard_outcome shard_upload_commit(struct shard *shard, struct store_upload 
     return answer_write(status, gate, &shard->sets, ret_answer);
 }
 
-uint8_t shard_upload_status(int error)
+uint8_t shard_upload_failed(struct shard *shard, int error)
 {
-    enum store_status status = store_upload_status(error);
+    enum store_status status = store_upload_failed(shard->store, error);
     return status == STORE_FAILED ? MINIVAULT_NOT_APPLIED : status_of(status);
 }
 

@@ -201,8 +201,8 @@ uint8_t shard_upload(struct shard *shard, struct slice key, uint64_t size_hint,
 enum shard_outcome shard_upload_commit(struct shard *shard, struct store_upload *upload,
                                        struct slice key, struct shard_answer *ret_answer);
 
-/* The status for an upload whose file met an error. */
-uint8_t shard_upload_status(int error);
+/* The status for an upload whose file met an error, which the log tells. */
+uint8_t shard_upload_failed(struct shard *shard, int error);
 
 /* Begins to read the value file of an answer. Errors: store_download_open's. */
 int shard_download(struct shard *shard, const struct shard_answer *answer,

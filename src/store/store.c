@@ -2,6 +2,7 @@
 #include "store/store_internal.h"
 
 #include "base/assert.h"
+#include "store/admission.h"
 #include "store/memory/location.h"
 #include "store/store_large.h"
 
@@ -232,7 +233,7 @@ enum store_status plan_commit(struct store *store, struct plan *plan, struct rec
     if (result < 0) {
         plan_drop(plan);
         store->starved |= result == -EAGAIN;
-        return result == -EAGAIN ? STORE_BUSY : store_upload_status(result);
+        return result == -EAGAIN ? STORE_BUSY : admission_failed(store, "a write", result);
     }
     pace_took(&store->pace, record_size(record));
     struct index_entry entry = {
@@ -270,8 +271,9 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
     struct record record = {.key = key, .value = stored, .decoded_size = decoded.size};
     if (record_size(&record) > INDEX_RECORD_SIZE_MAX)
         return STORE_TOO_LARGE;
-    if (reserve_is_released(&store->reserve))
-        return STORE_NO_SPACE;
+    enum admission admission = admission_of_set(store);
+    if (admission != ADMISSION_OPEN)
+        return admission_refuse(store, "a set", admission);
     if (!pace_admits(&store->pace)) {
         store->starved = true;
         return STORE_BUSY;
@@ -310,6 +312,7 @@ static void keep_pace(struct store *store)
     mover_tell_log(store->mover, &log);
     wal_set_held(store->wal, log.length > log.max);
     wal_set_spares_below(store->wal, log.spares_below);
+    wal_set_few_spares(store->wal, log.is_hollow);
     if (pace_step(&store->pace, &log))
         store_made_room(store);
 }
@@ -377,7 +380,8 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,
         .damaged = store->is_damaged,
-        .is_gone = store->presence.is_gone,
+        .admits_set = admission_of_set(store),
+        .admits_file = admission_of_file(store, MIB),
     };
     (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free,
                         &ret_stats->disk_total);

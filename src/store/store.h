@@ -140,8 +140,8 @@ struct key_place {
     uint64_t key_hash;  /* hash_key: of file names */
     uint16_t partition; /* hash_partition */
     uint16_t owner;     /* the shard (shard.h); 0 within a store */
-    bool is_whole;      /* otherwise the three above are not known: a get of a cached key needs none */
-    bool is_write;      /* store_prefetch's */
+    bool is_whole; /* otherwise the three above are not known: a get of a cached key needs none */
+    bool is_write; /* store_prefetch's */
 };
 
 /* Locates a key and begins to load what a call for it will look at first; store_prefetch_entry, a
@@ -184,13 +184,24 @@ int store_decode_small(struct store *store, struct slice frame, uint8_t **ret_da
                        size_t *ret_size);
 struct decode_queue *store_decodes(struct store *store);
 
+/* Why writes are refused; the worst is the greatest. */
+enum admission {
+    ADMISSION_OPEN, /* they are not */
+    ADMISSION_NO_INODES,
+    ADMISSION_NO_SPACE,
+    ADMISSION_GONE, /* the data directory is not where it was */
+    ADMISSION_FAILED,
+};
+const char *admission_text(enum admission admission); /* as in "the disk is full" */
+
 struct store_stats {
     uint64_t keys;
     uint64_t tombstones;
     uint64_t index_memory;
     uint64_t disk_free, disk_total;
     bool damaged;
-    bool is_gone;                  /* the data directory is not where it was: writes are FAILED */
+    enum admission admits_set;     /* of a value that goes into the log */
+    enum admission admits_file;    /* of one of a MiB, which goes into a file */
     uint64_t get_hits, get_misses; /* of the cache; each get counts once */
     struct cache_stats cache;
     struct wal_stats wal;

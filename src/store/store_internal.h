@@ -9,6 +9,7 @@
 #include "store/catalog/superblock.h"
 #include "store/damage.h"
 #include "store/disk/presence.h"
+#include "store/disk/refusal.h"
 #include "store/fetch.h"
 #include "store/memory/bloom.h"
 #include "store/memory/doomed.h"
@@ -42,8 +43,9 @@ struct store {
     uint32_t origin;
     int failed; /* 0, or the log's error */
     struct damage damage;
-    bool is_damaged;     /* something was lost, in the log or in a segment */
-    bool starved;        /* somebody was told BUSY */
+    bool is_damaged; /* something was lost, in the log or in a segment */
+    bool starved;    /* somebody was told BUSY */
+    struct refusals refusals;
     uint64_t get_hits;   /* gets that the cache answered */
     uint64_t get_misses; /* and the others, but those told BUSY: they come again */
     struct fetcher fetcher;

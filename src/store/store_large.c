@@ -2,6 +2,7 @@
 #include "store/store_large.h"
 
 #include "base/assert.h"
+#include "store/admission.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
@@ -29,8 +30,11 @@ bool store_has_stream(struct store *store)
  * those who declare and do not send shall not fill it. */
 #define RESERVED_SHARE 8u
 
-static uint64_t reserve(struct store *store, uint64_t size, uint64_t free_size)
+static uint64_t reserve(struct store *store, uint64_t size)
 {
+    uint64_t free_size, total_size;
+    if (io_disk_space(store->io, store->options.path, &free_size, &total_size) < 0)
+        return 0;
     if (store->reserved_bytes + size > free_size / RESERVED_SHARE / store->options.shard_count)
         return 0;
     store->reserved_bytes += size;
@@ -43,15 +47,9 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
                                      struct store_upload **ret_upload)
 {
     assert(key.size > 0);
-    if (store->failed != 0)
-        return STORE_FAILED;
-    uint64_t free_size = UINT64_MAX, total_size;
-    (void)io_disk_space(store->io, store->options.path, &free_size, &total_size);
-    /* What lies in files could take all that moving records needs, and that the next start needs. */
-    uint64_t needed =
-        store->options.shard_count * (store->reserve.size + store->reserved_bytes) + size_hint;
-    if (!wal_has_space(store->wal) || reserve_is_released(&store->reserve) || free_size < needed)
-        return STORE_NO_SPACE;
+    enum admission admission = admission_of_file(store, size_hint);
+    if (admission != ADMISSION_OPEN)
+        return admission_refuse(store, "a large value", admission);
     struct store_upload *upload = calloc(1, sizeof *upload);
     if (upload == NULL)
         return STORE_BUSY;
@@ -62,14 +60,14 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
         .key_hash = place.key_hash,
         .version = version != NULL ? *version : store_stamp(store),
     };
-    upload->reserved = reserve(store, size_hint, free_size);
+    upload->reserved = reserve(store, size_hint);
     int result =
         value_writer_open(store->streams, &upload->file.name, store->options.value_size_max,
                           upload->reserved, events, &upload->writer);
     if (result < 0) {
         store->reserved_bytes -= upload->reserved;
         free(upload);
-        return store_upload_status(result);
+        return store_upload_failed(store, result);
     }
     *ret_upload = upload;
     return STORE_OK;
@@ -80,21 +78,9 @@ struct value_writer *store_upload_writer(const struct store_upload *upload)
     return upload->writer;
 }
 
-enum store_status store_upload_status(int error)
+enum store_status store_upload_failed(struct store *store, int error)
 {
-    switch (error) {
-    case -ENOSPC:
-    case -EDQUOT:
-        return STORE_NO_SPACE;
-    case -EFBIG:
-        return STORE_TOO_LARGE;
-    case -ENOMEM:
-    case -EMFILE:
-    case -ENFILE:
-        return STORE_BUSY;
-    default:
-        return STORE_FAILED;
-    }
+    return admission_failed(store, "a large value", error);
 }
 
 enum store_status store_upload_commit(struct store_upload *upload, struct slice key,

@@ -92,7 +92,7 @@ void store_upload_forget(struct store_upload *upload);
 
 /* What a client is told when its value could not be written: NO_SPACE, TOO_LARGE, BUSY (no memory,
  * too many open files) or FAILED (the device refused it). */
-enum store_status store_upload_status(int error);
+enum store_status store_upload_failed(struct store *store, int error);
 
 /* `value` is what store_get showed, of a value file. Errors: value_reader_open's. */
 int store_download_open(struct store *store, const struct store_value *value,

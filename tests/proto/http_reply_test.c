@@ -136,7 +136,7 @@ static const struct {
     {505, HTTP_ROUTE_JSON, NULL, "505 HTTP Version Not Supported", NULL,
      FAILURE("HTTP version not supported")},
     {507, HTTP_ROUTE_JSON, NULL, "507 Insufficient Storage", NULL,
-     FAILURE("no space left: delete something")},
+     FAILURE("no space left: the disk is full, or too small for this value")},
 };
 
 Test(http_reply, every_error_is_exact_and_its_body_is_json)

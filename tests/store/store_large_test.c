@@ -114,7 +114,7 @@ Test(store_large, too_many_open_files_are_no_failure)
         cr_assert(senders[i].finished);
         if (senders[i].result < 0) {
             cr_assert_eq(senders[i].result, -ENFILE);
-            cr_assert_eq(store_upload_status(senders[i].result), STORE_BUSY);
+            cr_assert_eq(store_upload_failed(fixture.store, senders[i].result), STORE_BUSY);
             refused++;
         }
     }
@@ -131,9 +131,13 @@ Test(store_large, too_many_open_files_are_no_failure)
 
 Test(store_large, only_what_the_device_refuses_is_a_failure)
 {
-    cr_assert_eq(store_upload_status(-ENOMEM), STORE_BUSY);
-    cr_assert_eq(store_upload_status(-EMFILE), STORE_BUSY);
-    cr_assert_eq(store_upload_status(-EIO), STORE_FAILED);
+    struct fixture fixture;
+    fixture_start(&fixture, MIB);
+    cr_assert_eq(store_upload_failed(fixture.store, -ENOMEM), STORE_BUSY);
+    cr_assert_eq(store_upload_failed(fixture.store, -EMFILE), STORE_BUSY);
+    cr_assert_eq(store_upload_failed(fixture.store, -EIO), STORE_FAILED);
+    fixture_shut(&fixture);
+    fixture_remove(&fixture);
 }
 
 /* ---- a client of the downloads ---- */

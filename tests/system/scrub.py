@@ -103,7 +103,7 @@ def what_changes_on_the_disk_is_found_while_it_runs(context):
     passes = told(server)["scrub_passes"]
     wait_for("two more passes", lambda: told(server)["scrub_passes"] > passes + 1)
     after = told(server)
-    assert after["scrub_damaged_places"] == 2 and after["status"] == "damaged", after
+    assert after["scrub_damaged_places"] == 2 and after["status"] == "degraded: stored data is damaged", after
     assert_tells_once(server, paths[0], "is damaged")
     assert_tells_once(server, large, "is damaged")
     with server.client() as client:
@@ -163,7 +163,7 @@ def a_damaged_record_that_is_written_again_is_over(context):
     key, offset = first_record(path)
     flip(path, offset + RECORD_HEADER + len(key) + 1000)
     server.wait_line(rf"{path.name}: the record at offset {offset} is damaged", 10)
-    wait_for("its report", lambda: told(server)["status"] == "damaged")
+    wait_for("its report", lambda: told(server)["status"] == "degraded: stored data is damaged")
     with server.client() as client:
         client.set(key, b"again")
     wait_for("it is over", lambda: (h := told(server))["scrub_damaged_places"] == 0

@@ -167,9 +167,11 @@ static enum shard_outcome commit_file(struct upload *upload, struct shard_answer
 
 static void commit(struct upload *upload)
 {
-    struct shard_answer shard_answer = {.status = shard_upload_status(upload->result)};
+    struct shard_answer shard_answer = {0};
     enum shard_outcome outcome = SHARD_ANSWERED;
-    if (upload->result == 0)
+    if (upload->result < 0)
+        shard_answer.status = shard_upload_failed(shard_of(upload), upload->result);
+    else
         outcome = commit_file(upload, &shard_answer);
     if (outcome == SHARD_ANSWERED)
         answer(upload, &shard_answer);
@@ -257,7 +259,7 @@ static uint8_t *get_buffer(struct upload *upload, uint32_t *ret_room)
         return buffer;
     int error = value_writer_error(writer);
     if (error < 0)
-        fail(upload, shard_upload_status(error));
+        fail(upload, shard_upload_failed(shard_of(upload), error));
     else
         wait_for_room(upload);
     return NULL;
@@ -267,7 +269,7 @@ static void fill_buffer(struct upload *upload, uint32_t size)
 {
     int result = value_writer_filled(store_upload_writer(upload->file), size);
     if (result < 0)
-        fail(upload, shard_upload_status(result));
+        fail(upload, shard_upload_failed(shard_of(upload), result));
 }
 
 /* ---- bytes: copied, filtered or decoded into the buffers of the file ---- */

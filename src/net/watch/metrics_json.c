@@ -2,11 +2,14 @@
 #include "net/watch/metrics.h"
 
 #include "base/assert.h"
+#include "store/store.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#define STATUS_MAX 128u
 
 struct json {
     char *bytes;
@@ -106,13 +109,30 @@ uint32_t metrics_json(struct metrics_shards shards, const struct metrics_node *n
 
 /* ---- HEALTH ---- */
 
-static const char *status_of(struct metrics_shards shards)
+/* The worst that holds: what HEALTH says, but for the reason of a refusal. */
+static const struct {
+    enum metrics_value value;
+    const char *text;
+    bool is_admission;
+} statuses[] = {
+    {METRICS_FAILED, "failing: a write to the disk failed", false},
+    {METRICS_ADMITS_SET, "failing: sets are refused: ", true},
+    {METRICS_DRAINING, "degraded: draining", false},
+    {METRICS_LOSS, "degraded: stored data is damaged", false},
+    {METRICS_ADMITS_FILE, "degraded: large values are refused: ", true},
+};
+
+static void write_status(struct metrics_shards shards, char *ret_text, size_t size)
 {
-    if (metrics_merged(shards, METRICS_FAILED) != 0 || metrics_merged(shards, METRICS_GONE) != 0)
-        return "failed";
-    if (metrics_merged(shards, METRICS_DRAINING) != 0)
-        return "draining";
-    return metrics_merged(shards, METRICS_LOSS) != 0 ? "damaged" : "healthy";
+    for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
+        uint64_t value = metrics_merged(shards, statuses[i].value);
+        if (value == 0)
+            continue;
+        (void)snprintf(ret_text, size, "%s%s", statuses[i].text,
+                       statuses[i].is_admission ? admission_text((enum admission)value) : "");
+        return;
+    }
+    (void)snprintf(ret_text, size, "healthy");
 }
 
 /* The shard whose mover HEALTH tells of. */
@@ -153,10 +173,12 @@ uint32_t metrics_health(struct metrics_shards shards, uint32_t asked,
     assert(asked < shards.count);
     struct json json = {.bytes = buffer, .size_max = METRICS_HEALTH_MAX};
     const struct metrics *mover = first_at_work(shards, asked);
+    char status[STATUS_MAX];
+    write_status(shards, status, sizeof status);
     const struct {
         uint32_t position;
         const char *key, *text;
-    } texts[] = {{0, "status", status_of(shards)},
+    } texts[] = {{0, "status", status},
                  {7, "version", node->version},
                  {32, "mover_phase", text_or_none(&mover->mover_phase)},
                  {33, "mover_job", text_or_none(&mover->mover_job)}};

@@ -114,13 +114,15 @@ static bool is_writing(const struct watch *watch)
 
 static bool has_directory(const struct watch *watch)
 {
-    return watch_value(watch, METRICS_GONE) == 0;
+    return watch_value(watch, METRICS_ADMITS_SET) != ADMISSION_GONE;
 }
 
+/* Small values find room and large ones. */
 static bool has_space(const struct watch *watch)
 {
-    uint64_t needed = min_u64(WATCH_CHECKS_DISK_MIN, watch_value(watch, METRICS_DISK_TOTAL) / 100);
-    return watch_value(watch, METRICS_DISK_FREE) >= needed;
+    uint64_t worst =
+        max_u64(watch_value(watch, METRICS_ADMITS_SET), watch_value(watch, METRICS_ADMITS_FILE));
+    return worst != ADMISSION_NO_SPACE && worst != ADMISSION_NO_INODES;
 }
 
 static const struct check {

@@ -85,9 +85,6 @@ uint32_t hello_text(const struct watch *watch, char *buffer);
 /* Whether every shard's ring has made a pass of late. */
 bool watch_is_live(const struct watch *watch);
 
-/* A node with less free space than this, and than a hundredth of its disk, is not ready. */
-#define WATCH_CHECKS_DISK_MIN (64 * MIB)
-
 #define WATCH_CHECKS_TEXT_MAX 256u
 
 /* Returns the name of the first check that fails; NULL: ready. *ret_text, WATCH_CHECKS_TEXT_MAX

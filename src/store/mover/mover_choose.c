@@ -167,6 +167,7 @@ void mover_policy_tell_log(struct mover_policy *policy, struct pace_log *ret_log
     if (is_long &&
         is_moved) /* on a small disk, while the oldest file is fading, both are the same */
         ret_log->max = max_u64(log_max(policy), ret_log->keep + 1);
+    ret_log->is_hollow = mover_purge_is_hollow(&policy->purge);
     bool may_spare = policy->is_log_growing && !mover_policy_is_short(policy);
     ret_log->spares_below = may_spare ? log_max(policy) : 0;
 }

@@ -31,7 +31,7 @@
 
 #define QUIET_NS NS_PER_S
 
-/* Fewer tombstones in all may stay in the log. */
+/* Fewer tombstones of all shards may stay in a log that has nothing else. */
 #define TOMBSTONES_MIN 256u
 
 void mover_purge_init(struct mover_purge *purge, struct io *io, const struct mover_options *options,
@@ -154,14 +154,26 @@ bool mover_purge_log_is_quiet(struct mover_purge *purge)
     return now_ns >= purge->quiet_ns;
 }
 
-bool mover_purge_empties_log(struct mover_purge *purge)
+bool mover_purge_is_hollow(struct mover_purge *purge)
 {
     const struct index *index = purge->options->index;
-    uint64_t tombstones = index_tombstones(index);
+    return mover_purge_log_is_quiet(purge) && 2 * index_tombstones(index) >= index_count(index);
+}
+
+/* A few tombstones would keep as many files of the log as may stay in it. */
+static bool is_worth_emptying(const struct mover_purge *purge)
+{
+    uint64_t tombstones = index_tombstones(purge->options->index);
+    return tombstones >= share_u64(TOMBSTONES_MIN, purge->options->shard_count, 1) ||
+           (tombstones > 0 && wal_sealed_bytes(purge->options->wal) > 0);
+}
+
+bool mover_purge_empties_log(struct mover_purge *purge)
+{
     if (!mover_purge_log_is_quiet(purge))
         return false;
     /* Until the next write: when the tombstones have gone, files of the log still have to. */
-    purge->is_emptying |= tombstones >= TOMBSTONES_MIN && 2 * tombstones >= index_count(index);
+    purge->is_emptying |= mover_purge_is_hollow(purge) && is_worth_emptying(purge);
     if (!purge->is_emptying)
         return false;
     (void)wal_roll(purge->options->wal);

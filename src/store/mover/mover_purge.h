@@ -38,6 +38,9 @@ struct segment *mover_purge_victim(const struct mover_purge *purge, uint64_t job
 /* Whether nothing was written for a while. */
 bool mover_purge_log_is_quiet(struct mover_purge *purge);
 
+/* Whether nothing was written for a while, and tombstones outnumber what is alive. */
+bool mover_purge_is_hollow(struct mover_purge *purge);
+
 /* Whether all of the log is to be moved, so that tombstones can be purged. */
 bool mover_purge_empties_log(struct mover_purge *purge);
 

@@ -29,8 +29,9 @@ struct pace {
 /* How long the log is, in bytes of sealed log files. */
 struct pace_log {
     uint64_t length;
-    uint64_t keep; /* so much stays there: moving begins beyond it */
-    uint64_t max;  /* more than keep; UINT64_MAX: it is not moved, so that waiting is in vain */
+    uint64_t keep;  /* so much stays there: moving begins beyond it */
+    uint64_t max;   /* more than keep; UINT64_MAX: it is not moved, so that waiting is in vain */
+    bool is_hollow; /* next to nothing is alive, and nobody writes */
     uint64_t spares_below; /* log files that come free stay as spares below this length of both */
 };
 

@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/units.h"
+#include "store/disk/refusal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -39,10 +40,12 @@ static void unlink_file(struct reserve *reserve)
 void reserve_release(struct reserve *reserve)
 {
     if (!reserve->is_needed)
-        log_warn(reserve->log,
-                 "%s: the disk is full. Sets are refused, reads and deletes go on; what is deleted "
-                 "is cleared away with the %llu MiB that were kept for it",
-                 reserve->directory, (unsigned long long)(reserve->size / MIB));
+        log_warn(
+            reserve->log,
+            "%s: sets are refused, reads and deletes go on, and what is deleted is cleared away "
+            "with the %llu MiB that were kept for it: %s",
+            reserve->directory, (unsigned long long)(reserve->size / MIB),
+            refusal_meaning(reserve->io, reserve->directory, -ENOSPC));
     reserve->is_needed = true;
     if (reserve->is_taken)
         unlink_file(reserve);

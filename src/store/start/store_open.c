@@ -211,6 +211,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     store->io = io;
     store->log = log;
     store->options = *options;
+    store->refusals = (struct refusals){.io = io, .log = log, .path = options->path};
     store->options.shard_count = (uint32_t)max_u64(options->shard_count, 1);
     assert(options->shard < store->options.shard_count);
     store->superblock.handle = -1;

@@ -285,14 +285,17 @@ static int wait_for_room(struct wal *wal)
     return -EAGAIN;
 }
 
+static bool may_get_file(const struct wal *wal)
+{
+    const struct wal_events *events = &wal->options.events;
+    return !wal_spares_disk_is_full(&wal->spares) || wal_spares_are_clearing(&wal->spares) ||
+           (events->may_clear != NULL && events->may_clear(events->context));
+}
+
 /* On a full disk only as long as there is hope. */
 static int wait_for_file(struct wal *wal)
 {
-    const struct wal_events *events = &wal->options.events;
-    bool may_clear = !wal_spares_disk_is_full(&wal->spares) ||
-                     wal_spares_are_clearing(&wal->spares) ||
-                     (events->may_clear != NULL && events->may_clear(events->context));
-    return may_clear ? wait_for_room(wal) : -ENOSPC;
+    return may_get_file(wal) ? wait_for_room(wal) : -ENOSPC;
 }
 
 /* The last spare file is retained for deletes, which make room in the end: a set waits for another
@@ -329,6 +332,13 @@ static int admit(struct wal *wal, bool is_tombstone)
     if (wal_files_spare_count(wal->files) > 0 || is_tombstone)
         return 0;
     return wait_for_file(wal);
+}
+
+bool wal_takes_sets(const struct wal *wal)
+{
+    uint32_t spares = wal_files_spare_count(wal->files);
+    bool has_room = wal_files_room(wal->files) > WAL_BLOCK_SIZE;
+    return spares > 1 || (spares > 0 && has_room) || may_get_file(wal);
 }
 
 int wal_append(struct wal *wal, struct record *record, struct wal_receipt *ret_receipt)
@@ -426,6 +436,12 @@ const uint8_t *wal_peek(const struct wal *wal, uint64_t location)
 void wal_set_room_min(struct wal *wal, uint64_t bytes)
 {
     wal_spares_set_room_min(&wal->spares, bytes);
+}
+
+void wal_set_few_spares(struct wal *wal, bool are_few)
+{
+    if (wal_spares_set_few(&wal->spares, are_few))
+        keep_house(wal);
 }
 
 void wal_set_held(struct wal *wal, bool is_held)

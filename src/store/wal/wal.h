@@ -124,6 +124,10 @@ uint64_t wal_number(const struct wal *wal);
  * concerned. */
 bool wal_has_space(const struct wal *wal);
 
+/* Whether a small set would be taken, at once or when it has waited a little: only a full disk refuses
+ * one. */
+bool wal_takes_sets(const struct wal *wal);
+
 /* What a reply that shows `position` must wait for: the position itself in commit mode, 0 in the
  * others. */
 uint64_t wal_gate(const struct wal *wal, uint64_t position);
@@ -131,6 +135,10 @@ uint64_t wal_gate(const struct wal *wal, uint64_t position);
 /* Prepares no further file unless this much of the disk stays free beside it: what moving
  * records needs comes first. 0 at first. */
 void wal_set_room_min(struct wal *wal, uint64_t bytes);
+
+/* Keeps no more spare files than it wants ready: next to nothing is alive, so that the space is
+ * worth more than the time. */
+void wal_set_few_spares(struct wal *wal, bool are_few);
 
 /* Makes no further files for sets, which wait for recycled ones: the log is too long. */
 void wal_set_held(struct wal *wal, bool is_held);

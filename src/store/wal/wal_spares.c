@@ -2,6 +2,7 @@
 #include "store/wal/wal_spares.h"
 #include "base/assert.h"
 #include "base/plant.h"
+#include "store/disk/refusal.h"
 #include "store/wal/wal_internal.h"
 
 #include <errno.h>
@@ -121,9 +122,10 @@ static void start_task(struct wal_spares *spares, enum wal_task task)
 /* Whether so many spares are not too many. */
 static bool may_keep(const struct wal_spares *spares, uint64_t count)
 {
-    if (count <= WAL_SPARES_KEPT)
+    uint64_t kept = spares->are_few ? WAL_SPARES_WANTED : WAL_SPARES_KEPT;
+    if (count <= kept)
         return true;
-    uint64_t more = (count - WAL_SPARES_KEPT) * spares->options->file_size;
+    uint64_t more = (count - kept) * spares->options->file_size;
     return wal_files_sealed_bytes(spares->files) + more <= spares->keep_below;
 }
 
@@ -165,11 +167,10 @@ static void note_full(struct wal_spares *spares, int error)
     assert(error < 0);
     if (!spares->disk_full)
         log_warn(spares->log,
-                 "%s: no room for another log file of %llu bytes: %s. Deletes and reads go on; "
-                 "writes are refused once the log files at hand are full. Free some space: they go "
-                 "on by themselves",
+                 "%s: no room for another log file of %llu bytes: %s: %s. Deletes and reads go on; "
+                 "sets are refused once the log files at hand are full, until there is room",
                  spares->options->directory, (unsigned long long)spares->options->file_size,
-                 strerror(-error));
+                 strerror(-error), refusal_meaning(spares->io, spares->options->directory, error));
     spares->disk_full = true;
     if (!io_op_is_active(&spares->timer)) {
         spares->timer.done = retry_done;

@@ -58,6 +58,7 @@ struct wal_spares {
     bool disk_full;
     uint64_t file_size_next; /* of the next one that is made */
     uint64_t room_min;       /* bytes of the disk that no new file may take */
+    bool are_few;            /* no more are kept than are wanted */
     uint64_t keep_below;     /* sealed files and spares together; beyond it few spares are kept */
     uint64_t recycled;       /* files, since start */
 
@@ -103,12 +104,19 @@ void wal_spares_set_file_size(struct wal_spares *spares, uint64_t size);
 /* The new generation's first header is durable: older files may be touched. */
 void wal_spares_begin(struct wal_spares *spares);
 
-/* wal.h says what these set and tell. Two return whether a step may be due. */
+/* wal.h says what these set and tell. Three return whether a step may be due. */
 static inline bool wal_spares_set_held(struct wal_spares *spares, bool is_held)
 {
     bool may_go_on = spares->is_held && !is_held;
     spares->is_held = is_held;
     return may_go_on;
+}
+
+static inline bool wal_spares_set_few(struct wal_spares *spares, bool are_few)
+{
+    bool is_less = are_few && !spares->are_few;
+    spares->are_few = are_few;
+    return is_less;
 }
 
 static inline void wal_spares_set_room_min(struct wal_spares *spares, uint64_t bytes)

@@ -2,6 +2,8 @@
  * reference parser. */
 #include "net/watch/metrics.h"
 
+#include "store/store.h"
+
 #include "base/units.h"
 #include "minivault/protocol.h"
 
@@ -29,6 +31,8 @@ static struct metrics *new_shard(uint64_t seed)
     cr_assert_not_null(metrics);
     for (uint32_t i = 0; i < METRICS_VALUE_COUNT; i++)
         metrics_set(metrics, (enum metrics_value)i, seed * 1000 + i);
+    metrics_set(metrics, METRICS_ADMITS_SET, ADMISSION_NO_SPACE);
+    metrics_set(metrics, METRICS_ADMITS_FILE, ADMISSION_NO_INODES);
     metrics_add(&metrics->requests[METRICS_GET][MINIVAULT_OK], 10 * seed);
     metrics_add(&metrics->requests[METRICS_GET][MINIVAULT_NOT_FOUND], 2 * seed);
     metrics_add(&metrics->errors[METRICS_ERROR_LATE], seed);
@@ -312,17 +316,20 @@ Test(metrics, health_merges_the_numbers_of_shards)
     free_shards(shards);
 }
 
-/* The status names the worst: every shard of new_shards has failed, its directory is gone, it drains and is damaged. */
+/* The status names the worst: all of them hold for every shard of new_shards. */
 Test(metrics, health_says_the_worst_of_all_shards)
 {
     static const struct {
         enum metrics_value cleared;
         const char *status;
-    } steps[] = {{METRICS_VALUE_COUNT, "failed"},
-                 {METRICS_FAILED, "failed"},
-                 {METRICS_GONE, "draining"},
-                 {METRICS_DRAINING, "damaged"},
-                 {METRICS_LOSS, "healthy"}};
+    } steps[] = {
+        {METRICS_VALUE_COUNT, "failing: a write to the disk failed"},
+        {METRICS_FAILED, "failing: sets are refused: the disk is full"},
+        {METRICS_ADMITS_SET, "degraded: draining"},
+        {METRICS_DRAINING, "degraded: stored data is damaged"},
+        {METRICS_LOSS, "degraded: large values are refused: the file system has no inodes left"},
+        {METRICS_ADMITS_FILE, "healthy"},
+    };
     struct metrics_shards shards = new_shards(2);
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         for (uint32_t shard = 0; i > 0 && shard < 2; shard++)

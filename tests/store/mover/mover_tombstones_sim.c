@@ -303,7 +303,7 @@ Test(mover_tombstones, record_that_is_proved_dead_on_its_way_does_not_come_back)
     proofs_work_off_suspects(&bench->store->proofs);
     bench_settle(bench);
     for (uint32_t key = 0; key < 20; key++)
-        cr_assert_eq(slots_of(bench, key), 1);
+        cr_assert_leq(slots_of(bench, key), 1, "the tombstone's, if that is still there");
     for (uint32_t round = 0; round < 5; round++) {
         turn_over(bench, 20, 450);
         bench_restart(bench, false);
@@ -381,7 +381,7 @@ static void delete_everything(uint32_t partitions, bool restarts)
     cr_assert_eq(files_left(bench), 0);
     struct wal_stats wal;
     wal_stats(bench->store->wal, &wal);
-    cr_assert_leq(wal.files, WAL_SPARES_KEPT + 2);
+    cr_assert_leq(wal.files, WAL_SPARES_WANTED + 1, "the open one and the spares");
     bench_restart(bench, restarts);
     cr_assert_leq(index_count(bench->store->index), 16);
     bench_delete_it(bench);
