@@ -290,10 +290,13 @@ static void open_steering(struct threads *all)
     char message[STEER_ERROR_SIZE];
     if (all->count == 1)
         return;
-    if (steer_open(all->count, all->config->log_level, &all->steer, message) == 0)
+    int result = steer_open(all->count, all->config->log_level, &all->steer, message);
+    if (result == 0)
         return;
     all->steer = NULL;
-    log_info(all->log, "connections are spread by the kernel's hash: %s", message);
+    /* Who grants CAP_BPF wants steering, so anything else that is missing is a mistake. */
+    log_event(all->log, result == -EPERM ? LOG_INFO : LOG_WARN,
+              "connections are spread by the kernel's hash: %s", message);
 }
 
 static void free_all(struct threads *all)

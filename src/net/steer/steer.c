@@ -7,6 +7,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,22 +68,38 @@ static bool has_capability(unsigned number)
     return (sets[number / 32].effective >> number % 32 & 1) != 0;
 }
 
-/* Returns `error`. */
+/* Which of libbpf's calls a seccomp profile refuses, or NULL. Their arguments are wrong, so that a
+ * call that gets through answers EINVAL. Some libbpf (1.5) holds the places of maps with a
+ * memfd_create(2), which dup3(2) replaces; others (1.1) make neither call. */
+static const char *refused_call(void)
+{
+    if (syscall(SYS_bpf, -1, NULL, 0) < 0 && errno == EPERM)
+        return "bpf(2)";
+    if (memfd_create("", UINT_MAX) < 0 && errno != EINVAL)
+        return "memfd_create(2)";
+    if (dup3(0, 0, 0) < 0 && errno != EINVAL)
+        return "dup3(2)";
+    return NULL;
+}
+
 static int explain(int error, char *ret_error)
 {
+    const char *call = refused_call();
     struct utsname kernel = {0};
     (void)uname(&kernel);
     if (error == -EPERM && !has_capability(CAP_BPF) && !has_capability(CAP_SYS_ADMIN))
         (void)snprintf(ret_error, STEER_ERROR_SIZE,
                        "CAP_BPF is missing: grant it with AmbientCapabilities=CAP_BPF in the unit, "
                        "setcap cap_bpf+ep on the program, or --cap-add BPF for a container");
-    else if (error == -EPERM)
+    else if (error == -EPERM || (error == -ENOSYS && call != NULL)) {
         (void)snprintf(
             ret_error, STEER_ERROR_SIZE,
-            "bpf(2) is refused although CAP_BPF is there: allow it in the seccomp profile "
-            "and the security module; in a user namespace (a rootless container) CAP_BPF "
-            "does not count");
-    else if (error == -ENOSYS)
+            "%s is refused although CAP_BPF is there: allow it in the container's seccomp profile, "
+            "as images/seccomp.json does, and in the security module; in a user namespace (a "
+            "rootless container) CAP_BPF does not count",
+            call != NULL ? call : "bpf(2)");
+        return -EACCES;
+    } else if (error == -ENOSYS)
         (void)snprintf(ret_error, STEER_ERROR_SIZE,
                        "Linux %s here has no bpf(2): it needs CONFIG_BPF_SYSCALL", kernel.release);
     else

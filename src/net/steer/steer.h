@@ -34,8 +34,8 @@ struct steer;
  * has a listener yet. At `level_min` LOG_DEBUG what libbpf and the kernel's verifier say goes to
  * stderr, as lines of the log: libbpf has one such place for the whole process. On failure
  * `ret_error` (STEER_ERROR_SIZE bytes) is one sentence: what is missing and how to grant it.
- * Errors: -EPERM (no CAP_BPF), -ENOSYS (a kernel without bpf), -ENOMEM, others: the kernel does not
- * take the program. */
+ * Errors: -EPERM (no CAP_BPF), -EACCES (CAP_BPF is there, but a call is refused), -ENOSYS (a kernel
+ * without bpf), -ENOMEM, others: the kernel does not take the program. */
 int steer_open(uint32_t shard_count, enum log_level level_min, struct steer **ret_steer,
                char *ret_error);
 

@@ -100,7 +100,7 @@ static inline void open_steer(uint32_t shard_count, struct steer **ret_steer)
 {
     char error[STEER_ERROR_SIZE] = "";
     int result = steer_open(shard_count, LOG_INFO, ret_steer, error);
-    if (result == -EPERM || result == -ENOSYS) {
+    if (result == -EPERM || result == -EACCES || result == -ENOSYS) {
         /* Also to stderr: Criterion itself is silent about what it skips. */
         (void)fprintf(stderr, "SKIPPED: steering cannot be tested here: %s\n", error);
         cr_skip_test("steering cannot be tested here: %s", error);
