@@ -1,4 +1,5 @@
 """The server under images/seccomp.json."""
+import contextlib
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 
 from harness import (
     KIB, MIB, OK, ROOT, Client, Skip, eventually, free_port, get, hello, set_, stats, test)
@@ -75,59 +77,175 @@ def the_profile_lets_nobody_start_a_program(context):
         assert f'"{name}"' not in PROFILE.read_text(), name
 
 
-def bundle_of(context, port, no_new_privileges):
-    """An OCI bundle: the host's root below the runtime, the profile, and few capabilities."""
-    profile = json.loads(PROFILE.read_text())
-    rules = [{key: rule[key] for key in ("names", "action", "errnoRet", "args") if key in rule}
-             for rule in profile["syscalls"] if "includes" not in rule]
-    capabilities = ["CAP_NET_BIND_SERVICE", "CAP_DAC_OVERRIDE"]
-    bundle = context.directory / "bundle"
-    (bundle / "root").mkdir(parents=True, exist_ok=True)
-    (bundle / "config.json").write_text(json.dumps({
-        "ociVersion": "1.0.2",
-        "process": {
-            "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/usr/bin:/bin"],
-            "args": [str(context.binary), "-data", str(context.directory / "data"), "-port", str(port),
-                     "-cache", "16"],
-            "noNewPrivileges": no_new_privileges,
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")}},
-        "root": {"path": "root"}, "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}],
-                  "seccomp": {"defaultAction": profile["defaultAction"],
-                              "defaultErrnoRet": profile["defaultErrnoRet"], "syscalls": rules}}}))
-    return bundle
+# What each runtime needs of the machine, in a mount namespace of its own.
+CGROUP_2 = "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup;"
+RUNTIMES = {"crun": CGROUP_2, "runc": "", "podman": CGROUP_2}
+CAPABILITIES = ["CAP_NET_BIND_SERVICE", "CAP_DAC_OVERRIDE", "CAP_BPF"]
+SERVER = ["/mnt/minivault", "-data", "/mnt/data", "-cache", "16", "-shards", "2", "-port"]
+
+
+def debian_13():
+    """A root of its libraries, once a build directory."""
+    root = ROOT / "build" / "debian-13"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if not root.exists():
+            subprocess.run([ROOT / ".ci" / "deps", "--debian-13", root], check=False, timeout=60,
+                           stdin=subprocess.DEVNULL, capture_output=True)
+    if not root.exists():
+        raise Skip("apt does not get Debian 13's packages here: .ci/deps --debian-13 FOLDER says why")
+    return root
+
+
+def libbpf_of(root):
+    """Its version, as "1.5.0"."""
+    return next(root.glob("usr/lib/*/libbpf.so.1.*")).name.partition(".so.")[2]
+
+
+def podman(store):
+    """With everything that it keeps in a folder, whose name may have 50 characters at most."""
+    return ["podman", f"--root={store}/root", f"--runroot={store}/run", f"--tmpdir={store}/tmp",
+            "--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]
+
+
+class Container:
+    """The server behind the profile, started by a real runtime: below `root`, with the test's folder at
+    /mnt. `without`: a capability that it is not granted, or a call that the profile does not have."""
+
+    def __init__(self, context, runtime, root, without=None, no_new_privileges=True):
+        self.what = (runtime, root, without, no_new_privileges)
+        self.folder, self.store, self.bundle = context.directory, context.store, context.directory / "bundle"
+        self.port = free_port()
+        self.name = f"minivault-test-{os.getpid()}-{self.port}"
+        self.capabilities = [name for name in CAPABILITIES if name != without]
+        self.log = self.bundle / "log"
+        (self.bundle / "root").mkdir(parents=True, exist_ok=True)
+        self.write_profile(without)
+        self.write_config(no_new_privileges)
+        words, self.remove = {
+            "crun": (["crun", "--cgroup-manager=disabled", "run", "--bundle", self.bundle, self.name],
+                     ["crun", "delete", "--force", self.name]),
+            "runc": (["runc", "run", "--bundle", self.bundle, self.name],
+                     ["runc", "delete", "--force", self.name]),
+            "podman": (self.podman_words(no_new_privileges),
+                       [*podman(self.store), "rm", "--force", "--ignore", self.name]),
+        }[runtime]
+        script = f'mount --bind "$0" "$1"; mount -t tmpfs none "$1/run"; shift; {RUNTIMES[runtime]} exec "$@"'
+        with open(self.log, "wb") as output:
+            self.process = subprocess.Popen(
+                ["unshare", "-m", "sh", "-c", script, root, self.bundle / "root", *words],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def write_profile(self, without):
+        self.profile = json.loads(PROFILE.read_text())
+        for rule in self.profile["syscalls"]:
+            rule["names"] = [name for name in rule["names"] if name != without]
+        (self.bundle / "seccomp.json").write_text(json.dumps(self.profile))
+
+    def write_config(self, no_new_privileges):
+        """For a runtime alone, which knows nothing of rules for capabilities."""
+        rules = [{key: rule[key] for key in ("names", "action", "errnoRet", "args") if key in rule}
+                 for rule in self.profile["syscalls"]
+                 if set(rule.get("includes", {}).get("caps", [])) <= set(self.capabilities)]
+        (self.bundle / "config.json").write_text(json.dumps({
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/usr/bin:/bin"],
+                "args": [*SERVER, str(self.port)], "noNewPrivileges": no_new_privileges,
+                "capabilities": {kind: self.capabilities for kind in ("bounding", "effective", "permitted")}},
+            "root": {"path": "root"},
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+                       {"destination": "/mnt", "source": str(self.folder), "options": ["bind"]}],
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}],
+                      "seccomp": {"defaultAction": self.profile["defaultAction"],
+                                  "defaultErrnoRet": self.profile["defaultErrnoRet"], "syscalls": rules}}}))
+
+    def podman_words(self, no_new_privileges):
+        return [*podman(self.store), "run", "--rm", f"--name={self.name}", "--network=host",
+                "--cgroups=disabled", "--ulimit=nofile=10000:10000", "--ulimit=nproc=1000:1000", "--cap-drop=all",
+                *(f"--cap-add={name}" for name in self.capabilities),
+                f"--security-opt=seccomp={self.bundle}/seccomp.json",
+                *(["--security-opt=no-new-privileges"] if no_new_privileges else []),
+                f"--volume={self.folder}:/mnt", "--rootfs", self.bundle / "root", *SERVER, str(self.port)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind:
+            print(*self.what, self.log.read_text(), sep="\n")
+        subprocess.run(self.remove, check=False, capture_output=True)
+        self.process.kill()
+        self.process.wait()
+
+    def decisions(self):
+        """Of steering, after some connections; None when it is off."""
+        eventually(lambda: Client(self.port).close())
+        with Client(self.port) as client:
+            assert client.call(hello())[0] == OK
+            assert client.call(set_(b"key", b"value")) == (OK, b"")
+            assert client.call(get(b"key")) == (OK, b"value")
+            return json.loads(client.call(stats())[1]).get("steering_decisions")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)  # which the runtime hands on
+        assert self.process.wait(20) == 0
+        return self.log.read_text()
+
+
+def prepare(context):
+    """The runtimes that there are."""
+    if "asan" in str(context.binary) or os.geteuid() != 0 or not all(map(shutil.which, RUNTIMES)):
+        raise Skip("needs root, crun, runc and podman, and no sanitizer")
+    shutil.copy(context.binary, context.directory)
+    (context.directory / "data").mkdir()
+    context.store = context.stack.enter_context(tempfile.TemporaryDirectory())
+    done = subprocess.run([*podman(context.store), "info"], check=False, capture_output=True)
+    if done.returncode:
+        print(f"podman cannot run here: {done.stderr.decode()}")
+        return ["crun", "runc"]
+    return list(RUNTIMES)
+
+
+def starts_and_steers(context, root, runtimes):
+    """A runtime's own init runs behind the profile, unless the container asks for no new privileges."""
+    for runtime in runtimes:
+        for no_new_privileges in True, False:
+            with Container(context, runtime, root, None, no_new_privileges) as container:
+                decisions = container.decisions()
+                log = container.stop()
+                assert decisions, log
+                assert decisions["local"] + decisions["least_loaded"] >= 2, decisions
+                assert decisions["fallback"] == 0, decisions
+
+
+def says_what_steering_lacks(context, root, runtime):
+    """The profile decides: without one of its calls the log names that one."""
+    calls = {"bpf", "memfd_create", "dup3"}
+    needed = calls if libbpf_of(root) >= "1.4" else {"bpf"}
+    for without in *calls, "CAP_BPF":
+        with Container(context, runtime, root, without) as container:
+            decisions = container.decisions()
+            log = container.stop()
+            if without == "CAP_BPF":
+                assert decisions is None and re.search("INFO .*CAP_BPF is missing", log), log
+            elif without in needed:
+                assert decisions is None, decisions
+                assert re.search(rf"WARN .* {without}\(2\) is refused .* container's seccomp profile", log), log
+            else:
+                assert decisions, log
 
 
 @test()
 def real_runtimes_start_the_server_behind_it(context):
-    """Their own init runs behind the profile, unless the container asks for no new privileges."""
-    runtimes = {"crun": "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; "
-                        "exec crun --cgroup-manager=disabled",
-                "runc": "exec runc"}
-    if "asan" in str(context.binary) or os.geteuid() != 0 or not all(map(shutil.which, runtimes)):
-        raise Skip("needs root, crun and runc, and no sanitizer")
-    (context.directory / "data").mkdir()
-    for name, command in runtimes.items():
-        for no_new_privileges in True, False:
-            port = free_port()
-            bundle = bundle_of(context, port, no_new_privileges)
-            container = f"minivault-test-{os.getpid()}-{port}"
-            log = context.directory / f"{name}.log"
-            with open(log, "wb") as output:
-                process = subprocess.Popen(
-                    ["unshare", "-m", "sh", "-c", f'mount --bind / "$0/root"; {command} run --bundle "$0" "$1"',
-                     str(bundle), container], stdout=output, stderr=output)
-                try:
-                    eventually(lambda: Client(port).close())
-                    with Client(port) as client:
-                        client.set(b"key", b"value")
-                        assert client.get(b"key") == b"value"
-                    process.send_signal(signal.SIGTERM)  # which the runtime hands on
-                    assert process.wait(20) == 0
-                except Exception:
-                    print(f"{name}, no_new_privileges {no_new_privileges}:\n{log.read_text()}")
-                    raise
-                finally:
-                    process.kill()
-                    process.wait()
-                    subprocess.run([name, "delete", "--force", container], check=False, capture_output=True)
+    runtimes, root = prepare(context), pathlib.Path("/")
+    starts_and_steers(context, root, runtimes)
+    says_what_steering_lacks(context, root, runtimes[-1])
+
+
+@test()
+def and_on_debian_13s_libraries(context):
+    """libbpf 1.5 makes calls that 1.1 does not."""
+    runtimes, root = prepare(context), debian_13()
+    assert libbpf_of(root) >= "1.5"
+    starts_and_steers(context, root, runtimes)
+    says_what_steering_lacks(context, root, runtimes[-1])
