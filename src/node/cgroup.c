@@ -1,10 +1,11 @@
 /* cgroups(7): /proc/self/cgroup has a line "ID:CONTROLLERS:PATH" for each hierarchy; version 2's is
- * "0::PATH". A quota holds for all below the group, so all on the way up count. */
+ * "0::PATH". A limit holds for all below the group, so all on the way up count. */
 #include "node/cgroup.h"
 
 #include "base/units.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +38,7 @@ static uint32_t cpus_of(const char *quota_text, const char *period_text)
                              UINT32_MAX);
 }
 
-static uint32_t quota_of(const char *directory, bool is_v2)
+static uint64_t quota_of(const char *directory, bool is_v2)
 {
     char quota[TEXT_SIZE], period[TEXT_SIZE];
     if (!is_v2)
@@ -51,17 +52,34 @@ static uint32_t quota_of(const char *directory, bool is_v2)
     return space != NULL ? cpus_of(quota, space) : 0;
 }
 
+/* In bytes; 0: no limit, which is "max" or the greatest number of whole pages. */
+static uint64_t memory_of(const char *directory, bool is_v2)
+{
+    char limit[TEXT_SIZE];
+    if (!read_text(limit, directory, is_v2 ? "memory.max" : "memory.limit_in_bytes"))
+        return 0;
+    long long bytes = strtoll(limit, NULL, 10);
+    return bytes > 0 && bytes < LLONG_MAX / 2 ? (uint64_t)bytes : 0;
+}
+
+/* What is limited: the controller's name, and how a group's files tell the limit. */
+struct resource {
+    const char *controller;
+    uint64_t (*limit_of)(const char *directory, bool is_v2);
+};
+
 /* From the group at `path` below the hierarchy's mount up to its root. A path that is not visible
  * here is one of the host's: then the mount shows the container's own group as its root. */
-static uint32_t smallest_quota(const char *mount, char *path, bool is_v2)
+static uint64_t smallest_limit(const struct resource *resource, const char *mount, char *path,
+                               bool is_v2)
 {
     char directory[2 * PATH_SIZE];
-    uint32_t smallest = 0;
+    uint64_t smallest = 0;
     for (;;) {
         (void)snprintf(directory, sizeof directory, "%s%s", mount, path);
-        uint32_t quota = quota_of(directory, is_v2);
-        if (quota != 0 && (smallest == 0 || quota < smallest))
-            smallest = quota;
+        uint64_t limit = resource->limit_of(directory, is_v2);
+        if (limit != 0 && (smallest == 0 || limit < smallest))
+            smallest = limit;
         char *slash = strrchr(path, '/');
         if (slash == NULL)
             return smallest;
@@ -69,22 +87,23 @@ static uint32_t smallest_quota(const char *mount, char *path, bool is_v2)
     }
 }
 
-/* Whether "cpu" is one of the names between commas. */
-static bool has_cpu(const char *controllers)
+/* Whether the name is one of those between commas. */
+static bool has_controller(const char *controllers, const char *name)
 {
-    for (const char *at = controllers; (at = strstr(at, "cpu")) != NULL; at += 3)
-        if ((at == controllers || at[-1] == ',') && (at[3] == ',' || at[3] == '\0'))
+    size_t size = strlen(name);
+    for (const char *at = controllers; (at = strstr(at, name)) != NULL; at += size)
+        if ((at == controllers || at[-1] == ',') && (at[size] == ',' || at[size] == '\0'))
             return true;
     return false;
 }
 
-uint32_t cgroup_cpus(const char *root)
+static uint64_t find_limit(const struct resource *resource, const char *root)
 {
     char text[TEXT_SIZE], mount[PATH_SIZE], *rest = text;
     (void)snprintf(mount, sizeof mount, "%s/proc/self", root);
     if (!read_text(text, mount, "cgroup"))
         return 0;
-    uint32_t smallest = 0;
+    uint64_t smallest = 0;
     for (char *line; (line = strsep(&rest, "\n")) != NULL;) {
         char *controllers = strchr(line, ':');
         char *path = controllers != NULL ? strchr(controllers + 1, ':') : NULL;
@@ -93,12 +112,23 @@ uint32_t cgroup_cpus(const char *root)
         *controllers++ = '\0';
         *path++ = '\0';
         bool is_v2 = strcmp(line, "0") == 0 && *controllers == '\0';
-        if (!is_v2 && !has_cpu(controllers))
+        if (!is_v2 && !has_controller(controllers, resource->controller))
             continue;
-        (void)snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s", root, is_v2 ? "" : "/cpu");
-        uint32_t quota = smallest_quota(mount, path, is_v2);
-        if (quota != 0 && (smallest == 0 || quota < smallest))
-            smallest = quota;
+        (void)snprintf(mount, sizeof mount, "%s/sys/fs/cgroup%s%s", root, is_v2 ? "" : "/",
+                       is_v2 ? "" : resource->controller);
+        uint64_t limit = smallest_limit(resource, mount, path, is_v2);
+        if (limit != 0 && (smallest == 0 || limit < smallest))
+            smallest = limit;
     }
     return smallest;
+}
+
+uint32_t cgroup_cpus(const char *root)
+{
+    return (uint32_t)find_limit(&(struct resource){"cpu", quota_of}, root);
+}
+
+uint64_t cgroup_memory(const char *root)
+{
+    return find_limit(&(struct resource){"memory", memory_of}, root);
 }

@@ -1,4 +1,4 @@
-/* Quotas of control groups, from trees of files as the kernel shows them. */
+/* Limits of control groups, from trees of files as the kernel shows them. */
 #include "node/cgroup.h"
 
 #include <criterion/criterion.h>
@@ -73,9 +73,36 @@ Test(cgroup, a_path_of_the_hosts_is_the_root_here)
     cr_assert_eq(cgroup_cpus(root), 0);
 }
 
+Test(cgroup, the_smallest_memory_on_the_way_up_counts)
+{
+    begin("0::/a/b\n");
+    cr_assert_eq(cgroup_memory(root), 0);
+    write_file("sys/fs/cgroup/a/b/memory.max", "max\n");
+    cr_assert_eq(cgroup_memory(root), 0);
+    write_file("sys/fs/cgroup/a/memory.max", "268435456\n");
+    cr_assert_eq(cgroup_memory(root), 268435456);
+    write_file("sys/fs/cgroup/a/b/memory.max", "536870912\n");
+    cr_assert_eq(cgroup_memory(root), 268435456);
+    write_file("sys/fs/cgroup/memory.max", "1048576\n");
+    cr_assert_eq(cgroup_memory(root), 1048576);
+}
+
+Test(cgroup, memory_of_version_1_has_a_greatest_number_for_no_limit)
+{
+    begin("8:memory:/docker/1\n1:cpu:/\n0::/\n");
+    write_file("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    cr_assert_eq(cgroup_memory(root), 0);
+    write_file("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n");
+    cr_assert_eq(cgroup_memory(root), 268435456);
+    write_file("sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes", "134217728\n");
+    cr_assert_eq(cgroup_memory(root), 134217728);
+    cr_assert_eq(cgroup_cpus(root), 0);
+}
+
 Test(cgroup, without_control_groups_there_is_no_limit)
 {
     begin("");
     cr_assert_eq(cgroup_cpus(root), 0);
+    cr_assert_eq(cgroup_memory(root), 0);
     cr_assert_eq(cgroup_cpus("/nowhere"), 0);
 }
