@@ -253,7 +253,7 @@ build/compiled-clang: $(call objects,fuzz,$(FOR_FUZZING)) \
 
 # ---- what a person asks for ----
 
-.PHONY: build build-optimized run deps test check perf sim fuzz bench bench-storage bench-front lint \
+.PHONY: build build-optimized run deps test check soak perf sim fuzz bench bench-storage bench-front lint \
     format install clean help FORCE
 
 build: ./minivault ./minivault-admin ## builds ./minivault and ./minivault-admin (the default)
@@ -270,6 +270,9 @@ run: deps ## deps, build, then a server on port 3000 with ./data; RUN_FLAGS="...
 test: ## everything that has to pass before a change lands; TEST_FLAGS="..." for .ci/test
 	@.ci/deps build test
 	@.ci/test $(TEST_FLAGS)
+
+soak: build ## what takes longer, MINUTES=10 each; T=memory for those whose name has it
+	@.ci/soak $(or $(MINUTES),10) "$(T)"
 
 check: ## the tests of a few suites, in all worlds: T=wal for those that begin so, or T=wal/positions
 	@.ci/check "$(T)"

@@ -7,12 +7,15 @@
 #include "node/flags.h"
 #include "node/log_writer.h"
 #include "node/pin.h"
-#include "node/settings.h"
 #include "node/secret.h"
+#include "node/settings.h"
+#include "node/sizing.h"
 #include "node/threads.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <libgen.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +23,7 @@
 #include <stdnoreturn.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -96,14 +100,38 @@ static noreturn void give_up(struct log_writer *writer)
     _exit(EXIT_FAILURE);
 }
 
-static int run(const struct config *given, const struct config *config, struct log *log,
+/* Of the data directory, or of where it will be. */
+static uint64_t disk_size(const char *path)
+{
+    struct statvfs status;
+    char parent[PATH_MAX];
+    (void)snprintf(parent, sizeof parent, "%s", path);
+    if (statvfs(path, &status) < 0 && statvfs(dirname(parent), &status) < 0)
+        return 0;
+    return (uint64_t)status.f_blocks * status.f_frsize;
+}
+
+static struct machine look_at_machine(const struct config *config)
+{
+    return (struct machine){
+        .cpus = pin_cpu_count(),
+        .quota = cgroup_cpus(""),
+        .memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE),
+        .memory_max = cgroup_memory(""),
+        .disk_size = disk_size(config->data_path),
+    };
+}
+
+/* `config`, as the settings left it, becomes what the machine has room for. */
+static int run(const struct config *given, struct config *config, struct log *log,
                struct log_writer *writer)
 {
     sigset_t signals;
     block_signals(&signals);
-    uint32_t cpus = pin_cpu_count(), quota = cgroup_cpus("");
-    uint32_t usual = quota != 0 && quota < cpus ? quota : cpus;
-    uint32_t shard_count = config->shard_count != 0 ? config->shard_count : usual;
+    struct machine machine = look_at_machine(config);
+    struct sizing sizing;
+    int fits = sizing_fit(&machine, config, &sizing);
+    uint32_t cpus = machine.cpus, shard_count = config->shard_count;
     struct pins pins;
     int result = pin_resolve(config->pin, shard_count, &pins);
     if (result < 0) {
@@ -115,8 +143,11 @@ static int run(const struct config *given, const struct config *config, struct l
         "minivault %s starts: data directory %s, %u shard%s%s on %u CPU%s, durability %s, cache "
         "%" PRIu64 " MiB",
         MINIVAULT_VERSION, config->data_path, shard_count, plural(shard_count),
-        config->shard_count == 0 && usual < cpus ? " (the control group's CPU quota)" : "", cpus,
-        plural(cpus), durability_name(config->durability), config->cache_size / MIB);
+        sizing_bound_text(sizing.bound), cpus, plural(cpus), durability_name(config->durability),
+        config->cache_size / MIB);
+    sizing_tell(&sizing, &machine, given, config, fits, log);
+    if (fits < 0)
+        return EXIT_FAILURE;
     warn_about_later_features(config, log);
     struct threads *threads;
     if (threads_start(config, log, shard_count, &pins, &threads) < 0)

@@ -32,7 +32,10 @@ struct config {
     enum auth_mode auth_mode;
     bool auth_mode_given;
     uint64_t rate_limit;
-    uint64_t cache_size; /* bytes */
+    uint64_t memory_size;    /* bytes; 0: sizing.c chooses */
+    uint64_t cache_size;     /* bytes */
+    uint64_t index_size;     /* bytes, as sizing.c settles them; 0: no limit */
+    uint32_t memory_divisor; /* the same: what is under way has this part of its usual memory */
     uint32_t workers;
     enum wal_durability durability;
     uint64_t scrub_rate; /* bytes a second, SCRUB_AUTO or SCRUB_OFF */
@@ -42,7 +45,7 @@ struct config {
     uint64_t slowlog_ns; /* requests that take at least this long are logged; 0: none */
     bool accept_loss;
     bool probe;
-    uint32_t shard_count;     /* 0: as many as there are CPUs to run on */
+    uint32_t shard_count;     /* 0: sizing.c chooses */
     const char *pin;          /* "auto", "off", or a list of CPUs as in taskset(1) */
     uint32_t connections_max; /* of the node */
     uint32_t value_size_max;  /* bytes; no flags for these: the simulator uses smaller ones */

@@ -154,7 +154,12 @@ static const struct flag flags[] = {
     {"data", "a directory, at most 3800 bytes of path",
      "the data directory; created and formatted when empty", NULL, set_text, FIELD(data_path), 1,
      3800},
-    {"cache", "MiB, 1 to 1048576", "memory for values, in MiB (1 to 1048576)", NULL, set_number,
+    {"memory", "MiB, 1 to 16777216",
+     "memory that the process may take, in MiB. By default 80 % of the machine's,\n"
+     "or of its control group's limit. New keys beyond it are refused",
+     "80%", set_number, FIELD(memory_size), 1, 16777216, MIB},
+    {"cache", "MiB, 1 to 1048576",
+     "memory for values, in MiB (1 to 1048576); less where -memory is too small", NULL, set_number,
      FIELD(cache_size), 1, 1048576, MIB},
     {"durability", "commit, interval or none",
      "when a write is acknowledged:\n"
@@ -176,8 +181,9 @@ static const struct flag flags[] = {
      set_auth_mode, FIELD(auth_mode), .choices = auth_modes},
     {"shards", "0 (one a CPU) to 256",
      "threads, each with its part of the keys (0: one for each CPU that this\n"
-     "process may run on, but no more than its control group's CPU quota; at\n"
-     "most 256). A directory is converted at the start when it had another count",
+     "process may run on, but no more than its control group's CPU quota, -memory\n"
+     "and the disk hold; at most 256). A directory is converted at the start when\n"
+     "it had another count",
      NULL, set_number, FIELD(shard_count), 0, PIN_SHARDS_MAX, 1},
     {"pin", "auto, off, or a list of CPUs (0-3,8)",
      "CPUs of the shards' threads: auto (one each, when there are as many), off,\n"

@@ -12,6 +12,7 @@
 #include "net/listener.h"
 #include "net/steer/steer.h"
 #include "node/drain.h"
+#include "node/parts.h"
 #include "shard/post.h"
 #include "store/reshard/store_directory.h"
 
@@ -22,10 +23,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What a shard has at least of what all of them share. */
-#define STREAM_BUFFERS_MIN 32u
-#define CACHE_SIZE_MIN (1 * MIB)
 
 struct node {
     const struct config *config;
@@ -113,41 +110,6 @@ void node_close(struct node *node)
 
 /* ---- options ---- */
 
-static uint32_t share_streams(const struct config *config, uint32_t shard_count)
-{
-    uint32_t count = config->stream_buffers != 0 ? config->stream_buffers : STORE_STREAM_BUFFERS;
-    return shard_count == 1 ? count : (uint32_t)share_u64(count, shard_count, STREAM_BUFFERS_MIN);
-}
-
-static uint64_t share_scrub(uint64_t rate, uint32_t shard_count)
-{
-    return rate == SCRUB_AUTO || rate == SCRUB_OFF ? rate : share_u64(rate, shard_count, 1);
-}
-
-static void fill_store_options(const struct config *config, uint32_t shard_count,
-                               struct store_options *ret_options)
-{
-    *ret_options = (struct store_options){
-        .path = config->data_path,
-        .shard_count = shard_count,
-        .cache_size = share_u64(config->cache_size, shard_count, CACHE_SIZE_MIN),
-        .log_file_size = config->log_file_size,
-        .value_size_max = config->value_size_max,
-        .value_file_min = config->value_file_min,
-        .stream_buffers = share_streams(config, shard_count),
-        .log_keep_bytes = config->log_keep_bytes,
-        .compact_min = config->compact_min,
-        .mover_window = config->mover_window,
-        .mover_stage = config->mover_stage,
-        .checkpoint_min = config->checkpoint_min,
-        .durability = config->durability,
-        .lock_wait_ns = config->lock_wait_ns,
-        .probe = config->probe,
-        .scrub_rate = share_scrub(config->scrub_rate, shard_count),
-        .accept_loss = config->accept_loss,
-    };
-}
-
 /* More than the shard's part: connections do not spread quite evenly. */
 static uint32_t slots_of(const struct config *config, uint32_t shard_count)
 {
@@ -160,7 +122,7 @@ void loop_io_options(const struct config *config, uint32_t shard_count,
                      struct io_options *ret_options)
 {
     struct store_options store;
-    fill_store_options(config, shard_count, &store);
+    parts_fill_store(config, shard_count, &store);
     *ret_options = (struct io_options){
         .sockets_max = slots_of(config, shard_count) + LISTENERS_MAX + LISTENERS_SPARE_SOCKETS,
         .files_max = store_files_max(),
@@ -174,7 +136,7 @@ void loop_io_options(const struct config *config, uint32_t shard_count,
 int loop_prepare(struct io *io, struct node *node)
 {
     struct store_options options;
-    fill_store_options(node->config, node->shard_count, &options);
+    parts_fill_store(node->config, node->shard_count, &options);
     struct store_directory *directory = calloc(1, sizeof *directory);
     if (directory == NULL)
         return -ENOMEM;
@@ -451,7 +413,7 @@ static int open_clients(struct loop *loop)
         result = clients_add(&loop->clients, &protocol_binary, NULL);
     if (result < 0 || loop->config->http_port == 0)
         return result;
-    result = http_open(&loop->http, loop->shard.count);
+    result = http_open(&loop->http, loop->shard.parts);
     return result < 0 ? result : clients_add(&loop->clients, &protocol_http, &loop->http);
 }
 
@@ -459,7 +421,7 @@ static int open_store(struct loop *loop)
 {
     struct store_options options;
     struct store_directory *directory = loop->node->directory;
-    fill_store_options(loop->config, loop->shard.count, &options);
+    parts_fill_store(loop->config, loop->shard.count, &options);
     options.shard = loop->shard.number;
     /* Without a prepared directory the store opens one of a single shard by itself. */
     options.handover = directory != NULL ? &directory->handover : NULL;
@@ -492,6 +454,7 @@ int loop_create(struct io *io, struct node *node, uint32_t number, struct loop *
     loop->config = node->config;
     loop->shard.number = number;
     loop->shard.count = node->shard_count;
+    loop->shard.parts = parts_count(node->config, node->shard_count);
     open_log(loop);
     wire(loop);
     int result = open_clients(loop);

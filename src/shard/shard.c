@@ -24,6 +24,7 @@ static uint8_t status_of(enum store_status status)
         return MINIVAULT_NOT_READY;
     case STORE_PENDING:
     case STORE_BUSY:
+    case STORE_NO_MEMORY:
         break;
     }
     return MINIVAULT_OVERLOADED;

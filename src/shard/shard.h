@@ -56,6 +56,7 @@ struct shard {
     struct store *store;
     uint32_t number;
     uint32_t count;    /* of the node's shards */
+    uint32_t parts;    /* it has one of the node's memory for what is under way: at least count */
     struct post *post; /* to the others; NULL: there are none */
     uint32_t value_size_max;
     uint64_t gets, sets, deletes; /* since start; each where its key belongs */
@@ -113,6 +114,9 @@ struct shard_waiter {
     bool is_get;                 /* invariant 3 */
     struct store_upload *upload; /* shard_ask_commit's */
 };
+
+/* Memory of one shard's for what is on its way to others and from them. */
+uint64_t shard_memory_max(uint32_t shard_count, uint32_t parts);
 
 /* Joins the node as its shard `shard->number` of `shard->count`, on this thread, whose world is
  * `io`; the store is open. `office`: NULL: it is alone. Errors: -ENOMEM. */

@@ -9,11 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Copies of keys and values that did not fit into their waiters' lent memory: of all shards, and of
- * one at least. A request that would bring more waits. */
-#define COPY_BYTES_MAX (64 * MIB)
-#define COPY_BYTES_MIN (1 * MIB)
-
 /* The answers over which the mean of the memory that they bring is taken. */
 #define MEAN_OVER 16u
 
@@ -63,7 +58,7 @@ static bool save(struct shard *shard, struct slice key, struct slice value,
             memcpy(waiter->lent, value.data, value.size);
         return true;
     }
-    uint64_t size_max = share_u64(COPY_BYTES_MAX, shard->count, COPY_BYTES_MIN);
+    uint64_t size_max = share_u64(SHARD_COPY_BYTES_MAX, shard->parts, SHARD_COPY_BYTES_MIN);
     if (shard->copy_bytes + size > size_max && shard->copy_bytes > 0)
         return false;
     waiter->copy = malloc(size);

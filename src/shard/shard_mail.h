@@ -3,6 +3,7 @@
 #ifndef MINIVAULT_SHARD_SHARD_MAIL_H
 #define MINIVAULT_SHARD_SHARD_MAIL_H
 
+#include "base/units.h"
 #include "shard/mailbox.h"
 #include "shard/shard.h"
 #include "store/value/value_file.h"
@@ -10,6 +11,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+
+/* Copies of keys and values that did not fit into their waiters' lent memory: of all shards, and of
+ * one at least. A request that would bring more waits. */
+#define SHARD_COPY_BYTES_MAX (64 * MIB)
+#define SHARD_COPY_BYTES_MIN (1 * MIB)
 
 enum shard_mail_kind {
     SHARD_MAIL_GET,

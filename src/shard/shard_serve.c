@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "shard/shard_mail.h"
+#include "store/store_keys.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -198,8 +199,11 @@ static bool execute_delete(struct serving *serving)
 
 static bool execute_version(struct serving *serving)
 {
-    serving->reply = (struct shard_mail_reply){.status = MINIVAULT_OK};
-    serving->reply.file.version = store_stamp(serving->shard->store);
+    struct store *store = serving->shard->store;
+    bool is_taken = store_takes_key(store, shard_mail_key(&serving->ask));
+    serving->reply =
+        (struct shard_mail_reply){.status = is_taken ? MINIVAULT_OK : MINIVAULT_OVERLOADED};
+    serving->reply.file.version = store_stamp(store);
     finish(serving, 0);
     return true;
 }
@@ -356,6 +360,15 @@ bool shard_serve(struct shard *shard)
 
 /* ---- opening and closing ---- */
 
+/* An owner carries up to twice what the asker reckons with. */
+uint64_t shard_memory_max(uint32_t shard_count, uint32_t parts)
+{
+    if (shard_count == 1)
+        return 0;
+    return share_u64(SHARD_COPY_BYTES_MAX, parts, SHARD_COPY_BYTES_MIN) +
+           2 * share_u64(ANSWERS_MAX, parts, ANSWERS_MIN);
+}
+
 int shard_open(struct shard *shard, struct io *io, struct post_office *office)
 {
     struct shard_inbox *inbox = &shard->inbox;
@@ -365,7 +378,7 @@ int shard_open(struct shard *shard, struct io *io, struct post_office *office)
     list_init(&inbox->waiting);
     if (office == NULL)
         return 0;
-    shard->answers_max = share_u64(ANSWERS_MAX, shard->count, ANSWERS_MIN);
+    shard->answers_max = share_u64(ANSWERS_MAX, shard->parts, ANSWERS_MIN);
     shard->answer_mean = store_value_file_min(shard->store);
     inbox->carried = calloc(shard->count, sizeof *inbox->carried);
     if (inbox->carried == NULL)

@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "store/admission.h"
 #include "store/memory/location.h"
+#include "store/store_keys.h"
 #include "store/store_large.h"
 
 #include <errno.h>
@@ -106,11 +107,11 @@ bool store_get_at_once(struct store *store, struct slice key, struct key_place p
 }
 
 /* Whether a slot that is not in memory is left to the mover. A value file's space is wanted back
- * sooner than that. */
+ * sooner than that, and so are slots that new keys wait for. */
 static bool is_for_mover(struct store *store, struct slice key, const struct index_entry *found,
                          uint32_t count, struct plan *plan)
 {
-    if (count >= CANDIDATES_CROWDED || found->in_value_file)
+    if (count >= CANDIDATES_CROWDED || found->in_value_file || !store_has_memory(store))
         return false;
     uint64_t mark = doomed_mark(store->doomed, key, found->version, found->tombstone);
     if (doomed_has(store->doomed, mark))
@@ -274,6 +275,8 @@ enum store_status store_set(struct store *store, struct slice key, struct slice 
     enum admission admission = admission_of_set(store);
     if (admission != ADMISSION_OPEN)
         return admission_refuse(store, "a set", admission);
+    if (!store_takes_key(store, key))
+        return STORE_NO_MEMORY;
     if (!pace_admits(&store->pace)) {
         store->starved = true;
         return STORE_BUSY;
@@ -377,6 +380,8 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
         .keys = store_key_count(store),
         .tombstones = index_tombstones(store->index),
         .index_memory = index_memory(store->index),
+        .index_limit = store->options.index_size,
+        .keys_refused = store->keys_refused,
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,
         .damaged = store->is_damaged,

@@ -41,6 +41,7 @@ enum store_status {
     STORE_PENDING,   /* the answer comes through the waiter, from the loop */
     STORE_BUSY,      /* nothing was done: come back after events.room */
     STORE_NO_SPACE,  /* nothing was done: the disk is full */
+    STORE_NO_MEMORY, /* nothing was done: a new key, and no memory for one */
     STORE_CORRUPT,   /* what the disk has cannot be proved right */
     STORE_TOO_LARGE, /* nothing was done */
     STORE_FAILED,    /* nothing was done: the log failed, or its directory is gone */
@@ -76,10 +77,15 @@ struct store_events {
 
 /* One shard's store. Cache, stream buffers and the scrubber's rate are this shard's; what belongs
  * to the disk (the reserve, the log's length, the room that is kept free, SCRUB_AUTO's rate) the
- * store divides by shard_count. */
+ * store divides by shard_count, the index's memory by the partitions, the memory of what is under
+ * way by `parts`. */
 struct store_options {
-    const char *path;       /* the data directory */
-    uint64_t cache_size;    /* bytes */
+    const char *path;    /* the data directory */
+    uint64_t cache_size; /* bytes */
+    uint64_t index_size; /* bytes of all shards' indexes, beyond which new keys are NO_MEMORY; 0:
+                               no limit */
+    uint32_t parts; /* a shard has one of the memory for what is under way, at least shard_count; 0:
+                       shard_count */
     uint64_t log_file_size; /* bytes, when the directory is formatted now; 0: by its disk's size */
     const struct superblock_identity *identity; /* as well; NULL: no cluster's, a secret is drawn */
     uint32_t value_size_max;                    /* bytes */
@@ -106,6 +112,9 @@ struct store_options {
 
 /* How much of the world's region a store with these options uses, for io_options.region_size. */
 size_t store_region_size(const struct store_options *options);
+
+/* All memory of a store with these options, the region too, beside cache and index. */
+uint64_t store_memory_max(const struct store_options *options);
 
 /* How many files a store has open at once, at most, for io_options.files_max. */
 uint32_t store_files_max(void);
@@ -158,8 +167,8 @@ bool store_get_at_once(struct store *store, struct slice key, struct key_place p
 
 /* A write. `stored` is what goes to disk, `decoded` what gets show: the same slice, or with `zstd`
  * a frame and what it decodes to, less than value_file_min bytes (others: store_upload_begin,
- * store_large.h). Returns OK, with the gate to be waited for, BUSY, NO_SPACE, TOO_LARGE or FAILED.
- */
+ * store_large.h). Returns OK, with the gate to be waited for, BUSY, NO_SPACE, NO_MEMORY, TOO_LARGE or
+ * FAILED. */
 enum store_status store_set(struct store *store, struct slice key, struct slice stored,
                             struct slice decoded, bool zstd, uint64_t *ret_gate);
 
@@ -198,6 +207,8 @@ struct store_stats {
     uint64_t keys;
     uint64_t tombstones;
     uint64_t index_memory;
+    uint64_t index_limit;  /* of all shards' indexes; 0: none */
+    uint64_t keys_refused; /* for want of memory */
     uint64_t disk_free, disk_total;
     bool damaged;
     enum admission admits_set;     /* of a value that goes into the log */

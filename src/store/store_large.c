@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "store/admission.h"
 #include "store/store_internal.h"
+#include "store/store_keys.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -50,6 +51,8 @@ enum store_status store_upload_begin(struct store *store, struct slice key, uint
     enum admission admission = admission_of_file(store, size_hint);
     if (admission != ADMISSION_OPEN)
         return admission_refuse(store, "a large value", admission);
+    if (version == NULL && !store_takes_key(store, key))
+        return STORE_NO_MEMORY;
     struct store_upload *upload = calloc(1, sizeof *upload);
     if (upload == NULL)
         return STORE_BUSY;
@@ -88,6 +91,8 @@ enum store_status store_upload_commit(struct store_upload *upload, struct slice 
 {
     assert(!upload->is_committed);
     struct plan plan;
+    if (!store_takes_key(upload->store, key))
+        return STORE_NO_MEMORY;
     enum store_status status = plan_write(upload->store, key, &plan);
     if (status != STORE_OK)
         return status;

@@ -36,7 +36,7 @@ struct store_upload;
 
 /* Begins a value of about `size_hint` bytes (0: not known), at most value_size_max. `version`: of
  * the file's name, a stamp that the key's own store gave (store_stamp), or NULL: it is this one.
- * `events`: the writer's. Returns OK, BUSY (no memory), NO_SPACE or FAILED. */
+ * `events`: the writer's. Returns OK, BUSY (no memory), NO_SPACE, NO_MEMORY or FAILED. */
 enum store_status store_upload_begin(struct store *store, struct slice key, uint64_t size_hint,
                                      const struct version *version,
                                      const struct value_writer_events *events,
@@ -47,7 +47,7 @@ struct value_writer *store_upload_writer(const struct store_upload *upload);
 
 /* After `finished` with 0: makes the value visible, as the newest one of its key: its record is
  * stamped now. Returns OK, with the gate to be waited for, BUSY (again after the store's room
- * event), NO_SPACE or FAILED. */
+ * event), NO_SPACE, NO_MEMORY or FAILED. */
 enum store_status store_upload_commit(struct store_upload *upload, struct slice key,
                                       uint64_t *ret_gate);
 

@@ -48,6 +48,7 @@ Test(flags, nothing_gives_the_defaults)
     cr_assert_eq(config.port, 3000);
     cr_assert_str_eq(config.data_path, "/data");
     cr_assert_eq(config.cache_size, 512 * MIB);
+    cr_assert_eq(config.memory_size, 0, "sizing.c chooses");
     cr_assert_eq(config.durability, WAL_COMMIT);
     cr_assert_eq(config.auth_mode, AUTH_NONE);
 }

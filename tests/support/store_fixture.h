@@ -18,6 +18,7 @@ struct fixture {
     struct io *io;
     struct store *store;
     struct store_options options;
+    uint32_t files_max;
     uint32_t rooms;
     int failed;
 };
@@ -41,7 +42,7 @@ static inline void fixture_failed(void *context, int error)
 static inline int fixture_try_open(struct fixture *fixture)
 {
     struct io_options options = {.sockets_max = 16,
-                                 .files_max = 256,
+                                 .files_max = fixture->files_max,
                                  .receive_buffer_size = 4096,
                                  .receive_buffer_count = 16,
                                  .region_size = store_region_size(&fixture->options)};
@@ -64,6 +65,7 @@ static inline void fixture_init(struct fixture *fixture, uint64_t cache_size)
     cr_assert_eq(system("mkdir -p build"), 0);
     cr_assert_not_null(mkdtemp(fixture->path));
     log_init_stderr(&fixture->log, LOG_ERROR);
+    fixture->files_max = 256;
     fixture->options = (struct store_options){
         .path = fixture->path,
         .cache_size = cache_size,

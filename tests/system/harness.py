@@ -20,7 +20,7 @@ KIB, MIB = 1024, 1024 * 1024
 GET, SET, DELETE, SYNC, HEALTH, AUTH, HELLO = range(1, 8)
 OK, ERROR = 0x00, 0xFF
 NOT_FOUND, TOO_LARGE, BAD_REQUEST, UNSUPPORTED = 0x01, 0x09, 0x0A, 0x0B
-AUTH_REQUIRED, NO_SPACE = 0x08, 0x06
+AUTH_REQUIRED, NO_SPACE, OVERLOADED = 0x08, 0x06, 0x05
 ERROR_FRAME = b"\xff\0\0\0\0"
 OK_FRAME = b"\0\0\0\0\0"
 VALUE_SIZE_MAX = 100 * MIB
@@ -175,9 +175,10 @@ class Server:
     shards = None  # how many when a test does not say; None: as many as there are CPUs
     patience = 1  # how many times as long others may wait, where tests run beside each other
 
-    def __init__(self, binary, directory, flags, environment=None, wait=True, files=None):
+    def __init__(self, binary, directory, flags, environment=None, wait=True, files=None,
+                 group=None):
         self.binary, self.directory, self.flags = binary, directory, list(flags)
-        self.environment, self.files = environment, files
+        self.environment, self.files, self.group = environment, files, group
         self.lines, self.port, self.process = [], None, None
         self.line_added = threading.Condition()
         self.stopped = False
@@ -208,14 +209,17 @@ class Server:
         self.lines = []
         self.process = subprocess.Popen(command + self.flags, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        env=environment, preexec_fn=self.limit_files)
+                                        env=environment, preexec_fn=self.enter_limits)
         self.reader = threading.Thread(target=self.read_log, args=(self.process, self.lines),
                                        daemon=True)
         self.reader.start()
         if wait:
             self.wait_ready()
 
-    def limit_files(self):
+    def enter_limits(self):
+        """In the new process."""
+        if self.group:
+            (self.group / "cgroup.procs").write_text(str(os.getpid()))
         if self.files:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files))
 
@@ -351,9 +355,10 @@ class Context:
         self.servers = []
         self.stack = contextlib.ExitStack()
 
-    def server(self, *flags, directory=None, environment=None, wait=True, files=None):
+    def server(self, *flags, directory=None, environment=None, wait=True, files=None,
+               group=None):
         server = Server(self.binary, directory or self.directory / "data", flags, environment, wait,
-                        files)
+                        files, group)
         self.servers.append(server)
         return server
 

@@ -11,16 +11,42 @@
 /* What a shard has at least of what all of them share. */
 #define INPUT_BYTES_MIN (8 * MIB)
 #define OUTPUT_BLOCKS_MIN 4096u /* what it may have asked others for, each with its place */
+#define OUTPUT_BLOCKS_MIN_ALONE 1024u
 #define OUTPUT_MEMORY_MIN (1 * MIB)
+
+/* ---- sizes ---- */
+
+/* Beside one a connection. */
+static uint32_t output_blocks(uint32_t shard_count, uint32_t parts)
+{
+    uint32_t least = shard_count > 1 ? OUTPUT_BLOCKS_MIN : OUTPUT_BLOCKS_MIN_ALONE;
+    return (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, parts, least);
+}
+
+static uint64_t input_bytes(uint32_t parts)
+{
+    return share_u64(LIMITS_INPUT_BYTES_MAX, parts, INPUT_BYTES_MIN);
+}
+
+static uint64_t output_memory(uint32_t parts)
+{
+    return share_u64(LIMITS_OUTPUT_MEMORY_MAX, parts, OUTPUT_MEMORY_MIN);
+}
+
+uint64_t clients_memory_max(uint32_t shard_count, uint32_t parts)
+{
+    return input_bytes(parts) + output_memory(parts) +
+           (uint64_t)output_blocks(shard_count, parts) * OUTPUT_BLOCK_SIZE;
+}
 
 /* ---- opening and closing ---- */
 
 int clients_open(struct clients *clients)
 {
     struct client_shared *shared = &clients->shared;
-    uint32_t slots = io_sockets_max(shared->io), count = shared->shard->count;
-    uint32_t blocks = slots + (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, count, OUTPUT_BLOCKS_MIN);
-    shared->input_bytes_max = share_u64(LIMITS_INPUT_BYTES_MAX, count, INPUT_BYTES_MIN);
+    uint32_t slots = io_sockets_max(shared->io), parts = shared->shard->parts;
+    uint32_t blocks = slots + output_blocks(shared->shard->count, parts);
+    shared->input_bytes_max = input_bytes(parts);
     shared->outputs.books = (struct account_books){.metrics = shared->metrics, .io = shared->io};
     list_init(&clients->all);
     list_init(&shared->woken);
@@ -28,8 +54,7 @@ int clients_open(struct clients *clients)
     list_init(&shared->waiting);
     list_init(&shared->held);
     list_init(&shared->dirty);
-    int result = output_shared_open(&shared->outputs, blocks, slots,
-                                    share_u64(LIMITS_OUTPUT_MEMORY_MAX, count, OUTPUT_MEMORY_MIN));
+    int result = output_shared_open(&shared->outputs, blocks, slots, output_memory(parts));
     if (result < 0)
         log_error(shared->log, "not enough address space for %u connections", slots);
     return result;

@@ -76,7 +76,9 @@ bool clients_answer(struct clients *clients);
 /* How long they may be left alone. */
 uint64_t clients_rest_ns(const struct clients *clients);
 
-/* Bytes of what is under way. */
+/* Bytes of what is under way; and how many that may be, of a shard that has one of so many parts,
+ * beside LIMITS_CONNECTION_MEMORY for each connection. */
 uint64_t clients_memory(const struct clients *clients);
+uint64_t clients_memory_max(uint32_t shard_count, uint32_t parts);
 
 #endif

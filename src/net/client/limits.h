@@ -10,6 +10,9 @@
 #define LIMITS_RECEIVE_SIZE 16384u
 #define LIMITS_RECEIVE_COUNT 512u
 
+/* Memory of an idle connection at most: its struct, a block for replies, a little of a request. */
+#define LIMITS_CONNECTION_MEMORY (8 * KIB)
+
 /* Bytes of unfinished requests, over all connections of a node, of which each shard has its part;
  * beyond it a request is consumed and refused. */
 #define LIMITS_INPUT_BYTES_MAX (256 * MIB)

@@ -531,9 +531,14 @@ const struct protocol protocol_http = {.size = sizeof(struct http_client),
 
 /* ---- what they share ---- */
 
-int http_open(struct http_shared *http, uint32_t shard_count)
+uint64_t http_memory_max(uint32_t parts)
 {
-    http->budget.max = share_u64(LIMITS_HTTP_TEXT_BYTES_MAX, shard_count, TEXT_BYTES_MIN);
+    return share_u64(LIMITS_HTTP_TEXT_BYTES_MAX, parts, TEXT_BYTES_MIN);
+}
+
+int http_open(struct http_shared *http, uint32_t parts)
+{
+    http->budget.max = http_memory_max(parts);
     http->scratch = malloc(LIMITS_RECEIVE_SIZE);
     return http->scratch != NULL ? 0 : -ENOMEM;
 }

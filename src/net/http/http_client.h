@@ -11,8 +11,11 @@ struct http_shared {
     uint8_t *scratch; /* LIMITS_RECEIVE_SIZE bytes, for whoever is at work */
 };
 
+/* Memory for texts of a shard that has one of so many parts. */
+uint64_t http_memory_max(uint32_t parts);
+
 /* Errors: -ENOMEM. */
-int http_open(struct http_shared *http, uint32_t shard_count);
+int http_open(struct http_shared *http, uint32_t parts);
 
 void http_close(struct http_shared *http);
 

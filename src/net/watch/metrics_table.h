@@ -35,6 +35,10 @@ METRIC(TOMBSTONES, "tombstones", GAUGE, SUM, AT(30, "tombstones"), report->store
        "Deleted keys that still have a record.")
 METRIC(INDEX_BYTES, "index_memory_bytes", GAUGE, SUM, NOWHERE, report->store.index_memory,
        "Memory of the index.")
+METRIC(INDEX_LIMIT, "index_limit_bytes", GAUGE, MAX, NOWHERE, report->store.index_limit,
+       "What the index of all shards may take of -memory.")
+METRIC(KEYS_REFUSED, "keys_refused", COUNTER, SUM, NOWHERE, report->store.keys_refused,
+       "New keys that there was no memory for.")
 METRIC(CACHE_HITS, "cache_hits", COUNTER, SUM, AT(15, "cache_hits"), report->store.get_hits,
        "Gets that the cache answered.")
 METRIC(CACHE_MISSES, "cache_misses", COUNTER, SUM, AT(16, "cache_misses"), report->store.get_misses,

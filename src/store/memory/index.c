@@ -25,6 +25,7 @@
 struct index {
     struct index_memory memory;
     uint64_t memory_max;
+    uint64_t slots_max;
     uint64_t tombstones;
     uint64_t count;
     uint64_t settled_tombstones[PARTITION_COUNT];
@@ -63,6 +64,7 @@ int index_create(uint64_t memory_max, struct index **ret_index)
     if (index == NULL)
         return -ENOMEM;
     uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    index->slots_max = UINT64_MAX;
     index->memory_max = memory_max == 0 ? machine : min_u64(memory_max, machine);
     uint64_t size = index->memory_max + (uint64_t)ROWS_BEYOND * INDEX_ROW_SIZE;
     int result = index_memory_init(&index->memory, size);
@@ -361,6 +363,16 @@ void index_unpack(const uint8_t *data, uint64_t *ret_hash, struct index_entry *r
 }
 
 /* ---- figures ---- */
+
+void index_set_limit(struct index *index, uint64_t slots)
+{
+    index->slots_max = slots;
+}
+
+bool index_is_full(const struct index *index)
+{
+    return index->count >= index->slots_max;
+}
 
 uint64_t index_count(const struct index *index)
 {

@@ -121,6 +121,11 @@ int index_reserve(struct index *index, uint32_t partition, uint64_t count);
 void index_pack(uint64_t hash, const struct index_entry *entry, uint8_t *target);
 void index_unpack(const uint8_t *data, uint64_t *ret_hash, struct index_entry *ret_entry);
 
+/* From how many slots on it counts as full; at first none are too many. Slots are added all the same:
+ * whoever has a choice asks before. */
+void index_set_limit(struct index *index, uint64_t slots);
+bool index_is_full(const struct index *index);
+
 uint64_t index_count(const struct index *index); /* slots, tombstones too */
 uint64_t index_partition_count(const struct index *index, uint32_t partition);
 uint64_t index_tombstones(const struct index *index);

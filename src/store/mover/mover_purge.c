@@ -16,7 +16,8 @@
  *
  * What cannot be purged is carried along, and the next round has to wait until the log has lost a
  * file: before that, nothing can be purged that could not be purged now. Where a segment is
- * damaged, its partition is left alone: it stays, with all that could be in it.
+ * damaged, its partition is left alone: it stays, with all that could be in it. In an index that is
+ * full (-memory) a 16th is enough, since new keys wait for the slots.
  *
  * The log itself keeps its last files for a long time when nobody writes. When it has been quiet
  * for a while, and tombstones outnumber everything else, it is emptied, the open file, too.
@@ -34,6 +35,10 @@
 /* Fewer tombstones of all shards may stay in a log that has nothing else. */
 #define TOMBSTONES_MIN 256u
 
+/* Of all slots, the part that tombstones must be. */
+#define SHARE 2u
+#define SHARE_FULL 16u
+
 void mover_purge_init(struct mover_purge *purge, struct io *io, const struct mover_options *options,
                       struct mover_outputs *outputs)
 {
@@ -46,6 +51,13 @@ bool mover_is_usable(const struct mover_outputs *outputs, const struct segment *
     return segment->taken_by_job != job && segment->state != SEGMENT_LEAVING &&
            !segment->is_damaged && segment->live_records > 0 &&
            segment->end > SEGMENT_DATA_OFFSET && !mover_outputs_is_touched(outputs, segment);
+}
+
+/* Whether so many of the slots are tombstones that it pays to copy the others. In a full index, sooner:
+ * new keys wait for their slots. */
+static bool is_worth_purging(const struct index *index, uint64_t tombstones, uint64_t slots)
+{
+    return (index_is_full(index) ? SHARE_FULL : SHARE) * tombstones >= slots;
 }
 
 /* ---- rounds ---- */
@@ -62,7 +74,8 @@ static bool is_partition_due(const struct mover_purge *purge, uint32_t partition
 {
     const struct index *index = purge->options->index;
     uint64_t tombstones = index_settled_tombstones(index, partition);
-    return tombstones > 0 && 2 * tombstones >= index_partition_count(index, partition) &&
+    return tombstones > 0 &&
+           is_worth_purging(index, tombstones, index_partition_count(index, partition)) &&
            !is_there_damage(purge, partition);
 }
 
@@ -157,7 +170,7 @@ bool mover_purge_log_is_quiet(struct mover_purge *purge)
 bool mover_purge_is_hollow(struct mover_purge *purge)
 {
     const struct index *index = purge->options->index;
-    return mover_purge_log_is_quiet(purge) && 2 * index_tombstones(index) >= index_count(index);
+    return mover_purge_log_is_quiet(purge) && SHARE * index_tombstones(index) >= index_count(index);
 }
 
 /* A few tombstones would keep as many files of the log as may stay in it. */
@@ -173,7 +186,9 @@ bool mover_purge_empties_log(struct mover_purge *purge)
     if (!mover_purge_log_is_quiet(purge))
         return false;
     /* Until the next write: when the tombstones have gone, files of the log still have to. */
-    purge->is_emptying |= mover_purge_is_hollow(purge) && is_worth_emptying(purge);
+    const struct index *index = purge->options->index;
+    purge->is_emptying |= is_worth_purging(index, index_tombstones(index), index_count(index)) &&
+                          is_worth_emptying(purge);
     if (!purge->is_emptying)
         return false;
     (void)wal_roll(purge->options->wal);

@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "store/disk/wait.h"
 #include "store/segment/segment_scan.h"
+#include "store/store_keys.h"
 #include "store/value/value_file.h"
 #include "store/memory/location.h"
 
@@ -199,7 +200,7 @@ static int renew_index(struct store *store)
     struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
         segment->indexed_end = 0;
-    int result = index_create(0, &store->index);
+    int result = store_create_index(store);
     if (result == 0)
         index_set_bulk(store->index, true);
     return result;

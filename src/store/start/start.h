@@ -61,6 +61,9 @@ void store_end_survey(struct store *store);
 /* The memory of a part in the world's region. */
 uint8_t *store_memory(const struct store *store, enum region_part part);
 
+/* Frames that may be decoded at once while they arrive. */
+uint32_t store_decode_streams(const struct store_options *options);
+
 /* The log's options: of its recovery, and of the log that is opened. */
 void wire_log(const struct store *store, struct wal_options *ret_options);
 

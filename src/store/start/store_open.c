@@ -2,6 +2,7 @@
 #include "store/disk/filesystem.h"
 #include "store/start/emptying.h"
 #include "store/start/start.h"
+#include "store/store_keys.h"
 #include "store/store_large.h"
 #include "store/value/stream_pool.h"
 
@@ -16,14 +17,6 @@
 
 /* How long background work may oversleep on an idle server. */
 #define HEARTBEAT_NS NS_PER_S
-
-/* Of the cache's budget, for marks of what is dead but has its slot still: 8 bytes each. */
-#define DOOMED_SHARE 32u
-
-/* Frames that are decoded while they arrive, of all shards and the least of one: each may have a
- * window of 8 MiB. */
-#define DECODE_STREAMS_MAX 8u
-#define DECODE_STREAMS_MIN 2u
 
 /* Partition segments open at once, for reading. */
 #define SEGMENTS_OPEN_MAX 2000u
@@ -70,20 +63,12 @@ static int init_squeeze(struct store *store)
 
 static int init_decodes(struct store *store)
 {
-    uint64_t streams =
-        share_u64(DECODE_STREAMS_MAX, store->options.shard_count, DECODE_STREAMS_MIN);
-    return decode_queue_init(&store->decodes, (uint32_t)streams);
+    return decode_queue_init(&store->decodes, store_decode_streams(&store->options));
 }
 
 static int create_memory(struct store *store)
 {
-    uint64_t doomed_size = store->options.cache_size / DOOMED_SHARE;
-    int result =
-        cache_create(store->options.cache_size - doomed_memory(doomed_size), &store->cache);
-    if (result == 0)
-        result = doomed_create(doomed_size, store->superblock.now.secret, &store->doomed);
-    if (result == 0)
-        result = index_create(0, &store->index);
+    int result = store_create_index(store);
     if (result == 0)
         result = bloom_create(&store->bloom);
     if (result == 0)
@@ -97,8 +82,7 @@ static int create_memory(struct store *store)
     if (result == 0)
         result = create_streams(store);
     if (result < 0)
-        log_error(store->log, "not enough memory for a cache of %" PRIu64 " MiB: lower -cache",
-                  store->options.cache_size / MIB);
+        log_error(store->log, "not enough memory to begin with");
     return result;
 }
 
@@ -196,6 +180,8 @@ static int open_all(struct store *store)
     if (result == 0)
         result = open_segments(store, &found);
     if (result == 0)
+        result = store_create_cache(store);
+    if (result == 0)
         result = open_log(store, &found);
     if (result == 0)
         result = wire_parts(store, &found);
@@ -213,6 +199,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     store->options = *options;
     store->refusals = (struct refusals){.io = io, .log = log, .path = options->path};
     store->options.shard_count = (uint32_t)max_u64(options->shard_count, 1);
+    store->options.parts = (uint32_t)max_u64(options->parts, store->options.shard_count);
     assert(options->shard < store->options.shard_count);
     store->superblock.handle = -1;
     dead_init(&store->dead);
@@ -234,6 +221,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
         store_free(store);
         return result;
     }
+    store_warn_of_keys(store);
     start_heartbeat(store);
     assert(store->presence.io != NULL);
     *ret_store = store;

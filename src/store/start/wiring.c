@@ -18,14 +18,26 @@
 #define LOG_KEEP_FILES 4u
 
 /* Memory for what a job of the mover carries, of all shards and the least of one; its table comes
- * on top. A shard has its part of the partitions, so what a job writes to each is as much. */
+ * on top, half as much. A shard has its part of the partitions, so what a job writes to each is as
+ * much. Where memory is short it is half of that: a job syncs all its files, however little it
+ * writes to each. */
 #define STAGE_SIZE_MAX (32 * MIB)
 #define STAGE_SIZE_MIN (4 * MIB)
+#define STAGE_SHORT 2u
 
 /* For records that are being read and do not fit into a fetch's own buffer, of all shards and the
  * least of one; the largest record fits. */
 #define FETCH_LARGE_MAX (128 * MIB)
 #define FETCH_LARGE_MIN (1 * MIB)
+
+/* Frames that are decoded while they arrive, of all shards and the least of one: each may have a
+ * window of 8 MiB, beside which zstd has buffers. */
+#define DECODE_STREAMS_MAX 8u
+#define DECODE_STREAMS_MIN 2u
+#define DECODE_STREAM_MEMORY (9 * MIB)
+
+/* The rest: contexts for small frames and for compressing, tables of files and segments. */
+#define OTHER_MEMORY (8 * MIB)
 
 /* One read of the mover. */
 #define MOVER_WINDOW (1 * MIB)
@@ -75,6 +87,35 @@ static uint64_t offset_of(const struct store_options *options, enum region_part 
 size_t store_region_size(const struct store_options *options)
 {
     return offset_of(options, REGION_PARTS);
+}
+
+/* At least one. */
+static uint32_t parts_of(const struct store_options *options)
+{
+    return (uint32_t)max_u64(max_u64(options->parts, options->shard_count), 1);
+}
+
+static uint64_t stage_size_max(const struct store_options *options)
+{
+    uint64_t shards = max_u64(options->shard_count, 1);
+    return share_u64(STAGE_SIZE_MAX, min_u64(parts_of(options), STAGE_SHORT * shards),
+                     STAGE_SIZE_MIN);
+}
+
+static uint64_t fetch_large_max(const struct store_options *options)
+{
+    return share_u64(FETCH_LARGE_MAX, parts_of(options), FETCH_LARGE_MIN);
+}
+
+uint32_t store_decode_streams(const struct store_options *options)
+{
+    return (uint32_t)share_u64(DECODE_STREAMS_MAX, parts_of(options), DECODE_STREAMS_MIN);
+}
+
+uint64_t store_memory_max(const struct store_options *options)
+{
+    return store_region_size(options) + stage_size_max(options) / 2 * 3 + fetch_large_max(options) +
+           store_decode_streams(options) * DECODE_STREAM_MEMORY + OTHER_MEMORY;
 }
 
 uint8_t *store_memory(const struct store *store, enum region_part part)
@@ -181,8 +222,7 @@ static uint64_t reserve_size(const struct store *store, uint64_t stage_bytes)
 static uint64_t stage_size(const struct store *store)
 {
     const struct store_options *from = &store->options;
-    uint64_t usual = min_u64(share_u64(STAGE_SIZE_MAX, from->shard_count, STAGE_SIZE_MIN),
-                             2 * store->superblock.now.log_file_size);
+    uint64_t usual = min_u64(stage_size_max(from), 2 * store->superblock.now.log_file_size);
     return from->mover_stage != 0 ? min_u64(from->mover_stage, usual) : usual;
 }
 
@@ -280,13 +320,12 @@ static int open_scrub(struct store *store)
 
 static void connect_requests(struct store *store)
 {
-    uint64_t large = share_u64(FETCH_LARGE_MAX, store->options.shard_count, FETCH_LARGE_MIN);
     store->fetcher = (struct fetcher){.io = store->io,
                                       .log = store->log,
                                       .wal = store->wal,
                                       .segments = store->segments,
                                       .log_file_size = store->superblock.now.log_file_size,
-                                      .large_bytes_max = large};
+                                      .large_bytes_max = fetch_large_max(&store->options)};
     store->dead.wal = store->wal;
     store->dead.segments = store->segments;
     store->dead.streams = store->streams;

@@ -430,3 +430,22 @@ Test(index, put_replaces_its_own_slot_and_tells_of_others)
     expect_equal(&found[1], &first);
     index_free(index);
 }
+
+Test(index, is_full_from_its_limit_on_and_takes_slots_all_the_same)
+{
+    struct index *index;
+    cr_assert_eq(index_create(0, &index), 0);
+    struct index_entry entry = {.version = {1, 1}, .read_size = 64};
+    cr_assert(!index_is_full(index));
+    index_set_limit(index, 2);
+    cr_assert_eq(index_add(index, 1, 1, &entry), 0);
+    cr_assert(!index_is_full(index));
+    cr_assert_eq(index_add(index, 2, 2, &entry), 0);
+    cr_assert(index_is_full(index));
+    cr_assert_eq(index_add(index, 3, 3, &entry), 0);
+    cr_assert_eq(index_remove(index, 1, 1, entry.version, NULL), 0);
+    cr_assert(index_is_full(index));
+    cr_assert_eq(index_remove(index, 2, 2, entry.version, NULL), 0);
+    cr_assert(!index_is_full(index));
+    index_free(index);
+}
