@@ -333,12 +333,14 @@ class Skip(Exception):
 
 
 TESTS = []
+SOAKS = []
 
 
-def test(slow=False, seconds=120):
-    """Registers a test. `slow` ones do not run against the sanitized binary."""
+def test(slow=False, seconds=120, soak=False):
+    """Registers a test. `slow` ones do not run against the sanitized binary; `soak` ones only when they
+    are asked for (run.py --soak)."""
     def register(function):
-        TESTS.append((f"{function.__module__}.{function.__name__}", function, slow, seconds))
+        (SOAKS if soak else TESTS).append((f"{function.__module__}.{function.__name__}", function, slow, seconds))
         return function
     return register
 

@@ -89,6 +89,7 @@ def main():
                         help="of kill -9; half as many of each kind of mutation (default 20)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="leave the slow ones out")
+    parser.add_argument("--soak", action="store_true", help="those that take long, and no others")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--jobs", type=int, default=1, help="tests at a time")
     parser.add_argument("names", nargs="*")
@@ -101,7 +102,7 @@ def main():
     import admin, basic, hostile, crash, large, lifecycle  # noqa: E401, F401: they register their tests
     import mutation, diskfull, shutdown, filesystems, scrub, memory, moves, shards, web  # noqa: E401, F401
     import http_clients, haproxy, operations, confined, edges, limits, space  # noqa: E401, F401
-    tests = [t for t in harness.TESTS
+    tests = [t for t in (harness.SOAKS if options.soak else harness.TESTS)
              if (not options.names or any(name in t[0] for name in options.names))
              and not (options.quick and t[2])]
     if options.list:

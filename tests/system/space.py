@@ -10,7 +10,7 @@ import urllib.request
 from disks import Disk, noise
 from harness import KIB, MIB, NO_SPACE, OK, Server, delete, eventually, health, hello, http_server, set_, test
 
-BATCH = 32
+BATCH = 1000
 
 
 def readiness(server):
@@ -29,17 +29,22 @@ def status_of(server):
 
 
 def set_until_refused(client, prefix, size):
-    """The keys that were taken."""
-    keys = []
-    while True:
-        key = b"%s-%06d" % (prefix, len(keys))
-        status, text = client.call(set_(key, noise(len(keys), size)))
-        if status == NO_SPACE:
-            assert b"delete something" not in text and b"disk is full" in text, text
-            return keys
-        assert status == OK, (status, text)
-        keys.append(key)
-        assert len(keys) < 200_000, "it is never full"
+    """The keys that were taken. Small values go many at a time."""
+    keys, refused, number = [], False, 0
+    batch = max(1, min(1000, MIB // size))
+    while not refused:
+        some = [b"%s-%07d" % (prefix, n) for n in range(number, number + batch)]
+        client.send(b"".join(set_(key, noise(n, size)) for n, key in enumerate(some, number)))
+        for key in some:
+            status, text = client.answer()
+            if status == OK:
+                keys.append(key)
+                continue
+            assert status == NO_SPACE and b"disk is full" in text, (status, text)
+            refused = True
+        number += batch
+        assert number < 20_000_000, "it is never full"
+    return keys
 
 
 def delete_keys(client, keys):
@@ -75,10 +80,10 @@ def a_refusal_is_told_alike_by_readyz_health_and_log(context):
             assert status_of(server) == "failing: sets are refused: the disk is full"
             assert readiness(server)[0] == 503
         eventually(small_ones_are_refused)
-        server.wait_line(r"WARN .*a set was refused .*No space left on device: the disk is full")
+        server.wait_line(r"WARN .*a (set|write) was refused .*No space left on device: the disk is full")
         for _ in range(500):
             client.call(set_(b"one more", noise(1, 20 * KIB)))
-        lines = [line for line in server.lines if "a set was refused" in line]
+        lines = [line for line in server.lines if "was refused" in line]
         assert len(lines) < 100, f"{len(lines)} lines"
         delete_keys(client, large + small)
 
@@ -186,3 +191,14 @@ def a_few_deleted_keys_leave_no_log_behind(context):
         assert used(server.directory) <= empty_size(disk, 3), \
             f"{used(server.directory) // MIB} MiB, not {empty_size(disk, 3) // MIB}"
     eventually(is_small, 10 * Server.patience)
+
+
+VALUE_SIZES = (100, 4000, 200 * KIB, 3 * MIB, 20 * MIB)
+
+for kind_ in "ext4", "xfs":
+    for size_ in 500 * MIB, 700 * MIB, 2000 * MIB:
+        for shards_ in 1, 3, 8:
+            def ten_times(context, kind=kind_, size=size_, shards=shards_):
+                fill_and_empty(context, kind, size, shards, VALUE_SIZES, 10)
+            ten_times.__name__ = f"filled_and_emptied_{kind_}_{size_ // MIB}_{shards_}"
+            test(soak=True, seconds=1800)(ten_times)
