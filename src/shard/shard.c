@@ -22,6 +22,8 @@ static uint8_t status_of(enum store_status status)
         return MINIVAULT_TOO_LARGE;
     case STORE_FAILED:
         return MINIVAULT_NOT_READY;
+    case STORE_UNREADABLE:
+        return MINIVAULT_ERROR;
     case STORE_PENDING:
     case STORE_BUSY:
     case STORE_NO_MEMORY:
@@ -33,7 +35,8 @@ static uint8_t status_of(enum store_status status)
 static void fill(struct shard_answer *answer, enum store_status status,
                  const struct store_value *value)
 {
-    *answer = (struct shard_answer){.status = status_of(status), .gate = value->gate};
+    *answer = (struct shard_answer){
+        .status = status_of(status), .gate = value->gate, .error = value->error};
     if (status == STORE_OK) {
         answer->data = value->data;
         answer->size = value->size;

@@ -78,6 +78,7 @@ struct shard_answer {
     bool is_in_lent;           /* data lies in the waiter's lent memory */
     struct cache_entry *entry; /* as in struct store_value */
     uint64_t gate;
+    int error;          /* of MINIVAULT_ERROR: why the value cannot be read now, -errno; or 0 */
     bool in_value_file; /* data is a descriptor: shard_download. Of a pending get: it may be */
     struct value_file_name file;
     struct slice key; /* when in_value_file: valid as long as data */

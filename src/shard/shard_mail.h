@@ -58,7 +58,7 @@ struct shard_mail_reply {
     uint8_t where;  /* enum shard_mail_where */
     bool in_value_file;
     bool is_committed; /* COMMIT: the file stays */
-    uint32_t size;
+    uint32_t size;     /* of the value; of ERROR: errno */
     union {
         uint8_t bytes[SHARD_MAIL_VALUE_MAX];
         struct {
@@ -99,12 +99,14 @@ static inline bool shard_mail_read(const struct shard_mail_reply *reply, const u
 {
     bool is_here = reply->where == SHARD_MAIL_HERE;
     bool is_in_lent = reply->where == SHARD_MAIL_IN_LENT;
+    bool is_error = reply->status == MINIVAULT_ERROR;
     *ret_answer = (struct shard_answer){
         .status = reply->status,
         .data = is_here      ? reply->bytes
                 : is_in_lent ? lent
                              : reply->memory,
-        .size = reply->size,
+        .size = is_error ? 0 : reply->size,
+        .error = is_error ? -(int)reply->size : 0,
         .is_in_lent = is_in_lent,
         .in_value_file = reply->in_value_file,
         .is_lent = reply->in_value_file,

@@ -138,6 +138,8 @@ static void finish_get(struct serving *serving, const struct shard_answer *answe
         store_take_back_file(store, &answer->file);
     if (!is_put)
         serving->reply = (struct shard_mail_reply){.status = MINIVAULT_OVERLOADED};
+    else if (answer->status == MINIVAULT_ERROR)
+        serving->reply.size = (uint32_t)-answer->error;
     finish(serving, answer->gate);
 }
 

@@ -7,11 +7,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define TEXT_SIZE 64
 
 bool fetch_has_room(const struct fetcher *fetcher, uint64_t read_size)
 {
@@ -19,19 +16,31 @@ bool fetch_has_room(const struct fetcher *fetcher, uint64_t read_size)
            fetcher->large_bytes + read_size <= fetcher->large_bytes_max;
 }
 
-/* Says where it lies, for the log: file and offset. */
-static void describe(const struct fetch *fetch, char *ret_text, size_t size)
+/* ---- what is wrong with what is read ---- */
+
+/* Notes where the record lies, and returns the file's path; it is alive, or pinned. */
+static const char *locate(struct fetch *fetch)
 {
     uint64_t location = fetch->location;
-    if (location_is_segment(location)) {
-        const struct segment *segment =
-            segments_find(fetch->fetcher->segments, location_file(location));
-        (void)snprintf(ret_text, size, "%02x/seg-%016" PRIx64 " at offset %" PRIu64,
-                       segment->partition, segment->number, location_offset(location));
-        return;
-    }
-    (void)snprintf(ret_text, size, "log file %" PRIu32 " at offset %" PRIu64,
-                   location_file(location), location_offset(location));
+    fetch->place = (struct finding){.kind = FINDING_LOG, .offset = location_offset(location)};
+    if (!location_is_segment(location))
+        return wal_name_file(fetch->fetcher->wal, location_file(location), &fetch->place.number);
+    const struct segment *segment =
+        segments_find(fetch->fetcher->segments, location_file(location));
+    fetch->place.kind = FINDING_SEGMENT;
+    fetch->place.number = segment->number;
+    return segment->path;
+}
+
+static void note_damage(struct fetch *fetch, const char *what)
+{
+    const char *path = locate(fetch);
+    findings_damage(
+        fetch->fetcher->findings, &fetch->place, !fetch->is_hidden,
+        "%s: the record at offset %" PRIu64
+        " is damaged: %s. Its key answers CORRUPT: write it again, or restore it from a "
+        "replica or a backup, and check the device",
+        path, fetch->place.offset, what);
 }
 
 static int decode_at(struct fetch *fetch, const uint8_t *data, uint64_t size)
@@ -39,29 +48,29 @@ static int decode_at(struct fetch *fetch, const uint8_t *data, uint64_t size)
     int64_t result = record_decode(data, size, &fetch->record);
     if (result >= 0)
         return 0;
-    char text[TEXT_SIZE];
-    describe(fetch, text, sizeof text);
-    log_error(fetch->fetcher->log,
-              "corrupt record in %s: answered as CORRUPT; restore the key from a replica or a "
-              "backup",
-              text);
+    note_damage(fetch, "its checksum is wrong");
     return -EBADMSG;
 }
 
-static int refuse(const struct fetch *fetch, int error, const char *what)
+/* The file does not give it. */
+static int refuse(struct fetch *fetch, int error)
 {
-    char text[TEXT_SIZE];
-    describe(fetch, text, sizeof text);
-    log_error(fetch->fetcher->log, "cannot read %s: %s", text, what);
+    if (error == -ENOENT)
+        note_damage(fetch, "its file is missing");
+    else
+        findings_unreadable(fetch->fetcher->findings, &fetch->place, locate(fetch), error);
     return error;
 }
 
 static int judge_read(struct fetch *fetch, int32_t result)
 {
     if (result < 0)
-        return refuse(fetch, result, strerror(-result));
-    if ((uint64_t)result <= fetch->skip)
-        return refuse(fetch, -EBADMSG, "the file ends before it");
+        return refuse(fetch, result);
+    findings_readable(fetch->fetcher->findings, &fetch->place);
+    if ((uint64_t)result <= fetch->skip) {
+        note_damage(fetch, "the file ends before it");
+        return -EBADMSG;
+    }
     const uint8_t *data = fetch->large != NULL ? fetch->large : fetch->buffer;
     return decode_at(fetch, data + fetch->skip, (uint64_t)result - fetch->skip);
 }
@@ -100,7 +109,7 @@ static void pinned(struct segment_pin *pin, int handle_or_error)
     if (handle_or_error >= 0)
         start_read(fetch, handle_or_error);
     else
-        fetch->done(fetch, refuse(fetch, handle_or_error, strerror(-handle_or_error)));
+        fetch->done(fetch, refuse(fetch, handle_or_error));
 }
 
 /* The file may have to be opened first. Returns its handle, or -EINPROGRESS: `pinned` follows. */
@@ -148,6 +157,7 @@ int fetch_start(struct fetcher *fetcher, struct fetch *fetch, const struct index
     fetch->fetcher = fetcher;
     fetch->location = entry->location;
     fetch->done = done;
+    (void)locate(fetch);
     const uint8_t *in_memory = wal_peek(fetch->fetcher->wal, fetch->location);
     fetch->in_memory = in_memory != NULL;
     if (in_memory != NULL) {
@@ -195,6 +205,11 @@ void fetch_release(struct fetch *fetch)
 const struct record *fetch_record(const struct fetch *fetch)
 {
     return &fetch->record;
+}
+
+const struct finding *fetch_place(const struct fetch *fetch)
+{
+    return &fetch->place;
 }
 
 struct slice fetch_bytes(const struct fetch *fetch)

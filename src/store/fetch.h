@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "io/io.h"
+#include "store/disk/findings.h"
 #include "store/memory/index.h"
 #include "store/record/record.h"
 #include "store/segment/segments.h"
@@ -24,6 +25,7 @@ struct fetcher {
     const struct log *log;
     struct wal *wal;
     struct segments *segments;
+    struct findings *findings;
     uint64_t log_file_size;
     uint64_t large_bytes; /* in use for large records */
     uint64_t large_bytes_max;
@@ -32,7 +34,7 @@ struct fetcher {
 struct fetch;
 
 /* `result` 0: fetch->record is valid until fetch_release. -EBADMSG: not the record that must be
- * there (logged with file and offset); -EIO and others: the device's (logged). */
+ * there; -ENOENT: its file is gone; others: it cannot be read now. The findings have it. */
 typedef void fetch_done(struct fetch *fetch, int result);
 
 struct fetch {
@@ -47,8 +49,10 @@ struct fetch {
     uint64_t read_offset;
     uint64_t skip; /* bytes before the record in what was read */
     uint64_t location;
+    struct finding place;
     bool is_pinning;
     bool in_memory; /* the record lies in the log's memory */
+    bool is_hidden; /* the caller's: it reads what newer writes hide, damage hurts nobody */
     struct record record;
 };
 
@@ -68,6 +72,9 @@ void fetch_release(struct fetch *fetch);
 
 /* The record, between the fetch and its release. */
 const struct record *fetch_record(const struct fetch *fetch);
+
+/* Where it lies, should it turn out to be damaged after all. Kind, number and offset. */
+const struct finding *fetch_place(const struct fetch *fetch);
 
 /* What was read of it, when it turned out not to be the record. */
 struct slice fetch_bytes(const struct fetch *fetch);

@@ -384,7 +384,6 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
         .keys_refused = store->keys_refused,
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,
-        .damaged = store->is_damaged,
         .admits_set = admission_of_set(store),
         .admits_file = admission_of_file(store, MIB),
     };
@@ -395,5 +394,5 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
     segments_stats(store->segments, &ret_stats->segments);
     mover_stats(store->mover, &ret_stats->mover);
     scrub_stats(store->scrub, &ret_stats->scrub);
-    ret_stats->damaged |= ret_stats->scrub.damaged > 0;
+    findings_stats(&store->findings, &ret_stats->findings);
 }

@@ -22,6 +22,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "io/io.h"
+#include "store/disk/findings.h"
 #include "store/memory/cache.h"
 #include "store/mover/mover.h"
 #include "store/scrub/scrub.h"
@@ -38,13 +39,14 @@ struct superblock_identity;
 enum store_status {
     STORE_OK,
     STORE_NOT_FOUND,
-    STORE_PENDING,   /* the answer comes through the waiter, from the loop */
-    STORE_BUSY,      /* nothing was done: come back after events.room */
-    STORE_NO_SPACE,  /* nothing was done: the disk is full */
-    STORE_NO_MEMORY, /* nothing was done: a new key, and no memory for one */
-    STORE_CORRUPT,   /* what the disk has cannot be proved right */
-    STORE_TOO_LARGE, /* nothing was done */
-    STORE_FAILED,    /* nothing was done: the log failed, or its directory is gone */
+    STORE_PENDING,    /* the answer comes through the waiter, from the loop */
+    STORE_BUSY,       /* nothing was done: come back after events.room */
+    STORE_NO_SPACE,   /* nothing was done: the disk is full */
+    STORE_NO_MEMORY,  /* nothing was done: a new key, and no memory for one */
+    STORE_CORRUPT,    /* what the disk has cannot be proved right */
+    STORE_TOO_LARGE,  /* nothing was done */
+    STORE_FAILED,     /* nothing was done: the log failed, or its directory is gone */
+    STORE_UNREADABLE, /* the disk does not give it now (store_value.error): come back */
 };
 
 struct store_value {
@@ -55,6 +57,7 @@ struct store_value {
                    valid only until the call that showed it returns */
     uint64_t gate;
     struct version version; /* also of a tombstone; of nothing: zero */
+    int error;              /* UNREADABLE: why */
     bool in_value_file; /* data is the descriptor of `file`. Of a get that is pending: it may be */
     struct value_file_name file;
     struct slice key; /* when in_value_file: valid as long as data */
@@ -65,7 +68,8 @@ struct store_waiter;
 typedef void store_waiter_done(struct store_waiter *waiter, enum store_status status,
                                const struct store_value *value);
 struct store_waiter {
-    store_waiter_done *done; /* status is OK (with a value), NOT_FOUND, CORRUPT or BUSY */
+    store_waiter_done
+        *done; /* status is OK (with a value), NOT_FOUND, CORRUPT, UNREADABLE or BUSY */
 };
 
 struct store_events {
@@ -134,8 +138,8 @@ int store_shut(struct store *store);
 /* Frees the memory: after store_shut, or after the world was closed. */
 void store_free(struct store *store);
 
-/* The newest value of a key. OK: *ret_value; NOT_FOUND and CORRUPT: ret_value->gate; PENDING: the
- * waiter; BUSY. The key's bytes are not needed after the call. */
+/* The newest value of a key. OK: *ret_value; NOT_FOUND and CORRUPT: ret_value->gate; UNREADABLE:
+ * ret_value->error; PENDING: the waiter; BUSY. The key's bytes are not needed after the call. */
 enum store_status store_get(struct store *store, struct slice key, struct store_waiter *waiter,
                             struct store_value *ret_value);
 
@@ -210,7 +214,6 @@ struct store_stats {
     uint64_t index_limit;  /* of all shards' indexes; 0: none */
     uint64_t keys_refused; /* for want of memory */
     uint64_t disk_free, disk_total;
-    bool damaged;
     enum admission admits_set;     /* of a value that goes into the log */
     enum admission admits_file;    /* of one of a MiB, which goes into a file */
     uint64_t get_hits, get_misses; /* of the cache; each get counts once */
@@ -219,6 +222,7 @@ struct store_stats {
     struct segments_stats segments;
     struct mover_stats mover;
     struct scrub_stats scrub;
+    struct findings_stats findings;
 };
 void store_stats(struct store *store, struct store_stats *ret_stats);
 

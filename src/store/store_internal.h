@@ -43,8 +43,8 @@ struct store {
     uint32_t origin;
     int failed; /* 0, or the log's error */
     struct damage damage;
-    bool is_damaged; /* something was lost, in the log or in a segment */
-    bool starved;    /* somebody was told BUSY */
+    struct findings findings; /* of this process: what is known to be wrong with the files */
+    bool starved;             /* somebody was told BUSY */
     struct refusals refusals;
     uint64_t get_hits;   /* gets that the cache answered */
     uint64_t get_misses; /* and the others, but those told BUSY: they come again */

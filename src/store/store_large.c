@@ -7,6 +7,7 @@
 #include "store/store_keys.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 struct store_upload {
@@ -164,8 +165,50 @@ int store_download_open(struct store *store, const struct store_value *value,
                              events, ret_reader);
 }
 
+static struct finding finding_in(const struct value_file_name *name, uint64_t offset)
+{
+    return (struct finding){.kind = FINDING_VALUE,
+                            .number = name->version.clock,
+                            .origin = name->version.origin,
+                            .offset = offset};
+}
+
+int store_download_error(struct store *store, const struct value_reader *reader)
+{
+    int error = value_reader_error(reader);
+    if (error == 0 || error == -ENOENT)
+        return error;
+    struct value_told told = value_reader_tell(reader);
+    struct finding finding = finding_in(&told.name, told.offset);
+    if (error == -EBADMSG)
+        findings_damage(&store->findings, &finding, true,
+                        "%s is damaged at offset %" PRIu64
+                        ": %s. What is damaged is never shown: write its key again, or restore it "
+                        "from a replica or a backup, and check the device",
+                        told.path, told.offset, told.what);
+    else
+        findings_unreadable(&store->findings, &finding, told.path, error);
+    return error;
+}
+
+void store_download_missing(struct store *store, const struct value_file_name *name)
+{
+    char text[VALUE_FILE_NAME_SIZE];
+    struct finding finding = finding_in(name, 0);
+    value_file_name_write(name, text);
+    findings_damage(
+        &store->findings, &finding, true,
+        "%s%s is missing: its key answers CORRUPT until it is written again or restored "
+        "from a replica or a backup",
+        store->options.path, text);
+}
+
 void store_download_close(struct store *store, struct value_reader *reader)
 {
+    struct value_told told = value_reader_tell(reader);
+    struct finding finding = finding_in(&told.name, 0);
+    if (told.is_read)
+        findings_readable(&store->findings, &finding);
     value_reader_close(reader);
     store_made_room(store);
 }

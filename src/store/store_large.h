@@ -99,4 +99,9 @@ int store_download_open(struct store *store, const struct store_value *value,
                         const struct value_reader_events *events, struct value_reader **ret_reader);
 void store_download_close(struct store *store, struct value_reader *reader);
 
+/* value_reader_error, which the store's findings have from then on, unless it is -ENOENT: the file
+ * may have been replaced. That it is missing for good, store_download_missing says. */
+int store_download_error(struct store *store, const struct value_reader *reader);
+void store_download_missing(struct store *store, const struct value_file_name *name);
+
 #endif

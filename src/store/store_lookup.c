@@ -3,6 +3,7 @@
 #include "store/store_lookup.h"
 
 #include "base/assert.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -106,12 +107,14 @@ static void decode_finished(struct decode_job *job, int result, uint8_t *data, s
     struct lookup *lookup = container_of(job, struct lookup, decode);
     struct store_waiter *waiter = lookup->waiter;
     struct store_value value = {0};
+    const struct lookup_parts *parts = &lookup->lookups->parts;
     if (result == 0)
         show(lookup, fetch_record(&lookup->fetch), (struct slice){data, (uint32_t)size}, &value);
-    else
-        log_error(lookup->lookups->parts.log,
-                  "a stored zstd value does not decode: answered as CORRUPT");
-    waiter->done(waiter, result == 0 ? STORE_OK : STORE_CORRUPT, &value);
+    else if (!disk_is_passing(result) &&
+             findings_note(parts->fetcher->findings, fetch_place(&lookup->fetch), true))
+        log_error(parts->log, "a stored zstd value does not decode: answered as CORRUPT");
+    enum store_status status = disk_is_passing(result) ? STORE_BUSY : STORE_CORRUPT;
+    waiter->done(waiter, result == 0 ? STORE_OK : status, &value);
     free(data);
     lookup_put(lookup);
 }
@@ -138,6 +141,15 @@ static enum store_status answer(struct lookup *lookup, struct store_value *ret_v
 }
 
 static void fetched(struct fetch *fetch, int result);
+
+/* Of a record that could not be fetched. */
+static enum store_status status_of(int error, struct store_value *ret_value)
+{
+    if (error == -EBADMSG || error == -ENOENT)
+        return STORE_CORRUPT;
+    ret_value->error = error;
+    return disk_is_passing(error) ? STORE_BUSY : STORE_UNREADABLE;
+}
 
 /* While a candidate was read, others may have moved to other files, and writes may have come: then
  * what is left of the list may be stale. Returns whether it has other writes now. */
@@ -167,7 +179,7 @@ static enum store_status go_through(struct lookup *lookup, struct store_value *r
         if (result == 0)
             return STORE_PENDING;
         if (result < 0)
-            return STORE_CORRUPT;
+            return status_of(result, ret_value);
         if (slice_equal(fetch_record(&lookup->fetch)->key, lookup->key))
             return answer(lookup, ret_value);
         fetch_release(&lookup->fetch);
@@ -200,11 +212,12 @@ static void fetched(struct fetch *fetch, int result)
     struct lookup *lookup = container_of(fetch, struct lookup, fetch);
     struct store_value value = {0};
     assert(lookup->candidate < lookup->candidate_count); /* invariant 2 */
-    bool is_passing = result == -ENOMEM || result == -ENFILE || result == -EMFILE;
-    enum store_status status = is_passing ? STORE_BUSY : STORE_CORRUPT;
-    if (result == 0 && slice_equal(fetch_record(fetch)->key, lookup->key)) {
+    enum store_status status = STORE_BUSY;
+    if (result < 0) {
+        status = status_of(result, &value);
+    } else if (slice_equal(fetch_record(fetch)->key, lookup->key)) {
         status = answer(lookup, &value);
-    } else if (result == 0) {
+    } else {
         fetch_release(fetch);
         status = go_on(lookup, &value);
     }

@@ -294,6 +294,7 @@ int proofs_init(struct proofs *proofs, uint8_t *buffers)
         struct proof *proof = &proofs->all[i];
         proof->proofs = proofs;
         fetch_init(&proof->fetch, buffers + i * FETCH_BUFFER_SIZE);
+        proof->fetch.is_hidden = true; /* but for the newest, which a get finds, too */
         list_push_back(&proofs->free, &proof->node);
     }
     return 0;

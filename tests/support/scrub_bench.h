@@ -138,6 +138,13 @@ static inline struct scrub_stats scrubbed(struct bench *bench)
     return stats.scrub;
 }
 
+static inline struct findings_stats findings_of(struct bench *bench)
+{
+    struct store_stats stats;
+    store_stats(bench->store, &stats);
+    return stats.findings;
+}
+
 static inline uint64_t pass_count(const struct bench *bench)
 {
     struct scrub_stats stats;

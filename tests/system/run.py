@@ -101,7 +101,7 @@ def main():
 
     import admin, basic, hostile, crash, large, lifecycle  # noqa: E401, F401: they register their tests
     import mutation, diskfull, shutdown, filesystems, scrub, memory, moves, shards, web  # noqa: E401, F401
-    import http_clients, haproxy, operations, confined, edges, limits, space  # noqa: E401, F401
+    import http_clients, haproxy, operations, confined, edges, limits, space, damage  # noqa: E401, F401
     tests = [t for t in (harness.SOAKS if options.soak else harness.TESTS)
              if (not options.names or any(name in t[0] for name in options.names))
              and not (options.quick and t[2])]

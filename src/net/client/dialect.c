@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "proto/binary.h"
 
+#include <stdio.h>
 #include <string.h>
 
 uint32_t reply_put_value(const struct shard_answer *answer, uint8_t *target,
@@ -22,10 +23,18 @@ uint32_t reply_put_value(const struct shard_answer *answer, uint8_t *target,
     return 0;
 }
 
+const char *reply_text(const struct shard_answer *answer, char *buffer)
+{
+    if (answer->error == 0)
+        return NULL;
+    (void)snprintf(buffer, REPLY_TEXT_MAX, "the stored value cannot be read now: %s",
+                   strerror(-answer->error));
+    return buffer;
+}
+
 /* ---- the binary protocol ---- */
 
 #define TYPED 2u /* the bit of a form */
-#define TEXT_MAX 128u
 
 /* Before HELLO every error is the same five bytes. */
 static int32_t write_binary(struct reply_form form, const struct shard_answer *answer,
@@ -38,9 +47,11 @@ static int32_t write_binary(struct reply_form form, const struct shard_answer *a
         return (int32_t)(MINIVAULT_ANSWER_HEADER_SIZE + put);
     }
     bool is_typed = (form.bits & TYPED) != 0;
-    const char *text = is_typed ? binary_status_text(answer->status) : "";
+    char buffer[REPLY_TEXT_MAX];
+    const char *told = reply_text(answer, buffer);
+    const char *text = !is_typed ? "" : told != NULL ? told : binary_status_text(answer->status);
     uint32_t size = (uint32_t)strlen(text);
-    assert(size <= TEXT_MAX);
+    assert(size <= REPLY_TEXT_MAX);
     binary_answer_header(target, is_typed ? answer->status : MINIVAULT_ERROR, size);
     memcpy(data, text, size);
     return (int32_t)(MINIVAULT_ANSWER_HEADER_SIZE + size);
@@ -54,7 +65,7 @@ static uint32_t write_binary_stream(struct reply_form form, uint64_t size, uint8
 }
 
 static const struct dialect binary = {.head_max = MINIVAULT_ANSWER_HEADER_SIZE,
-                                      .error_max = MINIVAULT_ANSWER_HEADER_SIZE + TEXT_MAX,
+                                      .error_max = MINIVAULT_ANSWER_HEADER_SIZE + REPLY_TEXT_MAX,
                                       .growth = 1,
                                       .value_offset = MINIVAULT_ANSWER_HEADER_SIZE,
                                       .write = write_binary,

@@ -62,6 +62,11 @@ static inline uint32_t reply_need(const struct dialect *dialect, const struct sh
 uint32_t reply_put_value(const struct shard_answer *answer, uint8_t *target,
                          struct reply_value *ret_value);
 
+/* What an answer that is not OK says, in words that are valid as long as `buffer`,
+ * REPLY_TEXT_MAX bytes; NULL: what its status says. */
+#define REPLY_TEXT_MAX 128u
+const char *reply_text(const struct shard_answer *answer, char *buffer);
+
 /* The binary protocol's, before and after HELLO. */
 struct reply_form reply_form_binary(bool typed);
 

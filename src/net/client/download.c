@@ -21,6 +21,7 @@
 
 #include "base/assert.h"
 #include "proto/http.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -124,13 +125,6 @@ static void put(struct download *download)
     free_memory(download);
 }
 
-/* What a client is told when its value could not be read. */
-static uint8_t status_of(int error)
-{
-    bool is_passing = error == -ENOMEM || error == -EMFILE || error == -ENFILE;
-    return is_passing ? MINIVAULT_OVERLOADED : MINIVAULT_CORRUPT;
-}
-
 /* It ends before a byte was shown. */
 static void end(struct download *download, const struct shard_answer *answer)
 {
@@ -142,6 +136,22 @@ static void end(struct download *download, const struct shard_answer *answer)
 static void end_status(struct download *download, uint8_t status)
 {
     end(download, &(struct shard_answer){.status = status});
+}
+
+/* The value could not be read: it is damaged, or only out of reach. */
+static void end_unread(struct download *download, int error)
+{
+    if (error == -EBADMSG || error == -EPROTONOSUPPORT)
+        end_status(download, MINIVAULT_CORRUPT);
+    else if (disk_is_passing(error))
+        end_status(download, MINIVAULT_OVERLOADED);
+    else
+        end(download, &(struct shard_answer){.status = MINIVAULT_ERROR, .error = error});
+}
+
+static int error_of(const struct download *download)
+{
+    return store_download_error(shard_of(download)->store, download->reader);
 }
 
 /* ---- pieces ---- */
@@ -170,7 +180,7 @@ static const uint8_t *next_of_value(struct download *download, uint32_t *ret_siz
         return piece;
     piece = value_reader_piece(download->reader, ret_size);
     note_wait(download, piece == NULL);
-    int error = piece == NULL ? value_reader_error(download->reader) : 0;
+    int error = piece == NULL ? error_of(download) : 0;
     if (error < 0) {
         log_error(shared_of(download)->log,
                   "a connection is closed: the rest of a large value cannot be read: %s",
@@ -316,7 +326,7 @@ static void open_file(struct download *download)
     if (result == 0)
         result = open_reader(download);
     if (result < 0) {
-        end_status(download, status_of(result));
+        end_unread(download, result);
         return;
     }
     if (!is_json)
@@ -335,10 +345,7 @@ static void take_answer(struct download *download, const struct shard_answer *an
     if (!answer->in_value_file) {
         end(download, answer);
     } else if (is_same) {
-        log_error(shared_of(download)->log,
-                  "a value file is missing (partition %u, key hash %016llx): answered as CORRUPT; "
-                  "restore the key from a replica or a backup",
-                  (unsigned)answer->file.partition, (unsigned long long)answer->file.key_hash);
+        store_download_missing(shard_of(download)->store, &answer->file);
         end_status(download, MINIVAULT_CORRUPT);
     } else if (download->attempts > ATTEMPTS_MAX) {
         end_status(download, MINIVAULT_OVERLOADED);
@@ -386,7 +393,7 @@ static void end_failed(struct download *download, int error)
     if (error == -ENOENT)
         look_again(download);
     else
-        end_status(download, status_of(error));
+        end_unread(download, error);
 }
 
 /* Reads a piece a pass, for it takes a while to look at every byte of one. */
@@ -396,7 +403,7 @@ static void look_at_next(struct download *download)
     const uint8_t *piece = value_reader_piece(download->reader, &size);
     note_wait(download, piece == NULL);
     if (piece == NULL) {
-        int error = value_reader_error(download->reader);
+        int error = error_of(download);
         if (error < 0)
             end_failed(download, error);
         return;
@@ -410,7 +417,7 @@ static void look_at_next(struct download *download)
     int result = open_reader(download);
     note_wait(download, true);
     if (result < 0)
-        end_status(download, status_of(result));
+        end_unread(download, result);
 }
 
 static void look_at_first(struct download *download)
@@ -429,7 +436,7 @@ static void look_at_first(struct download *download)
                            &download->stream);
         return;
     }
-    int error = value_reader_error(download->reader);
+    int error = error_of(download);
     if (error < 0)
         end_failed(download, error);
 }

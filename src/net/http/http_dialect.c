@@ -62,6 +62,14 @@ static uint32_t write_error(struct reply_form form, uint16_t status, const char 
     return http_reply_error(&request, status, reason, target);
 }
 
+static int32_t write_refusal(struct reply_form form, const struct shard_answer *answer,
+                             uint8_t *target)
+{
+    char text[REPLY_TEXT_MAX];
+    return (int32_t)write_error(form, http_status_of(answer->status), reply_text(answer, text),
+                                target);
+}
+
 /* ---- the raw route ---- */
 
 static int32_t write_raw(struct reply_form form, const struct shard_answer *answer, uint8_t *target,
@@ -70,7 +78,7 @@ static int32_t write_raw(struct reply_form form, const struct shard_answer *answ
     struct http_request request = request_of(form);
     uint8_t head[HTTP_REPLY_SIZE_MAX];
     if (answer->status != MINIVAULT_OK)
-        return (int32_t)write_error(form, http_status_of(answer->status), NULL, target);
+        return write_refusal(form, answer, target);
     if ((form.bits & FORM_WRITE) != 0)
         return (int32_t)http_reply_no_content(&request, target);
     uint32_t size = http_reply_head(&request, HTTP_CONTENT_BYTES, answer->size, head);
@@ -165,7 +173,7 @@ static int32_t write_json(struct reply_form form, const struct shard_answer *ans
 {
     struct http_request request = request_of(form);
     if (answer->status != MINIVAULT_OK)
-        return (int32_t)write_error(form, http_status_of(answer->status), NULL, target);
+        return write_refusal(form, answer, target);
     if ((form.bits & FORM_WRITE) != 0)
         return (int32_t)http_reply_success(&request, target);
     return write_value(form, answer, target, ret_value);

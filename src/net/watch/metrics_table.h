@@ -78,11 +78,13 @@ METRIC(SCRUB_PASSES, "scrub_passes", COUNTER, MIN, AT(25, "scrub_passes"),
 METRIC(SCRUB_AGE, "scrub_age_seconds", GAUGE, MAX, AT(26, "scrub_seconds_since_pass"),
        report->store.scrub.pass_age_s, "Since the last whole pass.")
 METRIC(DAMAGED, "damaged_places", GAUGE, SUM, AT(27, "scrub_damaged_places"),
-       report->store.scrub.damaged, "Damage that can hurt somebody.")
+       report->store.findings.damaged, "Damage that can hurt somebody.")
 METRIC(DAMAGED_DEAD, "damaged_dead_places", GAUGE, SUM, AT(28, "scrub_damaged_dead_places"),
-       report->store.scrub.damaged_dead, "Damage that can hurt nobody.")
+       report->store.findings.damaged_dead, "Damage that can hurt nobody.")
 METRIC(MENDED, "mended_places", COUNTER, SUM, AT(29, "scrub_mended_places"),
-       report->store.scrub.mended, "Damage that was written anew.")
+       report->store.findings.mended, "Damage that was written anew.")
+METRIC(UNREADABLE, "unreadable_files", GAUGE, SUM, AT(43, "unreadable_files"),
+       report->store.findings.unreadable, "Files that could not be opened or read.")
 METRIC(PASSES, "ring_passes", COUNTER, SUM, NOWHERE, report->ring.passes, "Passes of the loop.")
 METRIC(OVERFLOWS, "ring_overflows", COUNTER, SUM, NOWHERE, report->ring.overflows,
        "Times that completions were too many for it.")
@@ -117,7 +119,7 @@ METRIC(FAILED, "failed", HIDDEN, MAX, NOWHERE, report->failed != 0, "")
 METRIC(ADMITS_SET, "admits_set", HIDDEN, MAX, NOWHERE, report->store.admits_set, "")
 METRIC(ADMITS_FILE, "admits_file", HIDDEN, MAX, NOWHERE, report->store.admits_file, "")
 METRIC(DRAINING, "draining", HIDDEN, MAX, NOWHERE, report->is_draining, "")
-METRIC(LOSS, "loss", HIDDEN, MAX, NOWHERE, report->store.damaged, "")
+METRIC(LOSS, "loss", HIDDEN, MAX, NOWHERE, report->store.findings.damaged > 0, "")
 
 #undef METRIC
 #undef COUNTED

@@ -89,3 +89,8 @@ bool disk_is_device_error(int error)
     }
     return false;
 }
+
+bool disk_is_passing(int error)
+{
+    return error == -ENOMEM || error == -EMFILE || error == -ENFILE;
+}

@@ -27,4 +27,7 @@ int disk_wait_sync_folder(struct io *io, const char *path);
  * can be read at all. */
 bool disk_is_device_error(int error);
 
+/* Whether an error passes by itself: what the process may have of memory or files is used up. */
+bool disk_is_passing(int error);
+
 #endif

@@ -80,7 +80,7 @@ int mover_create(struct io *io, const struct log *log, const struct mover_option
     mover->options.segment_size = min_u64(options->segment_size, SEGMENT_SIZE_LIMIT);
     assert(options->log_id < options->shard_count);
     mover_stage_init(&mover->stage, &mover->options, &mover->stats);
-    mover_reader_init(&mover->reader, io, log, &mover->options, &mover->stats,
+    mover_reader_init(&mover->reader, io, &mover->options, &mover->stats,
                       options->memory + MOVER_OUTPUTS_MEMORY);
     mover->source = SEGMENT_FROM_LOG;
     mover_policy_init(&mover->policy, io, &mover->options, &mover->outputs);

@@ -48,14 +48,15 @@ struct mover_options {
     struct manifest *manifest;
     struct index *index;
     struct doomed *doomed;
-    uint64_t segment_size;   /* bytes: a segment that has reached it is sealed */
-    uint64_t log_keep_bytes; /* sealed log files beyond this are moved */
-    uint64_t compact_min;    /* dead bytes of all segments that are worth a job */
-    uint64_t stage_bytes;    /* memory of a round, beside its table; at least a record's size */
-    uint32_t window_size;    /* bytes of an input that are read at once: blocks, at most 1 MiB */
-    uint64_t number_last;    /* of segments, as recovered */
-    uint64_t sequence_last;  /* of chunks, as recovered */
-    uint8_t *memory;         /* MOVER_MEMORY_SIZE bytes of the region, aligned to 4096 */
+    struct findings *findings; /* of the store */
+    uint64_t segment_size;     /* bytes: a segment that has reached it is sealed */
+    uint64_t log_keep_bytes;   /* sealed log files beyond this are moved */
+    uint64_t compact_min;      /* dead bytes of all segments that are worth a job */
+    uint64_t stage_bytes;      /* memory of a round, beside its table; at least a record's size */
+    uint32_t window_size;      /* bytes of an input that are read at once: blocks, at most 1 MiB */
+    uint64_t number_last;      /* of segments, as recovered */
+    uint64_t sequence_last;    /* of chunks, as recovered */
+    uint8_t *memory;           /* MOVER_MEMORY_SIZE bytes of the region, aligned to 4096 */
     void *context;
     /* A device or memory error: what the manifest took is unknown. The store must stop. */
     void (*failed)(void *context, int error);

@@ -13,6 +13,8 @@
 #include "store/mover/mover_read.h"
 
 #include "base/assert.h"
+#include "store/disk/findings.h"
+#include "store/disk/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,35 +22,65 @@
 
 /* ---- batches and chunks ---- */
 
-/* As messages call it. */
-static const char *kind_of(const struct mover_input *input)
+static struct finding finding_at(const struct mover_input *input, uint64_t offset)
 {
-    return input->units.file.is_segment ? "partition segment" : "log file";
+    bool is_segment = input->units.file.is_segment;
+    return (struct finding){.kind = is_segment ? FINDING_SEGMENT : FINDING_LOG,
+                            .number = input->units.file.number,
+                            .offset = offset};
 }
 
-static void note_damage(struct mover_reader *reader, uint64_t offset)
+/* The input's file, which is pinned, or was to be. */
+static const char *path_of(const struct mover_reader *reader)
 {
-    struct mover_input *input = &reader->input;
-    log_error(reader->log,
-              "%s %" PRIu64 " is damaged at offset %" PRIu64
-              ": it is kept as it is, what can be read of it is moved",
-              kind_of(input), input->units.file.number, offset);
-    input->is_damaged = true;
+    const struct mover_input *input = &reader->input;
+    uint64_t number;
+    return input->units.file.is_segment
+               ? segments_find(reader->options->segments, input->file)->path
+               : wal_name_file(reader->options->wal, input->file, &number);
 }
 
-/* A unit_need; a device's first refusal is said in the log. */
+/* Whether anything of it is still needed. */
+static bool is_needed(const struct mover_reader *reader)
+{
+    const struct mover_input *input = &reader->input;
+    return input->units.file.is_segment
+               ? segments_find(reader->options->segments, input->file)->live_records > 0
+               : wal_file_is_alive(reader->options->wal, input->file);
+}
+
+static void note_damage(struct mover_reader *reader, uint64_t offset, bool is_alive,
+                        const char *what)
+{
+    struct finding finding = finding_at(&reader->input, offset);
+    reader->input.is_damaged = true;
+    findings_damage(reader->options->findings, &finding, is_alive,
+                    "%s is damaged at offset %" PRIu64
+                    ": %s. It is kept as it is, what can be read of it is moved; check the device",
+                    path_of(reader), offset, what);
+}
+
+/* The file does not give what is at this offset. Until it does it is left alone. */
+static void note_error(struct mover_reader *reader, uint64_t offset, int error)
+{
+    struct finding finding = finding_at(&reader->input, offset);
+    if (error == -ENOENT || disk_is_device_error(error)) {
+        note_damage(reader, offset, is_needed(reader), strerror(-error));
+        return;
+    }
+    reader->input.is_damaged |= !disk_is_passing(error);
+    findings_unreadable(reader->options->findings, &finding, path_of(reader), error);
+}
+
+/* A unit_need. */
 static int need(void *context, uint64_t offset, uint64_t size, const uint8_t **ret_data)
 {
     struct mover_reader *reader = context;
-    struct mover_input *input = &reader->input;
     int result = mover_window_need(&reader->window, offset, size, ret_data);
     uint64_t file_offset;
     int failure = mover_window_failure(&reader->window, &file_offset);
-    if (failure < 0) {
-        log_error(reader->log, "%s %" PRIu64 " cannot be read at offset %" PRIu64 ": %s",
-                  kind_of(input), input->units.file.number, file_offset, strerror(-failure));
-        input->is_damaged = true;
-    }
+    if (failure < 0)
+        note_error(reader, file_offset, failure);
     return result;
 }
 
@@ -64,7 +96,8 @@ static enum mover_read begin_unit(struct mover_reader *reader)
         input->cursor = (struct unit_cursor){0};
         return MOVER_READ_RECORD;
     case UNIT_DAMAGED:
-        note_damage(reader, input->units.damage.from);
+        note_damage(reader, input->units.damage.from, is_needed(reader),
+                    unit_describe(&input->units.damage));
         return MOVER_READ_SKIPPED;
     case UNIT_SKIPPED:
         input->is_damaged = true;
@@ -91,7 +124,7 @@ static void look_ahead(struct mover_reader *reader)
         uint32_t slot = (reader->ahead_first + reader->ahead_count) % MOVER_AHEAD;
         struct unit_record found;
         if (unit_next(&input->units.unit, input->units.data, &input->cursor, &found) < 0) {
-            note_damage(reader, found.offset);
+            note_damage(reader, found.offset, is_needed(reader), "a record's checksum is wrong");
             return;
         }
         mover_record_locate(reader->options, input->units.file.is_segment, input->file,
@@ -114,7 +147,7 @@ static enum mover_read take_record(struct mover_reader *reader, struct mover_rec
     uint64_t offset;
     int result = mover_record_judge(reader->options, reader->stats, ret_record, &offset);
     if (result < 0)
-        note_damage(reader, offset);
+        note_damage(reader, offset, !ret_record->is_hidden, "a record's checksum is wrong");
     return result > 0 ? MOVER_READ_RECORD : MOVER_READ_SKIPPED;
 }
 
@@ -158,11 +191,11 @@ void mover_reader_forget(struct mover_reader *reader, bool is_segment)
 
 /* ---- opening and closing ---- */
 
-void mover_reader_init(struct mover_reader *reader, struct io *io, const struct log *log,
+void mover_reader_init(struct mover_reader *reader, struct io *io,
                        const struct mover_options *options, struct mover_stats *stats,
                        uint8_t *memory)
 {
-    *reader = (struct mover_reader){.log = log, .options = options, .stats = stats};
+    *reader = (struct mover_reader){.options = options, .stats = stats};
     mover_window_init(&reader->window, io, options->window_size, memory, &stats->read_bytes);
 }
 
@@ -202,9 +235,7 @@ static void pin_done(struct segment_pin *pin, int handle_or_error)
         pinned(reader, handle_or_error);
         return;
     }
-    reader->input.is_damaged = !mover_may_retry(handle_or_error);
-    log_error(reader->log, "partition segment %" PRIu64 " cannot be opened: %s",
-              reader->input.units.file.number, strerror(-handle_or_error));
+    note_error(reader, 0, handle_or_error);
 }
 
 void mover_reader_open_log(struct mover_reader *reader, const struct wal_sealed *sealed)

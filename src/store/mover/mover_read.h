@@ -1,7 +1,7 @@
 /* The mover's reader: an input's live records, one by one.
  *
  * An input is a sealed log file, whose batches are taken apart, or a segment, whose chunks are. What
- * cannot be read is left out and said in the log; the input is in quarantine then. Where a job's
+ * cannot be read is left out, and the store's findings have it; the input is in quarantine then. Where a job's
  * memory is full in the middle of an input, the next job of its kind goes on there. */
 #ifndef MINIVAULT_STORE_MOVER_READ_H
 #define MINIVAULT_STORE_MOVER_READ_H
@@ -26,7 +26,6 @@ struct mover_input {
 };
 
 struct mover_reader {
-    const struct log *log;
     const struct mover_options *options;
     struct mover_stats *stats;
     struct mover_window window;
@@ -51,7 +50,7 @@ enum mover_read {
 
 /* `memory`: MOVER_WINDOW_SIZE bytes of the region, aligned to 4096. The options and the counters
  * stay the owner's. */
-void mover_reader_init(struct mover_reader *reader, struct io *io, const struct log *log,
+void mover_reader_init(struct mover_reader *reader, struct io *io,
                        const struct mover_options *options, struct mover_stats *stats,
                        uint8_t *memory);
 

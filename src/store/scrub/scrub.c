@@ -5,7 +5,6 @@
  *   any -> STOPPED
  *
  *   scrub_rate.c    how fast disks are read
- *   scrub_report.c  what was found
  *   scrub_meta.c    superblock, manifest, checkpoint
  *   scrub_file.c    a log file or segment, with its records
  *   scrub_value.c   value files that records name */
@@ -40,7 +39,7 @@ static void begin_pass(struct scrub *scrub)
 static void end_pass(struct scrub *scrub)
 {
     uint64_t now_ns = io_now_ns(scrub->io);
-    scrub_report_end_pass(&scrub->report);
+    findings_end_pass(scrub->options.findings);
     scrub->pass_ended_ns = now_ns;
     scrub->pass_next_ns = now_ns + PASS_REST_NS;
     if (scrub->options.rate == SCRUB_AUTO)
@@ -128,10 +127,6 @@ int scrub_create(struct io *io, const struct log *log, const struct scrub_option
     struct scrub *scrub = calloc(1, sizeof *scrub);
     if (scrub == NULL)
         return -ENOMEM;
-    if (scrub_report_init(&scrub->report, log) < 0) {
-        free(scrub);
-        return -ENOMEM;
-    }
     uint8_t chance;
     io_random(io, &chance, sizeof chance);
     scrub->io = io;
@@ -140,8 +135,8 @@ int scrub_create(struct io *io, const struct log *log, const struct scrub_option
     scrub->pass_ended_ns = io_now_ns(io);
     scrub->phase = SCRUB_RESTING;
     scrub_rate_init(&scrub->rate, io, &scrub->options);
-    scrub_meta_init(&scrub->meta, io, log, &scrub->options, &scrub->rate, &scrub->report);
-    scrub_file_init(&scrub->file, io, &scrub->options, &scrub->rate, &scrub->report);
+    scrub_meta_init(&scrub->meta, io, log, &scrub->options, &scrub->rate, options->findings);
+    scrub_file_init(&scrub->file, io, &scrub->options, &scrub->rate, options->findings);
     *ret_scrub = scrub;
     return 0;
 }
@@ -161,9 +156,6 @@ bool scrub_is_busy(const struct scrub *scrub)
 
 void scrub_free(struct scrub *scrub)
 {
-    if (scrub == NULL)
-        return;
-    scrub_report_deinit(&scrub->report);
     free(scrub);
 }
 
@@ -173,6 +165,6 @@ void scrub_stats(const struct scrub *scrub, struct scrub_stats *ret_stats)
     if (scrub == NULL)
         return;
     scrub_rate_stats(&scrub->rate, ret_stats);
-    scrub_report_stats(&scrub->report, ret_stats);
+    ret_stats->passes = scrub->options.findings->passes;
     ret_stats->pass_age_s = (io_now_ns(scrub->io) - scrub->pass_ended_ns) / NS_PER_S;
 }

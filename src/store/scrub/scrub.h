@@ -18,9 +18,10 @@
  * that all that the index has in a segment is in its chunks; a log file's header and the
  * checksums of its batches; each block of a value file against the descriptor in its record.
  *
- * Damage is logged once a finding. Where somebody can be hurt by it, it counts; where its key has a
- * newer version, or nothing is alive, it is counted apart, no more. What a whole pass does not meet
- * again counts no longer. A partition segment is not compacted (is_damaged) as long as the index
+ * What is found goes to the store's findings (findings.h), where it is logged once. Where somebody can
+ * be hurt by it, it counts; where its key has a newer version, or nothing is alive, it is counted
+ * apart, no more. What a whole pass does not meet again counts no longer, whoever had found it. A file
+ * that cannot be read is counted as such, neither as damaged nor as sound. A partition segment is not compacted (is_damaged) as long as the index
  * leads to anything damaged in it; the key itself answers CORRUPT when it is read.
  *
  * A file is pinned for the time of a read only. */
@@ -30,6 +31,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "io/io.h"
+#include "store/disk/findings.h"
 #include "store/memory/index.h"
 #include "store/mover/mover.h"
 #include "store/segment/segments.h"
@@ -69,6 +71,7 @@ struct scrub_options {
     const struct mover *mover;
     struct superblock_file *superblock;
     struct manifest *manifest;
+    struct findings *findings; /* of the store */
     uint32_t shard;
     uint32_t shard_count; /* of the directory: SCRUB_AUTO is divided by it; 0: one */
     struct scrub_owner owner;
@@ -94,13 +97,10 @@ bool scrub_is_busy(const struct scrub *scrub);
 void scrub_free(struct scrub *scrub);
 
 struct scrub_stats {
-    uint64_t rate;         /* bytes a second, 0: off */
-    uint64_t bytes;        /* read since the start */
-    uint64_t passes;       /* completed since the start */
-    uint64_t pass_age_s;   /* since the end of the last one; without any: since the start */
-    uint64_t damaged;      /* findings, as of the last pass, where somebody can be hurt */
-    uint64_t damaged_dead; /* and those where nobody can */
-    uint64_t mended;       /* findings that were written anew since the start */
+    uint64_t rate;       /* bytes a second, 0: off */
+    uint64_t bytes;      /* read since the start */
+    uint64_t passes;     /* completed since the start */
+    uint64_t pass_age_s; /* since the end of the last one; without any: since the start */
 };
 void scrub_stats(const struct scrub *scrub, struct scrub_stats *ret_stats);
 

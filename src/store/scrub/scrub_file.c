@@ -19,14 +19,14 @@
 #define RECORD_COST 256u
 
 void scrub_file_init(struct scrub_file *file, struct io *io, const struct scrub_options *options,
-                     struct scrub_rate *rate, struct scrub_report *report)
+                     struct scrub_rate *rate, struct findings *findings)
 {
     *file = (struct scrub_file){.io = io,
                                 .options = options,
                                 .rate = rate,
-                                .report = report,
+                                .findings = findings,
                                 .window = {.data = options->memory}};
-    scrub_value_init(&file->value, io, options, rate, report);
+    scrub_value_init(&file->value, io, options, rate, findings);
 }
 
 /* NULL: it was removed. */
@@ -44,11 +44,11 @@ static bool is_there(const struct scrub_file *file)
 
 /* ---- reports ---- */
 
-static struct scrub_finding finding_at(const struct scrub_file *file, uint64_t offset)
+static struct finding finding_at(const struct scrub_file *file, uint64_t offset)
 {
-    return (struct scrub_finding){.kind = file->is_segment ? SCRUB_SEGMENT : SCRUB_LOG,
-                                  .number = file->number,
-                                  .offset = offset};
+    return (struct finding){.kind = file->is_segment ? FINDING_SEGMENT : FINDING_LOG,
+                            .number = file->number,
+                            .offset = offset};
 }
 
 static const char *path_of(struct scrub_file *file)
@@ -71,15 +71,15 @@ static void note_damage(struct scrub_file *file, bool is_alive)
 static void report_part(struct scrub_file *file, uint64_t offset, uint64_t end, const char *what)
 {
     assert(offset < end);
-    struct scrub_finding finding = finding_at(file, offset);
+    struct finding finding = finding_at(file, offset);
     bool is_alive = file->is_segment ? find_segment(file)->live_records > 0
                                      : wal_file_is_alive(file->options->wal, file->index);
     note_damage(file, is_alive);
-    scrub_report_damage(file->report, &finding, is_alive,
-                        "%s is damaged from offset %" PRIu64 " to %" PRIu64
-                        ": %s. Keys that lie there answer CORRUPT, or may be missing after the "
-                        "next start: restore them from a replica or a backup, and check the device",
-                        path_of(file), offset, end, what);
+    findings_damage(file->findings, &finding, is_alive,
+                    "%s is damaged from offset %" PRIu64 " to %" PRIu64
+                    ": %s. Keys that lie there answer CORRUPT, or may be missing after the "
+                    "next start: restore them from a replica or a backup, and check the device",
+                    path_of(file), offset, end, what);
 }
 
 /* `is_slot`: the index leads to it; `is_newest`: and to nothing newer. */
@@ -87,27 +87,27 @@ static void report_record(struct scrub_file *file, uint64_t offset, bool is_slot
                           const char *what)
 {
     assert(is_slot || !is_newest);
-    struct scrub_finding finding = finding_at(file, offset);
+    struct finding finding = finding_at(file, offset);
     file->has_alive_damage |= is_slot;
     note_damage(file, is_slot);
-    scrub_report_damage(file->report, &finding, is_newest,
-                        "%s: the record at offset %" PRIu64
-                        " is damaged: %s. Its key answers CORRUPT: write it again, or restore it "
-                        "from a replica or a backup, and check the device",
-                        path_of(file), offset, what);
+    findings_damage(file->findings, &finding, is_newest,
+                    "%s: the record at offset %" PRIu64
+                    " is damaged: %s. Its key answers CORRUPT: write it again, or restore it "
+                    "from a replica or a backup, and check the device",
+                    path_of(file), offset, what);
 }
 
 /* The index has `count` more in the segment than were found there. */
 static void report_lost(struct scrub_file *file, uint64_t count)
 {
-    struct scrub_finding finding = finding_at(file, UINT64_MAX);
+    struct finding finding = finding_at(file, UINT64_MAX);
     file->has_alive_damage = true;
     note_damage(file, true);
-    scrub_report_damage(file->report, &finding, true,
-                        "%s: %" PRIu64 " records that should be in it are not: the device has not "
-                        "written all that it said. Their keys answer CORRUPT: restore them from a "
-                        "replica or a backup, and replace the device",
-                        path_of(file), count);
+    findings_damage(file->findings, &finding, true,
+                    "%s: %" PRIu64 " records that should be in it are not: the device has not "
+                    "written all that it said. Their keys answer CORRUPT: restore them from a "
+                    "replica or a backup, and replace the device",
+                    path_of(file), count);
 }
 
 /* ---- the window ---- */
@@ -120,6 +120,15 @@ static void unpin(struct scrub_file *file)
         wal_unpin_file(file->options->wal, file->index);
 }
 
+/* It cannot be read, which says nothing of what is in it. */
+static void abandon(struct scrub_file *file, int error)
+{
+    struct finding finding = finding_at(file, 0);
+    file->is_abandoned = true;
+    if (is_there(file))
+        findings_unreadable(file->findings, &finding, path_of(file), error);
+}
+
 static void read_done(struct io_op *op, int32_t result)
 {
     struct scrub_file *file = container_of(op, struct scrub_file, op);
@@ -127,13 +136,15 @@ static void read_done(struct io_op *op, int32_t result)
     unpin(file);
     file->phase = SCRUB_FILE_CHECKING;
     if (result >= 0) {
+        struct finding finding = finding_at(file, 0);
         file->window.size = (uint32_t)result;
         scrub_rate_count(file->rate, (uint32_t)result);
+        findings_readable(file->findings, &finding);
         return;
     }
     file->window.error = result;
     if (!disk_is_device_error(result))
-        file->is_abandoned = true;
+        abandon(file, result);
 }
 
 static void start_read(struct scrub_file *file, int handle)
@@ -153,9 +164,11 @@ static void pinned(struct segment_pin *pin, int handle_or_error)
         return;
     }
     file->phase = SCRUB_FILE_CHECKING;
-    file->is_abandoned = true;
     bool is_lost = handle_or_error == -ENOENT || disk_is_device_error(handle_or_error);
-    if (is_lost && is_there(file))
+    file->is_abandoned = true;
+    if (!is_lost)
+        abandon(file, handle_or_error);
+    else if (is_there(file))
         report_part(file, 0, file->units.file.end, strerror(-handle_or_error));
 }
 
@@ -365,7 +378,7 @@ static void end_segment(struct scrub_file *file)
         report_lost(file, segment->live_records - file->found_alive);
     if (!is_still || !is_complete || file->has_alive_damage)
         return;
-    scrub_report_segment_sound(file->report, file->number);
+    findings_segment_sound(file->findings, file->number);
     if (!segment->has_loss) /* whose lost part a start may have to look for again */
         segment->is_damaged = false;
 }
@@ -375,7 +388,7 @@ static void check(struct scrub_file *file, uint64_t budget)
     for (uint64_t used = 0; used < budget && file->phase == SCRUB_FILE_CHECKING;) {
         bool is_read = file->units.at >= file->units.file.end && file->units.gap_from == 0;
         if (file->is_abandoned) {
-            scrub_report_incomplete(file->report);
+            findings_incomplete(file->findings);
             file->phase = SCRUB_FILE_OVER;
         } else if (file->is_in_unit) {
             used += check_record(file);

@@ -25,7 +25,7 @@ struct scrub_file {
     struct io *io;
     const struct scrub_options *options;
     struct scrub_rate *rate;
-    struct scrub_report *report;
+    struct findings *findings;
     struct scrub_value value;
     struct io_op op;
     struct segment_pin pin;
@@ -52,7 +52,7 @@ struct scrub_file {
 
 /* What is given must outlive it. */
 void scrub_file_init(struct scrub_file *file, struct io *io, const struct scrub_options *options,
-                     struct scrub_rate *rate, struct scrub_report *report);
+                     struct scrub_rate *rate, struct findings *findings);
 
 /* Begins with the log's file, or the partition's segment, with the lowest number above `after` (of
  * the log up to `last`) that has something to check. Returns its number, or 0: there is none. */

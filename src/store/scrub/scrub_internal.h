@@ -19,7 +19,6 @@ struct scrub {
     enum scrub_phase phase;
     bool is_stopping;
     struct scrub_rate rate;
-    struct scrub_report report;
     struct scrub_meta meta;
     struct scrub_file file;
     /* the pass */

@@ -39,10 +39,10 @@ static int name_file(struct scrub_meta *meta)
 {
     const char *folder = meta->options->state_path;
     size_t size = sizeof meta->path;
-    if (meta->kind == SCRUB_CHECKPOINT)
+    if (meta->kind == FINDING_CHECKPOINT)
         return checkpoint_path(folder, meta->number, false, meta->path);
     int length =
-        meta->kind == SCRUB_SUPERBLOCK
+        meta->kind == FINDING_SUPERBLOCK
             ? snprintf(meta->path, size, "%s/superblock", folder)
             : snprintf(meta->path, size, "%s/manifest-%" PRIu32, folder, meta->options->shard);
     return length > 0 && (size_t)length < size ? 0 : -ENAMETOOLONG;
@@ -57,7 +57,7 @@ static bool take_file(struct scrub_meta *meta)
     meta->is_bad = false;
     meta->number = 0;
     meta->end = (uint64_t)SUPERBLOCK_COPIES * BLOCK;
-    if (meta->kind == SCRUB_MANIFEST) {
+    if (meta->kind == FINDING_MANIFEST) {
         /* A damaged one whose loss was accepted is written anew with the first append. */
         if (manifest_is_busy(manifest) || manifest_has_loss(manifest))
             return false;
@@ -65,40 +65,40 @@ static bool take_file(struct scrub_meta *meta)
         meta->number = meta->groups.mark.edition;
         meta->end = meta->groups.mark.blocks * MANIFEST_BLOCK_SIZE;
     }
-    if (meta->kind == SCRUB_CHECKPOINT) {
+    if (meta->kind == FINDING_CHECKPOINT) {
         meta->number = checkpoint_now(meta);
         meta->end = UINT64_MAX; /* the file's own, once it is open */
     }
-    return meta->kind != SCRUB_CHECKPOINT || meta->number != 0;
+    return meta->kind != FINDING_CHECKPOINT || meta->number != 0;
 }
 
 /* Whether what is read is still the file that counts. */
 static bool is_same_file(const struct scrub_meta *meta)
 {
     const struct manifest *manifest = meta->options->manifest;
-    if (meta->kind == SCRUB_MANIFEST)
+    if (meta->kind == FINDING_MANIFEST)
         return !manifest_is_busy(manifest) &&
                manifest_tell(manifest).salt == meta->groups.mark.salt;
-    return meta->kind == SCRUB_SUPERBLOCK || checkpoint_now(meta) == meta->number;
+    return meta->kind == FINDING_SUPERBLOCK || checkpoint_now(meta) == meta->number;
 }
 
 static void next_kind(struct scrub_meta *meta)
 {
     assert(meta->handle < 0);
-    bool is_last = meta->kind == SCRUB_CHECKPOINT;
+    bool is_last = meta->kind == FINDING_CHECKPOINT;
     meta->step = is_last ? SCRUB_META_OVER : SCRUB_META_OPENING;
     meta->kind += !is_last;
 }
 
 void scrub_meta_init(struct scrub_meta *meta, struct io *io, const struct log *log,
                      const struct scrub_options *options, struct scrub_rate *rate,
-                     struct scrub_report *report)
+                     struct findings *findings)
 {
     *meta = (struct scrub_meta){.io = io,
                                 .log = log,
                                 .options = options,
                                 .rate = rate,
-                                .report = report,
+                                .findings = findings,
                                 .step = SCRUB_META_OVER,
                                 .handle = -1,
                                 .groups = {.directory_id = options->directory_id},
@@ -109,7 +109,7 @@ void scrub_meta_init(struct scrub_meta *meta, struct io *io, const struct log *l
 void scrub_meta_begin(struct scrub_meta *meta)
 {
     assert(meta->step == SCRUB_META_OVER);
-    meta->kind = SCRUB_SUPERBLOCK;
+    meta->kind = FINDING_SUPERBLOCK;
     meta->step = SCRUB_META_OPENING;
 }
 
@@ -120,7 +120,7 @@ static void mended(struct io_op *op, int32_t result)
     struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
     meta->step = SCRUB_META_READING;
     if (result == (int32_t)BLOCK)
-        scrub_report_mended(meta->report, meta->at);
+        findings_mended(meta->findings, meta->at);
     else
         log_error(meta->log, "%s: its damaged copy cannot be written anew: %s", meta->path,
                   strerror(result < 0 ? -result : EIO));
@@ -145,28 +145,42 @@ static void mend_copy(struct scrub_meta *meta)
 
 static void note_bad(struct scrub_meta *meta, const char *what)
 {
-    struct scrub_finding finding = {
+    struct finding finding = {
         .kind = (uint8_t)meta->kind, .number = meta->number, .offset = meta->at};
-    assert(meta->kind <= SCRUB_CHECKPOINT);
-    scrub_report_damage(meta->report, &finding, true,
-                        "%s is damaged at offset %" PRIu64
-                        ": %s. Nothing is lost: it is written anew from memory. Check the device",
-                        meta->path, meta->at, what);
-    if (meta->kind == SCRUB_SUPERBLOCK) {
+    assert(meta->kind <= FINDING_CHECKPOINT);
+    findings_damage(meta->findings, &finding, true,
+                    "%s is damaged at offset %" PRIu64
+                    ": %s. Nothing is lost: it is written anew from memory. Check the device",
+                    meta->path, meta->at, what);
+    if (meta->kind == FINDING_SUPERBLOCK) {
         meta->step = SCRUB_META_MENDING;
         return;
     }
     meta->is_bad = true; /* one place is enough: all of it is written anew */
-    if (meta->kind == SCRUB_MANIFEST)
+    if (meta->kind == FINDING_MANIFEST)
         manifest_renew(meta->options->manifest);
     else
         meta->options->owner.replace_checkpoint(meta->options->owner.context);
 }
 
+static struct finding whole_file(const struct scrub_meta *meta)
+{
+    return (struct finding){.kind = (uint8_t)meta->kind, .number = meta->number};
+}
+
+/* Which says nothing of what is in it; one that was replaced meanwhile is gone. */
+static void note_unreadable(struct scrub_meta *meta, int error)
+{
+    struct finding finding = whole_file(meta);
+    findings_incomplete(meta->findings);
+    if (error != -ENOENT)
+        findings_unreadable(meta->findings, &finding, meta->path, error);
+}
+
 void scrub_meta_settle(struct scrub_meta *meta)
 {
-    scrub_report_settle(meta->report, manifest_tell(meta->options->manifest).edition,
-                        checkpoint_now(meta));
+    findings_settle(meta->findings, manifest_tell(meta->options->manifest).edition,
+                    checkpoint_now(meta));
 }
 
 /* ---- what is in the window ---- */
@@ -210,10 +224,11 @@ static const char *judge(struct scrub_meta *meta, const uint8_t *data, uint32_t 
 {
     if (*size < BLOCK)
         return "the file ends before";
-    if (meta->kind == SCRUB_CHECKPOINT)
+    if (meta->kind == FINDING_CHECKPOINT)
         return judge_checkpoint_block(meta, data, size);
     *size = BLOCK;
-    return meta->kind == SCRUB_MANIFEST ? judge_manifest_block(meta, data) : judge_copy(meta, data);
+    return meta->kind == FINDING_MANIFEST ? judge_manifest_block(meta, data)
+                                          : judge_copy(meta, data);
 }
 
 /* The block at meta->at. Returns its size. */
@@ -246,7 +261,7 @@ static void take_error(struct scrub_meta *meta)
         note_bad(meta, strerror(-meta->window.error));
         return;
     }
-    scrub_report_incomplete(meta->report);
+    note_unreadable(meta, meta->window.error);
     meta->is_bad = true;
 }
 
@@ -258,7 +273,7 @@ static void check_window(struct scrub_meta *meta, uint64_t budget)
         take_error(meta);
     while (meta->step == SCRUB_META_CHECKING && !meta->is_bad && used < budget) {
         if (meta->at >= meta->end) {
-            if (meta->kind == SCRUB_CHECKPOINT && meta->order.kind != CHECKPOINT_END)
+            if (meta->kind == FINDING_CHECKPOINT && meta->order.kind != CHECKPOINT_END)
                 note_bad(meta, "it has no end");
             meta->is_bad = true;
         } else if (meta->at >= window->offset + window->asked) {
@@ -278,7 +293,7 @@ static void opened(struct io_op *op, int32_t result)
     struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
     meta->handle = result;
     meta->step = SCRUB_META_READING;
-    if (result >= 0 && meta->kind == SCRUB_CHECKPOINT) {
+    if (result >= 0 && meta->kind == FINDING_CHECKPOINT) {
         int64_t size = io_file_size(meta->io, result);
         meta->end = size < 0 ? 0 : round_down((uint64_t)size, BLOCK);
         meta->order = (struct checkpoint_order){.directory_id = meta->options->directory_id,
@@ -290,10 +305,10 @@ static void opened(struct io_op *op, int32_t result)
         return;
     meta->step = SCRUB_META_CLOSING;
     bool is_lost = result == -ENOENT || disk_is_device_error(result);
-    if (is_lost && meta->kind != SCRUB_SUPERBLOCK && is_same_file(meta))
+    if (is_lost && meta->kind != FINDING_SUPERBLOCK && is_same_file(meta))
         note_bad(meta, strerror(-result));
     else
-        scrub_report_incomplete(meta->report);
+        note_unreadable(meta, result);
 }
 
 static enum scrub_progress open_file(struct scrub_meta *meta)
@@ -311,6 +326,9 @@ static enum scrub_progress open_file(struct scrub_meta *meta)
 static void read_done(struct io_op *op, int32_t result)
 {
     struct scrub_meta *meta = container_of(op, struct scrub_meta, op);
+    struct finding finding = whole_file(meta);
+    if (result >= 0)
+        findings_readable(meta->findings, &finding);
     meta->step = SCRUB_META_CHECKING;
     meta->window.error = result < 0 ? result : 0;
     meta->window.size = result < 0 ? 0 : (uint32_t)result;
@@ -321,7 +339,7 @@ static void read_done(struct io_op *op, int32_t result)
 static enum scrub_progress read_window(struct scrub_meta *meta)
 {
     struct scrub_window *window = &meta->window;
-    uint32_t size = meta->kind == SCRUB_SUPERBLOCK ? BLOCK : SCRUB_WINDOW_SIZE;
+    uint32_t size = meta->kind == FINDING_SUPERBLOCK ? BLOCK : SCRUB_WINDOW_SIZE;
     assert(meta->at <= meta->end);
     window->offset = meta->at;
     window->asked = (uint32_t)min_u64(size, meta->end - meta->at);

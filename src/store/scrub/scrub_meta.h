@@ -6,7 +6,7 @@
 #include "store/catalog/manifest.h"
 #include "store/catalog/superblock.h"
 #include "store/scrub/scrub_rate.h"
-#include "store/scrub/scrub_report.h"
+#include "store/disk/findings.h"
 
 enum scrub_meta_step {
     SCRUB_META_OVER,
@@ -22,9 +22,9 @@ struct scrub_meta {
     const struct log *log;
     const struct scrub_options *options;
     struct scrub_rate *rate;
-    struct scrub_report *report;
+    struct findings *findings;
     struct io_op op;
-    enum scrub_kind kind;
+    enum finding_kind kind;
     enum scrub_meta_step step;
     char path[SEGMENT_PATH_MAX];
     int handle;
@@ -42,7 +42,7 @@ struct scrub_meta {
 /* What is given must outlive it. */
 void scrub_meta_init(struct scrub_meta *meta, struct io *io, const struct log *log,
                      const struct scrub_options *options, struct scrub_rate *rate,
-                     struct scrub_report *report);
+                     struct findings *findings);
 
 void scrub_meta_begin(struct scrub_meta *meta);
 

@@ -12,12 +12,12 @@
 #include <string.h>
 
 void scrub_value_init(struct scrub_value *value, struct io *io, const struct scrub_options *options,
-                      struct scrub_rate *rate, struct scrub_report *report)
+                      struct scrub_rate *rate, struct findings *findings)
 {
     *value = (struct scrub_value){.io = io,
                                   .options = options,
                                   .rate = rate,
-                                  .report = report,
+                                  .findings = findings,
                                   .phase = SCRUB_VALUE_OVER,
                                   .handle = -1,
                                   .buffer = options->memory + SCRUB_WINDOW_SIZE};
@@ -59,18 +59,32 @@ static bool is_newest(const struct scrub_value *value)
                            value->version);
 }
 
+static struct finding finding_at(const struct scrub_value *value, uint64_t offset)
+{
+    return (struct finding){.kind = FINDING_VALUE,
+                            .number = value->name.version.clock,
+                            .origin = value->name.version.origin,
+                            .offset = offset};
+}
+
 static void report_damage(struct scrub_value *value, uint64_t offset, const char *what)
 {
     assert(offset <= value->size);
-    struct scrub_finding finding = {.kind = SCRUB_VALUE,
-                                    .number = value->version.clock,
-                                    .origin = value->version.origin,
-                                    .offset = offset};
-    scrub_report_damage(value->report, &finding, is_newest(value),
-                        "%s is damaged at offset %" PRIu64
-                        ": %s. What is damaged is never shown: write its key again, or restore it "
-                        "from a replica or a backup, and check the device",
-                        value->path, offset, what);
+    struct finding finding = finding_at(value, offset);
+    findings_damage(value->findings, &finding, is_newest(value),
+                    "%s is damaged at offset %" PRIu64
+                    ": %s. What is damaged is never shown: write its key again, or restore it "
+                    "from a replica or a backup, and check the device",
+                    value->path, offset, what);
+}
+
+/* Which says nothing of what is in it. */
+static void note_unreadable(struct scrub_value *value, int error)
+{
+    struct finding finding = finding_at(value, 0);
+    findings_incomplete(value->findings);
+    if (is_newest(value))
+        findings_unreadable(value->findings, &finding, value->path, error);
 }
 
 /* ---- opening and closing ---- */
@@ -84,6 +98,8 @@ static void opened(struct io_op *op, int32_t result)
     bool is_lost = result == -ENOENT || (result < 0 && disk_is_device_error(result));
     if (is_lost && is_newest(value))
         report_damage(value, 0, strerror(-result));
+    else if (result < 0 && !is_lost)
+        note_unreadable(value, result);
 }
 
 static void open_file(struct scrub_value *value)
@@ -115,8 +131,11 @@ static void read_done(struct io_op *op, int32_t result)
     assert(value->phase == SCRUB_VALUE_READING);
     value->result = result;
     value->phase = SCRUB_VALUE_CHECKING;
-    if (result > 0)
-        scrub_rate_count(value->rate, (uint32_t)result);
+    if (result <= 0)
+        return;
+    struct finding finding = finding_at(value, 0);
+    scrub_rate_count(value->rate, (uint32_t)result);
+    findings_readable(value->findings, &finding);
 }
 
 static enum scrub_progress read_next(struct scrub_value *value)
@@ -151,14 +170,16 @@ static void note_block(struct scrub_value *value, const char *problem)
 /* The device refused a part: block by block, since some of it may still be readable. */
 static void handle_error(struct scrub_value *value)
 {
-    if (!disk_is_device_error(value->result))
+    if (!disk_is_device_error(value->result)) {
+        note_unreadable(value, value->result);
         value->at = value->size; /* not now */
-    else if (value->asked > VALUE_FILE_BLOCK_SIZE)
+    } else if (value->asked > VALUE_FILE_BLOCK_SIZE) {
         value->read_size = VALUE_FILE_BLOCK_SIZE;
-    else if (value->refused_at != value->at)
+    } else if (value->refused_at != value->at) {
         value->refused_at = value->at; /* once more */
-    else
+    } else {
         note_block(value, strerror(-value->result));
+    }
     value->phase = SCRUB_VALUE_READING;
 }
 

@@ -7,7 +7,7 @@
 
 #include "store/record/record.h"
 #include "store/scrub/scrub_rate.h"
-#include "store/scrub/scrub_report.h"
+#include "store/disk/findings.h"
 #include "store/value/value_file.h"
 
 enum scrub_value_phase {
@@ -22,7 +22,7 @@ struct scrub_value {
     struct io *io;
     const struct scrub_options *options;
     struct scrub_rate *rate;
-    struct scrub_report *report;
+    struct findings *findings;
     enum scrub_value_phase phase;
     struct io_op op;
     struct value_file_name name;
@@ -44,7 +44,7 @@ struct scrub_value {
 
 /* What is given must outlive it. */
 void scrub_value_init(struct scrub_value *value, struct io *io, const struct scrub_options *options,
-                      struct scrub_rate *rate, struct scrub_report *report);
+                      struct scrub_rate *rate, struct findings *findings);
 
 /* The value file that this record, which is alive, names. Errors: -EBADMSG, -EPROTONOSUPPORT (its
  * descriptor). */

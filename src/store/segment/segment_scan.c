@@ -103,10 +103,17 @@ static void plan_read(struct scanner *scanner, const struct unit *unit)
                              : (uint32_t)round_up(unit->records_offset, DISK_BLOCK_SIZE);
 }
 
+static void mark_damaged(struct scanner *scanner, uint64_t offset)
+{
+    if (!scanner->scan->is_damaged)
+        scanner->scan->damaged_from = offset;
+    scanner->scan->is_damaged = true;
+}
+
 /* That the file is cut short was noted when it was opened. */
 static void note_damage(struct scanner *scanner, const struct unit_damage *damage)
 {
-    scanner->scan->is_damaged = true;
+    mark_damaged(scanner, damage->from);
     if (!damage->is_cut)
         log_error(scanner->log,
                   "%s is damaged from offset %" PRIu64 " to %" PRIu64
@@ -153,7 +160,7 @@ static int note_bad_header(struct scanner *scanner, const char *what)
 {
     log_error(scanner->log, "%s: the header is not sound: %s. What can be read of it is kept",
               scanner->scan->path, what);
-    scanner->scan->is_damaged = true;
+    mark_damaged(scanner, 0);
     return 0;
 }
 
@@ -209,7 +216,7 @@ static int check_size(struct scanner *scanner)
               "%s ends at offset %" PRIu64 ", but had %" PRIu64
               " bytes: restore it from a backup, or its keys from a replica",
               scanner->scan->path, scanner->file_size, scanner->scan->file.end);
-    scanner->scan->is_damaged = true;
+    mark_damaged(scanner, scanner->file_size);
     return 0;
 }
 
@@ -236,6 +243,7 @@ int segment_scan(struct io *io, const struct log *log, struct segment_scan *scan
     assert(scan->from >= SEGMENT_DATA_OFFSET);
     assert(scan->from % DISK_BLOCK_SIZE == 0 && scan->file.end % DISK_BLOCK_SIZE == 0);
     scan->is_damaged = false;
+    scan->damaged_from = 0;
     scan->bytes_read = 0;
     scan->sequence_max = 0;
     assert(scan->file.is_segment);

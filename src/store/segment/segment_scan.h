@@ -25,6 +25,7 @@ struct segment_scan {
     void *context;
     /* results */
     bool is_damaged;
+    uint64_t damaged_from; /* where that begins */
     uint64_t bytes_read;
     uint64_t sequence_max; /* of the sound chunk headers from `from` on */
 };

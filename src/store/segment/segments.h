@@ -54,11 +54,12 @@ struct segment {
     bool has_loss;     /* recovery: chunks that only its directories know are lost */
     bool is_loss_told; /* the manifest knows */
     uint64_t loss_position;
-    bool is_damaged;    /* a part of it cannot be read: kept, never a victim */
-    bool is_removed;    /* goes once nobody pins it */
-    bool is_unlinked;   /* with its file */
-    uint64_t file_left; /* bytes of it, while it is removed */
-    int handle;         /* < 0: not open */
+    uint64_t loss_offset; /* of what is lost first, as far as is known */
+    bool is_damaged;      /* a part of it cannot be read: kept, never a victim */
+    bool is_removed;      /* goes once nobody pins it */
+    bool is_unlinked;     /* with its file */
+    uint64_t file_left;   /* bytes of it, while it is removed */
+    int handle;           /* < 0: not open */
     uint32_t pins;
     uint64_t taken_by_job; /* the mover's: the last job that had it as an input */
     uint64_t indexed_end;  /* recovery's: chunks up to here are in the checkpoint */

@@ -145,11 +145,12 @@ static void report_missing_segments(const struct survey *survey)
     for (; segment != NULL; segment = segment_next(segment)) {
         if (segment->is_seen || segment->is_damaged)
             continue;
+        struct finding finding = {.kind = FINDING_SEGMENT, .number = segment->number};
         segment->is_damaged = true;
-        log_error(survey->store->log,
-                  "%s/%02x/seg-%016" PRIx64 " is missing: the keys in it answer CORRUPT until they "
-                  "are written again or restored from a backup",
-                  survey->store->options.path, survey->partition, segment->number);
+        findings_damage(&survey->store->findings, &finding, true,
+                        "%s is missing: the keys in it answer CORRUPT until they are written again "
+                        "or restored from a backup",
+                        segment->path);
     }
 }
 
@@ -282,8 +283,15 @@ static void report_missing_files(const struct survey *survey)
 {
     struct store *store = survey->store;
     uint64_t missing = 0;
-    for (uint64_t i = 0; i < survey->file_count; i++)
-        missing += !survey->files[i].is_seen;
+    for (uint64_t i = 0; i < survey->file_count; i++) {
+        const struct version *version = &survey->files[i].version;
+        struct finding finding = {
+            .kind = FINDING_VALUE, .number = version->clock, .origin = version->origin};
+        if (survey->files[i].is_seen)
+            continue;
+        (void)findings_note(&store->findings, &finding, true);
+        missing++;
+    }
     if (missing == 0)
         return;
     log_error(store->log,

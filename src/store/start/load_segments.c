@@ -309,10 +309,9 @@ static void report_progress(struct scanning *scanning, uint64_t done)
 
 /* What a lost part of a segment may have held is not known: in its partition, only what is written
  * from now on is sure. */
-static void note_damaged_segment(struct store *store, struct segment *segment)
+static void note_damaged_segment(struct segment *segment)
 {
     segment->is_damaged = true;
-    store->is_damaged = true;
     segment->has_loss = true;
 }
 
@@ -334,8 +333,10 @@ static int scan_segment(struct scanning *scanning, struct segment *segment)
         scan.is_damaged = true;
     else if (result < 0)
         return result;
-    if (scan.is_damaged)
-        note_damaged_segment(store, segment);
+    if (scan.is_damaged) {
+        note_damaged_segment(segment);
+        segment->loss_offset = scan.damaged_from;
+    }
     return 0;
 }
 
@@ -423,6 +424,12 @@ static int judge_loss(struct store *store, struct segment *segment, uint64_t las
     assert(segment->is_loss_told);
     uint64_t *damage = &store->damage.of_partition[segment->partition];
     *damage = max_u64(*damage, segment->loss_position);
+    struct finding finding = {.kind = FINDING_SEGMENT,
+                              .number = segment->number,
+                              .offset = segment->loss_offset,
+                              .is_lasting = true};
+    if (segment->loss_position > 0)
+        (void)findings_note(&store->findings, &finding, true);
     return 0;
 }
 
@@ -528,7 +535,7 @@ static void remember_losses(struct store *store)
     struct segment *segment;
     for (uint64_t i = 0; (segment = segments_nth(store->segments, i)) != NULL; i++)
         if (segment->is_loss_told && segment->loss_position > 0)
-            note_damaged_segment(store, segment);
+            note_damaged_segment(segment);
 }
 
 int store_load_segments(struct store *store, const struct wal_note *note,

@@ -134,6 +134,7 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
 static void note_damage(struct store *store, const struct wal_recovered *recovered)
 {
     struct superblock *superblock = &store->superblock.now;
+    struct finding loss = {.kind = FINDING_LOG, .offset = UINT64_MAX, .is_lasting = true};
     if (recovered->damaged_last <= superblock->damage_accepted)
         return;
     if (store->options.accept_loss) {
@@ -146,7 +147,7 @@ static void note_damage(struct store *store, const struct wal_recovered *recover
         return;
     }
     store->damage.log_last = recovered->damaged_last;
-    store->is_damaged = true;
+    (void)findings_note(&store->findings, &loss, true);
     log_error(store->log,
               "acknowledged writes are lost: %" PRIu64
               " damaged places in the log, up to position %" PRIu64

@@ -228,6 +228,7 @@ void store_free(struct store *store)
     index_free(store->index);
     cache_free(store->cache);
     doomed_free(store->doomed);
+    findings_deinit(&store->findings);
     store_end_survey(store);
     free(store->superblock.block); /* left by a store that was not shut */
     free(store);

@@ -68,7 +68,9 @@ static int init_decodes(struct store *store)
 
 static int create_memory(struct store *store)
 {
-    int result = store_create_index(store);
+    int result = findings_init(&store->findings, store->log);
+    if (result == 0)
+        result = store_create_index(store);
     if (result == 0)
         result = bloom_create(&store->bloom);
     if (result == 0)

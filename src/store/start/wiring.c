@@ -245,6 +245,7 @@ static int open_mover(struct store *store, const struct segments_found *found)
         .manifest = store->manifest,
         .index = store->index,
         .doomed = store->doomed,
+        .findings = &store->findings,
         .segment_size = file_size,
         .log_keep_bytes =
             from->log_keep_bytes != 0 ? from->log_keep_bytes : LOG_KEEP_FILES * file_size,
@@ -305,6 +306,7 @@ static int open_scrub(struct store *store)
         .mover = store->mover,
         .superblock = &store->superblock,
         .manifest = store->manifest,
+        .findings = &store->findings,
         .shard = store->options.shard,
         .shard_count = store->options.shard_count,
         .owner = {store, tell_checkpoint, prove_hidden, replace_checkpoint},
@@ -324,6 +326,7 @@ static void connect_requests(struct store *store)
                                       .log = store->log,
                                       .wal = store->wal,
                                       .segments = store->segments,
+                                      .findings = &store->findings,
                                       .log_file_size = store->superblock.now.log_file_size,
                                       .large_bytes_max = fetch_large_max(&store->options)};
     store->dead.wal = store->wal;

@@ -144,8 +144,18 @@ const uint8_t *value_reader_piece(struct value_reader *reader, uint32_t *ret_siz
 void value_reader_release(struct value_reader *reader); /* the oldest piece not yet released */
 
 /* 0, or why there is no more: -ENOENT (no such file: it was replaced meanwhile: look the key up
- * again when nothing was shown yet), -EBADMSG (damaged: logged with file and offset), -EIO, ... */
+ * again when nothing was shown yet), -EBADMSG (damaged), -EACCES, -EIO, ... */
 int value_reader_error(const struct value_reader *reader);
+
+/* For whoever reports it, which nobody here does. The path is valid as long as the reader. */
+struct value_told {
+    struct value_file_name name;
+    const char *path;
+    bool is_read;    /* some of it was, and was sound */
+    uint64_t offset; /* of the error: where it is, and what */
+    const char *what;
+};
+struct value_told value_reader_tell(const struct value_reader *reader);
 
 /* Frees it once nothing is in flight; the caller forgets it now. Pieces not yet released go too:
  * none may still be with the kernel for somebody else's send. */

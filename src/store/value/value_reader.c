@@ -20,7 +20,6 @@
 #include "base/checksum.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 struct piece {
@@ -32,7 +31,10 @@ struct piece {
 struct value_reader {
     struct stream stream;
     struct value_reader_events events;
+    struct value_file_name name;
     int error;
+    uint64_t fault_offset; /* of what failed */
+    const char *fault;     /* in words; NULL: the error's */
     bool is_open;
     bool ready_wanted;
     uint32_t released; /* numbers of pieces: the head of the file tells of these */
@@ -187,6 +189,7 @@ int value_reader_open(struct stream_pool *pool, const struct value_file_name *na
     struct value_reader *reader = reader_of(stream);
     memcpy(copy, descriptor.data, descriptor.size);
     reader->events = *events;
+    reader->name = *name;
     reader->size = size;
     reader->count = (uint32_t)(round_up(size, VALUE_FILE_BUFFER_SIZE) / VALUE_FILE_BUFFER_SIZE);
     reader->checksums = copy + VALUE_FILE_DESCRIPTOR_HEADER_SIZE;
@@ -197,40 +200,36 @@ int value_reader_open(struct stream_pool *pool, const struct value_file_name *na
 
 /* ---- showing ---- */
 
-static int check_blocks(const struct value_reader *reader, const uint8_t *data, uint64_t offset,
+static int note_fault(struct value_reader *reader, int error, uint64_t offset, const char *what)
+{
+    reader->fault_offset = offset;
+    reader->fault = what;
+    return error;
+}
+
+static int check_blocks(struct value_reader *reader, const uint8_t *data, uint64_t offset,
                         uint32_t size)
 {
     const uint8_t *checksum = reader->checksums + 4 * (offset / VALUE_FILE_BLOCK_SIZE);
     for (uint32_t at = 0; at < size; at += VALUE_FILE_BLOCK_SIZE, checksum += 4) {
         uint32_t block_size = (uint32_t)min_u64(VALUE_FILE_BLOCK_SIZE, size - at);
-        if (crc32c(data + at, block_size) == load_u32(checksum))
-            continue;
-        log_error(stream_log(&reader->stream),
-                  "%s: the block at offset %" PRIu64
-                  " is damaged: it is not shown; write the key again or restore it",
-                  stream_path(&reader->stream), offset + at);
-        return -EBADMSG;
+        if (crc32c(data + at, block_size) != load_u32(checksum))
+            return note_fault(reader, -EBADMSG, offset + at, "its checksum is wrong");
     }
     return 0;
 }
 
 static int check_piece(struct value_reader *reader, uint32_t number)
 {
-    const struct stream *stream = &reader->stream;
     const struct piece *piece = piece_of(reader, number);
     uint64_t offset = offset_of(number);
     uint32_t size = size_of(reader, number);
-    if (piece->result < 0) {
-        log_error(stream_log(stream), "%s: reading at offset %" PRIu64 " failed: %s",
-                  stream_path(stream), offset, strerror(-piece->result));
-        return piece->result;
-    }
+    if (piece->result < 0)
+        return note_fault(reader, piece->result, offset, NULL);
     if ((uint32_t)piece->result < size) {
-        log_error(stream_log(stream),
-                  "%s: the file ends at %" PRIu64 ", its value at %" PRIu64
-                  ": it is not shown; write the key again or restore it",
-                  stream_path(stream), offset + (uint32_t)piece->result, reader->size);
-        return -EBADMSG;
+        uint64_t end = offset + (uint32_t)piece->result;
+        return note_fault(reader, -EBADMSG, round_down(end, VALUE_FILE_BLOCK_SIZE),
+                          "the file ends before");
     }
     return check_blocks(reader, piece->data, offset, size);
 }
@@ -266,6 +265,16 @@ void value_reader_release(struct value_reader *reader)
 int value_reader_error(const struct value_reader *reader)
 {
     return reader->error;
+}
+
+struct value_told value_reader_tell(const struct value_reader *reader)
+{
+    return (struct value_told){.name = reader->name,
+                               .path = stream_path(&reader->stream),
+                               .is_read = reader->shown > 0,
+                               .offset = reader->fault_offset,
+                               .what = reader->fault != NULL ? reader->fault
+                                                             : strerror(-reader->error)};
 }
 
 void value_reader_close(struct value_reader *reader)

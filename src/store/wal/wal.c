@@ -421,6 +421,13 @@ bool wal_next_readable(const struct wal *wal, uint64_t after, uint64_t last,
 
 /* ---- asking ---- */
 
+const char *wal_name_file(const struct wal *wal, uint32_t file, uint64_t *ret_number)
+{
+    const struct log_file *found = wal_files_find(wal_files_of(wal), file);
+    *ret_number = found->header.number;
+    return found->path;
+}
+
 uint64_t wal_gate(const struct wal *wal, uint64_t position)
 {
     return wal->options.durability == WAL_COMMIT ? position : 0;

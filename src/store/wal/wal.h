@@ -207,6 +207,9 @@ bool wal_next_readable(const struct wal *wal, uint64_t after, uint64_t last,
 /* The path of a file, as long as it is the one with this number. NULL: it has gone. */
 const char *wal_file_path(const struct wal *wal, uint32_t file, uint64_t number);
 
+/* The path and the number of a file that has live records, or is pinned. */
+const char *wal_name_file(const struct wal *wal, uint32_t file, uint64_t *ret_number);
+
 /* Whether it has live records. */
 bool wal_file_is_alive(const struct wal *wal, uint32_t file);
 

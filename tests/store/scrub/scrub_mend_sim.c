@@ -23,15 +23,15 @@ static void restart(struct bench *bench)
 /* Until everything that was found has been written anew. */
 static void expect_mended(struct bench *bench, const char *path, uint64_t offset, uint64_t size)
 {
-    uint64_t before = scrubbed(bench).mended;
+    uint64_t before = findings_of(bench).mended;
     bench->line_count = 0;
     cr_assert(sim_disk_rot(bench->disk, path, offset, size), "%s", path);
     scrub_passes(bench, 1);
     cr_assert(was_said(bench, path, "Nothing is lost"), "%s at %" PRIu64, path, offset);
     cr_assert(was_said(bench, "", "was written anew"), "%s at %" PRIu64, path, offset);
     cr_assert_eq(bench->line_count, 2, "%s", bench->lines[2]);
-    cr_assert_eq(scrubbed(bench).mended, before + 1);
-    cr_assert_eq(scrubbed(bench).damaged, 0);
+    cr_assert_eq(findings_of(bench).mended, before + 1);
+    cr_assert_eq(findings_of(bench).damaged, 0);
     bench->line_count = 0;
     scrub_passes(bench, 2);
     cr_assert_eq(bench->line_count, 0, "%s", bench->lines[0]);
@@ -168,7 +168,7 @@ Test(scrub, a_damaged_record_is_released_when_its_key_is_written_uncached, .time
             (void)snprintf(path, SEGMENT_PATH_MAX, "%s", segment->path);
             cr_assert(sim_disk_rot(bench->disk, path, offset + parts[i].offset, parts[i].size));
             scrub_passes(bench, 1);
-            cr_assert_eq(scrubbed(bench).damaged, 1);
+            cr_assert_eq(findings_of(bench).damaged, 1);
             cr_assert(segment->is_damaged);
             cr_assert_eq(get_small(bench, number), STORE_CORRUPT);
             if (deletes)
@@ -185,8 +185,8 @@ Test(scrub, a_damaged_record_is_released_when_its_key_is_written_uncached, .time
             cr_assert_eq(get_small(bench, number), deletes ? STORE_NOT_FOUND : STORE_OK);
             scrub_passes(bench, 1);
             cr_assert(!segment->is_damaged, "the segment is still in quarantine");
-            cr_assert_eq(scrubbed(bench).damaged, 0);
-            cr_assert_eq(scrubbed(bench).damaged_dead, 1);
+            cr_assert_eq(findings_of(bench).damaged, 0);
+            cr_assert_eq(findings_of(bench).damaged_dead, 1);
             bench_close(bench);
         }
     }

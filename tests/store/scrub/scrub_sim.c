@@ -196,8 +196,8 @@ Test(scrub, every_damage_is_found_in_one_pass_and_told_once, .timeout = 120)
         }
         cr_assert_eq(bench->line_count, count, "%s", bench->lines[count]);
         /* With a bad header alone all records are still there: nobody can be hurt. */
-        cr_assert_eq(scrubbed(bench).damaged, count - 1);
-        cr_assert_eq(scrubbed(bench).damaged_dead, 1);
+        cr_assert_eq(findings_of(bench).damaged, count - 1);
+        cr_assert_eq(findings_of(bench).damaged_dead, 1);
         scrub_passes(bench, 2);
         cr_assert_eq(bench->line_count, count, "told twice: %s", bench->lines[count]);
         cr_assert_eq(get_small(bench, corrupt[0]), STORE_CORRUPT);
@@ -230,8 +230,8 @@ Test(scrub, only_what_is_alive_puts_a_segment_aside_and_only_as_long)
     scrub_passes(bench, 1);
     cr_assert(!segment_of(bench, dead_at)->is_damaged);
     cr_assert(segment_of(bench, alive_at)->is_damaged);
-    cr_assert_eq(scrubbed(bench).damaged, 1);
-    cr_assert_eq(scrubbed(bench).damaged_dead, 1);
+    cr_assert_eq(findings_of(bench).damaged, 1);
+    cr_assert_eq(findings_of(bench).damaged_dead, 1);
     cr_assert_eq(bench->line_count, 1);
     set_small(bench, alive);
     settle(bench);
@@ -276,7 +276,7 @@ Test(scrub, a_bad_block_costs_its_chunk_and_no_more, .timeout = 60)
                    (unsigned)SEGMENT_DATA_OFFSET, SEGMENT_DATA_OFFSET + size);
     cr_assert_eq(lines_about(bench, &damage), 1);
     cr_assert_eq(bench->line_count, 1, "%s", bench->lines[1]);
-    cr_assert_eq(scrubbed(bench).damaged, 1);
+    cr_assert_eq(findings_of(bench).damaged, 1);
     free(chunk);
     bench_close(bench);
 }

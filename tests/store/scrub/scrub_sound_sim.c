@@ -36,7 +36,7 @@ Test(scrub, nothing_is_suspected_while_writes_and_the_mover_go_on, .timeout = 24
         cr_assert_gt(stats.mover.jobs, 3);
         cr_assert_gt(stats.scrub.passes, 2);
         cr_assert_gt(stats.scrub.bytes, 4 * MIB);
-        cr_assert_eq(stats.scrub.damaged + stats.scrub.damaged_dead, 0);
+        cr_assert_eq(stats.findings.damaged + stats.findings.damaged_dead, 0);
         cr_assert_eq(bench->line_count, 0, "seed %" PRIu64 ": %s", seed, bench->lines[0]);
         bench_close(bench);
     }
@@ -60,7 +60,7 @@ Test(scrub, it_can_be_stopped_anywhere, .timeout = 120)
         for (uint64_t n = prng_below(&bench->prng, 500); n > 0; n--)
             pass(bench);
     }
-    cr_assert_eq(scrubbed(bench).damaged, 0);
+    cr_assert_eq(findings_of(bench).damaged, 0);
     cr_assert_eq(bench->line_count, 0, "%s", bench->lines[0]);
     bench_close(bench);
 }
@@ -74,7 +74,7 @@ Test(scrub, a_device_that_refuses_some_reads_does_not_hold_it_up, .timeout = 120
         sim_disk_options(bench->disk)->read_error_ppm = seed == 31 ? 1000000 : 100000;
         scrub_passes(bench, 3);
         sim_disk_options(bench->disk)->read_error_ppm = 0;
-        cr_assert(seed != 31 || scrubbed(bench).damaged > 0);
+        cr_assert(seed != 31 || findings_of(bench).damaged > 0);
         bench_close(bench);
     }
 }

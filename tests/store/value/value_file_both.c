@@ -89,15 +89,22 @@ static void write_value(struct bench *bench, uint32_t stream, uint64_t size, uin
 }
 
 /* Reads all of it; returns what the reader ended with. */
+static void download_value(struct bench *bench, uint32_t stream, const struct kept_descriptor *kept,
+                           struct download *ret_download)
+{
+    *ret_download = (struct download){.stream = stream};
+    download_open(ret_download, bench->pool, kept_slice(kept));
+    download_pump(ret_download);
+    RUN_UNTIL(bench->world, ret_download->has_ended);
+    value_reader_close(ret_download->reader);
+    RUN_UNTIL(bench->world, !stream_pool_is_busy(bench->pool));
+}
+
 static int read_value(struct bench *bench, uint32_t stream, const struct kept_descriptor *kept,
                       uint64_t *ret_received)
 {
-    struct download download = {.stream = stream};
-    download_open(&download, bench->pool, kept_slice(kept));
-    download_pump(&download);
-    RUN_UNTIL(bench->world, download.has_ended);
-    value_reader_close(download.reader);
-    RUN_UNTIL(bench->world, !stream_pool_is_busy(bench->pool));
+    struct download download;
+    download_value(bench, stream, kept, &download);
     *ret_received = download.received;
     return download.result;
 }
@@ -326,19 +333,22 @@ static void damage(struct bench *bench, uint32_t stream, uint64_t offset)
     cr_assert_eq(close_file(bench->world, file), 0);
 }
 
-Test(value_file, damage_is_never_shown_and_logged_with_file_and_offset)
+Test(value_file, damage_is_never_shown_and_told_with_file_and_offset)
 {
     static struct kept_descriptor kept;
     struct bench bench;
+    struct download download;
     bench_open(&bench, POOL_COUNT);
-    uint64_t received;
     write_value(&bench, 1, 1 * MIB, 0, 0, &kept);
     damage(&bench, 1, 600 * KIB);
-    cr_assert_eq(read_value(&bench, 1, &kept, &received), -EBADMSG);
-    cr_assert_eq(received, 512 * KIB, "the pieces before it are good");
-    cr_assert_eq(bench.lines, 1);
-    cr_assert_not_null(strstr(bench.line, "/01/0123456789abcdf0-0000000000000001fedcba98"));
-    cr_assert_not_null(strstr(bench.line, "offset 589824"));
+    download_value(&bench, 1, &kept, &download);
+    cr_assert_eq(download.result, -EBADMSG);
+    cr_assert_eq(download.received, 512 * KIB, "the pieces before it are good");
+    cr_assert_not_null(strstr(download.path, "/01/0123456789abcdf0-0000000000000001fedcba98"));
+    cr_assert_eq(download.told.offset, 589824);
+    cr_assert_str_eq(download.told.what, "its checksum is wrong");
+    cr_assert(download.told.is_read);
+    cr_assert_eq(bench.lines, 0, "whose it is says it");
     bench_close(&bench);
 }
 
@@ -361,16 +371,18 @@ Test(value_file, a_file_that_is_too_short_is_damaged)
     static struct kept_descriptor kept;
     struct bench bench;
     bench_open(&bench, POOL_COUNT);
-    uint64_t received;
+    struct download download;
     write_value(&bench, 1, 1 * MIB, 0, 0, &kept);
     const uint64_t ends[] = {1 * MIB - 4096, 512 * KIB, 1, 0};
     for (uint32_t i = 0; i < 4; i++) {
         struct io_op op = {0};
         io_truncate(bench.io, &op, file_path(&bench, 1), ends[i]);
         cr_assert_eq(io_wait(bench.io, &op), 0);
-        cr_assert_eq(read_value(&bench, 1, &kept, &received), -EBADMSG);
-        cr_assert_eq(received, round_down(ends[i], 256 * KIB));
-        cr_assert_eq(bench.lines, i + 1);
+        download_value(&bench, 1, &kept, &download);
+        cr_assert_eq(download.result, -EBADMSG);
+        cr_assert_eq(download.received, round_down(ends[i], 256 * KIB));
+        cr_assert_eq(download.told.offset, round_down(ends[i], 64 * KIB));
+        cr_assert_str_eq(download.told.what, "the file ends before");
     }
     bench_close(&bench);
 }

@@ -7,6 +7,7 @@
 #include "tests/support/support.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 struct upload {
     struct value_writer *writer;
@@ -90,6 +91,8 @@ struct download {
     bool holds_piece;
     bool has_ended;
     int result;
+    struct value_told told; /* of a failure; its path is in `path` */
+    char path[200];
 };
 
 static inline void download_pump(struct download *download)
@@ -99,6 +102,8 @@ static inline void download_pump(struct download *download)
         const uint8_t *data = value_reader_piece(download->reader, &size);
         if (data == NULL) {
             download->result = value_reader_error(download->reader);
+            download->told = value_reader_tell(download->reader);
+            (void)snprintf(download->path, sizeof download->path, "%s", download->told.path);
             download->has_ended = download->result != 0 || download->received == download->size;
             return;
         }
