@@ -19,8 +19,8 @@ KINDS = [
     ("checkpoint", STATE + r"checkpoint-[0-9a-f]{16}"),
     ("superblock", STATE + r"superblock"),
 ]
-# What holds no data: the reserve, and what was cut short and is cleared away at the next start.
-WITHOUT_DATA = r".*\.(tmp|new)|" + STATE + "(log/probe|reserve)"
+# What holds no data: the reserve, what shards note of each other, and what was cut short and is cleared away at the next start.
+WITHOUT_DATA = r".*\.(tmp|new)|" + STATE + "(log/probe|reserve|reached)"
 WEIGHTS = {"log": 5, "segment": 5, "value": 2, "manifest": 2, "checkpoint": 2, "superblock": 1}
 
 

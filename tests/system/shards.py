@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import socket
+import subprocess
 import threading
 import time
 
@@ -183,13 +184,201 @@ def an_older_copy_of_one_shard_is_refused(context):
     for count in ("3", "1"):
         code, output = context.run("-port", "0", "-data", str(data), "-shards", count)
         assert code > 0 and "shard 1 is an older copy" in output, (code, output)
-        assert "has start number 2, that of shard 0 has 4" in output, output
+        assert "-accept-loss" in output and "has start number 2, that of shard 0 has 4" in output, output
         assert contents(data) == before, "it was touched"
     shutil.rmtree(data / "shard-1")
     own.rename(data / "shard-1")
     server.start()
     with server.client() as client:
         expect(client, model)
+
+
+# ---- older copies of one shard ----
+
+def state_of(data, shard):
+    """The names of what is the shard's own, in the data directory."""
+    if shard > 0:
+        return [f"shard-{shard}"]
+    return [path.name for path in data.iterdir()
+            if not re.fullmatch(r"[0-9a-f]{2}|shard-[0-9]+", path.name)]
+
+
+def save(data, shard, target):
+    target.mkdir()
+    for name in state_of(data, shard):
+        path = data / name
+        (shutil.copytree if path.is_dir() else shutil.copy2)(path, target / name)
+
+
+def replace(data, shard, source, saved=None):
+    """Puts a saved state in the place of the shard's own, which goes to `saved`."""
+    if saved:
+        save(data, shard, saved)
+    for name in state_of(data, shard):
+        path = data / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in source.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy2)(path, data / path.name)
+
+
+def told(server):
+    with server.client() as client:
+        return json.loads(client.call(health())[1])
+
+
+def small(client, first, count):
+    """Sets keys; returns what each has."""
+    model = {b"key %d" % i: b"value %d" % i for i in range(first, first + count)}
+    for key, value in model.items():
+        client.set(key, value)
+    return model
+
+
+def begin_again(context):
+    """A server in its second life, with 60 keys of the first."""
+    server = context.server("-shards", "3", "-cache", "32")
+    with server.client() as client:
+        model = small(client, 0, 60)
+    server.restart()
+    return server, server.directory, model
+
+
+def expect_what_is_left(server, model, lost, shard, count=3):
+    """Keys of other shards have what they had, those of `lost` that were the shard's may have nothing."""
+    with server.client() as client:
+        assert client.call(hello())[0] == OK
+        for key, value in {**model, **lost}.items():
+            status, got = client.call(get(key))
+            is_lost = key in lost and shard_of(key, count) == shard
+            assert (status, got) == (OK, value) or (is_lost and status == 1), (key, status, got)
+        gone = [key for key in lost if client.call(get(key))[0] != OK]
+    assert gone, "nothing was lost: the test shows nothing"
+
+
+@test(seconds=240)
+def the_loss_of_an_older_copy_may_be_accepted(context):
+    """Loudly: it is known damage. The start after that needs no leave any more."""
+    for shard in (1, 0):
+        old = context.directory / f"old-{shard}"
+        server = context.server("-shards", "3", "-cache", "32",
+                                directory=context.directory / f"data-{shard}")
+        with server.client() as client:
+            model = small(client, 0, 60)
+        assert server.terminate() == 0
+        save(server.directory, shard, old)
+        server.start()
+        with server.client() as client:
+            lost = small(client, 60, 60)
+        assert server.terminate() == 0
+        replace(server.directory, shard, old)
+        flags = ("-port", "0", "-data", str(server.directory), "-shards", "3")
+        code, output = context.run(*flags)
+        assert code == 1 and f"shard {shard} is an older copy" in output, output
+        assert "-accept-loss" in output and "nothing was changed" in output, output
+        server.flags.append("-accept-loss")
+        server.start()
+        assert re.search(f"WARN .*shard {shard} is an older copy", "\n".join(server.lines)), server.log()
+        now = told(server)
+        assert now["status"] != "healthy" and now["scrub_damaged_places"] > 0, now
+        expect_what_is_left(server, model, lost, shard)
+        with server.client() as client:
+            model = {**model, **small(client, 200, 60)}
+        server.kill()
+        server.flags.remove("-accept-loss")
+        server.start()
+        expect_what_is_left(server, model, lost, shard)
+        server.restart()
+        expect_what_is_left(server, model, lost, shard)
+        assert told(server)["status"] == "healthy", told(server)
+        assert server.terminate() == 0
+
+
+@test(seconds=240)
+def an_older_copy_of_the_same_start_is_refused(context):
+    """Taken while the server ran, put back after its clean stop: its start number is the right one."""
+    server, data, model = begin_again(context)
+    for shard in (1, 2, 0):
+        old, own = context.directory / f"old-{shard}", context.directory / f"own-{shard}"
+        with server.client() as client:
+            model.update(small(client, 1000 * (shard + 1), 30))
+        save(data, shard, old)
+        with server.client() as client:
+            late = small(client, 1000 * (shard + 1) + 500, 60)
+        assert server.terminate() == 0
+        replace(data, shard, old, own)
+        before = contents(data)
+        for count in ("3", "2"):
+            code, output = context.run("-port", "0", "-data", str(data), "-shards", count)
+            keeper = 1 if shard == 0 else 0
+            assert code == 1 and f"shard {shard} is an older copy" in output, (code, output)
+            assert f"shard {keeper} noted position" in output and "-accept-loss" in output, output
+            assert contents(data) == before, "it was touched"
+        tool = subprocess.run([context.binary.with_name("minivault-admin"), "check", data],
+                              capture_output=True, text=True, check=False)
+        folder = "log" if shard == 0 else f"shard-{shard}/log"
+        assert tool.returncode == 1 and f"\n{folder}: " in "\n" + tool.stdout, tool.stdout
+        # The remedy: the one that was here.
+        replace(data, shard, own)
+        server.start()
+        with server.client() as client:
+            expect(client, {**model, **late})
+        assert server.terminate() == 0
+        # Or what is left of it.
+        replace(data, shard, old)
+        server.flags.append("-accept-loss")
+        server.start()
+        now = told(server)
+        assert now["status"] != "healthy" and now["scrub_damaged_places"] > 0, now
+        expect_what_is_left(server, model, late, shard)
+        server.kill()
+        server.flags.remove("-accept-loss")
+        server.start()
+        expect_what_is_left(server, model, late, shard)
+        model.update({key: value for key, value in late.items() if shard_of(key, 3) != shard})
+
+
+@test(seconds=240)
+def what_is_no_older_copy_is_not_refused(context):
+    """Kills, whole directories from elsewhere, other numbers of shards, notes that are gone or damaged."""
+    server, data, model = begin_again(context)
+    for step in range(3):
+        with server.client() as client:
+            expect(client, model)
+            model.update(small(client, 1000 * (step + 1), 60))
+        server.kill()
+        copy = context.directory / f"killed-{step}"
+        shutil.copytree(data, copy)
+        server.start()
+        other = context.server("-shards", "3", "-cache", "32", directory=copy)
+        for one in (server, other):
+            with one.client() as client:
+                expect(client, model)
+            assert "older copy" not in "\n".join(one.lines)
+        assert other.terminate() == 0
+    assert server.terminate() == 0
+    copy = context.directory / "stopped"
+    shutil.copytree(data, copy)
+    for number, count in enumerate((2, 3, 1, 3, 4)):
+        server = context.server("-shards", str(count), "-cache", "32", directory=copy)
+        with server.client() as client:
+            expect(client, model)
+            model.update(small(client, 10000 * (number + 1), 20))
+        if number % 2:
+            server.kill()
+        else:
+            assert server.terminate() == 0
+    server = context.server("-shards", "4", "-cache", "32", directory=copy)
+    server.restart()
+    for harm in (lambda path: path.unlink(), lambda path: path.write_bytes(b"x" * 9000),
+                 lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 5000)):
+        assert server.terminate() == 0
+        for keeper in ("reached", "shard-1/reached"):
+            harm(copy / keeper)
+        server.start()
+        assert "older copy. " not in "\n".join(server.lines), server.log()
+        with server.client() as client:
+            expect(client, model)
+    server.restart()
 
 
 @test(seconds=240)

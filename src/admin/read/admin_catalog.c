@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"
+#include "store/catalog/reached.h"
 #include "store/segment/segments.h"
 #include "store/value/value_file.h"
 
@@ -96,7 +97,7 @@ static void judge_state(const struct admin *admin, const char *name, uint32_t sh
         file->kind = CATALOG_MANIFEST;
         file->is_leftover = true;
         file->counts = false;
-    } else if (is_named(name, "reserve")) {
+    } else if (is_named(name, "reserve") || is_named(name, REACHED_FILE)) {
         file->kind = CATALOG_SPACE;
     } else if (checkpoint_name_parse(name, &file->number, &is_temporary) == 0) {
         file->kind = CATALOG_CHECKPOINT;

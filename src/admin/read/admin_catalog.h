@@ -19,7 +19,7 @@ enum catalog_kind {
     CATALOG_LOG,
     CATALOG_SEGMENT,
     CATALOG_VALUE,
-    CATALOG_SPACE, /* kept for a full disk, or for a measurement: no data */
+    CATALOG_SPACE, /* kept for a full disk, for a measurement, or of the logs' ends: no data */
     CATALOG_OTHER, /* not ours */
     CATALOG_KINDS,
 };

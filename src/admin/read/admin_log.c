@@ -3,6 +3,7 @@
 #include "admin/read/admin_walk.h"
 
 #include "admin/read/admin_files.h"
+#include "store/catalog/reached.h"
 #include "store/disk/wait.h"
 #include "store/wal/wal_survey.h"
 #include "store/wal/wal_window.h"
@@ -149,6 +150,35 @@ static int scan(struct log_walk *walk)
     return 0;
 }
 
+/* What another shard noted of this one at its last clean stop (reached.h). */
+static uint64_t read_note(const struct log_walk *walk)
+{
+    char name[64] = REACHED_FILE;
+    uint8_t block[REACHED_BLOCK_SIZE] = {0};
+    struct admin *admin = walk->admin;
+    struct reached note = {.directory_id = admin->superblock.directory_id,
+                           .shard = walk->shard->number};
+    if (admin->shard_count == 1 || admin->is_decided)
+        return 0;
+    if (reached_keeper(note.shard) > 0)
+        (void)snprintf(name, sizeof name, "shard-%" PRIu32 "/" REACHED_FILE,
+                       reached_keeper(note.shard));
+    int handle = admin_open_file(admin->directory, name);
+    if (handle == -ENOENT)
+        return 0;
+    uint64_t offset = (uint64_t)note.shard * REACHED_BLOCK_SIZE;
+    int64_t size = handle < 0 ? handle : admin_read(handle, block, sizeof block, offset);
+    int error = size < 0 ? (int)size : reached_decode(block, &note);
+    admin_close(handle);
+    if (error < 0)
+        report_say(&admin->report, REPORT_NOTE, name, offset,
+                   "it does not tell how far the log of shard %" PRIu32
+                   " had come at its last clean stop, %s: whether that is an older copy is not "
+                   "known",
+                   note.shard, strerror(-error));
+    return note.position;
+}
+
 /* The manifest, the index checkpoint and a clean shutdown tell how far the log had come. */
 static void take_known(struct log_walk *walk)
 {
@@ -157,6 +187,7 @@ static void take_known(struct log_walk *walk)
     struct wal_survey *survey = &walk->survey;
     wal_survey_take_known(survey, shard->superblock.log_last, shard->superblock.log_number);
     wal_survey_take_known(survey, shard->log_position, 0);
+    wal_survey_take_known(survey, read_note(walk), 0);
     struct checkpoint_info info;
     int64_t age_s;
     if (checkpoint_look(admin, catalog_find_checkpoint(&admin->catalog, shard), &info, &age_s) == 0)

@@ -101,6 +101,7 @@ struct manifest_options {
     struct manifest_mark closed;
     struct manifest_mark seen;
     bool is_closed;
+    bool is_older; /* with accept_loss: it is known that there was a newer one */
 };
 
 #define MANIFEST_MEMORY_SIZE ((size_t)256 * 1024)

@@ -244,9 +244,10 @@ static int judge(struct manifest_file *file, struct manifest_groups *groups)
         return error;
     if (groups->is_damaged && !options->accept_loss)
         return say_damaged(file, groups);
-    bool is_another = !groups->is_damaged &&
-                      (manifest_mark_is_other(mark, &options->closed, options->is_closed) ||
-                       manifest_mark_is_older(mark, &options->seen));
+    bool is_another =
+        !groups->is_damaged &&
+        (options->is_older || manifest_mark_is_other(mark, &options->closed, options->is_closed) ||
+         manifest_mark_is_older(mark, &options->seen));
     if (is_another && !options->accept_loss)
         return say_other(file);
     if (is_another)

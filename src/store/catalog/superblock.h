@@ -10,8 +10,8 @@
  *   (2) directory id, cluster id, secret and log file size never change after formatting, and are
  *       the same in all superblocks of a directory
  *   (3) the low 24 bits of a directory id are never SUPERBLOCK_ORIGIN_NOBODY
- *   (4) the start numbers of a directory's superblocks are at most one apart, and equal while a
- *       store is open (superblock_start.c) */
+ *   (4) the start numbers of a directory's superblocks are at most one apart, unless one is an older
+ *       copy, and equal while a store is open (superblock_start.c) */
 #ifndef MINIVAULT_STORE_SUPERBLOCK_H
 #define MINIVAULT_STORE_SUPERBLOCK_H
 
@@ -81,6 +81,11 @@ struct superblock_file {
 struct superblock_handover {
     struct superblock_file file; /* DATA/superblock, locked; shard 0's store takes it over */
     struct superblock node;      /* what it says; nobody changes it any more */
+    /* Of the shards, as a start finds them: the position that each log had reached at its last clean
+     * stop, as another shard noted it (0: unknown), and which of them are older copies, where the
+     * operator accepts that. */
+    uint64_t reached[SUPERBLOCK_SHARDS_MAX];
+    bool is_older[SUPERBLOCK_SHARDS_MAX];
 };
 
 /* Whose directory it becomes: a cluster gives all of its directories one secret and one id. */
@@ -127,10 +132,11 @@ int superblock_open_shard(struct io *io, const struct log *log, const char *data
 
 /* superblock_start.c: counts a start in all superblocks of the directory, before any of its stores
  * is opened. `node`: DATA/superblock, open. Synchronous; the others are open only meanwhile. When
- * one of them is older than the others, nothing is changed. Errors are logged: -EXDEV (one is
- * older), -ENOMEM, superblock_open_shard's, the device's. */
+ * one of them is older than the others, nothing is changed. `ret_older`: not NULL, for each shard:
+ * then those that are older go on with the others, and are told there. Errors are logged: -EXDEV
+ * (one is older), -ENOMEM, superblock_open_shard's, the device's. */
 int superblock_count_start(struct superblock_file *node, const struct log *log,
-                           const char *data_path, uint64_t lock_wait_ns);
+                           const char *data_path, uint64_t lock_wait_ns, bool *ret_older);
 
 /* Makes `path`, a superblock whose both copies say `superblock`, and waits until it is durable; its
  * name is not. A file that is there is written over. Synchronous. Errors: the device's, -ENOMEM. */

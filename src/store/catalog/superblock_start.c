@@ -9,7 +9,8 @@
  *
  * Cut short anywhere, this leaves the numbers at most one apart. A copy of a shard's files that was
  * taken before the start has M at most. Everything that a store wrote since stands beside M+2. So
- * numbers that are two or more apart are an older copy, and the start is refused. */
+ * numbers that are two or more apart are an older copy, and the start is refused, unless the operator
+ * has accepted the loss: then the older ones come level with the others, too. */
 #include "store/catalog/superblock.h"
 
 #include "base/assert.h"
@@ -56,17 +57,39 @@ static int open_all(struct count *count, struct superblock_file *node, const str
     return 0;
 }
 
+static bool is_older(const struct count *count, uint32_t shard)
+{
+    return number_of(count, count->greatest) - number_of(count, shard) > 1;
+}
+
+static void accept_ages(const struct count *count, const struct log *log, const char *data_path,
+                        bool *ret_older)
+{
+    for (uint32_t shard = 0; shard < count->size; shard++) {
+        if (!is_older(count, shard))
+            continue;
+        ret_older[shard] = true;
+        log_warn(log,
+                 "-accept-loss: %s: shard %" PRIu32 " is an older copy, of start number %" PRIu64
+                 ", that of shard %" PRIu32 " is %" PRIu64
+                 ": its later writes are lost, it goes on with what is left",
+                 data_path, shard, number_of(count, shard), count->greatest,
+                 number_of(count, count->greatest));
+    }
+}
+
 static int check_ages(const struct count *count, const struct log *log, const char *data_path)
 {
     uint64_t lowest = number_of(count, count->lowest);
     uint64_t greatest = number_of(count, count->greatest);
-    if (greatest - lowest <= 1)
+    if (!is_older(count, count->lowest))
         return 0;
     log_error(log,
               "%s: the superblock of shard %" PRIu32 " has start number %" PRIu64
               ", that of shard %" PRIu32 " has %" PRIu64 ": shard %" PRIu32
-              " is an older copy. Put back the one that was here, or restore all shards from one "
-              "backup; nothing was changed",
+              " is an older copy. Put back the one that was here, restore all shards from one "
+              "backup, or start once with -accept-loss to go on without its later writes; nothing "
+              "was changed",
               data_path, count->lowest, lowest, count->greatest, greatest, count->lowest);
     return -EXDEV;
 }
@@ -80,7 +103,6 @@ static int raise_to(struct count *count, uint64_t number)
         counted->is_behind = counted->file.now.start_number < number;
         if (!counted->is_behind)
             continue;
-        assert(counted->file.now.start_number + 1 == number); /* invariant 4 */
         counted->file.now.start_number = number;
         counted->op = (struct io_op){0};
         superblock_update_begin(&counted->file, &counted->op);
@@ -110,7 +132,7 @@ static void close_others(struct count *count)
 }
 
 int superblock_count_start(struct superblock_file *node, const struct log *log,
-                           const char *data_path, uint64_t lock_wait_ns)
+                           const char *data_path, uint64_t lock_wait_ns, bool *ret_older)
 {
     assert(node->handle >= 0);
     assert(node->now.shards_before == 0); /* a conversion ends first: it renames superblocks */
@@ -119,7 +141,9 @@ int superblock_count_start(struct superblock_file *node, const struct log *log,
     if (count.all == NULL)
         return -ENOMEM;
     int result = open_all(&count, node, log, data_path, lock_wait_ns);
-    if (result == 0)
+    if (result == 0 && ret_older != NULL)
+        accept_ages(&count, log, data_path, ret_older);
+    else if (result == 0)
         result = check_ages(&count, log, data_path);
     if (result == 0) {
         result = raise_all(&count);

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/catalog/checkpoint.h"
+#include "store/catalog/reached.h"
 #include "store/disk/names.h"
 #include "store/disk/wait.h"
 
@@ -83,7 +84,7 @@ static bool is_old_state(const char *name)
     size_t size = strlen(name);
     bool is_new_manifest =
         strncmp(name, "manifest-", 9) == 0 && size > 4 && strcmp(name + size - 4, ".new") == 0;
-    return is_new_manifest || strcmp(name, "reserve") == 0 ||
+    return is_new_manifest || strcmp(name, "reserve") == 0 || strcmp(name, REACHED_FILE) == 0 ||
            checkpoint_name_parse(name, &number, &is_temporary) == 0;
 }
 

@@ -1,5 +1,5 @@
 /* Prepares the data directory before any store opens: locks it, formats it, converts it to the
- * number of shards, counts the start. */
+ * number of shards, refuses older copies of shards, counts the start. */
 #include "store/reshard/store_directory.h"
 
 #include "base/assert.h"
@@ -7,6 +7,7 @@
 #include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 #include "store/reshard/store_convert.h"
+#include "store/reshard/store_older.h"
 #include "store/start/emptying.h"
 
 #include <errno.h>
@@ -19,8 +20,9 @@
 
 /* What another start did not come to the end of; then this start counts. */
 static int clean_up(struct io *io, const struct log *log, const struct store_options *options,
-                    struct superblock_file *superblock)
+                    struct superblock_handover *handover)
 {
+    struct superblock_file *superblock = &handover->file;
     const struct superblock *now = &superblock->now;
     bool is_converting = now->shards_before != 0;
     int result = 0;
@@ -30,9 +32,12 @@ static int clean_up(struct io *io, const struct log *log, const struct store_opt
                  ", which was cut short, goes on",
                  options->path, now->shards_before, now->shard_count);
         result = convert_finish(io, log, options, superblock);
+    } else {
+        result = store_find_older(io, log, options, handover);
     }
     if (result == 0)
-        result = superblock_count_start(superblock, log, options->path, options->lock_wait_ns);
+        result = superblock_count_start(superblock, log, options->path, options->lock_wait_ns,
+                                        options->accept_loss ? handover->is_older : NULL);
     return result < 0 || is_converting ? result : convert_forget_plan(io, options);
 }
 
@@ -110,7 +115,7 @@ static int prepare(struct io *io, const struct log *log, const struct store_opti
     if (result == 0 && superblock->now.shards_before == 0)
         result = check_time(io, log, options, &superblock->now);
     if (result == 0)
-        result = clean_up(io, log, options, superblock);
+        result = clean_up(io, log, options, &directory->handover);
     if (result == 0)
         result = probe(io, log, options, superblock);
     directory->handover.node = superblock->now;

@@ -160,6 +160,7 @@ static int open_manifest(struct store *store, const struct wal_note *note)
                    store->superblock.now.manifest_blocks},
         .seen = {.edition = note->major, .blocks = note->minor},
         .is_closed = store->superblock.now.clean,
+        .is_older = store_is_older(store),
     };
     int result = manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
     if (result == 0)

@@ -45,8 +45,9 @@ static int open_alone(struct store *store)
                                  options->lock_wait_ns, &store->superblock, &is_formatted);
     if (result == 0)
         result = check_alone(store);
-    return result < 0 ? result
-                      : superblock_count_start(&store->superblock, store->log, options->path, 0);
+    return result < 0
+               ? result
+               : superblock_count_start(&store->superblock, store->log, options->path, 0, NULL);
 }
 
 /* What the whole directory has once is in DATA/superblock. */
@@ -83,6 +84,12 @@ int store_open_superblock(struct store *store)
     store->superblock = handover->file;
     handover->file = (struct superblock_file){.handle = -1};
     return 0;
+}
+
+bool store_is_older(const struct store *store)
+{
+    const struct superblock_handover *handover = store->options.handover;
+    return handover != NULL && handover->is_older[store->options.shard];
 }
 
 int store_probe(struct io *io, const struct log *log, const char *folder,

@@ -135,6 +135,8 @@ static void note_damage(struct store *store, const struct wal_recovered *recover
 {
     struct superblock *superblock = &store->superblock.now;
     struct finding loss = {.kind = FINDING_LOG, .offset = UINT64_MAX, .is_lasting = true};
+    if (store_is_older(store)) /* said before; how much is gone nobody can tell */
+        (void)findings_note(&store->findings, &loss, true);
     if (recovered->damaged_last <= superblock->damage_accepted)
         return;
     if (store->options.accept_loss) {

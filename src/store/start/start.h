@@ -34,6 +34,9 @@ int store_name_paths(struct store *store);
  * superblock_open's, -EINVAL, -EXDEV. */
 int store_open_superblock(struct store *store);
 
+/* Whether the shard's files are an older copy, and the operator has accepted that. */
+bool store_is_older(const struct store *store);
+
 /* The log's folder and those of its partitions, under names that survive whatever comes. Others may
  * make theirs at the same time. */
 int store_make_folders(struct store *store);

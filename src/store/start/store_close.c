@@ -2,12 +2,15 @@
  * Before a change of the number of shards: the log emptied, so that nothing but the segments is left. */
 #include "store/start/start.h"
 #include "store/start/emptying.h"
+#include "store/catalog/reached.h"
 #include "store/value/stream_pool.h"
 
 #include "base/assert.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Without a record moved for so long, nothing will be: whatever the mover tries again. */
 #define PATIENCE_NS (60 * NS_PER_S)
@@ -63,6 +66,21 @@ static void tell_superblock(const struct store *store, struct superblock *superb
     superblock->manifest_blocks = manifest.blocks;
 }
 
+/* For another shard to keep. Without it older copies of this one are not noticed, no more. */
+static void note_reached(const struct store *store)
+{
+    const struct superblock *now = &store->superblock.now;
+    struct reached note = {now->directory_id, now->shard, now->log_last};
+    if (now->shard_count == 1 || store->options.is_brief)
+        return;
+    int result = reached_write(store->io, store->options.path, &note, store->superblock.block);
+    if (result < 0)
+        log_warn(store->log,
+                 "%s: how far the log of shard %" PRIu32
+                 " has come cannot be noted: %s. Nothing else is missing",
+                 store->options.path, now->shard, strerror(-result));
+}
+
 int store_shut_locked(struct store *store, struct superblock_file *ret_superblock)
 {
     assert(!store->is_shutting);
@@ -93,6 +111,8 @@ int store_shut_locked(struct store *store, struct superblock_file *ret_superbloc
         tell_superblock(store, &store->superblock.now);
         result = superblock_update(&store->superblock);
     }
+    if (result >= 0)
+        note_reached(store);
     assert(result < 0 || !lookups_are_busy(&store->lookups));
     assert(result < 0 || !proofs_are_busy(&store->proofs));
     assert(result < 0 || !checkpoints_are_writing(&store->checkpoints));

@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/units.h"
+#include "store/catalog/superblock.h"
 
 #include <string.h>
 
@@ -176,6 +177,9 @@ void wire_log(const struct store *store, struct wal_options *ret_options)
     ret_options->use_dsync = superblock->use_dsync;
     ret_options->base = superblock->log_base;
     ret_options->last_known = max_u64(superblock->log_last, store->log_last);
+    if (store->options.handover != NULL)
+        ret_options->last_known =
+            max_u64(ret_options->last_known, store->options.handover->reached[superblock->shard]);
     ret_options->number_known = superblock->log_number;
     ret_options->memory = store_memory(store, REGION_LOG);
     ret_options->events = (struct wal_events){

@@ -58,15 +58,20 @@ static int open_node(struct machine *machine, struct superblock_file *ret_file)
 }
 
 /* A start of the process that is there. */
-static int start(struct machine *machine)
+static int start_with(struct machine *machine, bool *ret_older)
 {
     struct superblock_file node;
     int result = open_node(machine, &node);
     if (result < 0)
         return result;
-    result = superblock_count_start(&node, &machine->log, "data", 10 * NS_PER_S);
+    result = superblock_count_start(&node, &machine->log, "data", 10 * NS_PER_S, ret_older);
     superblock_close(&node);
     return result;
+}
+
+static int start(struct machine *machine)
+{
+    return start_with(machine, NULL);
 }
 
 static void path_of(uint32_t shard, char *ret_path, size_t size)
@@ -284,6 +289,42 @@ Test(superblock_start, start_may_be_cut_short_at_every_step, .timeout = 120)
             crash_and_restore(seed, steps, SIM_POWER_LOSS);
             crash_and_restore(seed, steps, SIM_KILL);
         }
+    }
+}
+
+/* Whichever shard it is, also where the start that accepts it dies. */
+static void accept_older(struct machine *machine, uint32_t shard, uint64_t steps)
+{
+    uint8_t copies[SHARDS][FILE_SIZE];
+    bool is_older[SUPERBLOCK_SHARDS_MAX] = {false};
+    take_copies(machine, copies);
+    start_and_end(machine);
+    begin(machine);
+    transfer(machine, shard, true, copies[shard]);
+    end(machine);
+    begin(machine);
+    sim_host_crash_after(machine->io, steps, SIM_POWER_LOSS);
+    (void)start_with(machine, is_older);
+    end(machine);
+    begin(machine);
+    cr_assert_eq(start_with(machine, is_older), 0, "%s", machine->said);
+    end(machine);
+    for (uint32_t i = 0; i < SHARDS; i++)
+        cr_assert_eq(is_older[i], i == shard, "shard %" PRIu32 " of %" PRIu32, i, shard);
+    uint64_t lowest, greatest;
+    read_numbers(machine, &lowest, &greatest);
+    cr_assert_eq(lowest, greatest);
+    start_and_end(machine);
+}
+
+Test(superblock_start, older_copy_comes_level_when_that_is_accepted)
+{
+    for (uint64_t steps = 1; steps < 50; steps++) {
+        struct machine *machine = machine_create(steps);
+        start_and_end(machine);
+        for (uint32_t shard = 0; shard < SHARDS; shard++)
+            accept_older(machine, shard, steps);
+        machine_free(machine);
     }
 }
 
