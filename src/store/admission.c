@@ -41,6 +41,7 @@ const char *admission_text(enum admission admission)
 {
     static const char *const texts[] = {
         [ADMISSION_OPEN] = "none",
+        [ADMISSION_NO_MEMORY] = "-memory is used up",
         [ADMISSION_NO_INODES] = "the file system has no inodes left",
         [ADMISSION_NO_SPACE] = "the disk is full",
         [ADMISSION_GONE] = "the data directory is gone",

@@ -385,6 +385,7 @@ void store_stats(struct store *store, struct store_stats *ret_stats)
         .get_hits = store->get_hits,
         .get_misses = store->get_misses,
         .admits_set = admission_of_set(store),
+        .admits_key = store_has_memory(store) ? ADMISSION_OPEN : ADMISSION_NO_MEMORY,
         .admits_file = admission_of_file(store, MIB),
     };
     (void)io_disk_space(store->io, store->options.path, &ret_stats->disk_free,

@@ -200,6 +200,7 @@ struct decode_queue *store_decodes(struct store *store);
 /* Why writes are refused; the worst is the greatest. */
 enum admission {
     ADMISSION_OPEN, /* they are not */
+    ADMISSION_NO_MEMORY,
     ADMISSION_NO_INODES,
     ADMISSION_NO_SPACE,
     ADMISSION_GONE, /* the data directory is not where it was */
@@ -215,6 +216,7 @@ struct store_stats {
     uint64_t keys_refused; /* for want of memory */
     uint64_t disk_free, disk_total;
     enum admission admits_set;     /* of a value that goes into the log */
+    enum admission admits_key;     /* of a new key */
     enum admission admits_file;    /* of one of a MiB, which goes into a file */
     uint64_t get_hits, get_misses; /* of the cache; each get counts once */
     struct cache_stats cache;

@@ -95,6 +95,11 @@ def assert_full(server, client, prefix, keys):
     text = "\n".join(server.lines)
     assert "new keys are refused" in text and "Raise -memory" in text, text
 
+    def health_says_so():
+        status = json.loads(client.call(health())[1])["status"]
+        assert status == "degraded: new keys are refused: -memory is used up", status
+    eventually(health_says_so)
+
 
 def assert_taken_again(client, prefix, keys):
     """Once some were deleted, and their records are gone."""

@@ -141,6 +141,10 @@ def fill_and_empty(context, kind, size, shards, value_sizes, rounds):
     be within 10 s."""
     disk = Disk(context, kind, size)
     server = context.server("-shards", str(shards), "-cache", "16", directory=disk.point / "data")
+
+    def is_small():
+        assert used(server.directory) <= empty_size(disk, shards), \
+            f"{used(server.directory) // MIB} MiB, not {empty_size(disk, shards) // MIB}"
     for round_ in range(rounds):
         value_size = value_sizes[round_ % len(value_sizes)]
         with server.client(timeout=120) as client:
@@ -155,16 +159,12 @@ def fill_and_empty(context, kind, size, shards, value_sizes, rounds):
                 eventually(is_taken_again, 5 * Server.patience)
             waited = time.monotonic() - begin
             assert client.call(delete(b"again"))[0] == OK
+        begin = time.monotonic()
+        eventually(is_small, 10 * Server.patience)
         print(f"        {kind} {size // MIB} MiB, {shards} shards, round {round_}: {len(keys)} values of "
-              f"{value_size} bytes; sets are taken again after {waited:.1f} s")
-
-    def is_small():
-        assert used(server.directory) <= empty_size(disk, shards), \
-            f"{used(server.directory) // MIB} MiB, not {empty_size(disk, shards) // MIB}"
-    begin = time.monotonic()
-    eventually(is_small, 10 * Server.patience)
-    print(f"        {used(server.directory) // MIB} of {empty_size(disk, shards) // MIB} MiB after "
-          f"{time.monotonic() - begin:.1f} s")
+              f"{value_size} bytes; sets are taken again after {waited:.1f} s; it has "
+              f"{used(server.directory) // MIB} MiB (at most {empty_size(disk, shards) // MIB}) after "
+              f"{time.monotonic() - begin:.1f} s")
     with server.client(timeout=120) as client:
         assert client.call(hello())[0] == OK
         assert client.call(set_(b"the largest", bytes(100 * MIB)))[0] == OK

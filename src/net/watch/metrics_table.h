@@ -117,6 +117,7 @@ METRIC(LOG_SEALED, "log_sealed_bytes", HIDDEN, SUM, AT(41, "log_sealed_bytes"),
 METRIC(PASSED, "passed_ns", HIDDEN, MIN, NOWHERE, report->now_ns, "")
 METRIC(FAILED, "failed", HIDDEN, MAX, NOWHERE, report->failed != 0, "")
 METRIC(ADMITS_SET, "admits_set", HIDDEN, MAX, NOWHERE, report->store.admits_set, "")
+METRIC(ADMITS_KEY, "admits_key", HIDDEN, MAX, NOWHERE, report->store.admits_key, "")
 METRIC(ADMITS_FILE, "admits_file", HIDDEN, MAX, NOWHERE, report->store.admits_file, "")
 METRIC(DRAINING, "draining", HIDDEN, MAX, NOWHERE, report->is_draining, "")
 METRIC(LOSS, "loss", HIDDEN, MAX, NOWHERE, report->store.findings.damaged > 0, "")

@@ -32,6 +32,7 @@ static struct metrics *new_shard(uint64_t seed)
     for (uint32_t i = 0; i < METRICS_VALUE_COUNT; i++)
         metrics_set(metrics, (enum metrics_value)i, seed * 1000 + i);
     metrics_set(metrics, METRICS_ADMITS_SET, ADMISSION_NO_SPACE);
+    metrics_set(metrics, METRICS_ADMITS_KEY, ADMISSION_NO_MEMORY);
     metrics_set(metrics, METRICS_ADMITS_FILE, ADMISSION_NO_INODES);
     metrics_add(&metrics->requests[METRICS_GET][MINIVAULT_OK], 10 * seed);
     metrics_add(&metrics->requests[METRICS_GET][MINIVAULT_NOT_FOUND], 2 * seed);
@@ -327,7 +328,9 @@ Test(metrics, health_says_the_worst_of_all_shards)
         {METRICS_FAILED, "failing: sets are refused: the disk is full"},
         {METRICS_ADMITS_SET, "degraded: draining"},
         {METRICS_DRAINING, "degraded: stored data is damaged"},
-        {METRICS_LOSS, "degraded: large values are refused: the file system has no inodes left"},
+        {METRICS_LOSS, "degraded: new keys are refused: -memory is used up"},
+        {METRICS_ADMITS_KEY,
+         "degraded: large values are refused: the file system has no inodes left"},
         {METRICS_ADMITS_FILE, "healthy"},
     };
     struct metrics_shards shards = new_shards(2);
