@@ -284,6 +284,10 @@ int io_disk_space(struct io *io, const char *path, uint64_t *ret_free, uint64_t 
  * say. */
 uint64_t io_inodes_free(struct io *io, const char *path);
 
+/* How large a file this process may make (RLIMIT_FSIZE); a write or an allocation beyond it fails
+ * with -EFBIG, once SIGXFSZ is ignored. UINT64_MAX: there is no limit. */
+uint64_t io_file_size_max(struct io *io);
+
 /* What kind of file system holds `path`: "ext4", "xfs", "btrfs", "tmpfs", ... or "other". */
 const char *io_file_system(struct io *io, const char *path);
 

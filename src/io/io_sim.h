@@ -50,6 +50,7 @@ struct sim_network_options {
 
 struct sim_disk_options {
     uint64_t capacity;       /* bytes: beyond it ENOSPC */
+    uint64_t file_size_max;  /* of the process: beyond it EFBIG; 0: no limit */
     uint64_t latency_ns_max; /* the usual duration of an operation is below */
     uint32_t stall_ppm;      /* an operation takes up to stall_ns_max */
     uint64_t stall_ns_max;

@@ -80,6 +80,8 @@ static int32_t apply_write(struct sim_op *op)
     struct sim_inode *inode = op->file->inode;
     if (!(op->file->flags & IO_OPEN_WRITE))
         return -EBADF;
+    if (op->offset + op->size > io_file_size_max(op->io))
+        return -EFBIG;
     if (!has_space_until(disk, inode, op->offset + op->size))
         return -ENOSPC;
     bool is_durable = op->flags & IO_WRITE_DSYNC;
@@ -111,6 +113,8 @@ static int32_t apply_allocate(struct sim_op *op)
 {
     struct sim_disk *disk = op->io->disk;
     struct sim_inode *inode = op->file->inode;
+    if (op->size > io_file_size_max(op->io))
+        return -EFBIG;
     if (!has_space_until(disk, inode, op->size))
         return -ENOSPC;
     if (op->size > inode->size)
@@ -366,6 +370,12 @@ uint64_t io_inodes_free(struct io *io, const char *path)
     (void)io;
     (void)path;
     return UINT64_MAX;
+}
+
+uint64_t io_file_size_max(struct io *io)
+{
+    uint64_t limit = io->disk->options.file_size_max;
+    return limit == 0 ? UINT64_MAX : limit;
 }
 
 const char *io_file_system(struct io *io, const char *path)

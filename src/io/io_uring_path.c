@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <linux/magic.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
@@ -154,6 +155,13 @@ uint64_t io_inodes_free(struct io *io, const char *path)
     if (statvfs(path, &status) < 0 || status.f_files == 0)
         return UINT64_MAX;
     return status.f_favail;
+}
+
+uint64_t io_file_size_max(struct io *io)
+{
+    (void)io;
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) < 0 ? UINT64_MAX : limit.rlim_cur;
 }
 
 const char *io_file_system(struct io *io, const char *path)

@@ -2,6 +2,7 @@
 #include "store/store_checkpoint.h"
 
 #include "base/assert.h"
+#include "store/disk/refusal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -81,7 +82,7 @@ static void committed(struct manifest_op *op, int result)
     assert(checkpoints->is_under_way); /* invariant 1 */
     mover_changed_told(checkpoints->parts.mover, result == 0);
     checkpoints->is_under_way = false;
-    if (result == -ENOSPC || result == -EDQUOT || result == -ENOMEM) {
+    if (refusal_may_pass(result)) {
         checkpoints->retry_ns = io_now_ns(checkpoints->io) + RETRY_NS;
         remove_file(checkpoints, checkpoints->last, false);
         return;

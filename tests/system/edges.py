@@ -1,9 +1,11 @@
 """What a shell, a pipe and an operator do to the process: closed descriptors, a log that nobody reads."""
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,8 +14,10 @@ import time
 import urllib.error
 import urllib.request
 
+import images
 from harness import (
-    OK, STOP_SECONDS, Client, Skip, auth, eventually, free_port, health, hello, http_server, set_, test)
+    KIB, MIB, NOT_FOUND, OK, STOP_SECONDS, TOO_LARGE, Client, Skip, auth, eventually, free_port, get, health,
+    hello, http_server, set_, test)
 
 F_SETPIPE_SZ = 1031
 
@@ -199,6 +203,65 @@ def a_log_that_nobody_reads_holds_nobody_up(context):
         process.kill()
         process.wait()
         os.close(reader)
+
+
+def put_chunked(port, value):
+    """Of a size that is not known before its end: nothing is allocated for it, so a write meets the limit."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("PUT", "/v1/kv/large", iter([value]), {"Transfer-Encoding": "chunked"},
+                           encode_chunked=True)
+        return connection.getresponse().status
+
+
+def refuses_large_values(context, directory, count, limit):
+    """A server of `count` shards that may write files of `limit` bytes: what is larger is refused, the rest
+    goes on. Returns what was set, and the log."""
+    log, kept, http_port = context.directory / "log", {}, free_port()
+    with open(log, "wb") as output:
+        process, port = start(context, directory, "-shards", str(count), "-http", str(http_port),
+                              stderr=output, preexec_fn=lambda: limit_files(limit))
+    try:
+        with Client(port, timeout=60) as client:
+            assert client.call(hello())[0] == OK
+            for i in range(40):
+                kept[b"key %d" % i] = bytes([i]) * (MIB if i % 20 == 7 else 200 * KIB)
+                client.set(b"key %d" % i, kept[b"key %d" % i])
+                if i == 20:
+                    result = client.call(set_(b"large", os.urandom(limit + 1)))
+                    assert result[0] == TOO_LARGE, result
+                    assert put_chunked(http_port, os.urandom(limit + 1)) == 413
+            assert all(client.get(key) == value for key, value in kept.items())
+            assert client.call(get(b"large"))[0] == NOT_FOUND
+        assert stop(process) == 0
+    finally:
+        process.kill()
+        process.wait()
+    return kept, log.read_text()
+
+
+def limit_files(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@test()
+def a_limit_of_file_sizes_refuses_and_kills_nobody(context):
+    """ulimit -f. What the log and the segments need has to be there at the start."""
+    for count in 1, 3:
+        directory = context.directory / f"data-{count}"
+        server = context.server("-shards", str(count), "-cache", "32", directory=directory)
+        assert server.terminate() == 0
+        images.shrink_log_files(directory, 4 * MIB)
+        kept, log = refuses_large_values(context, directory, count, 32 * MIB)
+        assert "RLIMIT_FSIZE): larger values are refused. Raise the limit (LimitFSIZE=" in log, log
+        refused = subprocess.run(
+            [str(context.binary), "-data", str(directory), "-shards", str(count), "-port", "0"], timeout=60,
+            capture_output=True, text=True, check=False, preexec_fn=lambda: limit_files(32 * MIB - 1))
+        assert refused.returncode == 1, refused
+        assert f"(RLIMIT_FSIZE), but needs {32 * MIB}. Raise the limit" in refused.stderr, refused
+        server.start()
+        with server.client() as client:
+            assert all(client.get(key) == value for key, value in kept.items())
 
 
 @contextlib.contextmanager

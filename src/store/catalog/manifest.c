@@ -26,6 +26,8 @@
  * 7. After a loss that was accepted the first thing that is written is a new file. */
 #include "store/catalog/manifest_file.h"
 
+#include "store/disk/refusal.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -420,8 +422,7 @@ static bool has_grown(const struct manifest *manifest)
 static void give_group_back(struct manifest *manifest)
 {
     int error = manifest->rewrite_error;
-    bool may_be_tried_again = error == -ENOSPC || error == -EDQUOT || error == -ENOMEM;
-    if (!may_be_tried_again)
+    if (!refusal_may_pass(error))
         fail(manifest, error, "writing anew", manifest->file.path);
     finish_group(manifest, error);
 }

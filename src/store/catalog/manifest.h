@@ -129,9 +129,9 @@ bool manifest_has_loss(const struct manifest *manifest);
  * MANIFEST_GROUP_MAX of them, in the order in which they are to be shown. `snapshot` must show the
  * group's effect from `done` on, when it returns or appends again, and not before. While the
  * manifest is written anew, the group waits. Errors (through done):
- * -ENOSPC, -EDQUOT, -ENOMEM: no room left in the file, nor for a new one; nothing was written and
- * it may be tried again later; others are the device's: nothing is known of the group, and the
- * manifest takes no more, later groups fail with the same error. */
+ * -ENOSPC and all that refusal_may_pass(): no room left in the file, nor for a new one; nothing was
+ * written and it may be tried again later; others are the device's: nothing is known of the group,
+ * and the manifest takes no more, later groups fail with the same error. */
 struct manifest_op;
 typedef void manifest_done(struct manifest_op *op, int result);
 struct manifest_op {

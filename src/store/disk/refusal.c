@@ -36,6 +36,12 @@ const char *refusal_meaning(struct io *io, const char *path, int error)
     }
 }
 
+bool refusal_may_pass(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT || error == -EFBIG || error == -ENOMEM ||
+           error == -EMFILE || error == -ENFILE;
+}
+
 void refusals_tell(struct refusals *refusals, const char *what, int error)
 {
     uint64_t now_ns = io_now_ns(refusals->io);

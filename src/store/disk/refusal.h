@@ -17,6 +17,10 @@ struct refusals {
 /* What the error of a write below `path` means, and what to do about it. */
 const char *refusal_meaning(struct io *io, const char *path, int error);
 
+/* Whether a write that failed with `error` may go well later: space, quota, memory, descriptors or
+ * the limit of file sizes are short, and the device is well. */
+bool refusal_may_pass(int error);
+
 /* A write was refused: a line in the log, once a second at most, with how many it stands for.
  * `what`: what was refused, as in "a set". */
 void refusals_tell(struct refusals *refusals, const char *what, int error);

@@ -29,6 +29,7 @@
 #include "store/mover/mover_internal.h"
 
 #include "base/assert.h"
+#include "store/disk/refusal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -153,7 +154,7 @@ static void cleaned(struct manifest_op *op, int result)
     mover->is_committing = false;
     if (result < 0) {
         mover_policy_postpone(&mover->policy);
-        if (!mover_may_retry(result))
+        if (!refusal_may_pass(result))
             mover->options.failed(mover->options.context, result);
         return;
     }
@@ -237,7 +238,7 @@ static bool step_ending(struct mover *mover)
     if (!mover_reader_settle(&mover->reader) || mover_outputs_is_active(&mover->outputs))
         return false;
     int error = mover_outputs_error(&mover->outputs);
-    bool is_fatal = error != 0 && !mover_may_retry(error);
+    bool is_fatal = error != 0 && !refusal_may_pass(error);
     if (mover_is_full(error) && mover_outputs_cut(&mover->outputs))
         return false;
     /* After a failed commit nobody knows what the manifest names: nothing of it is removed. */

@@ -21,6 +21,7 @@
 #include "store/mover/mover_choose.h"
 
 #include "base/assert.h"
+#include "store/disk/refusal.h"
 
 #define HALVINGS_MAX 4u
 #define TIGHT_BYTES_MIN (512 * KIB) /* the largest record fits */
@@ -416,7 +417,7 @@ bool mover_policy_failed(struct mover_policy *policy, enum segment_source source
     policy->job++; /* invariant 3 */
     policy->is_failing = error != 0;
     try_again_after(policy, RETRY_NS);
-    if (error != 0 && !mover_may_retry(error))
+    if (error != 0 && !refusal_may_pass(error))
         policy->retry_ns = UINT64_MAX; /* invariant 5 */
     if (!policy->is_tight || !mover_is_full(error))
         return false;

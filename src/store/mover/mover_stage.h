@@ -70,12 +70,6 @@ static inline bool mover_is_full(int error)
     return error == -ENOSPC || error == -EDQUOT;
 }
 
-/* Whether an error may pass: of a full disk, or of what the process may have. */
-static inline bool mover_may_retry(int error)
-{
-    return mover_is_full(error) || error == -ENFILE || error == -EMFILE || error == -ENOMEM;
-}
-
 /* ---- records of inputs ---- */
 
 /* Says where in the index the record has its place, which begins to be loaded: a record of the log

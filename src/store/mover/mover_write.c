@@ -19,6 +19,7 @@
 
 #include "base/assert.h"
 #include "base/plant.h"
+#include "store/disk/refusal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -37,7 +38,7 @@ static void fail(struct mover_outputs *outputs, int error, const char *what, con
     if (outputs->error != 0)
         return;
     outputs->error = error;
-    bool is_news = !outputs->is_failure_usual || !mover_may_retry(error);
+    bool is_news = !outputs->is_failure_usual || !refusal_may_pass(error);
     log_event(outputs->log, is_news ? LOG_ERROR : LOG_DEBUG, "%s %s: %s", what, path,
               strerror(-error));
 }

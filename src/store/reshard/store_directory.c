@@ -56,6 +56,32 @@ static int probe(struct io *io, const struct log *log, const struct store_option
     return result < 0 ? result : superblock_update(superblock);
 }
 
+/* Log files, and segments with all that one job of the mover may add to them, stay below so many log
+ * files. A write that is cut short by the limit would be the end of the log. */
+#define LARGEST_FILE 8u
+
+static int check_limit(struct io *io, const struct log *log, const struct store_options *options,
+                       const struct superblock *now)
+{
+    uint64_t limit = io_file_size_max(io);
+    uint64_t needed = LARGEST_FILE * now->log_file_size;
+    static const char remedy[] =
+        "Raise the limit (LimitFSIZE= in the systemd service, `ulimit -f` in a shell)";
+    if (limit < needed) {
+        log_error(log,
+                  "%s: this process may write files of %" PRIu64
+                  " bytes (RLIMIT_FSIZE), but needs %" PRIu64 ". %s",
+                  options->path, limit, needed, remedy);
+        return -EFBIG;
+    }
+    if (limit < options->value_size_max)
+        log_warn(log,
+                 "%s: this process may write files of %" PRIu64
+                 " bytes (RLIMIT_FSIZE): larger values are refused. %s",
+                 options->path, limit, remedy);
+    return 0;
+}
+
 static int check_owner(const struct log *log, const struct store_options *options,
                        const struct superblock *now)
 {
@@ -112,6 +138,8 @@ static int prepare(struct io *io, const struct log *log, const struct store_opti
     uint32_t count = (uint32_t)max_u64(options->shard_count, 1);
     struct superblock_file *superblock = &directory->handover.file;
     int result = check_owner(log, options, &superblock->now);
+    if (result == 0)
+        result = check_limit(io, log, options, &superblock->now);
     if (result == 0 && superblock->now.shards_before == 0)
         result = check_time(io, log, options, &superblock->now);
     if (result == 0)

@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/checksum.h"
+#include "store/disk/refusal.h"
 
 #include <errno.h>
 #include <string.h>
@@ -106,19 +107,12 @@ static void end(struct value_writer *writer, bool removes)
     stream_end(&writer->stream, removes);
 }
 
-/* A full disk and too many files are the store's to report: they meet every writer. */
-static bool is_ours_to_log(int error)
-{
-    return error != -ENOSPC && error != -EDQUOT && error != -EMFILE && error != -ENFILE &&
-           error != -EFBIG;
-}
-
 static void fail(struct value_writer *writer, int error)
 {
     assert(error < 0);
     assert(writer->error == 0);
     writer->error = error;
-    if (is_ours_to_log(error))
+    if (!refusal_may_pass(error)) /* others meet every writer: they are the store's to report */
         log_error(stream_log(&writer->stream), "%s: writing it failed: %s",
                   stream_path(&writer->stream), strerror(-error));
     end(writer, true);

@@ -178,12 +178,6 @@ static void note_full(struct wal_spares *spares, int error)
     }
 }
 
-static bool is_full(int error)
-{
-    return error == -ENOSPC || error == -EDQUOT || error == -ENFILE || error == -EMFILE ||
-           error == -EFBIG;
-}
-
 /* A try on a full disk would take what is left away from others for a moment. */
 static bool is_known_full(const struct wal_spares *spares)
 {
@@ -202,7 +196,7 @@ static void fail(struct wal_spares *spares, int error)
 static void task_failed(struct wal_spares *spares, int error)
 {
     struct log_file *file = spares->file;
-    if (file->state != LOG_FILE_PREPARING || !is_full(error)) {
+    if (file->state != LOG_FILE_PREPARING || !refusal_may_pass(error)) {
         start_task(spares, WAL_TASK_NONE);
         fail(spares, error);
         return;
@@ -327,7 +321,7 @@ static void prepare(struct wal_spares *spares)
     struct log_file *file;
     int error = wal_files_prepare(spares->files, spares->file_size_next, &file);
     if (error < 0) {
-        if (is_full(error))
+        if (refusal_may_pass(error))
             note_full(spares, error);
         else
             fail(spares, error);

@@ -413,6 +413,27 @@ static uint64_t fill_disk(struct machine *machine)
     return total;
 }
 
+/* A new file would be as large as the old one. */
+Test(manifest_faults, a_limit_of_file_sizes_refuses_appends_and_fails_nothing)
+{
+    struct machine *machine = machine_create_working(4);
+    reboot(machine);
+    sim_disk_options(machine->disk)->file_size_max = MANIFEST_SIZE_MAX + MANIFEST_RESERVE - 1;
+    while (work(machine, 1))
+        continue;
+    cr_assert_eq(machine->model->result, -EFBIG);
+    machine->appended++;
+    cr_assert_eq(model_append_wait(machine->model, &machine->prng, MANIFEST_GROUP_MAX), -EFBIG);
+    sim_disk_options(machine->disk)->file_size_max = 0;
+    machine->appended++;
+    cr_assert_eq(model_append_wait(machine->model, &machine->prng, MANIFEST_GROUP_MAX), 0);
+    cr_assert_eq(manifest_shut(machine->model->manifest), 0);
+    stop(machine);
+    reboot(machine);
+    stop(machine);
+    machine_free(machine);
+}
+
 Test(manifest_faults, a_full_disk_hinders_no_append_for_long_and_then_nothing_is_lost)
 {
     struct machine *machine = machine_create_working(4);

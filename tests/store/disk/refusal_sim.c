@@ -64,5 +64,7 @@ Test(refusal, every_error_says_what_to_do)
     machine_open(&machine, 1);
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
         cr_expect_gt(strlen(refusal_meaning(machine.io, ".", errors[i])), 20);
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
+        cr_expect_eq(refusal_may_pass(errors[i]), i < 6, "%s", strerror(-errors[i]));
     machine_close(&machine);
 }

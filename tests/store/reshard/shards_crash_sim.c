@@ -114,6 +114,19 @@ Test(shards_crash, full_disk_leaves_the_directory_as_it_was, .timeout = 300)
     cr_assert(refused > 3 && done > 3, "%u refused, %u done", refused, done);
 }
 
+Test(shards_crash, files_that_may_not_become_large_enough_are_refused_at_once)
+{
+    struct shards *shards = two_shards(1);
+    uint64_t needed = 8 * shards->bench.options.log_file_size;
+    sim_disk_options(shards->bench.disk)->file_size_max = needed - 1;
+    shards_begin(shards);
+    cr_assert_eq(shards_prepare(shards, 3), -EFBIG);
+    shards_end(shards);
+    sim_disk_options(shards->bench.disk)->file_size_max = needed;
+    shards_restart(shards, 3);
+    shards_free(shards);
+}
+
 /* Before anything is moved: a shard that cannot be opened would keep its keys from everybody. */
 Test(shards_crash, more_shards_than_the_disk_has_room_for_are_refused_at_once)
 {
