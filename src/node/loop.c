@@ -127,7 +127,7 @@ void loop_io_options(const struct config *config, uint32_t shard_count,
         .sockets_max = slots_of(config, shard_count) + LISTENERS_MAX + LISTENERS_SPARE_SOCKETS,
         .files_max = store_files_max(),
         .receive_buffer_size = LIMITS_RECEIVE_SIZE,
-        .receive_buffer_count = LIMITS_RECEIVE_COUNT,
+        .receive_buffer_count = parts_receive_buffers(config),
         .region_size = store_region_size(&store),
         .busy_poll_ns = config->busy_poll_ns,
     };

@@ -56,11 +56,20 @@ void parts_fill_store(const struct config *config, uint32_t shard_count,
     };
 }
 
+uint32_t parts_receive_buffers(const struct config *config)
+{
+    uint32_t count = LIMITS_RECEIVE_COUNT;
+    while (count > LIMITS_RECEIVE_COUNT_MIN &&
+           count * config->memory_divisor > LIMITS_RECEIVE_COUNT)
+        count /= 2;
+    return count;
+}
+
 uint64_t parts_shards_memory(const struct config *config, uint32_t shard_count)
 {
     struct store_options store;
     parts_fill_store(config, shard_count, &store);
-    uint64_t received = (uint64_t)LIMITS_RECEIVE_SIZE * LIMITS_RECEIVE_COUNT;
+    uint64_t received = (uint64_t)LIMITS_RECEIVE_SIZE * parts_receive_buffers(config);
     return shard_count * (store_memory_max(&store) + received + SHARD_OTHER_MEMORY);
 }
 

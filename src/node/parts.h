@@ -13,6 +13,9 @@ uint32_t parts_count(const struct config *config, uint32_t shard_count);
 void parts_fill_store(const struct config *config, uint32_t shard_count,
                       struct store_options *ret_options);
 
+/* Of a shard: a power of two. */
+uint32_t parts_receive_buffers(const struct config *config);
+
 /* What the shards take at most, beside cache and index: the stores with their buffers and rings; and
  * requests and answers that are under way. */
 uint64_t parts_shards_memory(const struct config *config, uint32_t shard_count);

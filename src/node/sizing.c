@@ -24,7 +24,7 @@
 #define SHARDS_SHARE 2u
 
 /* So do the connections, and the cache of what is left for cache and index. */
-#define CONNECTIONS_SHARE 8u
+#define CONNECTIONS_SHARE 16u
 #define CACHE_SHARE 2u
 
 /* What a shard's index has at least: 60,000 keys. */

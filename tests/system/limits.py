@@ -170,7 +170,7 @@ def a_start_takes_more_keys_than_its_memory_holds(context):
         for first in range(0, most, BATCH):
             assert write(client, b"key", first, BATCH, 40) == 0
     assert server.terminate() == 0
-    server.flags[3] = "160"
+    server.flags[3] = "164"
     server.start()
     _, keys_max = limit_of(server)
     assert keys_max < most

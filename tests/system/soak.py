@@ -3,11 +3,13 @@
 
 memory: a server with nothing but defaults in a control group of so much memory, and load with twice as
 much in data: tiny values, of which there are more keys than the index holds, and values up to some MiB, plain
-and compressed, written, read and deleted. Nothing is killed, no answer is
-wrong, and the only error is OVERLOADED.
+and compressed, written, read and deleted; and beside it clients that read nothing, that never send the rest
+of a request, and a crowd that does nothing. Nothing is killed, no answer is wrong, and the only error is
+OVERLOADED.
 """
 import argparse
 import collections
+import contextlib
 import pathlib
 import random
 import re
@@ -27,6 +29,8 @@ SIZES = (200, 4 * KIB, 100 * KIB, MIB, 3 * MIB)
 WEIGHTS = (600, 300, 80, 15, 5)
 TINY = 100
 DEADLINE_SECONDS = 60  # for one answer
+CROWD, READERS, SLOW = 1000, 20, 20  # clients that do nothing, read nothing, never finish
+ROUND_SECONDS = 10  # of these; the server ends what it need not wait for any longer
 
 
 class Load:
@@ -93,10 +97,49 @@ class Load:
             self.counts += counts
 
 
-def status_line(server, group):
+def hold(load, begin):
+    """Clients that hold what the server gives them, again and again."""
+    def run():
+        try:
+            while not load.end:
+                with contextlib.ExitStack() as stack:
+                    for number in range(10**6):
+                        if load.end or not begin(stack, number):
+                            break
+                    end = time.monotonic() + ROUND_SECONDS
+                    while not load.end and time.monotonic() < end:
+                        time.sleep(0.2)
+        except ConnectionError:
+            pass  # it may end them
+        except Exception as error:
+            load.failures.append(f"{type(error).__name__} {error}")
+    return threading.Thread(target=run)
+
+
+def holders(load):
+    def in_crowd(stack, number):
+        client = stack.enter_context(load.server.client(timeout=DEADLINE_SECONDS))
+        client.call(hello())
+        return number < CROWD
+
+    def in_readers(stack, number):
+        client = stack.enter_context(load.server.client(timeout=5, receive_buffer=4 * KIB))
+        keys = [key for key in range(load.other) if load.size_of(key) == 100 * KIB][:40]
+        client.send(b"".join(get(b"other %d" % key) for key in keys))
+        return number < READERS
+
+    def in_slow(stack, number):
+        client = stack.enter_context(load.server.client(timeout=5))
+        client.send(set_(b"other 0", bytes(200 * KIB))[:150 * KIB])
+        return number < SLOW
+
+    return [hold(load, begin) for begin in (in_crowd, in_readers, in_slow)]
+
+
+def peak_of(server):
     with open(f"/proc/{server.process.pid}/status", encoding="ascii") as status:
         peak = int(re.search(r"VmHWM:\s+(\d+) kB", status.read()).group(1)) * KIB
-    return peak, group.used()
+    return peak
 
 
 def memory(context, size, minutes):
@@ -104,7 +147,7 @@ def memory(context, size, minutes):
     server = context.server("-http", str(harness.free_port()), group=group.path)
     limit, keys_max = limit_of(server)
     load = Load(server, 2 * size, keys_max)
-    threads = [threading.Thread(target=load.run, args=(seed,)) for seed in range(THREADS)]
+    threads = [threading.Thread(target=load.run, args=(seed,)) for seed in range(THREADS)] + holders(load)
     for thread in threads:
         thread.start()
     end, used = time.monotonic() + 60 * minutes, 0
@@ -115,12 +158,12 @@ def memory(context, size, minutes):
     for thread in threads:
         thread.join()
     assert server.process.poll() is None, f"the server ended ({server.process.poll()}):\n" + server.log()
-    peak, _ = status_line(server, group)
+    peak = peak_of(server)
     kinds = ", ".join(f"{what} {status:#x}: {count}" for (what, status), count in sorted(load.counts.items()))
     print(f"memory: group {size // MIB} MiB, -memory {limit // MIB}, room for {keys_max} keys: "
           f"{peak / MIB:.0f} MiB resident at the peak, {used / MIB:.0f} of the group without its page "
           f"cache, {group.kills()} kills; {kinds}")
-    assert not load.failures, load.failures[:3]
+    assert not load.failures, f"{load.failures[:3]}\n{server.log()}"
     assert group.kills() == 0
     assert peak < limit, "more resident than -memory"
     context.finish()

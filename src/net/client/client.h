@@ -38,7 +38,7 @@ struct client_shared {
     struct auth auth;
     bool is_draining;
     struct output_shared outputs;
-    uint64_t input_bytes; /* capacity of all inputs */
+    uint64_t input_bytes; /* capacity of all inputs above the floor */
     uint64_t input_bytes_max;
     uint64_t requests_refused;
     struct list woken, parked, waiting, held, dirty;

@@ -10,6 +10,7 @@
 
 /* What a shard has at least of what all of them share. */
 #define INPUT_BYTES_MIN (8 * MIB)
+#define INPUT_PARTS_MAX 8u      /* for each shard, however little memory there is */
 #define OUTPUT_BLOCKS_MIN 4096u /* what it may have asked others for, each with its place */
 #define OUTPUT_BLOCKS_MIN_ALONE 1024u
 #define OUTPUT_MEMORY_MIN (1 * MIB)
@@ -23,9 +24,11 @@ static uint32_t output_blocks(uint32_t shard_count, uint32_t parts)
     return (uint32_t)share_u64(LIMITS_OUTPUT_BLOCKS, parts, least);
 }
 
-static uint64_t input_bytes(uint32_t parts)
+/* What has arrived cannot be left to the kernel: pipelines that wait need some in little memory, too. */
+static uint64_t input_bytes(uint32_t shard_count, uint32_t parts)
 {
-    return share_u64(LIMITS_INPUT_BYTES_MAX, parts, INPUT_BYTES_MIN);
+    uint64_t most = (uint64_t)INPUT_PARTS_MAX * shard_count;
+    return share_u64(LIMITS_INPUT_BYTES_MAX, min_u64(parts, most), INPUT_BYTES_MIN);
 }
 
 static uint64_t output_memory(uint32_t parts)
@@ -35,7 +38,7 @@ static uint64_t output_memory(uint32_t parts)
 
 uint64_t clients_memory_max(uint32_t shard_count, uint32_t parts)
 {
-    return input_bytes(parts) + output_memory(parts) +
+    return input_bytes(shard_count, parts) + output_memory(parts) +
            (uint64_t)output_blocks(shard_count, parts) * OUTPUT_BLOCK_SIZE;
 }
 
@@ -46,7 +49,7 @@ int clients_open(struct clients *clients)
     struct client_shared *shared = &clients->shared;
     uint32_t slots = io_sockets_max(shared->io), parts = shared->shard->parts;
     uint32_t blocks = slots + output_blocks(shared->shard->count, parts);
-    shared->input_bytes_max = input_bytes(parts);
+    shared->input_bytes_max = input_bytes(shared->shard->count, parts);
     shared->outputs.books = (struct account_books){.metrics = shared->metrics, .io = shared->io};
     list_init(&clients->all);
     list_init(&shared->woken);

@@ -8,13 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What counts: the floor is every connection's own. */
+static uint64_t counted(uint64_t capacity)
+{
+    return capacity > INPUT_FLOOR ? capacity : 0;
+}
+
 static int grow(struct input *input, uint64_t needed, uint64_t *budget_used, uint64_t budget_max)
 {
     uint64_t capacity = max_u64(INPUT_FLOOR, input->capacity);
     while (capacity < needed)
         capacity *= 2;
-    uint64_t more = capacity - input->capacity;
-    if (capacity > INPUT_FLOOR && *budget_used + more > budget_max)
+    uint64_t more = counted(capacity) - counted(input->capacity);
+    if (more > 0 && *budget_used + more > budget_max)
         return -ENOMEM;
     uint8_t *grown = realloc(input->data, capacity);
     if (grown == NULL)
@@ -71,8 +77,8 @@ void input_consume(struct input *input, uint64_t size, uint64_t *budget_used)
 
 void input_clear(struct input *input, uint64_t *budget_used)
 {
-    assert(*budget_used >= input->capacity);
-    *budget_used -= input->capacity;
+    assert(*budget_used >= counted(input->capacity));
+    *budget_used -= counted(input->capacity);
     free(input->data);
     *input = (struct input){0};
 }

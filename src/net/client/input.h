@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-/* Every connection may have this much whatever the budget says, so that small requests always get
- * through. */
+/* Every connection has this much of its own, beside the budget, so that small requests always get
+ * through, and a crowd of idle connections leaves the budget to those that need it. */
 #define INPUT_FLOOR (4 * KIB)
 
 struct input {
@@ -19,7 +19,8 @@ struct input {
     uint64_t capacity;
 };
 
-/* Appends a copy. `budget_used` counts the capacity of all inputs of the shard.
+/* Appends a copy. `budget_used` counts the capacity of all inputs of the shard that are larger than
+ * the floor.
  * Errors: -ENOMEM (over `budget_max`, or no memory; nothing was appended). */
 int input_append(struct input *input, const uint8_t *data, uint64_t size, uint64_t *budget_used,
                  uint64_t budget_max);

@@ -6,9 +6,11 @@
 #include "base/units.h"
 
 /* Leased receive buffers: RECEIVE_COUNT × RECEIVE_SIZE bytes for a shard. 16 KiB holds the usual
- * pipeline of small requests; 512 of them serve the connections that are readable in one pass. */
+ * pipeline of small requests; 512 of them serve the connections that are readable in one pass. In little
+ * memory there are fewer, at least RECEIVE_COUNT_MIN: so a pass brings less that has to be saved. */
 #define LIMITS_RECEIVE_SIZE 16384u
 #define LIMITS_RECEIVE_COUNT 512u
+#define LIMITS_RECEIVE_COUNT_MIN 64u
 
 /* Memory of an idle connection at most: its struct, a block for replies, a little of a request. */
 #define LIMITS_CONNECTION_MEMORY (8 * KIB)

@@ -78,3 +78,20 @@ Test(input, memory_follows_what_arrived)
     cr_assert_eq(input.capacity, 4 * KIB);
     input_clear(&input, &used);
 }
+
+Test(input, a_crowd_of_small_ones_takes_nothing_of_the_budget)
+{
+    static uint8_t bytes[8 * KIB];
+    struct input crowd[100] = {0}, large = {0};
+    uint64_t used = 0;
+    for (size_t i = 0; i < 100; i++)
+        cr_assert_eq(input_append(&crowd[i], bytes, 100, &used, 8 * KIB), 0);
+    cr_assert_eq(used, 0);
+    cr_assert_eq(input_append(&large, bytes, sizeof bytes, &used, 8 * KIB), 0);
+    cr_assert_eq(input_append(&crowd[0], bytes, 4 * KIB, &used, 8 * KIB), -ENOMEM);
+    input_clear(&large, &used);
+    cr_assert_eq(input_append(&crowd[0], bytes, 4 * KIB, &used, 8 * KIB), 0);
+    for (size_t i = 0; i < 100; i++)
+        input_clear(&crowd[i], &used);
+    cr_assert_eq(used, 0);
+}
