@@ -135,7 +135,10 @@ static int run(const struct config *given, struct config *config, struct log *lo
     struct pins pins;
     int result = pin_resolve(config->pin, shard_count, &pins);
     if (result < 0) {
-        log_error(log, "-pin %s names a CPU that this process may not run on", config->pin);
+        log_error(log,
+                  "-pin %s names a CPU that this process may not run on: name others, or leave it "
+                  "out",
+                  config->pin);
         return EXIT_FAILURE;
     }
     log_info(
@@ -172,7 +175,10 @@ static int run_logged(int argc, char **argv, struct config *config, struct log *
     struct log_writer *writer;
     int result = log_writer_open(log, &writer);
     if (result < 0) {
-        log_error(log, "cannot start the log's thread: %s", strerror(-result));
+        log_error(log,
+                  "cannot start the log's thread: %s; raise the limits of threads and memory "
+                  "(ulimit -u, TasksMax=, pids.max)",
+                  strerror(-result));
         return EXIT_FAILURE;
     }
     int code = EXIT_FAILURE;

@@ -27,6 +27,7 @@ static const char HELP[] =
     "\n"
     "check says what it finds on stdout, dump and stat on stderr (damage alone), a line each:\n"
     "    FILE: OFFSET: what, what it means          damage\n"
+    "    FILE: OFFSET: stop: what, what it means    damage: a server refuses to start\n"
     "    FILE: OFFSET: note: what, what it means    nothing is lost\n"
     "FILE is relative to DATA. check ends with a line \"summary: ...\".\n"
     "\n"
@@ -38,7 +39,7 @@ static const char HELP[] =
     "  1  damage was found\n"
     "  2  wrong usage\n"
     "  3  it could not be done: no data directory, in use by a server, of another format,\n"
-    "     another directory, not readable, not enough memory, output not writable\n"
+    "     another directory, not readable for this user, not enough memory, output not writable\n"
     "A directory whose number of shards is just being changed is shown as the next start finds "
     "it.\n";
 

@@ -85,10 +85,10 @@ static void summarize(const struct check *check, int result)
                                                            : "sound";
     (void)printf("summary: %s, %" PRIu64 " damaged places, %" PRIu64 " notes; %" PRIu64
                  " records, %" PRIu64 " keys, %" PRIu64 " tombstones, %" PRIu64
-                 " value files, %" PRIu64 " MiB read\n",
+                 " value files, %" PRIu64 " MiB read%s\n",
                  verdict, report->damages, report->notes, newest->records,
                  newest->count - newest->tombstones, newest->tombstones, check->value_files,
-                 report->done_bytes / MIB);
+                 report->done_bytes / MIB, report->is_stopped ? "; a server refuses to start" : "");
 }
 
 int admin_check(struct admin *admin)

@@ -288,7 +288,8 @@ uint64_t io_inodes_free(struct io *io, const char *path);
  * with -EFBIG, once SIGXFSZ is ignored. UINT64_MAX: there is no limit. */
 uint64_t io_file_size_max(struct io *io);
 
-/* What kind of file system holds `path`: "ext4", "xfs", "btrfs", "tmpfs", ... or "other". */
+/* What kind of file system holds `path`: "ext4", "ext4 with data=journal", "xfs", "btrfs", "tmpfs",
+ * ... or "other". */
 const char *io_file_system(struct io *io, const char *path);
 
 /* An exclusive lock on an open file (flock), held until the file is closed and none of its

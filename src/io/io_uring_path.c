@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <linux/magic.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -164,6 +166,28 @@ uint64_t io_file_size_max(struct io *io)
     return getrlimit(RLIMIT_FSIZE, &limit) < 0 ? UINT64_MAX : limit.rlim_cur;
 }
 
+/* Whether the file system that holds `path` is mounted with `option`, as mountinfo tells
+ * (proc_pid_mountinfo(5): the third field is the device, the options stand behind " - "). */
+static bool is_mounted_with(const char *path, const char *option)
+{
+    struct stat status;
+    FILE *mounts = stat(path, &status) == 0 ? fopen("/proc/self/mountinfo", "re") : NULL;
+    char *line = NULL;
+    size_t size = 0;
+    bool is_found = false;
+    while (mounts != NULL && !is_found && getline(&line, &size, mounts) > 0) {
+        unsigned major_number, minor_number;
+        const char *options = strstr(line, " - ");
+        is_found = options != NULL && strstr(options, option) != NULL &&
+                   sscanf(line, "%*d %*d %u:%u", &major_number, &minor_number) == 2 &&
+                   makedev(major_number, minor_number) == status.st_dev;
+    }
+    free(line);
+    if (mounts != NULL)
+        (void)fclose(mounts);
+    return is_found;
+}
+
 const char *io_file_system(struct io *io, const char *path)
 {
     static const struct {
@@ -180,6 +204,8 @@ const char *io_file_system(struct io *io, const char *path)
     struct statfs status;
     if (statfs(path, &status) < 0)
         return "other";
+    if (status.f_type == EXT4_SUPER_MAGIC && is_mounted_with(path, ",data=journal"))
+        return "ext4 with data=journal";
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if ((uint32_t)status.f_type == known[i].magic)
             return known[i].name;

@@ -165,6 +165,24 @@ static int listen_in_time(const struct listeners_options *options, uint16_t port
     }
 }
 
+static const char *advice(int error)
+{
+    switch (error) {
+    case -EADDRINUSE:
+        return "stop the process that has it, or choose another -port or -http";
+    case -EACCES:
+        return "choose another -port or -http, or allow ports below 1024 (CAP_NET_BIND_SERVICE)";
+    case -EADDRNOTAVAIL:
+    case -EINVAL:
+        return "give -host a numeric address of this machine, or leave it out";
+    case -EMFILE:
+    case -ENFILE:
+        return "raise the limit of open files (ulimit -n, LimitNOFILE=)";
+    default:
+        return "the kernel's messages may say more; try another -port, -http or -host";
+    }
+}
+
 int listeners_listen(struct listeners *listeners, enum listener_number number, uint16_t port,
                      int *ret_descriptor)
 {
@@ -172,10 +190,10 @@ int listeners_listen(struct listeners *listeners, enum listener_number number, u
     assert(!listener->is_open);
     int result = listen_in_time(&listeners->options, port, listener, ret_descriptor);
     if (result < 0) {
-        log_error(listeners->options.log, "cannot listen on port %u: %s%s", port, strerror(-result),
-                  result == -EADDRINUSE
-                      ? "; stop the process that has it, or choose another -port or -http"
-                      : "");
+        log_error(listeners->options.log, "cannot listen on port %u%s%s: %s; %s", port,
+                  listeners->options.host != NULL ? " of " : "",
+                  listeners->options.host != NULL ? listeners->options.host : "", strerror(-result),
+                  advice(result));
         return result;
     }
     listener->all = listeners;

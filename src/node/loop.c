@@ -83,7 +83,8 @@ int node_open(const struct config *config, const struct log *log, uint32_t shard
     node->steer = steer;
     int result = open_shared(node);
     if (result < 0) {
-        log_error(log, "not enough memory for %u shards", shard_count);
+        log_error(log, "not enough memory for %u shards: lower -shards, or give this process more",
+                  shard_count);
         node_close(node);
         return result;
     }
@@ -436,7 +437,8 @@ static int open_shard(struct loop *loop)
 {
     int result = shard_open(&loop->shard, loop->io, loop->node->office);
     if (result < 0) {
-        log_error(loop->log, "not enough address space for the mail between shards");
+        log_error(loop->log, "not enough address space for the mail between shards: lower -shards, "
+                             "or raise the limit (ulimit -v, LimitAS=)");
         (void)store_shut(loop->shard.store);
     }
     return result;

@@ -77,7 +77,10 @@ int secret_read(const char *path, struct auth *ret_auth, const struct log *log)
     int error = memory != NULL ? read_into(path, memory, ret_auth) : -ENOMEM;
     auth_memory_put(memory);
     if (error < 0)
-        log_error(log, "cannot take the secret from %s: %s", path,
+        log_error(log,
+                  "cannot take the secret from %s: %s; it has to be a file of 1 to 4096 bytes that "
+                  "this process's user may read",
+                  path,
                   error == -EINVAL  ? "it is empty or has a NUL byte"
                   : error == -EFBIG ? "it has more than 4096 bytes"
                                     : strerror(-error));
@@ -118,7 +121,8 @@ int secret_take(int argc, char **argv, struct config *config, const struct log *
     config->secret = "";
     hide_all(argc, argv);
     if (error < 0) {
-        log_error(log, "cannot hash the secret: %s", strerror(-error));
+        log_error(log, "cannot hash the secret: %s; give this process more memory",
+                  strerror(-error));
         return error;
     }
     return config->secret_file == NULL ? 0 : secret_read(config->secret_file, &config->auth, log);

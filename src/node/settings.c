@@ -99,7 +99,10 @@ int settings_read(struct config *config, const struct log *log)
         result = settings_parse(text, (size_t)size, &next, error);
     free(text);
     if (result < 0)
-        log_error(log, "cannot take the settings from %s: %s", path, error);
+        log_error(log,
+                  "cannot take the settings from %s: %s; it has to be a file of lines NAME = VALUE "
+                  "that this process's user may read",
+                  path, error);
     else
         *config = next;
     return result;

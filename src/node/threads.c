@@ -113,7 +113,10 @@ static int drop_privileges(const struct thread *thread, enum privilege_kept kept
 {
     int result = privilege_drop(kept);
     if (result < 0)
-        log_error(thread->all->log, "cannot drop capabilities: %s", strerror(-result));
+        log_error(thread->all->log,
+                  "cannot drop capabilities: %s; let the seccomp profile of this process allow "
+                  "capset(2)",
+                  strerror(-result));
     return result;
 }
 
@@ -331,8 +334,10 @@ int threads_start(const struct config *config, const struct log *log, uint32_t s
         result = -pthread_create(&thread->thread, NULL, thread_main, thread);
         if (result < 0) {
             /* Those that run wait for this one for ever: the process ends. */
-            log_error(log, "cannot start thread %u of %u: %s", i + 1, shard_count,
-                      strerror(-result));
+            log_error(log,
+                      "cannot start thread %u of %u: %s; lower -shards, or raise the limits of "
+                      "threads and memory (ulimit -u, TasksMax=, pids.max)",
+                      i + 1, shard_count, strerror(-result));
             return result;
         }
     }

@@ -485,7 +485,7 @@ def an_older_log_and_an_older_manifest_are_damage(context):
     os.rename(data / "manifest-0", spare)
     shutil.copy(old, data / "manifest-0")
     code, damage, _ = check(context, data)
-    assert code == DAMAGED and any(name == "manifest-0" and "older than the log says" in what
+    assert code == DAMAGED and any(name == "manifest-0" and "older than the log tells" in what
                                    for name, _, what in damage), damage
     os.rename(spare, data / "manifest-0")
     # The newest file with records, and with it the newest list: the others still tell.

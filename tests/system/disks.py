@@ -42,10 +42,10 @@ def unmount_below(directory):
 class Disk:
     """Mounted at `point`; goes away with the test's context, whatever has happened to it."""
 
-    def __init__(self, context, kind, size):
+    def __init__(self, context, kind, size, options=""):
         if os.geteuid() != 0:
             raise Skip("only root can mount")
-        self.kind, self.size = kind, size
+        self.kind, self.size, self.options = kind, size, options
         self.image = context.directory / f"{kind}.image"
         self.point = context.directory / f"{kind}.mount"
         self.point.mkdir()
@@ -60,7 +60,7 @@ class Disk:
         if self.kind in IN_MEMORY:
             options, device = f"size={self.size}", self.kind
         else:
-            options, device = "loop", str(self.image)
+            options, device = "loop" + self.options, str(self.image)
         return ["mount", "-t", self.kind, "-o", options, device, str(self.point)]
 
     def remount(self):

@@ -22,11 +22,10 @@ struct admin_shard {
     uint32_t number;
     char folder[24]; /* of its state, relative to the data directory, with a slash; or "" */
     struct superblock superblock;
-    struct manifest_mark manifest; /* how far it has come; edition 0: unknown */
-    uint64_t checkpoint;           /* the number that counts; 0: none */
-    uint64_t log_position;         /* that the log had reached, as the manifest tells */
-    struct wal_recovered log;      /* filled in by the walk over the log */
-    uint32_t log_files;            /* with records, as of then */
+    uint64_t checkpoint;      /* the number that counts; 0: none */
+    uint64_t log_position;    /* that the log had reached, as the manifest tells */
+    struct wal_recovered log; /* filled in by the walk over the log */
+    uint32_t log_files;       /* with records, as of then */
 };
 
 struct admin {
@@ -50,6 +49,10 @@ int admin_stat(struct admin *admin);
  * reported. Errors: -errno, reported but for -ENOMEM. admin_shut in any case. */
 int admin_start(struct admin *admin);
 void admin_shut(struct admin *admin);
+
+/* How far the shard's manifest had come, as the log notes. Errors: reported. */
+int admin_read_note(struct admin *admin, const struct admin_shard *shard,
+                    struct wal_note *ret_note);
 
 /* Reads the shard's manifest, marks the segments that it lists, and reports missing ones. Errors:
  * as above. */

@@ -22,7 +22,8 @@
 
 /* ---- one file ---- */
 
-/* A file that cannot be opened is listed, too. Who opens it later reports the error. */
+/* A file that this user may not read ends it. One that cannot be opened otherwise is listed, too: who
+ * opens it later reports the error. */
 static int add(struct admin *admin, const struct catalog_file *file)
 {
     struct catalog *catalog = &admin->catalog;
@@ -34,9 +35,12 @@ static int add(struct admin *admin, const struct catalog_file *file)
         catalog->files = files;
         catalog->capacity = capacity;
     }
-    int handle = admin_open_file(admin->directory, file->name);
-    int64_t size = handle < 0 ? handle : admin_file_size(handle);
+    bool has_data = file->kind != CATALOG_OTHER && file->kind != CATALOG_SPACE;
+    int handle = has_data ? admin_open_file(admin->directory, file->name) : -ENOENT;
+    if (handle == -EACCES || handle == -EPERM)
+        return report_cannot(&admin->report, admin->directory, file->name, "opened", handle);
     admin_close(handle);
+    int64_t size = admin_file_size(admin->directory, file->name);
     struct catalog_file *added = &catalog->files[catalog->count];
     *added = *file;
     added->size = size < 0 ? 0 : (uint64_t)size;
@@ -183,9 +187,8 @@ static int list_folder(struct admin *admin, const char *folder, judge *judge, ui
     int result = admin_list(admin->directory, name, list_entry, &listing);
     if (result == -ENOENT)
         return 0; /* a directory that was formatted and never used */
-    if (result < 0 && result != -ENOMEM)
-        report_failure(&admin->report, "%s/%s cannot be listed: %s", admin->options->data, name,
-                       strerror(-result));
+    if (result < 0 && result != -ENOMEM && !admin->report.is_refused)
+        (void)report_cannot(&admin->report, admin->directory, name, "listed", result);
     return result;
 }
 

@@ -58,6 +58,8 @@ static const char *take_slots(struct checkpoint_walk *walk, const struct checkpo
         uint64_t end = walk->ends[checkpoint_location_key(entry.location)];
         if (end == END_UNLISTED)
             return "a slot that names a file that is not in the table";
+        if (entry.read_size > checkpoint_read_size_max())
+            return "a slot of a record that is larger than any";
         if (end != END_UNKNOWN && (entry.location & OFFSET_MASK) << 3 >= end)
             return "a slot that names a place beyond the end of its segment";
         walk->slots_gone += end == END_UNKNOWN;
@@ -142,6 +144,8 @@ int checkpoint_check(struct admin *admin, const struct catalog_file *file)
                                              .number = file->number,
                                              .size = file->size}};
     int handle = admin_open_file(admin->directory, file->name);
+    if (handle < 0 && !checkpoint_is_lost(handle))
+        return report_cannot(&admin->report, admin->directory, file->name, "opened", handle);
     if (handle < 0) {
         report_say(&admin->report, REPORT_DAMAGE, file->name, 0, "it cannot be opened, %s",
                    strerror(-handle));

@@ -7,6 +7,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -43,10 +45,32 @@ void admin_close(int handle)
         (void)close(handle);
 }
 
-int64_t admin_file_size(int file)
+int64_t admin_file_size(int directory, const char *name)
 {
     struct stat status;
-    return fstat(file, &status) != 0 ? -errno : (int64_t)status.st_size;
+    return fstatat(directory, name, &status, 0) != 0 ? -errno : (int64_t)status.st_size;
+}
+
+static void name_user(uid_t number, char ret_user[ADMIN_USER_SIZE])
+{
+    const struct passwd *user = getpwuid(number);
+    (void)snprintf(ret_user, ADMIN_USER_SIZE, "%.40s (%u)", user != NULL ? user->pw_name : "?",
+                   (unsigned)number);
+}
+
+void admin_user(char ret_user[ADMIN_USER_SIZE])
+{
+    name_user(geteuid(), ret_user);
+}
+
+void admin_owner(int directory, const char *name, char ret_user[ADMIN_USER_SIZE])
+{
+    struct stat status;
+    if (fstatat(directory, name, &status, 0) == 0 ||
+        fstatat(directory, "", &status, AT_EMPTY_PATH) == 0)
+        name_user(status.st_uid, ret_user);
+    else
+        (void)snprintf(ret_user, ADMIN_USER_SIZE, "another user");
 }
 
 int64_t admin_file_age_s(int file)

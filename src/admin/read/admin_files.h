@@ -17,7 +17,14 @@ int admin_open_directory(int directory, const char *name);
 int admin_open_file(int directory, const char *name);
 void admin_close(int handle);
 
-int64_t admin_file_size(int file);
+/* Of the file of that name. Errors: stat(2)'s. */
+int64_t admin_file_size(int directory, const char *name);
+
+/* "NAME (NUMBER)" of the user that this runs as; of the one whose the file is, or else the directory,
+ * where the file cannot be looked at. */
+#define ADMIN_USER_SIZE 64
+void admin_user(char ret_user[ADMIN_USER_SIZE]);
+void admin_owner(int directory, const char *name, char ret_user[ADMIN_USER_SIZE]);
 
 /* Seconds since it was last written. Errors: -errno. */
 int64_t admin_file_age_s(int file);

@@ -50,10 +50,9 @@ static int rewind_file(void *context, uint32_t index, uint64_t offset)
     const char *name = walk->scan.files[index].path;
     admin_close(walk->handle);
     walk->handle = admin_open_file(walk->admin->directory, name);
-    if (walk->handle >= 0)
-        return 0;
-    report_failure(&walk->admin->report, "%s cannot be opened: %s", name, strerror(-walk->handle));
-    return walk->handle;
+    return walk->handle >= 0 ? 0
+                             : report_cannot(&walk->admin->report, walk->admin->directory, name,
+                                             "opened", walk->handle);
 }
 
 static int64_t read_part(void *context, uint8_t *target, uint64_t offset, uint32_t size,
@@ -63,7 +62,10 @@ static int64_t read_part(void *context, uint8_t *target, uint64_t offset, uint32
     int64_t count = admin_read(walk->handle, target, size, offset);
     if (!is_block)
         report_progress(&walk->admin->report, size, walk->scan.files[walk->window.file].path);
-    return count >= 0 || disk_is_device_error((int)count) ? count : -EIO;
+    if (count >= 0 || disk_is_device_error((int)count))
+        return count;
+    return report_cannot(&walk->admin->report, walk->admin->directory,
+                         walk->scan.files[walk->window.file].path, "read", (int)count);
 }
 
 static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
@@ -76,6 +78,11 @@ static int load(void *context, uint32_t index, uint64_t from, uint64_t upto,
 static int show(void *context, uint32_t index, uint64_t offset, const struct record *record)
 {
     struct log_walk *walk = context;
+    const char *remedy = wal_judge_record(record, walk_partition(walk->walk, record),
+                                          walk->shard->number, walk->admin->shard_count);
+    if (remedy != NULL)
+        report_say(&walk->admin->report, REPORT_STOP, walk->scan.files[index].path, offset,
+                   "a record %s", remedy);
     walk->result = walk_show(walk->walk, walk->scan.files[index].index, offset, record);
     return walk->result == 0 ? 0 : -ECANCELED;
 }
@@ -87,8 +94,12 @@ static int survey_file(struct log_walk *walk, uint32_t index)
     uint8_t head[WAL_HEAD_SIZE] = {0};
     const char *name = walk->scan.files[index].path;
     int handle = admin_open_file(walk->admin->directory, name);
-    int64_t size = handle < 0 ? handle : admin_read(handle, head, sizeof head, 0);
+    if (handle < 0)
+        return report_cannot(&walk->admin->report, walk->admin->directory, name, "opened", handle);
+    int64_t size = admin_read(handle, head, sizeof head, 0);
     admin_close(handle);
+    if (size < 0 && !disk_is_device_error((int)size))
+        return report_cannot(&walk->admin->report, walk->admin->directory, name, "read", (int)size);
     if (size < 0) {
         report_say(&walk->admin->report, REPORT_DAMAGE, name, 0, "it cannot be read, %s",
                    strerror((int)-size));
@@ -97,29 +108,9 @@ static int survey_file(struct log_walk *walk, uint32_t index)
     return wal_survey_file(&walk->survey, index, head);
 }
 
-/* The log notes how far the manifest had come. */
-static void judge_manifest(const struct log_walk *walk)
-{
-    char name[64];
-    const struct admin_shard *shard = walk->shard;
-    const struct manifest_mark *found = &shard->manifest;
-    const struct wal_note *note = &walk->survey.note;
-    if (found->edition == 0 ||
-        !wal_note_is_older(&(struct wal_note){found->edition, found->blocks}, note))
-        return;
-    (void)snprintf(name, sizeof name, "%smanifest-%" PRIu32, shard->folder, shard->number);
-    report_say(&walk->admin->report, REPORT_DAMAGE, name, 0,
-               "it is older than the log says (edition %" PRIu64 " with %" PRIu64
-               " blocks, which had come to edition %" PRIu64 " with %" PRIu64
-               "): put back the one that was there, restore the directory from a backup, or start "
-               "once with -accept-loss",
-               found->edition, found->blocks, note->major, note->minor);
-}
-
 static void judge_losses(struct log_walk *walk)
 {
-    struct admin_shard *shard = walk->shard;
-    judge_manifest(walk);
+    const struct admin_shard *shard = walk->shard;
     if (walk->survey.lost > shard->superblock.damage_accepted)
         report_say(&walk->admin->report, REPORT_DAMAGE, walk->folder, 0,
                    "an earlier start found writes up to log position %" PRIu64 " lost with files "
@@ -127,27 +118,6 @@ static void judge_losses(struct log_walk *walk)
                    "written again, or start once with -accept-loss",
                    walk->survey.lost);
     wal_survey_judge_losses(&walk->survey, shard->log.last_position, walk->scan.proof);
-}
-
-/* ---- the walk ---- */
-
-static int scan(struct log_walk *walk)
-{
-    struct wal_recovered *found = &walk->shard->log;
-    int result = wal_scan_run(&walk->scan);
-    if (result < 0)
-        return walk->result != 0 ? walk->result : result;
-    *found = walk->scan.found;
-    found->last_position = max_u64(found->last_position, walk->shard->superblock.log_base);
-    if (found->dropped_bytes > 0) {
-        const struct wal_scan_file *last = &walk->scan.files[walk->scan.file_count - 1];
-        report_say(&walk->admin->report, REPORT_NOTE, last->path, last->end,
-                   "a torn tail of %" PRIu64 " bytes, writes that were under way when the server "
-                   "stopped and that nobody was told of: the next start drops them",
-                   found->dropped_bytes);
-    }
-    judge_losses(walk);
-    return 0;
 }
 
 /* What another shard noted of this one at its last clean stop (reached.h). */
@@ -179,6 +149,39 @@ static uint64_t read_note(const struct log_walk *walk)
     return note.position;
 }
 
+/* The log ends where a start would go on: positions that are known to be lost count. */
+static void judge_age(const struct log_walk *walk)
+{
+    const struct admin_shard *shard = walk->shard;
+    char text[SUPERBLOCK_TEXT_SIZE];
+    uint64_t end =
+        max_u64(shard->log.last_position, max_u64(shard->log.damaged_last, walk->survey.lost));
+    if (reached_is_older(&shard->superblock, read_note(walk), end, text))
+        report_say(&walk->admin->report, REPORT_STOP, walk->folder, 0, "%s. " REACHED_REMEDY, text);
+}
+
+/* ---- the walk ---- */
+
+static int scan(struct log_walk *walk)
+{
+    struct wal_recovered *found = &walk->shard->log;
+    int result = wal_scan_run(&walk->scan);
+    if (result < 0)
+        return walk->result != 0 ? walk->result : result;
+    *found = walk->scan.found;
+    found->last_position = max_u64(found->last_position, walk->shard->superblock.log_base);
+    if (found->dropped_bytes > 0) {
+        const struct wal_scan_file *last = &walk->scan.files[walk->scan.file_count - 1];
+        report_say(&walk->admin->report, REPORT_NOTE, last->path, last->end,
+                   "a torn tail of %" PRIu64 " bytes, writes that were under way when the server "
+                   "stopped and that nobody was told of: the next start drops them",
+                   found->dropped_bytes);
+    }
+    judge_losses(walk);
+    judge_age(walk);
+    return 0;
+}
+
 /* The manifest, the index checkpoint and a clean shutdown tell how far the log had come. */
 static void take_known(struct log_walk *walk)
 {
@@ -187,7 +190,6 @@ static void take_known(struct log_walk *walk)
     struct wal_survey *survey = &walk->survey;
     wal_survey_take_known(survey, shard->superblock.log_last, shard->superblock.log_number);
     wal_survey_take_known(survey, shard->log_position, 0);
-    wal_survey_take_known(survey, read_note(walk), 0);
     struct checkpoint_info info;
     int64_t age_s;
     if (checkpoint_look(admin, catalog_find_checkpoint(&admin->catalog, shard), &info, &age_s) == 0)
@@ -211,6 +213,28 @@ static int walk_files(struct log_walk *walk)
     wal_window_forget(&walk->window);
     walk->shard->log_files = walk->scan.file_count;
     return scan(walk);
+}
+
+int admin_read_note(struct admin *admin, const struct admin_shard *shard, struct wal_note *ret_note)
+{
+    struct wal_scan_file *files;
+    uint32_t count;
+    uint64_t largest;
+    int result = catalog_list_log(&admin->catalog, shard->number, &files, &count, &largest);
+    if (result < 0)
+        return result;
+    *ret_note = (struct wal_note){0};
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t blocks[2 * WAL_BLOCK_SIZE] = {0}; /* header and mark */
+        int handle = admin_open_file(admin->directory, files[i].path);
+        if (handle >= 0)
+            (void)admin_read(handle, blocks, sizeof blocks, 0);
+        admin_close(handle);
+        for (uint64_t at = 0; at < sizeof blocks; at += WAL_BLOCK_SIZE)
+            wal_note_take(blocks + at, admin->superblock.directory_id, shard->number, ret_note);
+    }
+    free(files);
+    return 0;
 }
 
 int admin_walk_log(const struct walk *walk, struct admin *admin, struct admin_shard *shard)

@@ -21,6 +21,7 @@ struct manifest_reader {
     struct admin *admin;
     struct admin_shard *shard;
     const char *name;
+    struct manifest_known known;
     struct manifest_groups groups;
     struct placed_edit *edits;
     uint64_t count;
@@ -90,19 +91,12 @@ static void judge_blocks(const struct manifest_reader *reader)
 {
     struct admin_report *report = &reader->admin->report;
     const struct manifest_groups *groups = &reader->groups;
-    const struct superblock *superblock = &reader->shard->superblock;
-    const struct manifest_mark closed = {superblock->manifest_salt, superblock->manifest_edition,
-                                         superblock->manifest_blocks};
+    const char *remedy = manifest_judge(groups, &reader->known);
     if (groups->is_damaged)
-        report_say(report, REPORT_DAMAGE, reader->name, groups->damage * BLOCK,
-                   "%s, so the server refuses to start: restore the directory from a backup, or "
-                   "start once with -accept-loss to go on with what stands before this place",
-                   groups->what);
-    else if (manifest_mark_is_other(&groups->mark, &closed, superblock->clean))
-        report_say(report, REPORT_DAMAGE, reader->name, 0,
-                   "it is not the manifest that the superblock tells of, one of the two was "
-                   "replaced: put back the one that was there, restore the directory from a "
-                   "backup, or start once with -accept-loss");
+        report_say(report, REPORT_STOP, reader->name, groups->damage * BLOCK, "%s: %s",
+                   groups->what, remedy);
+    else if (remedy != NULL)
+        report_say(report, REPORT_STOP, reader->name, 0, "%s", remedy);
     if (!groups->is_damaged && groups->dirty_end > groups->mark.blocks)
         report_say(report, REPORT_NOTE, reader->name, groups->mark.blocks * BLOCK,
                    "a group that was cut short, which the next start drops");
@@ -122,11 +116,11 @@ static int compare_edits(const void *left, const void *right)
 static void take_segment(struct manifest_reader *reader, const struct manifest_edit *edit)
 {
     struct admin *admin = reader->admin;
-    if (edit->partition % admin->shard_count != reader->shard->number) {
-        report_say(&admin->report, REPORT_DAMAGE, reader->name, 0,
-                   "it names segment %" PRIu64 " of partition %02x, which is another shard's, so "
-                   "the server refuses to start: put back the manifest that was here",
-                   edit->number, edit->partition);
+    const char *remedy = manifest_judge_edit(edit, reader->shard->number, admin->shard_count);
+    if (remedy != NULL) {
+        report_say(&admin->report, REPORT_STOP, reader->name, 0,
+                   "it names segment %" PRIu64 " of partition %02x, %s", edit->number,
+                   edit->partition, remedy);
         return;
     }
     if (catalog_count_segment(&admin->catalog, edit->partition, edit->number, edit->end))
@@ -138,8 +132,37 @@ static void take_segment(struct manifest_reader *reader, const struct manifest_e
                "from a replica");
 }
 
-/* Of each number the last edit holds. A checkpoint has numbers of its own; what earlier starts
- * found lost is found again by the walk. */
+static void take_loss(const struct manifest_reader *reader, const struct manifest_edit *edit)
+{
+    char name[64];
+    (void)snprintf(name, sizeof name, "%02x/seg-%016" PRIx64, edit->partition, edit->number);
+    report_say(&reader->admin->report, REPORT_DAMAGE, name, 0,
+               "an earlier start found that it has lost records, keys of its partition that were "
+               "last written before log position %" PRIu64 " answer CORRUPT until they are written "
+               "again, or start once with -accept-loss",
+               edit->end);
+}
+
+/* Of a segment: the last edit that says where it ends or that it went, and the last one of what it
+ * has lost. */
+static void take_edits_of(struct manifest_reader *reader, const struct placed_edit *edits,
+                          uint64_t count)
+{
+    const struct manifest_edit *segment = NULL, *loss = NULL;
+    for (uint64_t i = 0; i < count; i++) {
+        if (edits[i].edit.kind == MANIFEST_DAMAGE)
+            loss = &edits[i].edit;
+        else
+            segment = &edits[i].edit;
+    }
+    if (segment == NULL || segment->kind != MANIFEST_SEGMENT)
+        return;
+    take_segment(reader, segment);
+    if (loss != NULL && loss->end > 0)
+        take_loss(reader, loss);
+}
+
+/* A checkpoint has numbers of its own. */
 static void take_edits(struct manifest_reader *reader)
 {
     uint64_t count = 0;
@@ -147,16 +170,16 @@ static void take_edits(struct manifest_reader *reader)
         const struct placed_edit *edit = &reader->edits[i];
         if (edit->edit.kind == MANIFEST_CHECKPOINT)
             reader->shard->checkpoint = edit->edit.number;
-        else if (edit->edit.kind == MANIFEST_SEGMENT || edit->edit.kind == MANIFEST_REMOVE)
+        else
             reader->edits[count++] = *edit;
     }
     if (count > 0)
         qsort(reader->edits, count, sizeof *reader->edits, compare_edits);
-    for (uint64_t i = 0; i < count; i++) {
-        const struct manifest_edit *edit = &reader->edits[i].edit;
-        bool is_last = i + 1 == count || reader->edits[i + 1].edit.number != edit->number;
-        if (is_last && edit->kind == MANIFEST_SEGMENT)
-            take_segment(reader, edit);
+    for (uint64_t from = 0, i = 0; i < count; i++) {
+        if (i + 1 < count && reader->edits[i + 1].edit.number == reader->edits[i].edit.number)
+            continue;
+        take_edits_of(reader, &reader->edits[from], i + 1 - from);
+        from = i + 1;
     }
 }
 
@@ -166,16 +189,13 @@ static int read_manifest(struct manifest_reader *reader)
 {
     struct admin *admin = reader->admin;
     int file = admin_open_file(admin->directory, reader->name);
-    int64_t size = file < 0 ? file : admin_file_size(file);
-    int result = size < 0 ? 0 : take_blocks(reader, file, (uint64_t)size);
+    int64_t size = file < 0 ? file : admin_file_size(admin->directory, reader->name);
+    int result = size < 0 ? (int)size : take_blocks(reader, file, (uint64_t)size);
     admin_close(file);
     if (size < 0)
-        report_say(&admin->report, REPORT_DAMAGE, reader->name, 0, "it cannot be opened, %s",
-                   strerror((int)-size));
-    else if (result == 0 || reader->groups.is_damaged)
+        return report_cannot(&admin->report, admin->directory, reader->name, "opened", result);
+    if (result == 0 || reader->groups.is_damaged)
         judge_blocks(reader);
-    if (size >= 0 && !reader->groups.is_damaged)
-        reader->shard->manifest = reader->groups.mark;
     if (result == 0)
         take_edits(reader);
     return result;
@@ -192,13 +212,18 @@ int admin_take_manifest(struct admin *admin, struct admin_shard *shard)
         .name = name != NULL ? name : own_name,
         .groups = {.directory_id = admin->superblock.directory_id},
     };
-    int result = name != NULL ? read_manifest(&reader) : 0;
-    if (name == NULL && catalog_has_segments(admin, shard->number))
-        report_say(
-            &admin->report, REPORT_DAMAGE, own_name, 0,
-            "it is missing although there are segments, restore it from a backup: without it "
-            "nothing says which of them count");
-    else if (name == NULL)
+    struct wal_note note;
+    int result = admin_read_note(admin, shard, &note);
+    if (result < 0)
+        return result;
+    reader.known = manifest_known_of(&shard->superblock, &note);
+    const char *remedy =
+        manifest_judge_missing(&reader.known, catalog_has_segments(admin, shard->number));
+    if (name != NULL)
+        result = read_manifest(&reader);
+    else if (remedy != NULL)
+        report_say(&admin->report, REPORT_STOP, own_name, 0, "%s", remedy);
+    else
         report_say(&admin->report, REPORT_NOTE, own_name, 0,
                    "there is none yet, the next start makes it");
     free(reader.edits);

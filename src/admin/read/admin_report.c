@@ -4,8 +4,10 @@
 #include "admin/read/admin_files.h"
 #include "base/units.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <string.h>
 
 void report_init(struct admin_report *report, const char *command, bool is_quiet, FILE *findings,
                  bool shows_notes)
@@ -34,17 +36,22 @@ static void show_name(FILE *target, const char *name)
 void report_say(struct admin_report *report, enum report_kind kind, const char *name,
                 uint64_t offset, const char *format, ...)
 {
+    static const char *const marks[] = {[REPORT_DAMAGE] = "",
+                                        [REPORT_STOP] = "stop: ",
+                                        [REPORT_NOTE] = "note: ",
+                                        [REPORT_REFUSAL] = "stop: "};
     bool is_note = kind == REPORT_NOTE;
     report->is_refused |= kind == REPORT_REFUSAL;
+    report->is_stopped |= kind == REPORT_REFUSAL || kind == REPORT_STOP;
     if (report->is_silent)
         return;
-    report->damages += kind == REPORT_DAMAGE;
+    report->damages += kind == REPORT_DAMAGE || kind == REPORT_STOP;
     report->notes += is_note;
     if (is_note && !report->shows_notes)
         return;
     va_list arguments;
     show_name(report->findings, name);
-    (void)fprintf(report->findings, ": %" PRIu64 ": %s", offset, is_note ? "note: " : "");
+    (void)fprintf(report->findings, ": %" PRIu64 ": %s", offset, marks[kind]);
     va_start(arguments, format);
     (void)vfprintf(report->findings, format, arguments);
     va_end(arguments);
@@ -60,6 +67,22 @@ void report_failure(struct admin_report *report, const char *format, ...)
     (void)fputc('\n', stderr);
     va_end(arguments);
     report->is_refused = true;
+}
+
+int report_cannot(struct admin_report *report, int directory, const char *name, const char *what,
+                  int error)
+{
+    bool is_inside = directory != ADMIN_HERE && strcmp(name, ".") != 0;
+    char owner[ADMIN_USER_SIZE], user[ADMIN_USER_SIZE], users[4 * ADMIN_USER_SIZE] = "";
+    if (error == -EACCES || error == -EPERM) {
+        admin_owner(directory, name, owner);
+        admin_user(user);
+        (void)snprintf(users, sizeof users, "; it belongs to %s, this is run as %s: run it as %s",
+                       owner, user, owner);
+    }
+    report_failure(report, "%s%s%s cannot be %s: %s%s", report->data, is_inside ? "/" : "",
+                   is_inside ? name : "", what, strerror(-error), users);
+    return error;
 }
 
 void report_plan(struct admin_report *report, uint64_t bytes)

@@ -2,6 +2,7 @@
  *
  *   FILE: OFFSET: what, what it means            damage
  *   FILE: OFFSET: note: what, what it means      nothing is lost
+ *   FILE: OFFSET: stop: what, what it means      damage with which a server refuses to start
  *
  * FILE is relative to the data directory; control characters in it are escaped as \xNN. */
 #ifndef MINIVAULT_ADMIN_ADMIN_REPORT_H
@@ -20,6 +21,7 @@ enum admin_exit {
 
 enum report_kind {
     REPORT_DAMAGE,
+    REPORT_STOP,    /* damage with which a server refuses to start */
     REPORT_NOTE,    /* nothing is lost */
     REPORT_REFUSAL, /* what only another release, or another directory, can explain */
 };
@@ -31,8 +33,10 @@ struct admin_report {
     uint64_t damages;
     uint64_t notes;
     bool is_refused; /* something is not ours or of another format: nothing can be said of it */
+    bool is_stopped; /* a server refuses to start */
     const char *command;
-    bool is_quiet; /* no progress */
+    const char *data; /* the directory, once it is known */
+    bool is_quiet;    /* no progress */
     uint64_t planned_bytes;
     uint64_t done_bytes;
     uint64_t told_ns;
@@ -50,6 +54,11 @@ __attribute__((format(printf, 5, 6))) void report_say(struct admin_report *repor
 /* The tool itself cannot go on: a line on stderr. */
 __attribute__((format(printf, 2, 3))) void report_failure(struct admin_report *report,
                                                           const char *format, ...);
+
+/* The file ("." is the directory itself; ADMIN_HERE: the data directory) cannot be "opened", "listed",
+ * ...; of one that this user may not read, whose it is. Returns `error`. */
+int report_cannot(struct admin_report *report, int directory, const char *name, const char *what,
+                  int error);
 
 /* So much more is going to be read. */
 void report_plan(struct admin_report *report, uint64_t bytes);

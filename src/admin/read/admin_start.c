@@ -15,20 +15,17 @@
 static int open_superblock(struct admin *admin)
 {
     const char *data = admin->options->data;
+    admin->report.data = data;
     admin->directory = admin_open_directory(ADMIN_HERE, data);
-    if (admin->directory < 0) {
-        report_failure(&admin->report, "%s cannot be opened: %s", data,
-                       strerror(-admin->directory));
-        return admin->directory;
-    }
+    if (admin->directory < 0)
+        return report_cannot(&admin->report, ADMIN_HERE, data, "opened", admin->directory);
     admin->superblock_file = admin_open_file(admin->directory, "superblock");
     int result = admin->superblock_file;
     if (result == -ENOENT)
         report_failure(&admin->report, "%s is not a minivault data directory: it has no superblock",
                        data);
     else if (result < 0)
-        report_failure(&admin->report, "%s/superblock cannot be opened: %s", data,
-                       strerror(-result));
+        (void)report_cannot(&admin->report, admin->directory, "superblock", "opened", result);
     return result < 0 ? result : 0;
 }
 
@@ -42,8 +39,7 @@ static int lock(struct admin *admin)
                        "%s/superblock names it), or look at a snapshot of the directory",
                        data, data);
     else if (result < 0)
-        report_failure(&admin->report, "%s/superblock cannot be locked: %s", data,
-                       strerror(-result));
+        (void)report_cannot(&admin->report, admin->directory, "superblock", "locked", result);
     return result;
 }
 
@@ -93,6 +89,11 @@ static int read_own_superblock(struct admin *admin)
                                 : "damaged in both copies: restore it from a backup");
     if (result < 0)
         return result;
+    char text[SUPERBLOCK_TEXT_SIZE];
+    if (superblock_is_misplaced(found, found, 0, text)) {
+        report_failure(&admin->report, "%s/superblock: %s", data, text);
+        return -EXDEV;
+    }
     admin->shard_count = found->shard_count;
     admin->is_decided = found->shards_before != 0;
     if (admin->is_decided)
@@ -126,17 +127,47 @@ static int read_superblock(struct admin *admin, struct admin_shard *shard)
                    found.format, SUPERBLOCK_FORMAT);
         return result;
     }
-    if (result == 0 && found.directory_id == admin->superblock.directory_id &&
-        found.shard == shard->number && found.shard_count == admin->shard_count) {
+    char text[SUPERBLOCK_TEXT_SIZE];
+    if (result == 0 && !superblock_is_misplaced(&found, &admin->superblock, shard->number, text)) {
         shard->superblock = found;
         return 0;
     }
     shard->superblock.manifest_salt = shard->superblock.log_last = 0;
     shard->superblock.log_number = shard->superblock.log_base = 0;
     shard->superblock.clean = false;
-    report_say(&admin->report, REPORT_DAMAGE, name != NULL ? name : own_name, 0,
-               "%s, so the server refuses to start: restore it from a backup",
-               result == 0 ? "it is another shard's or another directory's" : strerror(-result));
+    if (result < 0)
+        (void)snprintf(text, sizeof text, "%s: restore it from a backup",
+                       result == -EBADMSG ? "it is damaged in both copies" : strerror(-result));
+    report_say(&admin->report, REPORT_STOP, name != NULL ? name : own_name, 0, "%s", text);
+    return 0;
+}
+
+/* A shard without a sound superblock has the directory's here, and was reported. */
+static void judge_ages(struct admin *admin)
+{
+    const struct superblock *newest = &admin->superblock;
+    char name[64], text[SUPERBLOCK_TEXT_SIZE];
+    for (uint32_t i = 0; i < admin->shard_count; i++)
+        if (admin->shards[i].superblock.start_number > newest->start_number)
+            newest = &admin->shards[i].superblock;
+    for (uint32_t i = 0; i < admin->shard_count; i++) {
+        const struct admin_shard *shard = &admin->shards[i];
+        (void)snprintf(name, sizeof name, "%ssuperblock", shard->folder);
+        if (shard->superblock.shard == i &&
+            superblock_is_outdated(&shard->superblock, newest, text))
+            report_say(&admin->report, REPORT_STOP, name, 0, "%s", text);
+    }
+}
+
+/* An admin_list_each. */
+static int judge_folder(void *context, const char *folder)
+{
+    struct admin *admin = context;
+    char name[300], text[SUPERBLOCK_TEXT_SIZE];
+    (void)snprintf(name, sizeof name, "%s/superblock", folder);
+    if (superblock_is_outgrown(&admin->superblock, folder, text) &&
+        admin_file_size(admin->directory, name) >= 0)
+        report_say(&admin->report, REPORT_STOP, "superblock", 0, "%s", text);
     return 0;
 }
 
@@ -153,7 +184,10 @@ static int take_shards(struct admin *admin)
         if (result == 0)
             result = admin_take_manifest(admin, shard);
     }
-    return result;
+    if (result < 0)
+        return result;
+    judge_ages(admin);
+    return admin_list(admin->directory, ".", judge_folder, admin);
 }
 
 int admin_start(struct admin *admin)

@@ -6,6 +6,7 @@
 #include "admin/read/admin_files.h"
 #include "base/assert.h"
 #include "base/hash.h"
+#include "store/disk/wait.h"
 #include "store/mover/mover.h"
 #include "store/unit/unit.h"
 
@@ -21,6 +22,11 @@ static int show(const struct walk *walk, const struct walk_found *found)
     int result = walk->each(walk->context, found);
     walk->admin->report.is_silent = walk->is_repeated;
     return result;
+}
+
+uint32_t walk_partition(const struct walk *walk, const struct record *record)
+{
+    return hash_place(walk->admin->superblock.secret, record->key.data, record->key.size).partition;
 }
 
 int walk_show(const struct walk *walk, uint32_t file, uint64_t offset, const struct record *record)
@@ -235,6 +241,9 @@ static int walk_segment(const struct walk *walk, uint32_t file)
         .context = &segment,
     };
     segment.handle = admin_open_file(admin->directory, entry->name);
+    if (segment.handle < 0 && !disk_is_lost(segment.handle))
+        return report_cannot(&admin->report, admin->directory, entry->name, "opened",
+                             segment.handle);
     if (segment.handle < 0) {
         report_say(&admin->report, REPORT_DAMAGE, entry->name, 0,
                    "it cannot be opened, %s: what it holds is not known",

@@ -37,6 +37,7 @@ int admin_walk(const struct walk *walk);
 /* Of it, the log of a shard of `admin`, the walk's: each record is given to walk_show, with the
  * number of its file in the catalog. */
 int admin_walk_log(const struct walk *walk, struct admin *admin, struct admin_shard *shard);
+uint32_t walk_partition(const struct walk *walk, const struct record *record);
 int walk_show(const struct walk *walk, uint32_t file, uint64_t offset, const struct record *record);
 
 /* Bytes that a walk reads, at most. */

@@ -59,7 +59,10 @@ int clients_open(struct clients *clients)
     list_init(&shared->dirty);
     int result = output_shared_open(&shared->outputs, blocks, slots, output_memory(parts));
     if (result < 0)
-        log_error(shared->log, "not enough address space for %u connections", slots);
+        log_error(shared->log,
+                  "not enough address space for %u connections: lower -connections, or raise the "
+                  "limit (ulimit -v, LimitAS=)",
+                  slots);
     return result;
 }
 
@@ -76,7 +79,10 @@ int clients_add(struct clients *clients, const struct protocol *protocol, void *
     assert(protocol->size >= sizeof(struct connection));
     int result = pool_init(&added->connections, protocol->size, slots);
     if (result < 0) {
-        log_error(clients->shared.log, "not enough address space for %u connections", slots);
+        log_error(clients->shared.log,
+                  "not enough address space for %u connections: lower -connections, or raise the "
+                  "limit (ulimit -v, LimitAS=)",
+                  slots);
         return result;
     }
     added->protocol = protocol;
@@ -104,7 +110,10 @@ void clients_apply(struct clients *clients, const struct auth *auth, uint64_t sl
     shared->auth = *auth;
     int result = account_apply(&shared->outputs.books, shared->log, slowlog_ns);
     if (result < 0)
-        log_error(shared->log, "cannot log slow requests: %s", strerror(-result));
+        log_error(
+            shared->log,
+            "cannot log slow requests: %s; give this process more memory, or leave -slowlog out",
+            strerror(-result));
 }
 
 /* ---- one comes, one goes ---- */

@@ -18,8 +18,10 @@
 
 #include "base/log.h"
 #include "io/io.h"
+#include "store/disk/wait.h"
 #include "store/memory/index.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -97,6 +99,13 @@ typedef uint32_t checkpoint_each_file(void *context, const struct checkpoint_fil
 int checkpoint_load(struct io *io, const struct log *log, const struct checkpoint_options *options,
                     uint64_t number, struct index *index, checkpoint_each_file *each_file,
                     void *context, struct checkpoint_info *ret_info, uint64_t *ret_dropped);
+
+/* Whether a checkpoint with which loading ended like this is gone, damaged, or not the one that was
+ * here: then a start goes on without it. Otherwise it is refused. */
+static inline bool checkpoint_is_lost(int error)
+{
+    return disk_is_lost(error) || error == -EXDEV;
+}
 
 /* From an entry of the data directory: a checkpoint, or what is left of one that was never
  * finished. Errors: -EINVAL (neither). */

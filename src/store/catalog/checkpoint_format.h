@@ -142,6 +142,12 @@ int checkpoint_order_take(struct checkpoint_order *order, const struct checkpoin
 void checkpoint_file_encode(const struct checkpoint_file *file, uint8_t *target);
 int checkpoint_file_decode(const uint8_t *data, struct checkpoint_file *ret_file);
 
+/* No slot's read_size is greater. */
+static inline uint64_t checkpoint_read_size_max(void)
+{
+    return index_read_size(INDEX_RECORD_SIZE_MAX);
+}
+
 /* Both kinds of files in one numbering: what is above the offset in a location. */
 #define CHECKPOINT_FILES_MAX (2 * LOCATION_FILES_MAX)
 

@@ -8,6 +8,7 @@
 #include "store/catalog/checkpoint_format.h"
 
 #include "base/assert.h"
+#include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
@@ -49,10 +50,17 @@ struct loader {
 
 /* ---- what cannot be used ---- */
 
+static const char *advice(int error)
+{
+    return error == -EPROTONOSUPPORT ? "use the release that wrote it, or move the file away"
+                                     : filesystem_advice(error);
+}
+
 static int refuse(const struct loader *loader, uint64_t offset, int error, const char *what)
 {
-    log_error(loader->log, "%s: cannot be used: at byte %" PRIu64 ": %s (%s)", loader->path, offset,
-              what, strerror(-error));
+    log_error(loader->log, "%s: cannot be used: at byte %" PRIu64 ": %s (%s)%s%s", loader->path,
+              offset, what, strerror(-error), checkpoint_is_lost(error) ? "" : "; ",
+              checkpoint_is_lost(error) ? "" : advice(error));
     return error;
 }
 
@@ -78,7 +86,7 @@ static int take_slots(struct loader *loader, const struct checkpoint_block *bloc
                       const uint8_t *entries)
 {
     const struct checkpoint_options *options = loader->options;
-    const uint64_t read_size_max = index_read_size(INDEX_RECORD_SIZE_MAX);
+    const uint64_t read_size_max = checkpoint_read_size_max();
     for (uint32_t i = 0; i < block->entry_count; i++) {
         struct index_entry entry;
         uint64_t hash;

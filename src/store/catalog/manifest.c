@@ -26,6 +26,7 @@
  * 7. After a loss that was accepted the first thing that is written is a new file. */
 #include "store/catalog/manifest_file.h"
 
+#include "store/disk/filesystem.h"
 #include "store/disk/refusal.h"
 
 #include <errno.h>
@@ -273,8 +274,7 @@ static void give_up(struct manifest *manifest, int error)
 {
     manifest->rewrite_error = error;
     if (manifest->file.handle < 0)
-        log_error(manifest->file.log, "cannot write %s: %s", manifest->file.path_new,
-                  strerror(-error));
+        (void)filesystem_cannot(manifest->file.log, "write", manifest->file.path_new, error);
     else
         log_warn(manifest->file.log,
                  "cannot write %s: %s; %s is used further, which has room for %" PRIu32 " KiB",
@@ -308,7 +308,7 @@ static void take_over(struct manifest *manifest)
 static uint64_t next_edition(const struct manifest *manifest)
 {
     const struct manifest_options *options = &manifest->file.options;
-    uint64_t known = max_u64(options->closed.edition, options->seen.edition);
+    uint64_t known = max_u64(options->known.closed.edition, options->known.seen.edition);
     return 1 + max_u64(known, manifest->file.edition);
 }
 
@@ -525,18 +525,19 @@ void manifest_free(struct manifest *manifest)
 
 /* ---- opening ---- */
 
-/* The log tells that there was one. Nothing is made in its place before the operator has said so,
- * and then one that is older than what is known, so that only the first append settles the matter.
- */
+/* Where the log or segments tell that there was one, nothing is made in its place before the operator
+ * has said so, and then one that is older than what is known, so that only the first append settles
+ * the matter. */
 static int make_file(struct manifest *manifest)
 {
-    bool was_there = manifest->file.options.seen.edition > 0;
-    if (was_there && !manifest->file.options.accept_loss) {
-        log_error(manifest->file.log,
-                  "%s is missing. Restore it from a backup, or start once with -accept-loss to "
-                  "build it anew from the segments: keys that were deleted long ago may come back "
-                  "then",
-                  manifest->file.path);
+    const struct manifest_options *options = &manifest->file.options;
+    int segments = options->has_segments == NULL ? 0 : options->has_segments(options->context);
+    if (segments < 0)
+        return segments;
+    const char *remedy = manifest_judge_missing(&options->known, segments > 0);
+    bool was_there = remedy != NULL;
+    if (was_there && !options->accept_loss) {
+        log_error(manifest->file.log, "%s: %s; nothing was changed", manifest->file.path, remedy);
         return -EBADMSG;
     }
     manifest->is_new = true;
@@ -558,8 +559,7 @@ int manifest_open(struct io *io, const struct log *log, const struct manifest_op
     assert((uintptr_t)options->memory % MANIFEST_BLOCK_SIZE == 0);
     struct manifest *manifest = calloc(1, sizeof *manifest);
     if (manifest == NULL) {
-        log_error(log, "no memory for the manifest of %s", options->path);
-        return -ENOMEM;
+        return filesystem_cannot(log, "open the manifest of", options->path, -ENOMEM);
     }
     manifest->rewrite.handle = -1;
     int result = manifest_file_open(io, log, options, each, each_context, &manifest->file);

@@ -79,6 +79,15 @@ struct manifest_mark {
     uint64_t blocks;
 };
 
+/* What is known of a manifest from elsewhere. `closed`: as of the last clean shutdown, and is_closed:
+ * nothing was written since. `seen`: later or earlier. All 0: unknown. */
+struct manifest_known {
+    struct manifest_mark closed;
+    struct manifest_mark seen;
+    bool is_closed;
+    bool is_older; /* there was a newer one: the shard's files are an older copy */
+};
+
 struct manifest;
 
 struct manifest_options {
@@ -95,13 +104,10 @@ struct manifest_options {
     void *context;
     uint8_t *memory;  /* MANIFEST_MEMORY_SIZE bytes of the region, aligned to 4096 */
     bool accept_loss; /* go on with what stands before the damage */
-    /* What is known of it from elsewhere; an older one is refused like a damaged one. `closed`: as
-     * of the last clean shutdown, and is_closed: nothing was written since. `seen`: later or
-     * earlier. All 0: unknown. */
-    struct manifest_mark closed;
-    struct manifest_mark seen;
-    bool is_closed;
-    bool is_older; /* with accept_loss: it is known that there was a newer one */
+    /* Whether there are segments that it must have named: asked when there is no file. Errors are
+     * logged. NULL: there are none. */
+    int (*has_segments)(void *context);
+    struct manifest_known known; /* an older one is refused like a damaged one */
 };
 
 #define MANIFEST_MEMORY_SIZE ((size_t)256 * 1024)
@@ -115,8 +121,8 @@ typedef int manifest_each(void *context, const struct manifest_edit *edit);
 int manifest_open(struct io *io, const struct log *log, const struct manifest_options *options,
                   manifest_each *each, void *each_context, struct manifest **ret_manifest);
 
-/* There was none: it was made just now. With segments in the folders that means that it was lost;
- * when the log tells so (`seen`), it is made only with accept_loss, and has_loss holds. */
+/* There was none: it was made just now. Where the log or segments tell of one, it is made only with
+ * accept_loss, and has_loss holds. */
 bool manifest_is_new(const struct manifest *manifest);
 
 /* A loss was accepted: what stood behind the damage is not known, so no file is an orphan just
@@ -223,11 +229,22 @@ void manifest_groups_end(struct manifest_groups *groups);
 bool manifest_groups_have(const struct manifest_groups *groups, uint32_t index,
                           const struct manifest_block *block);
 
-bool manifest_mark_is_older(const struct manifest_mark *mark, const struct manifest_mark *other);
+/* What superblock and log tell. */
+struct superblock;
+struct wal_note;
+struct manifest_known manifest_known_of(const struct superblock *superblock,
+                                        const struct wal_note *note);
 
-/* Whether what was there at the last clean shutdown, `closed`, cannot have become this file. One
- * block more is the seal, which was not counted then. is_closed: nothing was written since. */
-bool manifest_mark_is_other(const struct manifest_mark *mark, const struct manifest_mark *closed,
-                            bool is_closed);
+/* Why a start is refused, but with accept_loss, in a clause with the remedy; NULL: it is not.
+ * `groups`: of the whole file. */
+const char *manifest_judge(const struct manifest_groups *groups,
+                           const struct manifest_known *known);
+
+/* The same where there is no file; has_segments: there are some that it must have named. */
+const char *manifest_judge_missing(const struct manifest_known *known, bool has_segments);
+
+/* Why a start is refused that finds this edit of a segment; NULL: it is not. */
+const char *manifest_judge_edit(const struct manifest_edit *edit, uint32_t shard,
+                                uint32_t shard_count);
 
 #endif

@@ -6,6 +6,7 @@
  * shown must not vanish at a loss of power. */
 #include "store/catalog/manifest_file.h"
 
+#include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
@@ -51,29 +52,22 @@ static int wait_read(struct manifest_file *file, uint32_t from, uint32_t count, 
 
 /* ---- messages ---- */
 
-static int say_cannot(const struct manifest_file *file, const char *what, const char *path,
-                      int error)
+/* `remedy`: manifest_judge's. */
+static int say_refused(const struct manifest_file *file, const struct manifest_groups *groups,
+                       const char *remedy)
 {
-    log_error(file->log, "cannot %s %s: %s", what, path, strerror(-error));
-    return error;
-}
-
-#define ADVICE                                                                                     \
-    "look at it with `minivault-admin check`, restore the data directory from a backup, or start " \
-    "once with -accept-loss to go on with what stands before this place"
-
-static int say_damaged(const struct manifest_file *file, const struct manifest_groups *groups)
-{
-    log_error(file->log, "%s is damaged at offset %" PRIu64 ": %s; nothing was changed: " ADVICE,
-              file->path, manifest_offset(groups->damage), groups->what);
+    if (groups->is_damaged)
+        log_error(file->log, "%s is damaged at offset %" PRIu64 ": %s; nothing was changed: %s",
+                  file->path, manifest_offset(groups->damage), groups->what, remedy);
+    else
+        log_error(file->log, "%s: %s; nothing was changed", file->path, remedy);
     return -EBADMSG;
 }
 
 static int say_unreadable(const struct manifest_file *file, uint32_t block, int error)
 {
-    log_error(file->log,
-              "%s cannot be read at offset %" PRIu64 ": %s; nothing was changed: " ADVICE,
-              file->path, manifest_offset(block), strerror(-error));
+    log_error(file->log, "%s cannot be read at offset %" PRIu64 ": %s; nothing was changed: %s",
+              file->path, manifest_offset(block), strerror(-error), filesystem_advice(error));
     return error;
 }
 
@@ -93,18 +87,6 @@ static int say_foreign(const struct manifest_file *file, uint64_t directory_id)
               ": put back the one that was here",
               file->path, directory_id, file->options.directory_id);
     return -EXDEV;
-}
-
-static int say_other(const struct manifest_file *file)
-{
-    log_error(
-        file->log,
-        "%s is older than the log of %s tells, or not the one that its superblock tells of: one "
-        "of them was replaced; nothing was changed. Put back the one that was here, restore "
-        "the data directory from a backup, or start once with -accept-loss to go on with what "
-        "this one says and with all segments that are there",
-        file->path, file->options.path);
-    return -EBADMSG;
 }
 
 /* ---- looking ---- */
@@ -177,10 +159,8 @@ static int show_block(struct manifest_file *file, const struct manifest_groups *
     const uint8_t *data = file->options.memory + manifest_offset(index % MANIFEST_MEMORY_BLOCKS);
     int count = manifest_block_decode(data, &block);
     if (count < 0 || !manifest_groups_have(groups, index, &block)) {
-        log_error(file->log,
-                  "%s reads differently at offset %" PRIu64
-                  " than a moment ago: the device is failing",
-                  file->path, manifest_offset(index));
+        log_error(file->log, "%s reads differently at offset %" PRIu64 " than a moment ago: %s",
+                  file->path, manifest_offset(index), filesystem_advice(-EIO));
         return -EIO;
     }
     int result = 0;
@@ -225,7 +205,7 @@ static int clear_tail(struct manifest_file *file, const struct manifest_groups *
         int error = disk_wait_write(file->io, file->handle, file->options.memory,
                                     count * MANIFEST_BLOCK_SIZE, manifest_offset(from));
         if (error < 0)
-            return say_cannot(file, "write to", file->path, error);
+            return filesystem_cannot(file->log, "write to", file->path, error);
     }
     return 0;
 }
@@ -237,20 +217,15 @@ static int judge(struct manifest_file *file, struct manifest_groups *groups)
     const struct manifest_options *options = &file->options;
     int64_t size = io_file_size(file->io, file->handle);
     if (size < 0 || (uint64_t)size / MANIFEST_BLOCK_SIZE > UINT32_MAX)
-        return say_cannot(file, "use", file->path, size < 0 ? (int)size : -EFBIG);
+        return filesystem_cannot(file->log, "use", file->path, size < 0 ? (int)size : -EFBIG);
     file->size = (uint32_t)((uint64_t)size / MANIFEST_BLOCK_SIZE);
     int error = look(file, groups);
     if (error < 0)
         return error;
-    if (groups->is_damaged && !options->accept_loss)
-        return say_damaged(file, groups);
-    bool is_another =
-        !groups->is_damaged &&
-        (options->is_older || manifest_mark_is_other(mark, &options->closed, options->is_closed) ||
-         manifest_mark_is_older(mark, &options->seen));
-    if (is_another && !options->accept_loss)
-        return say_other(file);
-    if (is_another)
+    const char *remedy = manifest_judge(groups, &options->known);
+    if (remedy != NULL && !options->accept_loss)
+        return say_refused(file, groups, remedy);
+    if (remedy != NULL && !groups->is_damaged)
         log_warn(file->log,
                  "%s is an older one, or another one: what it does not tell is "
                  "lost, as -accept-loss allows",
@@ -265,7 +240,7 @@ static int judge(struct manifest_file *file, struct manifest_groups *groups)
     file->salt = mark->salt;
     file->edition = mark->edition;
     file->used = (uint32_t)mark->blocks;
-    file->has_loss = groups->is_damaged || is_another;
+    file->has_loss = remedy != NULL;
     return 0;
 }
 
@@ -277,10 +252,10 @@ static int take_file(struct manifest_file *file, manifest_each *each, void *each
         return result;
     result = disk_wait_sync(file->io, file->handle);
     if (result < 0)
-        return say_cannot(file, "sync", file->path, result);
+        return filesystem_cannot(file->log, "sync", file->path, result);
     result = disk_wait_sync(file->io, file->directory);
     if (result < 0)
-        return say_cannot(file, "sync", file->options.path, result);
+        return filesystem_cannot(file->log, "sync", file->options.path, result);
     result = show(file, &groups, each, each_context);
     return result == 0 && !file->has_loss ? clear_tail(file, &groups) : result;
 }
@@ -294,7 +269,7 @@ static int remove_leftover(struct manifest_file *file)
     int result = io_wait(file->io, &op);
     if (result >= 0 || result == -ENOENT)
         return 0;
-    return say_cannot(file, "remove", file->path_new, result);
+    return filesystem_cannot(file->log, "remove", file->path_new, result);
 }
 
 static int open_files(struct manifest_file *file, manifest_each *each, void *each_context)
@@ -302,7 +277,7 @@ static int open_files(struct manifest_file *file, manifest_each *each, void *eac
     const char *path = file->options.path;
     file->directory = disk_wait_open(file->io, path, IO_OPEN_DIRECTORY);
     if (file->directory < 0)
-        return say_cannot(file, "open", path, file->directory);
+        return filesystem_cannot(file->log, "open", path, file->directory);
     int error = remove_leftover(file);
     if (error < 0)
         return error;
@@ -310,7 +285,7 @@ static int open_files(struct manifest_file *file, manifest_each *each, void *eac
     if (file->handle == -ENOENT)
         return 1;
     if (file->handle < 0)
-        return say_cannot(file, "open", file->path, file->handle);
+        return filesystem_cannot(file->log, "open", file->path, file->handle);
     return take_file(file, each, each_context);
 }
 
@@ -336,8 +311,7 @@ int manifest_file_open(struct io *io, const struct log *log, const struct manife
     };
     if (file->path != NULL && file->path_new != NULL)
         return open_files(file, each, each_context);
-    log_error(log, "no memory for the manifest of %s", options->path);
-    return -ENOMEM;
+    return filesystem_cannot(log, "open the manifest of", options->path, -ENOMEM);
 }
 
 static int close_handle(struct manifest_file *file, int *handle)

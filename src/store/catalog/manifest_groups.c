@@ -1,9 +1,12 @@
-/* Which groups of a manifest are complete, and whether what lies behind them is a torn tail or
- * damage. The rules stand in manifest.h. */
+/* Which groups of a manifest are complete, whether what lies behind them is a torn tail or damage, and
+ * whether a start goes on with it. The rules stand in manifest.h. */
 #include "store/catalog/manifest.h"
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "store/catalog/superblock.h"
+#include "store/unit/segment_format.h"
+#include "store/unit/wal_format.h"
 
 #include <errno.h>
 
@@ -75,16 +78,64 @@ void manifest_groups_end(struct manifest_groups *groups)
         note_damage(groups, 0, "it is cut off within its first group");
 }
 
-bool manifest_mark_is_older(const struct manifest_mark *mark, const struct manifest_mark *other)
+/* ---- whether a start goes on with it ---- */
+
+struct manifest_known manifest_known_of(const struct superblock *superblock,
+                                        const struct wal_note *note)
+{
+    return (struct manifest_known){
+        .closed = {superblock->manifest_salt, superblock->manifest_edition,
+                   superblock->manifest_blocks},
+        .seen = {.edition = note->major, .blocks = note->minor},
+        .is_closed = superblock->clean,
+    };
+}
+
+static bool is_older(const struct manifest_mark *mark, const struct manifest_mark *other)
 {
     return mark->edition < other->edition ||
            (mark->edition == other->edition && mark->blocks < other->blocks);
 }
 
-bool manifest_mark_is_other(const struct manifest_mark *mark, const struct manifest_mark *closed,
-                            bool is_closed)
+/* What was there at the last clean shutdown cannot have become this file. One block more is the seal,
+ * which was not counted then. */
+static bool is_other(const struct manifest_mark *mark, const struct manifest_known *known)
 {
-    bool must_be_same = is_closed && closed->salt != 0;
-    return manifest_mark_is_older(mark, closed) ||
+    const struct manifest_mark *closed = &known->closed;
+    bool must_be_same = known->is_closed && closed->salt != 0;
+    return known->is_older || is_older(mark, closed) || is_older(mark, &known->seen) ||
            (must_be_same && (mark->salt != closed->salt || mark->blocks > closed->blocks + 1));
+}
+
+const char *manifest_judge(const struct manifest_groups *groups, const struct manifest_known *known)
+{
+    if (groups->is_damaged)
+        return "restore the data directory from a backup, or start once with -accept-loss to go on "
+               "with what stands before this place";
+    if (is_other(&groups->mark, known))
+        return "it is older than the log tells, or not the one that its superblock tells of: one "
+               "of them was replaced. Put back the one that was here, restore the data directory "
+               "from a backup, or start once with -accept-loss to go on with what this one says "
+               "and with all segments that are there";
+    return NULL;
+}
+
+const char *manifest_judge_missing(const struct manifest_known *known, bool has_segments)
+{
+    if (known->seen.edition == 0 && !has_segments)
+        return NULL;
+    return "it is missing, although the log or segments tell of it. Restore it from a backup, or "
+           "start once with -accept-loss to build it anew from the segments: keys that were "
+           "deleted long ago may come back then";
+}
+
+const char *manifest_judge_edit(const struct manifest_edit *edit, uint32_t shard,
+                                uint32_t shard_count)
+{
+    if (edit->partition % shard_count != shard)
+        return "which is another shard's: it is the manifest of another time, or of another "
+               "directory. Put back the one that was here";
+    if (!segment_source_is_known(edit->source))
+        return "whose source this release does not know: use the release that wrote it";
+    return NULL;
 }

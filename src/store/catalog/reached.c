@@ -7,6 +7,7 @@
 #include "store/disk/wait.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -93,4 +94,23 @@ int reached_read(struct io *io, const char *data_path, struct reached *note, uin
     result = disk_wait_read(io, handle, block, REACHED_BLOCK_SIZE, offset_of(note->shard));
     (void)disk_wait_close(io, handle);
     return result < 0 ? result : reached_decode(block, note);
+}
+
+/* ---- what follows from a note ---- */
+
+bool reached_is_beyond(const struct superblock *own, uint64_t position)
+{
+    return position > own->log_last;
+}
+
+bool reached_is_older(const struct superblock *own, uint64_t position, uint64_t end, char *ret_text)
+{
+    if (!reached_is_beyond(own, position) || end >= position)
+        return false;
+    (void)snprintf(ret_text, SUPERBLOCK_TEXT_SIZE,
+                   "the log of shard %" PRIu32 " ends at position %" PRIu64 ", but shard %" PRIu32
+                   " noted position %" PRIu64 " at the last clean stop: shard %" PRIu32
+                   " is an older copy",
+                   own->shard, end, reached_keeper(own->shard), position, own->shard);
+    return true;
 }

@@ -27,7 +27,10 @@
 
 #include "io/io.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+
+struct superblock;
 
 #define REACHED_FILE "reached"
 #define REACHED_BLOCK_SIZE 4096u
@@ -51,6 +54,20 @@ int reached_write(struct io *io, const char *data_path, const struct reached *no
 /* Reads the note of note->shard of the directory note->directory_id; position 0: there is none.
  * Synchronous. Errors: reached_decode's, the device's, -ENAMETOOLONG; note->position stays. */
 int reached_read(struct io *io, const char *data_path, struct reached *note, uint8_t *block);
+
+/* Whether the superblock `own` leaves it open that its shard is an older copy than what `position`
+ * was noted of: then the end of its log decides. */
+bool reached_is_beyond(const struct superblock *own, uint64_t position);
+
+/* Whether it is one, with a log that ends at `end`: in a clause, in ret_text (SUPERBLOCK_TEXT_SIZE
+ * bytes). For a start, and for minivault-admin. */
+bool reached_is_older(const struct superblock *own, uint64_t position, uint64_t end,
+                      char *ret_text);
+
+/* What to do then. */
+#define REACHED_REMEDY                                                                             \
+    "Put back the one that was here, restore all shards from one backup, or start once with "      \
+    "-accept-loss to go on without its later writes"
 
 void reached_encode(const struct reached *note, uint8_t *block);
 

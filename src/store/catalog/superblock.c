@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/units.h"
+#include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 
 #include <errno.h>
@@ -85,8 +86,9 @@ static int look(struct io *io, const struct log *log, const char *data_path,
     if (result == 0)
         result = io_list_directory(io, data_path, list_each, ret_listing);
     if (result < 0) {
-        log_error(log, "cannot use the data directory %s: %s%s", data_path, strerror(-result),
-                  result == -ENOENT ? "; create the directory that is to hold it" : "");
+        log_error(log, "cannot use the data directory %s: %s; %s", data_path, strerror(-result),
+                  result == -ENOENT ? "create the directory that is to hold it"
+                                    : filesystem_advice(result));
         return result;
     }
     if (!ret_listing->has_superblock && ret_listing->other[0] != '\0') {
@@ -118,7 +120,8 @@ static int take_lock(struct superblock_file *file, const struct log *log, const 
                   "(fuser %s/superblock names it), or give -data another directory",
                   data_path, data_path);
     else if (result < 0)
-        log_error(log, "cannot lock %s/superblock: %s", data_path, strerror(-result));
+        log_error(log, "cannot lock %s/superblock: %s; %s", data_path, strerror(-result),
+                  filesystem_advice(result));
     return result;
 }
 
@@ -178,12 +181,17 @@ static int format(struct superblock_file *file, const char *data_path,
 /* The names on the way to the superblock. At every start, not only after formatting: whoever
  * formatted may have been killed before it came to this, and a name that is merely there can still
  * be lost with the power. */
-static int sync_names(struct superblock_file *file, const char *data_path)
+static int sync_names(struct superblock_file *file, const struct log *log, const char *data_path)
 {
     char parent[PATH_MAX_SIZE];
     (void)snprintf(parent, sizeof parent, "%s", data_path);
-    int result = disk_wait_sync_folder(file->io, data_path);
-    return result < 0 ? result : disk_wait_sync_folder(file->io, dirname(parent));
+    const char *const folders[] = {data_path, dirname(parent)};
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        int result = disk_wait_sync_folder(file->io, folders[i]);
+        if (result < 0)
+            return filesystem_cannot(log, "make durable the names in", folders[i], result);
+    }
+    return 0;
 }
 
 static int read_copy(struct superblock_file *file, uint32_t copy, struct superblock *ret_found,
@@ -196,7 +204,8 @@ static int read_copy(struct superblock_file *file, uint32_t copy, struct superbl
 }
 
 /* *ret_blank: nothing was ever written, the formatting was cut short. */
-static int load(struct superblock_file *file, bool *ret_blank)
+static int load(struct superblock_file *file, const struct log *log, const char *path,
+                bool *ret_blank)
 {
     struct superblock found[SUPERBLOCK_COPIES] = {{0}};
     int results[SUPERBLOCK_COPIES];
@@ -206,7 +215,15 @@ static int load(struct superblock_file *file, bool *ret_blank)
         results[copy] = read_copy(file, copy, &found[copy], &is_blank);
         *ret_blank = *ret_blank && is_blank;
     }
-    return superblock_choose(found, results, &file->now);
+    int result = superblock_choose(found, results, &file->now);
+    for (uint32_t copy = 0; result == 0 && copy < SUPERBLOCK_COPIES; copy++)
+        if (results[copy] != 0)
+            log_warn(log,
+                     "%s/superblock: the copy at byte %" PRIu32
+                     " is torn or corrupt (%s). The other one counts and this one is written anew: "
+                     "nothing is lost; look at the device if the power was not",
+                     path, copy * BLOCK, strerror(-results[copy]));
+    return result;
 }
 
 static void log_load(const struct superblock_file *file, const struct log *log,
@@ -218,7 +235,8 @@ static void log_load(const struct superblock_file *file, const struct log *log,
                   "changed",
                   data_path);
     else if (result != -EPROTONOSUPPORT)
-        log_error(log, "cannot read %s/superblock: %s", data_path, strerror(-result));
+        log_error(log, "cannot read %s/superblock: %s; %s", data_path, strerror(-result),
+                  filesystem_advice(result));
     else if (file->now.format != SUPERBLOCK_FORMAT)
         log_error(log,
                   "the data directory %s has format version %" PRIu32
@@ -246,11 +264,9 @@ static int open_file(struct superblock_file *file, const struct log *log, const 
     char path[PATH_MAX_SIZE];
     int length = snprintf(path, sizeof path, "%s/superblock", data_path);
     if (length < 0 || (size_t)length >= sizeof path)
-        return -ENAMETOOLONG;
+        return filesystem_cannot(log, "open the superblock in", data_path, -ENAMETOOLONG);
     file->handle = disk_wait_open(file->io, path, IO_OPEN_WRITE | IO_OPEN_DIRECT | flags);
-    if (file->handle < 0)
-        log_error(log, "cannot open %s: %s", path, strerror(-file->handle));
-    return file->handle < 0 ? file->handle : 0;
+    return file->handle < 0 ? filesystem_cannot(log, "open", path, file->handle) : 0;
 }
 
 static int load_or_format(struct superblock_file *file, const struct log *log,
@@ -258,7 +274,7 @@ static int load_or_format(struct superblock_file *file, const struct log *log,
                           const struct listing *listing, bool *ret_formatted)
 {
     bool blank = false;
-    int result = load(file, &blank);
+    int result = load(file, log, data_path, &blank);
     *ret_formatted = false;
     if (result < 0 && result != -EBADMSG)
         log_load(file, log, data_path, result);
@@ -273,10 +289,8 @@ static int load_or_format(struct superblock_file *file, const struct log *log,
         return result;
     }
     result = format(file, data_path, birth);
-    if (result < 0) {
-        log_error(log, "cannot format the data directory %s: %s", data_path, strerror(-result));
-        return result;
-    }
+    if (result < 0)
+        return filesystem_cannot(log, "format the data directory", data_path, result);
     *ret_formatted = true;
     log_info(log, "formatted the data directory %s", data_path);
     return 0;
@@ -288,7 +302,7 @@ static int open_locked(struct superblock_file *file, const struct log *log, cons
 {
     file->block = aligned_alloc(DISK_BLOCK_SIZE, BLOCK);
     if (file->block == NULL)
-        return -ENOMEM;
+        return filesystem_cannot(log, "open the superblock in", path, -ENOMEM);
     int result = open_file(file, log, path, flags);
     return result < 0 ? result : take_lock(file, log, path, lock_wait_ns);
 }
@@ -315,36 +329,21 @@ int superblock_open(struct io *io, const struct log *log, const char *data_path,
     if (result == 0)
         result = load_or_format(&file, log, data_path, birth, &listing, ret_formatted);
     if (result == 0)
-        result = sync_names(&file, data_path);
+        result = sync_names(&file, log, data_path);
     return finish_open(&file, result, ret_file);
-}
-
-/* The bases are those of the last conversion, the same for all shards: another one was there before
- * it. */
-static bool is_of(const struct superblock *now, const struct superblock *node, uint32_t shard)
-{
-    return now->directory_id == node->directory_id && now->shard == shard &&
-           now->shard_count == node->shard_count && now->log_base == node->log_base &&
-           now->segment_base == node->segment_base && now->cluster_id == node->cluster_id &&
-           memcmp(now->secret, node->secret, HASH_SECRET_SIZE) == 0;
 }
 
 static int load_shard(struct superblock_file *file, const struct superblock *node, uint32_t shard,
                       const struct log *log, const char *state_path)
 {
     bool blank;
-    const struct superblock *now = &file->now;
-    int result = load(file, &blank);
+    char text[SUPERBLOCK_TEXT_SIZE];
+    int result = load(file, log, state_path, &blank);
     if (result < 0)
         log_load(file, log, state_path, result);
-    if (result < 0 || is_of(now, node, shard))
+    if (result < 0 || !superblock_is_misplaced(&file->now, node, shard, text))
         return result;
-    log_error(log,
-              "%s/superblock is that of shard %" PRIu32 " of %" PRIu32
-              " of the directory %016" PRIx64 " at some time, this is shard %" PRIu32 " of %" PRIu32
-              " of %016" PRIx64 ": put back the one that was here",
-              state_path, now->shard, now->shard_count, now->directory_id, shard, node->shard_count,
-              node->directory_id);
+    log_error(log, "%s/superblock: %s; nothing was changed", state_path, text);
     return -EXDEV;
 }
 

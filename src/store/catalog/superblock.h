@@ -168,4 +168,20 @@ int superblock_decode(const uint8_t *block, struct superblock *ret_superblock);
 int superblock_choose(const struct superblock *copies, const int *results,
                       struct superblock *ret_found);
 
+/* ---- superblock_judge.c: why a start is refused with a sound one, in a sentence with the remedy
+ * ---- */
+
+#define SUPERBLOCK_TEXT_SIZE 320
+
+/* It is not that of the shard of `node`, which is DATA/superblock: itself, for shard 0. */
+bool superblock_is_misplaced(const struct superblock *now, const struct superblock *node,
+                             uint32_t shard, char *ret_text);
+
+/* Its shard is an older copy than the one that has `newest`, the greatest start number. */
+bool superblock_is_outdated(const struct superblock *now, const struct superblock *newest,
+                            char *ret_text);
+
+/* A superblock lies in the folder of DATA of this name, but `node` knows no such shard. */
+bool superblock_is_outgrown(const struct superblock *node, const char *folder, char *ret_text);
+
 #endif

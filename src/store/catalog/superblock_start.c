@@ -14,6 +14,7 @@
 #include "store/catalog/superblock.h"
 
 #include "base/assert.h"
+#include "store/disk/filesystem.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -57,16 +58,18 @@ static int open_all(struct count *count, struct superblock_file *node, const str
     return 0;
 }
 
-static bool is_older(const struct count *count, uint32_t shard)
+static bool is_older(const struct count *count, uint32_t shard, char *ret_text)
 {
-    return number_of(count, count->greatest) - number_of(count, shard) > 1;
+    return superblock_is_outdated(&count->all[shard].file.now,
+                                  &count->all[count->greatest].file.now, ret_text);
 }
 
 static void accept_ages(const struct count *count, const struct log *log, const char *data_path,
                         bool *ret_older)
 {
+    char text[SUPERBLOCK_TEXT_SIZE];
     for (uint32_t shard = 0; shard < count->size; shard++) {
-        if (!is_older(count, shard))
+        if (!is_older(count, shard, text))
             continue;
         ret_older[shard] = true;
         log_warn(log,
@@ -80,17 +83,10 @@ static void accept_ages(const struct count *count, const struct log *log, const 
 
 static int check_ages(const struct count *count, const struct log *log, const char *data_path)
 {
-    uint64_t lowest = number_of(count, count->lowest);
-    uint64_t greatest = number_of(count, count->greatest);
-    if (!is_older(count, count->lowest))
+    char text[SUPERBLOCK_TEXT_SIZE];
+    if (!is_older(count, count->lowest, text))
         return 0;
-    log_error(log,
-              "%s: the superblock of shard %" PRIu32 " has start number %" PRIu64
-              ", that of shard %" PRIu32 " has %" PRIu64 ": shard %" PRIu32
-              " is an older copy. Put back the one that was here, restore all shards from one "
-              "backup, or start once with -accept-loss to go on without its later writes; nothing "
-              "was changed",
-              data_path, count->lowest, lowest, count->greatest, greatest, count->lowest);
+    log_error(log, "%s: %s; nothing was changed", data_path, text);
     return -EXDEV;
 }
 
@@ -148,8 +144,8 @@ int superblock_count_start(struct superblock_file *node, const struct log *log,
     if (result == 0) {
         result = raise_all(&count);
         if (result < 0)
-            log_error(log, "%s: this start cannot be noted in the superblocks: %s", data_path,
-                      strerror(-result));
+            (void)filesystem_cannot(log, "note this start in the superblocks of", data_path,
+                                    result);
     }
     *node = count.all[0].file;
     close_others(&count);

@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "base/units.h"
+#include "store/disk/filesystem.h"
 
 #include <errno.h>
 
@@ -16,7 +17,8 @@ int presence_begin(struct presence *presence, struct io *io, const struct log *l
                                   .data_path = data_path,
                                   .log_directory = log_directory,
                                   .looked_ns = io_now_ns(io)};
-    return io_identify(io, log_directory, &presence->identity);
+    int result = io_identify(io, log_directory, &presence->identity);
+    return result < 0 ? filesystem_cannot(log, "look at", log_directory, result) : 0;
 }
 
 /* An error that says nothing about the name (no access any more, a failing device) is not an

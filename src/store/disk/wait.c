@@ -94,3 +94,8 @@ bool disk_is_passing(int error)
 {
     return error == -ENOMEM || error == -EMFILE || error == -ENFILE;
 }
+
+bool disk_is_lost(int error)
+{
+    return error == -ENOENT || error == -EIO || error == -EBADMSG;
+}

@@ -30,4 +30,8 @@ bool disk_is_device_error(int error);
 /* Whether an error passes by itself: what the process may have of memory or files is used up. */
 bool disk_is_passing(int error);
 
+/* Whether opening or reading a segment or an index checkpoint failed since it is gone or damaged: a
+ * start goes on without it. Whatever else was in the way may go away, and a start is refused. */
+bool disk_is_lost(int error);
+
 #endif

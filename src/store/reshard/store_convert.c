@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/catalog/manifest.h"
+#include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 #include "store/mover/reserve.h"
 #include "store/scrub/scrub.h"
@@ -117,8 +118,10 @@ static int say_not_empty(const struct conversion *conversion, int error)
                   " as before, and write those keys again that answer CORRUPT",
                   path, shard, before);
     else
-        log_error(conversion->log, "%s: the log of shard %" PRIu32 " cannot be emptied: %s", path,
-                  shard, strerror(-error));
+        log_error(conversion->log,
+                  "%s: the log of shard %" PRIu32 " cannot be emptied: %s; %s. Until then start "
+                  "with -shards %" PRIu32 " as before",
+                  path, shard, strerror(-error), filesystem_advice(error), before);
     return error;
 }
 
@@ -286,7 +289,8 @@ static int write_manifest(struct conversion *conversion, struct manifest_mark *r
         .position = tell_position,
         .context = conversion,
         .memory = io_region(conversion->io),
-        .closed = {.edition = conversion->manifest_edition}, /* newer than all that there were */
+        .known.closed = {.edition =
+                             conversion->manifest_edition}, /* newer than all that there were */
     };
     struct manifest *manifest;
     result = manifest_open(conversion->io, conversion->log, &options, refuse_edit, NULL, &manifest);
@@ -454,8 +458,9 @@ int convert_finish(struct io *io, const struct log *log, const struct store_opti
     if (result < 0) {
         log_error(log,
                   "%s: the change of its number of shards from %" PRIu32 " to %" PRIu32
-                  " is decided but not done: %s. The next start goes on with it",
-                  options->path, now->shards_before, now->shard_count, strerror(-result));
+                  " is decided but not done: %s; %s. The next start goes on with it",
+                  options->path, now->shards_before, now->shard_count, strerror(-result),
+                  filesystem_advice(result));
         return result;
     }
     now->shards_before = 0;

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "store/disk/filesystem.h"
+#include "store/disk/names.h"
 #include "store/disk/wait.h"
 #include "store/reshard/store_convert.h"
 #include "store/reshard/store_older.h"
@@ -49,8 +50,11 @@ static int probe(struct io *io, const struct log *log, const struct store_option
     if (superblock->now.probed && !options->probe)
         return 0;
     int result = convert_join(options->path, "log", path);
-    if (result == 0)
+    if (result == 0) {
         result = io_make_directory(io, path);
+        if (result < 0)
+            (void)filesystem_cannot(log, "use the folder", path, result);
+    }
     if (result == 0)
         result = store_probe(io, log, path, &superblock->now);
     return result < 0 ? result : superblock_update(superblock);
@@ -85,51 +89,51 @@ static int check_limit(struct io *io, const struct log *log, const struct store_
 static int check_owner(const struct log *log, const struct store_options *options,
                        const struct superblock *now)
 {
-    if (now->shard == 0)
+    char text[SUPERBLOCK_TEXT_SIZE];
+    if (!superblock_is_misplaced(now, now, 0, text))
         return 0;
-    log_error(log,
-              "%s/superblock is that of shard %" PRIu32
-              ": put back the one that was here; nothing was changed",
-              options->path, now->shard);
+    log_error(log, "%s/superblock: %s; nothing was changed", options->path, text);
     return -EXDEV;
 }
 
 struct folders {
-    uint32_t count; /* of shards */
-    uint32_t shard; /* one beyond it whose folder is there; 0: none */
+    const struct superblock *node;
+    struct names outgrown; /* perhaps: where a superblock lies in them */
 };
 
 static int note_folder(void *context, const char *name)
 {
     struct folders *folders = context;
-    unsigned shard;
-    if (sscanf(name, "shard-%3u", &shard) == 1 && shard >= folders->count)
-        folders->shard = shard;
-    return 0;
+    char text[SUPERBLOCK_TEXT_SIZE];
+    return superblock_is_outgrown(folders->node, name, text) ? names_add(&folders->outgrown, name)
+                                                             : 0;
 }
 
-static bool has_superblock(struct io *io, const char *data, uint32_t shard)
+static bool has_superblock(struct io *io, const char *data, const char *folder)
 {
-    char name[32];
+    char state[CONVERT_PATH_SIZE];
     char path[CONVERT_PATH_SIZE];
-    (void)snprintf(name, sizeof name, "shard-%" PRIu32 "/superblock", shard);
-    return convert_join(data, name, path) == 0 && disk_wait_size(io, path) >= 0;
+    return convert_join(data, folder, state) == 0 && convert_join(state, "superblock", path) == 0 &&
+           disk_wait_size(io, path) >= 0;
 }
 
-/* A superblock of before a conversion would take the segments of other shards for orphans. */
 static int check_time(struct io *io, const struct log *log, const struct store_options *options,
                       const struct superblock *now)
 {
-    struct folders folders = {.count = now->shard_count};
+    char text[SUPERBLOCK_TEXT_SIZE];
+    struct folders folders = {.node = now};
     int result = io_list_directory(io, options->path, note_folder, &folders);
-    if (result < 0 || folders.shard == 0 || !has_superblock(io, options->path, folders.shard))
-        return result;
-    log_error(
-        log,
-        "%s/superblock tells of %" PRIu32 " shards, but there is shard-%" PRIu32
-        ", too: it is one of another time. Put back the one that was here; nothing was changed",
-        options->path, folders.count, folders.shard);
-    return -EXDEV;
+    if (result < 0)
+        (void)filesystem_cannot(log, "list", options->path, result);
+    for (const char *name = NULL;
+         result == 0 && (name = names_next(&folders.outgrown, name)) != NULL;) {
+        if (!has_superblock(io, options->path, name) || !superblock_is_outgrown(now, name, text))
+            continue;
+        log_error(log, "%s/superblock: %s; nothing was changed", options->path, text);
+        result = -EXDEV;
+    }
+    names_free(&folders.outgrown);
+    return result;
 }
 
 static int prepare(struct io *io, const struct log *log, const struct store_options *options,
@@ -140,7 +144,7 @@ static int prepare(struct io *io, const struct log *log, const struct store_opti
     int result = check_owner(log, options, &superblock->now);
     if (result == 0)
         result = check_limit(io, log, options, &superblock->now);
-    if (result == 0 && superblock->now.shards_before == 0)
+    if (result == 0)
         result = check_time(io, log, options, &superblock->now);
     if (result == 0)
         result = clean_up(io, log, options, &directory->handover);
@@ -171,8 +175,7 @@ int store_directory_prepare(struct io *io, const struct log *log,
     result = prepare(io, log, options, is_formatted, ret_directory);
     if (result < 0) {
         filesystem_explain(io, log, options->path, result);
-        log_error(log, "cannot prepare the data directory %s: %s", options->path,
-                  strerror(-result));
+        (void)filesystem_cannot(log, "prepare the data directory", options->path, result);
         store_directory_release(ret_directory);
     }
     return result;

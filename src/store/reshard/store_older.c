@@ -76,23 +76,16 @@ static uint64_t end_of_log(struct io *io, const char *data_path, const struct su
 static int judge(struct io *io, const struct log *log, const struct store_options *options,
                  const struct superblock *own, uint64_t reached, bool *ret_older)
 {
-    if (reached <= own->log_last)
-        return 0;
-    uint64_t end = end_of_log(io, options->path, own);
-    if (end >= reached)
+    char text[SUPERBLOCK_TEXT_SIZE];
+    if (!reached_is_beyond(own, reached) ||
+        !reached_is_older(own, reached, end_of_log(io, options->path, own), text))
         return 0;
     *ret_older = true;
     enum log_level level = options->accept_loss ? LOG_WARN : LOG_ERROR;
-    log_event(log, level,
-              "%s: the log of shard %" PRIu32 " ends at position %" PRIu64 ", but shard %" PRIu32
-              " noted position %" PRIu64 " at the last clean stop: shard %" PRIu32
-              " is an older copy. %s",
-              options->path, own->shard, end, reached_keeper(own->shard), reached, own->shard,
+    log_event(log, level, "%s: %s. %s", options->path, text,
               options->accept_loss
                   ? "-accept-loss: its later writes are lost, it goes on with what is left"
-                  : "Put back the one that was here, restore all shards from one backup, or start "
-                    "once with -accept-loss to go on without its later writes; nothing was "
-                    "changed");
+                  : REACHED_REMEDY "; nothing was changed");
     return options->accept_loss ? 0 : -EXDEV;
 }
 

@@ -1,5 +1,6 @@
 /* Reading ahead for the scan of a segment, and saying what it found. */
 #include "store/segment/segment_scan.h"
+#include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 
 #include "base/assert.h"
@@ -145,9 +146,7 @@ static int scan_chunks(struct scanner *scanner)
     for (;;) {
         enum unit_step step = unit_scan_step(&scanner->units);
         if (scanner->error < 0) {
-            log_error(scanner->log, "%s cannot be read at offset %" PRIu64 ": %s",
-                      scanner->scan->path, scanner->units.at, strerror(-scanner->error));
-            return scanner->error;
+            return filesystem_cannot(scanner->log, "read", scanner->scan->path, scanner->error);
         }
         int result = take_step(scanner, step);
         if (step == UNIT_END || result != 0)
@@ -194,10 +193,8 @@ static int check_header(struct scanner *scanner)
     int error = load(scanner, 0, SEGMENT_BLOCK_SIZE);
     if (error < 0 && disk_is_device_error(error))
         return note_bad_header(scanner, strerror(-error));
-    if (error < 0) {
-        log_error(scanner->log, "%s cannot be read: %s", scanner->scan->path, strerror(-error));
-        return error;
-    }
+    if (error < 0)
+        return filesystem_cannot(scanner->log, "read", scanner->scan->path, error);
     return judge_header(scanner, window_at(scanner, 0));
 }
 
@@ -205,10 +202,8 @@ static int check_header(struct scanner *scanner)
 static int check_size(struct scanner *scanner)
 {
     int64_t size = io_file_size(scanner->io, scanner->file);
-    if (size < 0) {
-        log_error(scanner->log, "%s cannot be read: %s", scanner->scan->path, strerror((int)-size));
-        return (int)size;
-    }
+    if (size < 0)
+        return filesystem_cannot(scanner->log, "read", scanner->scan->path, (int)size);
     scanner->file_size = (uint64_t)size;
     if (scanner->file_size >= scanner->scan->file.end)
         return 0;
@@ -223,11 +218,9 @@ static int check_size(struct scanner *scanner)
 static int scan_file(struct scanner *scanner)
 {
     scanner->file = disk_wait_open(scanner->io, scanner->scan->path, IO_OPEN_READ | IO_OPEN_DIRECT);
-    if (scanner->file < 0) {
-        log_error(scanner->log, "%s, which the manifest names, cannot be opened: %s",
-                  scanner->scan->path, strerror(-scanner->file));
-        return scanner->file;
-    }
+    if (scanner->file < 0)
+        return filesystem_cannot(scanner->log, "open the segment", scanner->scan->path,
+                                 scanner->file);
     int result = check_size(scanner);
     if (result == 0)
         result = check_header(scanner);

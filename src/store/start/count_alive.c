@@ -4,6 +4,7 @@
 #include "store/start/start.h"
 
 #include "base/assert.h"
+#include "store/disk/filesystem.h"
 #include "store/disk/names.h"
 #include "store/disk/wait.h"
 #include "store/value/value_file.h"
@@ -160,10 +161,8 @@ static int list_folder(struct survey *survey, int (*judge)(void *context, const 
     char path[SEGMENT_PATH_MAX];
     (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, survey->partition);
     int result = io_list_directory(store->io, path, judge, survey);
-    if (result < 0) {
-        log_error(store->log, "%s cannot be listed: %s", path, strerror(-result));
-        return result;
-    }
+    if (result < 0)
+        return filesystem_cannot(store->log, "list", path, result);
     remove_orphans(survey);
     return 0;
 }

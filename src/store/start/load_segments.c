@@ -10,6 +10,7 @@
 #include "store/start/start.h"
 
 #include "base/assert.h"
+#include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 #include "store/segment/segment_scan.h"
 #include "store/store_keys.h"
@@ -31,19 +32,25 @@
 
 /* ---- the manifest ---- */
 
+/* Errors are logged. */
+static int list_partition(const struct store *store, uint32_t partition, io_list_each *each,
+                          void *context)
+{
+    char path[SEGMENT_PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, partition);
+    int result = io_list_directory(store->io, path, each, context);
+    return result < 0 ? filesystem_cannot(store->log, "list", path, result) : result;
+}
+
 static int add_segment(struct store *store, const struct manifest_edit *edit,
                        struct segment **ret_segment)
 {
-    if (!store_owns(store, edit->partition)) {
+    const struct store_options *options = &store->options;
+    const char *remedy = manifest_judge_edit(edit, options->shard, options->shard_count);
+    if (remedy != NULL) {
         log_error(store->log,
-                  "%s/manifest-%" PRIu32 " names segment %" PRIu64 " of partition %02x, which is "
-                  "another shard's: it is the manifest of another time, or of another directory",
-                  store->state_path, store->options.shard, edit->number, edit->partition);
-        return -EBADMSG;
-    }
-    if (!segment_source_is_known(edit->source)) {
-        log_error(store->log, "the manifest names segment %" PRIu64 " with the unknown source %u",
-                  edit->number, edit->source);
+                  "%s/manifest-%" PRIu32 " names segment %" PRIu64 " of partition %02x, %s",
+                  store->state_path, options->shard, edit->number, edit->partition, remedy);
         return -EBADMSG;
     }
     struct segment *segment;
@@ -145,6 +152,26 @@ static uint64_t log_position(void *context)
     return store->wal != NULL ? wal_durable(store->wal) : store->log_last;
 }
 
+/* ---- whether there are segments ---- */
+
+static int find_segment(void *context, const char *name)
+{
+    (void)context;
+    uint64_t number;
+    return segment_name_parse(name, &number) == 0; /* 1 ends the listing */
+}
+
+/* A manifest's has_segments. */
+static int has_segments(void *context)
+{
+    const struct store *store = context;
+    int result = 0;
+    for (uint32_t partition = 0; result == 0 && partition < STORE_PARTITIONS; partition++)
+        if (store_owns(store, partition))
+            result = list_partition(store, partition, find_segment, NULL);
+    return result;
+}
+
 static int open_manifest(struct store *store, const struct wal_note *note)
 {
     struct manifest_options options = {
@@ -153,15 +180,13 @@ static int open_manifest(struct store *store, const struct wal_note *note)
         .shard = store->options.shard,
         .snapshot = store_show_state,
         .position = log_position,
+        .has_segments = has_segments,
         .context = store,
         .memory = store_memory(store, REGION_MANIFEST),
         .accept_loss = store->options.accept_loss,
-        .closed = {store->superblock.now.manifest_salt, store->superblock.now.manifest_edition,
-                   store->superblock.now.manifest_blocks},
-        .seen = {.edition = note->major, .blocks = note->minor},
-        .is_closed = store->superblock.now.clean,
-        .is_older = store_is_older(store),
+        .known = manifest_known_of(&store->superblock.now, note),
     };
+    options.known.is_older = store_is_older(store);
     int result = manifest_open(store->io, store->log, &options, take_edit, store, &store->manifest);
     if (result == 0)
         store->log_last = manifest_position(store->manifest);
@@ -224,12 +249,13 @@ static int load_checkpoint(struct store *store, struct segments_found *found)
         store->log_last = max_u64(store->log_last, info.position);
         return 0;
     }
-    if (result != -ENOENT && result != -EBADMSG && result != -EIO)
+    if (!checkpoint_is_lost(result))
         return result;
     log_warn(store->log,
-             "%s: the index checkpoint %" PRIu64
-             " cannot be used: the index is built from the segments, which takes longer",
-             store->options.path, number);
+             "%s/checkpoint-%016" PRIx64
+             " cannot be used: the index is built from the segments, which takes longer; nothing "
+             "is lost",
+             store->state_path, number);
     return renew_index(store);
 }
 
@@ -330,11 +356,9 @@ static int scan_segment(struct scanning *scanning, struct segment *segment)
     scanning->segment = segment;
     int result = segment_scan(store->io, store->log, &scan);
     scanning->found.sequence_last = max_u64(scanning->found.sequence_last, scan.sequence_max);
-    if (result == -ENOENT || result == -EIO || result == -EBADMSG)
-        scan.is_damaged = true;
-    else if (result < 0)
+    if (result < 0 && !disk_is_lost(result))
         return result;
-    if (scan.is_damaged) {
+    if (result < 0 || scan.is_damaged) {
         note_damaged_segment(segment);
         segment->loss_offset = scan.damaged_from;
     }
@@ -479,8 +503,6 @@ static int adopt(void *context, const char *name)
         segments_find_number(store->segments, number) != NULL)
         return 0;
     adoption->found++;
-    if (!store->options.accept_loss)
-        return 0;
     char path[SEGMENT_PATH_MAX];
     (void)snprintf(path, sizeof path, "%s/%02x/%s", store->options.path, adoption->partition, name);
     int64_t size = disk_wait_size(store->io, path);
@@ -496,37 +518,27 @@ static int adopt(void *context, const char *name)
     return take_edit(store, &edit);
 }
 
-/* Nothing may be taken for an orphan before the operator has said so. */
+/* The operator has said so: nothing is taken for an orphan. */
 static int adopt_segments(struct store *store)
 {
     struct adoption adoption = {.store = store};
-    if (!manifest_is_new(store->manifest) && !manifest_has_loss(store->manifest))
+    if (!manifest_has_loss(store->manifest))
         return 0;
+    assert(store->options.accept_loss);
     for (; adoption.partition < STORE_PARTITIONS; adoption.partition++) {
         if (!store_owns(store, adoption.partition))
             continue;
-        char path[SEGMENT_PATH_MAX];
-        (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, adoption.partition);
-        int result = io_list_directory(store->io, path, adopt, &adoption);
+        int result = list_partition(store, adoption.partition, adopt, &adoption);
         if (result < 0)
             return result;
     }
-    bool is_lost = manifest_is_new(store->manifest) && manifest_has_loss(store->manifest);
-    if (adoption.found == 0 && !is_lost)
+    if (adoption.found == 0 && !manifest_is_new(store->manifest))
         return 0;
-    if (store->options.accept_loss) {
-        log_warn(store->log,
-                 "-accept-loss: the manifest is built anew from the %" PRIu64 " segments that are "
-                 "there: keys that were deleted long ago may come back",
-                 adoption.found);
-        return tell_manifest(store);
-    }
-    log_error(store->log,
-              "%s/manifest-%" PRIu32 " is missing, but there are %" PRIu64 " segments that it must "
-              "have named. Restore it from a backup, or start once with -accept-loss to build it "
-              "anew from the segments: keys that were deleted long ago may come back then",
-              store->state_path, store->options.shard, adoption.found);
-    return -EBADMSG;
+    log_warn(store->log,
+             "-accept-loss: the manifest is built anew from the %" PRIu64 " segments that are "
+             "there: keys that were deleted long ago may come back",
+             adoption.found);
+    return tell_manifest(store);
 }
 
 /* What an earlier start found lost stays lost, also where a checkpoint saves this one the reading.

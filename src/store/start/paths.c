@@ -1,5 +1,6 @@
 /* Where a shard's state lies in the data directory, and whose it is. */
 #include "base/assert.h"
+#include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 #include "store/disk/probe.h"
 #include "store/start/emptying.h"
@@ -29,7 +30,9 @@ static int check_alone(const struct store *store)
     const struct superblock *now = &store->superblock.now;
     if (now->shard_count == 1 && now->shards_before == 0) /* then its shard is 0 */
         return 0;
-    log_error(store->log, "the data directory %s has %" PRIu32 " shards%s: this opens one",
+    log_error(store->log,
+              "the data directory %s has %" PRIu32
+              " shards%s: this program opens one of a single shard: use the server",
               store->options.path, now->shard_count,
               now->shards_before != 0 ? ", and is being converted" : "");
     return -EINVAL;
@@ -61,7 +64,9 @@ static int open_own(struct store *store)
     if (result < 0)
         return result;
     if (now->start_number != node->start_number) {
-        log_error(store->log, "%s/superblock was replaced during this start: start it again",
+        log_error(store->log,
+                  "%s/superblock was replaced during this start: start it again, and see that "
+                  "nothing else writes there",
                   store->state_path);
         return -EXDEV;
     }
@@ -98,7 +103,7 @@ int store_probe(struct io *io, const struct log *log, const char *folder,
     struct probe_result found;
     int result = probe_device(io, log, folder, io_region(io), &found);
     if (result < 0)
-        return result;
+        return filesystem_cannot(log, "measure how to write durably in", folder, result);
     superblock->probed = true;
     superblock->use_dsync = found.use_dsync;
     superblock->writes_in_flight = found.writes_in_flight;
@@ -112,17 +117,29 @@ int store_probe(struct io *io, const struct log *log, const char *folder,
 
 /* ---- folders ---- */
 
+static int make_folder(const struct store *store, const char *path)
+{
+    int result = io_make_directory(store->io, path);
+    return result < 0 ? filesystem_cannot(store->log, "use the folder", path, result) : 0;
+}
+
+static int sync_folder(const struct store *store, const char *path)
+{
+    int result = disk_wait_sync_folder(store->io, path);
+    return result < 0 ? filesystem_cannot(store->log, "sync", path, result) : 0;
+}
+
 int store_make_folders(struct store *store)
 {
-    int result = io_make_directory(store->io, store->log_directory);
+    int result = make_folder(store, store->log_directory);
     for (uint32_t i = 0; result == 0 && i < STORE_PARTITIONS; i++) {
         char path[SEGMENT_PATH_MAX];
         if (!store_owns(store, i))
             continue;
         (void)snprintf(path, sizeof path, "%s/%02x", store->options.path, i);
-        result = io_make_directory(store->io, path);
+        result = make_folder(store, path);
     }
     if (result == 0 && store->options.shard > 0)
-        result = disk_wait_sync_folder(store->io, store->state_path);
-    return result < 0 ? result : disk_wait_sync_folder(store->io, store->options.path);
+        result = sync_folder(store, store->state_path);
+    return result < 0 ? result : sync_folder(store, store->options.path);
 }

@@ -100,22 +100,17 @@ static int replay_record(void *context, const struct record *record, uint64_t lo
     struct store *store = replay->store;
     assert(!location_is_segment(location));
     struct key_place place = place_of(replay, record->key);
-    if (!store_owns(store, place.partition)) {
-        log_error(store->log, "%s has a record of another shard: it is the log of another time",
-                  store->log_directory);
+    const char *remedy =
+        wal_judge_record(record, place.partition, store->options.shard, store->options.shard_count);
+    if (remedy != NULL) {
+        log_error(store->log, "%s has a record of position %" PRIu64 " %s", store->log_directory,
+                  record->position, remedy);
         return -EBADMSG;
-    }
-    uint64_t size = record_size(record);
-    if (size > INDEX_RECORD_SIZE_MAX) {
-        log_error(store->log,
-                  "the log has a record of %" PRIu64 " bytes: this version takes at most %" PRIu64,
-                  size, (uint64_t)INDEX_RECORD_SIZE_MAX);
-        return -EFBIG;
     }
     struct index_entry entry = {
         .version = record->version,
         .location = location,
-        .read_size = index_read_size(size),
+        .read_size = index_read_size(record_size(record)),
         .tombstone = record->flags & RECORD_TOMBSTONE,
         .in_value_file = record->flags & RECORD_IN_VALUE_FILE,
     };

@@ -107,7 +107,7 @@ static int open_segments(struct store *store, struct segments_found *ret_found)
     struct wal_options log;
     wire_log(store, &log);
     struct wal_note note;
-    int result = wal_recover_note(store->io, &log, &note);
+    int result = wal_recover_note(store->io, store->log, &log, &note);
     if (result == 0)
         result = segments_create(store->io, store->log, &options, &store->segments);
     return result < 0 ? result : store_load_segments(store, &note, ret_found);
@@ -143,6 +143,7 @@ static int open_log(struct store *store, const struct segments_found *found)
     if (result == 0)
         result = superblock_update(&store->superblock);
     if (result < 0) {
+        (void)filesystem_cannot(store->log, "note this start in", store->state_path, result);
         wal_files_abandon(store->io, files);
         return result;
     }
@@ -218,7 +219,7 @@ int store_open(struct io *io, const struct log *log, const struct store_options 
     result = open_all(store);
     if (result < 0) {
         filesystem_explain(io, log, options->path, result);
-        log_error(log, "cannot open the data directory %s: %s", options->path, strerror(-result));
+        (void)filesystem_cannot(log, "open the data directory", options->path, result);
         superblock_close(&store->superblock);
         store_free(store);
         return result;

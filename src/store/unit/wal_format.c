@@ -60,6 +60,15 @@ int log_file_header_decode(const uint8_t *block, struct log_file_header *ret_hea
     return 0;
 }
 
+void wal_note_take(const uint8_t *block, uint64_t directory_id, uint32_t log_id,
+                   struct wal_note *note)
+{
+    struct log_file_header header;
+    if (log_file_header_decode(block, &header) == 0 && header.directory_id == directory_id &&
+        header.log_id == log_id && wal_note_is_older(note, &header.note))
+        *note = header.note;
+}
+
 void wal_listing_decode(const uint8_t *block, struct wal_listing *ret_listing)
 {
     memcpy(ret_listing, block + LISTING_OFFSET, sizeof *ret_listing);

@@ -172,6 +172,10 @@ void log_file_header_encode(struct log_file_header *header, const struct wal_lis
  * format: *ret_header holds it, of which only `format` means anything). */
 int log_file_header_decode(const uint8_t *block, struct log_file_header *ret_header);
 
+/* Takes the owner's note from a block, header or mark, of this log, when it is a newer one. */
+void wal_note_take(const uint8_t *block, uint64_t directory_id, uint32_t log_id,
+                   struct wal_note *note);
+
 /* The list of a block that log_file_header_decode found sound. */
 void wal_listing_decode(const uint8_t *block, struct wal_listing *ret_listing);
 bool wal_listing_has(const struct wal_listing *listing, uint64_t number);

@@ -2,6 +2,7 @@
  * tells its owner. */
 #include "store/wal/wal_internal.h"
 #include "base/assert.h"
+#include "store/disk/filesystem.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
 #include "store/wal/wal_recover.h"
@@ -48,7 +49,8 @@ static void fail(void *context, int error, const char *what)
     wal_buffers_fail(&wal->buffers);
     wal_spares_stop(&wal->spares);
     judge_hindrance(wal);
-    log_error(wal->log, "%s: %s failed: %s", wal->options.directory, what, strerror(-error));
+    log_error(wal->log, "%s: %s failed: %s; %s", wal->options.directory, what, strerror(-error),
+              filesystem_advice(error));
     if (!wal->is_opening && wal->options.events.failed != NULL)
         wal->options.events.failed(wal->options.events.context, error);
 }

@@ -2,6 +2,7 @@
 #include "store/wal/wal_scan.h"
 
 #include "base/assert.h"
+#include "store/memory/index.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -119,4 +120,15 @@ void wal_note_describe(const struct wal_scan_note *note, char *ret_text)
         assert(note->kind >= WAL_NOTE_MISSING);
         describe_loss(note, ret_text);
     }
+}
+
+const char *wal_judge_record(const struct record *record, uint32_t partition, uint32_t shard,
+                             uint32_t shard_count)
+{
+    if (partition % shard_count != shard)
+        return "that is another shard's: it is the log of another time. Put back the one that was "
+               "here, or restore the data directory from a backup";
+    if ((uint64_t)record_size(record) > INDEX_RECORD_SIZE_MAX)
+        return "that is larger than this release takes: use the release that wrote it";
+    return NULL;
 }

@@ -2,6 +2,7 @@
  * their bytes, what is logged of them, and the state that the writer goes on from. */
 #include "store/wal/wal_recover.h"
 
+#include "store/disk/filesystem.h"
 #include "store/disk/names.h"
 #include "store/disk/wait.h"
 #include "store/memory/location.h"
@@ -68,15 +69,12 @@ static int open_file(struct wal_recovery *recovery, const char *name)
     file->state = LOG_FILE_SEALED;
     file->is_settled = true;
     int handle = disk_wait_open(recovery->io, file->path, IO_OPEN_WRITE | IO_OPEN_DIRECT);
-    if (handle < 0) {
-        log_error(recovery->log, "%s: cannot be opened: %s%s", file->path, strerror(-handle),
-                  handle == -ENFILE || handle == -EMFILE ? ". Raise the limit of open files" : "");
-        return handle;
-    }
+    if (handle < 0)
+        return filesystem_cannot(recovery->log, "open", file->path, handle);
     file->handle = handle;
     int64_t size = io_file_size(recovery->io, handle);
     if (size < 0)
-        return (int)size;
+        return filesystem_cannot(recovery->log, "read", file->path, (int)size);
     file->size = (uint64_t)size;
     recovery->size_bytes += file->size;
     return 0;
@@ -110,6 +108,8 @@ static int open_files(struct wal_recovery *recovery)
     struct wal_files *files = recovery->files;
     struct names names = {0};
     int error = io_list_directory(recovery->io, recovery->options->directory, list_name, &names);
+    if (error < 0)
+        (void)filesystem_cannot(recovery->log, "list", recovery->options->directory, error);
     for (const char *name = NULL; error == 0 && (name = names_next(&names, name)) != NULL;)
         error = open_file(recovery, name);
     names_free(&names);
@@ -119,17 +119,6 @@ static int open_files(struct wal_recovery *recovery)
 }
 
 /* ---- the owner's note ---- */
-
-static void take_note(const struct wal_options *options, const uint8_t *block,
-                      struct wal_note *note)
-{
-    struct log_file_header header;
-    if (log_file_header_decode(block, &header) < 0 ||
-        header.directory_id != options->directory_id || header.log_id != options->log_id)
-        return;
-    if (wal_note_is_older(note, &header.note))
-        *note = header.note;
-}
 
 static void read_note(struct io *io, const struct wal_options *options, const char *name,
                       uint8_t *blocks, struct wal_note *note)
@@ -145,17 +134,21 @@ static void read_note(struct io *io, const struct wal_options *options, const ch
     for (uint32_t i = 0; i < 2; i++)
         if (disk_wait_read(io, handle, blocks + i * WAL_BLOCK_SIZE, WAL_BLOCK_SIZE,
                            i * WAL_BLOCK_SIZE) == (int)WAL_BLOCK_SIZE)
-            take_note(options, blocks + i * WAL_BLOCK_SIZE, note);
+            wal_note_take(blocks + i * WAL_BLOCK_SIZE, options->directory_id, options->log_id,
+                          note);
     (void)disk_wait_close(io, handle);
 }
 
-int wal_recover_note(struct io *io, const struct wal_options *options, struct wal_note *ret_note)
+int wal_recover_note(struct io *io, const struct log *log, const struct wal_options *options,
+                     struct wal_note *ret_note)
 {
     struct names names = {0};
     struct wal_note note = {0};
     uint8_t *blocks = aligned_alloc(WAL_BLOCK_SIZE, 2 * WAL_BLOCK_SIZE);
     int error =
         blocks == NULL ? -ENOMEM : io_list_directory(io, options->directory, list_name, &names);
+    if (error < 0)
+        (void)filesystem_cannot(log, "list", options->directory, error);
     for (const char *name = NULL; error == 0 && (name = names_next(&names, name)) != NULL;)
         read_note(io, options, name, blocks, &note);
     names_free(&names);
@@ -179,7 +172,7 @@ static int survey_file(struct wal_recovery *recovery, uint32_t index, uint8_t *h
     memset(head, 0, WAL_HEAD_SIZE);
     int result = size > 0 ? disk_wait_read(recovery->io, file->handle, head, size, 0) : 0;
     if (result < 0) {
-        log_error(recovery->log, "%s: cannot be read at byte 0: %s", file->path, strerror(-result));
+        (void)filesystem_cannot(recovery->log, "read byte 0 of", file->path, result);
         if (!disk_is_device_error(result))
             return result;
         memset(head, 0xFF, WAL_HEAD_SIZE);
@@ -364,9 +357,11 @@ static int sync_newest(const struct wal_recovery *recovery)
             continue;
         int error = disk_wait_sync(recovery->io, file->handle);
         if (error < 0)
-            return error;
+            return filesystem_cannot(recovery->log, "sync", file->path, error);
     }
-    return disk_wait_sync_folder(recovery->io, recovery->options->directory);
+    const char *folder = recovery->options->directory;
+    int error = disk_wait_sync_folder(recovery->io, folder);
+    return error < 0 ? filesystem_cannot(recovery->log, "sync", folder, error) : 0;
 }
 
 static int recover(struct wal_recovery *recovery)

@@ -32,8 +32,9 @@ int wal_recover(struct io *io, const struct log *log, const struct wal_options *
                 struct wal_files **ret_files);
 
 /* The greatest note in the headers and marks of the log's files, before it is recovered; 0: none,
- * or no log. What cannot be read tells nothing. Errors: -ENOMEM, the directory's. */
-int wal_recover_note(struct io *io, const struct wal_options *options, struct wal_note *ret_note);
+ * or no log. What cannot be read tells nothing. Errors are logged: -ENOMEM, the directory's. */
+int wal_recover_note(struct io *io, const struct log *log, const struct wal_options *options,
+                     struct wal_note *ret_note);
 
 /* For files that are not handed to wal_open: closes them. May be NULL. */
 void wal_files_abandon(struct io *io, struct wal_files *files);

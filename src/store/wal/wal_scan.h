@@ -113,6 +113,11 @@ enum wal_note_weight wal_note_weight(const struct wal_scan_note *note);
 #define WAL_NOTE_SIZE ((size_t)512)
 void wal_note_describe(const struct wal_scan_note *note, char *ret_text);
 
+/* Why a start is refused with this record, which is sound, in a clause with the remedy; NULL: it is
+ * not. `partition`: of its key. */
+const char *wal_judge_record(const struct record *record, uint32_t partition, uint32_t shard,
+                             uint32_t shard_count);
+
 /* What a recovery finds. The scan leaves out what only survey and recovery know. */
 struct wal_recovered {
     uint64_t last_position; /* the log goes on after this */

@@ -28,8 +28,6 @@ static void take_header(struct wal_survey *survey, const struct log_file_header 
         return; /* of another log */
     survey->lost = max_u64(survey->lost, header->lost);
     wal_survey_take_known(survey, header->durable, max_u64(header->number, header->number_durable));
-    if (wal_note_is_older(&survey->note, &header->note))
-        survey->note = header->note;
     if (!is_active || header->number <= survey->newest.number)
         return;
     survey->newest = *header; /* invariant 1 */

@@ -38,7 +38,6 @@ struct wal_survey {
     /* What was found. */
     struct log_file_header newest; /* number 0: there is none */
     struct wal_listing listing;
-    struct wal_note note;  /* greatest one: how far the manifest had come */
     uint64_t lost;         /* greatest position that is lost with whole files, or the end */
     uint64_t last_known;   /* the log had reached this position */
     uint64_t number_known; /* and a file with this number had its header */

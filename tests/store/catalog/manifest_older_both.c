@@ -47,12 +47,12 @@ Test(manifest_older, the_one_that_is_known_is_taken)
     struct fixture fixture;
     struct manifest_mark mark = fixture_write(&fixture);
     struct manifest_options *options = &fixture.model->options;
-    options->closed = mark;
-    options->seen = mark;
-    options->is_closed = true;
+    options->known.closed = mark;
+    options->known.seen = mark;
+    options->known.is_closed = true;
     cr_assert_eq(reopen(&fixture), 0, "%s", fixture.model->said);
-    options->is_closed = false;
-    options->closed.blocks--;
+    options->known.is_closed = false;
+    options->known.closed.blocks--;
     cr_assert_eq(reopen(&fixture), 0, "groups may have been added");
     fixture_close(&fixture);
 }
@@ -68,8 +68,8 @@ Test(manifest_older, one_with_fewer_groups_or_of_an_older_edition_is_refused)
     later[1].blocks = 1;
     for (uint32_t i = 0; i < 4; i++) {
         struct manifest_options *options = &fixture.model->options;
-        options->closed = i < 2 ? later[i] : none;
-        options->seen = i < 2 ? none : later[i - 2];
+        options->known.closed = i < 2 ? later[i] : none;
+        options->known.seen = i < 2 ? none : later[i - 2];
         cr_assert_eq(reopen(&fixture), -EBADMSG, "case %u", i);
         cr_assert(strstr(fixture.model->said, NAME) != NULL, "%s", fixture.model->said);
         options->accept_loss = true;
@@ -86,15 +86,15 @@ Test(manifest_older, after_a_clean_shutdown_only_that_very_one_is_taken)
     struct fixture fixture;
     struct manifest_mark mark = fixture_write(&fixture);
     struct manifest_options *options = &fixture.model->options;
-    options->closed = mark;
-    options->is_closed = true;
-    options->closed.salt++;
+    options->known.closed = mark;
+    options->known.is_closed = true;
+    options->known.closed.salt++;
     cr_assert_eq(reopen(&fixture), -EBADMSG);
-    options->closed.salt--;
-    options->closed.blocks -= 2;
+    options->known.closed.salt--;
+    options->known.closed.blocks -= 2;
     cr_assert_eq(reopen(&fixture), -EBADMSG);
-    options->is_closed = false;
-    options->closed.salt++;
+    options->known.is_closed = false;
+    options->known.closed.salt++;
     cr_assert_eq(reopen(&fixture), 0, "it may have been written anew");
     fixture_close(&fixture);
 }
@@ -104,7 +104,8 @@ Test(manifest_older, none_where_there_was_one_is_refused_until_the_loss_is_accep
     struct fixture fixture;
     struct manifest_mark mark = fixture_write(&fixture);
     struct model *model = fixture.model;
-    model->options.seen = (struct manifest_mark){.edition = mark.edition, .blocks = mark.blocks};
+    model->options.known.seen =
+        (struct manifest_mark){.edition = mark.edition, .blocks = mark.blocks};
     struct io_op op = {0};
     io_unlink(world_io(fixture.world), &op, world_path(fixture.world, NAME));
     cr_assert_eq(io_wait(world_io(fixture.world), &op), 0);

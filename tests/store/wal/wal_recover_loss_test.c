@@ -232,11 +232,11 @@ Test(recovery_loss, the_owners_note_is_in_headers_and_marks)
     struct wal_note note = {0};
     fixture->options.events.note = note_of;
     fixture_start(fixture);
-    cr_assert_eq(wal_recover_note(fixture->io, &fixture->options, &note), 0);
+    cr_assert_eq(wal_recover_note(fixture->io, &fixture->log, &fixture->options, &note), 0);
     cr_assert_eq(note.major, 3);
     cr_assert_eq(note.minor, 0);
     write_segments(fixture, 40);
-    cr_assert_eq(wal_recover_note(fixture->io, &fixture->options, &note), 0);
+    cr_assert_eq(wal_recover_note(fixture->io, &fixture->log, &fixture->options, &note), 0);
     uint64_t in_header = note.minor;
     cr_assert_gt(in_header, 0);
     struct log_file_header second;
@@ -245,7 +245,7 @@ Test(recovery_loss, the_owners_note_is_in_headers_and_marks)
         wal_record_dead(fixture->wal, fixture->locations[number], 80);
     for (int i = 0; i < 50; i++)
         fixture_pass(fixture);
-    cr_assert_eq(wal_recover_note(fixture->io, &fixture->options, &note), 0);
+    cr_assert_eq(wal_recover_note(fixture->io, &fixture->log, &fixture->options, &note), 0);
     cr_assert_eq(note.minor, 80, "the mark is newer than the newest header");
     fixture_kill(fixture);
     fixture_free(fixture);
