@@ -271,7 +271,7 @@ test: ## everything that has to pass before a change lands; TEST_FLAGS="..." for
 	@.ci/deps build test
 	@.ci/test $(TEST_FLAGS)
 
-soak: build ## what takes longer, MINUTES=10 each; T=memory for those whose name has it
+soak: build ## what takes longer, MINUTES=10 each; T=memory for those whose name has it; SEED=n
 	@.ci/soak $(or $(MINUTES),10) "$(T)"
 
 check: ## the tests of a few suites, in all worlds: T=wal for those that begin so, or T=wal/positions

@@ -86,7 +86,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", type=pathlib.Path, default=harness.ROOT / "minivault")
     parser.add_argument("--rounds", type=int, default=20,
-                        help="of kill -9; half as many of each kind of mutation (default 20)")
+                        help="of kill -9; half as many of each kind of mutation, six times as many "
+                             "of verdicts (default 20)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="leave the slow ones out")
     parser.add_argument("--soak", action="store_true", help="those that take long, and no others")
@@ -102,6 +103,7 @@ def main():
     import admin, basic, hostile, crash, large, lifecycle  # noqa: E401, F401: they register their tests
     import mutation, diskfull, shutdown, filesystems, scrub, memory, moves, shards, web  # noqa: E401, F401
     import http_clients, haproxy, operations, confined, edges, limits, space, damage  # noqa: E401, F401
+    import verdicts, refusals  # noqa: E401, F401
     tests = [t for t in (harness.SOAKS if options.soak else harness.TESTS)
              if (not options.names or any(name in t[0] for name in options.names))
              and not (options.quick and t[2])]

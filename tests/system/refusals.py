@@ -1,0 +1,191 @@
+"""What stands in the way of a start, or of minivault-admin, is said with the file, the reason and what to
+do about it."""
+import os
+import re
+import shutil
+import struct
+import subprocess
+
+from disks import Disk, command
+from harness import KIB, MIB, Skip, test
+from lifecycle import crc32c
+from verdicts import CANNOT, NOBODY, NobodysServer
+
+BLOCK = 4096
+BACKUP = "put back the one that was here, or restore the data directory from a backup"
+ALLOW = "let the user that runs this process read and write it"
+
+
+def needs_root():
+    if os.geteuid() != 0:
+        raise Skip("only root can be somebody else")
+
+
+def filled(context, shards, directory=None):
+    """A directory that a server has closed, with a log, a manifest and a value file."""
+    server = context.server("-cache", "8", "-shards", str(shards), directory=directory)
+    with server.client() as client:
+        for number in range(50):
+            client.set(b"key %d" % number, b"value")
+        client.set(b"large", os.urandom(300 * KIB))
+    assert server.terminate() == 0
+    return server.directory
+
+
+def expect_refusal(server, file, reason, remedy):
+    """In one line."""
+    assert server.wait_exit() == 1
+    errors = [line for line in server.lines if " ERROR " in line]
+    good = [line for line in errors if file in line and reason in line and remedy in line]
+    assert good, f"no line with {file!r}, {reason!r} and {remedy!r}:\n" + server.log()
+
+
+def refuses(context, directory, *expected, shards=1, kind=None):
+    flags = ("-cache", "8", "-shards", str(shards))
+    if kind is None:
+        server = context.server(*flags, directory=directory, wait=False)
+    else:
+        server = kind(context.binary, directory, flags, wait=False)
+    expect_refusal(server, *expected)
+
+
+def hand_over(directory):
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(directory)], check=True)
+
+
+def lock_up(path):
+    os.chown(path, 0, 0)
+    path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+# ---- the server ----
+
+@test()
+def a_shard_that_is_missing(context):
+    directory = filled(context, 2)
+    shutil.move(directory / "shard-1", context.directory / "elsewhere")
+    refuses(context, directory, f"{directory}/shard-1/superblock", "No such file", BACKUP, shards=2)
+
+
+@test()
+def files_and_folders_of_another_user(context):
+    needs_root()
+    whole = filled(context, 1)
+    for name in ("superblock", "manifest-0", "log/wal-00000001", "log", "00"):
+        directory = context.directory / "copy"
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(whole, directory)
+        hand_over(directory)
+        lock_up(directory / name)
+        refuses(context, directory, f"{directory}/{name}", "Permission denied", ALLOW,
+                kind=NobodysServer)
+
+
+@test()
+def a_directory_that_may_not_be_written(context):
+    needs_root()
+    directory = context.directory / "roots"
+    directory.mkdir()
+    refuses(context, directory, f"{directory}/superblock", "Permission denied", ALLOW,
+            kind=NobodysServer)
+    refuses(context, directory / "new", f"{directory}/new", "Permission denied", ALLOW,
+            kind=NobodysServer)
+    hand_over(directory)
+    parent = context.directory / "parent"
+    parent.mkdir(mode=0o711)
+    parent.chmod(0o711)
+    shutil.move(directory, parent / "data")  # whose name cannot be made durable
+    refuses(context, parent / "data", str(parent), "Permission denied", ALLOW, kind=NobodysServer)
+
+
+@test()
+def a_file_system_that_is_read_only(context):
+    disk = Disk(context, "ext4", 300 * MIB)
+    directory = filled(context, 1, disk.point / "data")
+    command("mount", "-o", "remount,ro", str(disk.point))
+    refuses(context, directory, f"{directory}/superblock", "Read-only file system",
+            "mount the file system writable")
+
+
+@test()
+def something_else_in_the_place_of_a_file(context):
+    directory = filled(context, 1)
+    shutil.rmtree(directory / "log")
+    (directory / "log").write_text("a file")
+    refuses(context, directory, f"{directory}/log", "Not a directory", BACKUP)
+
+
+@test()
+def a_superblock_of_another_version(context):
+    directory = filled(context, 1)
+    content = bytearray((directory / "superblock").read_bytes())
+    for at in (0, BLOCK):
+        struct.pack_into("<I", content, at + 12, 9)
+        struct.pack_into("<I", content, at + 8, crc32c(bytes(content[at + 12:at + BLOCK])))
+    (directory / "superblock").write_bytes(content)
+    refuses(context, directory, str(directory), "format version 9", "use the release that wrote it")
+
+
+@test()
+def a_manifest_that_is_missing(context):
+    """Without a segment: the log tells that it was there. With segments and without a log: these do, at
+    the second start as at the first."""
+    directory = filled(context, 1)
+    (directory / "manifest-0").unlink()
+    for _ in range(2):
+        refuses(context, directory, f"{directory}/manifest-0", "it is missing", "-accept-loss")
+        assert not (directory / "manifest-0").exists()
+    server = context.server("-cache", "8", "-shards", "1", directory=context.directory / "killed")
+    server.kill()
+    directory = server.directory
+    (directory / "manifest-0").unlink()
+    shutil.rmtree(directory / "log")
+    segment = directory / "00" / "seg-0000000000000001"
+    segment.write_bytes(bytes(BLOCK))
+    for _ in range(2):
+        refuses(context, directory, f"{directory}/manifest-0", "it is missing", "-accept-loss")
+        assert segment.exists() and not (directory / "manifest-0").exists()
+
+
+@test()
+def an_address_that_is_not_this_machines(context):
+    server = context.server("-host", "192.0.2.1", wait=False)
+    expect_refusal(server, "192.0.2.1", "Cannot assign requested address", "give -host a numeric address")
+
+
+@test()
+def ext4_with_its_data_in_the_journal_is_served_with_a_warning(context):
+    disk = Disk(context, "ext4", 300 * MIB, ",data=journal")
+    server = context.server("-cache", "8", directory=disk.point / "data")
+    server.assert_serves()
+    warned = [line for line in server.lines if re.search(r"WARN .*ext4 with data=journal", line)]
+    assert len(warned) == 1 and "O_DIRECT" in warned[0] and "data=ordered" in warned[0], server.log()
+
+
+# ---- minivault-admin ----
+
+def as_nobody(context, *words):
+    tool = context.binary.with_name("minivault-admin")
+    return subprocess.run([str(tool), *map(str, words)], capture_output=True, text=True, check=False,
+                          user=NOBODY, group=NOBODY, extra_groups=[])
+
+
+@test()
+def the_offline_tool_names_the_file_and_both_users(context):
+    """Whatever it is asked for."""
+    needs_root()
+    directory = filled(context, 1)
+    value = next(path for path in directory.glob("??/*-*"))
+    names = [".", "superblock", "manifest-0", "log/wal-00000001", value.relative_to(directory), "log"]
+    for name in names:
+        if name != ".":
+            hand_over(directory)
+        lock_up(directory / name)
+        for words in (("check",), ("dump",), ("dump", "--all", "--values"), ("stat",)):
+            result = as_nobody(context, *words, directory)
+            file = str(directory if name == "." else directory / name)
+            assert result.returncode == CANNOT, (name, words, result)
+            assert "lost" not in result.stdout + result.stderr, (name, words, result)
+            lines = [line for line in result.stderr.splitlines() if f"{file} cannot be " in line]
+            assert len(lines) == 1 and all(part in lines[0] for part in (
+                "Permission denied", "belongs to root (0)", f"run as nobody ({NOBODY})")), result
