@@ -84,6 +84,7 @@ static const struct remedy remedies[] = {
     {ENOTDIR, "something else has this name: move it away, and " PUT_BACK},
     {EISDIR, "something else has this name: move it away, and " PUT_BACK},
     {ENAMETOOLONG, "give -data a shorter path"},
+    {EFBIG, "raise the limit of file sizes (ulimit -f, LimitFSIZE=)"},
     {EMFILE, RAISE_FILES},
     {ENFILE, RAISE_FILES},
     {ENOMEM, "give this process more memory, or lower -cache or -shards"},
