@@ -9,7 +9,7 @@ from harness import (HELLO_NAME, KIB, MIB, OK, eventually, get, health, hello, h
                      set_, test)
 from images import shrink_log_files
 from mutation import settle
-from scrub import first_record, flip, segments, wait_for
+from scrub import BLOCK, CHUNK_HEADER, first_record, flip, segments, wait_for
 
 CORRUPT, ERROR_TYPED = 0x07, 0xFF
 
@@ -183,8 +183,8 @@ def the_scrubber_tells_unreadable_from_damaged(context):
     expect_after_a_pass(0, 1)
 
 
-@test(seconds=180)
-def what_lies_in_a_segment_that_may_not_be_opened_is_not_corrupt(context):
+def server_with_segments(context):
+    """30000 small keys, of which the mover has some by now; none was read."""
     server = http_server(context, "-scrub", "off", "-cache", "1", "-shards", "1")
     data = server.directory
     assert server.terminate() == 0
@@ -197,7 +197,26 @@ def what_lies_in_a_segment_that_may_not_be_opened_is_not_corrupt(context):
             for _ in numbers:
                 assert client.answer() == (OK, b"")
     settle(data)
-    path = wait_for("segments", lambda: segments(data))[0]
+    return server, wait_for("segments", lambda: segments(data))[0]
+
+
+@test(seconds=180)
+def what_a_start_finds_lost_in_a_segment_counts_at_once(context):
+    server, path = server_with_segments(context)
+    server.kill()
+    flip(path, BLOCK + CHUNK_HEADER + 5)  # the directory of its first chunk
+    server.start()
+    server.wait_line("1 partition segments have lost records", 5)
+    expect(server, 1)
+    server.kill()
+    path.unlink()
+    server.start()
+    expect(server, 1)
+
+
+@test(seconds=180)
+def what_lies_in_a_segment_that_may_not_be_opened_is_not_corrupt(context):
+    server, path = server_with_segments(context)
     key, _ = first_record(path)
     number = int(key.split()[1])
     away(path)

@@ -126,6 +126,7 @@ Test(mover_damage, what_lies_behind_a_damaged_batch_is_moved)
         cr_assert_eq(location_is_segment(entry_of(bench, key).location), !is_lost, "key %u", key);
     }
     uint64_t jobs = bench_moves(bench).jobs;
+    cr_assert_eq(bench->store->findings.damaged, 2, "two that are neighbours are one place");
     cr_assert(bench_run(bench, 20 * NS_PER_S));
     cr_assert_eq(bench_moves(bench).jobs, jobs, "a damaged input is not tried again");
     bench_delete_it(bench);
@@ -155,6 +156,7 @@ Test(mover_damage, damaged_directory_costs_its_chunk_alone)
     }
     cr_assert(bench_run(bench, 10 * NS_PER_S));
     cr_assert(segment->is_damaged);
+    cr_assert_eq(bench->store->findings.damaged, 1);
     for (uint32_t key = 0; key < 180; key += 3)
         cr_assert_eq(segment_of(bench, key) == segment, key >= 60 && key < 120, "key %u", key);
     bench_delete_it(bench);
