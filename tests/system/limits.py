@@ -158,6 +158,10 @@ def each_shard_keeps_to_its_part(context):
         status = json.loads(client.call(health())[1])
         assert status["keys"] <= keys_max, (status, keys_max)
         assert status["keys"] > keys_max * 0.95, (status, keys_max)
+        for i in range(6):  # whichever shard the connection and the key belong to
+            assert client.call(set_(b"large %d" % i, noise(i, MIB)))[0] == OVERLOADED, i
+            assert client.call(set_(b"key %d" % i, noise(i, MIB)))[0] == OK, i
+            assert client.call(get(b"key %d" % i)) == (OK, noise(i, MIB)), i
     server.assert_rss_below(limit, "three shards")
 
 

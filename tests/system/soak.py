@@ -90,6 +90,7 @@ class Load:
                         status, data = client.answer()
                         self.judge(what, value, status, data)
                         counts[what, status] += 1
+                    counts["written", OK] += sum(len(r) for r, what, _ in batch if what == "set")
                     sender.join()
         except Exception as error:  # whatever it is, it is what the soak is after
             self.failures.append(f"{type(error).__name__} {error}")
@@ -159,10 +160,11 @@ def memory(context, size, minutes):
         thread.join()
     assert server.process.poll() is None, f"the server ended ({server.process.poll()}):\n" + server.log()
     peak = peak_of(server)
+    written = load.counts.pop(("written", OK), 0)
     kinds = ", ".join(f"{what} {status:#x}: {count}" for (what, status), count in sorted(load.counts.items()))
     print(f"memory: group {size // MIB} MiB, -memory {limit // MIB}, room for {keys_max} keys: "
           f"{peak / MIB:.0f} MiB resident at the peak, {used / MIB:.0f} of the group without its page "
-          f"cache, {group.kills()} kills; {kinds}")
+          f"cache, {group.kills()} kills; {written // MIB} MiB written, {kinds}")
     assert not load.failures, f"{load.failures[:3]}\n{server.log()}"
     assert group.kills() == 0
     assert peak < limit, "more resident than -memory"
