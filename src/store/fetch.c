@@ -55,10 +55,16 @@ static int decode_at(struct fetch *fetch, const uint8_t *data, uint64_t size)
 /* The file does not give it. */
 static int refuse(struct fetch *fetch, int error)
 {
-    if (error == -ENOENT)
-        note_damage(fetch, "its file is missing");
-    else
-        findings_unreadable(fetch->fetcher->findings, &fetch->place, locate(fetch), error);
+    const char *path = locate(fetch);
+    if (error != -ENOENT) {
+        findings_unreadable(fetch->fetcher->findings, &fetch->place, path, error);
+        return error;
+    }
+    fetch->place.offset = 0; /* all of it is one place */
+    findings_damage(fetch->fetcher->findings, &fetch->place, !fetch->is_hidden,
+                    "%s is missing: the keys in it answer CORRUPT until they are written again or "
+                    "restored from a replica or a backup",
+                    path);
     return error;
 }
 

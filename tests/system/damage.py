@@ -232,6 +232,20 @@ def what_lies_in_a_segment_that_may_not_be_opened_is_not_corrupt(context):
     assert told(server)["unreadable_files"] == 0
 
 
+@test(seconds=180)
+def a_segment_that_is_gone_is_one_place(context):
+    server, path = server_with_segments(context)
+    keys = [b"key %d" % number for number in range(30000)]
+    inside = [key for key in keys if key + value(int(key.split()[1]), 300)[:12] in path.read_bytes()]
+    assert len(inside) > 5, inside
+    path.unlink()
+    with typed(server) as client:
+        for key in inside:
+            assert client.call(get(key))[0] == CORRUPT
+    expect(server, 1)
+    assert len([line for line in server.lines if path.name in line]) == 1, server.log()
+
+
 @test()
 def a_value_of_another_shard_says_why_it_cannot_be_read(context):
     server = http_server(context, "-scrub", "off", "-cache", "32", "-shards", "3")

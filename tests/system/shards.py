@@ -9,8 +9,11 @@ import subprocess
 import threading
 import time
 
+from disks import noise
 from harness import (ERROR, KIB, MIB, OK, Client, converse, delete, get, health, hello, set_, test,
                      xxh64)
+from images import shrink_log_files
+from mutation import settle
 
 VALUE_SIZES = (0, 1, 40, 41, 500, 2000, 2100, 3000, 5000, 70 * KIB, 300 * KIB)
 
@@ -335,6 +338,44 @@ def an_older_copy_of_the_same_start_is_refused(context):
         server.start()
         expect_what_is_left(server, model, late, shard)
         model.update({key: value for key, value in late.items() if shard_of(key, 3) != shard})
+
+
+def fill_segments(server, first, count):
+    """Small keys, more than the logs keep."""
+    with server.client(timeout=60) as client:
+        for begin in range(first, first + count, 1000):
+            numbers = range(begin, begin + 1000)
+            client.send(b"".join(set_(b"key %d" % number, noise(number, 300)) for number in numbers))
+            for _ in numbers:
+                assert client.answer() == (OK, b"")
+    settle(server.directory)
+
+
+@test(seconds=240)
+def segments_outlive_an_older_copy_of_what_names_them(context):
+    """What has come to the partitions' segments since counts, also where they have only grown."""
+    server = context.server("-cache", "32", "-shards", "1")
+    assert server.terminate() == 0
+    shrink_log_files(server.directory, 2 * MIB)
+    server.flags = ["-cache", "32", "-shards", "3"]
+    server.start()
+    fill_segments(server, 0, 90000)
+    old = context.directory / "old"
+    save(server.directory, 1, old)
+    fill_segments(server, 90000, 90000)
+    assert server.terminate() == 0
+    replace(server.directory, 1, old)
+    server.flags.append("-accept-loss")
+    server.start()
+    kept = 0
+    with server.client(timeout=60) as client:
+        for number in range(0, 180000, 7):
+            key = b"key %d" % number
+            got = client.get(key)
+            assert got in (noise(number, 300), None), key
+            assert got is not None or (number >= 90000 and shard_of(key, 3) == 1), key
+            kept += got is not None and number >= 90000 and shard_of(key, 3) == 1
+    assert kept > 100, f"only {kept} later keys of shard 1 are left"
 
 
 @test(seconds=240)

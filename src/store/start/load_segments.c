@@ -493,16 +493,18 @@ struct adoption {
 };
 
 /* What the manifest would have said of it is not known: all of it counts, and it may be as old as
- * can be. */
+ * can be. One of an older copy names segments that have grown since. */
 static int adopt(void *context, const char *name)
 {
     struct adoption *adoption = context;
     struct store *store = adoption->store;
     uint64_t number;
-    if (segment_name_parse(name, &number) < 0 ||
-        segments_find_number(store->segments, number) != NULL)
+    if (segment_name_parse(name, &number) < 0)
         return 0;
-    adoption->found++;
+    const struct segment *known = segments_find_number(store->segments, number);
+    if (known != NULL && (known->partition != adoption->partition || !store_is_older(store)))
+        return 0;
+    adoption->found += known == NULL;
     char path[SEGMENT_PATH_MAX];
     (void)snprintf(path, sizeof path, "%s/%02x/%s", store->options.path, adoption->partition, name);
     int64_t size = disk_wait_size(store->io, path);
@@ -513,7 +515,8 @@ static int adopt(void *context, const char *name)
         .partition = (uint8_t)adoption->partition,
         .source = SEGMENT_FROM_LOG,
         .number = number,
-        .end = max_u64(round_down((uint64_t)size, DISK_BLOCK_SIZE), SEGMENT_DATA_OFFSET),
+        .end = max_u64(round_down((uint64_t)size, DISK_BLOCK_SIZE),
+                       known != NULL ? known->end : SEGMENT_DATA_OFFSET),
     };
     return take_edit(store, &edit);
 }
