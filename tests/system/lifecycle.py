@@ -432,8 +432,22 @@ def a_disk_that_others_filled_recovers_when_they_leave(context):
 @test()
 def a_disk_too_small_to_begin_with_is_refused(context):
     point = mount_small_disk(context, 8 * MIB)
+    free = shutil.disk_usage(point).free
+    with open(point / "ballast", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free - MIB // 2)
     code, output = context.run("-port", "0", "-data", str(point / "data"))
     assert code > 0 and re.search(r"space", output, re.IGNORECASE), (code, output)
+
+
+@test()
+def a_small_disk_has_as_many_shards_as_it_holds(context):
+    if len(os.sched_getaffinity(0)) < 2:
+        raise Skip("needs two CPUs")
+    point = mount_small_disk(context, 100 * MIB)
+    server = context.server("-shards", "0", directory=point / "data")
+    server.wait_line(r"1 shard \(as many as the disk holds\) on \d+ CPUs")
+    with server.client() as client:
+        client.set(b"key", b"value")
 
 
 @test()
