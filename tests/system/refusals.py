@@ -67,7 +67,7 @@ def a_shard_that_is_missing(context):
     refuses(context, directory, f"{directory}/shard-1/superblock", "No such file", BACKUP, shards=2)
 
 
-@test()
+@test(slow=True)
 def files_and_folders_of_another_user(context):
     needs_root()
     whole = filled(context, 1)
@@ -81,7 +81,7 @@ def files_and_folders_of_another_user(context):
                 kind=NobodysServer)
 
 
-@test()
+@test(slow=True)
 def a_directory_that_may_not_be_written(context):
     needs_root()
     directory = context.directory / "roots"
@@ -170,7 +170,7 @@ def as_nobody(context, *words):
                           user=NOBODY, group=NOBODY, extra_groups=[])
 
 
-@test()
+@test(slow=True)
 def the_offline_tool_names_the_file_and_both_users(context):
     """Whatever it is asked for."""
     needs_root()

@@ -157,7 +157,9 @@ static int scan_chunks(struct scanner *scanner)
 /* The segment goes on without its header: each chunk says again what it belongs to. */
 static int note_bad_header(struct scanner *scanner, const char *what)
 {
-    log_error(scanner->log, "%s: the header is not sound: %s. What can be read of it is kept",
+    log_error(scanner->log,
+              "%s: the header is not sound: %s. What can be read of it is kept; restore it from a "
+              "backup when keys answer CORRUPT",
               scanner->scan->path, what);
     mark_damaged(scanner, 0);
     return 0;

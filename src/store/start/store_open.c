@@ -84,7 +84,9 @@ static int create_memory(struct store *store)
     if (result == 0)
         result = create_streams(store);
     if (result < 0)
-        log_error(store->log, "not enough memory to begin with");
+        log_error(
+            store->log,
+            "not enough memory to begin with: give this process more, or lower -cache or -shards");
     return result;
 }
 
