@@ -6,10 +6,11 @@ import shutil
 import struct
 import subprocess
 
+from admin import admin
 from disks import Disk, command
 from harness import KIB, MIB, Skip, test
 from lifecycle import crc32c
-from verdicts import CANNOT, NOBODY, NobodysServer
+from verdicts import CANNOT, DAMAGED, NOBODY, NobodysServer
 
 BLOCK = 4096
 BACKUP = "put back the one that was here, or restore the data directory from a backup"
@@ -189,3 +190,43 @@ def the_offline_tool_names_the_file_and_both_users(context):
             lines = [line for line in result.stderr.splitlines() if f"{file} cannot be " in line]
             assert len(lines) == 1 and all(part in lines[0] for part in (
                 "Permission denied", "belongs to root (0)", f"run as nobody ({NOBODY})")), result
+
+
+def expect_stop(context, directory, code, said, shards=2):
+    """From minivault-admin check, and from a server."""
+    found, output, error = admin(context, "check", directory)
+    text = output.decode() + error
+    assert found == code and said in text, (found, text)
+    if code == DAMAGED:
+        assert "stop: " in text and text.rstrip().endswith("; a server refuses to start"), text
+    refuses(context, directory, said, "", "", shards=shards)
+
+
+@test()
+def the_offline_tool_knows_what_a_start_refuses(context):
+    """Without a segment, so that nothing but the file itself and what else tells of it can say so."""
+    whole, directory = filled(context, 2), context.directory / "copy"
+
+    def renew():
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(whole, directory)
+
+    for manifest in ("manifest-0", "shard-1/manifest-1"):
+        renew()
+        (directory / manifest).unlink()
+        expect_stop(context, directory, DAMAGED, "it is missing, although the log or segments tell")
+    renew()
+    for _ in range(2):
+        assert context.server("-cache", "8", "-shards", "2", directory=directory).terminate() == 0
+    shutil.rmtree(directory / "shard-1")
+    shutil.copytree(whole / "shard-1", directory / "shard-1")
+    expect_stop(context, directory, DAMAGED, "shard 1 is an older copy")
+    renew()
+    shutil.copy(directory / "superblock", directory / "shard-1" / "superblock")
+    expect_stop(context, directory, DAMAGED, "it is that of shard 0 of 2")
+    renew()
+    shutil.copy(directory / "shard-1" / "superblock", directory / "superblock")
+    expect_stop(context, directory, CANNOT, "it is that of shard 1 of 2")
+    renew()
+    shutil.copytree(directory / "shard-1", directory / "shard-2")
+    expect_stop(context, directory, DAMAGED, "it tells of 2 shards, but there is shard-2, too")
