@@ -159,6 +159,7 @@ def a_value_file_that_may_not_be_opened_is_not_corrupt(context):
         assert len(lines) == round_ and "Permission denied" in lines[-1], lines
         now = told(server)
         assert (now["unreadable_files"], now["scrub_damaged_places"]) == (1, 0), now
+        assert now["status"] == "degraded: a file cannot be read", now
         assert metric(server, "unreadable_files") == 1
         back(path)
         with typed(server) as client:

@@ -119,6 +119,7 @@ static const struct {
     {METRICS_ADMITS_SET, "failing: sets are refused: ", true},
     {METRICS_DRAINING, "degraded: draining", false},
     {METRICS_LOSS, "degraded: stored data is damaged", false},
+    {METRICS_UNREADABLE, "degraded: a file cannot be read", false},
     {METRICS_ADMITS_KEY, "degraded: new keys are refused: ", true},
     {METRICS_ADMITS_FILE, "degraded: large values are refused: ", true},
 };
