@@ -163,6 +163,20 @@ def ext4_with_its_data_in_the_journal_is_served_with_a_warning(context):
     assert len(warned) == 1 and "O_DIRECT" in warned[0] and "data=ordered" in warned[0], server.log()
 
 
+@test()
+def a_log_file_that_is_cut_within_its_first_block(context):
+    """Its header tells that writes are missing, to both."""
+    server = context.server("-cache", "8", "-shards", "1")
+    with server.client() as client:
+        client.set(b"key", b"value")
+    server.kill()
+    os.truncate(server.directory / "log" / "wal-00000001", 2500)
+    code, output, _ = admin(context, "check", server.directory)
+    assert code == DAMAGED and b"the file is cut short" in output, output
+    server.start()
+    server.wait_line(r"ERROR .*wal-00000001.*the file is cut short")
+
+
 # ---- minivault-admin ----
 
 def as_nobody(context, *words):
