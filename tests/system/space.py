@@ -133,7 +133,7 @@ def empty_size(disk, shards):
     """docs/operations.md, "disk space of an empty shard"; the folders of a directory come on top."""
     log_file = min(max(disk.size // (16 * shards) // MIB, 4), 32) * MIB
     reserve = max(disk.size // 32 // shards, 2 * MIB)
-    return shards * (3 * log_file + reserve + 2 * MIB) + 4 * MIB
+    return shards * (3 * log_file + reserve + 2 * MIB) + 8 * MIB
 
 
 def fill_and_empty(context, kind, size, shards, value_sizes, rounds):
