@@ -10,7 +10,7 @@ from admin import admin
 from disks import Disk, command
 from harness import KIB, MIB, Skip, test
 from lifecycle import crc32c
-from verdicts import CANNOT, DAMAGED, NOBODY, NobodysServer
+from verdicts import CANNOT, DAMAGED, NOBODY, SOUND, NobodysServer
 
 BLOCK = 4096
 BACKUP = "put back the one that was here, or restore the data directory from a backup"
@@ -165,16 +165,16 @@ def ext4_with_its_data_in_the_journal_is_served_with_a_warning(context):
 
 @test()
 def a_log_file_that_is_cut_within_its_first_block(context):
-    """Its header tells that writes are missing, to both."""
+    """As a crash leaves one that was being made: to both it was never put to use."""
     server = context.server("-cache", "8", "-shards", "1")
     with server.client() as client:
         client.set(b"key", b"value")
     server.kill()
     os.truncate(server.directory / "log" / "wal-00000001", 2500)
     code, output, _ = admin(context, "check", server.directory)
-    assert code == DAMAGED and b"the file is cut short" in output, output
+    assert code == SOUND, output
     server.start()
-    server.wait_line(r"ERROR .*wal-00000001.*the file is cut short")
+    assert not any(" ERROR " in line for line in server.lines), server.log()
 
 
 # ---- minivault-admin ----

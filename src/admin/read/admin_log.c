@@ -96,7 +96,7 @@ static int survey_file(struct log_walk *walk, uint32_t index)
     int handle = admin_open_file(walk->admin->directory, name);
     if (handle < 0)
         return report_cannot(&walk->admin->report, walk->admin->directory, name, "opened", handle);
-    int64_t size = admin_read(handle, head, sizeof head, 0);
+    int64_t size = admin_read(handle, head, min_u64(sizeof head, walk->scan.files[index].size), 0);
     admin_close(handle);
     if (size < 0 && !disk_is_device_error((int)size))
         return report_cannot(&walk->admin->report, walk->admin->directory, name, "read", (int)size);
@@ -228,7 +228,7 @@ int admin_read_note(struct admin *admin, const struct admin_shard *shard, struct
         uint8_t blocks[2 * WAL_BLOCK_SIZE] = {0}; /* header and mark */
         int handle = admin_open_file(admin->directory, files[i].path);
         if (handle >= 0)
-            (void)admin_read(handle, blocks, sizeof blocks, 0);
+            (void)admin_read(handle, blocks, min_u64(sizeof blocks, files[i].size), 0);
         admin_close(handle);
         for (uint64_t at = 0; at < sizeof blocks; at += WAL_BLOCK_SIZE)
             wal_note_take(blocks + at, admin->superblock.directory_id, shard->number, ret_note);

@@ -133,7 +133,7 @@ static void read_note(struct io *io, const struct wal_options *options, const ch
     memset(blocks, 0, 2 * WAL_BLOCK_SIZE);
     for (uint32_t i = 0; i < 2; i++)
         if (disk_wait_read(io, handle, blocks + i * WAL_BLOCK_SIZE, WAL_BLOCK_SIZE,
-                           i * WAL_BLOCK_SIZE) > 0)
+                           i * WAL_BLOCK_SIZE) == (int)WAL_BLOCK_SIZE)
             wal_note_take(blocks + i * WAL_BLOCK_SIZE, options->directory_id, options->log_id,
                           note);
     (void)disk_wait_close(io, handle);
@@ -168,9 +168,10 @@ static struct log_file *file_of(const struct wal_recovery *recovery, uint32_t in
 static int survey_file(struct wal_recovery *recovery, uint32_t index, uint8_t *head)
 {
     const struct log_file *file = file_of(recovery, index);
+    /* Whole blocks: a crash may leave a part of a header in a file that was being made. */
+    uint32_t size = (uint32_t)min_u64(WAL_HEAD_SIZE, recovery->scan.files[index].size);
     memset(head, 0, WAL_HEAD_SIZE);
-    /* What is left of a block counts: it may be a header that tells what is missing. */
-    int result = disk_wait_read(recovery->io, file->handle, head, WAL_HEAD_SIZE, 0);
+    int result = size > 0 ? disk_wait_read(recovery->io, file->handle, head, size, 0) : 0;
     if (result < 0) {
         (void)filesystem_cannot(recovery->log, "read byte 0 of", file->path, result);
         if (!disk_is_device_error(result))
