@@ -178,13 +178,17 @@ class Container:
         self.process.wait()
 
     def decisions(self):
-        """Of steering, after some connections; None when it is off."""
-        eventually(lambda: Client(self.port).close())
-        with Client(self.port) as client:
-            assert client.call(hello())[0] == OK
-            assert client.call(set_(b"key", b"value")) == (OK, b"")
-            assert client.call(get(b"key")) == (OK, b"value")
-            return json.loads(client.call(stats())[1]).get("steering_decisions")
+        """Of steering, after some connections; None when it is off. The first ones come before it is
+        attached: not all shards listen yet."""
+        def ask():
+            with Client(self.port) as client:
+                assert client.call(hello())[0] == OK
+                assert client.call(set_(b"key", b"value")) == (OK, b"")
+                assert client.call(get(b"key")) == (OK, b"value")
+                found = json.loads(client.call(stats())[1]).get("steering_decisions")
+            assert found is None or found["local"] + found["least_loaded"] >= 2, found
+            return found
+        return eventually(ask)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)  # which the runtime hands on
@@ -214,7 +218,6 @@ def starts_and_steers(context, root, runtimes):
                 decisions = container.decisions()
                 log = container.stop()
                 assert decisions, log
-                assert decisions["local"] + decisions["least_loaded"] >= 2, decisions
                 assert decisions["fallback"] == 0, decisions
 
 

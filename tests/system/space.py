@@ -79,8 +79,8 @@ def a_refusal_is_told_alike_by_readyz_health_and_log(context):
             assert client.call(set_(b"one more", noise(1, 20 * KIB)))[0] == NO_SPACE
             assert status_of(server) == "failing: sets are refused: the disk is full"
             assert readiness(server)[0] == 503
+            server.wait_line(r"WARN .*a (set|write) was refused .*: the disk is full", 0.1)
         eventually(small_ones_are_refused)
-        server.wait_line(r"WARN .*a (set|write) was refused .*No space left on device: the disk is full")
         for _ in range(500):
             client.call(set_(b"one more", noise(1, 20 * KIB)))
         lines = [line for line in server.lines if "was refused" in line]
