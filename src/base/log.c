@@ -211,6 +211,15 @@ static void append_message(struct line *line, const uint8_t *text)
     }
 }
 
+uint64_t log_limit_count(struct log_limit *limit, uint64_t now_ns)
+{
+    uint64_t count = ++limit->untold;
+    if (limit->told_ns != 0 && now_ns - limit->told_ns < NS_PER_S)
+        return 0;
+    *limit = (struct log_limit){.told_ns = now_ns};
+    return count;
+}
+
 void log_event(const struct log *log, enum log_level level, const char *format, ...)
 {
     const char *part = log->part;

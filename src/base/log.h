@@ -50,6 +50,15 @@ void log_set_level(struct log *log, enum log_level level_min);
 /* How many lines of this log, or of the whole that it is a part of, were lost. From any thread. */
 uint64_t log_dropped(const struct log *log);
 
+/* Lines of one kind that clients cause: one a second at most, which stands for all since the last. All
+ * zero at first. */
+struct log_limit {
+    uint64_t told_ns, untold;
+};
+
+/* One more, at `now_ns`. Returns how many the line that is due now stands for; 0: none is due. */
+uint64_t log_limit_count(struct log_limit *limit, uint64_t now_ns);
+
 /* One event. The message is a sentence without newline that says what happened and, where there is
  * something, what to do about it. A line, prefix and newline included, that would be longer than
  * LOG_LINE_MAX bytes is cut between two characters and ends in "...". */

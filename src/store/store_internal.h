@@ -60,8 +60,8 @@ struct store {
     struct segments *segments;
     struct manifest *manifest;
     uint64_t keys_refused; /* for want of memory (store_keys.c) */
-    uint64_t keys_told_ns; /* when the log heard of it last */
-    struct bloom *bloom;   /* in front of the index, for gets of absent keys */
+    struct log_limit keys_told;
+    struct bloom *bloom; /* in front of the index, for gets of absent keys */
     struct squeeze squeeze;
     struct mover *mover;
     struct pace pace;       /* of sets */

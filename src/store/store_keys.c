@@ -11,8 +11,6 @@
 /* Of the cache's size, for marks of what is dead but has its slot still: 8 bytes each. */
 #define DOOMED_SHARE 32u
 
-#define TELL_NS NS_PER_S
-
 /* The index's part of this shard, as it has its part of the partitions; 0: there is no limit. */
 static uint64_t index_size(const struct store_options *options)
 {
@@ -71,10 +69,8 @@ bool store_has_memory(const struct store *store)
 
 static void tell_of_refusal(struct store *store)
 {
-    uint64_t now_ns = io_now_ns(store->io);
-    if (store->keys_refused > 1 && now_ns - store->keys_told_ns < TELL_NS)
+    if (log_limit_count(&store->keys_told, io_now_ns(store->io)) == 0)
         return;
-    store->keys_told_ns = now_ns;
     log_warn(store->log,
              "new keys are refused (OVERLOADED), %" PRIu64 " so far: %" PRIu64
              " keys have taken the %" PRIu64

@@ -2,6 +2,8 @@
  * forges one. */
 #include "base/log.h"
 
+#include "base/units.h"
+
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -288,4 +290,15 @@ Test(log, what_a_part_says_goes_to_the_whole_with_its_name)
     capture.bytes[capture.size] = 0;
     cr_assert_str_eq(capture.bytes, "INFO shard 255: up after 3 ms\nERROR shard 255: down\n"
                                     "DEBUG all of it\n");
+}
+
+Test(log, a_line_a_second_stands_for_all_of_its_kind)
+{
+    struct log_limit limit = {0};
+    uint64_t now_ns = NS_PER_S;
+    cr_assert_eq(log_limit_count(&limit, now_ns), 1, "the first is told at once");
+    for (int i = 0; i < 999; i++)
+        cr_assert_eq(log_limit_count(&limit, now_ns + (uint64_t)i * NS_PER_MS), 0);
+    cr_assert_eq(log_limit_count(&limit, now_ns + NS_PER_S), 1000);
+    cr_assert_eq(log_limit_count(&limit, now_ns + 2 * NS_PER_S), 1);
 }

@@ -41,6 +41,8 @@ struct client_shared {
     uint64_t input_bytes; /* capacity of all inputs above the floor */
     uint64_t input_bytes_max;
     uint64_t requests_refused;
+    struct log_limit ends_told[METRICS_ERROR_COUNT]; /* of connections that we had to end */
+    struct log_limit cuts_told;                      /* of answers that broke off */
     struct list woken, parked, waiting, held, dirty;
     uint32_t sets_waiting;  /* invariant 2: whoever comes later queues behind them */
     bool is_retrying;       /* it is the turn of the parked ones */

@@ -121,20 +121,29 @@ static void clear_input(struct connection *connection)
     input_clear(&connection->input, &connection->client.shared->input_bytes);
 }
 
+/* We have to end it. */
+static void tell_of_end(struct connection *connection, enum metrics_error why, enum log_level level,
+                        const char *text)
+{
+    struct client_shared *shared = connection->client.shared;
+    metrics_add(&shared->metrics->errors[why], 1);
+    uint64_t count = log_limit_count(&shared->ends_told[why], io_now_ns(shared->io));
+    if (count > 0)
+        log_event(shared->log, level, "%" PRIu64 " connection%s ended: %s", count,
+                  count == 1 ? " is" : "s are", text);
+}
+
 /* The unfinished request does not fit into what all of them together may have. */
 static void overflow(struct connection *connection, uint64_t more)
 {
     const struct protocol *protocol = connection->protocol;
-    const struct client_shared *shared = connection->client.shared;
     if (!connection->blocked && protocol->overflow != NULL &&
         protocol->overflow(connection, saved_of(connection), more)) {
         clear_input(connection);
         return;
     }
-    log_warn(shared->log,
-             "a connection is closed: unfinished requests use all of their %" PRIu64 " MiB",
-             shared->input_bytes_max / MIB);
-    metrics_add(&shared->metrics->errors[METRICS_ERROR_OVERFLOW], 1);
+    tell_of_end(connection, METRICS_ERROR_OVERFLOW, LOG_WARN,
+                "unfinished requests use all of the memory that there is for them");
     client_abort(&connection->client);
 }
 
@@ -486,9 +495,7 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
 {
     struct client_shared *shared = connection->client.shared;
     if (reads_nothing(connection, now_ns) && connection->state != CONNECTION_CLOSING) {
-        log_info(connection->client.shared->log,
-                 "a connection is closed: it does not read its answers");
-        metrics_add(&shared->metrics->errors[METRICS_ERROR_UNREAD], 1);
+        tell_of_end(connection, METRICS_ERROR_UNREAD, LOG_INFO, "the answers are not read");
         client_abort(&connection->client);
         return;
     }
@@ -510,9 +517,8 @@ void connection_tick(struct connection *connection, uint64_t now_ns)
     bool is_stalled = shared->streams_were_short && upload != NULL &&
                       upload_is_stalled(upload, now_ns, LIMITS_UPLOAD_STALL_NS);
     if (is_stalled || (waits_for_client && now_ns - connection->begun_ns > allowed_ns)) {
-        log_info(connection->client.shared->log,
-                 "a connection is closed: its request did not become whole in time");
-        metrics_add(&shared->metrics->errors[METRICS_ERROR_LATE], 1);
+        tell_of_end(connection, METRICS_ERROR_LATE, LOG_INFO,
+                    "the request did not become whole in time");
         connection->protocol->time_out(connection);
     }
 }

@@ -24,6 +24,7 @@
 #include "store/disk/wait.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -182,9 +183,13 @@ static const uint8_t *next_of_value(struct download *download, uint32_t *ret_siz
     note_wait(download, piece == NULL);
     int error = piece == NULL ? error_of(download) : 0;
     if (error < 0) {
-        log_error(shared_of(download)->log,
-                  "a connection is closed: the rest of a large value cannot be read: %s",
-                  strerror(-error));
+        struct client_shared *shared = shared_of(download);
+        uint64_t count = log_limit_count(&shared->cuts_told, io_now_ns(shared->io));
+        if (count > 0)
+            log_error(shared->log,
+                      "%" PRIu64 " connections are ended: the rest of a large value cannot be "
+                      "read: %s",
+                      count, strerror(-error));
         client_abort(download->client);
     }
     return piece;

@@ -10,8 +10,7 @@ struct refusals {
     struct io *io;
     const struct log *log;
     const char *path; /* the data directory */
-    uint64_t told_ns; /* when the last line was written; 0: never */
-    uint64_t untold;  /* refusals since then */
+    struct log_limit limit;
 };
 
 /* What the error of a write below `path` means, and what to do about it. */
