@@ -155,9 +155,11 @@ def each_shard_keeps_to_its_part(context):
         while write(client, b"key", taken, BATCH, 40) < BATCH:
             taken += BATCH
         assert taken > keys_max * 0.98 - BATCH, (taken, keys_max)
-        status = json.loads(client.call(health())[1])
-        assert status["keys"] <= keys_max, (status, keys_max)
-        assert status["keys"] > keys_max * 0.95, (status, keys_max)
+
+        def nearly_all_have_a_key():  # the other shards' numbers are up to half a second old
+            keys = json.loads(client.call(health())[1])["keys"]
+            assert keys_max * 0.95 < keys <= keys_max, (keys, keys_max)
+        eventually(nearly_all_have_a_key)
         for i in range(6):  # whichever shard the connection and the key belong to
             assert client.call(set_(b"large %d" % i, noise(i, MIB)))[0] == OVERLOADED, i
             assert client.call(set_(b"key %d" % i, noise(i, MIB)))[0] == OK, i
