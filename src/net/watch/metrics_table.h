@@ -36,7 +36,7 @@ METRIC(TOMBSTONES, "tombstones", GAUGE, SUM, AT(30, "tombstones"), report->store
 METRIC(INDEX_BYTES, "index_memory_bytes", GAUGE, SUM, NOWHERE, report->store.index_memory,
        "Memory of the index.")
 METRIC(INDEX_LIMIT, "index_limit_bytes", GAUGE, MAX, NOWHERE, report->store.index_limit,
-       "What the index of all shards may take of -memory.")
+       "The part of -memory that the index may use, all shards together.")
 METRIC(KEYS_REFUSED, "keys_refused", COUNTER, SUM, NOWHERE, report->store.keys_refused,
        "New keys that there was no memory for.")
 METRIC(CACHE_HITS, "cache_hits", COUNTER, SUM, AT(15, "cache_hits"), report->store.get_hits,
