@@ -1,29 +1,21 @@
 /* What is known to be wrong: counted at once, told once, and as long as it is met. */
 #include "store/disk/findings.h"
 
+#include "tests/support/log_lines.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
 
 struct bench {
     struct findings findings;
-    struct log log;
-    uint32_t lines;
-    char line[LOG_LINE_MAX];
+    struct log_lines lines;
 };
-
-static void keep_line(void *context, const char *line, uint32_t size)
-{
-    struct bench *bench = context;
-    bench->lines++;
-    memcpy(bench->line, line, size);
-    bench->line[size] = '\0';
-}
 
 static void begin(struct bench *bench)
 {
-    *bench = (struct bench){.log = {.level_min = LOG_INFO, .write = keep_line, .context = bench}};
-    cr_assert_eq(findings_init(&bench->findings, &bench->log), 0);
+    log_lines_begin(&bench->lines, LOG_INFO);
+    cr_assert_eq(findings_init(&bench->findings, &bench->lines.log), 0);
 }
 
 static void expect(const struct bench *bench, uint64_t damaged, uint64_t dead, uint64_t unreadable,
@@ -34,7 +26,7 @@ static void expect(const struct bench *bench, uint64_t damaged, uint64_t dead, u
     cr_assert_eq(stats.damaged, damaged);
     cr_assert_eq(stats.damaged_dead, dead);
     cr_assert_eq(stats.unreadable, unreadable);
-    cr_assert_eq(bench->lines, lines, "%s", bench->line);
+    cr_assert_eq(bench->lines.count, lines, "%s", bench->lines.last);
 }
 
 static const struct finding record = {.kind = FINDING_SEGMENT, .number = 7, .offset = 4224};
@@ -92,7 +84,8 @@ Test(findings, file_that_cannot_be_read_is_no_damage)
     for (uint32_t i = 0; i < 3; i++)
         findings_unreadable(&bench.findings, &record, "/data/ab/seg-7", -EACCES);
     expect(&bench, 0, 0, 1, 1);
-    cr_assert_not_null(strstr(bench.line, "/data/ab/seg-7 cannot be read: Permission denied"));
+    cr_assert_not_null(
+        strstr(bench.lines.last, "/data/ab/seg-7 cannot be read: Permission denied"));
     findings_damage(&bench.findings, &record, true, "a place in it is damaged");
     expect(&bench, 1, 0, 1, 2);
     findings_readable(&bench.findings, &record);

@@ -1,24 +1,12 @@
 /* Refused writes in the log: once a second, with how many a line stands for. */
 #include "store/disk/refusal.h"
 
+#include "tests/support/log_lines.h"
 #include "tests/support/sim_machine.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
-
-struct lines {
-    uint32_t count;
-    char last[LOG_LINE_MAX];
-};
-
-static void take(void *context, const char *line, uint32_t size)
-{
-    struct lines *lines = context;
-    lines->count++;
-    (void)snprintf(lines->last, sizeof lines->last, "%.*s", (int)size, line);
-}
 
 static void pass_ms(struct machine *machine, uint64_t ms)
 {
@@ -30,10 +18,10 @@ static void pass_ms(struct machine *machine, uint64_t ms)
 Test(refusal, a_line_a_second_stands_for_all)
 {
     struct machine machine;
-    struct lines lines = {0};
-    struct log log = {.level_min = LOG_INFO, .write = take, .context = &lines};
+    struct log_lines lines;
+    log_lines_begin(&lines, LOG_INFO);
     machine_open(&machine, 1);
-    struct refusals refusals = {.io = machine.io, .log = &log, .path = "data"};
+    struct refusals refusals = {.io = machine.io, .log = &lines.log, .path = "data"};
     pass_ms(&machine, 1);
     refusals_tell(&refusals, "a set", -ENOSPC);
     cr_assert_eq(lines.count, 1, "the first is told at once");

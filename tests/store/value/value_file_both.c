@@ -2,6 +2,7 @@
 #include "value_streams.h"
 
 #include "base/checksum.h"
+#include "tests/support/log_lines.h"
 
 #define POOL_COUNT 16u
 
@@ -9,31 +10,21 @@ struct bench {
     struct world *world;
     struct io *io;
     struct stream_pool *pool;
-    struct log log;
-    uint32_t lines;
-    char line[LOG_LINE_MAX];
+    struct log_lines lines;
 };
-
-static void keep_line(void *context, const char *line, uint32_t size)
-{
-    struct bench *bench = context;
-    bench->lines++;
-    memcpy(bench->line, line, size);
-    bench->line[size] = '\0';
-}
 
 static void bench_open(struct bench *bench, uint32_t count)
 {
     struct io_options options = WORLD_OPTIONS;
     options.region_size = (size_t)count * VALUE_FILE_BUFFER_SIZE;
     *bench = (struct bench){.world = world_open(&options)};
-    bench->log = (struct log){.level_min = LOG_WARN, .write = keep_line, .context = bench};
+    log_lines_begin(&bench->lines, LOG_WARN);
     bench->io = world_io(bench->world);
     for (int i = 0; i < 3; i++) {
         char name[] = {'0', (char)('0' + i), '\0'};
         cr_assert_eq(io_make_directory(bench->io, world_path(bench->world, name)), 0);
     }
-    cr_assert_eq(stream_pool_create(bench->io, &bench->log, world_path(bench->world, "."),
+    cr_assert_eq(stream_pool_create(bench->io, &bench->lines.log, world_path(bench->world, "."),
                                     io_region(bench->io), count, &bench->pool),
                  0);
 }
@@ -140,7 +131,7 @@ static void write_and_read_sizes(uint32_t pool_count, bool hinted, uint32_t part
         cr_assert_eq(read_value(&bench, i, &kept, &received), 0);
         cr_assert_eq(received, sizes[i]);
     }
-    cr_assert_eq(bench.lines, 0);
+    cr_assert_eq(bench.lines.count, 0);
     bench_close(&bench);
 }
 
@@ -301,7 +292,7 @@ Test(value_file, what_is_not_there_is_said_to_be_not_there)
     cr_assert_eq(read_value(&bench, 1, &kept, &received), -ENOENT);
     cr_assert_eq(received, 0);
     value_file_remove(bench.pool, &name);
-    cr_assert_eq(bench.lines, 0, "nothing is wrong with that");
+    cr_assert_eq(bench.lines.count, 0, "nothing is wrong with that");
     bench_close(&bench);
 }
 
@@ -348,7 +339,7 @@ Test(value_file, damage_is_never_shown_and_told_with_file_and_offset)
     cr_assert_eq(download.told.offset, 589824);
     cr_assert_str_eq(download.told.what, "its checksum is wrong");
     cr_assert(download.told.is_read);
-    cr_assert_eq(bench.lines, 0, "whose it is says it");
+    cr_assert_eq(bench.lines.count, 0, "whose it is says it");
     bench_close(&bench);
 }
 

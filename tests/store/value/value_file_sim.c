@@ -3,6 +3,7 @@
 #include "value_streams.h"
 
 #include "io/io_sim.h"
+#include "tests/support/log_lines.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,20 +28,10 @@ struct machine {
     struct sim *sim;
     struct sim_disk *disk;
     struct io *io;
-    struct log log;
+    struct log_lines lines;
     struct stream_pool *pool;
     struct value values[VALUES];
-    uint32_t lines;
-    char line[LOG_LINE_MAX];
 };
-
-static void keep_line(void *context, const char *line, uint32_t size)
-{
-    struct machine *machine = context;
-    machine->lines++;
-    memcpy(machine->line, line, size);
-    machine->line[size] = '\0';
-}
 
 static void machine_start(struct machine *machine)
 {
@@ -50,9 +41,9 @@ static void machine_start(struct machine *machine)
                                  .receive_buffer_count = 4,
                                  .region_size = POOL_COUNT * VALUE_FILE_BUFFER_SIZE};
     sim_host_open(machine->sim, machine->disk, &options, &machine->io);
-    machine->log = (struct log){.level_min = LOG_WARN, .write = keep_line, .context = machine};
-    cr_assert_eq(stream_pool_create(machine->io, &machine->log, "data", io_region(machine->io),
-                                    POOL_COUNT, &machine->pool),
+    log_lines_begin(&machine->lines, LOG_WARN);
+    cr_assert_eq(stream_pool_create(machine->io, &machine->lines.log, "data",
+                                    io_region(machine->io), POOL_COUNT, &machine->pool),
                  0);
 }
 
@@ -342,7 +333,7 @@ Test(value_file_faults, a_full_disk_is_an_error_and_its_space_comes_back)
         run_until_idle(machine);
         cr_assert_eq(count_files(machine), 0);
         cr_assert_eq(free_space(machine), before);
-        cr_assert_eq(machine->lines, 0, "the store reports that");
+        cr_assert_eq(machine->lines.count, 0, "the store reports that");
         begin_upload(machine, 1, MIB);
         run_uploads(machine);
         cr_assert_eq(machine->values[1].upload.result, 0);
@@ -362,8 +353,8 @@ Test(value_file_faults, a_failed_write_or_sync_is_logged_with_its_file)
         begin_upload(machine, 1, 500000);
         run_uploads(machine);
         cr_assert_eq(machine->values[1].upload.result, -EIO);
-        cr_assert_eq(machine->lines, 1);
-        cr_assert_not_null(strstr(machine->line, "data/01/0123456789abcdf0-"));
+        cr_assert_eq(machine->lines.count, 1);
+        cr_assert_not_null(strstr(machine->lines.last, "data/01/0123456789abcdf0-"));
         end_upload(&machine->values[1], true);
         run_until_idle(machine);
         cr_assert_eq(count_files(machine), 0);
